@@ -1,0 +1,282 @@
+"""`Backbone`: one pretrained network as a value, and the torch modules made of it on request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.backbone import architectures as known
+from pipeline.backbone import bundled
+from pipeline.backbone import weights as stored
+from pipeline.errors import BackboneError
+from pipeline.provenance import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import fx, nn
+
+    from pipeline.backbone.layers import Anatomy
+
+NAMED_LAYERS = ("early", "middle", "late", "penultimate")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained network: what it is and where its weights are, never the tensors themselves.
+
+    A small value: it pickles into a worker, which loads the network from it. Open one with `Backbone.open`.
+
+    Attributes
+    ----------
+    name : str
+        Its catalogue name, such as ``resnet50``.
+    weights : str
+        ``bundled``, a torchvision enum name, ``FILE@ENUM`` or ``random``.
+    weights_sha256 : str
+        Digest of the weights file's bytes; of the tensors for random weights.
+    preprocessing : Preprocessing
+        What a photo goes through before it; it belongs to the weights.
+    architecture : mapping
+        Arguments that change the network but not its weights, such as ``transform_input``.
+    classes : int
+        Number of outputs of the final layer.
+    file : Path or None
+        Where the tensors are; None for random weights.
+    random_state : int or None
+        Seed of random weights; None for all others.
+    """
+
+    name: str
+    weights: str
+    weights_sha256: str
+    preprocessing: Preprocessing
+    architecture: Mapping[str, Any] = field(hash=False)
+    classes: int
+    file: Path | None = field(compare=False)
+    random_state: int | None = None
+    # What the file must still be when a worker reads it; empty for a model folder's file, which the folder vouches for.
+    file_sha256: str = field(default="", repr=False, compare=False)
+
+    @classmethod
+    def open(cls, spec: str | Backbone = bundled.NAME, *, random_state: int = 0) -> Backbone:
+        """Return the backbone of ``NAME[:WEIGHTS]``; the default one without importing torch.
+
+        Parameters
+        ----------
+        spec : str
+            A catalogue name; after a colon a torchvision enum name, a weights file (``FILE`` or ``FILE@ENUM``), or
+            ``random``. An opened `Backbone` is returned as it is.
+        random_state : int
+            Seed of random weights; without effect on all others.
+
+        Raises
+        ------
+        BackboneError
+            If the name is not known, or the weights cannot be had or do not fit.
+        """
+        if isinstance(spec, Backbone):
+            return spec
+        name, _, wanted = spec.partition(":")
+        known.check_name(name)
+        found = stored.find_weights(name, wanted)
+        preprocessing, classes = known.preprocessing_of(name, found.named), known.classes_of(name, found.named)
+        if found.file is None:
+            architecture = known.architecture_of(name, None)
+            network = stored.random_network(name, classes=classes, architecture=architecture, random_state=random_state)
+            digest = stored.tensors_sha256(network.state_dict())
+            return cls(name, found.label, digest, preprocessing, architecture, classes, None, random_state)
+        architecture = known.architecture_of(name, found.named)
+        if "@" in found.label:  # torchvision's own files and the bundled one are vouched for by their hash
+            state = stored.in_our_names(name, stored.read_tensors(found.file))
+            classes = stored.number_of_classes(name, state, str(found.file))
+            stored.network_of(name, state, classes=classes, architecture=architecture, origin=str(found.file))
+        return cls(
+            name,
+            found.label,
+            found.sha256,
+            preprocessing,
+            architecture,
+            classes,
+            found.file,
+            file_sha256=found.sha256,
+        )
+
+    def resolve_layers(self, layers: Sequence[str]) -> dict[str, int]:
+        """Return ``{layer: width}`` for layers by name; ``all`` is early, middle, late and penultimate.
+
+        No weights are read; torch is not imported for the four names of the bundled backbone.
+
+        Parameters
+        ----------
+        layers : sequence of str
+            Any of the four names, torchvision's node names, or a module's name (its last node).
+
+        Raises
+        ------
+        BackboneError
+            If there is no such layer; it lists the nearest names.
+        """
+        asked = [layers] if isinstance(layers, str) else list(layers)
+        names = [name for layer in asked for name in (NAMED_LAYERS if layer == "all" else (layer,))]
+        if not names:
+            raise BackboneError("wanted at least one layer, found none", "--layer penultimate")
+        if self.name == bundled.NAME and all(name in bundled.LAYERS for name in names):
+            return {name: bundled.LAYERS[name][1] for name in names}
+        anatomy = self._anatomy()
+        return {name: anatomy.node(name).width for name in names}
+
+    def load(self, layers: Sequence[str]) -> fx.GraphModule:
+        """Return the network cut off after the deepest of these layers, in evaluation mode, without gradients.
+
+        Loading traces the network, which no other thread may do or use meanwhile: load first, then start threads.
+
+        Parameters
+        ----------
+        layers : sequence of str
+            As for `resolve_layers`.
+
+        Returns
+        -------
+        fx.GraphModule
+            Maps a normalised float32 batch (b, 3, crop, crop) to ``{layer: (b, width)}``; maps and tokens are
+            averaged over their positions.
+        """
+        from pipeline.backbone.layers import extractor
+
+        names = list(self.resolve_layers(layers))
+        return extractor(self.load_network(), names, self._anatomy())
+
+    def load_network(self) -> nn.Module:
+        """Return the whole network with its final layer, on the CPU, in evaluation mode, without gradients.
+
+        Raises
+        ------
+        BackboneError
+            If the weights file is gone, has changed since the backbone was opened, or does not fit.
+        """
+        if self.file is None:
+            return stored.random_network(
+                self.name,
+                classes=self.classes,
+                architecture=self.architecture,
+                random_state=self.random_state or 0,
+            )
+        if not self.file.is_file():
+            raise BackboneError(
+                f"backbone {self.name!r}: wanted its weights at {self.file}, found no such file",
+                f"put the file back, or --backbone {bundled.NAME}",
+            )
+        if self.file_sha256 and stored.file_sha256(self.file) != self.file_sha256:
+            raise BackboneError(
+                f"{self.file}: changed since the backbone was opened: wanted SHA-256 {self.file_sha256[:12]}..., "
+                f"found {stored.file_sha256(self.file)[:12]}...",
+                "run the same command again",
+            )
+        state = stored.in_our_names(self.name, stored.read_tensors(self.file))
+        return stored.network_of(
+            self.name, state, classes=self.classes, architecture=self.architecture, origin=str(self.file)
+        )
+
+    def final_layer(self) -> str:
+        """Return the qualified name of the final layer's module; no weights are read."""
+        return known.final_layer_of(self.name)
+
+    def categories(self) -> list[str] | None:
+        """Return the names of the final layer's classes, where they are known: for ImageNet's weights."""
+        from torchvision import models
+
+        if self.weights == bundled.WEIGHTS:
+            return list(models.ResNet18_Weights.DEFAULT.meta["categories"])
+        enum = known.enums(self.name).get(self.weights)
+        return list(enum.meta["categories"]) if enum is not None else None
+
+    def record(self) -> dict[str, Any]:
+        """Return what `from_record` needs beside the weights' file, as plain JSON values."""
+        preprocessing = asdict(self.preprocessing)
+        return {
+            "name": self.name,
+            "weights": self.weights,
+            "weights_sha256": self.weights_sha256,
+            "preprocessing": {**preprocessing, "mean": list(preprocessing["mean"]), "std": list(preprocessing["std"])},
+            "architecture": dict(self.architecture),
+            "classes": self.classes,
+            "random_state": self.random_state,
+        }
+
+    def save_weights(self, path: str | Path) -> None:
+        """Write the network's tensors to a safetensors file, in the names that this package uses."""
+        import safetensors.torch
+
+        state = {name: tensor.contiguous() for name, tensor in self.load_network().state_dict().items()}
+        safetensors.torch.save_file(state, path)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], weights_file: str | Path | None = None) -> Backbone:
+        """Return the backbone of a record, its tensors in a file that `save_weights` wrote.
+
+        The file's own hash is the caller's to check; `weights_sha256` stays that of the weights it was made from.
+
+        Parameters
+        ----------
+        record : mapping
+            What `record` gave.
+        weights_file : path or None
+            None finds the weights again by their name, and refuses any others.
+
+        Raises
+        ------
+        BackboneError
+            If the record lacks something or names an unknown architecture, or the weights found are others.
+        """
+        try:
+            name, weights, digest = str(record["name"]), str(record["weights"]), str(record["weights_sha256"])
+            preprocessing = _preprocessing(record["preprocessing"])
+            architecture, classes = dict(record["architecture"]), int(record["classes"])
+            random_state = None if record["random_state"] is None else int(record["random_state"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BackboneError(
+                f"wanted a backbone's record, found one that is damaged ({type(error).__name__}: {error})",
+                "fit the model again",
+            ) from error
+        known.check_name(name)
+        allowed = known.architecture_of(name, None)
+        if architecture.keys() != allowed.keys():
+            raise BackboneError(
+                f"backbone {name!r}: wanted the architecture arguments {sorted(allowed)}, found {sorted(architecture)}",
+                "fit the model again with this version",
+            )
+        if weights_file is not None:
+            file = Path(weights_file)
+            return cls(name, weights, digest, preprocessing, architecture, classes, file, random_state)
+        if "@" in weights:
+            raise BackboneError(
+                f"backbone {name!r}: wanted the weights file {weights.rpartition('@')[0]!r} "
+                f"(SHA-256 {digest[:12]}...), which was not stored",
+                "ask for the model with its weights: pipeline fit without --no-weights",
+            )
+        found = cls.open(f"{name}:{weights}", random_state=random_state or 0)
+        if found.weights_sha256 != digest:
+            raise BackboneError(
+                f"backbone {name!r}: wanted the weights {weights} with SHA-256 {digest[:12]}..., "
+                f"found {found.weights_sha256[:12]}...",
+                "ask for the model with its weights: pipeline fit without --no-weights",
+            )
+        return found
+
+    def _anatomy(self) -> Anatomy:
+        return known.anatomy_of(
+            self.name, classes=self.classes, architecture=self.architecture, crop=self.preprocessing.crop
+        )
+
+
+def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
+    return Preprocessing(
+        resize=int(values["resize"]),
+        crop=int(values["crop"]),
+        interpolation=str(values["interpolation"]),
+        antialias=bool(values["antialias"]),
+        mean=known.three(values["mean"]),
+        std=known.three(values["std"]),
+        value_range=float(values["value_range"]),
+    )

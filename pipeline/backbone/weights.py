@@ -1,0 +1,360 @@
+"""From what a person writes after ``--backbone`` to tensors: named weights, a file, or random ones.
+
+``NAME`` alone is the recommended weights, ``NAME:ENUM`` one of torchvision's own, ``NAME:FILE`` a file whose
+SHA-256 torchvision publishes, ``NAME:FILE@ENUM`` any other file with the preprocessing of ENUM, and ``NAME:random``
+a null. Files are read as tensors and nothing else: nothing is ever unpickled into objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.backbone import architectures as known
+from pipeline.backbone import bundled
+from pipeline.errors import BackboneError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+RANDOM = "random"
+ENDINGS = (".safetensors", ".pth", ".pt")
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts keep the state dict
+_PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a backbone's tensors come from, and whose preprocessing they have.
+
+    Attributes
+    ----------
+    label : str
+        How provenance calls them: ``bundled``, an enum name, ``FILE@ENUM`` or ``random``.
+    named : str
+        The named weights whose preprocessing they have.
+    file : Path or None
+        None for random weights.
+    sha256 : str
+        Digest of the file's bytes; empty for random weights, whose tensors are digested instead.
+    """
+
+    label: str
+    named: str
+    file: Path | None
+    sha256: str
+
+
+def find_weights(name: str, wanted: str) -> Weights:
+    """Return where the weights of a backbone are; torchvision's are downloaded into torch.hub's folder if need be.
+
+    Parameters
+    ----------
+    name : str
+        A name of the catalogue.
+    wanted : str
+        What stands after the colon; empty for the recommended weights.
+
+    Raises
+    ------
+    BackboneError
+        If there are none of that name, they cannot be downloaded, or the file does not say whose they are.
+    """
+    if name == bundled.NAME:
+        if wanted in ("", "DEFAULT", bundled.WEIGHTS):
+            path = bundled.weights_file()
+            return Weights(bundled.WEIGHTS, bundled.WEIGHTS, path, file_sha256(path))
+        default = bundled.WEIGHTS
+    else:
+        default = known.default_enum(name).name
+        wanted = default if wanted in ("", "DEFAULT") else wanted
+    if wanted == RANDOM:
+        return Weights(RANDOM, default, None, "")
+    if wanted in known.enums(name):
+        return _torchvision_weights(name, wanted)
+    if _looks_like_a_file(wanted):
+        return _local_weights(name, wanted)
+    raise BackboneError(
+        f"backbone {name!r} has no weights {wanted!r}; {known.nearest(wanted, [*known.weights_names(name), RANDOM])}",
+        f"pipeline backbones {name}",
+    )
+
+
+def _looks_like_a_file(wanted: str) -> bool:
+    file = wanted.rpartition("@")[0] or wanted
+    return (
+        any(part.lower().endswith(ENDINGS) for part in (wanted, file))
+        or any(separator in wanted for separator in (os.sep, "/"))
+        or Path(wanted).expanduser().is_file()
+    )
+
+
+def _torchvision_weights(name: str, enum_name: str) -> Weights:
+    enum = known.enums(name)[enum_name]
+    _refuse_headless(name, enum_name)
+    path = known.checkpoint_file(enum.url)
+    prefix = known.hash_prefix(enum.url)
+    if not path.exists():
+        _download(name, enum_name, enum.url, path, prefix)
+    found = file_sha256(path)
+    if not found.startswith(prefix):
+        raise BackboneError(
+            f"{path}: wanted the weights {enum_name} of {name}, whose SHA-256 starts with {prefix}, "
+            f"found {found[: len(prefix)]}",
+            f"delete the file and run the same command again, to download it anew from {enum.url}",
+        )
+    return Weights(enum_name, enum_name, path, found)
+
+
+def _download(name: str, enum_name: str, url: str, path: Path, prefix: str) -> None:
+    import torch
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside and renamed, its hash checked before the renaming.
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=sys.stderr.isatty())
+    except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors; a wrong hash is a RuntimeError
+        raise BackboneError(
+            f"backbone {name!r}: wanted its weights {enum_name} from {url}, could not download them ({error})",
+            f"put the file at {path}, or use the bundled backbone: --backbone {bundled.NAME}",
+        ) from error
+
+
+def _local_weights(name: str, wanted: str) -> Weights:
+    text, enum_name = wanted, ""
+    if "@" in wanted and not Path(wanted).expanduser().is_file():
+        text, _, enum_name = wanted.rpartition("@")
+    path = Path(text).expanduser().resolve()
+    choices = known.weights_names(name)
+    if not path.is_file():
+        raise BackboneError(
+            f"backbone {name!r}: wanted a weights file at {path}, found no such file", f"pipeline backbones {name}"
+        )
+    if path.suffix.lower() not in ENDINGS:
+        raise BackboneError(
+            f"{path}: wanted a weights file that ends in {', '.join(ENDINGS)}, found {path.suffix or 'no ending'!r}",
+            "save the network's state_dict() with safetensors.torch.save_file, or with torch.save to a .pth file",
+        )
+    if enum_name and enum_name not in choices:
+        raise BackboneError(
+            f"{path}: wanted the preprocessing of {enum_name!r}, but {name} has only {', '.join(choices)}",
+            f"--backbone {name}:{text}@{choices[-1]}",
+        )
+    digest = file_sha256(path)
+    recognised = _named_by_hash(name, digest)
+    if recognised:
+        _refuse_headless(name, recognised)
+        if enum_name and enum_name != recognised:
+            raise BackboneError(
+                f"{path}: its SHA-256 is that of {recognised}, so it cannot have the preprocessing of {enum_name}",
+                f"--backbone {name}:{text}",
+            )
+        enum_name = recognised
+    if not enum_name:
+        raise BackboneError(
+            f"{path}: a bare file does not say how photos were prepared for it, and its SHA-256 {digest[:8]}... is "
+            f"none of {name}'s; wanted the name of the weights whose preprocessing it has, one of "
+            f"{', '.join(choices)}",
+            f"--backbone {name}:{text}@{choices[-1]}",
+        )
+    return Weights(f"{path.name}@{enum_name}", enum_name, path, digest)
+
+
+def _named_by_hash(name: str, digest: str) -> str:
+    """Return the named weights whose published hash a digest starts with, or an empty string."""
+    if name == bundled.NAME:
+        return bundled.WEIGHTS if digest.startswith(known.hash_prefix(bundled.FILE)) else ""
+    matches = (key for key, enum in known.enums(name).items() if digest.startswith(known.hash_prefix(enum.url)))
+    return next(matches, "")
+
+
+def _refuse_headless(name: str, enum_name: str) -> None:
+    if name != bundled.NAME and not known.has_classifier(known.enums(name)[enum_name]):
+        final = known.final_layer_of(name)
+        others = [key for key, enum in known.enums(name).items() if known.has_classifier(enum)]
+        raise BackboneError(
+            f"backbone {name!r}: the weights {enum_name} have no classifier: they lack valid values for the final "
+            f"layer ({final}.weight, {final}.bias) and what leads to it",
+            f"--backbone {name}:{others[-1]}",
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, streamed; read again only when its size or time changes."""
+    stat = path.stat()
+    return _file_sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _file_sha256(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensors_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """Return a digest of tensors: their names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        array = state[name].detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the state dict of a file, unwrapped from what training scripts and DataParallel put around it.
+
+    Raises
+    ------
+    BackboneError
+        If the file is damaged, holds anything but tensors, or cannot be read.
+    """
+    import safetensors
+    import safetensors.torch
+    import torch
+
+    try:
+        if path.suffix.lower() == ".safetensors":
+            content: Any = safetensors.torch.load_file(path)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # about the pickle's protocol: it loads, or it is refused
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise BackboneError(
+            f"{path}: wanted a weights file, could not read it ({reason or type(error).__name__})",
+            "check that the file is whole: compare its size, or copy it again",
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise BackboneError(
+            f"{path}: wanted a file of tensors alone, found other Python objects in it, or damage; "
+            "such objects are never loaded, as they can run code",
+            "save the network's state_dict() with safetensors.torch.save_file, or with torch.save",
+        ) from error
+    return _unwrap(content, path)
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not content:
+        raise BackboneError(
+            f"{path}: wanted a state dict (names and tensors), found {type(content).__name__}",
+            "save the network's state_dict() with safetensors.torch.save_file, or with torch.save",
+        )
+    others = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise BackboneError(
+            f"{path}: wanted a state dict (names and tensors), found entries that are not tensors: {_some(others)}",
+            "save the network's state_dict() with safetensors.torch.save_file, or with torch.save",
+        )
+    state = {str(key): value for key, value in content.items()}
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def in_our_names(name: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a state dict with today's names, without the auxiliary branches that only training uses."""
+    from pipeline.backbone.final_layer import AUXILIARY
+
+    if name == bundled.NAME:
+        from pipeline.backbone.efficientnet_lite import from_package_names
+
+        return from_package_names(state)
+    if name.startswith("densenet"):  # old files have "norm.1" where the network has "norm1"
+        old = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
+        state = {old.sub(r"\1\2", key): value for key, value in state.items()}
+    if name in ("googlenet", "inception_v3"):
+        state = {key: value for key, value in state.items() if not key.startswith(AUXILIARY)}
+    return dict(state)
+
+
+def number_of_classes(name: str, state: Mapping[str, torch.Tensor], origin: str) -> int:
+    """Return the number of outputs of the final layer that a state dict (in our names) holds."""
+    final = known.final_layer_of(name)
+    lacking = [key for key in (f"{final}.weight", f"{final}.bias") if key not in state]
+    if lacking:
+        raise BackboneError(
+            f"{origin}: wanted all of {name} with its final layer, found a file without it: it lacks {_some(lacking)}",
+            f"give the whole network's state_dict(), or --backbone {name}",
+        )
+    return int(state[f"{final}.weight"].shape[0])
+
+
+def network_of(
+    name: str, state: Mapping[str, torch.Tensor], *, classes: int, architecture: Mapping[str, Any], origin: str
+) -> nn.Module:
+    """Return the network of a backbone with these tensors (in our names), in evaluation mode, without gradients.
+
+    Raises
+    ------
+    BackboneError
+        If a tensor is missing, unexpected, of another shape, or not finite; the message names it.
+    """
+    import torch
+
+    network = known.build_on_meta(name, classes=classes, architecture=architecture)
+    expected = network.state_dict()
+    # Half-precision files run in float32 like all others; a value too large for it becomes infinite, and is refused.
+    state = {key: value.to(expected[key].dtype) if key in expected else value for key, value in state.items()}
+    bad = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if bad:
+        raise BackboneError(
+            f"{origin}: wanted finite weights for {name}, found values that are not finite in {_some(bad)}",
+            f"get the file again, or --backbone {name}",
+        )
+    versioned = _Versioned(state)
+    versioned._metadata = {"": {"version": network._version}}  # MNASNet refuses to load without one
+    try:
+        missing, unexpected = network.load_state_dict(versioned, strict=False, assign=True)
+    except RuntimeError as error:  # "size mismatch for fc.weight: copying a param with shape ..."
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise BackboneError(
+            f"{origin}: its tensors do not fit {name}: {lines[0] if lines else error}",
+            f"pipeline backbones {name}",
+        ) from error
+    for what, keys in (("it lacks", missing), ("unexpected are", unexpected)):
+        if keys:
+            raise BackboneError(
+                f"{origin}: wanted the {len(expected)} tensors of {name}, found {len(state)}: {what} {_some(keys)}",
+                f"pipeline backbones {name}",
+            )
+    return network.eval().requires_grad_(False)
+
+
+def random_network(name: str, *, classes: int, architecture: Mapping[str, Any], random_state: int) -> nn.Module:
+    """Return the network of a backbone as its own initialisation makes it; the caller's random state stays."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        # The CPU's generator alone: torch.manual_seed would also reset the GPUs', which nobody restores.
+        torch.default_generator.manual_seed(random_state)
+        network = known.build_network(name, classes=classes, architecture=architecture, initialise=True)
+    return network.eval().requires_grad_(False)
+
+
+class _Versioned(dict):
+    """A state dict with the version that `load_state_dict` asks for."""
+
+    _metadata: dict[str, dict[str, Any]]
+
+
+def _some(names: list[str]) -> str:
+    """Return the first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

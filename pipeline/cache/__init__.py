@@ -1,0 +1,34 @@
+"""`FeatureCache`: the HDF5 file, crash-proof writes, reads without a copy."""
+
+from pipeline.cache.creation import create
+from pipeline.cache.feature_cache import FeatureCache
+from pipeline.cache.folder import (
+    DEFAULT_FOLDER,
+    caches_in,
+    file_stem,
+    generation_of,
+    generation_path,
+    lookup,
+    resolve,
+    retire,
+)
+from pipeline.cache.layout import PENDING, STORED
+from pipeline.cache.lock import CacheLock
+from pipeline.cache.writer import CacheWriter
+
+__all__ = [
+    "DEFAULT_FOLDER",
+    "PENDING",
+    "STORED",
+    "CacheLock",
+    "CacheWriter",
+    "FeatureCache",
+    "caches_in",
+    "create",
+    "file_stem",
+    "generation_of",
+    "generation_path",
+    "lookup",
+    "resolve",
+    "retire",
+]

@@ -1,0 +1,206 @@
+"""`FeatureCache`: the stored features of one collection of images, read without a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.cache.checksum import damaged_rows
+from pipeline.cache.layout import PENDING, STORED, Header, labels_name, read_header
+from pipeline.errors import CacheError, SkipReason
+from pipeline.provenance import digest_of
+
+
+class FeatureCache:
+    """The features of n images in one HDF5 file, each row checked before it is believed.
+
+    Parameters
+    ----------
+    header : Header
+        From `read_header`; `FeatureCache.open` reads it for you.
+
+    Attributes
+    ----------
+    path : Path
+    ids : list of str, length n
+        Relative to the source, in its order.
+    layers : dict of layer name to width
+    provenance : mapping
+        Recipe, versions, and the source's place, as plain JSON values.
+    summary : ExtractionSummary or None
+        What `extract` did, where it is `extract` that returned this cache.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        self._checked = False
+        self.path = header.path
+        self.layers = header.layers
+        self.provenance = header.provenance
+        self.summary: Any = None
+
+    @classmethod
+    def open(cls, path: str | Path) -> FeatureCache:
+        """Open a cache file; milliseconds, however large it is.
+
+        Raises
+        ------
+        CacheError
+            Not a cache, of another format, truncated or damaged.
+        """
+        return cls(read_header(Path(path)))
+
+    def __repr__(self) -> str:
+        layers = ", ".join(f"{name} ({width})" for name, width in self.layers.items())
+        return f"FeatureCache({str(self.path)!r}, {len(self)} images, {layers})"
+
+    def __len__(self) -> int:
+        return self._header.rows
+
+    @property
+    def header(self) -> Header:
+        return self._header
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        return self.provenance["recipe"]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return [value.decode() for value in self._header.map("ids").tolist()]
+
+    @property
+    def status(self) -> np.ndarray:
+        """``(n,)`` uint8 as on disk now: 0 pending, 1 stored, above that a `SkipReason`."""
+        return np.array(self._header.map("status"))
+
+    @property
+    def complete(self) -> bool:
+        """Whether no row is pending."""
+        return not bool((self._header.map("status") == PENDING).any())
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Numbers of the rows that have features, ascending."""
+        return np.flatnonzero(self._header.map("status") == STORED)
+
+    @property
+    def digest(self) -> np.ndarray:
+        """``(n, 16)`` uint8: content hash of each image's bytes."""
+        return self._header.map("digest")
+
+    @property
+    def stat(self) -> np.ndarray:
+        """``(n, 2)`` int64: size in bytes and modification time in ns when the image was read."""
+        return self._header.map("stat")
+
+    @property
+    def columns(self) -> dict[str, list[str | None]]:
+        """What the source knew of each image when it was read: ``{column: n texts}``, None where it knew nothing."""
+        return {name: self._column(name) for name in self._header.columns}
+
+    @property
+    def skipped(self) -> dict[str, SkipReason]:
+        """``{id: reason}`` for the images without features."""
+        status = self.status
+        return {self.ids[row]: SkipReason(int(status[row])) for row in np.flatnonzero(status > STORED)}
+
+    def features(self, layer: str | None = None) -> np.ndarray:
+        """Return the features of the images that have them, ``(len(self.rows), d)``.
+
+        A read-only memory map when every image has features, otherwise a copy without the rows that do not.
+
+        Parameters
+        ----------
+        layer : str, optional
+            The penultimate one, or else the cache's first, when not given.
+
+        Raises
+        ------
+        CacheError
+            No such layer, rows still pending, or a damaged row.
+        """
+        mapped = self.mapped(layer)
+        rows = self.rows
+        return mapped if len(rows) == len(self) else mapped[rows]
+
+    def mapped(self, layer: str | None = None) -> np.ndarray:
+        """Return all n rows of a layer as a memory map; index it with `rows`. Errors as `features`."""
+        name = self.layer_name(layer)
+        self.check()
+        return self._header.features(name)
+
+    def pixel_statistics(self) -> np.ndarray:
+        """Return the 12 statistics of the decoded pixels, all n rows, ``(n, 12)``. Errors as `features`."""
+        self.check()
+        return self._header.map("pixel_statistics")
+
+    def labels(self, column: str = "label") -> np.ndarray:
+        """Return a column of the source's labels for `rows`, as texts (None where there is none).
+
+        Raises
+        ------
+        CacheError
+            The source had no such column.
+        """
+        if column not in self._header.columns:
+            raise CacheError(
+                f"{self.path}: wanted the label column {column!r}, found {self._header.columns or 'none'}",
+                "give the labels with --labels TABLE",
+            )
+        texts = np.array(self._column(column), dtype=object)[self.rows]
+        return texts if any(text is None for text in texts) else texts.astype(str)
+
+    def layer_name(self, layer: str | None = None) -> str:
+        """Return `layer` if the cache holds it (for None the penultimate one, or else the first); else `CacheError`."""
+        if layer is None:
+            return "penultimate" if "penultimate" in self.layers else next(iter(self.layers))
+        if layer not in self.layers:
+            raise CacheError(
+                f"{self.path}: wanted layer {layer!r}, found {', '.join(self.layers)}",
+                f"extract it from the images with --layer {layer}; the layers that are there stay as they are",
+            )
+        return layer
+
+    def damaged(self) -> np.ndarray:
+        """Return the rows whose checksum does not match what they hold; reads the whole file."""
+        return damaged_rows(self._header)
+
+    def is_sound(self) -> bool:
+        """Return whether every row is there and matches its checksum."""
+        if not self._checked:
+            self._checked = self.complete and not self.damaged().size
+        return self._checked
+
+    def check(self) -> None:
+        """Return if every row is there and sound, looking once; raise `CacheError` otherwise."""
+        if self.is_sound():
+            return
+        if not self.complete:
+            pending = int((self.status == PENDING).sum())
+            raise CacheError(
+                f"{self.path}: wanted a complete cache, found {pending} of {len(self)} images still pending",
+                "run the same `pipeline extract` again; it goes on where it stopped",
+            )
+        damaged = self.damaged()
+        raise CacheError(
+            f"{self.path}: {damaged.size} of {len(self)} rows are damaged, the first is row {damaged[0]}",
+            "run the same `pipeline extract` again; it makes the damaged rows anew",
+        )
+
+    def differences(self, recipe: Mapping[str, Any]) -> list[str]:
+        """Return the names of the recipe's fields in which this cache differs from `recipe`."""
+        mine = self.recipe
+        return [name for name in sorted(mine.keys() | recipe.keys()) if mine.get(name) != recipe.get(name)]
+
+    @property
+    def features_key(self) -> str:
+        """Digest of what the rows are: recipe and the images' content, wherever they lie."""
+        return digest_of({"recipe": dict(self.recipe), "digests": np.asarray(self.digest).tobytes().hex()})
+
+    def _column(self, name: str) -> list[str | None]:
+        return [value.decode() or None for value in self._header.map(labels_name(name)).tolist()]

@@ -1,0 +1,130 @@
+"""The folder of caches: how a cache is named, found again, and retired when a newer one has taken its place."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cache.feature_cache import FeatureCache
+from pipeline.cache.layout import SUFFIX
+from pipeline.cache.lock import CacheLock
+from pipeline.errors import CacheError, CacheLocked
+from pipeline.provenance import Recipe
+
+DEFAULT_FOLDER = "features_cache"
+
+
+def generation_of(
+    ids: Sequence[str],
+    stat: np.ndarray,
+    columns: Mapping[str, Sequence[str | None]],
+    layers: Mapping[str, int],
+) -> str:
+    """Return the 8 hexadecimal digits that change with anything a published file's rows were made from.
+
+    Ids, their sizes and times, labels and layers: a file under a given name is written once and never differs
+    from what its name says, so a reader's memory map never changes under it.
+    """
+    digest = hashlib.blake2b(digest_size=4)
+    for part in (ids, sorted(layers), *(item for name in sorted(columns) for item in ([name], columns[name]))):
+        digest.update("\0".join(value or "" for value in part).encode("utf-8", "surrogateescape") + b"\1")
+    digest.update(np.ascontiguousarray(stat, "<i8").tobytes())
+    return digest.hexdigest()
+
+
+def file_stem(name: str, recipe: Recipe, place: str) -> str:
+    """Return the file name without generation: every generation of one collection under one recipe shares it."""
+    return f"{_safe(name)}-{_safe(recipe.backbone)}-{recipe.key(place)}"
+
+
+def generation_path(folder: Path, stem: str, generation: str) -> Path:
+    return folder / f"{stem}-{generation}{SUFFIX}"
+
+
+def caches_in(folder: Path) -> tuple[list[FeatureCache], dict[Path, CacheError]]:
+    """Return the caches in `folder`, newest first, and the files that are not caches with the reason."""
+    found: list[FeatureCache] = []
+    refused: dict[Path, CacheError] = {}
+    if not folder.is_dir():
+        return found, refused
+    paths = [path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
+    times = {}
+    for path in paths:
+        with suppress(FileNotFoundError):  # another process may retire a cache while we look
+            times[path] = path.stat().st_mtime_ns
+    for path in sorted(times, key=lambda path: (-times[path], path.name)):
+        try:
+            found.append(FeatureCache.open(path))
+        except CacheError as error:
+            if path.exists():
+                refused[path] = error
+    return found, refused
+
+
+def resolve(reference: str | Path, folder: str | Path = DEFAULT_FOLDER) -> FeatureCache:
+    """Return the cache that a path, or a name without its tail, means.
+
+    Raises
+    ------
+    CacheError
+        No such cache, or the name fits several collections or recipes.
+    """
+    path = Path(reference)
+    if path.is_file():
+        return FeatureCache.open(path)
+    cache = lookup(str(reference), Path(folder))
+    if cache is None:
+        raise CacheError(f"{reference}: wanted a cache, found none of that name in {folder}", "pipeline cache list")
+    return cache
+
+
+def lookup(name: str, folder: Path) -> FeatureCache | None:
+    """Return the newest complete cache whose file name starts with `name` at a dash, None if there is none.
+
+    Raises
+    ------
+    CacheError
+        The name fits several collections or recipes.
+    """
+    found, refused = caches_in(folder)
+    fits = [cache for cache in found if _fits(cache.path, name)]
+    if not fits:
+        for path, error in refused.items():
+            if _fits(path, name):
+                raise error
+        return None
+    stems = {cache.path.stem.rpartition("-")[0] for cache in fits}
+    if len(stems) > 1:
+        raise CacheError(
+            f"{name}: wanted one cache, found {len(stems)} of that name: {', '.join(sorted(stems))}",
+            f"give more of the name, e.g. {sorted(stems)[0]}",
+        )
+    return next((cache for cache in fits if cache.complete), fits[0])
+
+
+def retire(path: Path) -> bool:
+    """Remove a cache file if nobody reads or writes it under a lock; return whether it is gone."""
+    try:
+        lock = CacheLock.exclusive(path)
+    except (CacheLocked, OSError):
+        return False
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        lock.release()
+        return False
+    lock.release_and_forget()
+    return True
+
+
+def _fits(path: Path, name: str) -> bool:
+    return path.stem == name or path.stem.startswith(f"{name}-")
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", name).strip("._") or "images"

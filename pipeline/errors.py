@@ -1,0 +1,108 @@
+"""What can go wrong, and the next step for each.
+
+Every error that a user can cause is a `PipelineError`: one sentence that says what was wanted and what was
+found, and one `next_step` to paste or do. The command line prints the two as its two lines.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class PipelineError(Exception):
+    """An error of the user's world, with the way out.
+
+    Parameters
+    ----------
+    message : str
+        What was wanted and what was found; it names the file, row or value.
+    next_step : str
+        A command to paste, or the thing to do.
+    """
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__(message, next_step)
+        self.message = message
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return f"{self.message}\ntry: {self.next_step}"
+
+
+class SourceError(PipelineError):
+    """The images cannot be found or listed."""
+
+
+class BackboneError(PipelineError):
+    """The backbone, one of its layers or its weights cannot be had."""
+
+
+class CacheError(PipelineError):
+    """A cache cannot be made, opened or trusted."""
+
+
+class CacheLocked(CacheError):
+    """Another process is writing this cache."""
+
+
+class LabelError(PipelineError):
+    """The labels cannot be read, or do not fit the images."""
+
+
+class HeadError(PipelineError):
+    """A head, its grid or a scoring is not known, or cannot do what was asked."""
+
+
+class EvaluationError(PipelineError):
+    """The rows cannot be split or scored as asked."""
+
+
+class ModelError(PipelineError):
+    """A model folder cannot be written, opened or trusted."""
+
+
+class SkipReason(IntEnum):
+    """Why one image has no features. The values are part of cache format 1: never renumber, only add."""
+
+    UNREADABLE = 2
+    EMPTY = 3
+    NOT_AN_IMAGE = 4
+    TOO_LARGE = 5
+    TOO_LONG = 6
+    MISSING = 7
+    FORBIDDEN = 8
+    NO_DECODER = 9
+    NOT_FINITE = 10
+
+    @property
+    def text(self) -> str:
+        """The reason in words."""
+        return _REASON_TEXT[self]
+
+
+_REASON_TEXT = {
+    SkipReason.UNREADABLE: "unreadable: truncated or damaged",
+    SkipReason.EMPTY: "empty file",
+    SkipReason.NOT_AN_IMAGE: "not an image",
+    SkipReason.TOO_LARGE: "too large: over 200 megapixels",
+    SkipReason.TOO_LONG: "too long: aspect ratio over 50 to 1",
+    SkipReason.MISSING: "file is missing",
+    SkipReason.FORBIDDEN: "no permission to read the file",
+    SkipReason.NO_DECODER: "needs another decoder: HEIC photos need `pip install 'transfer-pipeline[heif]'`",
+    SkipReason.NOT_FINITE: "the network returned a value that is not finite",
+}
+
+
+class UnreadablePhoto(Exception):
+    """One image cannot give features; the run records the reason and goes on.
+
+    Not a `PipelineError`: whether it stops the run is the caller's choice (`on_error`).
+    """
+
+    def __init__(self, reason: SkipReason, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason.text} ({self.detail})" if self.detail else self.reason.text

@@ -1,0 +1,25 @@
+"""Images in a fixed order: ids, bytes, RGB pixels, digests and pixel statistics."""
+
+from __future__ import annotations
+
+from pipeline.images.decode import PHOTO_RULES
+from pipeline.images.fingerprint import decoder_fingerprint
+from pipeline.images.photo import Photo
+from pipeline.images.preprocess import preprocess
+from pipeline.images.source import BUILTIN_NAMES, ImageSource
+from pipeline.images.statistics import PIXEL_STATISTICS, pixel_statistics
+from pipeline.images.table import clean_text, find_id_column, read_text_table
+
+__all__ = [
+    "BUILTIN_NAMES",
+    "PHOTO_RULES",
+    "PIXEL_STATISTICS",
+    "ImageSource",
+    "Photo",
+    "clean_text",
+    "decoder_fingerprint",
+    "find_id_column",
+    "pixel_statistics",
+    "preprocess",
+    "read_text_table",
+]

@@ -1,0 +1,250 @@
+"""Images that are rows of an array: in memory, in a `.npz` or in a `.npy` file."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.images.listing import Columns, Listing, name_trouble, printable, short_name
+from pipeline.images.photo import Photo, array_digest, array_stat
+from pipeline.images.table import cell_text, number_text
+
+ARRAY_ENDINGS = frozenset(("npz", "npy"))
+
+_IMAGES = ("images", "x", "X", "arr_0")  # the names that the images may have in a .npz, first match first
+_LABELS = ("labels", "label", "y")  # the names that are read as column "label", first match first
+_SHAPES = "(n, h, w), (n, h, w, 1), (n, h, w, 3) or (n, h, w, 4)"
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayReader:
+    """Reads images out of an array in memory; row i is `images[i]`."""
+
+    images: np.ndarray
+
+    def read(self, row: int, image_id: str) -> Photo:
+        pixels = self.images[row]
+        digest = array_digest(pixels)
+        return Photo(digest, array_stat(digest, pixels), pixels)
+
+    def take(self, rows: Sequence[int]) -> ArrayReader:
+        return ArrayReader(self.images[list(rows)])
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayFileReader:
+    """Reads images out of a file's array, which each process maps or loads once; row i is its row `order[i]`."""
+
+    path: str
+    member: str
+    order: np.ndarray  # (n,) int64
+    stat: tuple[int, int]
+
+    def read(self, row: int, image_id: str) -> Photo:
+        try:
+            images = _load_once(self.path, self.member, self.stat)
+            pixels = images[self.order[row]]
+        except FileNotFoundError as error:
+            raise UnreadablePhoto(SkipReason.MISSING) from error
+        except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+            raise UnreadablePhoto(SkipReason.UNREADABLE, str(error)[:120]) from error
+        return Photo(array_digest(pixels), self.stat, pixels)
+
+    def take(self, rows: Sequence[int]) -> ArrayFileReader:
+        return ArrayFileReader(self.path, self.member, self.order[list(rows)], self.stat)
+
+
+def open_array(
+    images: np.ndarray, *, name: str = "array", place: str | None = None, columns: Columns | None = None
+) -> Listing:
+    """Return the images of an array in memory, each under the number of its row.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, (n, h, w), (n, h, w, 1), (n, h, w, 3) or (n, h, w, 4)
+    """
+    _refuse_other(images.dtype, images.shape, "this array")
+    digests = [array_digest(image) for image in images]
+    return Listing(
+        name=name,
+        place=place or f"array:{blake2b(b''.join(digests), digest_size=16).hexdigest()}",
+        ids=_row_ids(len(images)),
+        stat=np.array([array_stat(*pair) for pair in zip(digests, images, strict=True)], dtype=np.int64),
+        reader=ArrayReader(images),
+        columns=columns or {},
+    )
+
+
+def open_array_file(path: str) -> Listing:
+    """Return the images of a `.npz` or `.npy` file; nothing in it is ever unpickled, no image is read yet.
+
+    In a `.npz`, the images are the array called images, x, X or arr_0, or else its only array of uint8 images; a text
+    array `ids` of the same length names them; every other 1-D array of that length is a column, and `labels` or `y` is
+    column "label".
+    """
+    shown = printable(path)
+    place = Path(path).resolve()
+    try:
+        found = place.stat()
+        if place.suffix.lower() == ".npy":
+            array = np.load(place, mmap_mode="r", allow_pickle=False)
+            headers, member = {"": (array.shape, array.dtype)}, ""
+        else:
+            headers = _headers(place)
+            member = _find_images(headers, shown)
+        shape, dtype = headers[member]
+        _refuse_other(dtype, shape, f"{shown}: {member}" if member else shown)
+        texts = {
+            name: _texts(_load(place, name), f"{shown}: array {name!r}")
+            for name, (other, _) in headers.items()
+            if name != member and other == shape[:1]
+        }
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise SourceError(
+            f"{shown}: wanted a NumPy file of arrays, cannot read it: {str(error)[:120]}",
+            "write it with numpy.savez(path, images=..., labels=...)",
+        ) from error
+    ids = _named(texts.pop("ids"), shown) if "ids" in texts else _row_ids(shape[0])
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    stat = (found.st_size, found.st_mtime_ns)
+    label = next((name for name in _LABELS if name in texts), None)
+    return Listing(
+        name=short_name(place.stem),
+        place=printable(place.as_posix()),
+        ids=[ids[row] for row in order],
+        stat=np.full((len(ids), 2), stat, dtype=np.int64),
+        reader=ArrayFileReader(str(place), member, np.array(order, dtype=np.int64), stat),
+        columns={"label" if name == label else name: [text[row] for row in order] for name, text in texts.items()},
+    )
+
+
+def _row_ids(count: int) -> list[str]:
+    """Return the row numbers as text of one length, so that sorted ids are rows in order."""
+    digits = max(6, len(str(count - 1)))
+    return [f"{row:0{digits}d}" for row in range(count)]
+
+
+def _refuse_other(dtype: np.dtype, shape: tuple[int, ...], shown: str) -> None:
+    found = f"found {dtype} {shape}"
+    if dtype != np.uint8:
+        raise SourceError(
+            f"{shown}: wanted images of uint8 (0 to 255), {found}",
+            "scale the values to 0..255, then .astype('uint8')",
+        )
+    if len(shape) == 3 and shape[2] in (1, 3, 4):
+        raise SourceError(
+            f"{shown}: wanted images of shape {_SHAPES}, {found}, which looks like one photo", "pass images[None]"
+        )
+    if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] not in (1, 3, 4):
+        raise SourceError(
+            f"{shown}: wanted images of shape {_SHAPES}, {found}, with the channels first",
+            "put them last: images.transpose(0, 2, 3, 1)",
+        )
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
+        raise SourceError(f"{shown}: wanted images of shape {_SHAPES}, {found}", "reshape it")
+    if 0 in shape:
+        raise SourceError(f"{shown}: wanted images of shape {_SHAPES}, {found}, which holds none", "check the array")
+
+
+def _find_images(headers: dict[str, tuple[tuple[int, ...], np.dtype]], shown: str) -> str:
+    """Return the name of the array that holds the images."""
+    images = [name for name, (shape, dtype) in headers.items() if dtype == np.uint8 and len(shape) in (3, 4)]
+    named = next((name for name in _IMAGES if name in headers), None)
+    if named is not None:
+        return named
+    if len(images) != 1:
+        held = ", ".join(f"{name} {dtype} {shape}" for name, (shape, dtype) in headers.items()) or "nothing"
+        raise SourceError(
+            f"{shown}: wanted one array of uint8 images, called {', '.join(_IMAGES)} or the only one; found {held}",
+            "write it with numpy.savez(path, images=..., labels=...)",
+        )
+    return images[0]
+
+
+def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Return shape and type of each array in a `.npz`, reading only the headers."""
+    headers = {}
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.filename.endswith(".npy"):
+                with archive.open(info) as file:
+                    shape, _, dtype = _read_header(file)
+                headers[info.filename.removesuffix(".npy")] = (shape, dtype)
+    return headers
+
+
+def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, Fortran order and type; the file then stands at the first value."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
+
+
+def _load(path: Path, member: str) -> np.ndarray:
+    """Return an array of the file: mapped from disk where it is not compressed, loaded otherwise."""
+    if not member:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    name = f"{member}.npy"
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        info = archive.getinfo(name)
+        if info.compress_type == zipfile.ZIP_STORED:
+            file.seek(info.header_offset + 26)  # the local header ends with two lengths, then name and extra field
+            lengths = file.read(4)
+            file.seek(int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little"), os.SEEK_CUR)
+            shape, fortran, dtype = _read_header(file)
+            if not dtype.hasobject and 0 not in shape:
+                return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays[member]
+
+
+_loading = Lock()
+
+
+def _load_once(path: str, member: str, stat: tuple[int, int]) -> np.ndarray:
+    """Return the array, loaded once by all the threads of a process; `stat` makes an edited file another one."""
+    with _loading:
+        return _loaded(path, member, stat)
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: str, member: str, stat: tuple[int, int]) -> np.ndarray:
+    found = Path(path).stat()
+    if (found.st_size, found.st_mtime_ns) != stat:
+        raise ValueError("the file was changed after it was listed")
+    return _load(Path(path), member)
+
+
+def _texts(values: np.ndarray, where: str) -> list[str | None]:
+    """Return a 1-D array as a column of text, under the same rules as a table's."""
+    if values.dtype.hasobject:
+        raise SourceError(f"{where} holds Python objects, which are never unpickled", "save it with .astype(str)")
+    if values.dtype.kind == "S":
+        return [cell_text(value.decode()) for value in values.tolist()]
+    if values.dtype.kind == "U":
+        return [cell_text(value) for value in values.tolist()]
+    if values.dtype.kind == "f":
+        return [number_text(value) for value in values]
+    if values.dtype.kind == "b":
+        return [str(value).lower() for value in values.tolist()]
+    return [str(value) for value in values.tolist()]
+
+
+def _named(ids: list[str | None], shown: str) -> list[str]:
+    seen: set[str] = set()
+    for row, image_id in enumerate(ids):
+        if image_id is None or name_trouble(image_id) or image_id in seen:
+            what = "is empty" if image_id is None else f"{image_id!r} stands there twice or is no plain text"
+            raise SourceError(f"{shown}: ids[{row}] {what}", "give each image one id of its own")
+        seen.add(image_id)
+    return [image_id for image_id in ids if image_id is not None]

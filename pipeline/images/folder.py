@@ -1,0 +1,271 @@
+"""A folder of images, or files named one by one: listed with scandir, labelled by class folders."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import SourceError
+from pipeline.images.listing import Columns, Listing, name_trouble, printable, short_name
+from pipeline.images.photo import FileReader
+from pipeline.images.sniff import HEAD, IMAGE_ENDINGS, RAW_ENDINGS, ending, sniff
+from pipeline.images.table import clean_text
+
+Known = Callable[[], Container[str]]
+
+# What operating systems and archives leave beside photos; Synology's folder is full of thumbnails.
+_SYSTEM_FOLDERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
+
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass
+class _Found:
+    """What a walk through a folder has met so far."""
+
+    known: Known | None
+    ids: list[str] = field(default_factory=list)
+    stat: array[int] = field(default_factory=lambda: array("q"))  # size, mtime, size, mtime, ...
+    folders: list[str] = field(default_factory=list)  # of the first two levels
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    others: int = 0  # files that are no images
+    other: str = ""  # one of them
+    known_ids: Container[str] | None = None
+
+    def knows(self, image_id: str) -> bool:
+        """Return whether the cache has met this id as an image; it is asked for its ids once, if at all."""
+        if self.known_ids is None:
+            self.known_ids = self.known() if self.known else ()
+        return image_id in self.known_ids
+
+
+def open_folder(path: str, known: Known | None = None) -> Listing:
+    """Return every image below the folder, labelled by class folders, or by split and class folders."""
+    root = Path(path).resolve()
+    found = _walk(str(root), known)
+    if not found.ids:
+        others = f"; {found.others} other files, e.g. {found.other}" if found.others else ""
+        skipped = f"; skipped {found.skipped[0][0]}: {found.skipped[0][1]}" if found.skipped else ""
+        raise SourceError(
+            f"{printable(path)}: no image in this folder{others}{skipped}",
+            "name a folder that holds photos (jpg, png, tif, webp, ...), itself or in folders below",
+        )
+    ids, stat = _sorted(found)
+    columns, notes = _labels(ids, found.folders, printable(path.rstrip("/") or "/"))
+    return Listing(
+        name=short_name(root.name),
+        place=printable(root.as_posix()),
+        ids=ids,
+        stat=stat,
+        reader=FileReader(str(root)),
+        columns=columns,
+        skipped=sorted(found.skipped),
+        notes=notes,
+    )
+
+
+def open_files(paths: Sequence[str], known: Known | None = None) -> Listing:
+    """Return the files named one by one, images or not, and every image below the folders among them."""
+    tops = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - links keep the name they were called by
+    base = os.path.commonpath({str(Path(top).parent) for top in tops})
+    found = _Found(known)
+    rows: dict[str, tuple[int, int]] = {}
+    twice = 0
+    for given, top in zip(paths, tops, strict=True):
+        prefix = os.path.relpath(top, base).replace(os.sep, "/")
+        if trouble := name_trouble(prefix):
+            found.skipped.append((printable(given), trouble))
+            continue
+        if Path(top).is_dir():
+            below = _walk(top, (lambda: _Below(prefix, found)) if known else None)  # noqa: B023 - called at once
+            found.skipped += [(f"{prefix}/{what}", why) for what, why in below.skipped]
+            pairs = zip(below.stat[::2], below.stat[1::2], strict=True)
+            new = {f"{prefix}/{name}": pair for name, pair in zip(below.ids, pairs, strict=True)}
+        elif Path(top).is_file():
+            entry = Path(top).stat()
+            new = {prefix: (entry.st_size, entry.st_mtime_ns)}
+        else:
+            raise SourceError(
+                f"{printable(given)}: wanted a photo or a folder, found neither a regular file nor a folder",
+                "name files or folders",
+            )
+        twice += len(rows.keys() & new.keys())
+        rows |= new
+    if not rows:
+        why = f"; skipped {found.skipped[0][0]}: {found.skipped[0][1]}" if found.skipped else ""
+        raise SourceError(
+            f"no image in {', '.join(map(printable, paths[:3]))}{why}", "name photos, or a folder of them"
+        )
+    ids = sorted(rows)
+    one = len(ids) == 1
+    listed = blake2b("\0".join(ids).encode(), digest_size=8).hexdigest()
+    return Listing(
+        name=short_name(Path(ids[0]).stem if one else Path(base).name),
+        place=printable(f"{Path(base).resolve().as_posix()}/{ids[0] if one else f'[{len(ids)} files {listed}]'}"),
+        ids=ids,
+        stat=np.array([rows[name] for name in ids], dtype=np.int64),
+        reader=FileReader(base),
+        skipped=found.skipped,
+        notes=[f"{twice} of the photos were named twice and are read once"] if twice else [],
+    )
+
+
+@dataclass(frozen=True)
+class _Below:
+    """The known ids as seen from a folder below the source."""
+
+    prefix: str
+    found: _Found
+
+    def __contains__(self, image_id: object) -> bool:
+        return self.found.knows(f"{self.prefix}/{image_id}")
+
+
+def _walk(root: str, known: Known | None) -> _Found:
+    """Return the images below the folder; a file is opened only where neither its name nor the cache knows it."""
+    found = _Found(known)
+    folders = [("", root)]
+    while folders:
+        prefix, path = folders.pop()
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    _meet(entry, prefix, found, folders)
+        except OSError as error:
+            if not prefix:
+                raise SourceError(
+                    f"{printable(root)}: cannot list this folder: {error.strerror}",
+                    "check its permissions (ls -ld)",
+                ) from error
+            found.skipped.append((prefix, f"cannot list this folder: {error.strerror}"))
+    return found
+
+
+def _meet(entry: os.DirEntry[str], prefix: str, found: _Found, folders: list[tuple[str, str]]) -> None:
+    """Take one entry of a folder into `found`, or push it onto `folders`, or pass it by."""
+    name = entry.name
+    if name[0] == "." or name in _SYSTEM_FOLDERS:
+        return
+    if trouble := name_trouble(name):
+        found.skipped.append((printable(prefix + name), trouble))
+        return
+    image_id = prefix + name
+    if entry.is_dir(follow_symlinks=False):
+        folders.append((image_id + "/", entry.path))
+        if image_id.count("/") < 2:
+            found.folders.append(image_id)
+        return
+    named = (tail := ending(name)) in IMAGE_ENDINGS
+    if not entry.is_file():  # a link is followed to a file, not to a folder
+        if entry.is_dir():
+            found.skipped.append((image_id, "a link to a folder, which is not followed"))
+        elif named:
+            found.skipped.append((image_id, "a link to nothing" if entry.is_symlink() else "not a regular file"))
+        return
+    try:
+        stat = entry.stat()
+        if not named:
+            if tail in RAW_ENDINGS:
+                found.skipped.append((image_id, "a camera's raw file, which is not read: export it as JPEG or TIFF"))
+                return
+            if stat.st_size == 0 or not (found.knows(image_id) or sniff(_head(entry.path))):
+                found.others += 1
+                found.other = found.other or image_id
+                return
+    except FileNotFoundError:  # gone since it was listed
+        return
+    except OSError as error:
+        found.skipped.append((image_id, f"cannot tell whether it is an image: {error.strerror}"))
+        return
+    found.ids.append(image_id)
+    found.stat.append(stat.st_size)
+    found.stat.append(stat.st_mtime_ns)
+
+
+def _head(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        return os.read(descriptor, HEAD)
+    finally:
+        os.close(descriptor)
+
+
+def _sorted(found: _Found) -> tuple[list[str], np.ndarray]:
+    order = sorted(range(len(found.ids)), key=found.ids.__getitem__)
+    stat = np.frombuffer(found.stat, dtype=np.int64).reshape(-1, 2)  # (n, 2)
+    return [found.ids[row] for row in order], stat[order]
+
+
+def _labels(ids: Sequence[str], folders: Iterable[str], shown: str) -> tuple[Columns, list[str]]:
+    """Return the columns that the folders' names make, and what to say of them."""
+    folders = sorted(folders)
+    parts = [image_id.split("/", 2) for image_id in ids]
+    tops = Counter(part[0] for part in parts if len(part) > 1)
+    if not tops:
+        return {}, []
+    splits = {top: _SPLITS[top.lower()] for top in tops if top.lower() in _SPLITS}
+    if len(splits) == len(tops):
+        return _split_columns(parts, folders, splits, shown)
+    if len(set(splits.values())) > 1 and "train" in splits.values():
+        other = next(top for top in sorted(tops) if top not in splits)
+        raise SourceError(
+            f"{shown}: wanted split folders or class folders, found {_listed(sorted(splits))} beside {other}",
+            f"move {shown}/{other} elsewhere, or into the split folders",
+        )
+    empty = [folder for folder in folders if "/" not in folder and folder not in tops]
+    _refuse_empty(empty, len(tops), shown)
+    loose = sum(len(part) == 1 for part in parts)
+    names = {top: clean_text(top) for top in tops}
+    notes = [f"{loose} images lie in {shown} itself, in no class folder: they have no label"] if loose else []
+    return {"label": [names[part[0]] if len(part) > 1 else None for part in parts]}, notes
+
+
+def _split_columns(
+    parts: list[list[str]], folders: list[str], splits: dict[str, str], shown: str
+) -> tuple[Columns, list[str]]:
+    """Return columns "split" and "label" of ``train/ants/1.jpg``; a class is never "train"."""
+    full = {"/".join(part[:2]) for part in parts if len(part) > 2}
+    empty = [
+        folder for folder in folders if folder.partition("/")[0] in splits and "/" in folder and folder not in full
+    ]
+    if full:
+        _refuse_empty(empty, len(full), shown)
+    names = {part[1]: clean_text(part[1]) for part in parts if len(part) > 2}
+    columns: Columns = {}
+    if len(set(splits.values())) > 1 and "train" in splits.values():
+        columns["split"] = [splits[part[0]] if len(part) > 1 else None for part in parts]
+        notes = [f"{shown} holds {_listed(sorted(splits))}: read as a fixed split, not as classes"]
+    else:
+        notes = [f"{shown} holds {_listed(sorted(splits))} alone: read as a part of a split, not as a class"]
+    if names:
+        columns["label"] = [names[part[1]] if len(part) > 2 else None for part in parts]
+        if loose := sum(len(part) < 3 for part in parts):
+            notes.append(f"{loose} images lie in no class folder: they have no label")
+    unused = [folder for folder in folders if "/" not in folder and folder not in splits]
+    if unused:
+        notes.append(f"no image in {_listed(unused)}: not used")
+    return columns, notes
+
+
+def _refuse_empty(empty: Sequence[str], full: int, shown: str) -> None:
+    if empty:
+        more = f" (and {len(empty) - 1} more such)" if len(empty) > 1 else ""
+        raise SourceError(
+            f"{shown}/{empty[0]}: an empty class folder{more}: no image in it, beside {full} with images",
+            "put photos of this class into it, or remove the folder",
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,0 +1,108 @@
+"""Images in a fixed order, listed and not yet read: what every kind of source comes down to."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from pipeline.images.photo import Photo
+
+Columns = dict[str, list[str | None]]
+
+
+class Reader(Protocol):
+    """Reads one image of a listing; it is what travels to a worker, so it holds paths rather than pixels."""
+
+    def read(self, row: int, image_id: str) -> Photo: ...
+
+    def take(self, rows: Sequence[int]) -> Reader: ...
+
+
+Self = TypeVar("Self", bound="Listing")
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """Ids in a fixed order, and how to read each.
+
+    Attributes
+    ----------
+    name : str
+        Short, fit for a file's name.
+    place : str
+        Where the images are, fit for a cache's key.
+    ids : list of str
+        Sorted, unique, POSIX form, relative to the source.
+    stat : ndarray of int64, (n, 2)
+        Size in bytes and mtime in nanoseconds as listed; zeros for a file that is missing. Images that are rows of an
+        array in memory have `array_stat` instead; those in a `.npz` or `.npy` file have that file's.
+    reader : Reader
+    columns : dict of list
+        What the source says of each image: text, or None where it says nothing; in the order of `ids`.
+    skipped : list of (what, why)
+        Never candidates, but worth naming.
+    notes : list of str
+        What a person should be told of how the source was read.
+    """
+
+    name: str
+    place: str
+    ids: list[str]
+    stat: np.ndarray
+    reader: Reader = field(repr=False)
+    columns: Columns = field(default_factory=dict)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, row: int) -> Photo:
+        """Return the photo of this row, its bytes read once, or raise `UnreadablePhoto` with the reason."""
+        return self.reader.read(row, self.ids[row])
+
+    def take(self: Self, rows: Sequence[int]) -> Self:
+        """Return the source cut down to these rows, in ascending order, with their columns.
+
+        It is small to pickle: of an array it holds only the rows taken. What was skipped and noted stays behind.
+        """
+        rows = sorted(rows)
+        return replace(
+            self,
+            ids=[self.ids[row] for row in rows],
+            stat=self.stat[rows],
+            reader=self.reader.take(rows),
+            columns={name: [column[row] for row in rows] for name, column in self.columns.items()},
+            skipped=[],
+            notes=[],
+        )
+
+
+def short_name(text: str) -> str:
+    """Return the text as a short name that is safe within a file's name, "images" where nothing is left."""
+    kept = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).strip("._-")
+    return kept[:40].rstrip("._-") or "images"
+
+
+def printable(name: str) -> str:
+    """Return a file's name as text that every terminal and every encoding takes."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" else c for c in text)
+
+
+def name_trouble(name: str) -> str | None:
+    """Return why a file's name cannot be an id, or None."""
+    if name.isprintable():  # holds for nearly all of them, and is quick
+        return None
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    if any(unicodedata.category(letter) == "Cc" for letter in name):
+        return "its name holds a control character or a line break"
+    return None

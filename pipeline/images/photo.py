@@ -1,0 +1,102 @@
+"""One image's bytes, read once: digest, stat and pixels all belong to the same bytes."""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import numpy as np
+from PIL import Image
+
+from pipeline.errors import SkipReason, UnreadablePhoto
+from pipeline.images.decode import check_size, decode, to_rgb
+from pipeline.images.sniff import RAW_ENDINGS, ending
+
+MAX_BYTES = 2 << 30  # the largest photo that is read into memory
+
+# O_NONBLOCK: a pipe that has taken the place of a photo is opened and refused instead of waited for.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """One image as it was read.
+
+    Attributes
+    ----------
+    digest : bytes
+        16 bytes that stand for the content.
+    stat : tuple of int
+        Size in bytes and mtime in nanoseconds when it was read; for an image that is a row of an array, see
+        `array_stat`.
+    content : bytes or ndarray
+        The file's bytes, or pixels, uint8, (h, w), (h, w, 1), (h, w, 3) or (h, w, 4).
+    """
+
+    digest: bytes
+    stat: tuple[int, int]
+    content: bytes | np.ndarray = field(repr=False)
+
+    def pixels(self) -> Image.Image:
+        """Return the photo upright in mode RGB, or raise `UnreadablePhoto` with the reason."""
+        if isinstance(self.content, bytes):
+            return decode(self.content)
+        values = self.content[:, :, 0] if self.content.shape[2:] == (1,) else self.content
+        check_size(values.shape[1], values.shape[0])
+        return to_rgb(Image.fromarray(np.ascontiguousarray(values)))
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Reads the files below one folder; an id is the path from there."""
+
+    root: str
+
+    def read(self, row: int, image_id: str) -> Photo:
+        if ending(image_id) in RAW_ENDINGS:  # named by hand or by a table; a folder's are listed skips
+            raise UnreadablePhoto(SkipReason.NO_DECODER, "a camera's raw file: export it as JPEG or TIFF")
+        return read_file(os.path.join(self.root, image_id))  # noqa: PTH118 - a million times
+
+    def take(self, rows: Sequence[int]) -> FileReader:
+        return self
+
+
+def read_file(path: str) -> Photo:
+    """Return the file's bytes with the digest and the stat of these bytes, or raise `UnreadablePhoto`."""
+    try:
+        descriptor = os.open(path, _FLAGS)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UnreadablePhoto(SkipReason.MISSING) from error
+    except PermissionError as error:
+        raise UnreadablePhoto(SkipReason.FORBIDDEN) from error
+    except (OSError, ValueError) as error:
+        raise UnreadablePhoto(SkipReason.UNREADABLE, str(getattr(error, "strerror", None) or error)) from error
+    try:
+        found = os.fstat(descriptor)  # before the bytes: a file written to meanwhile then looks changed next time
+        if not modes.S_ISREG(found.st_mode):
+            raise UnreadablePhoto(SkipReason.NOT_AN_IMAGE, "not a regular file")
+        if found.st_size > MAX_BYTES:
+            raise UnreadablePhoto(SkipReason.TOO_LARGE, f"a file of {found.st_size / 1e9:.1f} GB")
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            data = file.read()
+    except OSError as error:
+        raise UnreadablePhoto(SkipReason.UNREADABLE, error.strerror or str(error)) from error
+    finally:
+        os.close(descriptor)
+    if not data:
+        raise UnreadablePhoto(SkipReason.EMPTY)
+    return Photo(blake2b(data, digest_size=16).digest(), (found.st_size, found.st_mtime_ns), data)
+
+
+def array_digest(pixels: np.ndarray) -> bytes:
+    """Return the 16 bytes that stand for an image in an array: of its type and shape, then of its pixels."""
+    header = f"{pixels.dtype.str}{pixels.shape}".encode()
+    return blake2b(header + np.ascontiguousarray(pixels).data.tobytes(), digest_size=16).digest()
+
+
+def array_stat(digest: bytes, pixels: np.ndarray) -> tuple[int, int]:
+    """Return what stands for size and mtime where an image is no file: bytes of its pixels, 8 bytes of its digest."""
+    return pixels.nbytes, int.from_bytes(digest[:8], "little", signed=True)

@@ -1,0 +1,160 @@
+"""`ImageSource`: whatever holds images, opened by one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container, Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import SourceError
+from pipeline.images.listing import Listing, printable
+from pipeline.images.sniff import ending
+
+BUILTIN_NAMES = ("photo-crops", "digits")
+
+
+class ImageSource(Listing):
+    """Images with ids in a fixed order; listed when it is opened, each read when it is asked for.
+
+    See `Listing` for its attributes.
+    """
+
+    @classmethod
+    def open(
+        cls,
+        data: Any,
+        *,
+        id_column: str | None = None,
+        root: str | os.PathLike[str] | None = None,
+        known: Callable[[], Container[str]] | None = None,
+    ) -> ImageSource:
+        """Return the source that `data` names.
+
+        Parameters
+        ----------
+        data : path, list of paths, ndarray or ImageSource
+            A folder; one photo or several, or folders among them; a table (CSV, TSV or Parquet) of ids or paths with
+            any other columns; a `.npz` or `.npy` file or an array of uint8 images; "photo-crops" or "digits".
+        id_column : str, optional
+            The table's column of ids; by default its column id, path, file, filename, image or filepath.
+        root : path, optional
+            The folder from which the table's ids start; by default the table's own.
+        known : callable, optional
+            Returns the ids that a cache already knows to be images. It is called at most once, and only when a file
+            without an image's ending is met, which is then not opened.
+
+        Raises
+        ------
+        SourceError
+            There is nothing at that path, no image in it, or it cannot be read as asked.
+        """
+        if isinstance(data, cls):
+            return data
+        listing = _open(data, id_column, root, known)
+        return cls(**vars(listing))
+
+
+def _open(
+    data: Any, id_column: str | None, root: str | os.PathLike[str] | None, known: Callable[[], Container[str]] | None
+) -> Listing:
+    # Imported here, so that a folder of photos does not pay for the reader of arrays or the built-in sets.
+    if isinstance(data, np.ndarray) and data.dtype.kind not in "UO":
+        from pipeline.images.arrays import open_array
+
+        return open_array(data)
+    paths = _paths(data)
+    if len(paths) > 1:
+        from pipeline.images.folder import open_files
+
+        paths = [str(Path(path).expanduser()) for path in paths]
+        for path in paths:
+            _refuse_missing(path)
+            if ending(path) in _NOT_PHOTOS:
+                raise SourceError(
+                    f"wanted photos or folders in a list of {len(paths)}, found {printable(path)}",
+                    "name it alone: a table or an array file is a source of its own",
+                )
+        return open_files(paths, known)
+    (path,) = paths
+    if path in BUILTIN_NAMES:
+        from pipeline.images.builtin import BUILTIN
+
+        listing = BUILTIN[path]()
+        if Path(path).exists():
+            listing.notes.append(f"{path} is the built-in source; for the folder of that name write ./{path}")
+        return listing
+    path = str(Path(path).expanduser())
+    _refuse_missing(path)
+    if Path(path).is_dir():
+        from pipeline.images.folder import open_folder
+
+        return open_folder(path, known)
+    return _open_file(path, id_column, root, known)
+
+
+_NOT_PHOTOS = frozenset(("csv", "tsv", "parquet", "pq", "npz", "npy", "xlsx", "xls", "ods"))
+
+
+def _open_file(
+    path: str, id_column: str | None, root: str | os.PathLike[str] | None, known: Callable[[], Container[str]] | None
+) -> Listing:
+    from pipeline.images.table import TABLE_ENDINGS, open_table
+
+    tail = ending(Path(path).name)
+    if tail in TABLE_ENDINGS:
+        return open_table(path, id_column=id_column, root=root)
+    if tail in ("npz", "npy"):
+        from pipeline.images.arrays import open_array_file
+
+        return open_array_file(path)
+    if tail in ("xlsx", "xls", "ods"):
+        raise SourceError(
+            f"{printable(path)}: wanted a CSV, TSV or Parquet table, found a spreadsheet", "save it as CSV"
+        )
+    from pipeline.images.folder import open_files
+
+    return open_files([path], known)
+
+
+def _paths(data: Any) -> list[str]:
+    """Return `data` as a list of paths, or raise `SourceError`."""
+    if isinstance(data, str | os.PathLike):
+        data = [data]
+    if isinstance(data, Iterable) and not isinstance(data, bytes | dict):
+        paths = list(data)
+        if paths and all(isinstance(path, str | os.PathLike) for path in paths):
+            texts = [os.fspath(path) for path in paths]
+            if all(isinstance(text, str) and text and "\0" not in text for text in texts):
+                return texts
+        if not paths:
+            raise SourceError("wanted images, found an empty list", "name a folder, photos or a table")
+        data = next((path for path in paths if not isinstance(path, str | os.PathLike) or not str(path)), paths[0])
+    raise SourceError(
+        f"wanted a path, paths, a built-in name or an array of uint8 images, found {type(data).__name__} {data!r:.60}",
+        "name a folder, photos or a table",
+    )
+
+
+def _refuse_missing(path: str) -> None:
+    """Raise `SourceError` for a path where nothing is, with the nearest name that exists."""
+    if Path(path).exists():
+        return
+    place = Path(path)
+    folder = place.parent
+    if folder.is_dir():
+        names = [entry.name for entry in os.scandir(folder)]
+        near = get_close_matches(place.name, names, 1, 0.6)
+        found = [str(folder / near[0])] if near else get_close_matches(path, BUILTIN_NAMES, 1, 0.6)
+    else:
+        while not folder.is_dir() and folder != folder.parent:
+            folder = folder.parent
+        found = []
+    what = "a link to nothing" if place.is_symlink() else "no such file or folder"
+    raise SourceError(
+        f"{printable(path)}: {what}",
+        f"did you mean {printable(found[0])}?" if found else f"see what is there: ls {printable(str(folder))}",
+    )

@@ -1,0 +1,118 @@
+"""Columns by name: which ones are meant, what was said of them, and the groups that one holds."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pipeline.errors import LabelError
+
+KINDS = ("class", "number")
+
+
+def group_codes(
+    ids: Sequence[str], columns: Mapping[str, Sequence[str | None]], column: str, *, rows: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the group of each row as a code, from a column of group names.
+
+    Parameters
+    ----------
+    ids : sequence of str, length n
+    columns : mapping of str to sequence, each aligned with `ids`
+    column : str
+    rows : ndarray of int, shape (m,), optional
+        The rows that need a group (the labelled ones); all by default.
+
+    Returns
+    -------
+    ndarray of int64, shape (m,)
+        Equal codes for equal groups, in the order of the groups' names.
+
+    Raises
+    ------
+    LabelError
+        No such column, or a row without a group: it could stand on both sides of a split.
+    """
+    values = columns[_named(column, list(columns))]
+    wanted = range(len(ids)) if rows is None else [int(row) for row in rows]
+    missing = [row for row in wanted if values[row] is None]
+    if missing:
+        raise LabelError(
+            f"column {column!r}: wanted a group for every labelled image, "
+            f"found {count(len(missing), 'image')} without one, e.g. {ids[missing[0]]}",
+            "fill the column in, or clear those images' labels",
+        )
+    names = [str(values[row]) for row in wanted]
+    code = {name: i for i, name in enumerate(sorted(set(names)))}
+    return np.array([code[name] for name in names], dtype=np.int64)
+
+
+def choose(names: list[str], entries: list[str], exclude: set[str]) -> tuple[dict[str, str | None], set[str]]:
+    """Return the chosen columns with the kind that was said (or None), in the table's order, and those asked for."""
+    if not entries:
+        return {name: None for name in names if name not in exclude}, set()
+    kinds: dict[str, str | None] = {}
+    for entry in entries:
+        found = [name for name in matches(entry, names) if name not in exclude or name == _split_kind(entry, names)[0]]
+        if not found:
+            raise unknown_column(_split_kind(entry, names)[0], [name for name in names if name not in exclude])
+        kind = _split_kind(entry, names)[1]
+        for name in found:
+            kinds[name] = kind or kinds.get(name)
+    return {name: kinds[name] for name in names if name in kinds}, set(kinds)
+
+
+def _split_kind(entry: str, names: list[str]) -> tuple[str, str | None]:
+    """Split GLOB:KIND; a column whose own name holds the colon is meant as it stands."""
+    glob, colon, kind = entry.rpartition(":")
+    if not colon or entry in names:
+        return entry, None
+    if kind in KINDS:
+        return glob, kind
+    if kind == "multi":
+        raise LabelError(
+            f"--column {entry}: several classes an image (multi) cannot be learned yet, wanted class or number",
+            f"make one column a class with yes and no in it, and pass --column '{glob}*:class'",
+        )
+    if glob in names or fnmatch.filter(names, glob):
+        raise LabelError(
+            f"--column {entry}: wanted the kind class or number, found {kind!r}",
+            f"pass --column {glob}:class or --column {glob}:number",
+        )
+    return entry, None
+
+
+def matches(entry: str, names: list[str]) -> list[str]:
+    """Return the columns that GLOB or GLOB:KIND chooses."""
+    glob, _ = _split_kind(entry, names)
+    if glob in names:  # before globbing: a name may hold [ or *
+        return [glob]
+    return [name for name in names if fnmatch.fnmatchcase(name, glob)]
+
+
+def _named(column: str, names: list[str]) -> str:
+    if column not in names:
+        raise unknown_column(column, names)
+    return column
+
+
+def unknown_column(column: str, names: list[str]) -> LabelError:
+    """Return the error for a column that is not there, with the nearest names."""
+    near = difflib.get_close_matches(column, names, n=3, cutoff=0.5)
+    folded = [name for name in names if name.casefold() == column.casefold()]
+    near = list(dict.fromkeys(folded + near))
+    found = ", ".join(map(repr, names[:12])) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return LabelError(
+        f"wanted a column {column!r}, found {found or 'no columns at all'}",
+        f"did you mean {' or '.join(map(repr, near))}?"
+        if near
+        else "name one of those columns, or pass --labels TABLE",
+    )
+
+
+def count(n: int, noun: str) -> str:
+    """Return "1 image", "2 images"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

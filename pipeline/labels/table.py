@@ -1,0 +1,184 @@
+"""Label tables: read as text, rows of one id made one, joined to the images by id."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipeline.errors import LabelError, SourceError
+from pipeline.labels.columns import count, matches
+
+
+class Columns(dict[str, Any]):
+    """A dict of columns that also carries what is worth saying about them.
+
+    Parameters
+    ----------
+    columns : mapping of str to anything
+    place : str
+        Where they come from, for error messages.
+    notes : sequence of str
+    """
+
+    def __init__(self, columns: Mapping[str, Any], *, place: str = "", notes: Sequence[str] = ()) -> None:
+        super().__init__(columns)
+        self.place = place
+        self.notes = tuple(notes)
+
+
+def tidy_id(text: str) -> str:
+    """Return the id in the one form in which ids are compared: NFC, forward slashes, no leading "./"."""
+    tidy = unicodedata.normalize("NFC", text.strip()).replace("\\", "/")
+    while tidy.startswith("./"):
+        tidy = tidy[2:].lstrip("/")
+    return tidy
+
+
+def read_label_table(
+    path: str | os.PathLike[str], *, id_column: str | None = None, columns: Sequence[str] = ()
+) -> dict[str, dict[str, str | None]]:
+    """Return the table's columns by id, as text; rows that repeat an id must agree.
+
+    Parameters
+    ----------
+    path : path
+        CSV, TSV or Parquet.
+    id_column : str, optional
+        The column with the ids; found by its name when not given.
+    columns : sequence of str, optional
+        The columns that will be used (as in `label_sets`: GLOB or GLOB:KIND). Rows of one id that disagree in
+        another column then only take that column away (a note says so) instead of stopping the run.
+
+    Returns
+    -------
+    Columns
+        column -> {id: text or None}, without the id column; `.notes` and `.place` besides.
+
+    Raises
+    ------
+    LabelError
+        No id column, an empty table, or rows of one id that disagree.
+    """
+    from pipeline.images import find_id_column, read_text_table
+
+    place = os.fspath(path)
+    table = read_text_table(path)
+    try:
+        id_name = find_id_column(table, id_column, place)
+    except SourceError as error:
+        raise LabelError(error.message, error.next_step) from error
+    raw_ids = table[id_name]
+    ids = [None if text is None else tidy_id(text) for text in raw_ids]
+    notes = []
+    without = sum(key is None for key in ids)
+    if without:
+        notes.append(f"{place}: {without} of {count(len(ids), 'row')} have no {id_name} and are left out")
+    if without == len(ids):
+        raise LabelError(
+            f"{place}: wanted ids in column {id_name!r}, found no row that has one",
+            "name the column that holds the image's path: --id COLUMN",
+        )
+    if len(table) == 1:
+        raise LabelError(
+            f"{place}: wanted a column of labels beside the ids, found {id_name!r} alone", "add a column of labels"
+        )
+    used = None if not columns else {name for entry in columns for name in matches(entry, list(table))}
+    joined: dict[str, dict[str, str | None]] = {}
+    for name, texts in table.items():
+        if name == id_name:
+            continue
+        values: dict[str, str | None] = {}
+        clash: tuple[str, str, str] | None = None
+        for key, text in zip(ids, texts, strict=True):
+            if key is None:
+                continue
+            before = values.get(key)
+            # A missing cell says nothing, so it does not disagree; the label of the other row counts.
+            if before is None:
+                values[key] = text
+            elif text is not None and text != before and clash is None:
+                clash = (key, before, text)
+        if clash is None:
+            joined[name] = values
+        elif used is None or name in used:
+            key, first, second = clash
+            raise LabelError(
+                f"{place}: rows of {key} disagree in column {name!r}: {first!r} and {second!r}",
+                "keep one row an image, or choose other columns with --column",
+            )
+        else:
+            notes.append(f"{place}: column {name!r} is left out: rows of {clash[0]} disagree in it")
+    return Columns(joined, place=place, notes=notes)
+
+
+def join(ids: Sequence[str], table: Mapping[str, Mapping[str, str | None]]) -> dict[str, list[str | None]]:
+    """Return the table's columns aligned with `ids`; an id that the table does not have gets None.
+
+    Parameters
+    ----------
+    ids : sequence of str, length n
+        Ids of the images: POSIX paths relative to the source.
+    table : mapping of column -> {id: text or None}
+        What `read_label_table` returns.
+
+    Returns
+    -------
+    Columns
+        column -> list of n texts or None; `.notes` names the table's ids that are no image.
+
+    Raises
+    ------
+    LabelError
+        No id of the table is an image: one id of each side is shown.
+    """
+    place = getattr(table, "place", "") or "the label table"
+    keys = [tidy_id(text) for text in ids]
+    by_column = {name: {tidy_id(key): text for key, text in values.items()} for name, values in table.items()}
+    known: dict[str, None] = {}
+    for values in by_column.values():
+        known.update(dict.fromkeys(values))
+    have = set(keys)
+    strangers = [key for key in known if key not in have]
+    if len(strangers) == len(known):
+        raise _nothing_matches(keys, list(known), place)
+    notes = list(getattr(table, "notes", ()))
+    if strangers:
+        notes.append(f"{place}: {len(strangers)} of {len(known)} ids are no image here, e.g. {strangers[0]}")
+    aligned = {name: [values.get(key) for key in keys] for name, values in by_column.items()}
+    return Columns(aligned, place=place, notes=notes)
+
+
+def _nothing_matches(keys: list[str], known: list[str], place: str) -> LabelError:
+    """The error when no id of the table is an image, with the likeliest repair."""
+    image = keys[0] if keys else "no image"
+    other = known[0] if known else "no id"
+    step = "write the images' paths in the id column as they stand under the source, or name it with --id"
+    by_name = {PurePosixPath(key).name: key for key in reversed(keys)}
+    for key in known:
+        same = by_name.get(PurePosixPath(key).name)
+        if same is None:
+            continue
+        image, other = same, key
+        if same.endswith("/" + key):
+            folder = same[: -len(key) - 1]
+            step = f"write the folder in front of the ids ({folder}/{key}), or pass the folder {folder} as the DATA"
+        elif key.endswith("/" + same):
+            step = f"take {key[: -len(same)]!r} off the front of the ids, or say what they are relative to: --root DIR"
+        else:
+            step = f"the names are alike but the folders differ: write {same} for {key}"
+        break
+    else:
+        stems = {PurePosixPath(key).stem: key for key in reversed(keys)}
+        for key in known:
+            if key in stems or PurePosixPath(key).name in stems:
+                image, other = stems.get(key) or stems[PurePosixPath(key).name], key
+                step = f"ids are whole paths with the ending: write {image} for {other}"
+                break
+    return LabelError(
+        f"{place}: wanted ids of the {count(len(keys), 'image')} (such as {image}), "
+        f"found {count(len(known), 'id')} (such as {other}) and none in common",
+        step,
+    )

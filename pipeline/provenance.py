@@ -1,0 +1,94 @@
+"""Everything that changes a feature, as pure data, and the key made of it.
+
+A `Recipe` holds only what changes a feature. What merely moves its last bits (batch size, threads, in fp32 the
+runtime) and what a person wants to know later (versions, when, where) is recorded beside it and is not in the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+POOLING = "mean over positions"  # how a map (c, h, w) or tokens (t, c) become a vector (c,)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an RGB photo becomes the network's input; it belongs to the weights.
+
+    The photo's short side is resized to `resize` (long side ``int(resize * long / short)``), the centre `crop`
+    square is cut, and each channel becomes ``(value - mean) / std``, where the pixel value runs from 0 to
+    `value_range` (1.0 for torchvision's presets, 255.0 where mean and std are given in grey levels).
+    """
+
+    resize: int
+    crop: int
+    interpolation: str  # "nearest", "bilinear", "bicubic", "lanczos"
+    antialias: bool
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    value_range: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that changes a feature, except which layer it is: a cache holds several layers of one recipe.
+
+    Attributes
+    ----------
+    backbone : str
+        Architecture, by its catalogue name.
+    weights_sha256 : str
+        Digest of the weights' bytes (of the tensors themselves for random weights).
+    architecture : mapping
+        Arguments that change the network but not its weights, such as ``transform_input``.
+    preprocessing : Preprocessing
+    decoder : str
+        Fingerprint of how this machine's decoders and resizing turn bytes into pixels.
+    photo_rules : str
+        The rules for EXIF orientation, alpha, 16 bit, palettes and animations.
+    precision : str
+        "fp32", "bf16" or "fp16": the arithmetic of the network.
+    store : str
+        "fp32" or "fp16": the type of the stored features.
+    runtime : str
+        Empty in fp32, where runtimes agree to 2e-6; its name in lower precision.
+    """
+
+    backbone: str
+    weights_sha256: str
+    preprocessing: Preprocessing
+    decoder: str
+    photo_rules: str
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
+    store: str = "fp32"
+    runtime: str = ""
+    pooling: str = POOLING
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain JSON values."""
+        return json.loads(canonical_json(asdict(self)))
+
+    def key(self, place: str) -> str:
+        """Return the 12 hexadecimal digits that name a cache of this recipe over the images at `place`."""
+        return digest_of({"recipe": self.as_dict(), "place": place})[:12]
+
+    def differences(self, other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Return ``{field: (mine, theirs)}`` for every field that differs from another recipe's `as_dict`."""
+        mine = self.as_dict()
+        names = sorted(mine.keys() | other.keys())
+        return {name: (mine.get(name), other.get(name)) for name in names if mine.get(name) != other.get(name)}
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of `value`: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """Return the SHA-256 of the value's canonical JSON, in hexadecimal."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
