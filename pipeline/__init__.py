@@ -1,0 +1,68 @@
+"""Run a frozen pretrained CNN over your images once; train, compare and take away scikit-learn heads.
+
+>>> import pipeline as pl
+>>> cache = pl.extract("photos/")
+>>> run = pl.evaluate(cache, heads=["logistic", "knn"])
+>>> model = pl.fit(cache, heads="logistic")
+
+Importing this package loads nothing heavy: each name below loads its room when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.backbone import Backbone
+    from pipeline.cache import FeatureCache
+    from pipeline.errors import PipelineError
+    from pipeline.evaluation import evaluate
+    from pipeline.extraction import extract
+    from pipeline.images import ImageSource
+    from pipeline.labels import LabelSet
+    from pipeline.model import Model, fit
+    from pipeline.progress import Progress
+    from pipeline.runs import Run
+
+_ROOM_OF = {
+    "Backbone": "backbone",
+    "FeatureCache": "cache",
+    "ImageSource": "images",
+    "LabelSet": "labels",
+    "Model": "model",
+    "PipelineError": "errors",
+    "Progress": "progress",
+    "Run": "runs",
+    "evaluate": "evaluation",
+    "extract": "extraction",
+    "fit": "model",
+}
+
+__all__ = [
+    "Backbone",
+    "FeatureCache",
+    "ImageSource",
+    "LabelSet",
+    "Model",
+    "PipelineError",
+    "Progress",
+    "Run",
+    "evaluate",
+    "extract",
+    "fit",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("transfer-pipeline")
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+    return getattr(import_module(f"pipeline.{_ROOM_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOM_OF])

@@ -108,6 +108,8 @@ class Run:
 
     Attributes
     ----------
+    name : str
+        Of the images, fit for a folder's name.
     results : tuple of Result
         Best first within each label set, nulls last.
     label_sets : tuple of LabelSetInfo
@@ -120,6 +122,7 @@ class Run:
         One plain sentence or two a label set.
     """
 
+    name: str
     results: tuple[Result, ...]
     label_sets: tuple[LabelSetInfo, ...]
     predictions: pd.DataFrame = field(repr=False, compare=False)
@@ -161,6 +164,7 @@ class Run:
     def as_dict(self) -> dict[str, Any]:
         """Return the run as plain JSON values, without the predictions."""
         return {
+            "name": self.name,
             "results": [result.as_dict() for result in self.results],
             "label_sets": [{**info.__dict__, "classes": list(info.classes)} for info in self.label_sets],
             "notes": list(self.notes),

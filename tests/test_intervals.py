@@ -134,7 +134,7 @@ def test_macro_f1_holds_the_truth_with_many_small_classes() -> None:
     assert coverage(truth, draws) >= 0.9  # the plain percentile interval: about 0.85
 
 
-@pytest.mark.parametrize("n_groups", [5, 30])
+@pytest.mark.parametrize("n_groups", [4, 8, 30])
 def test_groups_hold_the_truth_where_single_rows_do_not(n_groups: int) -> None:
     rng = np.random.default_rng(1)
     groups = np.repeat(np.arange(n_groups), 20)
@@ -145,12 +145,26 @@ def test_groups_hold_the_truth_where_single_rows_do_not(n_groups: int) -> None:
         said = Predictions((rng.random(len(groups)) > accuracy[groups]).astype(int))
         by_group.append(scored("accuracy", y, said, 2, groups=groups, resamples=800))
         by_row.append(scored("accuracy", y, said, 2))
-    # Five skewed groups are few: without the expanded limits 0.75.
-    assert coverage(0.8, by_group) >= (0.85 if n_groups == 5 else 0.9)
-    assert coverage(0.8, by_row) <= 0.75
+    assert coverage(0.8, by_group) >= 0.9
+    assert coverage(0.8, by_row) <= 0.8
     widths = [np.mean([s.high - s.low for s in draws]) for draws in (by_group, by_row)]
     assert widths[0] > 1.5 * widths[1]
-    assert by_group[0].method == f"bootstrap of {n_groups} groups, 800 resamples"
+    few = "jackknife of 4 groups, t with 3 degrees of freedom"
+    assert by_group[0].method == (few if n_groups == 4 else f"bootstrap of {n_groups} groups, 800 resamples")
+
+
+def test_few_groups_of_one_size_get_the_t_interval_of_their_means() -> None:
+    rng = np.random.default_rng(3)
+    y, groups = rng.normal(size=50), np.repeat(np.arange(5), 10)
+    said = Predictions(y + rng.normal(size=50))
+    found = scored("neg_mean_absolute_error", y, said, groups=groups)
+    means = -np.abs(y - said.labels).reshape(5, 10).mean(axis=1)
+    low, high = stats.t.interval(0.95, 4, means.mean(), stats.sem(means))
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    y, said = classes(50, 3)
+    other = scored("matthews_corrcoef", y, said, groups=groups)
+    assert other.low < other.value < other.high
+    assert other.method == "jackknife of 5 groups, t with 4 degrees of freedom"
 
 
 @pytest.mark.parametrize("scoring", NUMBER_SCORINGS)
@@ -176,8 +190,8 @@ def test_sums_over_groups_say_what_scoring_each_resample_says(scoring: str) -> N
         y, said = classes(40, 5, seed=2)
         y[groups == 0] = 4  # a class that some resamples lack
         kind = "class"
-    fast = intervals._additive_bootstrap(scoring, y, said, groups, 6, 5, 50, 9)
     weights = next(intervals._weights(6, 50, 9)).astype(int)
+    fast = intervals._Sample(scoring, y, said, groups, 6, kind, 5).scores(weights)
     for value, counts in zip(fast, weights, strict=True):
         rows = np.concatenate([np.tile(np.flatnonzero(groups == g), count) for g, count in enumerate(counts)])
         slow = score_predictions(scoring, y[rows], said.take(rows), kind=kind, n_classes=5)
@@ -211,7 +225,7 @@ def test_all_right_in_every_group_is_not_certainty() -> None:
         found = scored(scoring, y, Predictions(y), 2, groups=groups)
         assert (found.value, found.high) == (1.0, 1.0)
         assert found.low == pytest.approx(wilson(1.0, 6)[0])
-        assert found.method == "Wilson with n = 6 groups: every resample gives the same"
+        assert found.method == "Wilson with n = 6 groups: no spread between them"
     wrong = scored("accuracy", y, Predictions(1 - y), 2, groups=groups)
     assert (wrong.low, wrong.value) == (0.0, 0.0)
     assert wrong.high == pytest.approx(wilson(0.0, 6)[1])

@@ -109,6 +109,19 @@ class FeatureCache:
         status = self.status
         return {self.ids[row]: SkipReason(int(status[row])) for row in np.flatnonzero(status > STORED)}
 
+    def describe(self) -> dict[str, Any]:
+        """Return the counts and sizes that a listing shows, as plain JSON values."""
+        status = self.status
+        return {
+            "images": len(self),
+            "stored": int((status == STORED).sum()),
+            "failed": int((status > STORED).sum()),
+            "pending": int((status == PENDING).sum()),
+            "layers": dict(self.layers),
+            "columns": list(self._header.columns),
+            "bytes": self.path.stat().st_size,
+        }
+
     def features(self, layer: str | None = None) -> np.ndarray:
         """Return the features of the images that have them, ``(len(self.rows), d)``.
 

@@ -109,6 +109,8 @@ def open_collections(
                 )
                 for name in backbones
             ]
+            for made in caches:
+                progress.note(made.summary.text)
         layers = [_layers(item, layer, source) for item in caches]
         collection = gather(source, caches, labels=labels, id_column=id_column, column=column)
         _merge(opened, collection, layers)

@@ -254,27 +254,39 @@ def encode(collection: Collection, labels: LabelSet) -> tuple[np.ndarray, np.nda
     """
     values = collection.columns[labels.name]
     rows = np.array([row for row in collection.rows if values[row] is not None], np.int64)
-    texts = [str(values[row]) for row in rows]
-    if labels.kind == "number":
-        return rows, np.array([_number(text, collection, row) for text, row in zip(texts, rows, strict=True)]), {}
-    code = {name: number for number, name in enumerate(labels.classes)}
+    ids = collection.caches[0].ids
+    y, unknown = codes_of([str(values[row]) for row in rows], [ids[row] for row in rows], labels.kind, labels.classes)
+    return rows, y, unknown
+
+
+def codes_of(
+    texts: Sequence[str], ids: Sequence[str], kind: str, classes: Sequence[str]
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Return labels as numbers or as codes into `classes`, and how often each class beyond them occurs.
+
+    Raises
+    ------
+    LabelError
+        A text that is no finite number where numbers are wanted.
+    """
+    if kind == "number":
+        return np.array([_number(text, name) for text, name in zip(texts, ids, strict=True)]), {}
+    code = {name: number for number, name in enumerate(classes)}
     unknown: dict[str, int] = {}
     for text in texts:
         if text not in code or text in unknown:
             unknown[text] = unknown.get(text, 0) + 1
             code.setdefault(text, len(code))
-    return rows, np.array([code[text] for text in texts], np.int64), unknown
+    return np.array([code[text] for text in texts], np.int64), unknown
 
 
-def _number(text: str, collection: Collection, row: int) -> float:
+def _number(text: str, name: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not np.isfinite(value):
-        raise LabelError(
-            f"{collection.caches[0].ids[row]}: wanted a number, found {text!r}", "mend the cell, or leave it empty"
-        )
+        raise LabelError(f"{name}: wanted a number, found {text!r}", "mend the cell, or leave it empty")
     return value
 
 

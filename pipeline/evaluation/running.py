@@ -68,7 +68,8 @@ def run_tasks(
         infos.append(describe(task))
         verdicts.append(sentence)
     notes = tuple(dict.fromkeys(note for task in tasks for note in task.notes))
-    return Run(tuple(results), tuple(infos), as_table(tables), notes, tuple(verdicts))
+    name = tasks[0].question.collection.name
+    return Run(name, tuple(results), tuple(infos), as_table(tables), notes, tuple(verdicts))
 
 
 def refit(task: Task, which: int, *, cv: int, random_state: int) -> tuple[Any, dict[str, Any], tuple[str, ...]]:

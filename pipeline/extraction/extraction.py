@@ -70,6 +70,14 @@ class ExtractionSummary:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    @property
+    def text(self) -> str:
+        """The counts in one line."""
+        return (
+            f"{self.images:,} images: {self.stored:,} stored, {self.reused:,} reused, {self.failed:,} failed; "
+            f"{self.inferred:,} went through the network; {self.seconds:.1f} s"
+        )
+
 
 def extract(
     data: Any,

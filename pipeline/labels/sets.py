@@ -243,10 +243,8 @@ def _other_columns(columns: Mapping[str, object], name: str) -> str:
 
 
 def _digest(kind: str, ids: Iterable[str], texts: Iterable[str]) -> str:
-    h = hashlib.blake2b(kind.encode(), digest_size=16)
-    for pair in zip(ids, texts, strict=True):
-        h.update("\x1f".join(pair).encode("utf-8", "surrogatepass") + b"\x1e")
-    return h.hexdigest()
+    pairs = "\x1e".join(f"{key}\x1f{text}" for key, text in zip(ids, texts, strict=True))
+    return hashlib.blake2b(f"{kind}\x1e{pairs}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _ids(ids: Sequence[str], rows: np.ndarray) -> Iterable[str]:

@@ -136,10 +136,10 @@ def join(ids: Sequence[str], table: Mapping[str, Mapping[str, str | None]]) -> d
     """
     place = getattr(table, "place", "") or "the label table"
     keys = [tidy_id(text) for text in ids]
-    by_column = {name: {tidy_id(key): text for key, text in values.items()} for name, values in table.items()}
-    known: dict[str, None] = {}
-    for values in by_column.values():
-        known.update(dict.fromkeys(values))
+    raw = dict.fromkeys(key for values in table.values() for key in values)
+    tidy = {key: tidy_id(key) for key in raw}  # once an id, not once an id and column
+    by_column = {name: {tidy[key]: text for key, text in values.items()} for name, values in table.items()}
+    known = dict.fromkeys(tidy.values())
     have = set(keys)
     strangers = [key for key in known if key not in have]
     if len(strangers) == len(known):

@@ -1,0 +1,37 @@
+# The two commands: `make demo` and `make test`. Each sets up what it needs, from Python 3.11+, make and pip alone.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := $(if $(CI),-c constraints.txt,)
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/.demo
+	$(BIN)/pipeline demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -q -n auto $(TESTS)
+
+# For developers: format, lint, types, tests.
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n auto $(TESTS)
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# A stamp a set of extras: made again when the requirements change.
+$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS) -e '.[$*]'
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) demo runs features_cache/*.h5 features_cache/*.lock

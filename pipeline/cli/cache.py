@@ -1,0 +1,124 @@
+"""`pipeline cache list | info | verify | remove`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options as o
+from pipeline.cli.guard import guarded
+from pipeline.cli.terminal import Terminal
+from pipeline.errors import CacheError, CacheLocked
+
+app = typer.Typer(no_args_is_help=True, help="List, inspect, verify and remove caches.")
+
+Reference = Annotated[
+    str, typer.Argument(metavar="CACHE", help="A cache file, or the beginning of its name up to a dash.")
+]
+
+
+@app.command("list")
+@guarded
+def list_caches(cache: o.Cache = "features_cache", as_json: o.Json = False) -> None:
+    """List the caches of a folder, newest first."""
+    from pipeline.cache import caches_in
+
+    terminal = Terminal(as_json=as_json)
+    found, refused = caches_in(Path(cache))
+    if as_json:
+        terminal.object(
+            {
+                "caches": [{"cache": str(item.path), **item.describe()} for item in found],
+                "refused": {str(path): error.message for path, error in refused.items()},
+            }
+        )
+        return
+    if not found and not refused:
+        terminal.say(f"no caches in {cache}/")
+        terminal.next("pipeline", "extract", "photos/")
+        return
+    rows = []
+    for item in found:
+        said = item.describe()
+        state = "complete" if item.complete else f"{said['pending']:,} pending"
+        layers = ", ".join(f"{name} {width}" for name, width in item.layers.items())
+        rows.append(
+            [item.path.name, f"{said['images']:,}", f"{said['failed']:,}", layers, f"{said['bytes'] / 1e6:,.1f}", state]
+        )
+    terminal.table(["cache", "images:", "failed:", "layers", "MB:", "state"], rows)
+    for path, error in refused.items():
+        terminal.say(f"{path.name}: {error.message}")
+
+
+@app.command("info")
+@guarded
+def info(reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False) -> None:
+    """Say what a cache holds and everything that went into its features."""
+    from pipeline.cache import resolve
+
+    terminal = Terminal(as_json=as_json)
+    found = resolve(reference, cache)
+    said = {"cache": str(found.path), **found.describe(), "provenance": dict(found.provenance)}
+    if as_json:
+        terminal.object(said)
+        return
+    rows = [[name, _plain(value)] for name, value in said.items() if name != "provenance"]
+    for name, value in found.provenance.items():
+        if isinstance(value, dict):
+            rows += [[f"{name}.{inner}", _plain(item)] for inner, item in value.items()]
+        else:
+            rows.append([name, _plain(value)])
+    terminal.table(["what", "value"], rows)
+
+
+@app.command("verify")
+@guarded
+def verify(reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False) -> None:
+    """Read a whole cache and compare every row with its checksum; exit code 1 if anything is wrong."""
+    from pipeline.cache import resolve
+
+    terminal = Terminal(as_json=as_json)
+    found = resolve(reference, cache)
+    damaged = found.damaged()
+    said = found.describe()
+    sound = not damaged.size and not said["pending"]
+    if as_json:
+        terminal.object(
+            {"cache": str(found.path), "sound": sound, "damaged": damaged.tolist(), "pending": said["pending"]}
+        )
+    else:
+        for row in damaged[:10]:
+            terminal.say(f"row {row} is damaged")
+        word = "sound" if sound else f"{damaged.size:,} damaged, {said['pending']:,} pending"
+        terminal.result(f"{found.path}: {said['images']:,} rows, {word}")
+        if not sound:
+            terminal.say("try: run the same `pipeline extract` again; it makes those rows anew")
+    if not sound:
+        raise typer.Exit(1)
+
+
+@app.command("remove")
+@guarded
+def remove(reference: Reference, cache: o.Cache = "features_cache") -> None:
+    """Remove a cache file, unless somebody is using it."""
+    from pipeline.cache import CacheLock, resolve, retire
+
+    path = Path(reference) if Path(reference).is_file() else None
+    if path is None or path.suffix != ".h5":
+        path = resolve(reference, cache).path
+    CacheLock.exclusive(path).release()  # says who holds it, where `retire` would only say no
+    if not retire(path):
+        raise CacheLocked(f"{path}: another process is using this cache", "wait for it to end")
+    if path.exists():
+        raise CacheError(f"{path}: wanted to remove the cache, found it still there", f"rm {path}")
+    Terminal().result(f"removed {path}")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_plain(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value)
+    return str(value)

@@ -1,0 +1,72 @@
+"""`pipeline extract`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.cli import options as o
+from pipeline.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from pipeline.cache import FeatureCache
+
+
+def command(
+    data: o.DataArgument,
+    backbone: o.Backbone = None,
+    layer: o.Layer = None,
+    cache: o.Cache = "features_cache",
+    precision: o.Precision = "fp32",
+    store: o.Store = "fp32",
+    batch_size: o.BatchSize = None,
+    on_error: o.OnError = "skip",
+    rehash: o.Rehash = False,
+    recheck: o.Recheck = 0,
+    id_column: o.Id = None,
+    root: o.Root = None,
+    device: o.Device = "auto",
+    n_jobs: o.Jobs = None,
+    random_state: o.Seed = 0,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Run the network over the images that no cache knows yet, and print the cache's path."""
+    from pipeline.extraction import extract
+
+    with Terminal(as_json=as_json, quiet=quiet) as terminal:
+        done = [
+            extract(
+                data,
+                backbone=name,
+                layer=layer or "penultimate",
+                cache=cache,
+                precision=precision,
+                store=store,
+                batch_size=batch_size,
+                on_error=on_error,
+                rehash=rehash,
+                recheck=recheck,
+                id_column=id_column,
+                root=root,
+                device=device,
+                n_jobs=n_jobs,
+                random_state=random_state,
+                progress=terminal,
+            )
+            for name in backbone or ["efficientnet_lite0"]
+        ]
+    if as_json:
+        objects = [{"cache": str(made.path), **made.summary.as_dict(), "skipped": _reasons(made)} for made in done]
+        terminal.object(objects[0] if len(objects) == 1 else {"caches": objects})
+        return
+    for made in done:
+        summary = made.summary
+        for name, reason in list(_reasons(made).items())[:5]:
+            terminal.say(f"skipped: {name}: {reason}")
+        terminal.say(summary.text)
+        terminal.result(str(made.path))
+    terminal.next("pipeline", "evaluate", *(str(made.path) for made in done))
+
+
+def _reasons(cache: FeatureCache) -> dict[str, str]:
+    return {name: reason.text for name, reason in cache.skipped.items()}

@@ -1,0 +1,77 @@
+"""`pipeline fit`."""
+
+from __future__ import annotations
+
+from pipeline.cli import options as o
+from pipeline.cli.leaderboard import print_scores
+from pipeline.cli.terminal import Terminal
+
+
+def command(
+    data: o.DataArgument,
+    out: o.ModelFolder,
+    weights: o.Weights = True,
+    backbone: o.Backbone = None,
+    layer: o.Layer = None,
+    cache: o.Cache = "features_cache",
+    precision: o.Precision = "fp32",
+    store: o.Store = "fp32",
+    batch_size: o.BatchSize = None,
+    on_error: o.OnError = "skip",
+    labels: o.Labels = None,
+    id_column: o.Id = None,
+    root: o.Root = None,
+    column: o.Column = None,
+    groups: o.Groups = None,
+    split: o.Split = None,
+    test: o.Test = None,
+    heads: o.Head = None,
+    grid: o.Grid = None,
+    cv: o.Cv = 5,
+    nested: o.Nested = True,
+    scoring: o.Scoring = None,
+    device: o.Device = "auto",
+    n_jobs: o.Jobs = None,
+    random_state: o.Seed = 0,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Evaluate, choose the best head, refit it on every labelled photo, and save it with its backbone."""
+    from pipeline.model import fit
+
+    with Terminal(as_json=as_json, quiet=quiet) as terminal:
+        model = fit(
+            data,
+            out=out,
+            weights=weights,
+            backbone=backbone or "efficientnet_lite0",
+            layer=layer,
+            cache=cache,
+            precision=precision,
+            store=store,
+            batch_size=batch_size,
+            on_error=on_error,
+            labels=labels,
+            id_column=id_column,
+            root=root,
+            column=column or (),
+            groups=groups,
+            split=split,
+            test=test,
+            heads=heads,
+            grid=grid or (),
+            cv=cv,
+            nested=nested,
+            scoring=scoring or (),
+            device=device,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            progress=terminal,
+        )
+    if as_json:
+        terminal.object({"model": out, **model.as_dict()})
+        return
+    print_scores(terminal, model.scores)
+    terminal.say(model.verdict)
+    terminal.result(out)
+    terminal.next("pipeline", "predict", out, "new.jpg")

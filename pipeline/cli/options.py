@@ -1,0 +1,190 @@
+"""The options that several commands share, each the keyword of the Python function behind it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+FEATURES = "Features"
+LABELS = "Labels"
+HEADS = "Heads"
+WORK = "Work"
+ALWAYS = "Always"
+
+DataArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder, one photo, a table, an array file, a built-in name (photo-crops, digits), or a cache.",
+    ),
+]
+DataArguments = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DATA...",
+        help="Folders, photos, tables, array files, built-in names (photo-crops, digits), or caches.",
+    ),
+]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, as `pipeline fit` writes it.")]
+
+Backbone = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backbone",
+        metavar="NAME[:WEIGHTS]",
+        help="The pretrained network; WEIGHTS is a torchvision enum name, a file, or `random`. May be repeated. "
+        "[default: efficientnet_lite0]",
+        rich_help_panel=FEATURES,
+    ),
+]
+Layer = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        metavar="NAME",
+        help="early, middle, late, penultimate, all, or an exact node name. May be repeated. [default: penultimate]",
+        rich_help_panel=FEATURES,
+    ),
+]
+Cache = Annotated[str, typer.Option("--cache", metavar="DIR", help="The folder of caches.", rich_help_panel=FEATURES)]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="fp32|bf16|fp16",
+        help="The network's arithmetic; changes the features, so it is keyed.",
+        rich_help_panel=FEATURES,
+    ),
+]
+Store = Annotated[
+    str, typer.Option(metavar="fp32|fp16", help="The type of the stored features.", rich_help_panel=FEATURES)
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        metavar="N",
+        min=1,
+        help="Images that go through the network together.",
+        rich_help_panel=FEATURES,
+    ),
+]
+OnError = Annotated[
+    str,
+    typer.Option(
+        "--on-error", metavar="skip|stop", help="What an unreadable photo does to the run.", rich_help_panel=FEATURES
+    ),
+]
+
+Labels = Annotated[
+    str | None,
+    typer.Option(metavar="TABLE", help="A CSV, TSV or Parquet table with an id column.", rich_help_panel=LABELS),
+]
+Id = Annotated[
+    str | None, typer.Option("--id", metavar="COLUMN", help="The table's id column.", rich_help_panel=LABELS)
+]
+Root = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="The folder that a table's paths are relative to.", rich_help_panel=LABELS),
+]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="GLOB[:class|number]",
+        help="Label columns. May be repeated. [default: all that look like labels]",
+        rich_help_panel=LABELS,
+    ),
+]
+OneColumn = Annotated[
+    str | None,
+    typer.Option("--column", metavar="NAME", help="The column of true labels.", rich_help_panel=LABELS),
+]
+Groups = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Images of one group stay on one side of every split.", rich_help_panel=LABELS),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN", help="A column that fixes train and test; `none` ignores one.", rich_help_panel=LABELS
+    ),
+]
+Test = Annotated[
+    str | None, typer.Option(metavar="DATA", help="A test set of its own, scored once.", rich_help_panel=LABELS)
+]
+
+Head = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--head",
+        metavar="NAME|fast|all|IMPORT.PATH",
+        help="What is trained on the features. May be repeated. [default: logistic; ridge for numbers]",
+        rich_help_panel=HEADS,
+    ),
+]
+Grid = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grid",
+        metavar="HEAD.PARAM=V,V",
+        help="Values to choose among; one value fixes the parameter. May be repeated.",
+        rich_help_panel=HEADS,
+    ),
+]
+Cv = Annotated[int, typer.Option("--cv", metavar="N", min=2, help="Outer and inner folds.", rich_help_panel=HEADS)]
+Nested = Annotated[
+    bool,
+    typer.Option(
+        "--nested/--no-nested",
+        help="--no-nested is faster, and its scores are optimistic.",
+        rich_help_panel=HEADS,
+    ),
+]
+Scoring = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scoring",
+        metavar="NAME",
+        help="scikit-learn scorers; the first one chooses. May be repeated. [default: balanced_accuracy; r2]",
+        rich_help_panel=HEADS,
+    ),
+]
+
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where the network runs.", rich_help_panel=WORK)]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", metavar="N", min=1, help="Workers. [default: the cores]", rich_help_panel=WORK),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", metavar="N", min=0, help="Everything random is drawn from it.", rich_help_panel=WORK)
+]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=ALWAYS)]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary.", rich_help_panel=ALWAYS)]
+
+Rehash = Annotated[
+    bool,
+    typer.Option(
+        "--rehash", help="Compare the content of every image, not its size and time.", rich_help_panel=FEATURES
+    ),
+]
+Recheck = Annotated[
+    int,
+    typer.Option(
+        "--recheck", metavar="N", min=0, help="Recompute N stored rows at random and compare.", rich_help_panel=FEATURES
+    ),
+]
+RunFolder = Annotated[
+    str | None, typer.Option("--out", metavar="DIR", help="Keep the results here. [default: runs/<name>/]")
+]
+ModelFolder = Annotated[str, typer.Option("--out", metavar="MODEL", help="The model folder to write, e.g. bees.model.")]
+Weights = Annotated[
+    bool,
+    typer.Option("--weights/--no-weights", help="Whether the backbone's weights go with the model."),
+]
+Top = Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes to name.")]
+AnswerFile = Annotated[
+    str | None,
+    typer.Option("--out", metavar="FILE.csv|.parquet|.jsonl", help="Write the answers here instead of to stdout."),
+]

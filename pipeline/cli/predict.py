@@ -1,0 +1,83 @@
+"""`pipeline predict`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.cli import options as o
+from pipeline.cli.terminal import Terminal
+from pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENDINGS = (".csv", ".parquet", ".jsonl")
+
+
+def command(
+    model: o.ModelArgument,
+    data: o.DataArguments,
+    top: o.Top = 3,
+    out: o.AnswerFile = None,
+    id_column: o.Id = None,
+    root: o.Root = None,
+    batch_size: o.BatchSize = None,
+    device: o.Device = "auto",
+    n_jobs: o.Jobs = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Answer for every photo, one row an input, as CSV: id, label, probability, the next likeliest, error."""
+    from pipeline.model import Model
+
+    if out is not None and Path(out).suffix not in ENDINGS:
+        raise ModelError(f"--out {out}: wanted a file ending in {', '.join(ENDINGS)}", "--out predictions.csv")
+    with Terminal(as_json=as_json, quiet=quiet) as terminal:
+        table = Model.open(model).predict(
+            data[0] if len(data) == 1 else data,
+            top=top,
+            id_column=id_column,
+            root=root,
+            batch_size=batch_size,
+            device=device,
+            n_jobs=n_jobs,
+            progress=terminal,
+        )
+    failed = int((table["error"] != "").sum())
+    if out is not None:
+        _write(table, Path(out))
+    if as_json:
+        terminal.object(
+            {
+                "predictions": json.loads(table.to_json(orient="records")),
+                "images": len(table),
+                "failed": failed,
+                "out": out,
+            }
+        )
+    elif out is None:
+        terminal.result(table.to_csv(index=False, float_format="%.6g").rstrip("\n"))
+    else:
+        terminal.result(out)
+    terminal.say(f"{len(table):,} images, {failed:,} without an answer")
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    """Write the answers whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        if path.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        elif path.suffix == ".jsonl":
+            table.to_json(temporary, orient="records", lines=True)
+        else:
+            table.to_csv(temporary, index=False, float_format="%.6g")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ModelError(
+            f"{path}: wanted to write the answers here, found {error.strerror or error}",
+            "give a file that you may write with --out",
+        ) from error

@@ -1,0 +1,51 @@
+"""`pipeline score`."""
+
+from __future__ import annotations
+
+from pipeline.cli import options as o
+from pipeline.cli.leaderboard import SHORT
+from pipeline.cli.terminal import Terminal
+
+
+def command(
+    model: o.ModelArgument,
+    data: o.DataArgument,
+    labels: o.Labels = None,
+    id_column: o.Id = None,
+    root: o.Root = None,
+    column: o.OneColumn = None,
+    groups: o.Groups = None,
+    batch_size: o.BatchSize = None,
+    device: o.Device = "auto",
+    n_jobs: o.Jobs = None,
+    random_state: o.Seed = 0,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Score a model on labelled photos it has not seen, with intervals; classes it never saw count as wrong."""
+    from pipeline.model import Model
+
+    with Terminal(as_json=as_json, quiet=quiet) as terminal:
+        found = Model.open(model).score(
+            data,
+            labels,
+            column=column,
+            groups=groups,
+            id_column=id_column,
+            root=root,
+            batch_size=batch_size,
+            device=device,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            progress=terminal,
+        )
+    if as_json:
+        terminal.object(found.as_dict())
+        return
+    for note in found.notes:
+        terminal.note(note)
+    rows = [
+        [SHORT.get(s.scoring, s.scoring), f"{s.value:.3f}", f"{s.low:.3f} to {s.high:.3f}", f"{s.n:,}", s.method]
+        for s in found.scores
+    ]
+    terminal.table([found.label_set, "score:", "95%:", "n:", "interval"], rows)

@@ -1,0 +1,30 @@
+"""Search: choose a head's parameters by cross-validation within the rows it may see, and refit it on all of them."""
+
+from __future__ import annotations
+
+from pipeline.search.grid import Fitted, search
+from pipeline.search.predictions import Predictions, predict_all, replay
+from pipeline.search.scoring import (
+    SCORINGS,
+    Scorer,
+    check_scoring,
+    log_losses,
+    make_scorer,
+    needs_probabilities,
+    score_predictions,
+)
+
+__all__ = [
+    "SCORINGS",
+    "Fitted",
+    "Predictions",
+    "Scorer",
+    "check_scoring",
+    "log_losses",
+    "make_scorer",
+    "needs_probabilities",
+    "predict_all",
+    "replay",
+    "score_predictions",
+    "search",
+]
