@@ -6,7 +6,18 @@ found, and one `next_step` to paste or do. The command line prints the two as it
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from enum import IntEnum
+
+
+def nearest(wanted: str, known: Iterable[str]) -> str:
+    """Return "nearest: a, b, c" for an error's text, or the first few names where nothing is near."""
+    known = list(known)
+    close = difflib.get_close_matches(wanted, known, n=4, cutoff=0.5)
+    if close:
+        return f"nearest: {', '.join(close)}"
+    return f"there are: {', '.join(known[:6])}{', ...' if len(known) > 6 else ''}"
 
 
 class PipelineError(Exception):
@@ -88,7 +99,7 @@ _REASON_TEXT = {
     SkipReason.TOO_LONG: "too long: aspect ratio over 50 to 1",
     SkipReason.MISSING: "file is missing",
     SkipReason.FORBIDDEN: "no permission to read the file",
-    SkipReason.NO_DECODER: "needs another decoder: HEIC photos need `pip install 'transfer-pipeline[heif]'`",
+    SkipReason.NO_DECODER: "needs a decoder that is not installed",
     SkipReason.NOT_FINITE: "the network returned a value that is not finite",
 }
 

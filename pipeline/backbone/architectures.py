@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.backbone import bundled
-from pipeline.errors import BackboneError
+from pipeline.errors import BackboneError, nearest
 from pipeline.provenance import Preprocessing
 
 if TYPE_CHECKING:
@@ -26,15 +25,6 @@ def catalogue() -> list[str]:
     from torchvision import models
 
     return [bundled.NAME, *models.list_models(module=models)]
-
-
-def nearest(wanted: str, known: Iterable[str]) -> str:
-    """Return "nearest: a, b, c" for an error's text, or the first few names where nothing is near."""
-    known = list(known)
-    close = difflib.get_close_matches(wanted, known, n=4, cutoff=0.5)
-    if close:
-        return f"nearest: {', '.join(close)}"
-    return f"there are: {', '.join(known[:6])}{', ...' if len(known) > 6 else ''}"
 
 
 def check_name(name: str) -> None:

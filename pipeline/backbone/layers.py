@@ -25,8 +25,7 @@ import torchvision
 from torch import fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
-from pipeline.backbone.architectures import nearest
-from pipeline.errors import BackboneError
+from pipeline.errors import BackboneError, nearest
 
 QUARTERS = {"early": 0.25, "middle": 0.5, "late": 0.75}
 NAMED = (*QUARTERS, "penultimate")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.backbone import architectures as known
 from pipeline.backbone import bundled
-from pipeline.errors import BackboneError
+from pipeline.errors import BackboneError, nearest
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +85,7 @@ def find_weights(name: str, wanted: str) -> Weights:
     if _looks_like_a_file(wanted):
         return _local_weights(name, wanted)
     raise BackboneError(
-        f"backbone {name!r} has no weights {wanted!r}; {known.nearest(wanted, [*known.weights_names(name), RANDOM])}",
+        f"backbone {name!r} has no weights {wanted!r}; {nearest(wanted, [*known.weights_names(name), RANDOM])}",
         f"pipeline backbones {name}",
     )
 

@@ -1,25 +1,12 @@
-"""Cache format 1: where each dataset lies in the HDF5 file, and bytes read and written at that place.
-
-Every dataset is contiguous and allocated in full when the file is made, so from then on a row is bytes at a known
-offset and no HDF5 metadata ever changes: a process killed at any instant leaves a file that opens.
-"""
+"""Cache format 1 as a table: which datasets a file has, under which names, of which types and shapes."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
-import h5py
 import numpy as np
-
-from pipeline.errors import CacheError
 
 FORMAT = 1
 KIND = b"transfer-pipeline feature cache"
@@ -32,227 +19,91 @@ STORED = np.uint8(1)
 
 STORE_TYPES: dict[str, np.dtype] = {"fp32": np.dtype("<f4"), "fp16": np.dtype("<f2")}
 
+# name: (type, shape of one row). `provenance` has bytes for rows and is the one dataset that is not a row an image.
+FIXED: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
+    "pixel_statistics": (np.dtype("<f4"), (STATISTICS,)),
+    "digest": (np.dtype("u1"), (DIGEST_BYTES,)),
+    "stat": (np.dtype("<i8"), (2,)),
+    "status": (np.dtype("u1"), ()),
+    "crc32": (np.dtype("<u4"), ()),
+    "provenance": (np.dtype("u1"), ()),
+}
+REQUIRED = (*FIXED, "ids")
 
-@dataclass(frozen=True)
-class Field:
-    """One dataset: `shape[0]` rows of `row_bytes` bytes each, the first of them at byte `offset` of the file."""
-
-    name: str
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    offset: int
-
-    @property
-    def row_bytes(self) -> int:
-        return self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a cache file says of itself: its fields and its provenance, read without touching a row."""
-
-    path: Path
-    rows: int
-    fields: Mapping[str, Field]
-    provenance: Mapping[str, Any]
-
-    @cached_property
-    def layers(self) -> dict[str, int]:
-        """``{layer: width}``, in the file's order."""
-        return {
-            unquote(name.partition("/")[2]): field.shape[1]
-            for name, field in self.fields.items()
-            if name.startswith("features/")
-        }
-
-    @cached_property
-    def columns(self) -> list[str]:
-        """Names of the label columns that the source knew."""
-        return [unquote(name.partition("/")[2]) for name in self.fields if name.startswith("labels/")]
-
-    def map(self, name: str) -> np.ndarray:
-        """Return the dataset as a read-only memory map: no copy, pages are read when they are touched."""
-        field = self.fields[name]
-        if self.rows == 0:
-            return np.zeros(field.shape, field.dtype)
-        return np.memmap(self.path, dtype=field.dtype, mode="r", offset=field.offset, shape=field.shape)
-
-    def features(self, layer: str) -> np.ndarray:
-        """Return a layer's rows as a read-only memory map, ``(n, d)``."""
-        return self.map(features_name(layer))
+_FEATURES, _LABELS = "features/", "labels/"
+_NOT_IN_LINKS = re.compile(r"[%/\x00-\x1f\x7f]")
+_EMPTY = "%"  # what an empty name is written as; nothing else is, because "%" itself becomes "%25"
 
 
 def features_name(layer: str) -> str:
-    """Return the dataset name of a layer; node names may hold a slash, HDF5 names may not."""
-    return f"features/{_link(layer)}"
+    """Return the dataset name of a layer; node names may hold a slash, which means a place in HDF5."""
+    return _FEATURES + _link(layer)
 
 
 def labels_name(column: str) -> str:
     """Return the dataset name of a label column."""
-    return f"labels/{_link(column)}"
+    return _LABELS + _link(column)
+
+
+def is_features(name: str) -> bool:
+    return name.startswith(_FEATURES)
+
+
+def is_labels(name: str) -> bool:
+    return name.startswith(_LABELS)
+
+
+def plain_name(name: str) -> str:
+    """Return the layer or column that a dataset is named for."""
+    link = name.partition("/")[2]
+    return "" if link == _EMPTY else unquote(link)
 
 
 def _link(name: str) -> str:
-    quoted = quote(name, safe=" ")
-    # "." and ".." mean a place in HDF5, not a name.
-    return quoted.replace(".", "%2E") if not quoted.strip(".") else quoted
+    quoted = _NOT_IN_LINKS.sub(lambda found: f"%{ord(found[0]):02X}", name)
+    # "." and ".." mean a place in HDF5 too.
+    return quoted.replace(".", "%2E") if quoted in (".", "..") else quoted or _EMPTY
 
 
-def as_fixed_text(values: Sequence[str | None]) -> np.ndarray:
-    """Return texts as fixed-length UTF-8, null-padded, ``(n,)``; nothing in a cache is of variable length.
+def fits(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> bool:
+    """Return whether format 1 has a dataset of this name, type and shape."""
+    if name in FIXED:
+        return (dtype, shape[1:]) == FIXED[name]
+    if is_features(name):
+        return len(shape) == 2 and dtype in STORE_TYPES.values()
+    return len(shape) == 1 and dtype.kind == "S" and (name == "ids" or is_labels(name))
 
-    None becomes the empty text.
-    """
-    encoded = [(value or "").encode() for value in values]
-    width = max((len(value) for value in encoded), default=0)
-    return np.array(encoded, dtype=f"S{max(width, 1)}")
 
-
-def read_header(path: Path, *, provenance: Mapping[str, Any] | None = None) -> Header:
-    """Return what the file says of itself, or refuse it with the reason.
+def shapes_of(
+    rows: int, layers: Mapping[str, int], store: str, given: Mapping[str, np.ndarray]
+) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Return ``{dataset: (shape, type)}`` of a whole file, in its order.
 
     Parameters
     ----------
-    path : Path
-    provenance : mapping, optional
-        Used instead of the stored one, while the file is being made.
-
-    Raises
-    ------
-    CacheError
-        Not a cache, of another format, truncated, or with a damaged provenance.
+    rows : int
+    layers : mapping of layer name to width
+    store : {"fp32", "fp16"}
+    given : mapping of dataset name to ndarray
+        Those datasets that are known from the start: ids, labels, provenance.
     """
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            _refuse_strange_format(path, file)
-            fields = {name: _field(path, dataset) for name, dataset in _datasets(path, file)}
-            expected = file["provenance"].attrs.get("sha256", b"") if "provenance" in fields else b""
-    except FileNotFoundError:
-        raise CacheError(f"{path}: wanted a cache, found no such file", "pipeline cache list") from None
-    except PermissionError as error:
-        raise CacheError(f"{path}: wanted to read the cache, found {error.strerror}", f"chmod u+r {path}") from error
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise CacheError(f"{path}: wanted a cache, found a damaged file ({_short(error)})", _again(path)) from error
-
-    missing = {"ids", "stat", "digest", "status", "crc32", "pixel_statistics", "provenance"} - fields.keys()
-    if missing:
-        raise CacheError(f"{path}: wanted a cache, found no dataset {', '.join(sorted(missing))}", _again(path))
-    rows = fields["ids"].shape[0]
-    _refuse_wrong_sizes(path, fields, rows)
-    if provenance is None:
-        provenance = _read_provenance(path, fields["provenance"], bytes(expected))
-    return Header(path, rows, fields, provenance)
+    filled = {name: ((rows, *tail), dtype) for name, (dtype, tail) in FIXED.items() if name not in given}
+    features = {features_name(layer): ((rows, width), STORE_TYPES[store]) for layer, width in layers.items()}
+    return {**features, **filled, **{name: (array.shape, array.dtype) for name, array in given.items()}}
 
 
-class Rows:
-    """Owns the file descriptor that rows are written through: plain bytes at known offsets, never HDF5."""
+def as_fixed_text(values: Sequence[str | None], width: int | None = None) -> np.ndarray:
+    """Return texts as fixed-length UTF-8, null-padded, ``(n,)``; nothing in a cache is of variable length.
 
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-
-    def write(self, field: Field, row: int, values: np.ndarray) -> None:
-        """Write `values` (k, ...) to rows ``row .. row + k`` of `field`, whole or with an OSError."""
-        data = memoryview(np.ascontiguousarray(values, field.dtype).tobytes())
-        position = field.offset + row * field.row_bytes
-        while data:
-            written = self._write_at(data, position)
-            data, position = data[written:], position + written
-
-    @property
-    def descriptor(self) -> int:
-        return self._file
-
-    def _write_at(self, data: memoryview, position: int) -> int:
-        if hasattr(os, "pwrite"):
-            return os.pwrite(self._file, data, position)
-        os.lseek(self._file, position, os.SEEK_SET)
-        return os.write(self._file, data)
-
-    def sync(self) -> None:
-        """Return when all that was written is on the disk."""
-        getattr(os, "fdatasync", os.fsync)(self._file)
-
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def __enter__(self) -> Rows:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    None becomes the empty text. `width` is that of the longest when not given.
+    """
+    encoded = [(value or "").encode() for value in values]
+    longest = max(map(len, encoded), default=0)
+    if width is not None and longest > width:
+        raise ValueError(f"a text of {longest} bytes does not fit into {width}")
+    return np.array(encoded, dtype=f"S{width or max(longest, 1)}")
 
 
-def _refuse_strange_format(path: Path, file: h5py.File) -> None:
-    kind, number = file.attrs.get("kind"), file.attrs.get("format")
-    if kind is None or bytes(kind) != KIND:
-        raise CacheError(f"{path}: wanted a feature cache, found another kind of HDF5 file", "pipeline cache list")
-    if int(number) != FORMAT:
-        raise CacheError(
-            f"{path}: wanted cache format {FORMAT}, found format {int(number)}",
-            "install the version of transfer-pipeline that wrote it, or extract again",
-        )
-
-
-def _datasets(path: Path, file: h5py.File) -> list[tuple[str, h5py.Dataset]]:
-    """Return the datasets by name; links that leave the file are refused before they are followed."""
-    found: list[tuple[str, h5py.Dataset]] = []
-
-    def walk(group: h5py.Group, prefix: str) -> None:
-        for name in group:
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise CacheError(f"{path}: wanted plain datasets, found {prefix}{name} to be a link", _again(path))
-            item = group[name]
-            if isinstance(item, h5py.Dataset):
-                found.append((prefix + name, item))
-            elif not prefix:
-                walk(item, f"{name}/")
-
-    walk(file, "")
-    return found
-
-
-def _field(path: Path, dataset: h5py.Dataset) -> Field:
-    name = dataset.name.lstrip("/")
-    plist = dataset.id.get_create_plist()
-    plain = (
-        plist.get_layout() == h5py.h5d.CONTIGUOUS
-        and plist.get_external_count() == 0
-        and plist.get_nfilters() == 0
-        and dataset.dtype.kind in "Sfiu"  # text of variable length has kind "O"
-        and dataset.ndim >= 1
-    )
-    if not plain:
-        raise CacheError(f"{path}: wanted a plain contiguous dataset, found {name} is not one", _again(path))
-    offset = dataset.id.get_offset()
-    return Field(name, np.dtype(dataset.dtype.str), dataset.shape, 0 if offset is None else int(offset))
-
-
-def _refuse_wrong_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> None:
-    size = path.stat().st_size
-    for field in fields.values():
-        if field.name != "provenance" and field.shape[0] != rows:
-            raise CacheError(
-                f"{path}: wanted {rows} rows in every dataset, found {field.shape[0]} in {field.name}", _again(path)
-            )
-        end = field.offset + field.row_bytes * field.shape[0]
-        if end > size:
-            raise CacheError(
-                f"{path}: wanted {end} bytes for {field.name}, found the file truncated at {size}", _again(path)
-            )
-
-
-def _read_provenance(path: Path, field: Field, expected: bytes) -> dict[str, Any]:
-    text = np.fromfile(path, np.uint8, count=field.shape[0], offset=field.offset).tobytes()
-    if hashlib.sha256(text).hexdigest().encode() != expected:
-        raise CacheError(f"{path}: the provenance does not match its own SHA-256: the file is damaged", _again(path))
-    return json.loads(text)
-
-
-def _short(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:120]
-
-
-def _again(path: Path) -> str:
-    return f"pipeline cache remove {path}, then extract again"
+def as_texts(values: np.ndarray) -> list[str]:
+    """Return fixed-length texts as they were; a damaged one shows its bytes as ``\\xff`` instead of failing."""
+    return [value.decode("utf-8", "backslashreplace") for value in values.tolist()]

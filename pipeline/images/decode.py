@@ -150,7 +150,7 @@ def _open_heic(file: BytesIO) -> Image.Image:
     try:
         import pillow_heif
     except ImportError:
-        raise UnreadablePhoto(SkipReason.NO_DECODER) from None
+        raise UnreadablePhoto(SkipReason.NO_DECODER, "a HEIC photo: pip install 'transfer-pipeline[heif]'") from None
     photo = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)
     check_size(*photo.size)  # to_pillow decodes; opening did not
     return photo.to_pillow()

@@ -1,0 +1,245 @@
+"""What a cache file says of itself: where each dataset lies, and what it was made with.
+
+Every dataset is contiguous and allocated in full when the file is made, so from then on a row is bytes at a known
+offset and no HDF5 metadata ever changes: a process killed at any instant leaves a file that opens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.cache.layout import FORMAT, KIND, REQUIRED, features_name, fits, is_features, is_labels, plain_name
+from pipeline.errors import CacheError
+
+
+@dataclass(frozen=True)
+class Field:
+    """One dataset: `shape[0]` rows of `row_bytes` bytes each, the first of them at byte `offset` of the file."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def row_bytes(self) -> int:
+        return self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
+
+    @property
+    def end(self) -> int:
+        """The first byte of the file after the dataset."""
+        return self.offset + self.row_bytes * self.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """A cache file's fields and provenance, read without touching a row; see `read_header`."""
+
+    path: Path
+    rows: int
+    fields: Mapping[str, Field]
+    provenance: Mapping[str, Any]
+    _maps: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def layers(self) -> dict[str, int]:
+        """``{layer: width}``, in the file's order."""
+        return {plain_name(name): field.shape[1] for name, field in self.fields.items() if is_features(name)}
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Names of the label columns that the source knew."""
+        return [plain_name(name) for name in self.fields if is_labels(name)]
+
+    @cached_property
+    def row_fields(self) -> list[str]:
+        """Names of the datasets that have a row an image."""
+        return [name for name in self.fields if name != "provenance"]
+
+    def map(self, name: str) -> np.ndarray:
+        """Return the dataset as a read-only memory map: no copy, pages are read when they are touched.
+
+        It is opened once and kept, so that what was opened can be read even after another process has removed the
+        file.
+
+        Raises
+        ------
+        CacheError
+            The file is gone.
+        """
+        if name not in self._maps:
+            self._maps[name] = self._open(self.fields[name])
+        return self._maps[name]
+
+    def features(self, layer: str) -> np.ndarray:
+        """Return a layer's rows as a read-only memory map, ``(n, d)``."""
+        return self.map(features_name(layer))
+
+    def take(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
+        """Return ``{dataset: values of these rows}``, read into memory."""
+        return {name: np.array(self.map(name)[rows]) for name in self.row_fields}
+
+    def hold(self) -> None:
+        """Open every dataset, so that all of it stays readable whatever becomes of the file's name."""
+        for name in self.row_fields:
+            self.map(name)
+
+    def _open(self, field: Field) -> np.ndarray:
+        if not field.shape[0]:
+            return np.zeros(field.shape, field.dtype)
+        try:
+            return np.memmap(self.path, dtype=field.dtype, mode="r", offset=field.offset, shape=field.shape)
+        except FileNotFoundError:
+            raise CacheError(
+                f"{self.path}: wanted to read the cache, found that it is gone: removed, or followed by a newer one",
+                "run the same command again",
+            ) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": {}}  # a pickle carries the place of the rows, never the rows
+
+
+def read_header(path: Path, *, provenance: Mapping[str, Any] | None = None) -> Header:
+    """Return what the file says of itself, or refuse it with the reason.
+
+    No dataset is read through HDF5, no link is followed, and nothing of variable length is touched.
+
+    Parameters
+    ----------
+    path : Path
+    provenance : mapping, optional
+        Used instead of the stored one, while the file is being made.
+
+    Raises
+    ------
+    CacheError
+        Not a cache, of another format, truncated, or with a damaged provenance.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            _refuse_strange_format(path, file)
+            fields = {found.name: found for found in _fields(path, file)}
+            _refuse_missing(path, fields)
+            sha256 = _attribute(file["provenance"], "sha256")
+    except FileNotFoundError:
+        raise CacheError(f"{path}: wanted a cache, found no such file", "pipeline cache list") from None
+    except PermissionError as error:
+        raise CacheError(f"{path}: wanted to read the cache, found {error.strerror}", f"chmod u+r {path}") from error
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise CacheError(f"{path}: wanted a cache, found {_what_is_wrong(error)}", _again(path)) from error
+    rows = fields["ids"].shape[0]
+    _refuse_wrong_sizes(path, fields, rows)
+    if provenance is None:
+        provenance = _read_provenance(path, fields["provenance"], sha256)
+    return Header(path, rows, fields, provenance)
+
+
+def _refuse_strange_format(path: Path, file: h5py.File) -> None:
+    kind, number = _attribute(file, "kind"), _attribute(file, "format")
+    if kind != KIND:
+        raise CacheError(f"{path}: wanted a feature cache, found another kind of HDF5 file", "pipeline cache list")
+    if number != FORMAT:
+        raise CacheError(
+            f"{path}: wanted cache format {FORMAT}, found format {number}",
+            "install the version of transfer-pipeline that wrote it, or extract again",
+        )
+
+
+def _attribute(item: h5py.HLObject, name: str) -> Any:
+    """Return a scalar number or fixed-length text, None where there is nothing of the kind."""
+    if name not in item.attrs:
+        return None
+    stored = item.attrs.get_id(name)
+    return item.attrs[name] if stored.shape == () and stored.dtype.kind in "Siu" else None
+
+
+def _fields(path: Path, file: h5py.File) -> Iterator[Field]:
+    """Give the file's datasets; whatever format 1 does not have is refused, and a link is never followed."""
+    for name, item in _items(path, file, ""):
+        if isinstance(item, h5py.Group):
+            for inner, dataset in _items(path, item, f"{name}/"):
+                yield _field(path, inner, dataset)
+        else:
+            yield _field(path, name, item)
+
+
+def _items(path: Path, group: h5py.Group, prefix: str) -> Iterator[tuple[str, h5py.HLObject]]:
+    for name in group:
+        if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+            raise CacheError(f"{path}: wanted plain datasets, found {prefix}{name} to be a link", _again(path))
+        yield prefix + name, group[name]
+
+
+def _field(path: Path, name: str, item: h5py.HLObject) -> Field:
+    if not isinstance(item, h5py.Dataset):
+        raise CacheError(f"{path}: wanted plain datasets, found {name} to be something else", _again(path))
+    made = item.id.get_create_plist()
+    contiguous = (
+        made.get_layout() == h5py.h5d.CONTIGUOUS and made.get_external_count() == 0 and made.get_nfilters() == 0
+    )
+    offset = item.id.get_offset() if contiguous else None
+    if not contiguous or (offset is None and item.size):
+        raise CacheError(f"{path}: wanted contiguous datasets within the file, found {name} is not one", _again(path))
+    dtype = np.dtype(item.dtype.str) if item.dtype.kind in "Sfiu" else item.dtype  # variable length has kind "O"
+    if not fits(name, dtype, item.shape):
+        raise CacheError(
+            f"{path}: wanted the datasets of cache format {FORMAT}, found {name} of {dtype} {item.shape}", _again(path)
+        )
+    return Field(name, dtype, item.shape, int(offset or 0))
+
+
+def _refuse_missing(path: Path, fields: Mapping[str, Field]) -> None:
+    missing = [name for name in REQUIRED if name not in fields]
+    if missing:
+        raise CacheError(f"{path}: wanted a cache, found no dataset {', '.join(missing)}", _again(path))
+    if not any(map(is_features, fields)):
+        raise CacheError(f"{path}: wanted a cache, found no features in it", _again(path))
+
+
+def _refuse_wrong_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> None:
+    size = path.stat().st_size
+    for found in fields.values():
+        if found.name != "provenance" and found.shape[0] != rows:
+            raise CacheError(
+                f"{path}: wanted {rows} rows in every dataset, found {found.shape[0]} in {found.name}", _again(path)
+            )
+        if found.end > size:
+            raise CacheError(
+                f"{path}: wanted {found.end} bytes for {found.name}, found the file truncated at {size}", _again(path)
+            )
+
+
+def _read_provenance(path: Path, found: Field, sha256: Any) -> dict[str, Any]:
+    text = np.fromfile(path, np.uint8, count=found.shape[0], offset=found.offset).tobytes()
+    if hashlib.sha256(text).hexdigest().encode() != sha256:
+        raise CacheError(f"{path}: the provenance does not match its own SHA-256: the file is damaged", _again(path))
+    try:
+        provenance = json.loads(text)
+        known = isinstance(provenance["recipe"], dict) and isinstance(provenance["place"], str)
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise CacheError(f"{path}: wanted a recipe and a place in the provenance, found others", _again(path))
+    return provenance
+
+
+def _what_is_wrong(error: BaseException) -> str:
+    text = str(error).partition("\n")[0]
+    if "file signature not found" in text:
+        return "a file that is not HDF5"
+    if "truncated file" in text:
+        return "the file truncated: it is shorter than it says of itself"
+    return f"a damaged file ({text[:120]})"
+
+
+def _again(path: Path) -> str:
+    return f"pipeline cache remove {path}, then extract again"

@@ -1,0 +1,70 @@
+"""Bytes written at their place in the file, never through HDF5."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cache.header import Field
+
+_ZEROS = bytes(1 << 20)
+# What a file system says that cannot reserve space.
+_CANNOT_RESERVE = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EOPNOTSUPP)))
+
+
+class Rows:
+    """Owns the file descriptor that rows are written through.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+
+    def write(self, field: Field, row: int, values: np.ndarray) -> None:
+        """Write `values` (k, ...) to rows ``row .. row + k`` of `field`: all of them, or raise `OSError`."""
+        self._write_at(field.offset + row * field.row_bytes, np.ascontiguousarray(values, field.dtype).tobytes())
+
+    def reserve(self, fields: Iterable[Field]) -> None:
+        """Make the disk promise every byte of the file, so that a full disk is an error now and not half way."""
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self._file, 0, os.fstat(self._file).st_size)
+                return
+            except OSError as error:
+                if error.errno not in _CANNOT_RESERVE:
+                    raise
+        for field in fields:  # the datasets' own bytes alone: HDF5's metadata lies between them
+            for position in range(field.offset, field.end, len(_ZEROS)):
+                self._write_at(position, _ZEROS[: field.end - position])
+
+    def sync(self) -> None:
+        """Return when all that was written is on the disk."""
+        getattr(os, "fdatasync", os.fsync)(self._file)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Rows:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write_at(self, position: int, content: bytes) -> None:
+        left = memoryview(content)
+        while left:
+            if hasattr(os, "pwrite"):
+                written = os.pwrite(self._file, left, position)
+            else:
+                os.lseek(self._file, position, os.SEEK_SET)
+                written = os.write(self._file, left)
+            left, position = left[written:], position + written
