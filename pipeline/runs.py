@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pipeline.errors import EvaluationError
 
@@ -17,13 +21,14 @@ DEFAULT_FOLDER = "runs"
 
 # The columns of the leaderboard; a result holds a few more.
 LEADERBOARD = (
-    "label_set", "cache", "backbone", "layer", "head", "n", "scoring", "mean", "low", "high", "nested",
-    "test", "test_low", "test_high", "params", "seconds",
+    "label_set", "source", "cache", "backbone", "layer", "head", "n", "scoring", "mean", "low", "high", "nested",
+    "optimistic", "test", "test_low", "test_high", "params", "seconds",
 )  # fmt: skip
 
 CHOSEN = "chosen"
 DUMMY = "dummy"
 PIXELS = "pixel_statistics"
+NOTHING = "none"  # the features of the dummy
 
 
 @dataclass(frozen=True)
@@ -33,19 +38,21 @@ class Result:
     Attributes
     ----------
     label_set, cache, backbone, layer, head : str
-        What was evaluated; `layer` is ``pixel_statistics`` for the null of that name, and `head` is ``chosen`` for
-        the whole procedure of choosing among the heads within every fold.
+        What was evaluated; `layer` is ``pixel_statistics`` for the null of that name and ``none`` for the dummy, and
+        `head` is ``chosen`` for the whole procedure of choosing among the heads within every fold (the other three
+        are then those of the best head).
     n : int
         Rows that were scored out of fold.
     scoring : str
-    mean, low, high : float
-        The score of all out-of-fold predictions together, and its 95% interval (None where nothing can be said).
+    mean, low, high : float or None
+        The score of all out-of-fold predictions together, and its 95% interval; None where nothing can be said.
     nested : bool
         False: the parameters were chosen on the rows they are scored on, so the score is optimistic.
     test, test_low, test_high : float or None
         The score on the fixed test set, looked at once.
-    params : dict
-        Chosen on all training rows, or most often over the folds where nothing was fitted on all of them.
+    params : mapping
+        Plain JSON values, chosen on all training rows, or most often over the folds where nothing was fitted on all
+        of them.
     seconds : float
         Time spent on this head, all folds together.
     method : str
@@ -55,6 +62,8 @@ class Result:
     null : bool
         Whether this is a null to hold the others against: the dummy, or the pixel statistics.
     warnings : tuple of str
+    source : str
+        The name of the images, which tells label sets of one name apart where several DATA were evaluated.
     """
 
     label_set: str
@@ -64,7 +73,7 @@ class Result:
     head: str
     n: int
     scoring: str
-    mean: float
+    mean: float | None
     low: float | None
     high: float | None
     nested: bool
@@ -77,19 +86,43 @@ class Result:
     fold_scores: tuple[float | None, ...] = ()
     null: bool = False
     warnings: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def optimistic(self) -> bool:
+        """Whether the parameters were chosen on the rows that `mean` is about; a test score never is."""
         return not self.nested
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the result as plain JSON values."""
         values = {**self.__dict__, "optimistic": self.optimistic}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True)
 class LabelSetInfo:
-    """What was asked of one label set: how many rows, which classes, how it was split."""
+    """What was asked of one label set: how many rows, which classes, how it was split.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"class", "number"}
+    n : int
+        Rows that were learned from and scored out of fold.
+    classes : tuple of str
+        Those that could be learned; empty for numbers.
+    unlabelled : int
+        Images without a label, which were left out.
+    groups : int or None
+        How many there were; None where images were taken as independent.
+    folds : int
+    test : int or None
+        Rows of the fixed test set.
+    scoring : str
+        What the choice was made by.
+    source : str
+        The name of the images.
+    """
 
     name: str
     kind: str
@@ -99,7 +132,12 @@ class LabelSetInfo:
     groups: int | None
     folds: int
     test: int | None
-    scoring: str  # what the choice was made by
+    scoring: str
+    source: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the label set as plain JSON values."""
+        return {**self.__dict__, "classes": list(self.classes)}
 
 
 @dataclass(frozen=True)
@@ -109,17 +147,19 @@ class Run:
     Attributes
     ----------
     name : str
-        Of the images, fit for a folder's name.
+        Of the (first) images, fit for a folder's name.
     results : tuple of Result
         Best first within each label set, nulls last.
     label_sets : tuple of LabelSetInfo
+        In the order of the results; those of several DATA may share a name, and differ in `source`.
     predictions : DataFrame
-        One row an image and head: ``label_set, cache, layer, head, id, part (fold number or "test"), true,
-        predicted`` and, where the head gives them, the probability of the predicted class.
+        One row an image and head: ``label_set, source, cache, layer, head, id, part`` (the fold's number, or "test")
+        and, for classes, ``true, predicted, probability`` (of the predicted class; missing where the head gives none);
+        for numbers ``true_value, predicted_value``.
     notes : tuple of str
         What was left out, cut or assumed.
     verdicts : tuple of str
-        One plain sentence or two a label set.
+        One plain sentence a label set.
     """
 
     name: str
@@ -129,30 +169,42 @@ class Run:
     notes: tuple[str, ...] = ()
     verdicts: tuple[str, ...] = ()
 
-    def info(self, label_set: str) -> LabelSetInfo:
-        return next(info for info in self.label_sets if info.name == label_set)
+    def info(self, label_set: str | None = None, *, source: str | None = None) -> LabelSetInfo:
+        """Return what was asked of a label set: of the only one by default, of the first where DATA share a name.
 
-    def of(self, label_set: str, *, scoring: str | None = None) -> list[Result]:
+        Raises
+        ------
+        EvaluationError
+            There is no such label set, or there are several and none was named.
+        """
+        names = list(dict.fromkeys(info.name for info in self.label_sets))
+        if label_set is None and len(names) > 1:
+            raise EvaluationError(f"wanted one label set, found {', '.join(names)}", f"--column {names[0]}")
+        for info in self.label_sets:
+            if label_set in (None, info.name) and source in (None, info.source):
+                return info
+        raise EvaluationError(
+            f"wanted the label set {label_set!r}{'' if source is None else f' of {source}'}, found {', '.join(names)}",
+            f"name one of them, e.g. {names[0]}",
+        )
+
+    def of(self, label_set: str, *, scoring: str | None = None, source: str | None = None) -> list[Result]:
         """Return one label set's results under one scoring, by default the one the choice was made by."""
-        wanted = scoring or self.info(label_set).scoring
-        return [result for result in self.results if result.label_set == label_set and result.scoring == wanted]
+        info = self.info(label_set, source=source)
+        wanted = (info.name, info.source, scoring or info.scoring)
+        return [result for result in self.results if (result.label_set, result.source, result.scoring) == wanted]
 
-    def best(self, label_set: str | None = None) -> Result:
+    def best(self, label_set: str | None = None, *, source: str | None = None) -> Result:
         """Return the best head of a label set (of the only one by default), by the scoring of the choice.
 
         Raises
         ------
         EvaluationError
-            There are several label sets and none was named.
+            There is no such label set, or there are several and none was named.
         """
-        if label_set is None:
-            if len(self.label_sets) > 1:
-                raise EvaluationError(
-                    f"wanted one label set, found {', '.join(info.name for info in self.label_sets)}",
-                    f"--column {self.label_sets[0].name}",
-                )
-            label_set = self.label_sets[0].name
-        return next(result for result in self.of(label_set) if not result.null and result.head != CHOSEN)
+        info = self.info(label_set, source=source)
+        rated = self.of(info.name, source=info.source)
+        return next(result for result in rated if not result.null and result.head != CHOSEN)
 
     def leaderboard(self) -> pd.DataFrame:
         """Return the results as a table with the columns of `LEADERBOARD`."""
@@ -166,22 +218,31 @@ class Run:
         return {
             "name": self.name,
             "results": [result.as_dict() for result in self.results],
-            "label_sets": [{**info.__dict__, "classes": list(info.classes)} for info in self.label_sets],
+            "label_sets": [info.as_dict() for info in self.label_sets],
             "notes": list(self.notes),
             "verdicts": list(self.verdicts),
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``run.json``, ``leaderboard.csv`` and ``predictions.parquet``; each appears whole or not at all."""
+        """Write ``run.json``, ``leaderboard.csv`` and ``predictions.parquet``; each appears whole or not at all.
+
+        Raises
+        ------
+        EvaluationError
+            The folder cannot be written.
+        """
         folder = Path(folder)
+        table = self.leaderboard()
+        table["params"] = [json.dumps(params) for params in table["params"]]
+        contents = {
+            "leaderboard.csv": table.to_csv(index=False).encode(),
+            "predictions.parquet": self.predictions.to_parquet(index=False),
+            "run.json": json.dumps(self.as_dict(), indent=1, allow_nan=False).encode(),
+        }
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            table = self.leaderboard()
-            table["params"] = [json.dumps(params, default=str) for params in table["params"]]
-            _replace(folder / "leaderboard.csv", table.to_csv(index=False).encode())
-            _replace(folder / "predictions.parquet", self.predictions.to_parquet(index=False))
-            text = json.dumps(self.as_dict(), indent=1, default=str, allow_nan=False)
-            _replace(folder / "run.json", text.encode())
+            for name, content in contents.items():
+                _replace(folder / name, content)
         except OSError as error:
             raise EvaluationError(
                 f"{folder}: wanted to write the results here, found {error.strerror or error}",
@@ -190,14 +251,39 @@ class Run:
         return folder
 
 
-def as_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return predictions, one mapping of equally long columns a head, as one table."""
+def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters under the names that a person gives them (C, not logisticregression__C), as JSON values.
+
+    Where two steps have a parameter of one short name, both keep their full names.
+    """
+    short = Counter(name.rpartition("__")[2] for name in params)
+    names = {name: end if short[end := name.rpartition("__")[2]] == 1 else name for name in params}
+    return {names[name]: _plain(value) for name, value in params.items()}
+
+
+def as_table(parts: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return predictions, one mapping of equally long columns a head and part, as one table."""
     import pandas as pd
 
-    return pd.concat([pd.DataFrame(part) for part in rows], ignore_index=True) if rows else pd.DataFrame()
+    return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True) if parts else pd.DataFrame()
+
+
+def _plain(value: Any) -> Any:
+    """Return a parameter's value as a plain JSON value, what JSON cannot say as text."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return " ".join(repr(value).split())
 
 
 def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

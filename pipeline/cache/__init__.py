@@ -1,6 +1,6 @@
 """`FeatureCache`: the HDF5 file, crash-proof writes, reads without a copy."""
 
-from pipeline.cache.creation import create
+from pipeline.cache.creation import create, remove_left_over
 from pipeline.cache.feature_cache import FeatureCache
 from pipeline.cache.folder import (
     DEFAULT_FOLDER,
@@ -29,6 +29,7 @@ __all__ = [
     "generation_of",
     "generation_path",
     "lookup",
+    "remove_left_over",
     "resolve",
     "retire",
 ]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.cache.checksum import damaged_rows
-from pipeline.cache.layout import PENDING, STORED, Header, labels_name, read_header
+from pipeline.cache.header import Header, read_header
+from pipeline.cache.layout import PENDING, STORED, as_texts, labels_name
 from pipeline.errors import CacheError, SkipReason
 from pipeline.provenance import digest_of
 
@@ -67,11 +68,17 @@ class FeatureCache:
 
     @property
     def recipe(self) -> Mapping[str, Any]:
+        """All that changes a feature, as `Recipe.as_dict` gives it."""
         return self.provenance["recipe"]
+
+    @property
+    def place(self) -> str:
+        """Where the images were, as `ImageSource.place` gives it."""
+        return self.provenance["place"]
 
     @cached_property
     def ids(self) -> list[str]:
-        return [value.decode() for value in self._header.map("ids").tolist()]
+        return as_texts(self._header.map("ids"))
 
     @property
     def status(self) -> np.ndarray:
@@ -105,9 +112,15 @@ class FeatureCache:
 
     @property
     def skipped(self) -> dict[str, SkipReason]:
-        """``{id: reason}`` for the images without features."""
+        """``{id: reason}`` for the images without features.
+
+        Raises
+        ------
+        CacheError
+            A reason that this version does not know: the row is damaged, or written by a later version.
+        """
         status = self.status
-        return {self.ids[row]: SkipReason(int(status[row])) for row in np.flatnonzero(status > STORED)}
+        return {self.ids[row]: self._reason(int(row), int(status[row])) for row in np.flatnonzero(status > STORED)}
 
     def describe(self) -> dict[str, Any]:
         """Return the counts and sizes that a listing shows, as plain JSON values."""
@@ -180,30 +193,40 @@ class FeatureCache:
         return layer
 
     def damaged(self) -> np.ndarray:
-        """Return the rows whose checksum does not match what they hold; reads the whole file."""
+        """Return the rows that are not pending and do not match their checksum; reads the whole file."""
         return damaged_rows(self._header)
 
     def is_sound(self) -> bool:
         """Return whether every row is there and matches its checksum."""
-        if not self._checked:
-            self._checked = self.complete and not self.damaged().size
-        return self._checked
+        try:
+            self.check()
+        except CacheError:
+            return False
+        return True
 
     def check(self) -> None:
-        """Return if every row is there and sound, looking once; raise `CacheError` otherwise."""
-        if self.is_sound():
+        """Return if every row is there and matches its checksum; the whole file is read, once.
+
+        Raises
+        ------
+        CacheError
+            Rows are pending or damaged.
+        """
+        if self._checked:
             return
-        if not self.complete:
-            pending = int((self.status == PENDING).sum())
+        pending = int((self.status == PENDING).sum())
+        if pending:
             raise CacheError(
                 f"{self.path}: wanted a complete cache, found {pending} of {len(self)} images still pending",
                 "run the same `pipeline extract` again; it goes on where it stopped",
             )
         damaged = self.damaged()
-        raise CacheError(
-            f"{self.path}: {damaged.size} of {len(self)} rows are damaged, the first is row {damaged[0]}",
-            "run the same `pipeline extract` again; it makes the damaged rows anew",
-        )
+        if damaged.size:
+            raise CacheError(
+                f"{self.path}: {damaged.size} of {len(self)} rows are damaged, the first is row {damaged[0]}",
+                "run the same `pipeline extract` again; it makes the damaged rows anew",
+            )
+        self._checked = True
 
     def differences(self, recipe: Mapping[str, Any]) -> list[str]:
         """Return the names of the recipe's fields in which this cache differs from `recipe`."""
@@ -215,5 +238,14 @@ class FeatureCache:
         """Digest of what the rows are: recipe and the images' content, wherever they lie."""
         return digest_of({"recipe": dict(self.recipe), "digests": np.asarray(self.digest).tobytes().hex()})
 
+    def _reason(self, row: int, status: int) -> SkipReason:
+        try:
+            return SkipReason(status)
+        except ValueError:
+            raise CacheError(
+                f"{self.path}: wanted a status of format 1 in row {row}, found {status}",
+                f"pipeline cache verify {self.path}",
+            ) from None
+
     def _column(self, name: str) -> list[str | None]:
-        return [value.decode() or None for value in self._header.map(labels_name(name)).tolist()]
+        return [text or None for text in as_texts(self._header.map(labels_name(name)))]

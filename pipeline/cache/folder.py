@@ -13,8 +13,8 @@ import numpy as np
 from pipeline.cache.feature_cache import FeatureCache
 from pipeline.cache.layout import SUFFIX
 from pipeline.cache.lock import CacheLock
-from pipeline.errors import CacheError, CacheLocked
-from pipeline.provenance import Recipe
+from pipeline.errors import CacheError
+from pipeline.provenance import Recipe, canonical_json
 
 DEFAULT_FOLDER = "features_cache"
 
@@ -31,8 +31,10 @@ def generation_of(
     from what its name says, so a reader's memory map never changes under it.
     """
     digest = hashlib.blake2b(digest_size=4)
-    for part in (ids, sorted(layers), *(item for name in sorted(columns) for item in ([name], columns[name]))):
-        digest.update("\0".join(value or "" for value in part).encode("utf-8", "surrogateescape") + b"\1")
+    digest.update(canonical_json([list(ids), sorted(layers)]).encode("utf-8", "surrogatepass"))
+    for name in sorted(columns):
+        values = [value or "" for value in columns[name]]  # a cache knows no difference between empty and none
+        digest.update(canonical_json([name, values]).encode("utf-8", "surrogatepass"))
     digest.update(np.ascontiguousarray(stat, "<i8").tobytes())
     return digest.hexdigest()
 
@@ -47,16 +49,28 @@ def generation_path(folder: Path, stem: str, generation: str) -> Path:
 
 
 def caches_in(folder: Path) -> tuple[list[FeatureCache], dict[Path, CacheError]]:
-    """Return the caches in `folder`, newest first, and the files that are not caches with the reason."""
+    """Return the caches in `folder`, newest first, and the files that are not caches with the reason.
+
+    Raises
+    ------
+    CacheError
+        The folder is there and must not be looked into.
+    """
     found: list[FeatureCache] = []
     refused: dict[Path, CacheError] = {}
-    if not folder.is_dir():
-        return found, refused
-    paths = [path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
     times = {}
+    try:
+        paths = list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        paths = []
+    except OSError as error:
+        raise CacheError(
+            f"{folder}: wanted to list the caches, found {error.strerror}", "give another folder with --cache DIR"
+        ) from error
     for path in paths:
-        with suppress(FileNotFoundError):  # another process may retire a cache while we look
-            times[path] = path.stat().st_mtime_ns
+        if path.name.endswith(SUFFIX) and not path.name.startswith("."):
+            with suppress(FileNotFoundError):  # another process may retire a cache while we look
+                times[path] = path.stat().st_mtime_ns
     for path in sorted(times, key=lambda path: (-times[path], path.name)):
         try:
             found.append(FeatureCache.open(path))
@@ -89,7 +103,7 @@ def lookup(name: str, folder: Path) -> FeatureCache | None:
     Raises
     ------
     CacheError
-        The name fits several collections or recipes.
+        The name fits several collections or recipes, or only files that are no caches.
     """
     found, refused = caches_in(folder)
     fits = [cache for cache in found if _fits(cache.path, name)]
@@ -111,7 +125,7 @@ def retire(path: Path) -> bool:
     """Remove a cache file if nobody reads or writes it under a lock; return whether it is gone."""
     try:
         lock = CacheLock.exclusive(path)
-    except (CacheLocked, OSError):
+    except (CacheError, OSError):
         return False
     try:
         path.unlink(missing_ok=True)
@@ -123,7 +137,7 @@ def retire(path: Path) -> bool:
 
 
 def _fits(path: Path, name: str) -> bool:
-    return path.stem == name or path.stem.startswith(f"{name}-")
+    return name in (path.name, path.stem) or path.stem.startswith(f"{name}-")
 
 
 def _safe(name: str) -> str:

@@ -127,13 +127,15 @@ def read_header(path: Path, *, provenance: Mapping[str, Any] | None = None) -> H
     try:
         with h5py.File(path, "r", locking=False) as file:
             _refuse_strange_format(path, file)
-            fields = {found.name: found for found in _fields(path, file)}
+            # HDF5 lists by name; by place they stand in the order in which they were given.
+            found = sorted(_fields(path, file), key=lambda field: field.offset)
+            fields = {field.name: field for field in found}
             _refuse_missing(path, fields)
             sha256 = _attribute(file["provenance"], "sha256")
     except FileNotFoundError:
         raise CacheError(f"{path}: wanted a cache, found no such file", "pipeline cache list") from None
     except PermissionError as error:
-        raise CacheError(f"{path}: wanted to read the cache, found {error.strerror}", f"chmod u+r {path}") from error
+        raise CacheError(f"{path}: wanted to read the cache, found no permission", f"chmod u+r {path}") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise CacheError(f"{path}: wanted a cache, found {_what_is_wrong(error)}", _again(path)) from error
     rows = fields["ids"].shape[0]

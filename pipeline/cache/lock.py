@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 import portalocker
+from portalocker import LockFlags
 
-from pipeline.errors import CacheLocked
+from pipeline.errors import CacheError, CacheLocked
+
+# Others take a lock for an instant when they tidy up; only who holds it longer is at work.
+SECONDS_TO_WAIT = 0.3
+_BETWEEN_TRIES = 0.02
 
 
 class CacheLock:
@@ -24,16 +30,41 @@ class CacheLock:
 
     @classmethod
     def exclusive(cls, cache: Path) -> CacheLock:
-        """Lock for writing or removing; `CacheLocked` if anybody else writes or reads under a lock."""
-        return cls(cache, _acquire(cache, portalocker.LockFlags.EXCLUSIVE))
+        """Lock for making, writing or removing.
+
+        Raises
+        ------
+        CacheLocked
+            Somebody else writes, or reads under a lock.
+        OSError
+            The folder cannot be written.
+        """
+        return cls(cache, _acquire(cache, LockFlags.EXCLUSIVE))
 
     @classmethod
     def shared(cls, cache: Path) -> CacheLock:
-        """Lock against removal while workers read; without effect where the folder is read-only."""
+        """Lock against writing and removal while workers read; any number may.
+
+        Without effect where there can be no lock: in a folder that is read-only, or cannot lock.
+
+        Raises
+        ------
+        CacheError
+            Somebody writes it, or it is gone.
+        """
         try:
-            return cls(cache, _acquire(cache, portalocker.LockFlags.SHARED))
-        except PermissionError:
-            return cls(cache, None)
+            lock = cls(cache, _acquire(cache, LockFlags.SHARED))
+        except CacheLocked:
+            raise
+        except (OSError, CacheError, ImportError):  # on Windows a shared lock needs pywin32
+            lock = cls(cache, None)
+        if not cache.exists():
+            lock.release_and_forget()
+            raise CacheError(
+                f"{cache}: wanted to read the cache, found that it is gone: removed, or followed by a newer one",
+                "run the same command again",
+            )
+        return lock
 
     def release(self) -> None:
         if self._handle is not None:
@@ -41,9 +72,10 @@ class CacheLock:
             self._handle = None
 
     def release_and_forget(self) -> None:
-        """Release, and remove the lock file too: for a cache that was removed under this lock."""
-        with suppress(OSError):
-            lock_path(self.cache).unlink(missing_ok=True)
+        """Release, and remove the lock file too: where there is no cache, there is nothing to lock."""
+        if self._handle is not None:
+            with suppress(OSError):
+                lock_path(self.cache).unlink(missing_ok=True)
         self.release()
 
     def __enter__(self) -> CacheLock:
@@ -57,21 +89,44 @@ def lock_path(cache: Path) -> Path:
     return cache.with_name(cache.name + ".lock")
 
 
-def _acquire(cache: Path, kind: portalocker.LockFlags) -> IO[bytes]:
+def _acquire(cache: Path, kind: LockFlags) -> IO[bytes]:
     path = lock_path(cache)
+    give_up = time.monotonic() + SECONDS_TO_WAIT
     while True:
-        handle = open(path, "a+b")  # noqa: SIM115  (it lives as long as the lock)
+        handle = _open(path, kind)
         try:
-            portalocker.lock(handle, kind | portalocker.LockFlags.NON_BLOCKING)
-        except portalocker.exceptions.LockException as error:
+            portalocker.lock(handle, kind | LockFlags.NON_BLOCKING)
+        except portalocker.AlreadyLocked as error:
             handle.close()
-            raise CacheLocked(
-                f"{cache}: another process is using this cache", "wait for it to end, then run the same command again"
+            if time.monotonic() > give_up:
+                raise CacheLocked(
+                    f"{cache}: another process is using this cache",
+                    "wait for it to end, then run the same command again",
+                ) from error
+            time.sleep(_BETWEEN_TRIES)
+            continue
+        except portalocker.LockException as error:
+            handle.close()
+            raise CacheError(
+                f"{cache.parent}: wanted a folder that can lock files, found one that cannot ({error})",
+                "give a folder on a local disk with --cache DIR",
             ) from error
+        except BaseException:
+            handle.close()
+            raise
         if _is_still(path, handle):
             return handle
         # Its last holder removed the cache and the lock file between our open and our lock.
         handle.close()
+
+
+def _open(path: Path, kind: LockFlags) -> IO[bytes]:
+    try:
+        return open(path, "a+b")
+    except OSError:
+        if kind != LockFlags.SHARED:
+            raise
+        return open(path, "rb")  # somebody else's lock file, in a folder that we may only read
 
 
 def _is_still(path: Path, handle: IO[bytes]) -> bool:

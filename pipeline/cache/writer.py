@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
-from pipeline.cache.checksum import covered_fields, row_checksums, sound_rows
+from pipeline.cache.checksum import checksums
 from pipeline.cache.feature_cache import FeatureCache
-from pipeline.cache.layout import PENDING, Rows, as_fixed_text, features_name, labels_name
+from pipeline.cache.layout import PENDING, as_fixed_text, features_name, is_labels, labels_name
 from pipeline.cache.lock import CacheLock
+from pipeline.cache.rows import Rows
 from pipeline.errors import CacheError
 
 SECONDS_BETWEEN_SYNCS = 2.0
@@ -38,27 +40,18 @@ class CacheWriter:
         if lock.cache != cache.path:
             raise ValueError(f"the lock is on {lock.cache}, the cache is {cache.path}")
         self.cache = cache
-        self._header = cache.header
-        try:
+        self._fields = cache.header.fields
+        with self._telling():
             self._rows = Rows(cache.path)
-        except OSError as error:
-            raise CacheError(
-                f"{cache.path}: wanted to write the cache, found {error.strerror}",
-                "give another folder with --cache DIR",
-            ) from error
-        self._names = covered_fields(self._header)
-        self._fixed = {name: self._header.map(name) for name in self._names if _is_given(name)}
+        # Written when the file is made, and part of a row's checksum.
+        self._given = {name: cache.header.map(name) for name in self._fields if name == "ids" or is_labels(name)}
         self._unacknowledged: list[tuple[np.ndarray, np.ndarray]] = []
         self._last_sync = time.monotonic()
 
     def reset(
-        self,
-        rows: np.ndarray,
-        ids: Sequence[str],
-        stat: np.ndarray,
-        columns: Mapping[str, Sequence[str | None]],
+        self, rows: np.ndarray, ids: Sequence[str], stat: np.ndarray, columns: Mapping[str, Sequence[str | None]]
     ) -> None:
-        """Make damaged rows pending again, with what the source says of them written anew.
+        """Make rows pending again, with what the source says of them written anew.
 
         Parameters
         ----------
@@ -66,18 +59,14 @@ class CacheWriter:
         ids, stat, columns
             The source's, of all n rows.
         """
-        fields = self._header.fields
-        for start, stop in _runs(rows):
-            self._rows.write(fields["status"], start, np.full(stop - start, PENDING, np.uint8))
-            self._write_text("ids", start, ids[start:stop])
-            self._rows.write(fields["stat"], start, stat[start:stop])
-            for column, values in columns.items():
-                self._write_text(labels_name(column), start, values[start:stop])
-        block = {name: np.asarray(self._header.map(name)[rows]) for name in self._names}
-        checksums = row_checksums(block, self._names)
-        for position, (start, stop) in _runs_with_position(rows):
-            self._rows.write(fields["crc32"], start, checksums[position : position + stop - start])
-        self._rows.sync()
+        texts: dict[str, Sequence[str | None]] = {"ids": ids, **{labels_name(name): columns[name] for name in columns}}
+        with self._telling():
+            for _, start, stop in _runs(rows):
+                self._put("status", start, np.full(stop - start, PENDING))
+                self._put("stat", start, stat[start:stop])
+                for name, values in texts.items():
+                    self._put(name, start, as_fixed_text(values[start:stop], self._fields[name].dtype.itemsize))
+            self._rows.sync()
 
     def write(
         self,
@@ -101,67 +90,32 @@ class CacheWriter:
         features : mapping of layer name to ndarray, shape (k, d)
             Every layer of the cache; rows that are not stored are ignored.
         """
-        fields = self._header.fields
-        values = {
-            "status": status.astype(np.uint8),
-            "digest": digest,
-            "stat": np.ascontiguousarray(stat, "<i8"),
-            "pixel_statistics": np.ascontiguousarray(statistics, "<f4"),
-        }
-        for layer in self.cache.layers:
-            name = features_name(layer)
-            values[name] = np.ascontiguousarray(features[layer], fields[name].dtype)
-        for name, fixed in self._fixed.items():
-            values[name] = np.asarray(fixed[rows])
-        checksums = row_checksums(values, self._names)
+        rows = np.asarray(rows)
+        data = {"digest": digest, "stat": stat, "pixel_statistics": statistics}
+        data |= {features_name(layer): features[layer] for layer in self.cache.layers}
+        data = {name: np.asarray(values, self._fields[name].dtype) for name, values in data.items()}
+        status = np.asarray(status, self._fields["status"].dtype)
+        given = {name: np.asarray(values[rows]) for name, values in self._given.items()}
+        data["crc32"] = checksums({**given, **data, "status": status})
 
-        data = [name for name in values if name != "status" and name not in self._fixed]
-        for position, (start, stop) in _runs_with_position(rows):
-            taken = slice(position, position + stop - start)
-            for name in data:
-                self._rows.write(fields[name], start, values[name][taken])
-            self._rows.write(fields["crc32"], start, checksums[taken])
-        self._unacknowledged.append((np.asarray(rows), values["status"]))
+        with self._telling():
+            for at, start, stop in _runs(rows):
+                for name, values in data.items():
+                    self._put(name, start, values[at : at + stop - start])
+        self._unacknowledged.append((rows, status))
         if time.monotonic() - self._last_sync > SECONDS_BETWEEN_SYNCS:
             self.acknowledge()
-
-    def copy(self, rows: np.ndarray, other: FeatureCache, other_rows: np.ndarray, stat: np.ndarray) -> np.ndarray:
-        """Write `rows` with what `other` holds in `other_rows`, bit for bit, and return which could be copied.
-
-        Parameters
-        ----------
-        rows, other_rows : ndarray of int64, shape (k,)
-        other : FeatureCache
-            Holds every layer of this cache.
-        stat : ndarray of int64, shape (k, 2)
-            The images' own, as they lie now.
-
-        Returns
-        -------
-        ndarray of bool, shape (k,)
-            False where the other cache's row is damaged.
-        """
-        sound = sound_rows(other.header, other_rows)
-        rows, other_rows, stat = rows[sound], other_rows[sound], stat[sound]
-        self.write(
-            rows,
-            status=other.header.map("status")[other_rows],
-            digest=other.digest[other_rows],
-            stat=stat,
-            statistics=other.header.map("pixel_statistics")[other_rows],
-            features={layer: other.header.features(layer)[other_rows] for layer in self.cache.layers},
-        )
-        return sound
 
     def acknowledge(self) -> None:
         """Return when every row written so far is on the disk and counts."""
         if self._unacknowledged:
-            self._rows.sync()
-            for rows, status in self._unacknowledged:
-                for position, (start, stop) in _runs_with_position(rows):
-                    self._rows.write(self._header.fields["status"], start, status[position : position + stop - start])
-            self._unacknowledged.clear()
-            self._rows.sync()
+            with self._telling():
+                self._rows.sync()
+                for rows, status in self._unacknowledged:
+                    for at, start, stop in _runs(rows):
+                        self._put("status", start, status[at : at + stop - start])
+                self._unacknowledged.clear()
+                self._rows.sync()
         self._last_sync = time.monotonic()
 
     def close(self) -> None:
@@ -177,29 +131,25 @@ class CacheWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _write_text(self, name: str, row: int, values: Sequence[str | None]) -> None:
-        field = self._header.fields[name]
-        self._rows.write(field, row, as_fixed_text(values).astype(field.dtype))
+    def _put(self, name: str, row: int, values: np.ndarray) -> None:
+        self._rows.write(self._fields[name], row, values)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Turn what the system says into the error that a person is told."""
+        try:
+            yield
+        except OSError as error:
+            raise CacheError(
+                f"{self.cache.path}: wanted to write the cache, found {error.strerror or error}",
+                "mend it, then run the same command again, or give another folder with --cache DIR",
+            ) from error
 
 
-def _is_given(name: str) -> bool:
-    """Whether the dataset is written when the file is made and not again."""
-    return name == "ids" or name.startswith("labels/")
-
-
-def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield the stretches of consecutive numbers in `rows`, as (start, stop)."""
-    for _, run in _runs_with_position(rows):
-        yield run
-
-
-def _runs_with_position(rows: np.ndarray) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Yield ``(position in rows, (start, stop))`` for every stretch of consecutive numbers."""
-    rows = np.asarray(rows)
-    if not rows.size:
+def _runs(rows: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Yield ``(position in rows, first row, row after the last)`` for every stretch of consecutive numbers."""
+    if not len(rows):
         return
-    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
-    begins = np.concatenate([[0], cuts])
-    ends = np.concatenate([cuts, [len(rows)]])
-    for begin, end in zip(begins, ends, strict=True):
-        yield int(begin), (int(rows[begin]), int(rows[end - 1]) + 1)
+    begins = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist()]
+    for begin, end in zip(begins, [*begins[1:], len(rows)], strict=True):
+        yield begin, int(rows[begin]), int(rows[end - 1]) + 1

@@ -8,17 +8,18 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options as o
-from pipeline.cli.terminal import Terminal
+from pipeline.cli.terminal import Number, Terminal
 
 
 def command(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this one's layers and weights.")] = None,
     as_json: o.Json = False,
+    quiet: o.Quiet = False,
 ) -> None:
     """List the pretrained networks; with a NAME, its layers with their sizes and the weights at hand."""
     from pipeline.backbone import describe, summaries
 
-    terminal = Terminal(as_json=as_json)
+    terminal = Terminal(as_json=as_json, quiet=quiet)
     if name is None:
         found = summaries()
         if as_json:
@@ -44,10 +45,10 @@ def command(
         ]
         for w in said.weights
     ]
-    terminal.table(["weights", "MB:", "classes:", "where"], rows)
+    terminal.table(["weights", Number("MB"), Number("classes"), "where"], rows)
     terminal.stdout.print()
     layers = [
         [layer.name, ", ".join(layer.called), " x ".join(str(n) for n in layer.shape), f"{layer.width:,}"]
         for layer in said.layers
     ]
-    terminal.table(["layer", "also called", "size:", "features:"], layers)
+    terminal.table(["layer", "also called", Number("size"), Number("features")], layers)

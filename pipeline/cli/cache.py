@@ -9,10 +9,12 @@ import typer
 
 from pipeline.cli import options as o
 from pipeline.cli.guard import guarded
-from pipeline.cli.terminal import Terminal
+from pipeline.cli.terminal import Number, Terminal
 from pipeline.errors import CacheError, CacheLocked
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, verify and remove caches.")
+
+MOST_DAMAGED = 10  # rows that are named one by one
 
 Reference = Annotated[
     str, typer.Argument(metavar="CACHE", help="A cache file, or the beginning of its name up to a dash.")
@@ -21,11 +23,11 @@ Reference = Annotated[
 
 @app.command("list")
 @guarded
-def list_caches(cache: o.Cache = "features_cache", as_json: o.Json = False) -> None:
+def list_caches(cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False) -> None:
     """List the caches of a folder, newest first."""
     from pipeline.cache import caches_in
 
-    terminal = Terminal(as_json=as_json)
+    terminal = Terminal(as_json=as_json, quiet=quiet)
     found, refused = caches_in(Path(cache))
     if as_json:
         terminal.object(
@@ -37,7 +39,7 @@ def list_caches(cache: o.Cache = "features_cache", as_json: o.Json = False) -> N
         return
     if not found and not refused:
         terminal.say(f"no caches in {cache}/")
-        terminal.next("pipeline", "extract", "photos/")
+        terminal.next("pipeline", "extract", "digits", *([] if cache == "features_cache" else ["--cache", cache]))
         return
     rows = []
     for item in found:
@@ -47,18 +49,22 @@ def list_caches(cache: o.Cache = "features_cache", as_json: o.Json = False) -> N
         rows.append(
             [item.path.name, f"{said['images']:,}", f"{said['failed']:,}", layers, f"{said['bytes'] / 1e6:,.1f}", state]
         )
-    terminal.table(["cache", "images:", "failed:", "layers", "MB:", "state"], rows)
+    if rows:
+        columns = ["cache", Number("images"), Number("failed"), "layers", Number("MB"), "state"]
+        terminal.table(columns, rows, spare=[3, 4])
     for path, error in refused.items():
         terminal.say(f"{path.name}: {error.message}")
 
 
 @app.command("info")
 @guarded
-def info(reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False) -> None:
+def info(
+    reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False
+) -> None:
     """Say what a cache holds and everything that went into its features."""
     from pipeline.cache import resolve
 
-    terminal = Terminal(as_json=as_json)
+    terminal = Terminal(as_json=as_json, quiet=quiet)
     found = resolve(reference, cache)
     said = {"cache": str(found.path), **found.describe(), "provenance": dict(found.provenance)}
     if as_json:
@@ -75,11 +81,13 @@ def info(reference: Reference, cache: o.Cache = "features_cache", as_json: o.Jso
 
 @app.command("verify")
 @guarded
-def verify(reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False) -> None:
+def verify(
+    reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False
+) -> None:
     """Read a whole cache and compare every row with its checksum; exit code 1 if anything is wrong."""
     from pipeline.cache import resolve
 
-    terminal = Terminal(as_json=as_json)
+    terminal = Terminal(as_json=as_json, quiet=quiet)
     found = resolve(reference, cache)
     damaged = found.damaged()
     said = found.describe()
@@ -89,8 +97,10 @@ def verify(reference: Reference, cache: o.Cache = "features_cache", as_json: o.J
             {"cache": str(found.path), "sound": sound, "damaged": damaged.tolist(), "pending": said["pending"]}
         )
     else:
-        for row in damaged[:10]:
+        for row in damaged[:MOST_DAMAGED]:
             terminal.say(f"row {row} is damaged")
+        if damaged.size > MOST_DAMAGED:
+            terminal.say(f"{damaged.size - MOST_DAMAGED:,} more rows are damaged")
         word = "sound" if sound else f"{damaged.size:,} damaged, {said['pending']:,} pending"
         terminal.result(f"{found.path}: {said['images']:,} rows, {word}")
         if not sound:
@@ -101,19 +111,26 @@ def verify(reference: Reference, cache: o.Cache = "features_cache", as_json: o.J
 
 @app.command("remove")
 @guarded
-def remove(reference: Reference, cache: o.Cache = "features_cache") -> None:
+def remove(
+    reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False
+) -> None:
     """Remove a cache file, unless somebody is using it."""
     from pipeline.cache import CacheLock, resolve, retire
 
-    path = Path(reference) if Path(reference).is_file() else None
-    if path is None or path.suffix != ".h5":
+    # A file that cannot be opened as a cache is the one that most needs removing.
+    path = Path(reference)
+    if not (path.is_file() and path.suffix == ".h5"):
         path = resolve(reference, cache).path
     CacheLock.exclusive(path).release()  # says who holds it, where `retire` would only say no
     if not retire(path):
         raise CacheLocked(f"{path}: another process is using this cache", "wait for it to end")
     if path.exists():
         raise CacheError(f"{path}: wanted to remove the cache, found it still there", f"rm {path}")
-    Terminal().result(f"removed {path}")
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    if as_json:
+        terminal.object({"removed": str(path)})
+    else:
+        terminal.result(f"removed {path}")
 
 
 def _plain(value: object) -> str:

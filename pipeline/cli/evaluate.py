@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import typer
 
 from pipeline.cli import options as o
+from pipeline.cli.again import carried
 from pipeline.cli.leaderboard import print_run
 from pipeline.cli.terminal import Terminal
 
-if TYPE_CHECKING:
-    from pipeline.runs import Run
-
 
 def command(
+    ctx: typer.Context,
     data: o.DataArguments,
     backbone: o.Backbone = None,
     layer: o.Layer = None,
@@ -50,7 +49,7 @@ def command(
         run = evaluate(
             data[0] if len(data) == 1 else data,
             backbone=backbone or "efficientnet_lite0",
-            layer=layer,
+            layer=layer or None,
             cache=cache,
             precision=precision,
             store=store,
@@ -63,7 +62,7 @@ def command(
             groups=groups,
             split=split,
             test=test,
-            heads=heads,
+            heads=heads or None,
             grid=grid or (),
             cv=cv,
             nested=nested,
@@ -83,25 +82,9 @@ def command(
     for verdict in run.verdicts:
         terminal.say(verdict)
     terminal.say(f"kept in {folder}/")
-    terminal.next(*_fit_command(run, data, labels, id_column, column, groups, split))
-
-
-def _fit_command(
-    run: Run,
-    data: Sequence[str],
-    labels: str | None,
-    id_column: str | None,
-    column: Sequence[str] | None,
-    groups: str | None,
-    split: str | None,
-) -> list[str]:
-    """Return the command that makes a model of the best head."""
-    best = run.best(run.label_sets[0].name)
-    words = ["pipeline", "fit", data[0]]
-    for flag, value in (("--labels", labels), ("--id", id_column), ("--groups", groups), ("--split", split)):
-        words += [flag, value] if value else []
-    if len(run.label_sets) > 1 or column:
-        words += ["--column", best.label_set]
-    if best.head not in ("logistic", "ridge"):
-        words += ["--head", best.head]
-    return [*words, "--out", f"{run.name}.model"]
+    # `fit` makes one model of one DATA; it evaluates the same heads again, so that what it says of the best of them
+    # is as honest as what stands above.
+    options = carried(ctx, without={"column"} if len(run.label_sets) > 1 else ())
+    columns = ["--column", run.label_sets[0].name] if len(run.label_sets) > 1 else []
+    one = data[0] if len(data) == 1 else run.best(run.label_sets[0].name).cache
+    terminal.next("pipeline", "fit", one, *columns, *options, "--out", f"{run.name}.model")

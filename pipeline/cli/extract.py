@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from pipeline.cli import options as o
+from pipeline.cli.again import carried
 from pipeline.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from pipeline.cache import FeatureCache
 
+MOST_SKIPPED = 5  # that are named one by one
+
 
 def command(
+    ctx: typer.Context,
     data: o.DataArgument,
     backbone: o.Backbone = None,
     layer: o.Layer = None,
@@ -59,13 +65,19 @@ def command(
         objects = [{"cache": str(made.path), **made.summary.as_dict(), "skipped": _reasons(made)} for made in done]
         terminal.object(objects[0] if len(objects) == 1 else {"caches": objects})
         return
+    reasons = list(_reasons(done[0]).items())  # the same photos for every backbone
+    for name, reason in reasons[:MOST_SKIPPED]:
+        terminal.say(f"skipped: {name}: {reason}")
+    if len(reasons) > MOST_SKIPPED:
+        terminal.say(f"skipped: {len(reasons) - MOST_SKIPPED:,} more; `pipeline extract --json` lists them all")
     for made in done:
-        summary = made.summary
-        for name, reason in list(_reasons(made).items())[:5]:
-            terminal.say(f"skipped: {name}: {reason}")
-        terminal.say(summary.text)
+        terminal.say(made.summary.text)
         terminal.result(str(made.path))
-    terminal.next("pipeline", "evaluate", *(str(made.path) for made in done))
+    paths = [str(made.path) for made in done]
+    if done[0].columns:
+        terminal.next("pipeline", "evaluate", *paths, *carried(ctx, only={"layer", "n_jobs", "random_state"}))
+    else:
+        terminal.say("no labels are known: give a table of them with `pipeline evaluate ... --labels TABLE`")
 
 
 def _reasons(cache: FeatureCache) -> dict[str, str]:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import typer
+
 from pipeline.cli import options as o
+from pipeline.cli.again import carried
 from pipeline.cli.leaderboard import print_scores
 from pipeline.cli.terminal import Terminal
 
+# The options of this command that `predict` knows too.
+PREDICT = frozenset(("id_column", "root", "batch_size", "device", "n_jobs"))
+
 
 def command(
+    ctx: typer.Context,
     data: o.DataArgument,
     out: o.ModelFolder,
     weights: o.Weights = True,
@@ -45,7 +54,7 @@ def command(
             out=out,
             weights=weights,
             backbone=backbone or "efficientnet_lite0",
-            layer=layer,
+            layer=layer or None,
             cache=cache,
             precision=precision,
             store=store,
@@ -58,7 +67,7 @@ def command(
             groups=groups,
             split=split,
             test=test,
-            heads=heads,
+            heads=heads or None,
             grid=grid or (),
             cv=cv,
             nested=nested,
@@ -74,4 +83,12 @@ def command(
     print_scores(terminal, model.scores)
     terminal.say(model.verdict)
     terminal.result(out)
-    terminal.next("pipeline", "predict", out, "new.jpg")
+    terminal.next("pipeline", "predict", out, _as_path(test or data, cache), *carried(ctx, only=PREDICT))
+
+
+def _as_path(data: str, folder: str) -> str:
+    """Return DATA as any folder of caches would understand it: a cache's short name as its path."""
+    from pipeline.evaluation.plan import as_cache
+
+    found = as_cache(data, Path(folder))
+    return data if isinstance(found, str) else str(found.path)

@@ -12,6 +12,8 @@ HEADS = "Heads"
 WORK = "Work"
 ALWAYS = "Always"
 
+FLAG = ""  # the metavar of an option that takes no value
+
 DataArgument = Annotated[
     str,
     typer.Argument(
@@ -22,7 +24,7 @@ DataArgument = Annotated[
 DataArguments = Annotated[
     list[str],
     typer.Argument(
-        metavar="DATA...",
+        metavar="DATA",
         help="Folders, photos, tables, array files, built-in names (photo-crops, digits), or caches.",
     ),
 ]
@@ -33,8 +35,8 @@ Backbone = Annotated[
     typer.Option(
         "--backbone",
         metavar="NAME[:WEIGHTS]",
-        help="The pretrained network; WEIGHTS is a torchvision enum name, a file, or `random`. May be repeated. "
-        "[default: efficientnet_lite0]",
+        help="The pretrained network; WEIGHTS is a torchvision enum name, a file, or `random`. May be repeated.",
+        show_default="efficientnet_lite0",
         rich_help_panel=FEATURES,
     ),
 ]
@@ -43,7 +45,8 @@ Layer = Annotated[
     typer.Option(
         "--layer",
         metavar="NAME",
-        help="early, middle, late, penultimate, all, or an exact node name. May be repeated. [default: penultimate]",
+        help="early, middle, late, penultimate, all, or an exact node name. May be repeated.",
+        show_default="penultimate",
         rich_help_panel=FEATURES,
     ),
 ]
@@ -51,13 +54,17 @@ Cache = Annotated[str, typer.Option("--cache", metavar="DIR", help="The folder o
 Precision = Annotated[
     str,
     typer.Option(
+        "--precision",
         metavar="fp32|bf16|fp16",
         help="The network's arithmetic; changes the features, so it is keyed.",
         rich_help_panel=FEATURES,
     ),
 ]
 Store = Annotated[
-    str, typer.Option(metavar="fp32|fp16", help="The type of the stored features.", rich_help_panel=FEATURES)
+    str,
+    typer.Option(
+        "--store", metavar="fp32|fp16", help="The type of the stored features; keyed too.", rich_help_panel=FEATURES
+    ),
 ]
 BatchSize = Annotated[
     int | None,
@@ -66,60 +73,108 @@ BatchSize = Annotated[
         metavar="N",
         min=1,
         help="Images that go through the network together.",
+        show_default="the runtime's choice",
         rich_help_panel=FEATURES,
     ),
 ]
 OnError = Annotated[
     str,
     typer.Option(
-        "--on-error", metavar="skip|stop", help="What an unreadable photo does to the run.", rich_help_panel=FEATURES
+        "--on-error",
+        metavar="skip|stop",
+        help="Whether a photo that cannot be read is listed and left out, or ends the run.",
+        rich_help_panel=FEATURES,
+    ),
+]
+Rehash = Annotated[
+    bool,
+    typer.Option(
+        "--rehash",
+        metavar=FLAG,
+        help="Compare the content of every image, not its size and time.",
+        rich_help_panel=FEATURES,
+    ),
+]
+Recheck = Annotated[
+    int,
+    typer.Option(
+        "--recheck", metavar="N", min=0, help="Recompute N stored rows at random and compare.", rich_help_panel=FEATURES
     ),
 ]
 
 Labels = Annotated[
     str | None,
-    typer.Option(metavar="TABLE", help="A CSV, TSV or Parquet table with an id column.", rich_help_panel=LABELS),
+    typer.Option(
+        "--labels", metavar="TABLE", help="A CSV, TSV or Parquet table with an id column.", rich_help_panel=LABELS
+    ),
 ]
 Id = Annotated[
-    str | None, typer.Option("--id", metavar="COLUMN", help="The table's id column.", rich_help_panel=LABELS)
+    str | None,
+    typer.Option(
+        "--id",
+        metavar="COLUMN",
+        help="The table's column of ids: paths as they stand under DATA.",
+        show_default="id, path, file, ...",
+        rich_help_panel=LABELS,
+    ),
 ]
 Root = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="The folder that a table's paths are relative to.", rich_help_panel=LABELS),
+    typer.Option(
+        "--root", metavar="DIR", help="The folder that a table's paths are relative to.", rich_help_panel=LABELS
+    ),
 ]
 Column = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
         metavar="GLOB[:class|number]",
-        help="Label columns. May be repeated. [default: all that look like labels]",
+        help="Label columns. May be repeated.",
+        show_default="all that look like labels",
         rich_help_panel=LABELS,
     ),
 ]
 OneColumn = Annotated[
     str | None,
-    typer.Option("--column", metavar="NAME", help="The column of true labels.", rich_help_panel=LABELS),
+    typer.Option(
+        "--column",
+        metavar="NAME",
+        help="The column of true labels.",
+        show_default="the one that the model learned",
+        rich_help_panel=LABELS,
+    ),
 ]
 Groups = Annotated[
     str | None,
-    typer.Option(metavar="COLUMN", help="Images of one group stay on one side of every split.", rich_help_panel=LABELS),
+    typer.Option(
+        "--groups",
+        metavar="COLUMN",
+        help="Images of one group stay on one side of every split.",
+        rich_help_panel=LABELS,
+    ),
 ]
 Split = Annotated[
     str | None,
     typer.Option(
-        metavar="COLUMN", help="A column that fixes train and test; `none` ignores one.", rich_help_panel=LABELS
+        "--split",
+        metavar="COLUMN",
+        help="A column that fixes train and test; `none` ignores one.",
+        rich_help_panel=LABELS,
     ),
 ]
 Test = Annotated[
-    str | None, typer.Option(metavar="DATA", help="A test set of its own, scored once.", rich_help_panel=LABELS)
+    str | None,
+    typer.Option("--test", metavar="DATA", help="A test set of its own, scored once.", rich_help_panel=LABELS),
 ]
 
 Head = Annotated[
     list[str] | None,
     typer.Option(
         "--head",
-        metavar="NAME|fast|all|IMPORT.PATH",
-        help="What is trained on the features. May be repeated. [default: logistic; ridge for numbers]",
+        metavar="HEAD",
+        help="What is trained on the features: a name of `pipeline heads`, `fast`, `all`, or an import path. "
+        "May be repeated.",
+        show_default="logistic; ridge for numbers",
         rich_help_panel=HEADS,
     ),
 ]
@@ -129,6 +184,7 @@ Grid = Annotated[
         "--grid",
         metavar="HEAD.PARAM=V,V",
         help="Values to choose among; one value fixes the parameter. May be repeated.",
+        show_default="see `pipeline heads`",
         rich_help_panel=HEADS,
     ),
 ]
@@ -137,6 +193,7 @@ Nested = Annotated[
     bool,
     typer.Option(
         "--nested/--no-nested",
+        metavar=FLAG,
         help="--no-nested is faster, and its scores are optimistic.",
         rich_help_panel=HEADS,
     ),
@@ -146,45 +203,50 @@ Scoring = Annotated[
     typer.Option(
         "--scoring",
         metavar="NAME",
-        help="scikit-learn scorers; the first one chooses. May be repeated. [default: balanced_accuracy; r2]",
+        help="scikit-learn scorers; the first one chooses. May be repeated.",
+        show_default="balanced_accuracy; r2 for numbers",
         rich_help_panel=HEADS,
     ),
 ]
 
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where the network runs.", rich_help_panel=WORK)]
+Device = Annotated[
+    str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where the network runs.", rich_help_panel=WORK)
+]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", metavar="N", min=1, help="Workers. [default: the cores]", rich_help_panel=WORK),
+    typer.Option(
+        "--jobs", metavar="N", min=1, help="Workers.", show_default="as many as cores", rich_help_panel=WORK
+    ),
 ]
 Seed = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, help="Everything random is drawn from it.", rich_help_panel=WORK)
 ]
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=ALWAYS)]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary.", rich_help_panel=ALWAYS)]
+Json = Annotated[
+    bool, typer.Option("--json", metavar=FLAG, help="Print one JSON object on stdout.", rich_help_panel=ALWAYS)
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", metavar=FLAG, help="Nothing on stderr but errors.", rich_help_panel=ALWAYS)
+]
 
-Rehash = Annotated[
-    bool,
-    typer.Option(
-        "--rehash", help="Compare the content of every image, not its size and time.", rich_help_panel=FEATURES
-    ),
-]
-Recheck = Annotated[
-    int,
-    typer.Option(
-        "--recheck", metavar="N", min=0, help="Recompute N stored rows at random and compare.", rich_help_panel=FEATURES
-    ),
-]
 RunFolder = Annotated[
-    str | None, typer.Option("--out", metavar="DIR", help="Keep the results here. [default: runs/<name>/]")
+    str | None,
+    typer.Option("--out", metavar="RUN", help="The folder to keep the results in.", show_default="runs/<name>"),
 ]
 ModelFolder = Annotated[str, typer.Option("--out", metavar="MODEL", help="The model folder to write, e.g. bees.model.")]
 Weights = Annotated[
     bool,
-    typer.Option("--weights/--no-weights", help="Whether the backbone's weights go with the model."),
+    typer.Option(
+        "--weights/--no-weights", metavar=FLAG, help="Whether the backbone's weights are saved with the model."
+    ),
 ]
-Top = Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes to name.")]
+Top = Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes to name, the likeliest first.")]
 AnswerFile = Annotated[
     str | None,
-    typer.Option("--out", metavar="FILE.csv|.parquet|.jsonl", help="Write the answers here instead of to stdout."),
+    typer.Option(
+        "--out",
+        metavar="FILE.csv|.parquet|.jsonl",
+        help="Write the answers to this file.",
+        show_default="CSV on stdout",
+    ),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.cli import options as o
 from pipeline.cli.leaderboard import SHORT
-from pipeline.cli.terminal import Terminal
+from pipeline.cli.terminal import Number, Terminal
 
 
 def command(
@@ -48,4 +48,4 @@ def command(
         [SHORT.get(s.scoring, s.scoring), f"{s.value:.3f}", f"{s.low:.3f} to {s.high:.3f}", f"{s.n:,}", s.method]
         for s in found.scores
     ]
-    terminal.table([found.label_set, "score:", "95%:", "n:", "interval"], rows)
+    terminal.table([found.label_set, Number("score"), Number("95%"), Number("n"), "interval"], rows)

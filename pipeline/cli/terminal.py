@@ -9,14 +9,22 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.progress import Progress
 
-WIDTH_WHEN_PIPED = 160
+WIDTH_WHEN_PIPED = 200
+GAP = 2  # between two columns
+
+
+class Number(str):
+    """The name of a column whose cells are set right."""
 
 
 class Terminal(Progress):
@@ -32,10 +40,10 @@ class Terminal(Progress):
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json, self.quiet = as_json, quiet
-        self.stderr = Console(stderr=True, highlight=False, quiet=quiet, width=_width(sys.stderr))
-        self.stdout = Console(highlight=False, width=_width(sys.stdout))
+        self.stderr = Console(stderr=True, highlight=False, emoji=False, quiet=quiet, width=_width(sys.stderr))
+        self.stdout = Console(highlight=False, emoji=False, width=_width(sys.stdout))
         self._bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -77,19 +85,57 @@ class Terminal(Progress):
         """Print a line of the result."""
         sys.stdout.write(text + "\n")
 
+    def paragraph(self, text: str, *, indent: int = 0) -> None:
+        """Print a line of the result, wrapped at words and set in by so many columns."""
+        self.stdout.print(Padding(Text(text), (0, 0, 0, indent), expand=False))
+
     def object(self, value: Mapping[str, Any]) -> None:
         """Print the one JSON object that is the result."""
         sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str) + "\n")
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, to_stderr: bool = False) -> None:
-        """Print a table; columns whose name ends in a colon are numbers, set right."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            number = column.endswith(":")
-            table.add_column(column.rstrip(":"), justify="right" if number else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        (self.stderr if to_stderr else self.stdout).print(table, markup=False)
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        to_stderr: bool = False,
+        spare: Sequence[int] = (),
+    ) -> list[str]:
+        """Print a table and return the names of the columns that a narrow terminal has no room for.
+
+        Parameters
+        ----------
+        columns : sequence of str
+            Those that are a `Number` are set right.
+        rows : sequence of sequence of str
+        to_stderr : bool
+        spare : sequence of int
+            Columns that may be left out, the first to go first; what is too wide even so is folded.
+        """
+        console = self.stderr if to_stderr else self.stdout
+        shown, left_out = list(range(len(columns))), []
+        for number in spare:
+            if _natural_width(columns, rows, shown) <= console.width:
+                break
+            shown.remove(number)
+            left_out.append(columns[number])
+        console.print(_table(columns, rows, shown), markup=False)
+        return left_out
+
+
+def _natural_width(columns: Sequence[str], rows: Sequence[Sequence[str]], shown: Sequence[int]) -> int:
+    widths = [max(cell_len(text) for text in (columns[n], *(row[n] for row in rows))) for n in shown]
+    return sum(widths) + GAP * (len(widths) - 1)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], shown: Sequence[int]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for number in shown:
+        right = isinstance(columns[number], Number)
+        table.add_column(columns[number], justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(row[number] for number in shown))
+    return table
 
 
 def _width(stream: TextIO) -> int | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.evaluation.units import UnitResult
 from pipeline.search import Predictions
+from pipeline.splits import Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,8 @@ class Answers:
         Chosen on all training rows, or most often over the folds.
     inner_scores : tuple of float or None
         A fold each: what the inner search thought of its choice.
+    warnings : tuple of str
+    seconds : float
     """
 
     out_of_fold: Predictions
@@ -38,73 +41,57 @@ class Answers:
     seconds: float
 
 
-def collect(n: int, folds: Sequence[UnitResult], final: UnitResult | None) -> Answers:
-    """Return the answers from the folds, in fold order, and from the head fitted on all training rows.
-
-    Parameters
-    ----------
-    n : int
-        Training rows; the folds test each of them once.
-    """
-    positions = np.concatenate([result.test for result in folds])
-    order = np.empty(n, np.int64)
-    order[positions] = np.arange(n)
-    parts = [result.predictions for result in folds]
-    everything = [*folds, *([final] if final else [])]
+def collect(folds: Sequence[Split], results: Sequence[UnitResult], whole: UnitResult | None) -> Answers:
+    """Return the answers from the folds, in fold order, and from the head fitted on all training rows."""
+    everything = [*results, *([whole] if whole else [])]
     return Answers(
-        join(parts).take(order),
-        None if final is None or not len(final.test) else final.predictions,
-        final.params if final is not None else most_common([result.params for result in folds]),
-        tuple(result.inner_score for result in folds),
+        in_row_order(folds, [result.predictions for result in results if result.predictions is not None]),
+        None if whole is None else whole.predictions,
+        whole.params if whole is not None else most_common([result.params for result in results]),
+        tuple(result.inner_score for result in results),
         tuple(dict.fromkeys(text for result in everything for text in result.warnings)),
         sum(result.seconds for result in everything),
     )
 
 
-def choose_in_every_fold(answers: Sequence[Answers], folds: Sequence[np.ndarray]) -> tuple[Answers, list[int]] | None:
+def choose_in_every_fold(answers: Sequence[Answers], folds: Sequence[Split]) -> tuple[Answers, list[int]] | None:
     """Return what the whole procedure says that picks, in every fold, the candidate that its inner search liked best.
 
     Its score is honest about the choice among candidates, as the best candidate's own score is not.
 
-    Parameters
-    ----------
-    answers : sequence of Answers
-    folds : sequence of ndarray
-        The test positions of each fold.
-
     Returns
     -------
     (Answers, list of int) or None
-        With the candidate picked in each fold; None where a candidate has no inner score to be compared by.
+        With the candidate picked in each fold, the first of those that tie; None where a candidate has no inner score
+        to be compared by.
     """
-    if any(score is None for answer in answers for score in answer.inner_scores):
+    inner = [answer.inner_scores for answer in answers]
+    if any(score is None for scores in inner for score in scores):
         return None
-    picked = [
-        int(np.argmax(np.array([answer.inner_scores[fold] for answer in answers], float))) for fold in range(len(folds))
-    ]
-    positions = np.concatenate(folds)
-    order = np.empty(len(positions), np.int64)
-    order[positions] = np.arange(len(positions))
-    chosen = [answers[which] for which in picked]
-    parts = [answer.out_of_fold.take(rows) for answer, rows in zip(chosen, folds, strict=True)]
+    picked = np.argmax(np.array(inner, float), axis=0).tolist()  # (candidates, folds) -> (folds,)
+    parts = [answers[which].out_of_fold.take(split.test) for which, split in zip(picked, folds, strict=True)]
     said = Answers(
-        join(parts).take(order),
-        None,
-        {},
-        tuple(answer.inner_scores[fold] for fold, answer in enumerate(chosen)),
-        (),
-        sum(answer.seconds for answer in answers),
+        out_of_fold=in_row_order(folds, parts),
+        test=None,
+        params={},
+        inner_scores=tuple(inner[which][fold] for fold, which in enumerate(picked)),
+        warnings=(),
+        seconds=sum(answer.seconds for answer in answers),
     )
     return said, picked
 
 
-def join(parts: Sequence[Predictions]) -> Predictions:
-    """Return predictions one after the other; probabilities and scores only where every part has them."""
+def in_row_order(folds: Sequence[Split], parts: Sequence[Predictions]) -> Predictions:
+    """Return the folds' predictions as those of rows 0..n-1; the folds test each row once.
+
+    Probabilities and scores stay only where every part has them.
+    """
+    order = np.argsort(np.concatenate([split.test for split in folds]))
     return Predictions(
         np.concatenate([part.labels for part in parts]),
         _stack([part.probabilities for part in parts]),
         _stack([part.scores for part in parts]),
-    )
+    ).take(order)
 
 
 def widen(predictions: Predictions, n_classes: int) -> Predictions:

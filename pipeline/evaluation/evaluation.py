@@ -4,16 +4,86 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER
-from pipeline.evaluation.plan import Task, open_collections, plan
+from pipeline.errors import EvaluationError
+from pipeline.evaluation.collecting import (
+    Collection,
+    Features,
+    Labelling,
+    Source,
+    known_of,
+    merged,
+    open_data,
+    with_features,
+    with_features_as,
+)
+from pipeline.evaluation.plan import Task, plan
 from pipeline.evaluation.questions import NO_SPLIT
 from pipeline.evaluation.running import run_tasks
+from pipeline.images import ImageSource
 from pipeline.progress import SILENT, Progress
 from pipeline.runs import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of `evaluate`, which has their defaults and says what each means."""
+
+    backbone: str | Backbone | Sequence[str | Backbone]
+    layer: str | Sequence[str] | None
+    cache: str | Path
+    precision: str
+    store: str
+    batch_size: int | None
+    on_error: str
+    labels: str | os.PathLike[str] | Mapping[str, Mapping[str, str | None]] | None
+    id_column: str | None
+    root: str | Path | None
+    column: str | Sequence[str]
+    groups: str | None
+    split: str | None
+    test: Any
+    heads: Any
+    grid: Mapping[str, Any] | Sequence[str]
+    cv: int
+    nested: bool
+    scoring: str | Sequence[str]
+    device: str
+    n_jobs: int | None
+    random_state: int
+    progress: Progress
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return _several(self.column)
+
+    @property
+    def features(self) -> Features:
+        """Which features are wanted, and how they are made."""
+        extraction = {
+            "precision": self.precision,
+            "store": self.store,
+            "batch_size": self.batch_size,
+            "on_error": self.on_error,
+            "device": self.device,
+            "n_jobs": self.n_jobs,
+            "random_state": self.random_state,
+        }
+        backbones = (self.backbone,) if isinstance(self.backbone, str | Backbone) else tuple(self.backbone)
+        layers = None if self.layer is None else _several(self.layer)
+        return Features(backbones, layers, Path(self.cache), extraction, self.progress)
+
+    @property
+    def labelling(self) -> Labelling:
+        """Where the labels come from."""
+        beside = tuple(name for name in (self.groups, self.split) if name is not None and name != NO_SPLIT)
+        used = (*self.columns, *beside) if self.columns else ()
+        return Labelling(self.labels, self.id_column, used, beside)
 
 
 def evaluate(
@@ -48,7 +118,8 @@ def evaluate(
     Parameters
     ----------
     data : str, Path, ImageSource, FeatureCache, or a list of them
-        Images (extracted first where the cache lacks them), or a cache.
+        Images (extracted first where the cache lacks them), or a cache. Several over the very same images are
+        compared on the same folds.
     backbone, layer, cache, precision, store, batch_size, on_error
         As for `extract`; several backbones and layers are compared.
     labels : path or mapping, optional
@@ -58,11 +129,12 @@ def evaluate(
     column : str or sequence of str
         Label columns, as GLOB or GLOB:class or GLOB:number; all that look like labels when empty.
     groups : str, optional
-        A column; rows of one group stay on one side of every split, and intervals resample whole groups.
+        A column, of the table or the source; rows of one group stay on one side of every split, and intervals
+        resample whole groups.
     split : str, optional
         A column that fixes train and test; ``none`` ignores one that the source announces.
     test : optional
-        A test set of its own, scored once.
+        A test set of its own, as `data`; scored once. Its features are made as those of `data` were.
     heads : str, estimator, or a sequence of them, optional
         Names, ``fast``, ``all``, import paths, scikit-learn estimators; logistic (ridge for numbers) by default.
     grid : mapping or sequence of str
@@ -83,10 +155,10 @@ def evaluate(
     Raises
     ------
     PipelineError
-        With the next step.
+        With the next step; whatever is wrong with labels, heads, scorings and folds is found before any image goes
+        through the network.
     """
-    _, run = plan_and_run(
-        data,
+    options = Options(
         backbone=backbone,
         layer=layer,
         cache=cache,
@@ -111,74 +183,84 @@ def evaluate(
         random_state=random_state,
         progress=progress,
     )
-    return run
+    return plan_and_run(data, options)[1]
 
 
-def plan_and_run(
-    data: Any,
-    *,
-    backbone: Any,
-    layer: Any,
-    cache: str | Path,
-    precision: str,
-    store: str,
-    batch_size: int | None,
-    on_error: str,
-    labels: Any,
-    id_column: str | None,
-    root: str | Path | None,
-    column: str | Sequence[str],
-    groups: str | None,
-    split: str | None,
-    test: Any,
-    heads: Any,
-    grid: Any,
-    cv: int,
-    nested: bool,
-    scoring: str | Sequence[str],
-    device: str,
-    n_jobs: int | None,
-    random_state: int,
-    progress: Progress,
-) -> tuple[list[Task], Run]:
-    """Return the tasks beside the run; the arguments are those of `evaluate`."""
-    column = [column] if isinstance(column, str) else list(column)
-    scoring = [scoring] if isinstance(scoring, str) else list(scoring)
-    grid = [grid] if isinstance(grid, str) else grid
-    opening: dict[str, Any] = {
-        "backbone": backbone,
-        "layer": layer,
-        "cache": cache,
-        "labels": labels,
-        "id_column": id_column,
-        "root": root,
-        "extraction": {
-            "precision": precision,
-            "store": store,
-            "batch_size": batch_size,
-            "on_error": on_error,
-            "device": device,
-            "n_jobs": n_jobs,
-            "random_state": random_state,
-        },
-        "progress": progress,
-    }
-    named = [*column, *(name for name in (groups, split) if name and name != NO_SPLIT)]
-    collections = open_collections(data, column=named if column else (), **opening)
-    tested = None if test is None else open_collections([test], column=named if column else (), **opening)[0][0]
-    tasks = plan(
-        collections,
-        heads=heads,
-        grid=grid,
-        column=column,
-        groups=groups,
-        split=split,
-        test=tested,
-        id_column=id_column,
-        scoring=scoring,
-        cv=cv,
-        random_state=random_state,
-    )
+def plan_and_run(data: Any, options: Options) -> tuple[list[Task], Run]:
+    """Return the tasks beside the run."""
+    tasks = plan_tasks(data, options)
+    return tasks, run_planned(tasks, options)
+
+
+def plan_tasks(data: Any, options: Options) -> list[Task]:
+    """Return the tasks with their features extracted, nothing fitted; a slip is found before the first image is read.
+
+    Raises
+    ------
+    PipelineError
+    """
+    if options.test is not None and options.split not in (None, NO_SPLIT):
+        raise EvaluationError(
+            "wanted one test set, found both a split column and test data", "leave out --split or --test"
+        )
+    sources = _open(data, options)
+    known = [known_of(source, options.labelling) for source in sources]
+    test = known_test = None
+    if options.test is not None:
+        test = _only(_open(options.test, options))
+        known_test = known_of(test, options.labelling, own_if_strange=True)
+    if any(isinstance(source, ImageSource) for source in (*sources, test)):
+        # A rehearsal: a wrong label, head or fold is to be known before an hour of inference, not after it.
+        _plan(known, None if known_test is None else [known_test] * len(known), options)
+
+    features = options.features
+    collections = merged([with_features(*pair, features) for pair in zip(sources, known, strict=True)])
+    tests = None
+    if test is not None and known_test is not None:
+        tests = [with_features_as(test, known_test, collection, features) for collection in collections]
+    tasks = _plan(collections, tests, options)
     for note in dict.fromkeys(note for task in tasks for note in task.notes):
-        progress.note(note)
-    return tasks, run_tasks(tasks, cv=cv, nested=nested, n_jobs=n_jobs, random_state=random_state, progress=progress)
+        options.progress.note(note)
+    return tasks
+
+
+def run_planned(tasks: Sequence[Task], options: Options) -> Run:
+    """Return what the tasks find."""
+    return run_tasks(
+        tasks,
+        cv=options.cv,
+        nested=options.nested,
+        n_jobs=options.n_jobs,
+        random_state=options.random_state,
+        progress=options.progress,
+    )
+
+
+def _plan(collections: Sequence[Collection], tests: Sequence[Collection] | None, options: Options) -> list[Task]:
+    return plan(
+        collections,
+        tests,
+        heads=options.heads,
+        grid=[options.grid] if isinstance(options.grid, str) else options.grid,
+        column=options.columns,
+        groups=options.groups,
+        split=options.split,
+        id_column=options.id_column,
+        scoring=_several(options.scoring),
+        cv=options.cv,
+        random_state=options.random_state,
+    )
+
+
+def _open(data: Any, options: Options) -> list[Source]:
+    return open_data(data, Path(options.cache), id_column=options.id_column, root=options.root)
+
+
+def _only(sources: list[Source]) -> Source:
+    if len(sources) > 1:
+        raise EvaluationError(f"test: wanted one test set, found {len(sources)}", "give one folder, table or cache")
+    return sources[0]
+
+
+def _several(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.backbone import Backbone
-from pipeline.cache import FeatureCache, lookup
+from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, HeadError
-from pipeline.evaluation.questions import Collection, Question, gather, questions
-from pipeline.extraction import extract
-from pipeline.heads import DEFAULT, Head, fits, resolve_heads
-from pipeline.images import BUILTIN_NAMES, ImageSource
-from pipeline.progress import Progress
-from pipeline.runs import DUMMY, PIXELS
+from pipeline.evaluation.collecting import Collection, as_cache
+from pipeline.evaluation.questions import Question, questions
+from pipeline.heads import DEFAULT, Head, fits, parse_grid, resolve_heads
+from pipeline.runs import DUMMY, NOTHING, PIXELS
 from pipeline.search import SCORINGS, check_scoring
 from pipeline.splits import Split, outer_folds
+
+__all__ = ["Candidate", "Task", "as_cache", "features_of", "plan"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +28,7 @@ class Candidate:
     ----------
     cache : FeatureCache
     layer : str
-        ``pixel_statistics`` for the null that sees colours and brightness alone.
+        ``pixel_statistics`` for the null that sees colours and brightness alone, ``none`` for the dummy.
     head : Head
     null : bool
     """
@@ -52,12 +50,24 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One question with its folds, and the candidates that answer it."""
+    """One question with its folds, and the candidates that answer it.
+
+    Attributes
+    ----------
+    question : Question
+    candidates : tuple of Candidate
+        The nulls last.
+    folds : tuple of Split
+        Positions into ``question.train``.
+    scorings : tuple of str
+        The first one chooses.
+    notes : tuple of str
+    """
 
     question: Question
     candidates: tuple[Candidate, ...]
-    folds: tuple[Split, ...]  # positions into question.train
-    scorings: tuple[str, ...]  # the first one chooses
+    folds: tuple[Split, ...]
+    scorings: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
@@ -65,194 +75,149 @@ class Task:
         return self.scorings[0]
 
     @property
-    def usual_choice(self) -> str:
-        """What a null chooses by that cannot be scored by `choice`."""
-        return SCORINGS[self.question.labels.kind][0]
+    def rated(self) -> list[int]:
+        """Numbers of the candidates that are no nulls."""
+        return [number for number, candidate in enumerate(self.candidates) if not candidate.null]
 
 
 def features_of(cache: FeatureCache, layer: str) -> np.ndarray:
     """Return a layer of a cache, or its pixel statistics, as a memory map over all its rows."""
-    return cache.pixel_statistics() if layer in (PIXELS, "none") else cache.mapped(layer)
-
-
-def open_collections(
-    data: Any,
-    *,
-    backbone: str | Backbone | Sequence[str | Backbone],
-    layer: str | Sequence[str] | None,
-    cache: str | Path,
-    labels: Any,
-    id_column: str | None,
-    column: Sequence[str],
-    root: str | Path | None,
-    extraction: Mapping[str, Any],
-    progress: Progress,
-) -> list[tuple[Collection, list[list[str]]]]:
-    """Return each DATA's collection with the layers to evaluate of each of its caches; extract what is missing."""
-    opened: list[tuple[Collection, list[list[str]]]] = []
-    for one in data if isinstance(data, list | tuple) and not _is_photo_list(data) else [data]:
-        source = as_cache(one, Path(cache))
-        if not isinstance(source, FeatureCache):
-            source = ImageSource.open(source, id_column=id_column, root=root)
-        if isinstance(source, FeatureCache):
-            caches = [source]
-        else:
-            backbones = [backbone] if isinstance(backbone, str | Backbone) else list(backbone)
-            caches = [
-                extract(
-                    source,
-                    backbone=name,
-                    layer="penultimate" if layer is None else layer,
-                    cache=cache,
-                    progress=progress,
-                    **extraction,
-                )
-                for name in backbones
-            ]
-            for made in caches:
-                progress.note(made.summary.text)
-        layers = [_layers(item, layer, source) for item in caches]
-        collection = gather(source, caches, labels=labels, id_column=id_column, column=column)
-        _merge(opened, collection, layers)
-    return opened
-
-
-def as_cache(data: Any, folder: Path) -> Any:
-    """Return the cache that `data` means, or `data` itself where it means images."""
-    if isinstance(data, FeatureCache | ImageSource) or not isinstance(data, str | Path):
-        return data
-    path = Path(data)
-    if path.suffix == ".h5" and path.is_file():
-        return FeatureCache.open(path)
-    if not path.exists():
-        found = lookup(str(data), folder) if str(data) not in BUILTIN_NAMES else None
-        return data if found is None else found
-    return data
+    return cache.pixel_statistics() if layer in (PIXELS, NOTHING) else cache.mapped(layer)
 
 
 def plan(
-    collections: Sequence[tuple[Collection, list[list[str]]]],
+    collections: Sequence[Collection],
+    tests: Sequence[Collection] | None,
     *,
-    heads: Any,
-    grid: Any,
-    column: Sequence[str],
-    groups: str | None,
-    split: str | None,
-    test: Collection | None,
-    id_column: str | None,
-    scoring: Sequence[str],
-    cv: int,
-    random_state: int,
+    heads: Any = None,
+    grid: Mapping[str, Any] | Sequence[str] = (),
+    column: Sequence[str] = (),
+    groups: str | None = None,
+    split: str | None = None,
+    id_column: str | None = None,
+    scoring: Sequence[str] = (),
+    cv: int = 5,
+    random_state: int = 0,
 ) -> list[Task]:
-    """Return one task a label set and collection.
+    """Return one task a label set and collection; without candidates where a collection has no features yet.
+
+    Parameters
+    ----------
+    collections : sequence of Collection
+    tests : sequence of Collection, optional
+        The test set as each collection needs it.
+    heads, grid, column, groups, split, id_column, scoring, cv, random_state
+        As for `evaluate`.
 
     Raises
     ------
     PipelineError
         Labels, heads, scorings or folds that cannot be had, with the next step.
     """
+    tested: Sequence[Collection | None] = tests or [None] * len(collections)
+    asked = [
+        question
+        for collection, test in zip(collections, tested, strict=True)
+        for question in questions(collection, column=column, groups=groups, split=split, test=test, id_column=id_column)
+    ]
+    _refuse_useless(heads, {question.kind for question in asked})
     tasks = []
-    for collection, layers in collections:
-        for question in questions(
-            collection, column=column, groups=groups, split=split, test=test, id_column=id_column
-        ):
-            labels = question.labels
-            found, notes = _heads(heads, grid, labels.kind, labels.name, random_state)
-            candidates = [
-                Candidate(cache, name, head)
-                for cache, names in zip(collection.caches, layers, strict=True)
-                for name in names
-                for head in found
-            ]
-            first = collection.caches[0]
-            null = resolve_heads([DEFAULT[labels.kind]], kind=labels.kind, random_state=random_state)[0]
-            dummy = resolve_heads([DUMMY], kind=labels.kind, random_state=random_state)[0]
-            candidates += [Candidate(first, PIXELS, null, null=True), Candidate(first, "none", dummy, null=True)]
-            folds, cut = outer_folds(
-                labels.y[question.train],
-                labels.kind,
-                groups=None if question.groups is None else question.groups[question.train],
-                cv=cv,
-                random_state=random_state,
-                classes=labels.classes,
-            )
-            scorings = _scorings(scoring, labels.kind, labels.name, len(labels.classes))
-            tasks.append(Task(question, tuple(candidates), tuple(folds), scorings, (*question.notes, *notes, *cut)))
+    for question in asked:
+        found, about_heads = _heads(heads, grid, question, random_state)
+        scorings = _scorings(scoring, question)
+        folds, cut = outer_folds(
+            question.train.y,
+            question.kind,
+            groups=question.train.groups,
+            cv=cv,
+            random_state=random_state,
+            classes=question.classes,
+        )
+        about_folds = [f"{question.name}: {note}" if len(asked) > 1 else note for note in cut]
+        candidates = _candidates(question, found, random_state)
+        notes = (*question.notes, *about_heads, *about_folds)
+        tasks.append(Task(question, tuple(candidates), tuple(folds), scorings, notes))
     return tasks
 
 
-def _heads(heads: Any, grid: Any, kind: str, name: str, random_state: int) -> tuple[list[Head], list[str]]:
-    """Return the heads for one kind of label set, and what was left out of those asked for."""
-    if heads is None:
-        return resolve_heads([DEFAULT[kind]], kind=kind, grid=grid, random_state=random_state), []
+def _candidates(question: Question, heads: Sequence[Head], random_state: int) -> list[Candidate]:
+    """Return every head on every layer of every cache, and the two nulls on the first cache."""
+    collection, kind = question.train.collection, question.kind
+    if not collection.caches:
+        return []
+    pixels = resolve_heads([DEFAULT[kind]], kind=kind, random_state=random_state)[0]
+    dummy = resolve_heads([DUMMY], kind=kind, random_state=random_state)[0]
+    return [
+        *(
+            Candidate(cache, layer, head)
+            for cache, layers in zip(collection.caches, collection.layers, strict=True)
+            for layer in layers
+            for head in heads
+        ),
+        Candidate(collection.caches[0], PIXELS, pixels, null=True),
+        Candidate(collection.caches[0], NOTHING, dummy, null=True),
+    ]
+
+
+def _asked_heads(heads: Any) -> list[Any]:
+    """Return the heads asked for as a list, without the dummy, which is always there as a null."""
     asked = [heads] if isinstance(heads, str) or not isinstance(heads, Sequence) else list(heads)
-    asked = [head for head in asked if head != DUMMY] or [DEFAULT[kind]]  # the dummy is always there, as a null
+    return [head for head in asked if not (isinstance(head, str) and head == DUMMY)]
+
+
+def _refuse_useless(heads: Any, kinds: set[str]) -> None:
+    """Raise `HeadError` for a head that can learn none of the label sets."""
+    for head in [] if heads is None else _asked_heads(heads):
+        if not any(fits(head, kind) for kind in kinds):
+            resolve_heads([head], kind=sorted(kinds)[0])  # says why not
+
+
+def _heads(heads: Any, grid: Any, question: Question, random_state: int) -> tuple[list[Head], list[str]]:
+    """Return the heads for one label set, and what was left out of those asked for."""
+    kind = question.kind
+    asked = [] if heads is None else _asked_heads(heads)
     fitting = [head for head in asked if fits(head, kind)]
-    left_out = [str(head) for head in asked if head not in fitting]
+    left_out = [head if isinstance(head, str) else _class_name(head) for head in asked if head not in fitting]
     notes = []
-    if not fitting:
-        notes.append(f"{name}: {', '.join(left_out)} cannot learn {kind} labels; {DEFAULT[kind]} is used")
-        fitting, grid = [DEFAULT[kind]], ()
+    if left_out and not fitting:
+        notes = [f"{question.name}: {', '.join(left_out)} cannot learn {kind} labels; {DEFAULT[kind]} is used instead"]
     elif left_out:
-        notes.append(f"{name}: {', '.join(left_out)} cannot learn {kind} labels and is left out")
-    return resolve_heads(fitting, kind=kind, grid=grid, random_state=random_state), notes
+        verb = "is" if len(left_out) == 1 else "are"
+        notes = [f"{question.name}: {', '.join(left_out)} cannot learn {kind} labels and {verb} left out"]
+    values = parse_grid(grid)
+    if left_out:
+        values = {key: value for key, value in values.items() if key.rpartition(".")[0] not in left_out}
+    chosen = fitting or [DEFAULT[kind]]
+    return resolve_heads(chosen, kind=kind, grid=values, random_state=random_state), notes
 
 
-def _scorings(asked: Sequence[str], kind: str, name: str, n_classes: int) -> tuple[str, ...]:
-    """Return the scorings of a label set, the one that chooses first; the usual ones stand beside those asked for."""
-    usual = SCORINGS[kind]
-    if not asked:
-        return usual
-    fitting, refused = [], None
+def _scorings(asked: Sequence[str], question: Question) -> tuple[str, ...]:
+    """Return the scorings of a label set, the one that chooses first; the usual ones stand beside those asked for.
+
+    A scoring for the other kind of label is for the other label sets; one that nobody knows is an error.
+    """
+    from sklearn.metrics import get_scorer_names
+
+    usual = SCORINGS[question.kind]
+    fitting = []
+    refused: HeadError | None = None
     for scoring in asked:
         try:
-            check_scoring(scoring, kind, n_classes)
+            check_scoring(scoring, question.kind, question.n_classes)
             fitting.append(scoring)
         except HeadError as error:
+            if scoring not in get_scorer_names():
+                raise
             refused = error
-            if scoring_exists(scoring):
-                continue
-            raise
-    if not fitting:
-        assert refused is not None
+    if refused is not None and not fitting:
         raise EvaluationError(
-            f"label set {name!r}: {refused.message}",
+            f"label set {question.name!r}: {refused.message}",
             f"add a scoring for it, e.g. --scoring {usual[0]}, or choose columns with --column",
-        )
+        ) from refused
     return tuple(dict.fromkeys([*fitting, *usual]))
 
 
-def scoring_exists(scoring: str) -> bool:
-    """Say whether scikit-learn has a scorer of this name, for whichever kind of label."""
-    from sklearn.metrics import get_scorer_names
-
-    return scoring in get_scorer_names()
-
-
-def _layers(cache: FeatureCache, layer: str | Sequence[str] | None, source: Any) -> list[str]:
-    if layer is None:
-        return [cache.layer_name(None)]
-    names = [layer] if isinstance(layer, str) else list(layer)
-    if "all" in names:
-        named = [name for name in ("early", "middle", "late", "penultimate") if name in cache.layers]
-        names = [*named, *(name for name in names if name != "all")]
-    return list(dict.fromkeys(cache.layer_name(name) for name in names))
-
-
-def _merge(opened: list[tuple[Collection, list[list[str]]]], collection: Collection, layers: list[list[str]]) -> None:
-    """Add a collection; one over the very same images joins the earlier one, so that both get the same folds."""
-    for number, (other, their_layers) in enumerate(opened):
-        if other.caches[0].ids == collection.caches[0].ids and other.columns == collection.columns:
-            joined = Collection(other.name, (*other.caches, *collection.caches), other.columns, other.notes)
-            opened[number] = (joined, [*their_layers, *layers])
-            return
-    opened.append((collection, layers))
-
-
-def _is_photo_list(data: Sequence[Any]) -> bool:
-    """Whether several DATA are simply several photos, which make one source."""
-    return (
-        len(data) > 0
-        and all(isinstance(item, str | Path) and Path(item).is_file() for item in data)
-        and not any(Path(item).suffix.lower() in (".h5", ".csv", ".tsv", ".parquet", ".npz", ".npy") for item in data)
-    )
+def _class_name(head: Any) -> str:
+    if isinstance(head, Head):
+        return head.name
+    return head.__name__ if isinstance(head, type) else type(head).__name__

@@ -1,110 +1,101 @@
-"""What is to be evaluated: label sets over caches, with their groups and fixed splits, joined by id."""
+"""What is to be evaluated: label sets over collections, with their groups and fixed test sets."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, LabelError
-from pipeline.images import ImageSource
-from pipeline.labels import LabelSet, group_codes, join, label_sets, read_label_table
-from pipeline.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES, train_test
+from pipeline.evaluation.collecting import SPLIT, Collection, refuse_no_labels, spells_split
+from pipeline.images.table import clean_text
+from pipeline.labels import LabelSet, group_codes, label_sets
+from pipeline.labels.columns import unknown_column
+from pipeline.splits import train_test
 
-SPLIT = "split"
 NO_SPLIT = "none"
-
-Columns = dict[str, list[str | None]]
 
 
 @dataclass(frozen=True, eq=False)
-class Collection:
-    """The images of one DATA with what is known of each, in the order of its cache's rows.
+class Part:
+    """Labelled images of one collection: to learn from, or to be tested on.
 
     Attributes
     ----------
-    caches : tuple of FeatureCache
-        One a backbone, all over the same images.
-    columns : mapping of column name to n texts
-    notes : tuple of str
+    collection : Collection
+    rows : ndarray of int64, shape (m,)
+        Rows of the collection and of its caches.
+    y : ndarray, shape (m,)
+        Codes, or numbers.
+    groups : ndarray of str, shape (m,), or None
+        Names of the groups.
     """
 
-    name: str
-    caches: tuple[FeatureCache, ...]
-    columns: Mapping[str, Sequence[str | None]]
-    notes: tuple[str, ...] = ()
+    collection: Collection
+    rows: np.ndarray
+    y: np.ndarray
+    groups: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     @property
-    def rows(self) -> np.ndarray:
-        """Rows that every cache has features for, ascending."""
-        common = self.caches[0].rows
-        for cache in self.caches[1:]:
-            common = np.intersect1d(common, cache.rows)
-        return common
+    def ids(self) -> list[str]:
+        return [self.collection.ids[row] for row in self.rows]
+
+    def take(self, positions: np.ndarray) -> Part:
+        groups = None if self.groups is None else self.groups[positions]
+        return replace(self, rows=self.rows[positions], y=self.y[positions], groups=groups)
+
+    def digests(self) -> np.ndarray:
+        """Return the content of the images as one value each, shape (m,)."""
+        digest = np.ascontiguousarray(self.collection.caches[0].digest[self.rows])
+        return digest.view(f"V{digest.shape[1]}").reshape(len(self.rows))
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """One label set over the images of one collection: what a head is trained and scored on.
+    """One label set over one collection: what a head learns, and what it is tested on.
 
     Attributes
     ----------
-    labels : LabelSet
-        Its `rows` count in the caches' rows.
-    groups : ndarray of int64, shape (n,), or None
-        Of the labelled rows.
-    train : ndarray of int64
-        Positions into ``labels.rows`` that may be learned from.
-    test : ndarray of int64 or None
-        Positions that are scored once; None without a fixed test set.
-    test_collection : Collection or None
-        Where the test set is DATA of its own: `test` then counts in `test_labels`.
+    name : str
+    kind : {"class", "number"}
+    classes : tuple of str
+        Those that can be learned; y holds codes into them.
+    unlabelled : int
+        Images without a label, which are left out.
+    train : Part
+        What may be learned from.
+    test : Part or None
+        Scored once.
+    unknown_classes : tuple of str
+        In the test set alone; their codes follow those of `classes`, so that no head is ever right on them.
+    notes : tuple of str
     """
 
-    collection: Collection
-    labels: LabelSet
-    groups: np.ndarray | None
-    train: np.ndarray
-    test: np.ndarray | None = None
-    test_collection: Collection | None = None
-    test_rows: np.ndarray | None = None
-    test_y: np.ndarray | None = None
-    test_groups: np.ndarray | None = None
-    unknown_classes: tuple[str, ...] = ()  # in the test set alone; their codes follow those of the labels
+    name: str
+    kind: str
+    classes: tuple[str, ...]
+    unlabelled: int
+    train: Part
+    test: Part | None = None
+    unknown_classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def n_classes(self) -> int:
-        return len(self.labels.classes)
+        return len(self.classes)
 
-
-def gather(
-    data: Any,
-    caches: Sequence[FeatureCache],
-    *,
-    labels: str | os.PathLike[str] | Mapping[str, Any] | None,
-    id_column: str | None,
-    column: Sequence[str] = (),
-) -> Collection:
-    """Return the collection of `data` with its labels joined by id.
-
-    Labels come from the table where one is given, otherwise from the source itself; from the cache only where the
-    cache is all there is, so an edited table is never stale.
-    """
-    first = caches[0]
-    own: Columns = dict(data.columns) if isinstance(data, ImageSource) else first.columns
-    name = data.name if isinstance(data, ImageSource) else str(first.provenance["source"])
-    if labels is None:
-        return Collection(name, tuple(caches), own)
-    table = labels if isinstance(labels, Mapping) else read_label_table(labels, id_column=id_column, columns=column)
-    joined = join(first.ids, table)
-    # Split folders still say what they say, unless the table says otherwise.
-    columns = {**{key: own[key] for key in (SPLIT,) if key in own}, **joined}
-    return Collection(name, tuple(caches), columns, tuple(getattr(joined, "notes", ())))
+    @property
+    def tested_on_new_groups(self) -> bool:
+        """Whether the test set, or else every fold, holds groups that were not learned from."""
+        if self.train.groups is None:
+            return False
+        if self.test is None:
+            return True
+        return self.test.groups is not None and not np.isin(self.test.groups, self.train.groups).any()
 
 
 def questions(
@@ -135,127 +126,48 @@ def questions(
     LabelError, EvaluationError
         No labels, an unknown column, or a test set without anything to score.
     """
-    if split not in (None, NO_SPLIT) and test is not None:
-        raise EvaluationError("wanted one test set, found both a split column and test data", "leave one of them out")
-    cache = collection.caches[0]
-    notes = list(collection.notes)
+    refuse_no_labels(collection)
     columns = collection.columns
-    if not columns:
-        raise LabelError(
-            f"{collection.name}: wanted labels, found none: the images are not in class folders",
-            "put each class into a folder of its own, or give a table with --labels TABLE",
-        )
-    split = _split_column(split, test, columns)
-    for name, value in (("groups", groups), ("split", split)):
-        if value is not None and value not in columns:
-            raise LabelError(
-                f"{name}: wanted the column {value!r}, found {', '.join(sorted(columns))}",
-                f"--{name} {sorted(columns)[0]}",
-            )
+    announced = spells_split(columns.get(SPLIT, ()))
+    for flag, name in (("groups", groups), ("split", None if split == NO_SPLIT else split)):
+        if name is not None and name not in columns:
+            error = unknown_column(name, list(columns))
+            raise LabelError(f"--{flag} {name}: {error.message}", error.next_step)
+    fixed, notes = _split_column(split, test, announced)
+
     rows = collection.rows
-    ids = [cache.ids[row] for row in rows]
+    ids = [collection.ids[row] for row in rows]
     present = {name: [values[row] for row in rows] for name, values in columns.items()}
-    exclude = [name for name in (id_column, groups, split) if name is not None]
+    exclude = [name for name in (id_column, groups, fixed, SPLIT if announced else None) if name is not None]
     found = label_sets(ids, present, column=column, exclude=exclude)
-    without = len(cache) - len(rows)
-    if without:
-        first = next(iter(cache.skipped.items()), None)
-        notes.append(
-            f"{without} of {len(cache)} images have no features and are left out"
-            + (f", e.g. {first[0]}: {first[1].text}" if first else "")
-        )
+    general = [*collection.notes, *_without_features(collection, rows), *notes]
     result = []
-    for number, labelled in enumerate(found):
-        question = _question(collection, labelled, ids, present, rows, groups, split, test)
-        result.append(_with_notes(question, notes if number == 0 else []))
+    for labelled in found:
+        codes = None if groups is None else _group_names(collection, groups, rows[labelled.rows])
+        part = Part(collection, rows[labelled.rows], labelled.y, codes)
+        question = Question(labelled.name, labelled.kind, labelled.classes, labelled.unlabelled, part)
+        if fixed is not None:
+            question = _with_split(question, columns[fixed], fixed)
+        elif test is not None:
+            question = _with_test(question, groups, test)
+        mine = [*labelled.notes, *question.notes, *_about_groups(question, groups), *_about_copies(question)]
+        if len(found) > 1:
+            mine = [_named(note, labelled) for note in mine]
+        result.append(replace(question, notes=(*general, *mine)))
     return result
 
 
-def _question(
-    collection: Collection,
-    labelled: LabelSet,
-    ids: Sequence[str],
-    present: Columns,
-    rows: np.ndarray,
-    groups: str | None,
-    split: str | None,
-    test: Collection | None,
-) -> Question:
-    codes = None if groups is None else group_codes(ids, present, groups, rows=labelled.rows)
-    in_cache = LabelSet(
-        labelled.name,
-        labelled.kind,
-        rows[labelled.rows],
-        labelled.y,
-        labelled.classes,
-        labelled.unlabelled,
-        labelled.notes,
-        labelled.digest,
-    )
-    everything = np.arange(len(in_cache))
-    if split is not None:
-        fixed, notes = train_test([present[split][row] for row in labelled.rows], column=split)
-        return Question(
-            collection,
-            in_cache,
-            codes,
-            fixed.train,
-            fixed.test,
-            notes=(*notes, *_shared_groups(codes, fixed.train, fixed.test)),
-        )
-    if test is not None:
-        return _with_test(collection, in_cache, codes, groups, test)
-    return Question(collection, in_cache, codes, everything)
-
-
-def _with_test(
-    collection: Collection, labels: LabelSet, groups: np.ndarray | None, group_column: str | None, test: Collection
-) -> Question:
-    """Return the question with the labels of a test set read in the classes of the training set."""
-    if labels.name not in test.columns:
-        raise LabelError(
-            f"{test.name}: wanted the label column {labels.name!r} in the test data, "
-            f"found {', '.join(sorted(test.columns)) or 'none'}",
-            "give the test set's labels in the same table with --labels, or in class folders",
-        )
-    notes = [*test.notes]
-    rows, y, unknown = encode(test, labels)
-    if not len(rows):
-        raise EvaluationError(
-            f"{test.name}: wanted labelled test images, found none in column {labels.name!r}",
-            "give the test set's labels with --labels TABLE",
-        )
-    if unknown:
-        listed = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items()))
-        notes.append(f"{test.name}: classes that training never saw count as wrong: {listed}")
-    test_groups = None
-    if group_column is not None and group_column in test.columns:
-        test_groups = group_codes(test.caches[0].ids, test.columns, group_column, rows=rows)
-    return Question(
-        collection,
-        labels,
-        groups,
-        np.arange(len(labels)),
-        np.arange(len(rows)),
-        test,
-        rows,
-        y,
-        test_groups,
-        tuple(unknown),
-        tuple(notes),
-    )
-
-
-def encode(collection: Collection, labels: LabelSet) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+def encode(
+    collection: Collection, name: str, kind: str, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """Return the labelled rows of a collection, their labels in another label set's codes, and the unknown classes.
 
-    A class that is not among `labels.classes` gets a code of its own beyond them: no head can answer it, so it
-    counts as wrong.
+    See `codes_of`.
     """
-    values = collection.columns[labels.name]
-    rows = np.array([row for row in collection.rows if values[row] is not None], np.int64)
-    ids = collection.caches[0].ids
-    y, unknown = codes_of([str(values[row]) for row in rows], [ids[row] for row in rows], labels.kind, labels.classes)
+    values = [None if text is None else clean_text(str(text)) for text in collection.columns[name]]
+    rows = np.array([row for row in collection.rows if values[row]], np.int64)
+    texts = [str(values[row]) for row in rows]
+    y, unknown = codes_of(texts, [collection.ids[row] for row in rows], kind, classes)
     return rows, y, unknown
 
 
@@ -264,13 +176,16 @@ def codes_of(
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Return labels as numbers or as codes into `classes`, and how often each class beyond them occurs.
 
+    A class that is not among `classes` gets a code of its own beyond them: no head can answer it, so it counts as
+    wrong.
+
     Raises
     ------
     LabelError
         A text that is no finite number where numbers are wanted.
     """
     if kind == "number":
-        return np.array([_number(text, name) for text, name in zip(texts, ids, strict=True)]), {}
+        return np.array([_number(text, name) for text, name in zip(texts, ids, strict=True)], np.float64), {}
     code = {name: number for number, name in enumerate(classes)}
     unknown: dict[str, int] = {}
     for text in texts:
@@ -280,38 +195,151 @@ def codes_of(
     return np.array([code[text] for text in texts], np.int64), unknown
 
 
+def unknown_text(unknown: Mapping[str, int]) -> str:
+    """Return the sentence that names classes which training never saw."""
+    listed = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items()))
+    return f"classes that training never saw count as wrong: {listed}"
+
+
+def _split_column(split: str | None, test: Collection | None, announced: bool) -> tuple[str | None, list[str]]:
+    """Return the column that fixes the split: the one asked for, or one named `split` that says nothing else."""
+    if split not in (None, NO_SPLIT):
+        return split, []
+    if not announced:
+        return None, []
+    if split == NO_SPLIT:
+        return None, [f"column {SPLIT!r} is ignored: all labelled images are cross-validated"]
+    if test is not None:
+        return None, [f"column {SPLIT!r} is ignored: {test.name} is the test set"]
+    return SPLIT, [f"column {SPLIT!r} fixes what is learned and what is tested (--split none ignores it)"]
+
+
+def _with_split(question: Question, values: Sequence[str | None], column: str) -> Question:
+    """Return the question with the fixed split that a column spells out.
+
+    A class of which nothing is learned is no class of the question: heads cannot answer it.
+    """
+    labelled = question.train
+    fixed, notes = train_test([values[row] for row in labelled.rows], column=column)
+    train, test = labelled.take(fixed.train), labelled.take(fixed.test)
+    if question.kind == "number":
+        return replace(question, train=train, test=test, notes=notes)
+    learned = np.unique(train.y)
+    strange = np.setdiff1d(test.y, learned)
+    code = np.zeros(len(question.classes), np.int64)
+    code[learned], code[strange] = np.arange(len(learned)), len(learned) + np.arange(len(strange))
+    if len(strange):
+        counts = {question.classes[old]: int((test.y == old).sum()) for old in strange}
+        notes = (*notes, unknown_text(counts))
+    return replace(
+        question,
+        classes=tuple(question.classes[old] for old in learned),
+        unknown_classes=tuple(question.classes[old] for old in strange),
+        train=replace(train, y=code[train.y]),
+        test=replace(test, y=code[test.y]),
+        notes=notes,
+    )
+
+
+def _with_test(question: Question, groups: str | None, test: Collection) -> Question:
+    """Return the question with a test set of its own, its labels read in the classes of the training set."""
+    if question.name not in test.columns:
+        raise LabelError(
+            f"{test.name}: wanted the label column {question.name!r} in the test data, "
+            f"found {', '.join(sorted(test.columns)) or 'none'}",
+            "give the test set's labels in the same table with --labels, or in class folders",
+        )
+    rows, y, unknown = encode(test, question.name, question.kind, question.classes)
+    if not len(rows):
+        raise EvaluationError(
+            f"{test.name}: wanted labelled test images, found none in column {question.name!r}",
+            "give the test set's labels with --labels TABLE",
+        )
+    notes = [*test.notes, *_without_features(test, test.rows)]
+    unlabelled = len(test.rows) - len(rows)
+    if unlabelled:
+        notes.append(f"{test.name}: {unlabelled} of {len(test.ids)} images have no label and are left out")
+    if unknown:
+        notes.append(f"{test.name}: {unknown_text(unknown)}")
+    names = None
+    if groups is not None and groups in test.columns:
+        names = _group_names(test, groups, rows)
+    elif groups is not None:
+        notes.append(f"{test.name}: has no column {groups!r}: its intervals take the images as independent")
+    return replace(question, test=Part(test, rows, y, names), unknown_classes=tuple(unknown), notes=tuple(notes))
+
+
+def _group_names(collection: Collection, column: str, rows: np.ndarray) -> np.ndarray:
+    """Return the group of each row by name, so that those of a test set can be compared."""
+    group_codes(collection.ids, collection.columns, column, rows=rows)  # refuses a row without a group
+    values = collection.columns[column]
+    return np.array([str(values[row]) for row in rows])
+
+
 def _number(text: str, name: str) -> float:
     try:
-        value = float(text)
+        value = float(text) if "_" not in text else np.nan  # Python reads 1_000 as a number, tables do not mean it
     except ValueError:
-        value = float("nan")
+        value = np.nan
     if not np.isfinite(value):
-        raise LabelError(f"{name}: wanted a number, found {text!r}", "mend the cell, or leave it empty")
+        raise LabelError(f"{name}: wanted a finite number, found {text!r}", "mend the cell, or leave it empty")
     return value
 
 
-def _split_column(
-    split: str | None, test: Collection | None, columns: Mapping[str, Sequence[str | None]]
-) -> str | None:
-    """Return the column that fixes the split: the one asked for, or one named `split` that says nothing else."""
-    if split == NO_SPLIT or test is not None:
-        return None
-    if split is not None or SPLIT not in columns:
-        return split
-    names = {text.strip().casefold() for text in columns[SPLIT] if text}
-    known = {*TRAIN_NAMES, *VALIDATION_NAMES, *TEST_NAMES}
-    return SPLIT if names and names <= known and names & set(TRAIN_NAMES) and names - set(TRAIN_NAMES) else None
-
-
-def _shared_groups(groups: np.ndarray | None, train: np.ndarray, test: np.ndarray) -> list[str]:
-    if groups is None:
+def _without_features(collection: Collection, rows: np.ndarray) -> list[str]:
+    """Name the images that no features could be made of."""
+    gone = np.setdiff1d(np.arange(len(collection.ids)), rows)
+    if not len(gone):
         return []
-    shared = np.intersect1d(groups[train], groups[test])
+    first = collection.ids[gone[0]]
+    reasons = [cache.skipped[first].text for cache in collection.caches if first in cache.skipped]
+    return [
+        f"{collection.name}: {len(gone)} of {len(collection.ids)} images have no features and are left out, "
+        f"e.g. {first}: {reasons[0] if reasons else 'still pending'}"
+    ]
+
+
+def _about_groups(question: Question, column: str | None) -> list[str]:
+    train, test = question.train, question.test
+    if test is None or train.groups is None or test.groups is None:
+        return []
+    shared = np.intersect1d(train.groups, test.groups)
     if not len(shared):
         return []
-    return [f"{len(shared)} groups lie on both sides of the fixed split: the test score is not about new groups"]
+    lie = f"1 group of column {column!r} lies" if len(shared) == 1 else f"{len(shared)} groups of {column!r} lie"
+    return [f"{lie} on both sides of the fixed split, e.g. {shared[0]}: the test score is not about new groups"]
 
 
-def _with_notes(question: Question, notes: Sequence[str]) -> Question:
-    values = {**question.__dict__, "notes": (*notes, *question.labels.notes, *question.notes)}
-    return Question(**values)
+def _about_copies(question: Question) -> list[str]:
+    """Name the exact copies that may be learned from and tested at once: a score over them flatters."""
+    train, test = question.train, question.test
+    if not train.collection.caches:
+        return []
+    notes = []
+    digests = train.digests()
+    _, code = np.unique(digests, return_inverse=True)
+    group = np.arange(len(train)) if train.groups is None else np.unique(train.groups, return_inverse=True)[1]
+    places = np.unique(np.column_stack([code, group]), axis=0)[:, 0]  # of each content: the groups that hold it
+    apart = np.flatnonzero(np.bincount(places) > 1)
+    if len(apart):
+        copies = np.flatnonzero(np.isin(code, apart))
+        twin = np.flatnonzero(code == code[copies[0]])
+        notes.append(
+            f"{len(copies)} images are exact copies of one another, e.g. {train.ids[twin[0]]} and {train.ids[twin[1]]}:"
+            " where one is learned from and the other tested, the score flatters"
+        )
+    if test is not None:
+        seen = np.flatnonzero(np.isin(test.digests(), digests))
+        if len(seen):
+            notes.append(
+                f"{len(seen)} of {len(test)} test images are exact copies of training images, "
+                f"e.g. {test.ids[seen[0]]}: the test score flatters"
+            )
+    return notes
+
+
+def _named(note: str, labelled: LabelSet) -> str:
+    """Return the note with the label set that it is about, where it does not say so itself."""
+    # What `label_sets` left out is about all columns, and stands among the notes of the first.
+    about_itself = note.startswith((f"{labelled.name}:", "columns left out"))
+    return note if about_itself else f"{labelled.name}: {note}"

@@ -3,249 +3,267 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pipeline.errors import HeadError
 from pipeline.evaluation.answers import Answers, choose_in_every_fold, widen
-from pipeline.evaluation.plan import Task
-from pipeline.evaluation.verdict import verdict
+from pipeline.evaluation.plan import Candidate, Task
+from pipeline.evaluation.questions import Part, Question
+from pipeline.evaluation.verdict import Evidence, verdict
 from pipeline.intervals import Score, score_with_interval
-from pipeline.runs import CHOSEN, LabelSetInfo, Result
+from pipeline.runs import CHOSEN, LabelSetInfo, Result, plain_params
 from pipeline.search import Predictions, needs_probabilities, score_predictions
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What was found of one task.
+
+    Attributes
+    ----------
+    info : LabelSetInfo
+    results : list of Result
+        Best first, nulls last.
+    tables : list of dict
+        The predictions, equally long columns for each head and part.
+    verdict : str
+    """
+
+    info: LabelSetInfo
+    results: list[Result]
+    tables: list[dict[str, Any]]
+    verdict: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """One candidate, or the whole procedure of choosing: its answers and its results, one a scoring."""
+
+    answers: Answers
+    results: list[Result]
+    tables: list[dict[str, Any]]
+
+    def under(self, scoring: str) -> Result:
+        return next(result for result in self.results if result.scoring == scoring)
+
+
+def report(task: Task, answers: Sequence[Answers], *, nested: bool, random_state: int) -> Report:
+    """Return what the answers of a task's candidates come to."""
+    question = task.question
+    lines = [_line(task, number, answer, nested, random_state) for number, answer in enumerate(answers)]
+    rated = sorted((lines[number] for number in task.rated), key=lambda line: -_value(line.under(task.choice)))
+    nulls = [line for line, candidate in zip(lines, task.candidates, strict=True) if candidate.null]
+    best = rated[0]
+    chosen = _chosen(task, answers, best, random_state) if nested and len(rated) > 1 else None
+    listed = [*rated, *([chosen] if chosen else []), *nulls]
+
+    # On a test set: the best on the training part, then looked at once. Otherwise the whole procedure of choosing
+    # where there was a choice, so that the figure is not the best of several.
+    if question.test is not None:
+        shown, part, said = best, question.test, best.answers.test
+    else:
+        shown = chosen or best
+        part, said = question.train, shown.answers.out_of_fold
+    assert said is not None
+    info = describe(task)
+    text = _text_of(question)
+    evidence = Evidence(
+        best=best.under(task.choice),
+        shown=shown.results,
+        nulls=[result for line in nulls for result in line.results],
+        true=[text(value) for value in part.y],
+        predicted=[text(value) for value in said.labels],
+        on_test=question.test is not None,
+        new_groups=question.tested_on_new_groups,
+        heads=len(rated),
+    )
+    results = [result for line in listed for result in line.results]
+    tables = [table for line in listed for table in line.tables]
+    return Report(info, results, tables, verdict(info, evidence))
 
 
 def describe(task: Task) -> LabelSetInfo:
     """Return what was asked."""
     question = task.question
-    labels = question.labels
     return LabelSetInfo(
-        labels.name,
-        labels.kind,
-        len(question.train),
-        labels.classes,
-        labels.unlabelled,
-        None if question.groups is None else len(np.unique(question.groups[question.train])),
-        len(task.folds),
-        None if question.test is None else len(question.test),
-        task.choice,
+        name=question.name,
+        kind=question.kind,
+        n=len(question.train),
+        classes=question.classes,
+        unlabelled=question.unlabelled,
+        groups=None if question.train.groups is None else len(np.unique(question.train.groups)),
+        folds=len(task.folds),
+        test=None if question.test is None else len(question.test),
+        scoring=task.choice,
+        source=question.train.collection.name,
     )
 
 
-def report(
-    task: Task, answers: Sequence[Answers], *, nested: bool, random_state: int
-) -> tuple[list[Result], list[dict[str, Any]], str]:
-    """Return a task's results (best first, nulls last), its predictions as tables, and its verdict."""
-    question = task.question
-    rated = [number for number, candidate in enumerate(task.candidates) if not candidate.null]
-    results: list[list[Result]] = []
-    tables = []
-    for candidate, answer in zip(task.candidates, answers, strict=True):
-        first = candidate.cache
-        shared = {
-            "cache": str(first.path),
-            "backbone": candidate.backbone,
-            "layer": candidate.layer,
-            "head": candidate.head.name,
-            "null": candidate.null,
-        }
-        results.append(_results(task, answer, shared, nested, random_state))
-        if not candidate.null:
-            tables += _tables(task, answer, candidate.layer, candidate.head.name, str(first.path))
-
-    order = sorted(rated, key=lambda number: -_of(results[number], task.choice).mean)
-    best = order[0]
-    shown, shown_results = answers[best], results[best]
-    listed = [result for number in order for result in results[number]]
-    if nested and len(rated) > 1:
-        chosen = choose_in_every_fold([answers[number] for number in rated], [split.test for split in task.folds])
-        if chosen is not None:
-            shown, picked = chosen
-            names = [
-                f"{task.candidates[rated[which]].head.name}/{task.candidates[rated[which]].layer}" for which in picked
-            ]
-            shared = {
-                "cache": str(task.candidates[best].cache.path),
-                "backbone": task.candidates[best].backbone,
-                "layer": task.candidates[best].layer,
-                "head": CHOSEN,
-                "null": False,
-            }
-            shown_results = _results(task, shown, shared, nested, random_state, params={"in_each_fold": names})
-            listed += shown_results
-    for number, candidate in enumerate(task.candidates):
-        if candidate.null:
-            listed += results[number]
-
-    on_test = question.test is not None
-    if on_test:  # chosen on the training part alone, then looked at once
-        shown_results = results[best]
-        said, true = answers[best].test, _test_truth(task)
-    else:
-        said, true = shown.out_of_fold, question.labels.y[question.train]
-    assert said is not None
-    names = _class_names(task)
-    sentence = verdict(
-        describe(task),
-        _of(results[best], task.choice),
-        shown_results,
-        [result for result in listed if result.null],
-        [names(code) for code in true],
-        [names(code) for code in said.labels],
-        on_test=on_test,
-    )
-    return listed, tables, sentence
+def _line(task: Task, number: int, answers: Answers, nested: bool, random_state: int) -> _Line:
+    """Return one candidate with its results and predictions."""
+    candidate = task.candidates[number]
+    shared = {
+        "cache": str(candidate.cache.path),
+        "backbone": candidate.backbone,
+        "layer": candidate.layer,
+        "head": candidate.head.name,
+        "null": candidate.null,
+        "nested": nested,
+        "params": plain_params(answers.params),
+    }
+    return _Line(answers, _results(task, answers, shared, random_state), _tables(task, answers, shared))
 
 
-def _results(
-    task: Task,
-    answer: Answers,
-    shared: dict[str, Any],
-    nested: bool,
-    random_state: int,
-    params: dict[str, Any] | None = None,
-) -> list[Result]:
+def _chosen(task: Task, answers: Sequence[Answers], best: _Line, random_state: int) -> _Line | None:
+    """Return the whole procedure of choosing among the candidates in every fold; None where they cannot be compared."""
+    found = choose_in_every_fold([answers[number] for number in task.rated], task.folds)
+    if found is None:
+        return None
+    said, picked = found
+    names = _names([task.candidates[number] for number in task.rated])
+    first = best.results[0]
+    shared = {
+        "cache": first.cache,
+        "backbone": first.backbone,
+        "layer": first.layer,
+        "head": CHOSEN,
+        "null": False,
+        "nested": True,
+        "params": {"in_each_fold": [names[which] for which in picked]},
+    }
+    return _Line(said, _results(task, said, shared, random_state), _tables(task, said, shared))
+
+
+def _names(candidates: Sequence[Candidate]) -> list[str]:
+    """Return the candidates' names: as much of head, backbone and layer as tells them apart."""
+    parts = [(one.head.name, one.backbone, one.layer) for one in candidates]
+    telling = [place for place in range(3) if place == 0 or len({part[place] for part in parts}) > 1]
+    return ["/".join(part[place] for place in telling) for part in parts]
+
+
+def _results(task: Task, answers: Answers, shared: dict[str, Any], random_state: int) -> list[Result]:
     """Return one result a scoring; a scoring that needs probabilities only where the head gives them."""
     question = task.question
-    labels = question.labels
-    y = labels.y[question.train]
-    groups = None if question.groups is None else question.groups[question.train]
+    train = question.train
     found = []
     for scoring in task.scorings:
-        if needs_probabilities(scoring) and answer.out_of_fold.probabilities is None:
+        if needs_probabilities(scoring) and answers.out_of_fold.probabilities is None:
             continue
-        score = score_with_interval(
-            scoring,
-            y,
-            answer.out_of_fold,
-            kind=labels.kind,
-            n_classes=len(labels.classes),
-            groups=groups,
-            random_state=random_state,
-        )
-        test = _test_score(task, answer, scoring, random_state)
-        by_fold = [
-            score_predictions(
-                scoring,
-                y[split.test],
-                answer.out_of_fold.take(split.test),
-                kind=labels.kind,
-                n_classes=len(labels.classes),
-            )
-            for split in task.folds
-        ]
+        score = _score(question, train, answers.out_of_fold, scoring, random_state)
+        test = None
+        if question.test is not None and answers.test is not None:
+            test = _score_or_nothing(question, question.test, answers.test, scoring, random_state)
         found.append(
             Result(
-                label_set=labels.name,
-                n=len(y),
+                label_set=question.name,
+                source=train.collection.name,
+                n=len(train),
                 scoring=scoring,
-                mean=score.value,
+                mean=_number(score.value),
                 low=_number(score.low),
                 high=_number(score.high),
-                nested=nested,
-                test=None if test is None else test.value,
-                test_low=None if test is None else _number(test.low),
-                test_high=None if test is None else _number(test.high),
-                params=_short(answer.params) if params is None else params,
-                seconds=round(answer.seconds, 3),
+                test=_number(test.value) if test else None,
+                test_low=_number(test.low) if test else None,
+                test_high=_number(test.high) if test else None,
+                seconds=round(answers.seconds, 3),
                 method=score.method,
-                fold_scores=tuple(_number(value) for value in by_fold),
-                warnings=answer.warnings,
+                fold_scores=tuple(
+                    _fold_score(question, train.y[split.test], answers.out_of_fold.take(split.test), scoring)
+                    for split in task.folds
+                ),
+                warnings=answers.warnings,
                 **shared,
             )
         )
     return found
 
 
-def _test_score(task: Task, answer: Answers, scoring: str, random_state: int) -> Score | None:
-    if answer.test is None:
-        return None
-    question = task.question
-    y = _test_truth(task)
-    n_classes = len(question.labels.classes)
-    if question.labels.kind == "class":
-        n_classes = max(n_classes, int(y.max()) + 1)  # a class that training never saw is always missed
-    groups = question.test_groups
-    if groups is None and question.groups is not None and question.test is not None and question.test_y is None:
-        groups = question.groups[question.test]
+def _score(question: Question, part: Part, said: Predictions, scoring: str, random_state: int) -> Score:
+    # A class that training never saw has a code of its own, which no head answers: it is always missed.
+    n_classes = question.n_classes + len(question.unknown_classes)
     return score_with_interval(
         scoring,
-        y,
-        widen(answer.test, n_classes),
-        kind=question.labels.kind,
+        part.y,
+        widen(said, n_classes),
+        kind=question.kind,
         n_classes=n_classes,
-        groups=groups,
+        groups=part.groups,
         random_state=random_state,
     )
 
 
-def _tables(task: Task, answer: Answers, layer: str, head: str, cache: str) -> list[dict[str, Any]]:
-    """Return the predictions as columns: out of fold, and on the test set where there is one."""
+def _score_or_nothing(
+    question: Question, part: Part, said: Predictions, scoring: str, random_state: int
+) -> Score | None:
+    """Return the score of a test set; None where it has none, because it lacks a class, say.
+
+    The training part, whose score is known by now, is no reason to stop after all the work.
+    """
+    try:
+        return _score(question, part, said, scoring, random_state)
+    except HeadError:
+        return None
+
+
+def _fold_score(question: Question, y: np.ndarray, said: Predictions, scoring: str) -> float | None:
+    try:
+        value = score_predictions(scoring, y, said, kind=question.kind, n_classes=question.n_classes)
+    except HeadError:
+        return None
+    return _number(value)
+
+
+def _tables(task: Task, answers: Answers, shared: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the predictions as columns: out of fold, and on the test set where there is one; nothing of nulls."""
+    if shared["null"]:
+        return []
     question = task.question
-    labels = question.labels
     fold_of = np.empty(len(question.train), np.int64)
     for fold, split in enumerate(task.folds):
         fold_of[split.test] = fold
-    ids = question.collection.caches[0].ids
-    names = _class_names(task)
-
-    def table(rows: np.ndarray, row_ids: Sequence[str], part: Sequence[str], y: np.ndarray, said: Predictions) -> dict:
-        values = {
-            "label_set": labels.name,
-            "cache": cache,
-            "layer": layer,
-            "head": head,
-            "id": [row_ids[row] for row in rows],
-            "part": part,
-        }
-        if labels.kind == "number":
-            return {**values, "true_value": y, "predicted_value": said.labels}
-        sure = np.nan if said.probabilities is None else said.probabilities.max(axis=1)
-        return {
-            **values,
-            "true": [names(code) for code in y],
-            "predicted": [names(code) for code in said.labels],
-            "probability": sure,
-        }
-
-    rows = labels.rows[question.train]
-    parts = [table(rows, ids, [str(fold) for fold in fold_of], labels.y[question.train], answer.out_of_fold)]
-    if answer.test is not None and question.test is not None:
-        elsewhere = question.test_collection
-        test_rows = labels.rows[question.test] if elsewhere is None else question.test_rows
-        test_ids = ids if elsewhere is None else elsewhere.caches[0].ids
-        assert test_rows is not None
-        parts.append(table(test_rows, test_ids, ["test"] * len(test_rows), _test_truth(task), answer.test))
+    parts = [_table(question, question.train, answers.out_of_fold, [str(fold) for fold in fold_of], shared)]
+    if question.test is not None and answers.test is not None:
+        parts.append(_table(question, question.test, answers.test, ["test"] * len(question.test), shared))
     return parts
 
 
-def _test_truth(task: Task) -> np.ndarray:
-    question = task.question
-    assert question.test is not None
-    return question.labels.y[question.test] if question.test_y is None else question.test_y
+def _table(
+    question: Question, part: Part, said: Predictions, names: Sequence[str], shared: dict[str, Any]
+) -> dict[str, Any]:
+    columns = {
+        "label_set": question.name,
+        "source": question.train.collection.name,
+        **{key: shared[key] for key in ("cache", "layer", "head")},
+        "id": part.ids,
+        "part": list(names),
+    }
+    if question.kind == "number":
+        return {**columns, "true_value": part.y, "predicted_value": said.labels}
+    text = _text_of(question)
+    return {
+        **columns,
+        "true": [text(code) for code in part.y],
+        "predicted": [text(code) for code in said.labels],
+        "probability": np.nan if said.probabilities is None else said.probabilities.max(axis=1),
+    }
 
 
-def _class_names(task: Task) -> Any:
+def _text_of(question: Question) -> Callable[[Any], str]:
     """Return the function from a code to its class, or from a number to its text."""
-    labels, unknown = task.question.labels, task.question.unknown_classes
-    if labels.kind == "number":
+    if question.kind == "number":
         return lambda value: f"{value:g}"
-    names = (*labels.classes, *unknown)
+    names = (*question.classes, *question.unknown_classes)
     return lambda code: names[code]
 
 
-def _of(results: Sequence[Result], scoring: str) -> Result:
-    return next(result for result in results if result.scoring == scoring)
+def _value(result: Result) -> float:
+    return -math.inf if result.mean is None else result.mean
 
 
 def _number(value: float) -> float | None:
     """Return the number, or None where nothing can be said: JSON has no NaN."""
-    return None if math.isnan(value) else float(value)
-
-
-def _short(params: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters under the names that a person gave them: C, not logisticregression__C."""
-    return {
-        name.rpartition("__")[2]: getattr(value, "item", lambda value=value: value)() for name, value in params.items()
-    }
+    return float(value) if math.isfinite(value) else None

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from joblib import cpu_count
 
 from pipeline.cache import CacheLock
-from pipeline.evaluation.answers import Answers, collect
+from pipeline.evaluation.answers import collect
 from pipeline.evaluation.plan import Task, features_of
-from pipeline.evaluation.reporting import describe, report
-from pipeline.evaluation.units import Unit, UnitResult, run_units
+from pipeline.evaluation.reporting import Report, report
+from pipeline.evaluation.units import Unit, UnitResult, fit_unit, run_units
 from pipeline.heads import Head
 from pipeline.progress import Progress
 from pipeline.runs import Run, as_table
 
 STAGE = "evaluate"
 ALL = "all"
+_NO_ROWS = np.zeros(0, np.int64)
 
 Results = dict[tuple[Any, ...], UnitResult]
 
@@ -41,8 +43,8 @@ def run_tasks(
     random_state : int
     progress : Progress
     """
-    unit_of = _UnitMaker(tasks, cv, random_state)
-    total = sum(len(task.candidates) * (len(task.folds) + (not nested or _has_test(task))) for task in tasks)
+    maker = _UnitMaker(tasks, cv=cv, nested=nested, random_state=random_state)
+    total = sum(len(task.candidates) * (len(task.folds) + maker.fits_whole(task)) for task in tasks)
     done: Results = {}
 
     def run(units: Sequence[Unit]) -> None:
@@ -51,100 +53,95 @@ def run_tasks(
             progress.advance(STAGE, len(done), total)
 
     with ExitStack() as held:
-        for path in {candidate.cache.path for task in tasks for candidate in task.candidates}:
+        for path in sorted(_paths(tasks)):
             held.enter_context(CacheLock.shared(path))  # no one retires a cache while workers read it
         if nested:
-            run([*unit_of.each_fold(), *unit_of.everything(only_with_test=True)])
+            run([*maker.each_fold(), *maker.all_whole()])
         else:
-            run(list(unit_of.everything(over_outer_folds=True)))
-            run(list(unit_of.each_fold(params=done)))
-
-    results, infos, tables, verdicts = [], [], [], []
-    for number, task in enumerate(tasks):
-        answers = [_answers(task, number, which, done) for which in range(len(task.candidates))]
-        found, predictions, sentence = report(task, answers, nested=nested, random_state=random_state)
-        results += found
-        tables += predictions
-        infos.append(describe(task))
-        verdicts.append(sentence)
-    notes = tuple(dict.fromkeys(note for task in tasks for note in task.notes))
-    name = tasks[0].question.collection.name
-    return Run(name, tuple(results), tuple(infos), as_table(tables), notes, tuple(verdicts))
+            run(list(maker.all_whole()))
+            run(list(maker.each_fold(chosen=done)))
+    reports = [_report(task, number, done, nested, random_state) for number, task in enumerate(tasks)]
+    return Run(
+        name=tasks[0].question.train.collection.name,
+        results=tuple(result for one in reports for result in one.results),
+        label_sets=tuple(one.info for one in reports),
+        predictions=as_table([table for one in reports for table in one.tables]),
+        notes=tuple(dict.fromkeys(note for task in tasks for note in task.notes)),
+        verdicts=tuple(one.verdict for one in reports),
+    )
 
 
-def refit(task: Task, which: int, *, cv: int, random_state: int) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
+def refit(
+    task: Task, which: int, *, cv: int, random_state: int, nested: bool = True
+) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
     """Return a candidate's estimator fitted on all training rows, its chosen parameters, and its warnings."""
-    from pipeline.evaluation.units import fit_unit
-
-    estimator, params, _, warnings = fit_unit(_UnitMaker([task], cv, random_state).whole(0, which))
+    maker = _UnitMaker([task], cv=cv, nested=nested, random_state=random_state)
+    estimator, params, _, warnings = fit_unit(maker.whole(0, which))
     return estimator, params, warnings
 
 
 class _UnitMaker:
     """Makes the units of all tasks; a unit's key is (task number, candidate number, fold number or `ALL`)."""
 
-    def __init__(self, tasks: Sequence[Task], cv: int, random_state: int) -> None:
-        self.tasks, self.cv, self.random_state = tasks, cv, random_state
+    def __init__(self, tasks: Sequence[Task], *, cv: int, nested: bool, random_state: int) -> None:
+        self.tasks, self.cv, self.nested, self.random_state = tasks, cv, nested, random_state
 
-    def each_fold(self, params: Results | None = None) -> Iterator[Unit]:
-        """Give a unit for each fold; with the parameters fixed to those chosen on all rows, if `params` is given."""
+    def each_fold(self, chosen: Results | None = None) -> Iterator[Unit]:
+        """Give a unit for each fold; with the parameters that `chosen` found on all rows, where it is given."""
         for number, task in enumerate(self.tasks):
-            for which in range(len(task.candidates)):
+            train = task.question.train
+            compared = self.nested and len(task.rated) > 1
+            for which, candidate in enumerate(task.candidates):
                 for fold, split in enumerate(task.folds):
-                    unit = self._unit(number, which, (number, which, fold), split.train, split.test)
-                    if params is not None:
-                        unit = _with_head(unit, fixed(unit.head, params[number, which, ALL].params))
+                    unit = self._unit(number, which, fold, split.train)
+                    unit = replace(unit, ask=train.rows[split.test], compared=compared and not candidate.null)
+                    if chosen is not None:
+                        unit = replace(unit, head=fixed(unit.head, chosen[number, which, ALL].params))
                     yield unit
 
-    def everything(self, *, only_with_test: bool = False, over_outer_folds: bool = False) -> Iterator[Unit]:
-        """Give a unit for each candidate that learns from all training rows, and is asked about the test set."""
+    def all_whole(self) -> Iterator[Unit]:
+        """Give a unit for each candidate that has to learn from all training rows."""
         for number, task in enumerate(self.tasks):
-            if only_with_test and not _has_test(task):
-                continue
-            for which in range(len(task.candidates)):
-                yield self.whole(number, which, over_outer_folds=over_outer_folds)
+            if self.fits_whole(task):
+                for which in range(len(task.candidates)):
+                    yield self.whole(number, which)
 
-    def whole(self, number: int, which: int, *, over_outer_folds: bool = False) -> Unit:
-        """Return the unit that learns from all training rows of a task."""
+    def fits_whole(self, task: Task) -> bool:
+        """Say whether candidates learn from all training rows: to be asked about a test set, or to choose once."""
+        return task.question.test is not None or not self.nested
+
+    def whole(self, number: int, which: int) -> Unit:
+        """Return the unit that learns from all training rows of a task, and is asked about its test set."""
         task = self.tasks[number]
-        question = task.question
-        key = (number, which, ALL)
-        unit = self._unit(number, which, key, np.arange(len(question.train)), np.zeros(0, np.int64))
-        folds = tuple((split.train, split.test) for split in task.folds) if over_outer_folds else ()
-        values = {**unit.__dict__, "folds": folds}
-        if question.test is not None and question.test_collection is None:
-            values |= {"test_X": unit.X, "test": question.labels.rows[question.test]}
-        elif question.test_collection is not None:
-            values |= {"test_X": self._test_features(task, which), "test": question.test_rows}
-        return Unit(**values)
+        train, test, candidate = task.question.train, task.question.test, task.candidates[which]
+        unit = self._unit(number, which, ALL, np.arange(len(train)))
+        if not self.nested:
+            unit = replace(unit, folds=[(split.train, split.test) for split in task.folds])
+        if test is None:
+            return unit
+        position = train.collection.caches.index(candidate.cache)
+        return replace(unit, ask_X=features_of(test.collection.caches[position], candidate.layer), ask=test.rows)
 
-    def _test_features(self, task: Task, which: int) -> np.ndarray:
-        """Return the test collection's features that answer to the candidate's."""
-        candidate, test = task.candidates[which], task.question.test_collection
-        assert test is not None
-        position = task.question.collection.caches.index(candidate.cache)
-        return features_of(test.caches[position], candidate.layer)
-
-    def _unit(self, number: int, which: int, key: tuple[Any, ...], train: np.ndarray, test: np.ndarray) -> Unit:
+    def _unit(self, number: int, which: int, fold: int | str, learned: np.ndarray) -> Unit:
+        """Return the unit that learns from some of the training rows, given as positions."""
         task = self.tasks[number]
         question, candidate = task.question, task.candidates[which]
-        labels = question.labels
+        train = question.train.take(learned)
+        X = candidate.features
         return Unit(
-            key=key,
+            key=(number, which, fold),
             head=candidate.head,
-            X=candidate.features,
-            rows=labels.rows[question.train],
-            y=labels.y[question.train],
-            groups=None if question.groups is None else question.groups[question.train],
-            train=train,
-            test=test,
-            test_X=None,
-            scoring=task.choice if not candidate.null or _can_score(candidate.head, task.choice) else task.usual_choice,
-            kind=labels.kind,
-            n_classes=len(labels.classes),
+            X=X,
+            train=train.rows,
+            y=train.y,
+            groups=train.groups,
+            ask_X=X,
+            ask=_NO_ROWS,
+            scoring=task.choice,
+            kind=question.kind,
+            n_classes=question.n_classes,
             cv=self.cv,
             random_state=self.random_state,
-            compared=sum(not other.null for other in task.candidates) > 1 and not candidate.null,
         )
 
 
@@ -152,23 +149,17 @@ def fixed(head: Head, params: dict[str, Any]) -> Head:
     """Return the head with these parameters and nothing left to choose."""
     from sklearn.base import clone
 
-    return Head(head.name, head.kind, clone(head.estimator).set_params(**params), {})
+    return replace(head, estimator=clone(head.estimator).set_params(**params), grid={})
 
 
-def _with_head(unit: Unit, head: Head) -> Unit:
-    return Unit(**{**unit.__dict__, "head": head})
+def _paths(tasks: Sequence[Task]) -> set[Any]:
+    parts = [part for task in tasks for part in (task.question.train, task.question.test) if part is not None]
+    return {cache.path for part in parts for cache in part.collection.caches}
 
 
-def _can_score(head: Head, scoring: str) -> bool:
-    from pipeline.search import needs_probabilities
-
-    return head.probabilities or not needs_probabilities(scoring)
-
-
-def _has_test(task: Task) -> bool:
-    return task.question.test is not None
-
-
-def _answers(task: Task, number: int, which: int, done: Results) -> Answers:
-    folds = [done[number, which, fold] for fold in range(len(task.folds))]
-    return collect(len(task.question.train), folds, done.get((number, which, ALL)))
+def _report(task: Task, number: int, done: Results, nested: bool, random_state: int) -> Report:
+    answers = []
+    for which in range(len(task.candidates)):
+        folds = [done[number, which, fold] for fold in range(len(task.folds))]
+        answers.append(collect(task.folds, folds, done.get((number, which, ALL))))
+    return report(task, answers, nested=nested, random_state=random_state)

@@ -6,20 +6,25 @@ nothing outside the rows it trains on.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
 
+from pipeline.errors import EvaluationError
 from pipeline.heads import Head
 from pipeline.search import Predictions, make_scorer, predict_all, search
 from pipeline.splits import inner_folds
 
-# Few rows are scored in less time than worker processes need to start.
-FEWEST_ROWS_TIMES_UNITS = 2000
+# Few rows are learned in less time than worker processes need to start.
+FEWEST_ROWS = 2000
+
+Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,45 +38,53 @@ class Unit:
     head : Head
     X : ndarray, shape (n, d)
         All rows of a cache, as a memory map.
-    rows : ndarray of int64, shape (m,)
-        The labelled rows of X.
-    y : ndarray, shape (m,)
-    groups : ndarray, shape (m,), or None
-    train : ndarray of int64
-        Positions into `rows` to learn from.
-    test : ndarray of int64
-        Positions into `rows` to ask about; rows of `test_X` where that is given. May be empty.
-    test_X : ndarray or None
-        Features of a test set of its own.
+    train : ndarray of int64, shape (m,)
+        Rows of X to learn from.
+    y, groups : ndarray, shape (m,)
+        Of those rows; groups may be None.
+    ask_X : ndarray, shape (k, d)
+        As X: of the same cache, or of a test set's own.
+    ask : ndarray of int64
+        Rows of `ask_X` to ask about; may be empty.
     scoring : str
         What the inner search chooses by.
+    kind : {"class", "number"}
+    n_classes : int
+    cv : int
+        Inner folds wanted.
+    random_state : int
+    folds : sequence of (train, test), optional
+        Positions into `train` to search over, instead of inner folds.
+    compared : bool
+        Whether an inner score is wanted even where there is nothing to choose.
     """
 
     key: tuple[Any, ...]
     head: Head
     X: np.ndarray
-    rows: np.ndarray
+    train: np.ndarray
     y: np.ndarray
     groups: np.ndarray | None
-    train: np.ndarray
-    test: np.ndarray
-    test_X: np.ndarray | None
+    ask_X: np.ndarray
+    ask: np.ndarray
     scoring: str
     kind: str
     n_classes: int
     cv: int
     random_state: int
-    folds: tuple[tuple[np.ndarray, np.ndarray], ...] = ()  # given: searched over these instead of inner folds
-    compared: bool = False  # whether an inner score is wanted even where there is nothing to choose
+    folds: Folds = ()
+    compared: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class UnitResult:
-    """What a head said of the test rows, and what was chosen for it to say that."""
+    """What a head said of the rows it was asked about, and what was chosen for it to say that.
+
+    `inner_score` is None where nothing was chosen or compared; `predictions` is None where nothing was asked.
+    """
 
     key: tuple[Any, ...]
-    test: np.ndarray
-    predictions: Predictions
+    predictions: Predictions | None
     params: dict[str, Any]
     inner_score: float | None
     warnings: tuple[str, ...]
@@ -79,49 +92,74 @@ class UnitResult:
 
 
 def run_units(units: Sequence[Unit], *, n_jobs: int) -> Iterator[UnitResult]:
-    """Give the results as they are done, in any order; in this process where `n_jobs` is 1."""
+    """Give the results as they are done, in any order; in this process where there is little to do."""
     rows = sum(len(unit.train) for unit in units)
-    workers = 1 if rows < FEWEST_ROWS_TIMES_UNITS else n_jobs
-    yield from Parallel(n_jobs=workers, return_as="generator_unordered")(delayed(run_unit)(unit) for unit in units)
+    workers = 1 if rows < FEWEST_ROWS else n_jobs
+    with _workers_deaf_to_ctrl_c():
+        done = Parallel(n_jobs=workers, return_as="generator_unordered")(delayed(run_unit)(unit) for unit in units)
+    yield from done
+
+
+@contextmanager
+def _workers_deaf_to_ctrl_c() -> Iterator[None]:
+    """Start processes that leave Ctrl-C to this one, which stops them: a terminal sends it to all of them.
+
+    A new process inherits what is blocked here; a Ctrl-C in the meantime is heard when the context is left.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing.resource_tracker import ensure_running
+
+    ensure_running()  # it would lift the block as it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_unit(unit: Unit) -> UnitResult:
     """Search, refit and predict."""
     started = time.perf_counter()
     estimator, params, score, warnings = fit_unit(unit)
-    if len(unit.test):
-        X = gather(unit.X, unit.rows[unit.test]) if unit.test_X is None else gather(unit.test_X, unit.test)
-        predictions = predict_all(estimator, X, unit.n_classes, unit.kind)
-    else:
-        predictions = Predictions(np.zeros(0))
-    return UnitResult(unit.key, unit.test, predictions, params, score, warnings, time.perf_counter() - started)
+    predictions = None
+    if len(unit.ask):
+        predictions = predict_all(estimator, gather(unit.ask_X, unit.ask), unit.n_classes, unit.kind)
+    return UnitResult(unit.key, predictions, params, score, warnings, time.perf_counter() - started)
 
 
 def fit_unit(unit: Unit) -> tuple[Any, dict[str, Any], float | None, tuple[str, ...]]:
     """Return the fitted estimator, its chosen parameters, their inner score and what it warned of."""
-    X, y = gather(unit.X, unit.rows[unit.train]), unit.y[unit.train]
-    groups = None if unit.groups is None else unit.groups[unit.train]
-    splits: Sequence[tuple[np.ndarray, np.ndarray]] = unit.folds
-    alone = combinations(unit.head) <= 1
-    if not splits and (not alone or unit.compared):
-        splits = inner_folds(y, unit.kind, groups=groups, cv=unit.cv, random_state=unit.random_state)
-    fitted = search(unit.head, X, y, splits=splits, scoring=unit.scoring, labels=unit.n_classes, kind=unit.kind)
-    score = fitted.score
-    if alone and unit.compared:
-        score = _inner_score(unit, X, y, splits)
+    X, y = gather(unit.X, unit.train), unit.y
+    choosing = combinations(unit.head) > 1
+    folds = unit.folds
+    if choosing and not len(folds):
+        folds = inner_folds(y, unit.kind, groups=unit.groups, cv=unit.cv, random_state=unit.random_state)
+    fitted = search(unit.head, X, y, splits=folds, scoring=unit.scoring, labels=unit.n_classes, kind=unit.kind)
+    score = fitted.score if choosing or not unit.compared else _inner_score(unit, X)
     return fitted.estimator, fitted.params, score, fitted.warnings
 
 
-def _inner_score(unit: Unit, X: np.ndarray, y: np.ndarray, splits: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Return the mean score over the inner folds of a head without a grid, to compare it with those that have one."""
+def _inner_score(unit: Unit, X: np.ndarray) -> float | None:
+    """Return the mean score over the inner folds of a head without a grid, to compare it with those that have one.
+
+    None where the rows cannot be split again: nothing has to be chosen, so that is no reason to stop.
+    """
+    y = unit.y
+    try:
+        folds = inner_folds(y, unit.kind, groups=unit.groups, cv=unit.cv, random_state=unit.random_state)
+    except EvaluationError:
+        return None
     scorer = make_scorer(unit.scoring, unit.kind, unit.n_classes)
     scores = []
-    for train, test in splits:
+    for train, test in folds:
         fitted = search(
             unit.head, X[train], y[train], splits=(), scoring=unit.scoring, labels=unit.n_classes, kind=unit.kind
         )
         scores.append(scorer(fitted.estimator, X[test], y[test]))
-    return float(np.mean(scores))
+    # As in a search: a fold where the score is undefined says nothing.
+    return None if np.isnan(scores).all() else float(np.nanmean(scores))
 
 
 def combinations(head: Head) -> int:

@@ -4,83 +4,105 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from pipeline.runs import CHOSEN, DUMMY, PIXELS, LabelSetInfo, Result
 
 
-def verdict(
-    info: LabelSetInfo,
-    best: Result,
-    shown: Sequence[Result],
-    nulls: Sequence[Result],
-    true: Sequence[str],
-    predicted: Sequence[str],
-    *,
-    on_test: bool,
-) -> str:
-    """Return the verdict on one label set.
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a verdict is made of.
 
-    Parameters
+    Attributes
     ----------
-    info : LabelSetInfo
     best : Result
         The best head under the scoring of the choice.
     shown : sequence of Result
-        What the sentence is about, every scoring: the whole procedure of choosing where there was a choice, so
-        that the figure is not the best of several; the best head itself otherwise.
+        What the sentence is about, every scoring: the whole procedure of choosing where there was a choice; the best
+        head itself otherwise.
     nulls : sequence of Result
     true, predicted : sequence of str, length m
         What `shown` said of each row.
     on_test : bool
         Whether that is the fixed test set.
+    new_groups : bool
+        Whether each row is of a group that was not learned from.
+    heads : int
+        How many candidates there were to choose from.
     """
-    head = f"the best of several heads (mostly {best.head})" if shown[0].head == CHOSEN else best.head
-    parts = []
-    accuracy = _find(shown, "accuracy")
-    if info.kind == "class" and accuracy is not None:
-        value, low, high = (_percent(number) for number in _values(accuracy, on_test))
-        photos = "photos of new groups" if info.groups is not None else "new photos"
-        parts.append(f"{info.name}: right on {value} of 100 {photos} ({low} to {high}) with {head}")
-        parts += _null_parts(nulls, "accuracy", on_test, "always guessing the commonest", _percent)
-        wrong = Counter((t, p) for t, p in zip(true, predicted, strict=True) if t != p)
-        if wrong:
-            (was, taken), times = wrong.most_common(1)[0]
-            parts.append(f"most confused: {was} taken for {taken}, {times} time{'s' if times != 1 else ''}")
-    else:
-        value, low, high = (_plain(number) for number in _values(_find(shown, info.scoring) or best, on_test))
-        parts.append(f"{info.name}: {info.scoring} {value} ({low} to {high}) with {head}")
-        parts += _null_parts(nulls, info.scoring, on_test, "always guessing the middle", _plain)
-        error = _find(shown, "neg_mean_absolute_error")
-        if error is not None:
-            parts.append(f"off by {_plain(abs(_values(error, on_test)[0] or 0))} on average")
-    dummy = next((null for null in nulls if null.head == DUMMY and null.scoring == info.scoring), None)
-    mine = _values(_find(shown, info.scoring) or best, on_test)[1]
-    if dummy is not None and mine is not None and mine <= (_values(dummy, on_test)[0] or 0):
+
+    best: Result
+    shown: Sequence[Result]
+    nulls: Sequence[Result]
+    true: Sequence[str]
+    predicted: Sequence[str]
+    on_test: bool
+    new_groups: bool
+    heads: int
+
+    def values(self, result: Result) -> tuple[float | None, float | None, float | None]:
+        """Return a score with its interval: the test set's, where the sentence is about that."""
+        if self.on_test:
+            return result.test, result.test_low, result.test_high
+        return result.mean, result.low, result.high
+
+    def of_null(self, name: str, scoring: str) -> float | None:
+        """Return what a null scores: ``dummy`` or ``pixel_statistics``."""
+        for null in self.nulls:
+            if null.scoring == scoring and name in (null.head, null.layer):
+                return self.values(null)[0]
+        return None
+
+
+def verdict(info: LabelSetInfo, evidence: Evidence) -> str:
+    """Return the verdict on one label set."""
+    shown = {result.scoring: result for result in evidence.shown}
+    head = evidence.shown[0].head
+    who = _who_was_chosen(evidence) if head == CHOSEN else head
+    parts = _of_classes(info, evidence, shown, who) if info.kind == "class" else _of_numbers(info, evidence, shown, who)
+    low = evidence.values(shown[info.scoring])[1]
+    guessing = evidence.of_null(DUMMY, info.scoring)
+    if low is not None and guessing is not None and low <= guessing:
         parts.append("no better than guessing: the interval reaches down to the dummy's score")
-    if best.optimistic and not on_test:
+    if evidence.best.optimistic and not evidence.on_test:
         parts.append("optimistic: the parameters were chosen on these same photos (--no-nested)")
+    elif evidence.heads > 1 and head != CHOSEN and not evidence.on_test:
+        parts.append(f"a little optimistic: it is the best of {evidence.heads} heads")
     return "; ".join(parts)
 
 
-def _null_parts(
-    nulls: Sequence[Result], scoring: str, on_test: bool, guessing: str, text: Callable[[float | None], str]
-) -> list[str]:
-    parts = []
-    for null in nulls:
-        if null.scoring == scoring:
-            what = guessing if null.head == DUMMY else "colours and brightness alone"
-            parts.append(f"{what}: {text(_values(null, on_test)[0])}")
-    return sorted(parts, reverse=True) if len(parts) > 1 and nulls[0].layer != PIXELS else parts[::-1]
+def _of_classes(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
+    value, low, high = (_percent(number) for number in evidence.values(shown["accuracy"]))
+    photos = "photos of new groups" if evidence.new_groups else "new photos"
+    parts = [f"{info.name}: right on {value} of 100 {photos} ({low} to {high}) with {who}"]
+    parts += _nulls(evidence, "accuracy", "always guessing the commonest", _percent)
+    wrong = Counter((t, p) for t, p in zip(evidence.true, evidence.predicted, strict=True) if t != p)
+    if wrong:
+        (was, taken), times = wrong.most_common(1)[0]
+        parts.append(f"most confused: {was} taken for {taken}, {times} time{'s' if times != 1 else ''}")
+    return parts
 
 
-def _find(results: Sequence[Result], scoring: str) -> Result | None:
-    return next((result for result in results if result.scoring == scoring), None)
+def _of_numbers(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
+    value, low, high = (_plain(number) for number in evidence.values(shown[info.scoring]))
+    of = " of new groups" if evidence.new_groups else ""
+    parts = [f"{info.name}: {info.scoring} {value} ({low} to {high}) on new photos{of} with {who}"]
+    parts += _nulls(evidence, info.scoring, "always guessing the mean", _plain)
+    error = evidence.values(shown["neg_mean_absolute_error"])[0]
+    if error is not None:
+        parts.append(f"off by {_plain(abs(error))} on average")
+    return parts
 
 
-def _values(result: Result, on_test: bool) -> tuple[float | None, float | None, float | None]:
-    if on_test and result.test is not None:
-        return result.test, result.test_low, result.test_high
-    return result.mean, result.low, result.high
+def _who_was_chosen(evidence: Evidence) -> str:
+    picked = evidence.shown[0].params["in_each_fold"]
+    name, times = Counter(picked).most_common(1)[0]
+    return f"the best of {evidence.heads} heads ({name} in {times} of {len(picked)} folds)"
+
+
+def _nulls(evidence: Evidence, scoring: str, guessing: str, text: Callable[[float | None], str]) -> list[str]:
+    named = ((guessing, DUMMY), ("colours and brightness alone", PIXELS))
+    return [f"{what}: {text(evidence.of_null(name, scoring))}" for what, name in named]
 
 
 def _percent(value: float | None) -> str:

@@ -3,66 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
+from joblib import Parallel, delayed
 
-from pipeline.cache.layout import DIGEST_BYTES, STATISTICS, STORED
+from pipeline.cache import STORED
+from pipeline.cache.layout import DIGEST_BYTES, STATISTICS
 from pipeline.errors import SkipReason, UnreadablePhoto
+from pipeline.extraction.block import Block
 from pipeline.extraction.known import KnownDigests
+from pipeline.extraction.work import check_numbers, workers
 from pipeline.images import ImageSource, pixel_statistics, preprocess
 from pipeline.provenance import Preprocessing
 from pipeline.runtime import Runtime
 
-
-@dataclass(frozen=True)
-class Block:
-    """What became of k images.
-
-    Attributes
-    ----------
-    rows : ndarray of int64, shape (k,)
-        Their numbers in the source.
-    status : ndarray of uint8, shape (k,)
-        Stored, or the reason why not.
-    digest : ndarray of uint8, shape (k, 16)
-    stat : ndarray of int64, shape (k, 2)
-    statistics : ndarray of float32, shape (k, 12)
-    features : mapping of layer name to ndarray of float32, shape (k, d)
-    known : ndarray of int64, shape (k,)
-        Entry of `KnownDigests` that holds the same content, -1 for none; such an image was not decoded.
-    inferred : int
-        How many of them went through the network.
-    details : mapping of row to str
-        More about the images that failed.
-    """
-
-    rows: np.ndarray
-    status: np.ndarray
-    digest: np.ndarray
-    stat: np.ndarray
-    statistics: np.ndarray
-    features: Mapping[str, np.ndarray]
-    known: np.ndarray
-    inferred: int
-    details: Mapping[int, str] = field(default_factory=dict)
-
-    def where(self, mask: np.ndarray) -> Block:
-        """Return the block of the images under `mask`."""
-        return Block(
-            self.rows[mask],
-            self.status[mask],
-            self.digest[mask],
-            self.stat[mask],
-            self.statistics[mask],
-            {layer: values[mask] for layer, values in self.features.items()},
-            self.known[mask],
-            self.inferred,
-            self.details,
-        )
+BLOCKS_UNDER_WAY = 4  # a worker: under work, or done and waiting to be taken
 
 
 @contextmanager
@@ -80,7 +37,8 @@ def embed_blocks(
     """Give the blocks of `rows` as they are done, in any order, with as many workers as cores.
 
     Each worker reads, decodes and infers its own block, with one thread inside the network: there is no queue
-    between decoding and network and no barrier. Leaving the context stops the workers.
+    between decoding and network and no barrier. Leaving the context, for whatever reason, hands out no more blocks
+    and returns when those under work are done.
 
     Parameters
     ----------
@@ -93,21 +51,39 @@ def embed_blocks(
     batch_size : int, optional
         Images a block; it moves the last bits of a feature and no more.
     n_jobs : int, optional
-        Workers; the number of cores when not given.
+        Workers; the number of cores when not given, -1 too, -2 all but one.
     known : KnownDigests, optional
         Content that needs no network because its features are stored somewhere.
     store_type : dtype, optional
         The type the features will be stored in; what does not fit into it is not finite.
+
+    Raises
+    ------
+    PipelineError
+        `batch_size` or `n_jobs` is no number to work with.
     """
     rows = np.asarray(rows, np.int64)
+    check_numbers(batch_size, n_jobs)
     size = batch_size or runtime.batch_size
-    workers = min(n_jobs or cpu_count(), max(1, -(-len(rows) // size)))
-    gate = _Gate(4 * workers)
+    count = min(workers(n_jobs), max(1, -(-len(rows) // size)))
+    gate = _Gate(BLOCKS_UNDER_WAY * count)
 
     def work(block_rows: np.ndarray) -> Block | None:
         if not gate.enter():
             return None
-        return embed_block(source, block_rows, runtime, preprocessing, known, store_type)
+        try:
+            return embed_block(source, block_rows, runtime, preprocessing, known, store_type)
+        except BaseException:
+            gate.shut()  # nobody takes blocks any more, so nobody may wait for a place
+            raise
+        finally:
+            gate.finish()
+
+    def tasks() -> Iterator[tuple]:
+        for start in range(0, len(rows), size):
+            if not gate.is_open:
+                return
+            yield delayed(work)(rows[start : start + size])
 
     def results(done: Iterator[Block | None]) -> Iterator[Block]:
         for block in done:
@@ -115,15 +91,19 @@ def embed_blocks(
             if block is not None:
                 yield block
 
-    cuts = range(0, len(rows), size)
-    with runtime.workers(workers):
-        parallel = Parallel(n_jobs=workers, backend="threading", return_as="generator_unordered")
-        done = parallel(delayed(work)(rows[start : start + size]) for start in cuts)
+    with runtime.workers(count):
+        done = Parallel(n_jobs=count, backend="threading", return_as="generator_unordered")(tasks())
         try:
             yield results(done)
         finally:
             gate.shut()
-            done.close()
+            # Run empty rather than closed: joblib would warn of the blocks that nobody took. What goes wrong in
+            # them now is no longer of interest.
+            with suppress(Exception):
+                for _ in done:
+                    pass
+            # A thread that is still inside the network when Python ends would bring the process down.
+            gate.wait()
 
 
 def embed_block(
@@ -161,9 +141,7 @@ def embed_block(
             status[position] = error.reason
             details[int(row)] = str(error)
 
-    features: dict[str, np.ndarray] = {
-        layer: np.zeros((k, width), np.float32) for layer, width in runtime.layers.items()
-    }
+    features = {layer: np.zeros((k, width), np.float32) for layer, width in runtime.layers.items()}
     if pixels:
         at = np.array(positions)
         inferred = runtime(np.stack(pixels))  # (b, h, w, 3) uint8 -> {layer: (b, d)}
@@ -179,25 +157,46 @@ def embed_block(
 
 
 class _Gate:
-    """Let so many blocks be under way or waiting to be written, no more: joblib's generator has no backpressure.
+    """Let so many blocks be under way, no more: joblib's generator has no backpressure of its own.
 
-    Taken inside the task; taken while tasks are handed out it would deadlock joblib's dispatch.
+    A place is taken inside the task (taken while tasks are handed out it would deadlock joblib's dispatch) and given
+    back by whoever takes the result.
     """
 
     def __init__(self, places: int) -> None:
-        self._places = threading.Semaphore(places)
-        self._open = True
+        self._changed = threading.Condition()
+        self._free = places
+        self._at_work = 0
+        self.is_open = True
 
     def enter(self) -> bool:
-        self._places.acquire()
-        if not self._open:
-            self._places.release()
-        return self._open
+        """Wait for a place and take it; False if the gate is shut, and then nothing was taken."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free > 0 or not self.is_open)
+            if self.is_open:
+                self._free -= 1
+                self._at_work += 1
+            return self.is_open
+
+    def finish(self) -> None:
+        """Say that the work of one that entered is done; its result still has the place."""
+        with self._changed:
+            self._at_work -= 1
+            self._changed.notify_all()
 
     def leave(self) -> None:
-        self._places.release()
+        """Give a place back."""
+        with self._changed:
+            self._free += 1
+            self._changed.notify()
 
     def shut(self) -> None:
-        """Turn away every task from now on; those that wait are let through to be turned away."""
-        self._open = False
-        self._places.release()
+        """Turn away every task from now on, those that wait for a place too."""
+        with self._changed:
+            self.is_open = False
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Return when nobody is at work."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._at_work == 0)

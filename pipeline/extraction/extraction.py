@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.backbone import Backbone
-from pipeline.cache import (
-    DEFAULT_FOLDER,
-    STORED,
-    CacheLock,
-    CacheWriter,
-    FeatureCache,
-    caches_in,
-    create,
-    file_stem,
-    generation_of,
-    generation_path,
-    retire,
-)
-from pipeline.cache.layout import STORE_TYPES
-from pipeline.errors import CacheError, SkipReason, SourceError
-from pipeline.extraction.filling import Counts, Work, fill, recompute_and_compare, stopped_at
-from pipeline.extraction.known import to_try_again
+from pipeline.cache import DEFAULT_FOLDER, STORED, FeatureCache, caches_in
+from pipeline.cache.layout import STORE_TYPES, SUFFIX
+from pipeline.errors import CacheError, PipelineError, SourceError
+from pipeline.extraction.completion import complete
+from pipeline.extraction.doubts import recompute_and_compare
+from pipeline.extraction.work import Counts, Work, check_numbers, stopped_at
 from pipeline.images import PHOTO_RULES, ImageSource, decoder_fingerprint
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Recipe
-from pipeline.runtime import runtime_name
-
-_RECORDED = ("transfer-pipeline", "torch", "torchvision", "pillow", "numpy", "h5py")
+from pipeline.runtime import PRECISIONS, runtime_name
 
 
 @dataclass(frozen=True)
@@ -103,7 +86,7 @@ def extract(
     Parameters
     ----------
     data : str, Path, list of paths, ndarray of uint8, ImageSource or FeatureCache
-        A folder, photos, a table, an array file, a built-in name. A cache is returned as it is.
+        A folder, photos, a table, an array file, a built-in name. A cache, opened or by its file, is returned as it is.
     backbone : str or Backbone
         ``NAME[:WEIGHTS]``; WEIGHTS is a torchvision enum name, a file, or ``random``.
     layer : str or sequence of str
@@ -143,41 +126,84 @@ def extract(
     PipelineError
         `SourceError`, `BackboneError` or `CacheError`, with the next step.
     """
-    if on_error not in ("skip", "stop"):
-        raise SourceError(f"on_error: wanted skip or stop, found {on_error!r}", "--on-error skip")
-    if store not in STORE_TYPES:
-        raise CacheError(f"store: wanted fp32 or fp16, found {store!r}", "--store fp32")
-    layer = [layer] if isinstance(layer, str) else list(layer)
-    if isinstance(data, FeatureCache):
-        for name in layer:
-            data.layer_name(name)
-        return data
+    _check(on_error, precision, store, recheck)
+    check_numbers(batch_size, n_jobs)
     started = time.perf_counter()
-    source = ImageSource.open(data, id_column=id_column, root=root)
-    network = backbone if isinstance(backbone, Backbone) else Backbone.open(backbone, random_state=random_state)
-    recipe = recipe_of(network, precision=precision, store=store, device=device)
-    work = Work(source, network, recipe, device=device, batch_size=batch_size, n_jobs=n_jobs, progress=progress)
+    layers = [layer] if isinstance(layer, str) else list(layer)
+    if isinstance(data, str | Path) and str(data).endswith(SUFFIX) and Path(data).is_file():
+        data = FeatureCache.open(data)
+    if isinstance(data, FeatureCache):
+        return _as_it_is(data, layers, started)
+    folder = Path(cache)
+    source = ImageSource.open(data, id_column=id_column, root=root, known=_known_ids(data, folder))
+    network = Backbone.open(backbone, random_state=random_state)
+    work = Work(
+        source,
+        network,
+        recipe_of(network, precision=precision, store=store, device=device),
+        device=device,
+        batch_size=batch_size,
+        n_jobs=n_jobs,
+        stop=on_error == "stop",
+        rehash=rehash,
+        progress=progress,
+    )
     for note in source.notes:
         progress.note(note)
-    result, counts = _complete(work, network.resolve_layers(layer), Path(cache), on_error == "stop", rehash)
+    counts = Counts()
+    result = complete(work, network.resolve_layers(layers), folder, counts)
     if recheck:
         counts.inferred += recompute_and_compare(work, result, recheck, random_state)
+    result.summary = _summary(result, counts, started, source.notes)
+    if result.summary.failed and work.stop:
+        name, reason = next(iter(result.skipped.items()))
+        raise stopped_at(name, reason.text)
+    return result
 
-    status = result.status
-    failed = int((status > STORED).sum())
-    if failed and on_error == "stop":
-        row = int(np.flatnonzero(status > STORED)[0])
-        raise stopped_at(source.ids[row], SkipReason(int(status[row])).text)
-    result.summary = ExtractionSummary(
-        images=len(source),
+
+def _check(on_error: str, precision: str, store: str, recheck: int) -> None:
+    if on_error not in ("skip", "stop"):
+        raise SourceError(f"on_error: wanted skip or stop, found {on_error!r}", "--on-error skip")
+    if precision not in PRECISIONS:
+        raise CacheError(f"precision: wanted {', '.join(PRECISIONS)}, found {precision!r}", "--precision fp32")
+    if store not in STORE_TYPES:
+        raise CacheError(f"store: wanted {' or '.join(STORE_TYPES)}, found {store!r}", "--store fp32")
+    if recheck < 0:
+        raise PipelineError(f"recheck: wanted a number of rows, found {recheck}", "--recheck 10")
+
+
+def _as_it_is(cache: FeatureCache, layers: Sequence[str], started: float) -> FeatureCache:
+    """Return a cache that was given as the data, if it has the layers and every row."""
+    for name in layers:
+        cache.layer_name(None if name == "all" else name)
+    cache.check()
+    cache.summary = _summary(cache, Counts(), started, ())
+    return cache
+
+
+def _known_ids(data: Any, folder: Path) -> Callable[[], Container[str]] | None:
+    """Return what gives the ids that caches of this place know, so that they are listed without being opened."""
+    if not isinstance(data, str | Path):
+        return None
+
+    def known() -> Container[str]:
+        place = Path(data).expanduser().resolve().as_posix()
+        return {name for cache in caches_in(folder)[0] if cache.place == place for name in cache.ids}
+
+    return known
+
+
+def _summary(cache: FeatureCache, counts: Counts, started: float, notes: Sequence[str]) -> ExtractionSummary:
+    failed = int((cache.status > STORED).sum())
+    return ExtractionSummary(
+        images=len(cache),
         stored=counts.stored,
-        reused=len(source) - counts.stored - failed,
+        reused=len(cache) - counts.stored - failed,
         failed=failed,
         inferred=counts.inferred,
         seconds=round(time.perf_counter() - started, 3),
-        notes=(*source.notes, *counts.notes),
+        notes=(*notes, *counts.notes),
     )
-    return result
 
 
 def recipe_of(backbone: Backbone, *, precision: str = "fp32", store: str = "fp32", device: str = "auto") -> Recipe:
@@ -193,98 +219,3 @@ def recipe_of(backbone: Backbone, *, precision: str = "fp32", store: str = "fp32
         store=store,
         runtime="" if precision == "fp32" else runtime_name(device),
     )
-
-
-def _complete(
-    work: Work, layers: Mapping[str, int], folder: Path, stop: bool, rehash: bool
-) -> tuple[FeatureCache, Counts]:
-    """Return the cache of these images with no row pending, and what it took."""
-    source, counts = work.source, Counts()
-    stem = file_stem(source.name, work.recipe, source.place)
-    found, _ = caches_in(folder)
-    relatives = [cache for cache in found if cache.recipe == work.recipe.as_dict()]
-    generations = [cache for cache in relatives if cache.path.name.startswith(f"{stem}-")]
-    # A layer that was asked for once stays: what comes later never takes it away.
-    for cache in generations:
-        layers = {**layers, **cache.layers}
-    path = generation_path(folder, stem, generation_of(source.ids, source.stat, source.columns, layers))
-
-    if path.exists() and not rehash:
-        cache = FeatureCache.open(path)
-        if cache.is_sound() and not to_try_again(cache.status).size:
-            _retire_others(generations, path)
-            return cache, counts
-    if not generations:
-        for note in _near_misses(work, found):
-            counts.notes.append(note)
-            work.progress.note(note)
-
-    # The lock comes before the file, so that two who start together do not both make it.
-    with _lock_in(folder, path) as lock:
-        if not path.exists():
-            create(
-                path,
-                ids=source.ids,
-                stat=source.stat,
-                columns=source.columns,
-                layers=layers,
-                store=work.recipe.store,
-                provenance=_provenance(work, layers),
-            )
-        with CacheWriter(FeatureCache.open(path), lock) as writer:
-            fill(work, writer, relatives, generations, counts, stop=stop, rehash=rehash)
-    _retire_others(generations, path)
-    return FeatureCache.open(path), counts
-
-
-def _lock_in(folder: Path, path: Path) -> CacheLock:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return CacheLock.exclusive(path)
-    except OSError as error:
-        raise CacheError(
-            f"{folder}: wanted to write a cache here, found {error.strerror or error}",
-            "give a folder that you may write with --cache DIR",
-        ) from error
-
-
-def _retire_others(generations: Sequence[FeatureCache], path: Path) -> None:
-    for cache in generations:
-        if cache.path != path:
-            retire(cache.path)
-
-
-def _near_misses(work: Work, found: Sequence[FeatureCache]) -> list[str]:
-    """Return a sentence for each cache of the same images under another recipe that a flag would reach."""
-    wanted = work.recipe.as_dict()
-    sentences = []
-    for cache in found:
-        if cache.provenance["place"] != work.source.place or cache.recipe["backbone"] != work.recipe.backbone:
-            continue
-        differs = cache.differences(wanted)
-        sentence = f"{cache.path.name} holds these images too, but differs in {', '.join(differs)}"
-        flags = [f"--{name} {cache.recipe[name]}" for name in differs if name in ("precision", "store")]
-        if flags and set(differs) <= {"precision", "store", "runtime"}:
-            sentence += f"; {' '.join(flags)} would use it"
-        sentences.append(sentence)
-    return sentences
-
-
-def _provenance(work: Work, layers: Mapping[str, int]) -> dict[str, Any]:
-    return {
-        "recipe": work.recipe.as_dict(),
-        "place": work.source.place,
-        "source": work.source.name,
-        "backbone": work.backbone.record(),
-        "layers": dict(layers),
-        "device": work.device,
-        "versions": {name: _version(name) for name in _RECORDED},
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.cache import PENDING, STORED, FeatureCache
+from pipeline.cache import PENDING, FeatureCache
+from pipeline.cache.checksum import sound
+from pipeline.cache.layout import features_name
 from pipeline.errors import SkipReason
+from pipeline.extraction.block import Block
 
 # What failed for a reason that lies outside the file is tried again although the file has not changed.
 TRIED_AGAIN = (SkipReason.MISSING, SkipReason.FORBIDDEN, SkipReason.NO_DECODER)
@@ -32,9 +35,7 @@ class KnownDigests:
         self._first = halves[order, 0].astype(np.uint64)  # sorted by the first half, which nearly always decides
         self._second = halves[order, 1].astype(np.uint64)
         self._rows = np.concatenate([np.zeros(0, np.int64), *stored])[order]
-        self._cache = np.concatenate(
-            [np.zeros(0, np.int64), *(np.full(len(rows), number) for number, rows in enumerate(stored))]
-        )[order]
+        self._cache = np.repeat(np.arange(len(stored)), [len(rows) for rows in stored])[order]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -49,12 +50,15 @@ class KnownDigests:
             entry += 1
         return -1
 
-    def place(self, entry: int) -> tuple[FeatureCache, int]:
-        """Return the cache and the row of an entry."""
-        return self.caches[int(self._cache[entry])], int(self._rows[entry])
+    def places(self, entries: np.ndarray) -> Iterable[tuple[FeatureCache, np.ndarray, np.ndarray]]:
+        """Give, for each cache that holds some of these entries, the cache, which of them, and its rows."""
+        caches = self._cache[entries]
+        for number in np.unique(caches):
+            which = np.flatnonzero(caches == number)
+            yield self.caches[number], which, self._rows[entries[which]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Unchanged:
     """Images that an earlier cache of the same place knows by id, size and time: they are not read again.
 
@@ -62,7 +66,7 @@ class Unchanged:
     ----------
     cache : FeatureCache
     rows : ndarray of int64, shape (k,)
-        In the source.
+        In the source, ascending.
     cache_rows : ndarray of int64, shape (k,)
         In the cache.
     """
@@ -72,41 +76,47 @@ class Unchanged:
     cache_rows: np.ndarray
 
 
-def unchanged(
-    ids: Sequence[str], stat: np.ndarray, wanted: np.ndarray, earlier: Sequence[FeatureCache]
-) -> list[Unchanged]:
-    """Return, for each earlier cache in turn, the wanted rows that it knows unchanged and no one before it did.
+def unchanged(ids: Sequence[str], stat: np.ndarray, wanted: np.ndarray, cache: FeatureCache) -> Unchanged:
+    """Return which of the wanted rows an earlier cache knows by id, size and time.
 
     Parameters
     ----------
     ids : sequence of str, length n
     stat : ndarray of int64, shape (n, 2)
     wanted : ndarray of int64
-        Rows of the source to look for.
-    earlier : sequence of FeatureCache
-        Of the same place and recipe, best first.
+        Rows of the source to look for, ascending.
+    cache : FeatureCache
+        Of the same place and recipe.
     """
-    found = []
-    left = np.asarray(wanted)
-    for cache in earlier:
-        row_of: Mapping[str, int] = {name: row for row, name in enumerate(cache.ids)}
-        candidates = np.array([row_of.get(ids[row], -1) for row in left], np.int64)
-        there = candidates >= 0
-        status = cache.status
-        final = np.zeros(len(left), bool)
-        final[there] = _is_final(status[candidates[there]])
-        same = there & final
-        same[same] = (cache.stat[candidates[same]] == stat[left[same]]).all(axis=1)
-        if same.any():
-            found.append(Unchanged(cache, left[same], candidates[same]))
-            left = left[~same]
-    return found
+    row_of: Mapping[bytes, int] = {name: row for row, name in enumerate(cache.header.map("ids").tolist())}
+    found = np.fromiter((row_of.get(ids[row].encode(), -1) for row in wanted.tolist()), np.int64, len(wanted))
+    same = found >= 0
+    status = cache.status[found[same]]
+    same[same] = (status != PENDING) & ~np.isin(status, TRIED_AGAIN)
+    same[same] = (cache.stat[found[same]] == stat[wanted[same]]).all(axis=1)
+    return Unchanged(cache, wanted[same], found[same])
 
 
-def to_try_again(status: np.ndarray) -> np.ndarray:
-    """Return the rows that failed for a reason outside the file."""
-    return np.flatnonzero(np.isin(status, TRIED_AGAIN))
+def lend(cache: FeatureCache, cache_rows: np.ndarray, rows: np.ndarray, stat: np.ndarray) -> Block:
+    """Return what a cache holds of these images, bit for bit; rows that are damaged or pending are left out.
 
-
-def _is_final(status: np.ndarray) -> np.ndarray:
-    return (status == STORED) | ((status != PENDING) & ~np.isin(status, TRIED_AGAIN))
+    Parameters
+    ----------
+    cache : FeatureCache
+    cache_rows : ndarray of int64, shape (k,)
+    rows : ndarray of int64, shape (k,)
+        The same images' rows in the source.
+    stat : ndarray of int64, shape (k, 2)
+        Their size and time as they lie now.
+    """
+    held = cache.header.take(cache_rows)
+    block = Block(
+        rows,
+        held["status"],
+        held["digest"],
+        stat,
+        held["pixel_statistics"],
+        {layer: held[features_name(layer)] for layer in cache.layers},
+        np.full(len(rows), -1),
+    )
+    return block.where(sound(held))

@@ -36,11 +36,11 @@ def card(model: Model, name: str) -> str:
         "",
         "## Scores",
         "",
-        "Nested cross-validation: no photo was scored by a head that had seen it, or whose parameters had.",
+        _how(model),
         "",
         "| features | head | scoring | score | 95% interval | on the test set |",
         "|---|---|---|---|---|---|",
-        *(_row(score) for score in model.scores),
+        *(_row(score) for score in model.scores if _told(score, model)),
         "",
         *(["## Notes", "", *(f"- {note}" for note in model.notes), ""] if model.notes else []),
         "## Made with",
@@ -51,12 +51,28 @@ def card(model: Model, name: str) -> str:
     return "\n".join(lines)
 
 
+def _how(model: Model) -> str:
+    if any(score["optimistic"] for score in model.scores):
+        return "Cross-validation; the parameters were chosen on the very photos that are scored, which is optimistic."
+    return "Nested cross-validation: no photo was scored by a head that had seen it, or whose parameters had."
+
+
+def _told(score: Mapping[str, Any], model: Model) -> bool:
+    """Whether a score is the model's own, the whole choice's or a null's; the heads it beat are in the record."""
+    own = (score["head"], score["layer"], score["backbone"]) == (model.head, model.layer, model.backbone.name)
+    return own or score["null"] or score["head"] == CHOSEN
+
+
 def _row(score: Mapping[str, Any]) -> str:
     head = "best of several, chosen in every fold" if score["head"] == CHOSEN else score["head"]
-    mark = " (optimistic)" if score["optimistic"] else ""
+    mark = " (optimistic)" if score["optimistic"] and score["head"] != CHOSEN else ""
     interval = _interval(score["low"], score["high"])
-    test = "" if score["test"] is None else f"{score['test']:.3f} {_interval(score['test_low'], score['test_high'])}"
-    return f"| {score['layer']} | {head} | {score['scoring']} | {score['mean']:.3f}{mark} | {interval} | {test} |"
+    test = f"{_number(score['test'])} {_interval(score['test_low'], score['test_high'])}".strip()
+    return f"| {score['layer']} | {head} | {score['scoring']} | {_number(score['mean'])}{mark} | {interval} | {test} |"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _interval(low: float | None, high: float | None) -> str:

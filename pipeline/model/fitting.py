@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import inspect
 import os
-from importlib.metadata import version
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.backbone import Backbone
-from pipeline.cache import FeatureCache
-from pipeline.errors import EvaluationError, ModelError
+from pipeline.errors import EvaluationError
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.evaluation import plan_and_run
+from pipeline.evaluation.collecting import backbone_of
+from pipeline.evaluation.evaluation import Options, plan_tasks, run_planned
 from pipeline.evaluation.plan import Task
 from pipeline.evaluation.running import refit
 from pipeline.model.model import Model
-from pipeline.runs import Run
+from pipeline.runs import Run, plain_params
 
 _RECORDED = ("transfer-pipeline", "scikit-learn", "skops", "torch", "torchvision", "numpy", "pillow")
 
@@ -46,73 +47,74 @@ def fit(data: Any, *, out: str | os.PathLike[str] | None = None, weights: bool =
     Raises
     ------
     PipelineError
-        As `evaluate`; `EvaluationError` when there are several label sets.
+        As `evaluate`; `EvaluationError` when there are several label sets, `ModelError` when the model could not be
+        saved.
     """
     if out is not None:
-        from pipeline.model.storage import refuse_place, refuse_unsavable
+        from pipeline.model.storage import refuse_place
+        from pipeline.model.types import refuse_unsavable
 
         refuse_place(out)
         refuse_unsavable(options.get("heads"))
     arguments = inspect.signature(evaluate).bind(data, **options)
     arguments.apply_defaults()
     values = dict(arguments.arguments)
-    tasks, run = plan_and_run(values.pop("data"), **values)
-    model = _fitted(_only(tasks), run, cv=values["cv"], random_state=values["random_state"])
+    data = values.pop("data")
+    asked = Options(**values)
+    tasks = plan_tasks(data, asked)
+    task = _only(tasks)
+    for cache in task.question.train.collection.caches:
+        backbone_of(cache)  # a model without its backbone is none: better known before the work than after it
+    model = _fitted(task, run_planned(tasks, asked), asked)
     if out is not None:
         model.save(out, weights=weights)
     return model
 
 
-def backbone_of(cache: FeatureCache) -> Backbone:
-    """Return the backbone that made a cache's features, its weights found again and compared by hash."""
-    record = cache.provenance["backbone"]
-    if "@" not in record["weights"]:
-        return Backbone.from_record(record)
-    found = Backbone.open(f"{record['name']}:{record['weights']}")
-    if found.weights_sha256 != record["weights_sha256"]:
-        raise ModelError(
-            f"{cache.path}: wanted the weights that made these features, found others in {record['weights']}",
-            "put the original weights file back, or extract again",
-        )
-    return found
-
-
-def _only(tasks: list[Task]) -> Task:
-    names = list(dict.fromkeys(task.question.labels.name for task in tasks))
+def _only(tasks: Sequence[Task]) -> Task:
+    names = list(dict.fromkeys(task.question.name for task in tasks))
     if len(names) > 1:
         raise EvaluationError(
             f"fit: wanted one label set, found {len(names)}: {', '.join(names)}", f"choose one with --column {names[0]}"
         )
     if len(tasks) > 1:
-        raise EvaluationError(f"fit: wanted one collection of images, found {len(tasks)}", "give one DATA")
+        found = ", ".join(task.question.train.collection.name for task in tasks)
+        raise EvaluationError(f"fit: wanted one collection of images, found {len(tasks)}: {found}", "give one DATA")
     return tasks[0]
 
 
-def _fitted(task: Task, run: Run, *, cv: int, random_state: int) -> Model:
-    question, labels = task.question, task.question.labels
-    best = run.best(labels.name)
+def _fitted(task: Task, run: Run, asked: Options) -> Model:
+    question = task.question
+    best = run.best(question.name)
     which = next(
         number
-        for number, candidate in enumerate(task.candidates)
-        if not candidate.null
-        and (str(candidate.cache.path), candidate.layer, candidate.head.name) == (best.cache, best.layer, best.head)
+        for number in task.rated
+        if (str((one := task.candidates[number]).cache.path), one.layer, one.head.name)
+        == (best.cache, best.layer, best.head)
     )
     candidate = task.candidates[which]
-    estimator, params, warnings = refit(task, which, cv=cv, random_state=random_state)
-    learned = labels.rows[question.train]
+    estimator, params, warnings = refit(task, which, cv=asked.cv, random_state=asked.random_state, nested=asked.nested)
     return Model(
-        label_set=labels.name,
-        kind=labels.kind,
-        classes=labels.classes,
+        label_set=question.name,
+        kind=question.kind,
+        classes=question.classes,
         head=candidate.head.name,
         estimator=estimator,
-        params={name.rpartition("__")[2]: getattr(v, "item", lambda v=v: v)() for name, v in params.items()},
+        params=plain_params(params),
         layer=candidate.layer,
         backbone=backbone_of(candidate.cache),
         recipe=dict(candidate.cache.recipe),
-        scores=tuple(result.as_dict() for result in run.results if result.null or result.head in (best.head, "chosen")),
-        training_digests=np.array(candidate.cache.digest[learned]),
-        notes=(*run.notes, *warnings),
+        # The path of the cache says nothing on another machine.
+        scores=tuple({**result.as_dict(), "cache": Path(result.cache).name} for result in run.results),
+        training_digests=np.array(candidate.cache.digest[question.train.rows]),
+        notes=tuple(dict.fromkeys((*run.notes, *warnings))),
         verdict=run.verdicts[0],
-        versions={name: version(name) for name in _RECORDED},
+        versions={name: _version(name) for name in _RECORDED},
     )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,22 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.backbone import Backbone
-from pipeline.cache import STORED, FeatureCache
-from pipeline.cache.layout import STORE_TYPES
-from pipeline.errors import ModelError, SkipReason
-from pipeline.extraction import embed_blocks, recipe_of
+from pipeline.cache import FeatureCache
+from pipeline.errors import ModelError
 from pipeline.images import ImageSource
+from pipeline.model.answering import answer_for
 from pipeline.progress import SILENT, Progress
-from pipeline.runtime import open_runtime
 from pipeline.search import Predictions, predict_all
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline.model.scoring import ModelScore
-
-STAGE = "predict"
-ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +50,8 @@ class Model:
     training_digests : ndarray of uint8, shape (m, 16)
         Content of the photos it learned from.
     notes : tuple of str
+    verdict : str
+        What the evaluation found, in a sentence.
     versions : mapping
         Of the libraries it was fitted with.
     """
@@ -152,23 +149,23 @@ class Model:
         DataFrame
             In the source's order. Heads without probabilities have ``score`` columns instead; models of numbers
             have ``id, value, error``. `error` says why an image has no answer, and is empty for the others.
+
+        Raises
+        ------
+        PipelineError
+            No images, a cache of another recipe, or less than one class to name.
         """
         import pandas as pd
 
         if top < 1:
             raise ModelError(f"top: wanted 1 or more, found {top}", "--top 3")
-        source = self._open_data(data, id_column, root)
-        ids, answers = self.answer(source, batch_size=batch_size, device=device, n_jobs=n_jobs, progress=progress)
-        columns: dict[str, Any] = {"id": ids}
-        if self.kind == "number":
-            columns["value"] = answers.predictions.labels
-        else:
-            columns |= self._ranked(answers.predictions, top)
-        table = pd.DataFrame(columns)
-        failed = np.array([bool(error) for error in answers.errors])
-        table = table.astype({name: object for name in table.columns if name.startswith("label")})
-        table.loc[failed, [name for name in table.columns if name != "id"]] = None
-        return table.assign(error=answers.errors)
+        source = _open_data(data, id_column, root)
+        answer = answer_for(self, source, batch_size=batch_size, device=device, n_jobs=n_jobs, progress=progress)
+        said = answer.predictions
+        columns = {"value": said.labels} if self.kind == "number" else self._ranked(said, top)
+        table = pd.DataFrame({"id": source.ids, **columns, "error": answer.errors})
+        table.loc[table["error"] != "", list(columns)] = None
+        return table
 
     def score(
         self,
@@ -198,13 +195,17 @@ class Model:
             Column of groups that the intervals resample whole.
         id_column, root, batch_size, device, n_jobs, random_state, progress
             As for `extract`.
+
+        Raises
+        ------
+        PipelineError
+            No labels, none of that column, or nothing to score.
         """
         from pipeline.model.scoring import score
 
-        source = self._open_data(data, id_column, root)
         return score(
             self,
-            source,
+            _open_data(data, id_column, root),
             labels,
             column=column,
             groups=groups,
@@ -213,85 +214,9 @@ class Model:
             answering={"batch_size": batch_size, "device": device, "n_jobs": n_jobs, "progress": progress},
         )
 
-    def answer(
-        self,
-        source: ImageSource | FeatureCache,
-        *,
-        batch_size: int | None = None,
-        device: str = "auto",
-        n_jobs: int | None = None,
-        progress: Progress = SILENT,
-    ) -> tuple[list[str], Answer]:
-        """Return the ids and what the head says of each, in the source's order."""
-        if isinstance(source, FeatureCache):
-            return source.ids, self._answer_cache(source)
-        answer = Answer.empty(len(source), self)
-        for note in self._strangeness(device):
-            progress.note(note)
-        runtime = open_runtime(self.backbone, [self.layer], device=device, precision=str(self.recipe["precision"]))
-        store_type = STORE_TYPES[str(self.recipe["store"])]
-        done = 0
-        with embed_blocks(
-            source,
-            range(len(source)),
-            runtime,
-            self.backbone.preprocessing,
-            batch_size=batch_size,
-            n_jobs=n_jobs,
-            store_type=store_type,
-        ) as blocks:
-            for rows, status, digest, X, details in _gathered(blocks, self.layer):
-                answer.digests[rows] = digest
-                for row, code in zip(rows[status > STORED], status[status > STORED], strict=True):
-                    answer.errors[row] = details.get(int(row)) or SkipReason(int(code)).text
-                ready = status == STORED
-                if ready.any():
-                    # Stored features of the training photos went through the same type.
-                    features = X[ready].astype(store_type).astype(np.float32)
-                    answer.put(rows[ready], self._ask(features))
-                done += len(rows)
-                progress.advance(STAGE, done, len(source))
-        return source.ids, answer
-
-    def _answer_cache(self, cache: FeatureCache) -> Answer:
-        differs = cache.differences(self.recipe)
-        if differs:
-            raise ModelError(
-                f"{cache.path}: wanted features made as the training photos' were, found others: {', '.join(differs)}",
-                "predict from the images themselves",
-            )
-        features = cache.mapped(self.layer)
-        answer = Answer.empty(len(cache), self)
-        for name, reason in cache.skipped.items():
-            answer.errors[cache.ids.index(name)] = reason.text
-        answer.digests[:] = cache.digest
-        rows = cache.rows
-        for start in range(0, len(rows), 4096):
-            some = rows[start : start + 4096]
-            answer.put(some, self._ask(np.asarray(features[some], np.float32)))
-        return answer
-
-    def _ask(self, X: np.ndarray) -> Predictions:
+    def ask(self, X: np.ndarray) -> Predictions:
+        """Return what the head says of features, ``(n, d)``."""
         return predict_all(self.estimator, X, len(self.classes), self.kind)
-
-    def _open_data(
-        self, data: Any, id_column: str | None, root: str | os.PathLike[str] | None
-    ) -> ImageSource | FeatureCache:
-        if isinstance(data, FeatureCache):
-            return data
-        if isinstance(data, str | Path) and str(data).endswith(".h5") and Path(data).is_file():
-            return FeatureCache.open(data)
-        return ImageSource.open(data, id_column=id_column, root=root)
-
-    def _strangeness(self, device: str) -> list[str]:
-        """Return what differs between this machine's recipe and that of the training photos."""
-        here = recipe_of(
-            self.backbone, precision=str(self.recipe["precision"]), store=str(self.recipe["store"]), device=device
-        ).as_dict()
-        differs = [name for name in here if here[name] != self.recipe.get(name)]
-        if not differs:
-            return []
-        return [f"this machine makes features a little otherwise than where the model was fitted: {', '.join(differs)}"]
 
     def _ranked(self, predictions: Predictions, top: int) -> dict[str, Any]:
         """Return the columns of the `top` likeliest classes, what the head predicts always first."""
@@ -312,70 +237,9 @@ class Model:
         return columns
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What a model says of n images.
-
-    Attributes
-    ----------
-    predictions : Predictions
-        Of all n; rows with an error hold nothing of meaning.
-    errors : list of str, length n
-        Empty where there is an answer.
-    digests : ndarray of uint8, shape (n, 16)
-    """
-
-    predictions: Predictions
-    errors: list[str]
-    digests: np.ndarray
-
-    @classmethod
-    def empty(cls, n: int, model: Model) -> Answer:
-        """Return room for n answers, with the columns that this model's head gives."""
-        k = len(model.classes)
-        number = model.kind == "number"
-        probabilities = not number and hasattr(model.estimator, "predict_proba")
-        scores = not number and not probabilities and hasattr(model.estimator, "decision_function")
-        return cls(
-            Predictions(
-                np.zeros(n, np.float64 if number else np.int64),
-                np.zeros((n, k)) if probabilities else None,
-                np.zeros((n, k)) if scores else None,
-            ),
-            [""] * n,
-            np.zeros((n, 16), np.uint8),
-        )
-
-    def put(self, rows: np.ndarray, said: Predictions) -> None:
-        self.predictions.labels[rows] = said.labels
-        for mine, theirs in (
-            (self.predictions.probabilities, said.probabilities),
-            (self.predictions.scores, said.scores),
-        ):
-            if mine is not None and theirs is not None:
-                mine[rows] = theirs
-
-
-def _gathered(
-    blocks: Iterator[Any], layer: str
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[int, str]]]:
-    """Give several blocks at once: a head is asked about hundreds of rows in the time of a few."""
-
-    def together(parts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[int, str]]:
-        details = {row: text for part in parts for row, text in part.details.items()}
-        return (
-            np.concatenate([part.rows for part in parts]),
-            np.concatenate([part.status for part in parts]),
-            np.concatenate([part.digest for part in parts]),
-            np.concatenate([part.features[layer] for part in parts]),
-            details,
-        )
-
-    waiting: list[Any] = []
-    for block in blocks:
-        waiting.append(block)
-        if sum(len(part.rows) for part in waiting) >= ROWS_AT_ONCE:
-            yield together(waiting)
-            waiting = []
-    if waiting:
-        yield together(waiting)
+def _open_data(data: Any, id_column: str | None, root: str | os.PathLike[str] | None) -> ImageSource | FeatureCache:
+    if isinstance(data, FeatureCache):
+        return data
+    if isinstance(data, str | os.PathLike) and Path(data).suffix == ".h5" and Path(data).is_file():
+        return FeatureCache.open(Path(data))
+    return ImageSource.open(data, id_column=id_column, root=root)

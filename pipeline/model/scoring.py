@@ -11,9 +11,12 @@ import numpy as np
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, LabelError
 from pipeline.evaluation.answers import widen
+from pipeline.evaluation.collecting import Labelling, known_of, refuse_no_labels
+from pipeline.evaluation.questions import encode, unknown_text
 from pipeline.images import ImageSource
 from pipeline.intervals import Score, score_with_interval
-from pipeline.labels import group_codes, join, read_label_table
+from pipeline.labels import group_codes
+from pipeline.model.answering import answer_for
 from pipeline.search import SCORINGS, needs_probabilities
 
 if TYPE_CHECKING:
@@ -46,12 +49,10 @@ class ModelScore:
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the scores as plain JSON values; what cannot be said is None."""
         return {
             **asdict(self),
-            "scores": [
-                {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}
-                for row in (asdict(score) for score in self.scores)
-            ],
+            "scores": [{name: _plain(value) for name, value in asdict(one).items()} for one in self.scores],
         }
 
 
@@ -67,50 +68,61 @@ def score(
     answering: Mapping[str, Any],
 ) -> ModelScore:
     """Return the scores. See `Model.score`."""
-    from pipeline.evaluation.questions import codes_of
-
+    beside = (groups,) if groups is not None else ()
+    known = known_of(source, Labelling(labels, id_column, (), beside))
+    refuse_no_labels(known)
     column = column or model.label_set
-    columns, notes = dict(source.columns), []
-    if labels is not None:
-        table = labels if isinstance(labels, Mapping) else read_label_table(labels, id_column=id_column)
-        joined = join(source.ids, table)
-        columns, notes = dict(joined), [*getattr(joined, "notes", ())]
-    for wanted in (column, groups):
-        if wanted is not None and wanted not in columns:
+    for flag, name in (("column", column), ("groups", groups)):
+        if name is not None and name not in known.columns:
             raise LabelError(
-                f"wanted the column {wanted!r}, found {', '.join(sorted(columns)) or 'no labels at all'}",
-                "name the column of true labels with --column, or give a table with --labels",
+                f"--{flag}: wanted the column {name!r}, found {', '.join(map(repr, known.columns))}",
+                f"name the column with --{flag}, or give a table with --labels",
             )
-    ids, answer = model.answer(source, **answering)
-    texts = columns[column]
-    failed = [row for row in range(len(ids)) if answer.errors[row] and texts[row] is not None]
-    rows = np.array([row for row in range(len(ids)) if texts[row] is not None and not answer.errors[row]], np.int64)
-    if not len(rows):
+    labelled, y, unknown = encode(known, column, model.kind, model.classes)
+    if not len(labelled):
         raise EvaluationError(
             f"wanted labelled photos to score, found none in column {column!r}", "give the labels with --labels TABLE"
         )
-    unlabelled = sum(text is None for text in texts)
-    if unlabelled:
-        notes.append(f"{unlabelled} of {len(ids)} photos have no label and are left out")
-    if failed:
+    answer = answer_for(model, source, **answering)
+    ids, notes = known.ids, [*known.notes]
+    if len(labelled) < len(ids):
+        notes.append(f"{len(ids) - len(labelled)} of {len(ids)} photos have no label and are left out")
+    answered = np.array([not answer.errors[row] for row in labelled])
+    if not answered.all():
+        failed = labelled[~answered]
         first = f"{ids[failed[0]]}: {answer.errors[failed[0]]}"
+        if not answered.any():
+            raise EvaluationError(
+                f"wanted photos to score, found none of {len(labelled)} labelled ones readable, e.g. {first}",
+                "mend the photos, or give others",
+            )
         notes.append(f"{len(failed)} labelled photos have no answer and are left out, e.g. {first}")
-    y, unknown = codes_of([str(texts[row]) for row in rows], [ids[row] for row in rows], model.kind, model.classes)
+    rows, y = labelled[answered], y[answered]
+    codes = {name: len(model.classes) + number for number, name in enumerate(unknown)}
+    unknown = {name: count for name, code in codes.items() if (count := int((y == code).sum()))}
     if unknown:
-        listed = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items()))
-        notes.append(f"classes that training never saw count as wrong: {listed}")
+        notes.append(unknown_text(unknown))
     learned = {digest.tobytes() for digest in model.training_digests}
     seen = tuple(ids[row] for row in rows if answer.digests[row].tobytes() in learned)
     if seen:
         notes.append(f"{len(seen)} of {len(rows)} photos were in the training data, e.g. {seen[0]}: the score flatters")
-    n_classes = max(len(model.classes), int(y.max()) + 1) if model.kind == "class" else 0
-    predictions = widen(answer.predictions.take(rows), n_classes)
-    codes = None if groups is None else group_codes(ids, columns, groups, rows=rows)
+    n_classes = len(model.classes) + len(codes)
+    said = widen(answer.predictions.take(rows), n_classes)
     scores = tuple(
         score_with_interval(
-            scoring, y, predictions, kind=model.kind, n_classes=n_classes, groups=codes, random_state=random_state
+            scoring,
+            y,
+            said,
+            kind=model.kind,
+            n_classes=n_classes,
+            groups=None if groups is None else group_codes(ids, known.columns, groups, rows=rows),
+            random_state=random_state,
         )
         for scoring in SCORINGS[model.kind]
-        if predictions.probabilities is not None or not needs_probabilities(scoring)
+        if said.probabilities is not None or not needs_probabilities(scoring)
     )
     return ModelScore(model.label_set, len(rows), scores, unknown, seen, tuple(notes))
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -17,6 +17,8 @@ from pipeline.backbone import Backbone
 from pipeline.errors import ModelError
 from pipeline.model.card import card
 from pipeline.model.model import Model
+from pipeline.model.types import load_head, refuse_types, stored_head
+from pipeline.provenance import digest_of
 
 FORMAT = 1
 KIND = "transfer-pipeline model"
@@ -27,23 +29,18 @@ RECORD, HEAD, WEIGHTS, DIGESTS, CARD = (
     "training.digests",
     "README.md",
 )
-
-# The types beyond skops's own list that heads of the catalogue are made of. It is fixed: a file's word on what
-# should be trusted is never taken.
-ALLOWED_TYPES = (
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.tree._tree.Tree",
-)
+_OURS = frozenset((RECORD, HEAD, WEIGHTS, DIGESTS, CARD))
+_ENTRIES = frozenset((
+    "label_set", "task", "classes", "head", "params", "layer", "backbone", "recipe", "verdict", "scores", "notes",
+    "versions", "files",
+))  # fmt: skip
 
 
 def save(model: Model, path: Path, *, weights: bool) -> Path:
     """Write the folder under a temporary name, then give it its own. See `Model.save`."""
-    import skops.io
-
     refuse_place(path)
-    head = skops.io.dumps(model.estimator)
-    _refuse_types(head, f"head {model.head!r}")
+    head = stored_head(model.estimator, model.head)
+    refuse_types(head, f"head {model.head!r}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -54,16 +51,12 @@ def save(model: Model, path: Path, *, weights: bool) -> Path:
         (temporary / DIGESTS).write_bytes(np.ascontiguousarray(model.training_digests).tobytes())
         if weights:
             model.backbone.save_weights(temporary / WEIGHTS)
-        files = {item.name: _sha256(item.read_bytes()) for item in sorted(temporary.iterdir())}
-        record = {
-            "format": FORMAT,
-            "kind": KIND,
-            **model.as_dict(),
-            "files": files,
-        }
-        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False, default=str)
-        (temporary / RECORD).write_text(text, encoding="utf-8")
         (temporary / CARD).write_text(card(model, path.name), encoding="utf-8")
+        files = {item.name: _sha256(item) for item in sorted(temporary.iterdir())}
+        record = {"format": FORMAT, "kind": KIND, **model.as_dict(), "files": files}
+        record["sha256"] = digest_of(record)
+        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+        (temporary / RECORD).write_text(text, encoding="utf-8")
         temporary.chmod(0o755)
         _put_in_place(temporary, path)
     except OSError as error:
@@ -75,23 +68,14 @@ def save(model: Model, path: Path, *, weights: bool) -> Path:
 
 def load(path: Path) -> Model:
     """Read a model folder. See `Model.open`."""
-    import skops.io
-
     record = _record(path)
     files = record["files"]
-    head = _checked(path, HEAD, files)
+    for name in (HEAD, DIGESTS, *([WEIGHTS] if WEIGHTS in files else [])):
+        _check(path, name, files)  # the README is a person's to add to
     _refuse_other_sklearn(path, record)
-    _refuse_types(head, f"{path / HEAD}")
-    try:
-        estimator = skops.io.loads(head, trusted=list(ALLOWED_TYPES))
-    except Exception as error:
-        raise ModelError(f"{path / HEAD}: wanted a stored head, found {type(error).__name__}", _again(path)) from error
-    digests = np.frombuffer(_checked(path, DIGESTS, files), np.uint8).reshape(-1, 16)
-    if WEIGHTS in files:
-        _checked(path, WEIGHTS, files)
-        backbone = Backbone.from_record(record["backbone"], path / WEIGHTS)
-    else:
-        backbone = Backbone.from_record(record["backbone"])
+    estimator = load_head(_bytes(path, HEAD, files), path / HEAD, _again(path))
+    digests = np.frombuffer(_bytes(path, DIGESTS, files), np.uint8).reshape(-1, 16)
+    backbone = Backbone.from_record(record["backbone"], path / WEIGHTS if WEIGHTS in files else None)
     return Model(
         label_set=record["label_set"],
         kind=record["task"],
@@ -111,38 +95,42 @@ def load(path: Path) -> Model:
 
 
 def refuse_place(path: str | os.PathLike[str]) -> None:
-    """Raise `ModelError` where a model cannot be put because something else is there."""
+    """Raise `ModelError` where a model cannot be put: something else is there, or nothing may be written there.
+
+    A model that is replaced takes with it all that its folder holds, so a file that is not the model's is something
+    else.
+    """
     place = Path(path)
-    if place.exists() and not (place / RECORD).is_file() and not (place.is_dir() and not any(place.iterdir())):
+    step = f"--out {place.with_suffix('.new.model')}"
+    if place.is_dir():
+        names = {item.name for item in place.iterdir()}
+        strange = sorted(names - _OURS)
+        if strange or (names and RECORD not in names):
+            raise ModelError(
+                f"{place}: wanted a place for the model, found a folder that is not a model's alone: it holds "
+                f"{(strange or sorted(names))[0]}",
+                step,
+            )
+    elif place.exists() or place.is_symlink():
+        raise ModelError(f"{place}: wanted a place for the model, found a file there", step)
+    above = place.absolute().parent
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        found = "a folder that may not be written" if above.is_dir() else "a file"
         raise ModelError(
-            f"{place}: wanted a place for the model, found something that is not a model there",
-            f"--out {place.with_suffix('.new.model')}",
+            f"{place}: wanted to write the model here, found {found}: {above}",
+            "give a folder that you may write with --out",
         )
-
-
-def refuse_unsavable(heads: Any) -> None:
-    """Raise `ModelError` if one of these heads is of a type that a model folder may not hold."""
-    import skops.io
-
-    from pipeline.heads import fits, resolve_heads
-
-    for head in [heads] if isinstance(heads, str) or not isinstance(heads, list | tuple) else heads:
-        if head is None:
-            continue
-        for kind in ("class", "number"):
-            if fits(head, kind):
-                for resolved in resolve_heads([head], kind=kind):
-                    _refuse_types(skops.io.dumps(resolved.estimator), f"head {resolved.name!r}")
 
 
 def _record(path: Path) -> dict[str, Any]:
-    file = path / RECORD
+    """Return the model's record, itself checked against its own hash."""
+    file, step = path / RECORD, "pipeline fit DATA --out BEES.model"
     if not path.exists():
-        raise ModelError(f"{path}: wanted a model folder, found nothing there", "pipeline fit DATA --out BEES.model")
+        raise ModelError(f"{path}: wanted a model folder, found nothing there", step)
     if not file.is_file():
-        raise ModelError(
-            f"{path}: wanted a model folder, found no {RECORD} in it", "pipeline fit DATA --out BEES.model"
-        )
+        raise ModelError(f"{path}: wanted a model folder, found no {RECORD} in it", step)
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         kind, number = record["kind"], record["format"]
@@ -155,43 +143,32 @@ def _record(path: Path) -> dict[str, Any]:
             f"{path}: wanted model format {FORMAT}, found {number!r}",
             "install the version of transfer-pipeline that wrote it",
         )
-    missing = {
-        "label_set", "task", "classes", "head", "params", "layer", "backbone", "recipe", "verdict", "scores",
-        "notes", "versions", "files",
-    } - record.keys()  # fmt: skip
-    if missing:
-        raise ModelError(f"{file}: wanted {', '.join(sorted(missing))}, found no such entry", _again(path))
+    wanted = record.pop("sha256", None)
+    if wanted != digest_of(record) or _ENTRIES - record.keys():
+        raise ModelError(f"{file}: wanted the record as it was written, found one that was changed since", _again(path))
     return record
 
 
-def _checked(path: Path, name: str, files: Mapping[str, str]) -> bytes:
-    """Return a file's bytes, the very ones that match the hash in the record."""
+def _check(path: Path, name: str, files: Mapping[str, str]) -> None:
     try:
-        content = (path / name).read_bytes()
+        found = _sha256(path / name)
     except OSError as error:
         raise ModelError(f"{path / name}: wanted a file of the model, found {error.strerror}", _again(path)) from error
-    found, wanted = _sha256(content), files.get(name)
-    if found != wanted:
-        raise ModelError(
-            f"{path / name}: wanted SHA-256 {str(wanted)[:12]}..., found {found[:12]}...: another file",
-            _again(path),
-        )
+    _refuse_other_hash(path, name, found, files)
+
+
+def _bytes(path: Path, name: str, files: Mapping[str, str]) -> bytes:
+    """Return a file's bytes, the very ones that match the hash in the record."""
+    content = (path / name).read_bytes()
+    _refuse_other_hash(path, name, hashlib.sha256(content).hexdigest(), files)
     return content
 
 
-def _refuse_types(content: bytes, what: str) -> None:
-    import skops.io
-
-    try:
-        strange = set(skops.io.get_untrusted_types(data=content)) - set(ALLOWED_TYPES)
-    except Exception as error:
+def _refuse_other_hash(path: Path, name: str, found: str, files: Mapping[str, str]) -> None:
+    wanted = str(files.get(name))
+    if found != wanted:
         raise ModelError(
-            f"{what}: wanted a stored head, found {type(error).__name__}", "fit the model again"
-        ) from error
-    if strange:
-        raise ModelError(
-            f"{what}: wanted types of scikit-learn alone, found {', '.join(sorted(strange))}",
-            "use a head of `pipeline heads`, or keep the estimator in Python",
+            f"{path / name}: wanted SHA-256 {wanted[:12]}..., found {found[:12]}...: another file", _again(path)
         )
 
 
@@ -208,6 +185,7 @@ def _refuse_other_sklearn(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
+    """Give the folder its name; an earlier model of that name is back in its place if that fails."""
     if not path.exists():
         temporary.rename(path)
         return
@@ -217,9 +195,9 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         temporary.rename(path)
     except OSError:
         (aside / path.name).rename(path)
+        aside.rmdir()
         raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _cannot_write(path: Path, error: OSError) -> ModelError:
@@ -229,8 +207,9 @@ def _cannot_write(path: Path, error: OSError) -> ModelError:
     )
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _again(path: Path) -> str:

@@ -1,0 +1,43 @@
+"""The commands, and where each stands in the help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import backbones, cache, demo, evaluate, extract, fit, heads, predict, score
+from pipeline.cli.guard import guarded
+
+MAIN, HOUSE = "Main", "Keep house"
+
+app = typer.Typer(
+    name="pipeline",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+app.command("extract", rich_help_panel=MAIN)(guarded(extract.command))
+app.command("evaluate", rich_help_panel=MAIN)(guarded(evaluate.command))
+app.command("fit", rich_help_panel=MAIN)(guarded(fit.command))
+app.command("predict", rich_help_panel=MAIN)(guarded(predict.command))
+app.command("score", rich_help_panel=MAIN)(guarded(score.command))
+app.add_typer(cache.app, name="cache", rich_help_panel=HOUSE)
+app.command("backbones", rich_help_panel=HOUSE)(guarded(backbones.command))
+app.command("heads", rich_help_panel=HOUSE)(guarded(heads.command))
+app.command("demo", rich_help_panel=HOUSE)(guarded(demo.command))
+
+
+@app.callback(invoke_without_command=True)
+def about(
+    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """Run a frozen pretrained CNN over your images once; train, compare and take away scikit-learn heads."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(version_of("transfer-pipeline"))
+        raise typer.Exit

@@ -1,0 +1,238 @@
+"""The one cache of these images under this recipe: found whole, or made and filled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.cache import (
+    PENDING,
+    CacheLock,
+    CacheWriter,
+    FeatureCache,
+    caches_in,
+    create,
+    file_stem,
+    generation_of,
+    generation_path,
+    remove_left_over,
+    retire,
+)
+from pipeline.cache.creation import cannot_write
+from pipeline.errors import CacheError
+from pipeline.extraction.doubts import doubtful
+from pipeline.extraction.filling import fill
+from pipeline.extraction.work import Counts, Work
+
+# A label, a group or a split is shorter. Texts are stored at the length of the longest, so that one report of a page
+# in a table would make every row as long.
+LONGEST_LABEL = 1000  # characters
+
+_RECORDED = ("transfer-pipeline", "torch", "torchvision", "pillow", "numpy", "h5py")
+
+Columns = dict[str, list[str | None]]
+
+
+def complete(work: Work, layers: Mapping[str, int], folder: Path, counts: Counts) -> FeatureCache:
+    """Return the cache of these images with no row pending.
+
+    Parameters
+    ----------
+    work : Work
+    layers : mapping of layer name to width
+        Those that are wanted.
+    folder : Path
+        The folder of caches.
+    counts : Counts
+        Added to.
+
+    Raises
+    ------
+    PipelineError
+        As `extract`.
+    """
+    source, recipe = work.source, work.recipe.as_dict()
+    columns = _short_columns(work, counts)
+    found, refused = caches_in(folder)
+    relatives = [cache for cache in found if cache.recipe == recipe]
+    generations = [cache for cache in relatives if cache.place == source.place]
+    # A layer that was asked for once stays: what comes later never takes it away.
+    for cache in generations:
+        layers = {**layers, **cache.layers}
+    stem = file_stem(source.name, work.recipe, source.place)
+    generation = generation_of(source.ids, source.stat, columns, layers)
+    path = generation_path(folder, stem, generation)
+
+    doubts = np.zeros(0, np.int64)
+    if path.exists():
+        cache = _open(path, work, generation)
+        doubts = doubtful(source, cache, rehash=work.rehash, n_jobs=work.n_jobs)
+        if not doubts.size and cache.is_sound():
+            _retire_others(generations, stem, path)
+            return cache
+    else:
+        _tell_of_others(work, counts, found, refused, generations, stem, layers)
+
+    lenders = list(_held(cache for cache in relatives if cache.path != path))
+    earlier = [cache for cache in lenders if cache.place == source.place]
+    remove_left_over(folder)
+    # The lock comes before the file, so that two who start together do not both make it.
+    with _locked(folder, path) as lock:
+        made = not path.exists()
+        if made:
+            create(
+                path,
+                ids=source.ids,
+                stat=source.stat,
+                columns=columns,
+                layers=layers,
+                store=work.recipe.store,
+                provenance={**_provenance(work, layers), "generation": generation},
+            )
+        cache = _open(path, work, generation)
+        with CacheWriter(cache, lock) as writer:
+            if not made:
+                # What is still pending may have been damaged too, and has no checksum yet to tell.
+                pending = np.flatnonzero(cache.status == PENDING)
+                again = np.unique(np.concatenate([doubts, cache.damaged(), pending]))
+                writer.reset(again, source.ids, source.stat, columns)
+            fill(work, writer, lenders, earlier, counts)
+    _retire_others(generations, stem, path)
+    return FeatureCache.open(path)
+
+
+def _open(path: Path, work: Work, generation: str) -> FeatureCache:
+    """Open the file of this name, and refuse it if it is not what its name says."""
+    cache = FeatureCache.open(path)
+    said = (cache.recipe, cache.place, cache.provenance.get("generation"), len(cache))
+    if said != (work.recipe.as_dict(), work.source.place, generation, len(work.source)):
+        raise CacheError(
+            f"{path}: wanted the features that this name stands for, found those of another cache under it",
+            "give the file its own name back, or move it out of the folder",
+        )
+    return cache
+
+
+@contextmanager
+def _locked(folder: Path, path: Path) -> Iterator[CacheLock]:
+    """Hold the lock for making and filling; a file in which nothing came to be stored does not stay behind."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = CacheLock.exclusive(path)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        yield lock
+    except BaseException:
+        with suppress(CacheError, OSError):
+            if path.exists() and (FeatureCache.open(path).status == PENDING).all():
+                path.unlink()
+        raise
+    finally:
+        if path.exists():
+            lock.release()
+        else:
+            lock.release_and_forget()
+
+
+def _held(caches: Iterable[FeatureCache]) -> Iterator[FeatureCache]:
+    """Give the caches opened in full, so that another process may retire them while we read; those gone are passed."""
+    for cache in caches:
+        with suppress(CacheError):
+            cache.header.hold()
+            yield cache
+
+
+def _retire_others(generations: Sequence[FeatureCache], stem: str, path: Path) -> None:
+    """Remove the earlier files of this collection, but none that a person has given another name."""
+    for cache in generations:
+        if cache.path != path and cache.path.name.startswith(f"{stem}-"):
+            retire(cache.path)
+
+
+def _short_columns(work: Work, counts: Counts) -> Columns:
+    """Return the source's columns without those that hold long texts, which are named."""
+    kept: Columns = {}
+    for name, values in work.source.columns.items():
+        longest = max(map(len, filter(None, values)), default=0)
+        if longest <= LONGEST_LABEL:
+            kept[name] = values
+        else:
+            _note(work, counts, f"column {name!r} is not kept in the cache: a text of {longest:,} characters is no label")
+    return kept
+
+
+def _tell_of_others(
+    work: Work,
+    counts: Counts,
+    found: Sequence[FeatureCache],
+    refused: Mapping[Path, CacheError],
+    generations: Sequence[FeatureCache],
+    stem: str,
+    layers: Mapping[str, int],
+) -> None:
+    """Note what becomes of an earlier cache of these images, or why the ones there cannot be used."""
+    for path, error in refused.items():
+        if path.name.startswith(f"{stem}-"):
+            _note(work, counts, f"an earlier cache cannot be used: {error.message}")
+    if generations:
+        size = len(work.source) * sum(layers.values()) * work.store_type.itemsize
+        _note(
+            work,
+            counts,
+            f"images, labels or layers have changed: what {generations[0].path.name} knows is copied into a new file "
+            f"of {size / 1e6:,.1f} MB, and it is removed when nobody reads it",
+        )
+    else:
+        for note in _near_misses(work, found):
+            _note(work, counts, note)
+
+
+def _near_misses(work: Work, found: Sequence[FeatureCache]) -> list[str]:
+    """Return a sentence for each cache of the same images and backbone under another recipe, with what differs."""
+    wanted = work.recipe.as_dict()
+    sentences: dict[str, str] = {}
+    for cache in found:
+        if cache.place != work.source.place or cache.recipe.get("backbone") != work.recipe.backbone:
+            continue
+        differs = cache.differences(wanted)
+        sentence = f"{cache.path.name} holds these images too, but differs in {', '.join(differs)}"
+        flags = [f"--{name} {cache.recipe[name]}" for name in differs if name in ("precision", "store")]
+        if flags and set(differs) <= {"precision", "store", "runtime"}:
+            sentence += f"; {' '.join(flags)} would use it"
+        sentences.setdefault(cache.path.stem.rpartition("-")[0], sentence)  # of several generations, the newest
+    return list(sentences.values())
+
+
+def _note(work: Work, counts: Counts, text: str) -> None:
+    counts.notes.append(text)
+    work.progress.note(text)
+
+
+def _provenance(work: Work, layers: Mapping[str, int]) -> dict[str, Any]:
+    """Return all that is recorded; of it, the recipe and the place are in the key."""
+    return {
+        "recipe": work.recipe.as_dict(),
+        "place": work.source.place,
+        "source": work.source.name,
+        "backbone": work.backbone.record(),
+        "layers": dict(layers),
+        "device": work.device,
+        "batch_size": work.batch_size,
+        "n_jobs": work.n_jobs,
+        "versions": {name: _version(name) for name in _RECORDED},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"

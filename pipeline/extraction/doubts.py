@@ -1,0 +1,113 @@
+"""Which rows of a cache are not to be believed, or are worth another try."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from pipeline.cache import PENDING, STORED, FeatureCache
+from pipeline.cache.layout import DIGEST_BYTES
+from pipeline.errors import CacheError, SkipReason, SourceError, UnreadablePhoto
+from pipeline.extraction.blocks import embed_block
+from pipeline.extraction.known import TRIED_AGAIN
+from pipeline.extraction.work import Work, workers
+from pipeline.images import ImageSource
+
+# How far a recomputed row may lie from the stored one, relative to the row's largest value: batch size and runtime
+# move the last bits of fp32 (2e-6), and half precision or half storage a good deal more.
+RECHECK_TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}
+
+_NO_CONTENT = bytes(DIGEST_BYTES)
+
+
+def doubtful(source: ImageSource, cache: FeatureCache, *, rehash: bool, n_jobs: int | None) -> np.ndarray:
+    """Return the rows that must be made again although they are there, ascending.
+
+    Those whose image was already another one when it was read than when it was listed; those that failed for a
+    reason that has gone; with `rehash`, all whose image has other content by now.
+
+    Damage is not looked for; that is `FeatureCache.damaged`.
+    """
+    final = np.flatnonzero(cache.status != PENDING)
+    moved = final if rehash else final[(cache.stat[final] != source.stat[final]).any(axis=1)]
+    return np.union1d(_other_content(source, cache, moved, n_jobs), _reason_has_gone(source, cache.status))
+
+
+def _other_content(source: ImageSource, cache: FeatureCache, rows: np.ndarray, n_jobs: int | None) -> np.ndarray:
+    """Return those of `rows` whose image does not have the content they were made from; each of them is read."""
+
+    def is_other(row: int) -> bool:
+        try:
+            content = source.read(row).digest
+        except UnreadablePhoto:
+            content = _NO_CONTENT  # what the row of an image that could not be read has
+        return content != cache.digest[row].tobytes()
+
+    read = Parallel(n_jobs=workers(n_jobs), backend="threading")
+    marks = read(delayed(is_other)(row) for row in rows.tolist())
+    return rows[np.array(marks, bool)]
+
+
+def _reason_has_gone(source: ImageSource, status: np.ndarray) -> np.ndarray:
+    """Return the rows that failed for a reason outside the file, where that reason is no longer there."""
+    gone: list[int] = []
+    decoders: dict[str, bool] = {}  # the endings whose decoder is still missing: one file each is tried
+    for row in np.flatnonzero(np.isin(status, TRIED_AGAIN)).tolist():
+        ending = PurePosixPath(source.ids[row]).suffix.lower()
+        if status[row] == SkipReason.NO_DECODER:
+            if ending not in decoders:
+                decoders[ending] = _reason(source, row) != SkipReason.NO_DECODER
+            if decoders[ending]:
+                gone.append(row)
+        elif _reason(source, row) != status[row]:
+            gone.append(row)
+    return np.array(gone, np.int64)
+
+
+def _reason(source: ImageSource, row: int) -> int:
+    try:
+        source.read(row).pixels()
+    except UnreadablePhoto as error:
+        return error.reason
+    return int(STORED)
+
+
+def recompute_and_compare(work: Work, cache: FeatureCache, count: int, random_state: int) -> int:
+    """Recompute `count` stored rows drawn at random, compare, and return how many images were inferred.
+
+    Raises
+    ------
+    SourceError
+        An image can no longer be read, or has other content than the row was made from.
+    CacheError
+        A stored row is not what the network gives for that image now.
+    """
+    rows = np.random.default_rng(random_state).permutation(cache.rows)[:count]
+    runtime = work.runtime(list(cache.layers))
+    tolerance = max(RECHECK_TOLERANCE[work.recipe.precision], RECHECK_TOLERANCE[work.recipe.store])
+    inferred = 0
+    for start in range(0, len(rows), runtime.batch_size):
+        some = np.sort(rows[start : start + runtime.batch_size])
+        block = embed_block(work.source, some, runtime, work.backbone.preprocessing)
+        inferred += block.inferred
+        other = np.flatnonzero((block.digest != cache.digest[some]).any(axis=1))
+        if other.size:
+            row = int(some[other[0]])
+            raise SourceError(
+                f"{cache.ids[row]}: wanted the image that the cache was made from, found "
+                + block.details.get(row, "other content behind the same size and time"),
+                "extract again with --rehash, which reads every image",
+            )
+        for layer, values in block.features.items():
+            stored = cache.header.features(layer)[some].astype(np.float32)
+            scale = np.abs(stored).max(axis=1).clip(1e-12)
+            wrong = np.flatnonzero(~(np.abs(stored - values).max(axis=1) <= tolerance * scale))
+            if wrong.size:
+                raise CacheError(
+                    f"{cache.path}: the stored {layer} features of {cache.ids[some[wrong[0]]]} are not what the "
+                    f"network gives for that image now ({wrong.size} of {len(some)} rows compared differ)",
+                    f"pipeline cache remove {cache.path}, then extract again",
+                )
+    return inferred

@@ -1,0 +1,170 @@
+"""What a model says of images: the same road as extraction, then the head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.cache import STORED, FeatureCache
+from pipeline.cache.layout import STORE_TYPES
+from pipeline.errors import ModelError, SkipReason
+from pipeline.extraction import Block, embed_blocks, recipe_of
+from pipeline.images import ImageSource
+from pipeline.progress import SILENT, Progress
+from pipeline.runtime import open_runtime
+from pipeline.search import Predictions
+
+if TYPE_CHECKING:
+    from pipeline.model.model import Model
+
+STAGE = "predict"
+BLOCK_ROWS = 256  # a head is asked about hundreds of rows in the time of a few
+CACHE_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a model says of n images.
+
+    Attributes
+    ----------
+    predictions : Predictions
+        Of all n; rows with an error hold nothing of meaning.
+    errors : list of str, length n
+        Empty where there is an answer.
+    digests : ndarray of uint8, shape (n, 16)
+        Content of the images; zeros where they could not be read.
+    """
+
+    predictions: Predictions
+    errors: list[str]
+    digests: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Some:
+    """Features of k images: rows of the source, whether they are stored or why not, content, ``(k, d)``."""
+
+    rows: np.ndarray
+    status: np.ndarray
+    digest: np.ndarray
+    X: np.ndarray
+    details: Mapping[int, str] = field(default_factory=dict)
+
+
+def answer_for(
+    model: Model,
+    source: ImageSource | FeatureCache,
+    *,
+    batch_size: int | None = None,
+    device: str = "auto",
+    n_jobs: int | None = None,
+    progress: Progress = SILENT,
+) -> Answer:
+    """Return what the model says of each image, in the source's order.
+
+    Raises
+    ------
+    ModelError
+        A cache whose features were made in another way than those that the model learned from.
+    """
+    n = len(source)
+    errors, digests = [""] * n, np.zeros((n, 16), np.uint8)
+    rows, said = [np.zeros(0, np.int64)], []
+    if isinstance(source, FeatureCache):
+        found = _from_cache(model, source)
+    else:
+        found = _from_images(model, source, batch_size, device, n_jobs, progress)
+    done = 0
+    for some in found:
+        digests[some.rows] = some.digest
+        ready = some.status == STORED
+        for row, code in zip(some.rows[~ready].tolist(), some.status[~ready].tolist(), strict=True):
+            errors[row] = some.details.get(row) or SkipReason(code).text
+        if ready.any():
+            rows.append(some.rows[ready])
+            said.append(model.ask(some.X[ready]))
+        done += len(some.rows)
+        progress.advance(STAGE, done, n)
+    if not said:  # not one answer: ask about nothing, to learn what the answers would look like
+        width = model.backbone.resolve_layers([model.layer])[model.layer]
+        said = [model.ask(np.zeros((1, width), np.float32)).take(np.zeros(0, np.int64))]
+    return Answer(_placed(n, np.concatenate(rows), said), errors, digests)
+
+
+def _from_images(
+    model: Model, source: ImageSource, batch_size: int | None, device: str, n_jobs: int | None, progress: Progress
+) -> Iterator[_Some]:
+    precision, store = str(model.recipe["precision"]), str(model.recipe["store"])
+    here = recipe_of(model.backbone, precision=precision, store=store, device=device).as_dict()
+    differs = [name for name in here if here[name] != model.recipe.get(name)]
+    if differs:
+        progress.note(
+            f"this machine makes features a little otherwise than where the model was fitted: {', '.join(differs)}"
+        )
+    store_type = STORE_TYPES[store]
+    with embed_blocks(
+        source,
+        range(len(source)),
+        open_runtime(model.backbone, [model.layer], device=device, precision=precision),
+        model.backbone.preprocessing,
+        batch_size=batch_size,
+        n_jobs=n_jobs,
+        store_type=store_type,
+    ) as blocks:
+        for together in _together(blocks):
+            X = np.concatenate([block.features[model.layer] for block in together])
+            yield _Some(
+                rows=np.concatenate([block.rows for block in together]),
+                status=np.concatenate([block.status for block in together]),
+                digest=np.concatenate([block.digest for block in together]),
+                # The features that the head learned from went through the same type.
+                X=X.astype(store_type).astype(np.float32),
+                details={row: text for block in together for row, text in block.details.items()},
+            )
+
+
+def _from_cache(model: Model, cache: FeatureCache) -> Iterator[_Some]:
+    differs = cache.differences(model.recipe)
+    if differs:
+        raise ModelError(
+            f"{cache.path}: wanted features made as those that the model learned from, "
+            f"found others: {', '.join(differs)} differ{'s' if len(differs) == 1 else ''}",
+            "predict from the images themselves",
+        )
+    features, digest, status = cache.mapped(model.layer), cache.digest, cache.status
+    for start in range(0, len(cache), CACHE_ROWS):
+        rows = np.arange(start, min(start + CACHE_ROWS, len(cache)))
+        yield _Some(rows, status[rows], digest[rows], np.asarray(features[rows], np.float32))
+
+
+def _together(blocks: Iterator[Block]) -> Iterator[list[Block]]:
+    """Give several blocks at once, `BLOCK_ROWS` rows or more."""
+    waiting: list[Block] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(len(one.rows) for one in waiting) >= BLOCK_ROWS:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
+
+
+def _placed(n: int, rows: np.ndarray, said: Sequence[Predictions]) -> Predictions:
+    """Return predictions of n rows, those of `rows` filled in; the others hold zeros."""
+
+    def place(parts: list[np.ndarray | None]) -> np.ndarray | None:
+        there = [part for part in parts if part is not None]
+        if len(there) < len(parts):
+            return None
+        values = np.concatenate(there)
+        whole = np.zeros((n, *values.shape[1:]), values.dtype)
+        whole[rows] = values
+        return whole
+
+    labels = place([part.labels for part in said])
+    assert labels is not None
+    return Predictions(labels, place([part.probabilities for part in said]), place([part.scores for part in said]))

@@ -1,0 +1,557 @@
+"""The cache file: what format 1 promises of the bytes on disk, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.cache import PENDING, STORED, CacheLock, CacheWriter, FeatureCache, create
+from pipeline.cache import layout as layout_file
+from pipeline.cache.header import read_header
+from pipeline.errors import CacheError, SkipReason
+
+ROOT = Path(__file__).parents[1]
+IDS = ["a/1.png", "a/2 two.png", "b/3 é.png", "b/4.png", "c/5.png", "c/6.png"]
+N = len(IDS)
+STAT = np.stack([np.arange(N) + 100, np.arange(N) + 1_700_000_000_000_000_000], axis=1)
+COLUMNS = {"label": ["a", "a", "b", "b", "c", None], "where": ["", "Größe", "蜂", None, "x", "y"]}
+LAYERS = {"penultimate": 5, "blocks.3/conv": 3}
+PROVENANCE = {"recipe": {"backbone": "planted", "store": "fp32"}, "place": "/photos", "source": "photos"}
+ALWAYS = ["digest", "ids", "labels/label", "labels/where", "stat", "status"]
+WHEN_STORED = ["features/blocks.3%2Fconv", "features/penultimate", "pixel_statistics"]
+ROW_DATASETS = [*ALWAYS, *WHEN_STORED, "crc32"]
+STATUS = np.array([1, 1, 1, SkipReason.EMPTY, 1, 1], np.uint8)
+
+
+def values() -> dict[str, Any]:
+    """What the rows of the cache made by `filled` hold."""
+    features = {
+        name: np.arange(N * width, dtype=np.float32).reshape(N, width) + width for name, width in LAYERS.items()
+    }
+    return {
+        "status": STATUS,
+        "digest": np.arange(N * 16, dtype=np.uint8).reshape(N, 16),
+        "stat": STAT,
+        "statistics": np.arange(N * 12, dtype=np.float32).reshape(N, 12) / 7,
+        "features": features,
+    }
+
+
+def empty(path: Path, **changes: Any) -> Path:
+    given = {"ids": IDS, "stat": STAT, "columns": COLUMNS, "layers": LAYERS, "store": "fp32", "provenance": PROVENANCE}
+    create(path, **{**given, **changes})
+    return path
+
+
+def filled(path: Path, rows: np.ndarray | None = None, **changes: Any) -> Path:
+    empty(path, **changes)
+    rows = np.arange(N) if rows is None else rows
+    with CacheLock.exclusive(path) as lock, CacheWriter(FeatureCache.open(path), lock) as writer:
+        writer.write(rows, **_taken(values(), rows))
+    return path
+
+
+def _taken(held: Mapping[str, Any], rows: np.ndarray) -> dict[str, Any]:
+    return {name: _taken(value, rows) if isinstance(value, Mapping) else value[rows] for name, value in held.items()}
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(CacheError) as caught:
+        FeatureCache.open(path)
+    return str(caught.value)
+
+
+def flip(path: Path, name: str, row: int, byte: int = 0, mask: int = 0xFF) -> None:
+    """Damage one byte of one row of a dataset."""
+    field = read_header(path).fields[name]
+    with open(path, "r+b") as file:
+        file.seek(field.offset + row * field.row_bytes + byte)
+        found = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([found ^ mask]))
+
+
+def outside_datasets(path: Path) -> bytes:
+    """Return the file's bytes with those of every dataset blanked: HDF5's own metadata."""
+    content = bytearray(path.read_bytes())
+    for field in read_header(path, provenance={}).fields.values():
+        content[field.offset : field.end] = bytes(field.end - field.offset)
+    return bytes(content)
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_plain_h5py_reads_every_dataset_as_documented(tmp_path):
+    with h5py.File(filled(tmp_path / "x.h5")) as file:
+        assert file.attrs["format"] == 1
+        assert file.attrs["kind"] == b"transfer-pipeline feature cache"
+        names: list[str] = []
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        assert sorted(names) == sorted([*ROW_DATASETS, "provenance"])
+        held = values()
+        ok = STATUS == STORED
+        assert file["features/penultimate"].shape == (N, 5)
+        assert np.array_equal(file["features/penultimate"][ok], held["features"]["penultimate"][ok])
+        assert np.array_equal(file["pixel_statistics"][:], held["statistics"])
+        assert [name.decode() for name in file["ids"]] == IDS
+        assert [name.decode() for name in file["labels/where"]] == ["", "Größe", "蜂", "", "x", "y"]
+        assert np.array_equal(file["digest"][:], held["digest"])
+        assert np.array_equal(file["stat"][:], STAT)
+        assert np.array_equal(file["status"][:], STATUS)
+        types = {"ids": "|S11", "stat": "<i8", "digest": "|u1", "status": "|u1", "crc32": "<u4", "provenance": "|u1"}
+        assert {name: file[name].dtype.str for name in types} == types
+        text = file["provenance"][:].tobytes()
+        assert json.loads(text) == PROVENANCE
+        assert file["provenance"].attrs["sha256"].decode() == hashlib.sha256(text).hexdigest()
+
+
+def test_every_dataset_is_contiguous_aligned_and_of_fixed_length(tmp_path):
+    def look(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            assert item.chunks is None and item.compression is None and item.external is None, name
+            assert item.id.get_offset() % 4096 == 0, name
+            assert item.dtype.kind in "Sfiu", name
+
+    with h5py.File(filled(tmp_path / "x.h5")) as file:
+        file.visititems(look)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve space")
+def test_disk_space_is_reserved_when_the_file_is_made(tmp_path):
+    found = empty(tmp_path / "x.h5", layers={"penultimate": 50_000}).stat()
+    assert found.st_size > N * 50_000 * 4
+    assert found.st_blocks * 512 >= found.st_size
+
+
+def test_filling_changes_no_byte_of_the_metadata(tmp_path):
+    path = empty(tmp_path / "x.h5")
+    before = outside_datasets(path)
+    size = path.stat().st_size
+    with CacheLock.exclusive(path) as lock, CacheWriter(FeatureCache.open(path), lock) as writer:
+        writer.write(np.arange(N), **values())
+        writer.acknowledge()
+        writer.reset(np.array([1, 2, 5]), IDS, STAT, COLUMNS)
+    assert outside_datasets(path) == before
+    assert path.stat().st_size == size
+
+
+def test_checksum_is_the_one_that_is_documented(tmp_path):
+    with h5py.File(filled(tmp_path / "x.h5")) as file:
+        for row in range(N):
+            names = ALWAYS + (WHEN_STORED if file["status"][row] == 1 else [])
+            content = b"".join(np.asarray(file[name][row : row + 1]).tobytes() for name in names)
+            assert file["crc32"][row] == crc32(content), row
+
+
+def test_what_was_written_comes_back(tmp_path):
+    cache = FeatureCache.open(filled(tmp_path / "x.h5"))
+    held, ok = values(), STATUS == STORED
+    assert len(cache) == N
+    assert cache.ids == IDS
+    assert cache.layers == LAYERS
+    assert cache.complete and cache.is_sound()
+    assert cache.columns == {"label": COLUMNS["label"], "where": [None, "Größe", "蜂", None, "x", "y"]}
+    assert np.array_equal(cache.rows, np.flatnonzero(ok))
+    for layer in LAYERS:
+        assert np.array_equal(cache.features(layer), held["features"][layer][ok])
+        assert isinstance(cache.mapped(layer), np.memmap)
+    assert np.array_equal(cache.pixel_statistics(), held["statistics"])
+    assert cache.labels("label").tolist() == ["a", "a", "b", "c", None]
+    assert cache.skipped == {"b/4.png": SkipReason.EMPTY}
+    assert "6 images" in repr(cache)
+
+
+def test_a_whole_layer_is_a_memory_map_that_cannot_be_written(tmp_path):
+    path = empty(tmp_path / "x.h5")
+    with CacheLock.exclusive(path) as lock, CacheWriter(FeatureCache.open(path), lock) as writer:
+        writer.write(np.arange(N), **{**values(), "status": np.ones(N, np.uint8)})
+    features = FeatureCache.open(path).features()
+    assert isinstance(features, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        features[0, 0] = 1
+
+
+def test_half_precision_is_stored_as_such(tmp_path):
+    cache = FeatureCache.open(filled(tmp_path / "x.h5", store="fp16"))
+    assert cache.features().dtype == np.float16
+    assert np.array_equal(cache.features(), values()["features"]["penultimate"][STATUS == STORED].astype(np.float16))
+
+
+def test_a_pickled_cache_carries_no_rows(tmp_path):
+    path = empty(tmp_path / "x.h5", layers={"penultimate": 50_000})
+    cache = FeatureCache.open(path)
+    cache.header.hold()
+    content = pickle.dumps(cache)
+    assert len(content) < 10_000
+    assert pickle.loads(content).ids == IDS
+
+
+ODD = ["", ".", "..", "a/b", "/", "%", "%2F", "a b", "Größe", "蜂", "x\ty", "..." * 30, "name with 'quotes'", "\x7f"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(st.characters(exclude_categories=("Cs",)), max_size=30))
+def test_any_name_makes_one_link_and_comes_back(name):
+    link = layout_file.labels_name(name)
+    assert link.count("/") == 1 and link.partition("/")[2] not in ("", ".", "..")
+    assert "\0" not in link
+    assert layout_file.plain_name(link) == name
+
+
+def test_odd_names_of_columns_and_layers_come_back(tmp_path):
+    columns = {name: [f"{name.strip()}{row}" or None for row in range(N)] for name in ODD}
+    path = empty(tmp_path / "x.h5", columns=columns, layers=dict.fromkeys(ODD, 2))
+    cache = FeatureCache.open(path)
+    assert list(cache.layers) == ODD
+    assert {name: [text.strip() for text in found] for name, found in cache.columns.items()} == columns
+    with h5py.File(path) as file:
+        assert file["labels/Größe"][1] == "Größe1".encode()
+
+
+def test_odd_ids_come_back(tmp_path):
+    ids = sorted(
+        ["a b.png", " blank .png", "é", "e\u0301", "蜂/蜂.jpg", "'quoted\".png", "x" * 300, "😀.png", "%2F.png"]
+    )
+    stat = np.zeros((len(ids), 2), np.int64)
+    cache = FeatureCache.open(empty(tmp_path / "x.h5", ids=ids, stat=stat, columns={}))
+    assert cache.ids == ids
+    assert cache.columns == {}
+    with pytest.raises(CacheError, match="wanted the label column 'label', found none"):
+        cache.labels()
+
+
+def test_a_text_longer_than_its_place_is_never_cut(tmp_path):
+    path = empty(tmp_path / "x.h5")
+    with (
+        CacheLock.exclusive(path) as lock,
+        CacheWriter(FeatureCache.open(path), lock) as writer,
+        pytest.raises(ValueError, match="a text of 99 bytes does not fit into 11"),
+    ):
+        writer.reset(np.array([0]), ["x" * 99, *IDS[1:]], STAT, COLUMNS)
+
+
+def test_a_strange_layer_is_refused_with_those_there_are(tmp_path):
+    cache = FeatureCache.open(filled(tmp_path / "x.h5"))
+    with pytest.raises(CacheError, match=r"wanted layer 'late', found penultimate, blocks\.3/conv"):
+        cache.features("late")
+    assert cache.layer_name() == "penultimate"
+    other = FeatureCache.open(empty(tmp_path / "y.h5", layers={"late": 2, "early": 2}))
+    assert other.layer_name() == "late"
+
+
+# --- rows that do not count -------------------------------------------------------------------------------------------
+
+
+def test_a_row_counts_only_when_it_is_acknowledged(tmp_path):
+    path = empty(tmp_path / "x.h5")
+    cache = FeatureCache.open(path)
+    with CacheLock.exclusive(path) as lock, CacheWriter(cache, lock) as writer:
+        writer.write(np.array([1, 4]), **_taken(values(), np.array([1, 4])))
+        assert not cache.rows.size
+        writer.acknowledge()
+        assert cache.rows.tolist() == [1, 4]
+    with pytest.raises(CacheError) as caught:
+        cache.features()
+    assert caught.value.message.endswith("wanted a complete cache, found 4 of 6 images still pending")
+    assert not cache.damaged().size
+
+
+@pytest.mark.parametrize("name", ROW_DATASETS)
+def test_a_flipped_byte_in_a_stored_row_is_found(tmp_path, name):
+    path = filled(tmp_path / "x.h5")
+    flip(path, name, 1)
+    cache = FeatureCache.open(path)
+    assert cache.damaged().tolist() == [1]
+    assert not cache.is_sound()
+    with pytest.raises(CacheError, match="1 of 6 rows are damaged, the first is row 1"):
+        cache.features()
+    assert len(cache.ids) == N  # shows what it can
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_flipped_bit_of_any_row_is_found(tmp_path_factory, data):
+    path = filled(tmp_path_factory.mktemp("flip") / "x.h5")
+    header = read_header(path)
+    row = data.draw(st.sampled_from(np.flatnonzero(STATUS == STORED).tolist()))
+    name = data.draw(st.sampled_from([name for name in header.row_fields if name != "status"]))
+    byte = data.draw(st.integers(0, header.fields[name].row_bytes - 1))
+    flip(path, name, row, byte, 1 << data.draw(st.integers(0, 7)))
+    assert FeatureCache.open(path).damaged().tolist() == [row]
+
+
+def test_a_status_that_no_version_wrote_is_an_error(tmp_path):
+    path = filled(tmp_path / "x.h5")
+    flip(path, "status", 3)
+    with pytest.raises(CacheError, match="wanted a status of format 1 in row 3, found 252"):
+        _ = FeatureCache.open(path).skipped
+
+
+# --- files that are refused -------------------------------------------------------------------------------------------
+
+
+def test_no_file_another_file_and_a_folder_are_refused(tmp_path):
+    assert "wanted a cache, found no such file" in refused(tmp_path / "x.h5")
+    (tmp_path / "text.h5").write_text("not HDF5")
+    assert "found a file that is not HDF5" in refused(tmp_path / "text.h5")
+    (tmp_path / "nothing.h5").touch()
+    assert "found a file that is not HDF5" in refused(tmp_path / "nothing.h5")
+    (tmp_path / "folder.h5").mkdir()
+    assert "wanted a cache, found" in refused(tmp_path / "folder.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = [1]
+    assert "wanted a feature cache, found another kind of HDF5 file" in refused(tmp_path / "other.h5")
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9, 0.999])
+def test_a_truncated_file_is_refused(tmp_path, share):
+    path = empty(tmp_path / "x.h5", layers={**LAYERS, "late": 5000})
+    with open(path, "r+b") as file:
+        file.truncate(int(path.stat().st_size * share))
+    assert "truncated" in refused(path)
+    assert f"pipeline cache remove {path}" in refused(path)
+
+
+def test_another_format_number_is_refused(tmp_path):
+    path = filled(tmp_path / "x.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs.modify("format", np.int64(2))
+    assert "wanted cache format 1, found format 2" in refused(path)
+
+
+def test_a_damaged_provenance_is_refused(tmp_path):
+    path = filled(tmp_path / "x.h5")
+    flip(path, "provenance", 7)
+    assert "does not match its own SHA-256" in refused(path)
+    assert "wanted a recipe and a place" in refused(empty(tmp_path / "y.h5", provenance={"recipe": "none"}))
+
+
+def test_any_flipped_byte_of_the_metadata_is_an_error_or_changes_nothing(tmp_path):
+    path = filled(tmp_path / "x.h5")
+    whole = path.read_bytes()
+    metadata = outside_datasets(path)
+    cache = FeatureCache.open(path)
+    expected = [np.array(cache.header.map(name)) for name in cache.header.row_fields]
+    refusals = 0
+    for place in [place for place, byte in enumerate(metadata) if byte][::7]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        try:
+            found = FeatureCache.open(path)
+        except CacheError:
+            refusals += 1
+            continue
+        assert [
+            np.array_equal(found.header.map(name), array)
+            for name, array in zip(found.header.row_fields, expected, strict=True)
+        ] == [True] * len(expected)
+    assert refusals > 10
+
+
+def _replace(name: str, make: Callable[[h5py.File, str], Any]) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            del file[name]
+            make(file, name)
+
+    return change
+
+
+def _external_storage(file: h5py.File, name: str) -> None:
+    shape = (N, 5)
+    file.create_dataset(name, shape, "<f4", external=[("/etc/passwd", 0, N * 5 * 4)])
+
+
+FEATURES = "features/penultimate"
+STRANGE: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "soft link": ("to be a link", _replace(FEATURES, lambda f, n: f.__setitem__(n, h5py.SoftLink("/stat")))),
+    "external link": (
+        "to be a link",
+        _replace(FEATURES, lambda f, n: f.__setitem__(n, h5py.ExternalLink("/etc/passwd", "/x"))),
+    ),
+    "external storage": ("contiguous datasets within the file", _replace(FEATURES, _external_storage)),
+    "chunked": (
+        "contiguous datasets within the file",
+        _replace(FEATURES, lambda f, n: f.create_dataset(n, (N, 5), "<f4", chunks=(2, 5))),
+    ),
+    "compressed": (
+        "contiguous datasets within the file",
+        _replace(FEATURES, lambda f, n: f.create_dataset(n, (N, 5), "<f4", compression="gzip")),
+    ),
+    "never allocated": (
+        "contiguous datasets within the file",
+        _replace(FEATURES, lambda f, n: f.create_dataset(n, (N, 5), "<f4")),
+    ),
+    "variable length": (
+        "found ids of object",
+        _replace("ids", lambda f, n: f.create_dataset(n, data=IDS, dtype=h5py.string_dtype())),
+    ),
+    "wrong type": ("found stat of float64", _replace("stat", lambda f, n: f.create_dataset(n, data=STAT * 1.0))),
+    "wrong rows": (
+        "wanted 6 rows in every dataset, found 5 in stat",
+        _replace("stat", lambda f, n: f.create_dataset(n, data=STAT[1:])),
+    ),
+    "scalar": ("found stat of", _replace("stat", lambda f, n: f.create_dataset(n, data=np.int64(1)))),
+    "missing": ("found no dataset digest", _replace("digest", lambda f, n: None)),
+    "no features": ("found no features in it", _replace("features", lambda f, n: None)),
+    "one more": ("found more of float64", _replace("labels/label", lambda f, n: f.create_dataset("more", data=[1.0]))),
+    "a group below": (
+        "found features/deep to be something else",
+        _replace(FEATURES, lambda f, n: f.create_group("features/deep")),
+    ),
+    "text for the format": (
+        "wanted cache format 1, found format None",
+        lambda path: _set_format(path, "1"),
+    ),
+}
+
+
+def _set_format(path: Path, value: Any) -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs["format"] = value
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_what_format_1_does_not_have_is_refused_and_never_followed(tmp_path, what):
+    text, change = STRANGE[what]
+    path = filled(tmp_path / "x.h5")
+    change(path)
+    assert text in refused(path)
+
+
+# --- making it --------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_an_error_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 5_000_000})())
+    with pytest.raises(CacheError) as caught:
+        empty(tmp_path / "x.h5", layers={"penultimate": 1_000_000})
+    assert caught.value.message == f"{tmp_path}: the cache needs 24 MB, found 5 MB free"
+    assert "--cache DIR" in caught.value.next_step
+    assert not list(tmp_path.iterdir())
+
+
+def test_space_that_cannot_be_reserved_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(CacheError, match="the cache needs"):
+        empty(tmp_path / "x.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_one_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CacheError) as caught:
+        empty(tmp_path / "file" / "x.h5")
+    assert caught.value.message.startswith(f"{tmp_path / 'file'}: wanted to write a cache here, found ")
+
+
+@pytest.mark.parametrize("missing", [("posix_fallocate",), ("pwrite",), ("posix_fallocate", "pwrite", "fdatasync")])
+def test_systems_without_these_functions_write_the_same_bytes(tmp_path, monkeypatch, missing):
+    here = filled(tmp_path / "here.h5").read_bytes()
+    for name in missing:
+        monkeypatch.delattr(os, name)
+    assert filled(tmp_path / "there.h5").read_bytes() == here
+
+
+def test_a_file_system_that_cannot_reserve_gets_zeros(tmp_path, monkeypatch):
+    here = filled(tmp_path / "here.h5").read_bytes()
+
+    def cannot(*_: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", cannot, raising=False)
+    assert filled(tmp_path / "there.h5").read_bytes() == here
+
+
+def test_a_write_in_two_parts_is_finished(tmp_path, monkeypatch):
+    here = filled(tmp_path / "here.h5").read_bytes()
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, place: whole(file, data[: max(1, len(data) // 2)], place))
+    assert filled(tmp_path / "there.h5").read_bytes() == here
+
+
+def test_an_error_of_the_disk_while_rows_are_written_is_told(tmp_path, monkeypatch):
+    path = empty(tmp_path / "x.h5")
+
+    def fail(*_: Any) -> int:
+        raise OSError(5, "Input/output error")
+
+    with CacheLock.exclusive(path) as lock, CacheWriter(FeatureCache.open(path), lock) as writer:
+        monkeypatch.setattr(os, "pwrite", fail)
+        with pytest.raises(CacheError, match="wanted to write the cache, found Input/output error"):
+            writer.write(np.arange(N), **values())
+    assert (FeatureCache.open(path).status == PENDING).all()
+
+
+# --- readers ----------------------------------------------------------------------------------------------------------
+
+
+def test_readers_of_another_process_see_whole_rows_while_it_is_written(tmp_path):
+    path = empty(tmp_path / "x.h5")
+    script = (
+        "import h5py, sys\n"
+        "with h5py.File(sys.argv[1]) as file:\n"
+        "    print(file['status'][:].tolist(), file['features/penultimate'][:, 0].tolist())\n"
+    )
+
+    def read() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    with CacheLock.exclusive(path) as lock, CacheWriter(FeatureCache.open(path), lock) as writer:
+        writer.write(np.array([2]), **_taken(values(), np.array([2])))
+        assert read().startswith("[0, 0, 0, 0, 0, 0]")
+        writer.acknowledge()
+        assert read() == "[0, 0, 1, 0, 0, 0] [0.0, 0.0, 15.0, 0.0, 0.0, 0.0]"
+
+
+def test_what_was_opened_stays_readable_when_the_file_is_removed(tmp_path):
+    path = filled(tmp_path / "x.h5")
+    held, opened = FeatureCache.open(path), FeatureCache.open(path)
+    held.header.hold()
+    path.unlink()
+    if os.name == "posix":
+        assert held.is_sound()
+        assert held.ids == IDS
+    with pytest.raises(CacheError, match="found that it is gone: removed, or followed by a newer one"):
+        _ = opened.ids
+
+
+def test_the_five_lines_of_the_readme_read_a_cache(tmp_path):
+    text = (ROOT / "features_cache" / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    path = filled(tmp_path / "x.h5")
+    names: dict[str, Any] = {}
+    exec(block.replace("CACHE.h5", str(path)), names)
+    ok = STATUS == STORED
+    assert np.array_equal(names["X"], values()["features"]["penultimate"][ok])
+    assert names["ids"] == [name for name, stored in zip(IDS, ok, strict=True) if stored]
+    assert names["y"] == ["a", "a", "b", "c", ""]
+
+
+def test_the_readme_lists_every_status_and_dataset():
+    text = (ROOT / "features_cache" / "README.md").read_text(encoding="utf-8")
+    for reason in SkipReason:
+        assert f"| {reason.value} | `{reason.name}` |" in text
+    for name in layout_file.REQUIRED:
+        assert f"`{name}`" in text
