@@ -16,6 +16,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.backbone import Backbone
+from pipeline.cache import FeatureCache
+from pipeline.extraction import extract
 from pipeline.provenance import Preprocessing
 
 # Small, so that a test of a hundred photos takes no time; `REAL` is what the bundled weights want.
@@ -144,3 +146,29 @@ class Planted:
 
     def forget(self) -> None:
         self.opened.clear()
+
+
+class Extractor:
+    """`extract` with the planted network into one folder of caches; forgets what the network saw before."""
+
+    def __init__(self, network: Planted, folder: Path) -> None:
+        self.network, self.folder = network, folder
+
+    def __call__(self, data: Any, **options: Any) -> FeatureCache:
+        self.network.forget()
+        return extract(data, **{"backbone": backbone(), "cache": self.folder, **options})
+
+    def caches(self) -> list[str]:
+        """Return the names of the cache files, sorted."""
+        return sorted(path.name for path in self.folder.glob("*.h5"))
+
+
+def assert_planted(cache: FeatureCache, failed: Sequence[str] = ()) -> None:
+    """Every image's features say which image it is, and the counts add up."""
+    summary = cache.summary
+    assert summary.images == len(cache) == summary.stored + summary.reused + summary.failed
+    assert sorted(cache.skipped) == sorted(failed)
+    numbers = [number_of(cache.ids[row]) for row in cache.rows]
+    for layer in cache.layers:
+        found = cache.features(layer)
+        assert np.array_equal(found, features_of(numbers, layer).astype(found.dtype))

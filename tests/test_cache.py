@@ -1,4 +1,4 @@
-"""The cache file: what format 1 promises of the bytes on disk, and what is refused."""
+"""The cache file: what format 1 promises of the bytes on disk."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import json
 import os
 import pickle
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -18,81 +16,33 @@ from zlib import crc32
 import h5py
 import numpy as np
 import pytest
+from cachefiles import (
+    ALWAYS,
+    COLUMNS,
+    IDS,
+    LAYERS,
+    PROVENANCE,
+    ROW_DATASETS,
+    STAT,
+    STATUS,
+    WHEN_STORED,
+    N,
+    empty,
+    filled,
+    flip,
+    outside_datasets,
+    taken,
+    values,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cache import PENDING, STORED, CacheLock, CacheWriter, FeatureCache, create
+from pipeline.cache import STORED, CacheLock, CacheWriter, FeatureCache
 from pipeline.cache import layout as layout_file
 from pipeline.cache.header import read_header
 from pipeline.errors import CacheError, SkipReason
 
 ROOT = Path(__file__).parents[1]
-IDS = ["a/1.png", "a/2 two.png", "b/3 é.png", "b/4.png", "c/5.png", "c/6.png"]
-N = len(IDS)
-STAT = np.stack([np.arange(N) + 100, np.arange(N) + 1_700_000_000_000_000_000], axis=1)
-COLUMNS = {"label": ["a", "a", "b", "b", "c", None], "where": ["", "Größe", "蜂", None, "x", "y"]}
-LAYERS = {"penultimate": 5, "blocks.3/conv": 3}
-PROVENANCE = {"recipe": {"backbone": "planted", "store": "fp32"}, "place": "/photos", "source": "photos"}
-ALWAYS = ["digest", "ids", "labels/label", "labels/where", "stat", "status"]
-WHEN_STORED = ["features/blocks.3%2Fconv", "features/penultimate", "pixel_statistics"]
-ROW_DATASETS = [*ALWAYS, *WHEN_STORED, "crc32"]
-STATUS = np.array([1, 1, 1, SkipReason.EMPTY, 1, 1], np.uint8)
-
-
-def values() -> dict[str, Any]:
-    """What the rows of the cache made by `filled` hold."""
-    features = {
-        name: np.arange(N * width, dtype=np.float32).reshape(N, width) + width for name, width in LAYERS.items()
-    }
-    return {
-        "status": STATUS,
-        "digest": np.arange(N * 16, dtype=np.uint8).reshape(N, 16),
-        "stat": STAT,
-        "statistics": np.arange(N * 12, dtype=np.float32).reshape(N, 12) / 7,
-        "features": features,
-    }
-
-
-def empty(path: Path, **changes: Any) -> Path:
-    given = {"ids": IDS, "stat": STAT, "columns": COLUMNS, "layers": LAYERS, "store": "fp32", "provenance": PROVENANCE}
-    create(path, **{**given, **changes})
-    return path
-
-
-def filled(path: Path, rows: np.ndarray | None = None, **changes: Any) -> Path:
-    empty(path, **changes)
-    rows = np.arange(N) if rows is None else rows
-    with CacheLock.exclusive(path) as lock, CacheWriter(FeatureCache.open(path), lock) as writer:
-        writer.write(rows, **_taken(values(), rows))
-    return path
-
-
-def _taken(held: Mapping[str, Any], rows: np.ndarray) -> dict[str, Any]:
-    return {name: _taken(value, rows) if isinstance(value, Mapping) else value[rows] for name, value in held.items()}
-
-
-def refused(path: Path) -> str:
-    with pytest.raises(CacheError) as caught:
-        FeatureCache.open(path)
-    return str(caught.value)
-
-
-def flip(path: Path, name: str, row: int, byte: int = 0, mask: int = 0xFF) -> None:
-    """Damage one byte of one row of a dataset."""
-    field = read_header(path).fields[name]
-    with open(path, "r+b") as file:
-        file.seek(field.offset + row * field.row_bytes + byte)
-        found = file.read(1)[0]
-        file.seek(-1, 1)
-        file.write(bytes([found ^ mask]))
-
-
-def outside_datasets(path: Path) -> bytes:
-    """Return the file's bytes with those of every dataset blanked: HDF5's own metadata."""
-    content = bytearray(path.read_bytes())
-    for field in read_header(path, provenance={}).fields.values():
-        content[field.offset : field.end] = bytes(field.end - field.offset)
-    return bytes(content)
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -263,7 +213,7 @@ def test_a_row_counts_only_when_it_is_acknowledged(tmp_path):
     path = empty(tmp_path / "x.h5")
     cache = FeatureCache.open(path)
     with CacheLock.exclusive(path) as lock, CacheWriter(cache, lock) as writer:
-        writer.write(np.array([1, 4]), **_taken(values(), np.array([1, 4])))
+        writer.write(np.array([1, 4]), **taken(values(), np.array([1, 4])))
         assert not cache.rows.size
         writer.acknowledge()
         assert cache.rows.tolist() == [1, 4]
@@ -304,204 +254,6 @@ def test_a_status_that_no_version_wrote_is_an_error(tmp_path):
         _ = FeatureCache.open(path).skipped
 
 
-# --- files that are refused -------------------------------------------------------------------------------------------
-
-
-def test_no_file_another_file_and_a_folder_are_refused(tmp_path):
-    assert "wanted a cache, found no such file" in refused(tmp_path / "x.h5")
-    (tmp_path / "text.h5").write_text("not HDF5")
-    assert "found a file that is not HDF5" in refused(tmp_path / "text.h5")
-    (tmp_path / "nothing.h5").touch()
-    assert "found a file that is not HDF5" in refused(tmp_path / "nothing.h5")
-    (tmp_path / "folder.h5").mkdir()
-    assert "wanted a cache, found" in refused(tmp_path / "folder.h5")
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["x"] = [1]
-    assert "wanted a feature cache, found another kind of HDF5 file" in refused(tmp_path / "other.h5")
-
-
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.9, 0.999])
-def test_a_truncated_file_is_refused(tmp_path, share):
-    path = empty(tmp_path / "x.h5", layers={**LAYERS, "late": 5000})
-    with open(path, "r+b") as file:
-        file.truncate(int(path.stat().st_size * share))
-    assert "truncated" in refused(path)
-    assert f"pipeline cache remove {path}" in refused(path)
-
-
-def test_another_format_number_is_refused(tmp_path):
-    path = filled(tmp_path / "x.h5")
-    with h5py.File(path, "r+") as file:
-        file.attrs.modify("format", np.int64(2))
-    assert "wanted cache format 1, found format 2" in refused(path)
-
-
-def test_a_damaged_provenance_is_refused(tmp_path):
-    path = filled(tmp_path / "x.h5")
-    flip(path, "provenance", 7)
-    assert "does not match its own SHA-256" in refused(path)
-    assert "wanted a recipe and a place" in refused(empty(tmp_path / "y.h5", provenance={"recipe": "none"}))
-
-
-def test_any_flipped_byte_of_the_metadata_is_an_error_or_changes_nothing(tmp_path):
-    path = filled(tmp_path / "x.h5")
-    whole = path.read_bytes()
-    metadata = outside_datasets(path)
-    cache = FeatureCache.open(path)
-    expected = [np.array(cache.header.map(name)) for name in cache.header.row_fields]
-    refusals = 0
-    for place in [place for place, byte in enumerate(metadata) if byte][::7]:
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
-        try:
-            found = FeatureCache.open(path)
-        except CacheError:
-            refusals += 1
-            continue
-        assert [
-            np.array_equal(found.header.map(name), array)
-            for name, array in zip(found.header.row_fields, expected, strict=True)
-        ] == [True] * len(expected)
-    assert refusals > 10
-
-
-def _replace(name: str, make: Callable[[h5py.File, str], Any]) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        with h5py.File(path, "r+") as file:
-            del file[name]
-            make(file, name)
-
-    return change
-
-
-def _external_storage(file: h5py.File, name: str) -> None:
-    shape = (N, 5)
-    file.create_dataset(name, shape, "<f4", external=[("/etc/passwd", 0, N * 5 * 4)])
-
-
-FEATURES = "features/penultimate"
-STRANGE: dict[str, tuple[str, Callable[[Path], None]]] = {
-    "soft link": ("to be a link", _replace(FEATURES, lambda f, n: f.__setitem__(n, h5py.SoftLink("/stat")))),
-    "external link": (
-        "to be a link",
-        _replace(FEATURES, lambda f, n: f.__setitem__(n, h5py.ExternalLink("/etc/passwd", "/x"))),
-    ),
-    "external storage": ("contiguous datasets within the file", _replace(FEATURES, _external_storage)),
-    "chunked": (
-        "contiguous datasets within the file",
-        _replace(FEATURES, lambda f, n: f.create_dataset(n, (N, 5), "<f4", chunks=(2, 5))),
-    ),
-    "compressed": (
-        "contiguous datasets within the file",
-        _replace(FEATURES, lambda f, n: f.create_dataset(n, (N, 5), "<f4", compression="gzip")),
-    ),
-    "never allocated": (
-        "contiguous datasets within the file",
-        _replace(FEATURES, lambda f, n: f.create_dataset(n, (N, 5), "<f4")),
-    ),
-    "variable length": (
-        "found ids of object",
-        _replace("ids", lambda f, n: f.create_dataset(n, data=IDS, dtype=h5py.string_dtype())),
-    ),
-    "wrong type": ("found stat of float64", _replace("stat", lambda f, n: f.create_dataset(n, data=STAT * 1.0))),
-    "wrong rows": (
-        "wanted 6 rows in every dataset, found 5 in stat",
-        _replace("stat", lambda f, n: f.create_dataset(n, data=STAT[1:])),
-    ),
-    "scalar": ("found stat of", _replace("stat", lambda f, n: f.create_dataset(n, data=np.int64(1)))),
-    "missing": ("found no dataset digest", _replace("digest", lambda f, n: None)),
-    "no features": ("found no features in it", _replace("features", lambda f, n: None)),
-    "one more": ("found more of float64", _replace("labels/label", lambda f, n: f.create_dataset("more", data=[1.0]))),
-    "a group below": (
-        "found features/deep to be something else",
-        _replace(FEATURES, lambda f, n: f.create_group("features/deep")),
-    ),
-    "text for the format": (
-        "wanted cache format 1, found format None",
-        lambda path: _set_format(path, "1"),
-    ),
-}
-
-
-def _set_format(path: Path, value: Any) -> None:
-    with h5py.File(path, "r+") as file:
-        file.attrs["format"] = value
-
-
-@pytest.mark.parametrize("what", STRANGE)
-def test_what_format_1_does_not_have_is_refused_and_never_followed(tmp_path, what):
-    text, change = STRANGE[what]
-    path = filled(tmp_path / "x.h5")
-    change(path)
-    assert text in refused(path)
-
-
-# --- making it --------------------------------------------------------------------------------------------------------
-
-
-def test_a_full_disk_is_an_error_before_anything_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 5_000_000})())
-    with pytest.raises(CacheError) as caught:
-        empty(tmp_path / "x.h5", layers={"penultimate": 1_000_000})
-    assert caught.value.message == f"{tmp_path}: the cache needs 24 MB, found 5 MB free"
-    assert "--cache DIR" in caught.value.next_step
-    assert not list(tmp_path.iterdir())
-
-
-def test_space_that_cannot_be_reserved_leaves_nothing_behind(tmp_path, monkeypatch):
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(CacheError, match="the cache needs"):
-        empty(tmp_path / "x.h5")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_that_cannot_be_one_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(CacheError) as caught:
-        empty(tmp_path / "file" / "x.h5")
-    assert caught.value.message.startswith(f"{tmp_path / 'file'}: wanted to write a cache here, found ")
-
-
-@pytest.mark.parametrize("missing", [("posix_fallocate",), ("pwrite",), ("posix_fallocate", "pwrite", "fdatasync")])
-def test_systems_without_these_functions_write_the_same_bytes(tmp_path, monkeypatch, missing):
-    here = filled(tmp_path / "here.h5").read_bytes()
-    for name in missing:
-        monkeypatch.delattr(os, name)
-    assert filled(tmp_path / "there.h5").read_bytes() == here
-
-
-def test_a_file_system_that_cannot_reserve_gets_zeros(tmp_path, monkeypatch):
-    here = filled(tmp_path / "here.h5").read_bytes()
-
-    def cannot(*_: Any) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(os, "posix_fallocate", cannot, raising=False)
-    assert filled(tmp_path / "there.h5").read_bytes() == here
-
-
-def test_a_write_in_two_parts_is_finished(tmp_path, monkeypatch):
-    here = filled(tmp_path / "here.h5").read_bytes()
-    whole = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda file, data, place: whole(file, data[: max(1, len(data) // 2)], place))
-    assert filled(tmp_path / "there.h5").read_bytes() == here
-
-
-def test_an_error_of_the_disk_while_rows_are_written_is_told(tmp_path, monkeypatch):
-    path = empty(tmp_path / "x.h5")
-
-    def fail(*_: Any) -> int:
-        raise OSError(5, "Input/output error")
-
-    with CacheLock.exclusive(path) as lock, CacheWriter(FeatureCache.open(path), lock) as writer:
-        monkeypatch.setattr(os, "pwrite", fail)
-        with pytest.raises(CacheError, match="wanted to write the cache, found Input/output error"):
-            writer.write(np.arange(N), **values())
-    assert (FeatureCache.open(path).status == PENDING).all()
-
-
 # --- readers ----------------------------------------------------------------------------------------------------------
 
 
@@ -519,7 +271,7 @@ def test_readers_of_another_process_see_whole_rows_while_it_is_written(tmp_path)
         ).stdout.strip()
 
     with CacheLock.exclusive(path) as lock, CacheWriter(FeatureCache.open(path), lock) as writer:
-        writer.write(np.array([2]), **_taken(values(), np.array([2])))
+        writer.write(np.array([2]), **taken(values(), np.array([2])))
         assert read().startswith("[0, 0, 0, 0, 0, 0]")
         writer.acknowledge()
         assert read() == "[0, 0, 1, 0, 0, 0] [0.0, 0.0, 15.0, 0.0, 0.0, 0.0]"

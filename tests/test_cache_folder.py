@@ -314,14 +314,17 @@ def test_a_folder_that_must_not_be_entered_is_named(shelf):
 # --- what is left over ------------------------------------------------------------------------------------------------
 
 
-def test_temporary_files_of_dead_makers_are_removed_and_those_of_living_ones_not(tmp_path, impatient):
+def test_what_dead_makers_left_is_removed_and_what_living_ones_make_is_not(tmp_path, impatient):
     dead, living = tmp_path / ".a-net-01-aa.h5.77.tmp", tmp_path / ".b-net-01-bb.h5.78.tmp"
     dead.write_text("x")
     living.write_text("x")
     (tmp_path / ".other.tmp").touch()
+    (tmp_path / "c-net-01-cc.h5.lock").touch()
+    kept = make(tmp_path / "d-net-01-dd.h5")
     with another_process(tmp_path / "b-net-01-bb.h5", "exclusive"):
         remove_left_over(tmp_path)
         assert not dead.exists() and living.exists()
     remove_left_over(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.tmp"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".other.tmp", kept.name, kept.name + ".lock"]
     remove_left_over(tmp_path / "nowhere")

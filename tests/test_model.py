@@ -356,10 +356,7 @@ def test_scores_are_those_made_by_hand(three: Model, labelled: Any) -> None:
     right = float(np.mean([one == other for one, other in zip(truth, said, strict=True)]))
     assert (found.n, found.label_set, scores["accuracy"].n) == (18, "kind", 18)
     assert (scores["accuracy"].value, scores["accuracy"].low, scores["accuracy"].high) == (right, *wilson(right, 18))
-    with (
-        pytest.warns(UserWarning, match="y_pred contains classes not in y_true") if set(said) - set(truth) else _quiet()
-    ):
-        assert scores["balanced_accuracy"].value == pytest.approx(balanced_accuracy_score(truth, said))
+    assert scores["balanced_accuracy"].value == pytest.approx(balanced_accuracy_score(truth, said))
     assert scores["f1_macro"].value == pytest.approx(f1_score(truth, said, average="macro"))
     P = np.column_stack([three.estimator.predict_proba(X[rows]), np.zeros(18)])
     code = {**{name: number for number, name in enumerate(three.classes)}, "yak": 3}
@@ -373,12 +370,6 @@ def test_scores_are_those_made_by_hand(three: Model, labelled: Any) -> None:
         "classes that training never saw count as wrong: yak (2)",
     )
     json.dumps(found.as_dict(), allow_nan=False)
-
-
-def _quiet() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
 
 
 def test_photos_that_were_learned_from_are_named(bees: Model, photos: Path, tmp_path: Path) -> None:
@@ -403,7 +394,7 @@ def test_groups_make_the_intervals(three: Model, labelled: Any) -> None:
 def test_labels_come_from_a_table_or_another_column(three: Model, labelled: Any, tmp_path: Path) -> None:
     made, _, kinds = labelled
     assert three.score(made, column="sort").unknown_classes == {"yak": 2}
-    rows = [f"{name}, {kind} " for name, kind in zip(made.ids, kinds, strict=True) if kind == "ant"]
+    rows = [f"{name}, {kind} " for name, kind in zip(made.ids, kinds, strict=True) if kind == "bee"]
     (tmp_path / "t.csv").write_text("\n".join(["image,kind", *rows]))
     assert three.score(made, tmp_path / "t.csv", id_column="image").n == len(rows)
     ids = dict.fromkeys(made.ids[:5], " bee ")  # by hand, untidy

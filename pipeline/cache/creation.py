@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.cache.header import Header, read_header
 from pipeline.cache.layout import FORMAT, KIND, SUFFIX, as_fixed_text, labels_name, shapes_of
-from pipeline.cache.lock import CacheLock
+from pipeline.cache.lock import CacheLock, lock_path
 from pipeline.cache.rows import Rows
 from pipeline.errors import CacheError
 from pipeline.provenance import canonical_json
@@ -93,12 +93,15 @@ def temporary_path(path: Path) -> Path:
 
 
 def remove_left_over(folder: Path) -> None:
-    """Remove the temporary files of makers that died before they were done."""
-    for temporary in folder.glob(f".*{SUFFIX}.*.tmp"):
-        made = temporary.with_name(temporary.name[1:].rpartition(f"{SUFFIX}.")[0] + SUFFIX)
+    """Remove what killed processes left in the folder: files half made, and locks of caches that are gone."""
+    for left in [*folder.glob(f".*{SUFFIX}.*.tmp"), *folder.glob(f"*{SUFFIX}.lock")]:
+        cache = left.with_name(left.name.lstrip(".").rpartition(SUFFIX)[0] + SUFFIX)
+        if left == lock_path(cache) and cache.exists():
+            continue
         # Whoever makes a file holds the lock on its name, and a lock dies with its holder.
-        with suppress(OSError, CacheError), CacheLock.exclusive(made) as lock:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError, CacheError), CacheLock.exclusive(cache) as lock:
+            if left != lock_path(cache):
+                left.unlink(missing_ok=True)
             lock.release_and_forget()
 
 

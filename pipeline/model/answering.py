@@ -89,9 +89,9 @@ def answer_for(
             said.append(model.ask(some.X[ready]))
         done += len(some.rows)
         progress.advance(STAGE, done, n)
-    if not said:  # not one answer: ask about nothing, to learn what the answers would look like
-        width = model.backbone.resolve_layers([model.layer])[model.layer]
-        said = [model.ask(np.zeros((1, width), np.float32)).take(np.zeros(0, np.int64))]
+    if not said:  # not one answer: ask about zeros, to learn what the answers would look like
+        widths = source.layers if isinstance(source, FeatureCache) else model.backbone.resolve_layers([model.layer])
+        said = [model.ask(np.zeros((1, widths[model.layer]), np.float32)).take(np.zeros(0, np.int64))]
     return Answer(_placed(n, np.concatenate(rows), said), errors, digests)
 
 

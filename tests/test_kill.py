@@ -1,0 +1,224 @@
+"""No crash can break a cache: killed at any instant, it opens, and the next run makes it whole."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import planted
+import pytest
+from nursery import Child, Nursery
+
+from pipeline.cache import STORED, FeatureCache
+
+pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"), pytest.mark.slow]
+
+LAYERS = ["penultimate", "early"]
+SLOW = {"slowness": 0.002, "pause": 0.006}
+KILLS, STEPS, INTERRUPTS = 50, 20, 5
+
+
+@dataclass
+class Stage:
+    """A cache of photos that have changed since: what an uninterrupted run makes of it, and how long that takes."""
+
+    nursery: Nursery
+    photos: Path
+    before: Path  # the folder of caches as it was before the photos changed
+    expected: FeatureCache
+    said: dict[str, Any]
+    seconds: float
+    scratch: Path
+    count: int = 0
+
+    def caches(self) -> Path:
+        """Return a fresh copy of the folder of caches as it was before."""
+        self.count += 1
+        return Path(shutil.copytree(self.before, self.scratch / str(self.count)))
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory) -> Iterator[Stage]:
+    root = tmp_path_factory.mktemp("kill")
+    photos, before = planted.folder_of(root / "photos", range(30)), root / "before"
+    with Nursery(root) as nursery:
+        first = nursery.run(photos, before, ["penultimate"])
+        assert first["summary"]["inferred"] == 30
+        planted.folder_of(photos, range(40, 48))
+        for number in (2, 5):
+            planted.put(photos / f"c{number % 2}" / f"{number:05d}.png", number, side=8)  # edited
+        planted.touch(photos / "c0" / "00008.png")
+        (photos / "c0" / "00004.png").rename(photos / "c1" / "00004.png")
+        (photos / "c0" / "00006.png").unlink()
+        planted.put(photos / "c1" / "00101.png", b"broken")
+        shutil.copytree(before, root / "expected")
+        started = time.perf_counter()
+        said = nursery.run(photos, root / "expected", LAYERS, **SLOW)
+        seconds = time.perf_counter() - started
+        (root / "scratch").mkdir()
+        expected = FeatureCache.open(said["path"])
+        yield Stage(nursery, photos, before, expected, said, seconds, root / "scratch")
+
+
+def assert_nothing_wrong(caches: Path) -> dict[Path, list[int]]:
+    """Every file opens with plain h5py, and every row that counts is the right one; return what the rows say."""
+    counted = {}
+    for path in caches.glob("*.h5"):
+        with h5py.File(path) as file:
+            stored = file["status"][:] == STORED
+            numbers = [planted.number_of(name.decode()) for name in file["ids"][:][stored]]
+            for layer, dataset in file["features"].items():
+                assert np.array_equal(dataset[:][stored], planted.features_of(numbers, layer)), (path, layer)
+        assert not FeatureCache.open(path).damaged().size, path
+        counted[path] = numbers
+    return counted
+
+
+def assert_equal(found: FeatureCache, expected: FeatureCache) -> None:
+    """Two caches hold the same bits in every row."""
+    assert found.path.name == expected.path.name
+    assert found.header.row_fields == expected.header.row_fields
+    for name in found.header.row_fields:
+        assert np.array_equal(found.header.map(name), expected.header.map(name)), name
+
+
+def assert_resumed(stage: Stage, caches: Path) -> None:
+    """A killed run has left nothing wrong, and the next one makes it equal to one that was never interrupted."""
+    counted = assert_nothing_wrong(caches)
+    said = stage.nursery.run(stage.photos, caches, LAYERS)
+    assert said["status"] == 0 and "error" not in said, said
+    summary = said["summary"]
+    assert summary["images"] == summary["stored"] + summary["reused"] + summary["failed"]
+    path = Path(said["path"])
+    assert_equal(FeatureCache.open(path), stage.expected)
+    kept = set(counted.get(path, []))
+    assert not kept & set(said["seen"]), "a row that counted was computed again"
+    left = {entry.name for entry in caches.iterdir() if entry.suffix != ".lock"}  # an empty lock may stay for a while
+    assert left == {path.name}
+
+
+def test_the_uninterrupted_run_is_right(stage):
+    numbers = [planted.number_of(stage.expected.ids[row]) for row in stage.expected.rows]
+    assert sorted(numbers) == sorted({*range(30), *range(40, 48)} - {6})
+    for layer in LAYERS:
+        assert np.array_equal(stage.expected.features(layer), planted.features_of(numbers, layer))
+    assert set(stage.said["steps"]) == {"posix_fallocate", "fsync", "fdatasync", "replace", "pwrite", "unlink"}
+
+
+def test_kills_at_random_moments_lose_nothing(stage):
+    chance = random.Random(1)
+    seconds, killed = stage.seconds, 0
+    while killed < KILLS:
+        caches = stage.caches()
+        child = stage.nursery.start(stage.photos, caches, LAYERS, **SLOW)
+        time.sleep(chance.uniform(0, seconds))
+        child.send(signal.SIGKILL)
+        if child.wait()["status"] == signal.SIGKILL:
+            killed += 1
+        else:
+            seconds *= 0.9  # it was done before: the machine has become faster
+        assert_resumed(stage, caches)
+        shutil.rmtree(caches)
+
+
+def test_a_kill_at_any_step_loses_nothing(stage):
+    """In the middle of a write, or right before anything else that changes the disk; evenly over the whole run."""
+    total = len(stage.said["steps"])
+    for step in sorted({round(step) for step in np.linspace(1, total * 0.9, STEPS - 6)} | {1, 2, 3, 4, 5, 6}):
+        caches = stage.caches()
+        assert stage.nursery.run(stage.photos, caches, LAYERS, die_at=step)["status"] in (0, signal.SIGKILL)
+        assert_resumed(stage, caches)
+        shutil.rmtree(caches)
+
+
+def test_kill_after_kill_still_comes_to_an_end(stage):
+    chance = random.Random(2)
+    caches = stage.caches()
+    for _ in range(60):
+        child = stage.nursery.start(stage.photos, caches, LAYERS, **SLOW)
+        time.sleep(chance.uniform(0.2, 0.8) * stage.seconds)
+        child.send(signal.SIGKILL)
+        if child.wait()["status"] == 0:
+            break
+        assert_nothing_wrong(caches)
+    assert_resumed(stage, caches)
+
+
+def stored_rows(caches: Path, name: str) -> int:
+    path = caches / name
+    return len(FeatureCache.open(path).rows) if path.exists() else 0
+
+
+def wait_for_rows(child: Child, caches: Path, name: str, rows: int) -> int:
+    """Wait until so many rows count, and return how many do."""
+    give_up = time.monotonic() + 20
+    while (found := stored_rows(caches, name)) < rows:
+        assert time.monotonic() < give_up, "the child makes no progress"
+        time.sleep(0.002)
+    return found
+
+
+def test_ctrl_c_ends_promptly_and_keeps_what_was_acknowledged(stage):
+    chance = random.Random(3)
+    name = stage.expected.path.name
+    for _ in range(INTERRUPTS):
+        caches = stage.caches()
+        child = stage.nursery.start(stage.photos, caches, LAYERS, slowness=0.1)
+        before = wait_for_rows(child, caches, name, chance.randint(1, 16))
+        time.sleep(chance.uniform(0, 0.1))
+        child.send(signal.SIGINT)
+        started = time.monotonic()
+        said = child.wait()
+        assert time.monotonic() - started < 5
+        assert (said["status"], said["error"]) == (0, "KeyboardInterrupt")
+        assert before <= stored_rows(caches, name) < len(stage.expected.rows)
+        assert_resumed(stage, caches)
+        shutil.rmtree(caches)
+
+
+def test_ctrl_c_while_the_real_network_runs_ends_the_process_cleanly(tmp_path):
+    photos = planted.folder_of(tmp_path / "photos", range(400), side=64)
+    script = f"from pipeline import extract\nextract({str(photos)!r}, cache={str(tmp_path / 'caches')!r}, device='cpu')"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True) as process:
+        give_up = time.monotonic() + 60
+        while not any(FeatureCache.open(path).rows.size for path in (tmp_path / "caches").glob("*.h5")):
+            assert time.monotonic() < give_up and process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        said = process.communicate(timeout=30)[1]
+    assert time.monotonic() - started < 10
+    assert process.returncode == -signal.SIGINT, said  # not an abort from inside the network
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    (path,) = (tmp_path / "caches").glob("*.h5")
+    cache = FeatureCache.open(path)
+    assert 0 < len(cache.rows) < 400 and not cache.damaged().size
+
+
+def test_two_processes_at_once_never_do_damage(stage):
+    outcomes = set()
+    for slowness in (0.03, 0.01, 0.003, 0.0):
+        caches = stage.caches()
+        both = [stage.nursery.start(stage.photos, caches, LAYERS, slowness=slowness) for _ in range(2)]
+        said = [child.wait() for child in both]
+        assert all(each["status"] == 0 for each in said)
+        errors = [each["error"] for each in said if "error" in each]
+        assert errors in ([], ["CacheLocked"])
+        outcomes.update(errors)
+        winners = [each for each in said if "error" not in each]
+        assert len({each["path"] for each in winners}) == 1
+        assert_resumed(stage, caches)
+        shutil.rmtree(caches)
+    assert outcomes == {"CacheLocked"}
