@@ -109,7 +109,7 @@ def read_graph(folder: Path, recipe: Mapping[str, Any]) -> bytes | None:
             head, length = _read_head(file)
             file.seek(0)
             model = file.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise DamagedGraph(str(error)) from error
