@@ -117,14 +117,11 @@ class Backbone:
         BackboneError
             If there is no such layer; it lists the nearest names.
         """
-        asked = [layers] if isinstance(layers, str) else list(layers)
-        names = [name for layer in asked for name in (NAMED_LAYERS if layer == "all" else (layer,))]
-        if not names:
-            raise BackboneError("wanted at least one layer, found none", "--layer penultimate")
-        if self.name == bundled.NAME and all(name in bundled.LAYERS for name in names):
-            return {name: bundled.LAYERS[name][1] for name in names}
-        anatomy = self._anatomy()
-        return {name: anatomy.node(name).width for name in names}
+        return {name: width for name, (_, width) in self._nodes(layers).items()}
+
+    def layer_nodes(self, layers: Sequence[str]) -> dict[str, str]:
+        """Return ``{layer: node}``, the step of the network that each layer reads; all else as for `resolve_layers`."""
+        return {name: node for name, (node, _) in self._nodes(layers).items()}
 
     def load(self, layers: Sequence[str]) -> fx.GraphModule:
         """Return the network cut off after the deepest of these layers, in evaluation mode, without gradients.
@@ -263,6 +260,17 @@ class Backbone:
                 "ask for the model with its weights: pipeline fit without --no-weights",
             )
         return found
+
+    def _nodes(self, layers: Sequence[str]) -> dict[str, tuple[str, int]]:
+        """Return ``{layer: (node, width)}``."""
+        asked = [layers] if isinstance(layers, str) else list(layers)
+        names = [name for layer in asked for name in (NAMED_LAYERS if layer == "all" else (layer,))]
+        if not names:
+            raise BackboneError("wanted at least one layer, found none", "--layer penultimate")
+        if self.name == bundled.NAME and all(name in bundled.LAYERS for name in names):
+            return {name: bundled.LAYERS[name] for name in names}
+        anatomy = self._anatomy()
+        return {name: (anatomy.node(name).name, anatomy.node(name).width) for name in names}
 
     def _anatomy(self) -> Anatomy:
         return known.anatomy_of(
