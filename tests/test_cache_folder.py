@@ -76,11 +76,6 @@ def another_process(path: Path, kind: str) -> Iterator[subprocess.Popen]:
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr(lock_room, "SECONDS_TO_WAIT", 0.0)
-
-
-@pytest.fixture
 def shelf() -> Iterator[Path]:
     """A folder that everybody may enter."""
     with tempfile.TemporaryDirectory() as name:
@@ -189,7 +184,7 @@ def test_a_name_that_fits_a_damaged_file_alone_says_what_is_wrong_with_it(tmp_pa
 # --- locks ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_second_writer_is_refused(tmp_path, impatient):
+def test_a_second_writer_is_refused(tmp_path):
     path = make(tmp_path / "x.h5")
     with another_process(path, "exclusive"):
         for kind in (CacheLock.exclusive, CacheLock.shared):
@@ -202,7 +197,7 @@ def test_a_second_writer_is_refused(tmp_path, impatient):
     CacheLock.exclusive(path).release()  # it died with its holder
 
 
-def test_any_number_of_readers_keep_a_cache_from_being_removed(tmp_path, impatient):
+def test_any_number_of_readers_keep_a_cache_from_being_removed(tmp_path):
     path = make(tmp_path / "x.h5")
     with another_process(path, "shared"), CacheLock.shared(path), CacheLock.shared(path):
         with pytest.raises(CacheLocked):
@@ -282,7 +277,7 @@ def test_a_read_only_folder_is_read_and_says_so_when_written(shelf):
     assert caught.value.next_step == "give a folder that you may write with --cache DIR"
 
 
-def test_a_reader_without_the_right_to_write_holds_the_lock_all_the_same(shelf, impatient):
+def test_a_reader_without_the_right_to_write_holds_the_lock_all_the_same(shelf):
     path = make(shelf / "x.h5")
     with reading_alone(shelf):
         lock = CacheLock.shared(path)
@@ -314,7 +309,7 @@ def test_a_folder_that_must_not_be_entered_is_named(shelf):
 # --- what is left over ------------------------------------------------------------------------------------------------
 
 
-def test_what_dead_makers_left_is_removed_and_what_living_ones_make_is_not(tmp_path, impatient):
+def test_what_dead_makers_left_is_removed_and_what_living_ones_make_is_not(tmp_path):
     dead, living = tmp_path / ".a-net-01-aa.h5.77.tmp", tmp_path / ".b-net-01-bb.h5.78.tmp"
     dead.write_text("x")
     living.write_text("x")

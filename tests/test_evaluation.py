@@ -62,11 +62,12 @@ def compared(cache: FeatureCache) -> Run:
         column=["kind", "size"],
         heads=["knn", "ridge", KNeighborsClassifier(3)],
         grid={"knn.n_neighbors": [1, 9], "knn.weights": "uniform", "ridge.alpha": [1.0, 100.0]},
+        cv=3,
     )
 
 
 def run_of(data: Any, **options: Any) -> Run:
-    return evaluate(data, **{"cv": 3, "n_jobs": 1, **options})
+    return evaluate(data, **{"cv": 2, "n_jobs": 1, **options})
 
 
 def noise(path: Path, n: int = 100, d: int = 300, seed: int = 3) -> FeatureCache:
@@ -80,7 +81,7 @@ def noise(path: Path, n: int = 100, d: int = 300, seed: int = 3) -> FeatureCache
 
 
 def test_shuffled_labels_score_like_dummy(tmp_path: Path) -> None:
-    run = run_of(noise(tmp_path / "noise.h5"), heads="fast")
+    run = run_of(noise(tmp_path / "noise.h5"), heads="fast", cv=3)
     rated = [result for result in run.of("label") if not result.null]
     assert {result.head for result in rated} == {*FAST, CHOSEN}
     for result in rated:
@@ -91,7 +92,7 @@ def test_shuffled_labels_score_like_dummy(tmp_path: Path) -> None:
 
 
 def test_shuffled_labels_score_like_dummy_by_default(tmp_path: Path) -> None:
-    best = run_of(noise(tmp_path / "noise.h5")).best()
+    best = run_of(noise(tmp_path / "noise.h5"), cv=3).best()
     assert best.nested
     assert best.low is not None and best.high is not None
     assert best.low <= 0.5 <= best.high
@@ -100,14 +101,14 @@ def test_shuffled_labels_score_like_dummy_by_default(tmp_path: Path) -> None:
 def test_shuffled_numbers_score_like_dummy(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     columns = {"size": [f"{value:.3f}" for value in rng.normal(size=90)]}
-    run = run_of(make_cache(tmp_path / "noise.h5", rng.normal(size=(90, 200)), columns))
+    run = run_of(make_cache(tmp_path / "noise.h5", rng.normal(size=(90, 200)), columns), cv=3)
     assert run.best().mean == pytest.approx(0, abs=0.15)
     assert "no better than guessing" in run.verdicts[0]
 
 
 def test_a_choice_outside_the_folds_flatters_and_is_marked(tmp_path: Path) -> None:
     made = noise(tmp_path / "noise.h5", n=60, d=60, seed=1)
-    options: dict[str, Any] = {"heads": Column(), "grid": {"Column.column": list(range(60))}, "cv": 2}
+    options: dict[str, Any] = {"heads": Column(), "grid": {"Column.column": list(range(60))}}
     honest, flattered = run_of(made, **options), run_of(made, **options, nested=False)
     low, mean = honest.best().low, honest.best().mean
     assert low is not None and mean is not None and low <= 0.5
@@ -173,6 +174,7 @@ def test_nested_predictions_equal_plain_scikit_learn(cache: FeatureCache, groupe
         groups="patient" if grouped else None,
         grid={"logistic.C": [0.001, 0.1, 10.0]},
         random_state=7,
+        cv=3,
     )
     said = run.predictions
     assert said["id"].tolist() == cache.ids
@@ -206,7 +208,7 @@ def test_without_nesting_one_choice_is_made_over_the_folds_themselves(cache: Fea
     head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     searched = GridSearchCV(head, grid, scoring="balanced_accuracy", cv=folds).fit(X, y)
     options: dict[str, Any] = {"grid": {"logistic.C": [0.001, 0.1, 10.0]}, "random_state": 7}
-    run = run_of(cache, column="kind", nested=False, **options)
+    run = run_of(cache, column="kind", nested=False, cv=3, **options)
     assert run.best().params == {"C": searched.best_params_["logisticregression__C"]}
     labels = np.empty(60, int)
     for train, test in folds:
@@ -272,7 +274,7 @@ def test_no_group_is_on_both_sides_of_an_outer_or_inner_fold(tmp_path: Path) -> 
     y = np.arange(n) // 2 % 2
     X = np.column_stack([np.arange(n), np.zeros(n)])
     made = make_cache(tmp_path / "a.h5", X, {"kind": names(y), "place": groups.tolist()})
-    run = run_of(made, column="kind", groups="place", heads=Spy(), grid={"Spy.width": [1.0, 2.0]})
+    run = run_of(made, column="kind", groups="place", heads=Spy(), grid={"Spy.width": [1.0, 2.0]}, cv=3)
     outer = [set(part["id"]) for _, part in run.predictions.groupby("part")]
     assert len(outer) == 3
     asked_after: list[tuple[frozenset[int], frozenset[int]]] = []
@@ -362,7 +364,7 @@ def test_a_head_that_fits_no_label_set_is_refused(cache: FeatureCache) -> None:
 
 
 def test_default_heads_are_logistic_and_ridge(cache: FeatureCache) -> None:
-    run = run_of(cache, column=["kind", "size"], cv=2)
+    run = run_of(cache, column=["kind", "size"])
     assert (run.best("kind").head, run.best("size").head) == ("logistic", "ridge")
     assert (run.info("kind").scoring, run.info("size").scoring) == ("balanced_accuracy", "r2")
     assert {result.scoring for result in run.results if result.label_set == "kind"} == {
@@ -374,7 +376,7 @@ def test_default_heads_are_logistic_and_ridge(cache: FeatureCache) -> None:
 
 
 def test_asking_for_the_dummy_alone_evaluates_the_default_beside_it(cache: FeatureCache) -> None:
-    run = run_of(cache, column="kind", heads="dummy", cv=2)
+    run = run_of(cache, column="kind", heads="dummy")
     assert [result.head for result in run.of("kind")] == ["logistic", "logistic", DUMMY]
 
 
@@ -391,7 +393,7 @@ def test_a_scoring_for_one_kind_leaves_the_other_without_and_is_refused(cache: F
     with pytest.raises(EvaluationError, match="label set 'kind': scoring 'r2': wanted one for classes") as error:
         run_of(cache, column=["kind", "size"], scoring="r2")
     assert "--scoring balanced_accuracy" in error.value.next_step
-    both = run_of(cache, column=["kind", "size"], scoring=["r2", "accuracy"], heads=["centroid", "ridge"], cv=2)
+    both = run_of(cache, column=["kind", "size"], scoring=["r2", "accuracy"], heads=["centroid", "ridge"])
     assert (both.info("kind").scoring, both.info("size").scoring) == ("accuracy", "r2")
     with pytest.raises(HeadError, match="wanted a scoring, found 'acuracy'"):
         run_of(cache, column="kind", scoring="acuracy")
@@ -430,7 +432,7 @@ def test_caches_over_the_same_images_share_folds_and_the_choice(cache: FeatureCa
 def test_caches_over_different_images_are_told_apart(cache: FeatureCache, tmp_path: Path) -> None:
     X, y = blobs(30, apart=6.0, seed=3)
     other = make_cache(tmp_path / "other.h5", X, {"kind": names(y)})  # of the same name, with ids in common
-    run = run_of([cache, other], column="kind", heads="centroid", cv=2)
+    run = run_of([cache, other], column="kind", heads="centroid")
     assert [(info.name, info.source, info.n) for info in run.label_sets] == [
         ("kind", "made", 60),
         ("kind", "made-2", 30),
@@ -489,7 +491,7 @@ def test_scores_are_those_of_the_predictions_table(compared: Run) -> None:
 
 
 def test_images_without_a_label_are_left_out_and_counted(cache: FeatureCache) -> None:
-    run = run_of(cache, column="some", heads="centroid", cv=2)
+    run = run_of(cache, column="some", heads="centroid")
     assert (run.info().n, run.info().unlabelled) == (54, 6)
     assert "6 of 60 images have no label and are left out, e.g. 00000.jpg" in run.notes
     assert len(run.predictions) == 54
@@ -497,7 +499,7 @@ def test_images_without_a_label_are_left_out_and_counted(cache: FeatureCache) ->
 
 
 def test_notes_name_their_label_set_where_there_are_several(cache: FeatureCache) -> None:
-    run = run_of(cache, column=["kind", "some"], heads="centroid", cv=2)
+    run = run_of(cache, column=["kind", "some"], heads="centroid")
     assert "some: 6 of 60 images have no label and are left out, e.g. 00000.jpg" in run.notes
 
 
@@ -505,7 +507,7 @@ def test_parameters_that_json_cannot_say_become_text(cache: FeatureCache) -> Non
     from sklearn.ensemble import BaggingClassifier
 
     grid = {"BaggingClassifier.estimator": [KNeighborsClassifier(3), LogisticRegression(C=0.5)]}
-    run = run_of(cache, column="kind", heads=BaggingClassifier(n_estimators=2), grid=grid, cv=2)
+    run = run_of(cache, column="kind", heads=BaggingClassifier(n_estimators=2), grid=grid)
     assert run.best().params["estimator"] in ("KNeighborsClassifier(n_neighbors=3)", "LogisticRegression(C=0.5)")
     json.dumps(run.as_dict(), allow_nan=False)
 
@@ -519,7 +521,7 @@ def test_a_score_that_is_undefined_is_null_and_not_nan(tmp_path: Path) -> None:
         "place": [f"g{row % 4}" for row in range(24)],  # so few that the interval takes four scores, not hundreds
     }
     made = make_cache(tmp_path / "a.h5", X, columns)
-    run = run_of(made, groups="place", heads="lda", grid={"lda.shrinkage": 0.1}, scoring="roc_auc", cv=2)
+    run = run_of(made, groups="place", heads="lda", grid={"lda.shrinkage": 0.1}, scoring="roc_auc")
     auc = run.best()
     assert auc.mean is not None and (auc.test, auc.test_low) == (None, None)  # one class alone in the test set
     json.dumps(run.as_dict(), allow_nan=False)
@@ -597,11 +599,11 @@ def test_progress_counts_every_fit_once(cache: FeatureCache) -> None:
             self.counts.append((done, total))
 
     run_of(cache, column="kind", heads=["centroid", "lda"], grid={"lda.shrinkage": 0.1}, progress=Heard())
-    assert Heard.counts == [(done, 12) for done in range(1, 13)]  # 2 heads and 2 nulls, 3 folds
+    assert Heard.counts == [(done, 8) for done in range(1, 9)]  # 2 heads and 2 nulls, 2 folds
 
 
 def test_warnings_of_a_head_are_in_its_results(cache: FeatureCache) -> None:
-    run = run_of(cache, column="kind", heads=LogisticRegression(max_iter=1), cv=2)
+    run = run_of(cache, column="kind", heads=LogisticRegression(max_iter=1))
     (text,) = run.best().warnings
     assert "LogisticRegression" in text and "stopped before converging" in text
 

@@ -10,8 +10,6 @@ import numpy as np
 from pipeline.cache.header import Header
 from pipeline.cache.layout import PENDING, STORED, is_features
 
-ROWS_AT_ONCE = 4096
-
 
 def checksums(rows: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return the CRC-32 of each of k rows that are no longer pending.
@@ -48,10 +46,11 @@ def sound(rows: Mapping[str, np.ndarray]) -> np.ndarray:
 def damaged_rows(header: Header) -> np.ndarray:
     """Return the rows that are neither pending nor as their checksum says, ascending; reads the whole file."""
     damaged = [np.zeros(0, np.int64)]
-    for start in range(0, header.rows, ROWS_AT_ONCE):
-        final = header.map("status")[start : start + ROWS_AT_ONCE] != PENDING
+    for start in range(0, header.rows, header.rows_at_once):
+        some = slice(start, start + header.rows_at_once)
+        final = header.map("status")[some] != PENDING
         if final.any():
-            rows = header.take(slice(start, start + ROWS_AT_ONCE))
+            rows = header.take(some)
             damaged.append(start + np.flatnonzero(final & ~sound(rows)))
     return np.concatenate(damaged)
 

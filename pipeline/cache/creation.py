@@ -99,7 +99,7 @@ def remove_left_over(folder: Path) -> None:
         if left == lock_path(cache) and cache.exists():
             continue
         # Whoever makes a file holds the lock on its name, and a lock dies with its holder.
-        with suppress(OSError, CacheError), CacheLock.exclusive(cache) as lock:
+        with suppress(OSError, CacheError), CacheLock.exclusive(cache, wait=0) as lock:
             if left != lock_path(cache):
                 left.unlink(missing_ok=True)
             lock.release_and_forget()

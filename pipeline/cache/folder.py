@@ -124,7 +124,7 @@ def lookup(name: str, folder: Path) -> FeatureCache | None:
 def retire(path: Path) -> bool:
     """Remove a cache file if nobody reads or writes it under a lock; return whether it is gone."""
     try:
-        lock = CacheLock.exclusive(path)
+        lock = CacheLock.exclusive(path, wait=0)
     except (CacheError, OSError):
         return False
     try:

@@ -20,6 +20,8 @@ import numpy as np
 from pipeline.cache.layout import FORMAT, KIND, REQUIRED, features_name, fits, is_features, is_labels, plain_name
 from pipeline.errors import CacheError
 
+MEMORY = 16 << 20
+
 
 @dataclass(frozen=True)
 class Field:
@@ -64,6 +66,12 @@ class Header:
     def row_fields(self) -> list[str]:
         """Names of the datasets that have a row an image."""
         return [name for name in self.fields if name != "provenance"]
+
+    @cached_property
+    def rows_at_once(self) -> int:
+        """How many rows to hold in memory together: 16 MB of them, and not so many that progress stands still."""
+        row = sum(self.fields[name].row_bytes for name in self.row_fields)
+        return min(8192, max(1, MEMORY // row))
 
     def map(self, name: str) -> np.ndarray:
         """Return the dataset as a read-only memory map: no copy, pages are read when they are touched.

@@ -29,8 +29,8 @@ class CacheLock:
         self._handle = handle
 
     @classmethod
-    def exclusive(cls, cache: Path) -> CacheLock:
-        """Lock for making, writing or removing.
+    def exclusive(cls, cache: Path, *, wait: float = SECONDS_TO_WAIT) -> CacheLock:
+        """Lock for making, writing or removing; a lock that others hold is waited for `wait` seconds.
 
         Raises
         ------
@@ -39,7 +39,7 @@ class CacheLock:
         OSError
             The folder cannot be written.
         """
-        return cls(cache, _acquire(cache, LockFlags.EXCLUSIVE))
+        return cls(cache, _acquire(cache, LockFlags.EXCLUSIVE, wait))
 
     @classmethod
     def shared(cls, cache: Path) -> CacheLock:
@@ -53,7 +53,7 @@ class CacheLock:
             Somebody writes it, or it is gone.
         """
         try:
-            lock = cls(cache, _acquire(cache, LockFlags.SHARED))
+            lock = cls(cache, _acquire(cache, LockFlags.SHARED, SECONDS_TO_WAIT))
         except CacheLocked:
             raise
         except (OSError, CacheError, ImportError):  # on Windows a shared lock needs pywin32
@@ -89,16 +89,16 @@ def lock_path(cache: Path) -> Path:
     return cache.with_name(cache.name + ".lock")
 
 
-def _acquire(cache: Path, kind: LockFlags) -> IO[bytes]:
+def _acquire(cache: Path, kind: LockFlags, wait: float) -> IO[bytes]:
     path = lock_path(cache)
-    give_up = time.monotonic() + SECONDS_TO_WAIT
+    give_up = time.monotonic() + wait
     while True:
         handle = _open(path, kind)
         try:
             portalocker.lock(handle, kind | LockFlags.NON_BLOCKING)
         except portalocker.AlreadyLocked as error:
             handle.close()
-            if time.monotonic() > give_up:
+            if time.monotonic() >= give_up:
                 raise CacheLocked(
                     f"{cache}: another process is using this cache",
                     "wait for it to end, then run the same command again",

@@ -164,7 +164,9 @@ def _short_columns(work: Work, counts: Counts) -> Columns:
         if longest <= LONGEST_LABEL:
             kept[name] = values
         else:
-            _note(work, counts, f"column {name!r} is not kept in the cache: a text of {longest:,} characters is no label")
+            _note(
+                work, counts, f"column {name!r} is not kept in the cache: a text of {longest:,} characters is no label"
+            )
     return kept
 
 

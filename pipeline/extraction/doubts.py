@@ -85,7 +85,7 @@ def recompute_and_compare(work: Work, cache: FeatureCache, count: int, random_st
         A stored row is not what the network gives for that image now.
     """
     rows = np.random.default_rng(random_state).permutation(cache.rows)[:count]
-    runtime = work.runtime(list(cache.layers))
+    runtime = work.runtime(list(cache.layers), len(rows))
     tolerance = max(RECHECK_TOLERANCE[work.recipe.precision], RECHECK_TOLERANCE[work.recipe.store])
     inferred = 0
     for start in range(0, len(rows), runtime.batch_size):

@@ -18,7 +18,7 @@ from pipeline.extraction.work import Counts, Work, check_numbers, stopped_at
 from pipeline.images import PHOTO_RULES, ImageSource, decoder_fingerprint
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Recipe
-from pipeline.runtime import PRECISIONS, runtime_name
+from pipeline.runtime import GRAPHS_FOLDER, PRECISIONS, runtime_name
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,7 @@ def extract(
         n_jobs=n_jobs,
         stop=on_error == "stop",
         rehash=rehash,
+        graphs=folder / GRAPHS_FOLDER,
         progress=progress,
     )
     for note in source.notes:

@@ -14,7 +14,6 @@ from pipeline.extraction.blocks import embed_blocks
 from pipeline.extraction.known import KnownDigests, Unchanged, lend, unchanged
 from pipeline.extraction.work import Counts, Work, stopped_at
 
-ROWS_A_COPY = 4096
 STAGE = "extract"
 
 _NO_ROWS = np.zeros(0, np.int64)
@@ -70,10 +69,10 @@ class _Run:
         """Write what an earlier cache knows of unchanged images, infer the layers it lacks; return the rows done."""
         missing = [layer for layer in self.layers if layer not in known.cache.layers]
         done = [_NO_ROWS]
-        for start in range(0, len(known.rows), ROWS_A_COPY):
-            rows = known.rows[start : start + ROWS_A_COPY]
-            stat = self.work.source.stat[rows]
-            lent = lend(known.cache, known.cache_rows[start : start + ROWS_A_COPY], rows, stat)
+        at_once = self.writer.cache.header.rows_at_once
+        for start in range(0, len(known.rows), at_once):
+            rows = known.rows[start : start + at_once]
+            lent = lend(known.cache, known.cache_rows[start : start + at_once], rows, self.work.source.stat[rows])
             if missing:
                 done.append(self._copy(self._without_features(lent.where(lent.status != STORED))))
                 done.append(self._add_layers(lent.where(lent.status == STORED), missing))
@@ -137,7 +136,7 @@ class _Run:
         return embed_blocks(
             self.work.source,
             rows,
-            self.work.runtime(layers),
+            self.work.runtime(layers, len(rows)),
             self.work.backbone.preprocessing,
             batch_size=self.work.batch_size,
             n_jobs=self.work.n_jobs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from joblib import effective_n_jobs
@@ -29,14 +30,23 @@ class Work:
     n_jobs: int | None
     stop: bool  # at the first image that cannot be read
     rehash: bool
+    graphs: Path  # where exported networks are kept
     progress: Progress
     _runtimes: dict[tuple[str, ...], Runtime] = field(default_factory=dict, repr=False)
 
-    def runtime(self, layers: Sequence[str]) -> Runtime:
-        """Return the network up to these layers, loaded when it is first asked for."""
+    def runtime(self, layers: Sequence[str], images: int) -> Runtime:
+        """Return the network up to these layers, loaded when it is first asked for, to run over so many images."""
         key = tuple(layers)
         if key not in self._runtimes:
-            self._runtimes[key] = open_runtime(self.backbone, key, device=self.device, precision=self.recipe.precision)
+            self._runtimes[key] = open_runtime(
+                self.backbone,
+                key,
+                device=self.device,
+                precision=self.recipe.precision,
+                images=images,
+                graphs=self.graphs,
+                progress=self.progress,
+            )
         return self._runtimes[key]
 
     @property

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.cache import STORED, FeatureCache
+from pipeline.cache import DEFAULT_FOLDER, STORED, FeatureCache
 from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import ModelError, SkipReason
 from pipeline.extraction import Block, embed_blocks, recipe_of
 from pipeline.images import ImageSource
 from pipeline.progress import SILENT, Progress
-from pipeline.runtime import open_runtime
+from pipeline.runtime import GRAPHS_FOLDER, open_runtime
 from pipeline.search import Predictions
 
 if TYPE_CHECKING:
@@ -109,7 +110,15 @@ def _from_images(
     with embed_blocks(
         source,
         range(len(source)),
-        open_runtime(model.backbone, [model.layer], device=device, precision=precision),
+        # A graph that extraction left here is used; answering alone leaves nothing behind.
+        open_runtime(
+            model.backbone,
+            [model.layer],
+            device=device,
+            precision=precision,
+            graphs=Path(DEFAULT_FOLDER) / GRAPHS_FOLDER,
+            progress=progress,
+        ),
         model.backbone.preprocessing,
         batch_size=batch_size,
         n_jobs=n_jobs,
