@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cache import DEFAULT_FOLDER, FeatureCache
-from pipeline.evaluation import evaluate
 from pipeline.extraction import extract
 from pipeline.images import ImageSource
-from pipeline.model import Model, fit
+from pipeline.model import Model
+from pipeline.model.fitting import evaluate_and_fit
 from pipeline.progress import SILENT, Progress
 from pipeline.report.contact_sheet import Tile, contact_sheet
 from pipeline.runs import Run
@@ -85,22 +85,20 @@ def run_demo(
     source = ImageSource.open(SOURCE)
     features = extract(source, cache=Path(cache), n_jobs=n_jobs, progress=progress)
     table = _table(source)
-    options: dict[str, Any] = {
-        "labels": table,
-        "groups": GROUP,
-        "split": "part",
-        "heads": HEADS,
-        "grid": GRID,
-        "n_jobs": n_jobs,
-        "random_state": random_state,
-        "progress": progress,
-    }
-    run = evaluate(features, column=LABEL_SETS, **options)
+    run, model = evaluate_and_fit(
+        features,
+        "photo",
+        column=LABEL_SETS,
+        labels=table,
+        groups=GROUP,
+        split="part",
+        heads=HEADS,
+        grid=GRID,
+        n_jobs=n_jobs,
+        random_state=random_state,
+        progress=progress,
+    )
     run.save(folder / "run")
-
-    best = run.best("photo")
-    params = {f"{best.head}.{name}": [value] for name, value in best.params.items()}
-    model = fit(features, column="photo", **{**options, "heads": [best.head], "grid": params})
     path = model.save(folder / "photo.model")
 
     said = Model.open(path).predict(features, top=1).set_index("id")
@@ -111,8 +109,11 @@ def run_demo(
         for name in held_out
         if (truth := table["photo"][name]) is not None
     ]
-    picture = contact_sheet(source, tiles, folder / "contact_sheet.png", most=TILES, random_state=random_state)
     right = sum(tile.truth == tile.answer for tile in tiles)
+    title = f"Which photograph is it? Right on {right:,} of {len(tiles):,} crops of quadrants that were never learned"
+    picture = contact_sheet(
+        source, tiles, folder / "contact_sheet.png", title=title, most=TILES, random_state=random_state
+    )
     return Demo(features, run, model, path, picture, len(tiles), right)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, HeadError, PipelineError
 from pipeline.evaluation import evaluate
+from pipeline.evaluation.evaluation import Options
 from pipeline.evaluation.units import Unit, run_unit
 from pipeline.heads import FAST, resolve_heads
 from pipeline.progress import Progress
@@ -412,6 +415,7 @@ def test_several_layers_are_compared_on_the_same_folds(cache: FeatureCache) -> N
     assert (parts["late"] == parts["penultimate"]).all()
     (chosen,) = [result for result in run.of("kind") if result.head == CHOSEN]
     assert set(chosen.params["in_each_fold"]) <= {"knn/late", "knn/penultimate"}
+    assert "with the best of 2 combinations (knn/" in run.verdicts[0]
 
 
 def test_caches_over_the_same_images_share_folds_and_the_choice(cache: FeatureCache, tmp_path: Path) -> None:
@@ -551,6 +555,23 @@ def test_the_same_seed_gives_the_same_run_with_any_number_of_jobs(tmp_path: Path
     assert without_seconds(other) != without_seconds(alone)
 
 
+class Breaks(Column):
+    """Cannot learn."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> Breaks:
+        raise ValueError(f"no use for {len(X)} rows")
+
+
+@pytest.mark.parametrize("rows, jobs", [(40, 1), (700, 2)])
+def test_an_estimator_that_fails_is_named_with_its_own_words(rows: int, jobs: int, tmp_path: Path) -> None:
+    X, y = blobs(rows, classes=2)
+    made = make_cache(tmp_path / "a.h5", X, {"kind": names(y)})
+    with pytest.raises(
+        HeadError, match=f"head 'Breaks': wanted it to learn and predict, found ValueError: no use for {rows // 2} rows"
+    ):
+        run_of(made, heads=Breaks(), n_jobs=jobs)
+
+
 def test_workers_get_the_features_as_a_memory_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from joblib import Parallel, delayed
 
@@ -589,6 +610,11 @@ def test_half_precision_features_are_learned_from_as_float32(tmp_path: Path) -> 
     half, full = run_of(made, **options), run_of(wide, **options)
     assert half.predictions["probability"].equals(full.predictions["probability"])
     assert log_loss(half.predictions["true"], np.eye(3)[y]) >= 0
+
+
+def test_options_are_the_keywords_of_evaluate() -> None:
+    keywords = list(inspect.signature(evaluate).parameters)
+    assert [field.name for field in fields(Options)] == keywords[1:]
 
 
 def test_progress_counts_every_fit_once(cache: FeatureCache) -> None:

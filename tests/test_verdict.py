@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,18 @@ def test_groups_are_in_the_words() -> None:
     assert "right on 90 of 100 photos of new groups (80 to 95)" in verdict(INFO, evidence(result(), new_groups=True))
 
 
+def test_numbers_speak_of_groups_too() -> None:
+    info = replace(INFO, kind="number", scoring="r2", classes=())
+    shown = (result(scoring="r2"), result(scoring="neg_mean_absolute_error", mean=-0.25))
+    said = verdict(
+        info, evidence(*shown, new_groups=True, nulls=[result(head="dummy", layer="none", scoring="r2", mean=-0.1)])
+    )
+    assert said == (
+        "kind: r2 0.9 (0.8 to 0.95) on photos of new groups with knn; always guessing the mean: -0.1; "
+        "colours and brightness alone: ?; off by 0.25 on average"
+    )
+
+
 def test_nothing_confused_is_nothing_said() -> None:
     assert "confused" not in verdict(INFO, evidence(result(), true=["ant"], predicted=["ant"]))
 
@@ -124,7 +137,7 @@ def test_a_choice_on_the_same_photos_is_said() -> None:
 
 
 def test_the_best_of_several_without_an_honest_choice_is_said() -> None:
-    assert verdict(INFO, evidence(result(), heads=3)).endswith("a little optimistic: it is the best of 3 heads")
+    assert verdict(INFO, evidence(result(), heads=3)).endswith("a little optimistic: the best of 3")
 
 
 def test_what_cannot_be_said_is_a_question_mark() -> None:

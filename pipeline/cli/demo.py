@@ -8,6 +8,7 @@ import typer
 
 from pipeline.cli import options as o
 from pipeline.cli.leaderboard import print_run
+from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 
 
@@ -22,6 +23,7 @@ def command(
     """Run the whole road on real photos that need no download: extract, evaluate six label sets, fit, predict, look."""
     from pipeline.demo import run_demo
 
+    refuse_unwritable(out, "model, results and picture")
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
         done = run_demo(out, cache=cache, n_jobs=n_jobs, random_state=random_state, progress=terminal)
     if as_json:

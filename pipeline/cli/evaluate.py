@@ -9,6 +9,7 @@ import typer
 from pipeline.cli import options as o
 from pipeline.cli.again import carried
 from pipeline.cli.leaderboard import print_run
+from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 
 
@@ -45,6 +46,7 @@ def command(
     from pipeline.evaluation import evaluate
     from pipeline.runs import DEFAULT_FOLDER
 
+    refuse_unwritable(out or DEFAULT_FOLDER, "the results")
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
         run = evaluate(
             data[0] if len(data) == 1 else data,

@@ -9,6 +9,7 @@ import typer
 from pipeline.cli import options as o
 from pipeline.cli.again import carried
 from pipeline.cli.leaderboard import print_scores
+from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 
 # The options of this command that `predict` knows too.
@@ -48,6 +49,7 @@ def command(
     """Evaluate, choose the best head, refit it on every labelled photo, and save it with its backbone."""
     from pipeline.model import fit
 
+    refuse_unwritable(out, "the model")
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
         model = fit(
             data,

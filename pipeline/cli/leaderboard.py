@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.cli.terminal import Number, Terminal
-from pipeline.runs import CHOSEN, PIXELS, Result, Run
+from pipeline.runs import CHOSEN, NOTHING, PIXELS, LabelSetInfo, Result, Run
 
 SHORT = {
     "balanced_accuracy": "balanced acc.",
@@ -15,44 +15,52 @@ SHORT = {
     "neg_mean_absolute_error": "-abs. error",
     "r2": "R2",
 }
+FEATURES = {PIXELS: "colours alone", NOTHING: "nothing"}
 
 
 def print_run(terminal: Terminal, run: Run) -> None:
-    """Print the leaderboard of each label set, best head first, nulls last."""
+    """Print the leaderboard of each label set, best head first, nulls last; what is true of several is said once."""
+    several = len({info.source for info in run.label_sets}) > 1
+    said, left_out = "", []
     for number, info in enumerate(run.label_sets):
+        mine = [r for r in run.results if (r.label_set, r.source) == (info.name, info.source)]
         if number:
             terminal.stdout.print()
-        lines, left_out = _print_table(terminal, info.name, run.results)
-        parts = [f"n = {info.n:,}", f"{info.folds} folds"]
-        if info.groups is not None:
-            parts.append(f"{info.groups:,} groups")
-        if info.test is not None:
-            parts.append(f"{info.test:,} in the test set")
-        methods = dict.fromkeys(line[0].method for line in lines if not line[0].null)
-        parts.append(f"95%: {'; '.join(methods)}")
-        terminal.say("  " + ", ".join(parts))
-        if any(result.optimistic for line in lines for result in line):
-            terminal.say("  * optimistic: the parameters were chosen on the very rows that they are scored on")
-        if left_out:
-            terminal.say(f"  not shown for want of width: {', '.join(reversed(left_out))}")
+        left_out += _print_table(terminal, f"{info.name} ({info.source})" if several else info.name, mine)
+        about = _about(info, mine)
+        if about != said:
+            terminal.say(about)
+        said = about
+    if any(result.optimistic for result in run.results):
+        terminal.say("  * optimistic: the parameters were chosen on the very rows that they are scored on")
+    if left_out:
+        terminal.say(f"  not shown for want of width: {', '.join(dict.fromkeys(reversed(left_out)))}")
+
+
+def _about(info: LabelSetInfo, results: Sequence[Result]) -> str:
+    """Return how many rows a table is about, how they were split, and how its intervals were made."""
+    parts = [f"n = {info.n:,}", f"{info.folds} folds"]
+    if info.groups is not None:
+        parts.append(f"{info.groups:,} groups")
+    if info.test is not None:
+        parts.append(f"{info.test:,} in the test set")
+    method = next(r.method for r in results if r.scoring == info.scoring and not r.null)
+    return f"  {', '.join(parts)}, 95%: {method}"
 
 
 def print_scores(terminal: Terminal, scores: Sequence[Mapping[str, Any]]) -> None:
     """Print the scores that a model carries, on stderr: what `fit` results in is the model."""
     results = [Result(**{name: score[name] for name in Result.__dataclass_fields__}) for score in scores]
-    for text in dict.fromkeys(result.label_set for result in results):
-        _print_table(terminal, text, results, to_stderr=True)
+    _print_table(terminal, results[0].label_set, results, to_stderr=True)
 
 
-def _print_table(
-    terminal: Terminal, label_set: str, results: Sequence[Result], *, to_stderr: bool = False
-) -> tuple[list[list[Result]], list[str]]:
-    """Print one label set's table; return its lines, and the columns that had no room."""
-    lines = _lines([result for result in results if result.label_set == label_set])
+def _print_table(terminal: Terminal, title: str, results: Sequence[Result], *, to_stderr: bool = False) -> list[str]:
+    """Print one label set's table; return the names of the columns that had no room."""
+    lines = _lines(results)
     scorings = list(dict.fromkeys(result.scoring for line in lines for result in line))
     tested = any(result.test is not None for line in lines for result in line)
     several = len({result.cache for line in lines for result in line}) > 1
-    columns = [label_set, *(["backbone"] if several else []), "features", Number(f"{_short(scorings[0])} (95%)")]
+    columns = [title, *(["backbone"] if several else []), "features", Number(f"{_short(scorings[0])} (95%)")]
     columns += [Number("on the test set (95%)")] if tested else []
     others = [Number(_short(scoring) + (" (test)" if tested else "")) for scoring in scorings[1:]]
     first = len(columns)
@@ -60,7 +68,7 @@ def _print_table(
     # What goes first where there is no room: seconds, then the further scores from the last, then the parameters.
     spare = [len(columns) - 1, *range(len(columns) - 3, first - 1, -1), len(columns) - 2]
     rows = [_row(line, scorings, tested, several) for line in lines]
-    return lines, terminal.table(columns, rows, to_stderr=to_stderr, spare=spare)
+    return terminal.table(columns, rows, to_stderr=to_stderr, spare=spare)
 
 
 def _lines(results: Sequence[Result]) -> list[list[Result]]:
@@ -76,7 +84,9 @@ def _row(line: Sequence[Result], scorings: Sequence[str], tested: bool, several:
     first = line[0]
     choice = by_scoring.get(scorings[0])
     chosen = first.head == CHOSEN
-    features = "chosen by fold" if chosen else {PIXELS: "colours alone", "none": "nothing"}.get(first.layer, first.layer)
+    features = (
+        "chosen by fold" if chosen else {PIXELS: "colours alone", NOTHING: "nothing"}.get(first.layer, first.layer)
+    )
     mark = "" if first.nested else " *"
     cells = ["best of these" if chosen else first.head]
     cells += ["" if chosen else first.backbone] if several else []

@@ -214,9 +214,7 @@ Device = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option(
-        "--jobs", metavar="N", min=1, help="Workers.", show_default="as many as cores", rich_help_panel=WORK
-    ),
+    typer.Option("--jobs", metavar="N", min=1, help="Workers.", show_default="as many as cores", rich_help_panel=WORK),
 ]
 Seed = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, help="Everything random is drawn from it.", rich_help_panel=WORK)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli import options as o
+from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 from pipeline.errors import ModelError
 
@@ -32,8 +33,13 @@ def command(
     """Answer for every photo, one row an input, as CSV: id, label, probability, the next likeliest, error."""
     from pipeline.model import Model
 
-    if out is not None and Path(out).suffix not in ENDINGS:
-        raise ModelError(f"--out {out}: wanted a file ending in {', '.join(ENDINGS)}", "--out predictions.csv")
+    if out is not None:
+        if Path(out).suffix not in ENDINGS:
+            raise ModelError(
+                f"--out {out}: wanted a file ending in {', '.join(ENDINGS)}, found {Path(out).suffix or 'no ending'}",
+                "--out predictions.csv",
+            )
+        refuse_unwritable(out, "the answers")
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
         table = Model.open(model).predict(
             data[0] if len(data) == 1 else data,
@@ -49,14 +55,9 @@ def command(
     if out is not None:
         _write(table, Path(out))
     if as_json:
-        terminal.object(
-            {
-                "predictions": json.loads(table.to_json(orient="records")),
-                "images": len(table),
-                "failed": failed,
-                "out": out,
-            }
-        )
+        said = {"images": len(table), "failed": failed, "out": out}
+        answers = {} if out is not None else {"predictions": json.loads(table.to_json(orient="records"))}
+        terminal.object({**said, **answers})
     elif out is None:
         terminal.result(table.to_csv(index=False, float_format="%.6g").rstrip("\n"))
     else:
@@ -68,6 +69,7 @@ def _write(table: pd.DataFrame, path: Path) -> None:
     """Write the answers whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         elif path.suffix == ".jsonl":

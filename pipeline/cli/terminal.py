@@ -74,12 +74,13 @@ class Terminal(Progress):
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
     def say(self, text: str) -> None:
-        """Print a line for the person, not for the next program."""
-        self.stderr.print(text, markup=False, soft_wrap=True)
+        """Print a line for the person, not for the next program; a terminal gets it wrapped at words."""
+        self.stderr.print(text, markup=False, soft_wrap=not self.stderr.is_terminal)
 
     def next(self, *words: str) -> None:
         """Print the command that a person most likely wants now."""
-        self.say("next: " + shlex.join(words))
+        # Never wrapped: a line break that we put in would be pasted too.
+        self.stderr.print("next: " + shlex.join(words), markup=False, soft_wrap=True)
 
     def result(self, text: str) -> None:
         """Print a line of the result."""

@@ -40,6 +40,10 @@ class Evidence:
     new_groups: bool
     heads: int
 
+    @property
+    def photos(self) -> str:
+        return "photos of new groups" if self.new_groups else "new photos"
+
     def values(self, result: Result) -> tuple[float | None, float | None, float | None]:
         """Return a score with its interval: the test set's, where the sentence is about that."""
         if self.on_test:
@@ -67,14 +71,13 @@ def verdict(info: LabelSetInfo, evidence: Evidence) -> str:
     if evidence.best.optimistic and not evidence.on_test:
         parts.append("optimistic: the parameters were chosen on these same photos (--no-nested)")
     elif evidence.heads > 1 and head != CHOSEN and not evidence.on_test:
-        parts.append(f"a little optimistic: it is the best of {evidence.heads} heads")
+        parts.append(f"a little optimistic: the best of {evidence.heads}")
     return "; ".join(parts)
 
 
 def _of_classes(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
     value, low, high = (_percent(number) for number in evidence.values(shown["accuracy"]))
-    photos = "photos of new groups" if evidence.new_groups else "new photos"
-    parts = [f"{info.name}: right on {value} of 100 {photos} ({low} to {high}) with {who}"]
+    parts = [f"{info.name}: right on {value} of 100 {evidence.photos} ({low} to {high}) with {who}"]
     parts += _nulls(evidence, "accuracy", "always guessing the commonest", _percent)
     wrong = Counter((t, p) for t, p in zip(evidence.true, evidence.predicted, strict=True) if t != p)
     if wrong:
@@ -85,8 +88,7 @@ def _of_classes(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result]
 
 def _of_numbers(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
     value, low, high = (_plain(number) for number in evidence.values(shown[info.scoring]))
-    of = " of new groups" if evidence.new_groups else ""
-    parts = [f"{info.name}: {info.scoring} {value} ({low} to {high}) on new photos{of} with {who}"]
+    parts = [f"{info.name}: {info.scoring} {value} ({low} to {high}) on {evidence.photos} with {who}"]
     parts += _nulls(evidence, info.scoring, "always guessing the mean", _plain)
     error = evidence.values(shown["neg_mean_absolute_error"])[0]
     if error is not None:
@@ -97,7 +99,8 @@ def _of_numbers(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result]
 def _who_was_chosen(evidence: Evidence) -> str:
     picked = evidence.shown[0].params["in_each_fold"]
     name, times = Counter(picked).most_common(1)[0]
-    return f"the best of {evidence.heads} heads ({name} in {times} of {len(picked)} folds)"
+    what = "combinations" if "/" in name else "heads"  # of head, backbone and layer
+    return f"the best of {evidence.heads} {what} ({name} in {times} of {len(picked)} folds)"
 
 
 def _nulls(evidence: Evidence, scoring: str, guessing: str, text: Callable[[float | None], str]) -> list[str]:

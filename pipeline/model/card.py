@@ -66,8 +66,8 @@ def _told(score: Mapping[str, Any], model: Model) -> bool:
 def _row(score: Mapping[str, Any]) -> str:
     head = "best of several, chosen in every fold" if score["head"] == CHOSEN else score["head"]
     mark = " (optimistic)" if score["optimistic"] and score["head"] != CHOSEN else ""
-    interval = _interval(score["low"], score["high"])
-    test = f"{_number(score['test'])} {_interval(score['test_low'], score['test_high'])}".strip()
+    interval, of_test = _interval(score["low"], score["high"]), _interval(score["test_low"], score["test_high"])
+    test = f"{_number(score['test'])} ({of_test})" if of_test else _number(score["test"])
     return f"| {score['layer']} | {head} | {score['scoring']} | {_number(score['mean'])}{mark} | {interval} | {test} |"
 
 

@@ -56,11 +56,7 @@ def fit(data: Any, *, out: str | os.PathLike[str] | None = None, weights: bool =
 
         refuse_place(out)
         refuse_unsavable(options.get("heads"))
-    arguments = inspect.signature(evaluate).bind(data, **options)
-    arguments.apply_defaults()
-    values = dict(arguments.arguments)
-    data = values.pop("data")
-    asked = Options(**values)
+    asked = _asked(data, options)
     tasks = plan_tasks(data, asked)
     task = _only(tasks)
     for cache in task.question.train.collection.caches:
@@ -69,6 +65,22 @@ def fit(data: Any, *, out: str | os.PathLike[str] | None = None, weights: bool =
     if out is not None:
         model.save(out, weights=weights)
     return model
+
+
+def evaluate_and_fit(data: Any, label_set: str, **options: Any) -> tuple[Run, Model]:
+    """Return the evaluation of every label set asked for, and the model that `fit` makes of one of them.
+
+    Parameters
+    ----------
+    data : as for `evaluate`
+    label_set : str
+    **options
+        Every option of `evaluate`.
+    """
+    asked = _asked(data, options)
+    tasks = plan_tasks(data, asked)
+    run = run_planned(tasks, asked)
+    return run, _fitted(next(task for task in tasks if task.question.name == label_set), run, asked)
 
 
 def _only(tasks: Sequence[Task]) -> Task:
@@ -83,7 +95,15 @@ def _only(tasks: Sequence[Task]) -> Task:
     return tasks[0]
 
 
+def _asked(data: Any, options: dict[str, Any]) -> Options:
+    """Return the options with the defaults of `evaluate`, which says what is not one."""
+    arguments = inspect.signature(evaluate).bind(data, **options)
+    arguments.apply_defaults()
+    return Options(**{name: value for name, value in arguments.arguments.items() if name != "data"})
+
+
 def _fitted(task: Task, run: Run, asked: Options) -> Model:
+    """Return the model of the best head of one task of a run, with the scores of that task."""
     question = task.question
     best = run.best(question.name)
     which = next(
@@ -105,10 +125,14 @@ def _fitted(task: Task, run: Run, asked: Options) -> Model:
         backbone=backbone_of(candidate.cache),
         recipe=dict(candidate.cache.recipe),
         # The path of the cache says nothing on another machine.
-        scores=tuple({**result.as_dict(), "cache": Path(result.cache).name} for result in run.results),
+        scores=tuple(
+            {**result.as_dict(), "cache": Path(result.cache).name}
+            for result in run.results
+            if result.label_set == question.name
+        ),
         training_digests=np.array(candidate.cache.digest[question.train.rows]),
         notes=tuple(dict.fromkeys((*run.notes, *warnings))),
-        verdict=run.verdicts[0],
+        verdict=run.verdicts[run.label_sets.index(run.info(question.name))],
         versions={name: _version(name) for name in _RECORDED},
     )
 

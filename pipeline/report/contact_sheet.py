@@ -14,9 +14,10 @@ from pipeline.images import ImageSource
 
 SIDE = 168
 BORDER = 6
-CAPTION = 44
+GAP = 10
+MARGIN = 14
 COLUMNS = 8
-HEADING = 48
+TITLE, HEADING, LINE = 46, 44, 20  # heights
 
 # Safe for the colour-blind; the captions say it in words too.
 RIGHT, WRONG = "#0072b2", "#d55e00"
@@ -37,8 +38,36 @@ class Tile:
         return self.truth == self.answer
 
 
+@dataclass(frozen=True)
+class _Section:
+    """A heading with the tiles under it."""
+
+    heading: str
+    colour: str
+    tiles: Sequence[Tile]
+    lines: int  # of caption under each
+
+    @property
+    def rows(self) -> int:
+        return -(-len(self.tiles) // COLUMNS)
+
+    @property
+    def height(self) -> int:
+        return HEADING + self.rows * self.row_height
+
+    @property
+    def row_height(self) -> int:
+        return SIDE + 2 * BORDER + self.lines * LINE + 12
+
+
 def contact_sheet(
-    source: ImageSource, tiles: Sequence[Tile], path: str | Path, *, most: int = 32, random_state: int = 0
+    source: ImageSource,
+    tiles: Sequence[Tile],
+    path: str | Path,
+    *,
+    title: str = "",
+    most: int = 32,
+    random_state: int = 0,
 ) -> Path:
     """Draw up to `most` photos, the most confident mistakes first, and return the picture's path.
 
@@ -48,41 +77,59 @@ def contact_sheet(
         Where the photos are, by id.
     tiles : sequence of Tile
     path : path
-        Of the PNG.
+        Of the PNG; it appears whole or not at all.
+    title : str
     most : int
         Half of them at the most are mistakes; right answers are drawn at random.
     random_state : int
     """
-    wrong = sorted((tile for tile in tiles if not tile.is_right), key=lambda tile: -tile.probability)
+    sections = _sections(tiles, most, random_state)
+    cell = SIDE + 2 * BORDER + GAP
+    top = MARGIN + (TITLE if title else 0)
+    height = top + sum(section.height for section in sections) + MARGIN
+    sheet = Image.new("RGB", (COLUMNS * cell - GAP + 2 * MARGIN, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        draw.text((MARGIN, MARGIN), _cut(draw, title, sheet.width - 2 * MARGIN, 26), fill=INK, font=_font(26))
+    row_of = {name: row for row, name in enumerate(source.ids)}
+    for section in sections:
+        draw.text((MARGIN, top + 10), section.heading, fill=section.colour, font=_font(20))
+        for number, tile in enumerate(section.tiles):
+            left = MARGIN + number % COLUMNS * cell
+            _draw_tile(
+                sheet,
+                draw,
+                source,
+                row_of[tile.id],
+                tile,
+                section.colour,
+                (left, top + HEADING + number // COLUMNS * section.row_height),
+            )
+        top += section.height
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    sheet.save(temporary, format="PNG")
+    temporary.replace(path)
+    return path
+
+
+def _sections(tiles: Sequence[Tile], most: int, random_state: int) -> list[_Section]:
+    """Return the mistakes and the right answers that are shown; a section without any is left out."""
+    wrong = sorted((tile for tile in tiles if not tile.is_right), key=_by_confidence)
     right = [tile for tile in tiles if tile.is_right]
     shown_wrong = wrong[: max(most // 2, most - len(right))]
     order = np.random.default_rng(random_state).permutation(len(right))[: most - len(shown_wrong)]
     shown_right = [right[number] for number in sorted(order)]
     sections = [
-        (f"Wrong: {len(wrong)} of {len(tiles)}, the most confident first", WRONG, shown_wrong),
-        (f"Right: {len(right)} of {len(tiles)}, drawn at random", RIGHT, shown_right),
+        _Section(f"Wrong: {len(wrong):,} of {len(tiles):,}, the surest first", WRONG, shown_wrong, 2),
+        _Section(f"Right: {len(right):,} of {len(tiles):,}, drawn at random", RIGHT, shown_right, 1),
     ]
-    sections = [section for section in sections if section[2]]
-    rows = [-(-len(section[2]) // COLUMNS) for section in sections]
-    cell = SIDE + 2 * BORDER + 10
-    height = sum(HEADING + count * (cell + CAPTION) for count in rows) + 16
-    sheet = Image.new("RGB", (COLUMNS * cell + 16, height), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    row_of = {name: row for row, name in enumerate(source.ids)}
-    top = 8
-    for (heading, colour, shown), count in zip(sections, rows, strict=True):
-        draw.text((13, top + 10), heading, fill=INK, font=_font(22))
-        top += HEADING
-        for number, tile in enumerate(shown):
-            left = 13 + (number % COLUMNS) * cell
-            _draw_tile(
-                sheet, draw, source, row_of[tile.id], tile, colour, left, top + number // COLUMNS * (cell + CAPTION)
-            )
-        top += count * (cell + CAPTION)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
-    return path
+    return [section for section in sections if section.tiles]
+
+
+def _by_confidence(tile: Tile) -> float:
+    return -tile.probability if np.isfinite(tile.probability) else 0.0
 
 
 def _draw_tile(
@@ -92,27 +139,35 @@ def _draw_tile(
     row: int,
     tile: Tile,
     colour: str,
-    left: int,
-    top: int,
+    corner: tuple[int, int],
 ) -> None:
+    left, top = corner
     side = SIDE + 2 * BORDER
     draw.rectangle((left, top, left + side - 1, top + side - 1), fill=colour)
     try:
         photo = ImageOps.fit(source.read(row).pixels(), (SIDE, SIDE))
         sheet.paste(photo, (left + BORDER, top + BORDER))
     except UnreadablePhoto as error:
-        draw.text((left + BORDER, top + BORDER), str(error), fill=PAPER, font=_font(13))
-    sure = f" {100 * tile.probability:.0f}%" if np.isfinite(tile.probability) else ""
-    draw.text((left, top + side + 3), _cut(draw, f"{tile.answer}{sure}", side), fill=INK, font=_font(15))
-    if not tile.is_right:
-        draw.text((left, top + side + 22), _cut(draw, f"is {tile.truth}", side), fill=colour, font=_font(15))
+        draw.text((left + BORDER, top + BORDER), _cut(draw, str(error), SIDE, 13), fill=PAPER, font=_font(13))
+    sure = f", {100 * tile.probability:.0f}%" if np.isfinite(tile.probability) else ""
+    below = top + side + 3
+    if tile.is_right:
+        draw.text((left, below), _caption(draw, tile.answer, sure, side), fill=INK, font=_font(15))
+    else:
+        draw.text((left, below), _caption(draw, f"said {tile.answer}", sure, side), fill=INK, font=_font(15))
+        draw.text((left, below + LINE), _cut(draw, f"is {tile.truth}", side, 15), fill=colour, font=_font(15))
 
 
-def _cut(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+def _caption(draw: ImageDraw.ImageDraw, text: str, tail: str, width: int) -> str:
+    """Return text and tail, the text shortened where they do not fit."""
+    return _cut(draw, text, width - int(draw.textlength(tail, font=_font(15))), 15) + tail
+
+
+def _cut(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> str:
     """Return the text, shortened with an ellipsis until it fits."""
-    if draw.textlength(text, font=_font(15)) <= width:
+    if draw.textlength(text, font=_font(size)) <= width:
         return text
-    while text and draw.textlength(f"{text}…", font=_font(15)) > width:
+    while text and draw.textlength(f"{text}…", font=_font(size)) > width:
         text = text[:-1]
     return f"{text}…"
 
