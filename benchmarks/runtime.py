@@ -46,7 +46,7 @@ def main() -> None:
     """Print a table a backbone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", nargs="+", default=["efficientnet_lite0", "resnet50:random"])
-    parser.add_argument("--images", type=int, default=64, help="a thread and turn")
+    parser.add_argument("--images", type=int, default=32, help="a thread and turn")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     print("| backbone | threads | plain torch, images/s | torch runtime | ONNX Runtime |")
