@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -24,20 +25,23 @@ Reference = Annotated[
 @app.command("list")
 @guarded
 def list_caches(cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False) -> None:
-    """List the caches of a folder, newest first."""
+    """List the caches of a folder, newest first, and the exported graphs that make them."""
     from pipeline.cache import caches_in
+    from pipeline.runtime import GRAPHS_FOLDER, stored_graphs
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     found, refused = caches_in(Path(cache))
+    graphs = stored_graphs(Path(cache) / GRAPHS_FOLDER)
     if as_json:
         terminal.object(
             {
                 "caches": [{"cache": str(item.path), **item.describe()} for item in found],
                 "refused": {str(path): error.message for path, error in refused.items()},
+                "graphs": [graph.as_dict() for graph in graphs],
             }
         )
         return
-    if not found and not refused:
+    if not found and not refused and not graphs:
         terminal.say(f"no caches in {cache}/")
         terminal.next("pipeline", "extract", "digits", *([] if cache == "features_cache" else ["--cache", cache]))
         return
@@ -45,7 +49,7 @@ def list_caches(cache: o.Cache = "features_cache", as_json: o.Json = False, quie
     for item in found:
         said = item.describe()
         state = "complete" if item.complete else f"{said['pending']:,} pending"
-        layers = ", ".join(f"{name} {width}" for name, width in item.layers.items())
+        layers = _layers(item.layers)
         rows.append(
             [item.path.name, f"{said['images']:,}", f"{said['failed']:,}", layers, f"{said['bytes'] / 1e6:,.1f}", state]
         )
@@ -54,6 +58,14 @@ def list_caches(cache: o.Cache = "features_cache", as_json: o.Json = False, quie
         terminal.table(columns, rows, spare=[3, 4])
     for path, error in refused.items():
         terminal.say(f"{path.name}: {error.message}")
+    if graphs:
+        terminal.stdout.print()
+        columns = ["graph", "layers", Number("MB"), "state"]
+        rows = [
+            [g.path.name, _layers(g.layers), f"{g.bytes / 1e6:,.1f}", "usable" if g.usable else "of other versions"]
+            for g in graphs
+        ]
+        terminal.table(columns, rows, spare=[1, 2])
 
 
 @app.command("info")
@@ -131,6 +143,10 @@ def remove(
         terminal.object({"removed": str(path)})
     else:
         terminal.result(f"removed {path}")
+
+
+def _layers(layers: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {width}" for name, width in layers.items())
 
 
 def _plain(value: object) -> str:

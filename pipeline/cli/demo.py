@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options as o
-from pipeline.cli.leaderboard import print_run
 from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 
@@ -21,6 +20,7 @@ def command(
     quiet: o.Quiet = False,
 ) -> None:
     """Run the whole road on real photos that need no download: extract, evaluate six label sets, fit, predict, look."""
+    from pipeline.cli.leaderboard import print_run
     from pipeline.demo import run_demo
 
     refuse_unwritable(out, "model, results and picture")

@@ -8,7 +8,6 @@ import typer
 
 from pipeline.cli import options as o
 from pipeline.cli.again import carried
-from pipeline.cli.leaderboard import print_run
 from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 
@@ -43,6 +42,7 @@ def command(
     quiet: o.Quiet = False,
 ) -> None:
     """Score every head on every label set, honestly: nested, with intervals, beside the dummy and the pixels alone."""
+    from pipeline.cli.leaderboard import print_run
     from pipeline.evaluation import evaluate
     from pipeline.runs import DEFAULT_FOLDER
 

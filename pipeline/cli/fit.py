@@ -8,7 +8,6 @@ import typer
 
 from pipeline.cli import options as o
 from pipeline.cli.again import carried
-from pipeline.cli.leaderboard import print_scores
 from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 
@@ -47,6 +46,7 @@ def command(
     quiet: o.Quiet = False,
 ) -> None:
     """Evaluate, choose the best head, refit it on every labelled photo, and save it with its backbone."""
+    from pipeline.cli.leaderboard import print_scores
     from pipeline.model import fit
 
     refuse_unwritable(out, "the model")

@@ -14,9 +14,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -100,6 +103,7 @@ def listen_for_ctrl_c() -> None:
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # `nohup` and background jobs of a script
         signal.signal(signal.SIGINT, _on_ctrl_c)
+        sys.unraisablehook = _on_unraisable
 
 
 def make_streams_forgiving() -> None:
@@ -123,29 +127,48 @@ def _on_ctrl_c(signum: int, frame: FrameType | None) -> None:
     if _state["pressed"] or _state["leaving"]:
         _end_now()
     _state["pressed"] = True
+    # First of all: a worker that starts while this process takes its queues apart would print a traceback.
+    _stop_workers()
     threading.Thread(target=_insist, daemon=True).start()
     raise KeyboardInterrupt
+
+
+def _on_unraisable(dropped: UnraisableHookArgs) -> None:
+    """Interrupt again at once where Python itself drops the interrupt, as it does in a finaliser."""
+    if not issubclass(dropped.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
+    elif not _state["leaving"]:
+        _interrupt_again()
+
+
+def _interrupt_again() -> None:
+    _state["again"] = True
+    _thread.interrupt_main()
 
 
 def _insist() -> None:
     """Interrupt again what swallowed the first interrupt: a library's callback may drop any exception."""
     for _ in range(2):
         time.sleep(PATIENCE)
-        _state["again"] = True
-        _thread.interrupt_main()
+        _interrupt_again()
     time.sleep(PATIENCE)
     _end_now()
 
 
 def _end_now() -> NoReturn:
-    """End without unwinding; what joblib's workers were at is of use to nobody."""
-    executor = getattr(sys.modules.get("joblib.externals.loky.reusable_executor"), "_executor", None)
-    for worker in list(getattr(executor, "_processes", None) or {}):
-        with suppress(OSError):
-            os.kill(worker, signal.SIGTERM)
+    """End without unwinding."""
+    _stop_workers()
     cursor = SHOW_CURSOR if os.isatty(2) else ""
     os.write(2, (cursor + ("" if _state["said"] else f"\n{GOODBYE}\n")).encode())
     os._exit(130)
+
+
+def _stop_workers() -> None:
+    """Stop joblib's worker processes; what they were at is of use to nobody."""
+    executor = getattr(sys.modules.get("joblib.externals.loky.reusable_executor"), "_executor", None)
+    for worker in list(getattr(executor, "_processes", None) or {}):
+        with suppress(OSError):
+            os.kill(worker, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _one_line(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pipeline.cli import options as o
-from pipeline.cli.leaderboard import SHORT
 from pipeline.cli.terminal import Number, Terminal
 
 
@@ -23,6 +22,7 @@ def command(
     quiet: o.Quiet = False,
 ) -> None:
     """Score a model on labelled photos it has not seen, with intervals; classes it never saw count as wrong."""
+    from pipeline.cli.leaderboard import SHORT
     from pipeline.model import Model
 
     with Terminal(as_json=as_json, quiet=quiet) as terminal:

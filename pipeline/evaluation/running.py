@@ -142,6 +142,7 @@ class _UnitMaker:
             n_classes=question.n_classes,
             cv=self.cv,
             random_state=self.random_state,
+            lenient=candidate.null,
         )
 
 

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,9 @@ class Unit:
         Positions into `train` to search over, instead of inner folds.
     compared : bool
         Whether an inner score is wanted even where there is nothing to choose.
+    lenient : bool
+        Whether the estimator's own parameters will do where the rows cannot be split again: a null must not stop what
+        is held against it.
     """
 
     key: tuple[Any, ...]
@@ -74,6 +77,7 @@ class Unit:
     random_state: int
     folds: Folds = ()
     compared: bool = False
+    lenient: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,14 +135,22 @@ def run_unit(unit: Unit) -> UnitResult:
 
 def fit_unit(unit: Unit) -> tuple[Any, dict[str, Any], float | None, tuple[str, ...]]:
     """Return the fitted estimator, its chosen parameters, their inner score and what it warned of."""
-    X, y = gather(unit.X, unit.train), unit.y
-    choosing = combinations(unit.head) > 1
-    folds = unit.folds
+    X, head, folds = gather(unit.X, unit.train), unit.head, unit.folds
+    choosing = combinations(head) > 1
     if choosing and not len(folds):
-        folds = inner_folds(y, unit.kind, groups=unit.groups, cv=unit.cv, random_state=unit.random_state)
-    fitted = search(unit.head, X, y, splits=folds, scoring=unit.scoring, labels=unit.n_classes, kind=unit.kind)
+        try:
+            folds = _inner_folds(unit)
+        except EvaluationError:
+            if not unit.lenient:
+                raise
+            head = replace(head, grid={})
+    fitted = search(head, X, unit.y, splits=folds, scoring=unit.scoring, labels=unit.n_classes, kind=unit.kind)
     score = fitted.score if choosing or not unit.compared else _inner_score(unit, X)
     return fitted.estimator, fitted.params, score, fitted.warnings
+
+
+def _inner_folds(unit: Unit) -> Folds:
+    return inner_folds(unit.y, unit.kind, groups=unit.groups, cv=unit.cv, random_state=unit.random_state)
 
 
 def _inner_score(unit: Unit, X: np.ndarray) -> float | None:
@@ -148,7 +160,7 @@ def _inner_score(unit: Unit, X: np.ndarray) -> float | None:
     """
     y = unit.y
     try:
-        folds = inner_folds(y, unit.kind, groups=unit.groups, cv=unit.cv, random_state=unit.random_state)
+        folds = _inner_folds(unit)
     except EvaluationError:
         return None
     scorer = make_scorer(unit.scoring, unit.kind, unit.n_classes)

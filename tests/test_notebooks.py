@@ -1,0 +1,102 @@
+"""The notebooks run as they stand, and are stored with what they showed: pictures, no warning, no machine's path."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+QUICKSTART = NOTEBOOKS / "01_quickstart.ipynb"
+PICTURES = 4
+PNG = b"\x89PNG\r\n\x1a\n"
+# A place on the machine that ran it, such as /home/ann or C:\Users; "/q4/" in a photo's id is none.
+MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|usr|var|opt|mnt|work|private|Users)/|[A-Z]:\\")
+
+
+def cells(path: Path) -> list[dict]:
+    return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+
+
+def kinds(cell: dict) -> list[str]:
+    """What a cell showed, output by output: "stdout", "text/html", "image/png"..."""
+    return [
+        output["name"] if output["output_type"] == "stream" else sorted(output.get("data", {"error": 0}))[0]
+        for output in cell["outputs"]
+    ]
+
+
+def pictures(found: list[dict]) -> list[bytes]:
+    outputs = (output for cell in found for output in cell["outputs"])
+    return [base64.b64decode(output["data"]["image/png"]) for output in outputs if "image/png" in output.get("data", {})]
+
+
+def test_the_quickstart_is_stored_executed_with_pictures_in_it() -> None:
+    stored = cells(QUICKSTART)
+    assert [cell["execution_count"] for cell in stored] == list(range(1, len(stored) + 1))
+    assert len(pictures(stored)) == PICTURES
+    for picture in pictures(stored):
+        assert picture.startswith(PNG) and len(picture) > 5_000
+
+
+def test_the_stored_outputs_hold_no_warning_and_no_machine() -> None:
+    for cell in cells(QUICKSTART):
+        assert cell["metadata"] == {}, "execution times and the like do not belong into the repository"
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error"
+            assert output.get("name") != "stderr", output
+            texts = {name: text for name, text in output.get("data", {"text": output.get("text")}).items()}
+            texts.pop("image/png", None)
+            assert not MACHINE_PATH.search(json.dumps(texts)), texts
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs_and_shows_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = execute(QUICKSTART, tmp_path, monkeypatch)
+    assert [kinds(cell) for cell in found] == [kinds(cell) for cell in cells(QUICKSTART)]
+    assert len(pictures(found)) == PICTURES
+    printed = "".join("".join(output.get("text", "")) for cell in found for output in cell["outputs"])
+    assert "270 photos to learn from, 90 new ones" in printed
+    assert "0 stored, 270 reused, 0 failed; 0 went through the network" in printed
+    right = re.search(r"right on (\d+) of 90 new photos", printed)
+    assert right and int(right[1]) >= 65
+    assert (tmp_path / "work" / "corners.model" / "model.json").is_file()
+
+
+def execute(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """Run a notebook with this very interpreter, in an empty folder, and return its code cells.
+
+    Nothing of the user's is used: a kernel installed under the same name would run another interpreter, and a
+    startup file of IPython's would run in it.
+    """
+    kernel = folder / "jupyter" / "kernels" / "readme-test"
+    kernel.mkdir(parents=True)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": command, "display_name": "this interpreter", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+    monkeypatch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(folder / "config"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
+    monkeypatch.setenv("MPLCONFIGDIR", str(folder / "matplotlib"))
+    work = folder / "work"
+    work.mkdir()
+    with warnings.catch_warnings():
+        # Of Jupyter's own making, in this process; what the notebook itself warns of would be an output on stderr.
+        for module in ("jupyter_client", "jupyter_core", "nbclient", "nbformat", "zmq", "asyncio"):
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module=rf"{module}(\.|$)")
+        import nbformat
+        from nbclient import NotebookClient
+
+        notebook = nbformat.read(path, as_version=4)
+        client = NotebookClient(
+            notebook, timeout=300, kernel_name="readme-test", resources={"metadata": {"path": str(work)}}
+        )
+        client.execute()
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
