@@ -33,7 +33,9 @@ def kinds(cell: dict) -> list[str]:
 
 def pictures(found: list[dict]) -> list[bytes]:
     outputs = (output for cell in found for output in cell["outputs"])
-    return [base64.b64decode(output["data"]["image/png"]) for output in outputs if "image/png" in output.get("data", {})]
+    return [
+        base64.b64decode(output["data"]["image/png"]) for output in outputs if "image/png" in output.get("data", {})
+    ]
 
 
 def test_the_quickstart_is_stored_executed_with_pictures_in_it() -> None:
@@ -50,7 +52,7 @@ def test_the_stored_outputs_hold_no_warning_and_no_machine() -> None:
         for output in cell["outputs"]:
             assert output["output_type"] != "error"
             assert output.get("name") != "stderr", output
-            texts = {name: text for name, text in output.get("data", {"text": output.get("text")}).items()}
+            texts = dict(output.get("data", {"text": output.get("text")}).items())
             texts.pop("image/png", None)
             assert not MACHINE_PATH.search(json.dumps(texts)), texts
 

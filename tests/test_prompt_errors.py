@@ -156,9 +156,7 @@ def test_a_cache_that_another_process_writes_is_said_to_be_in_use(run: Run, tmp_
     assert "wait" in step
 
 
-def test_a_full_disk_is_said_before_the_first_image(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_said_before_the_first_image(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos(tmp_path / "photos", {"ants": 3, "bees": 3})
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
@@ -172,7 +170,7 @@ def test_unreadable_photos_are_listed_skips(run: Run, tmp_path: Path) -> None:
     photos(tmp_path / "photos", {"ants": 3, "bees": 3})
     (tmp_path / "photos" / "ants" / "text.jpg").write_text("not a photo")
     (tmp_path / "photos" / "bees" / "empty.png").write_bytes(b"")
-    code, out, err = run("extract", "photos", "--json", "--jobs", 1)
+    code, out, _err = run("extract", "photos", "--json", "--jobs", 1)
     assert code == 0
     said = json.loads(out)
     assert (said["images"], said["stored"], said["reused"], said["failed"], said["inferred"]) == (8, 6, 0, 2, 6)

@@ -86,7 +86,11 @@ def test_from_photos_to_answers(run: Run, tmp_path: Path) -> None:
     code, out, err = run("predict", "photos.model", "new", "--top", 1, "--jobs", 1)
     assert code == 0
     rows = {row["id"]: row for row in csv.DictReader(io.StringIO(out))}
-    assert {name: row["label"] for name, row in rows.items()} == {"one.png": "reds", "two.png": "blues", "three.jpg": ""}
+    assert {name: row["label"] for name, row in rows.items()} == {
+        "one.png": "reds",
+        "two.png": "blues",
+        "three.jpg": "",
+    }
     assert rows["three.jpg"]["error"].startswith("not an image")
     assert rows["one.png"]["error"] == ""
 
@@ -114,7 +118,9 @@ def test_quiet_says_nothing_on_stderr(run: Run) -> None:
 def test_heads_and_backbones_are_listed(run: Run) -> None:
     code, out, _ = run("heads", "--json")
     assert code == 0
-    assert {"logistic", "ridge", "lda", "knn", "centroid", "dummy"} <= {head["name"] for head in json.loads(out)["heads"]}
+    assert {"logistic", "ridge", "lda", "knn", "centroid", "dummy"} <= {
+        head["name"] for head in json.loads(out)["heads"]
+    }
     code, out, _ = run("backbones", "efficientnet_lite0", "--json")
     said = json.loads(out)
     called = {name: layer["width"] for layer in said["layers"] for name in layer["called"]}
