@@ -56,8 +56,8 @@ def list_caches(cache: o.Cache = "features_cache", as_json: o.Json = False, quie
     if rows:
         columns = ["cache", Number("images"), Number("failed"), "layers", Number("MB"), "state"]
         terminal.table(columns, rows, spare=[3, 4])
-    for path, error in refused.items():
-        terminal.say(f"{path.name}: {error.message}")
+    for error in refused.values():
+        terminal.say(error.message)
     if graphs:
         terminal.stdout.print()
         columns = ["graph", "layers", Number("MB"), "state"]

@@ -1,0 +1,481 @@
+"""The commands end to end: what each prints on stdout, what on stderr, what it leaves on disk, and what comes next."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from commands import Outcome, class_folders, done, in_a_process, photo, pipeline
+
+from pipeline.runs import LEADERBOARD
+
+KINDS = ("ants", "bees")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder to work in: photos in class folders, with their cache and a model of them."""
+    folder = tmp_path_factory.mktemp("work")
+    with chdir(folder):
+        class_folders(Path("photos"), 12)
+        done("extract", "photos")
+        done("fit", "photos", "--out", "bees.model", "--cv", "3", "--jobs", "1")
+        yield folder
+
+
+@pytest.fixture
+def new(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with the caches of `place` at hand."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(place / "features_cache", "features_cache")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def evaluated(place: Path) -> Outcome:
+    return done("evaluate", "photos", "--cv", "3", "--head", "logistic", "--head", "knn", "--jobs", "1")
+
+
+def the_cache() -> Path:
+    (path,) = Path("features_cache").glob("photos-*.h5")
+    return path
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def run_next(outcome: Outcome, *more: str) -> Outcome:
+    """Paste the `next:` line."""
+    program, *words = outcome.next_command
+    assert program == "pipeline"
+    return done(*words, *more)
+
+
+# --- extract
+
+
+def test_extract_prints_the_cache_s_path_alone(place: Path) -> None:
+    outcome = done("extract", "photos")
+    assert outcome.out == f"{the_cache()}\n"
+    assert "24 images: 0 stored, 24 reused, 0 failed; 0 went through the network" in outcome.err
+    assert run_next(outcome, "--cv", "3", "--jobs", "1").out.startswith("label ")
+
+
+def test_extract_json_is_one_object(place: Path) -> None:
+    said = json.loads(done("extract", "photos", "--json").out)
+    assert {"cache", "images", "stored", "reused", "failed", "inferred", "seconds"} <= said.keys()
+    assert (said["images"], said["stored"], said["reused"], said["failed"], said["inferred"]) == (24, 0, 24, 0, 0)
+    assert Path(said["cache"]) == the_cache()
+
+
+def test_extract_adds_what_is_new_and_names_what_failed(new: Path) -> None:
+    class_folders(Path("photos"), 12)
+    photo(Path("photos/bees/new.png"), "bees", 99)
+    for number in range(7):
+        Path(f"photos/ants/broken{number}.jpg").write_text("no photo")
+    outcome = done("extract", "photos")
+    assert "32 images: 1 stored, 24 reused, 7 failed; 1 went through the network" in outcome.err
+    assert outcome.err.count("skipped: ants/broken") == 5
+    assert "skipped: 2 more" in outcome.err
+    said = json.loads(done("extract", "photos", "--json").out)
+    assert len(said["skipped"]) == said["failed"] == 7
+
+
+def test_extract_of_two_layers_is_evaluated_on_both(place: Path) -> None:
+    outcome = done("extract", "photos", "--cache", "two", "--layer", "late", "--layer", "penultimate")
+    assert outcome.next_command[-4:] == ["--layer", "late", "--layer", "penultimate"]
+    table = run_next(outcome, "--cv", "3", "--jobs", "1", "--head", "ridge").out
+    assert "late" in table and "penultimate" in table
+
+
+def test_extract_of_two_backbones_makes_two_caches(place: Path) -> None:
+    words = ["--backbone", "efficientnet_lite0", "--backbone", "efficientnet_lite0:random", "--cache", "nets"]
+    outcome = done("extract", "photos", *words)
+    assert len(outcome.lines) == 2
+    table = run_next(outcome, "--cv", "3", "--jobs", "1", "--head", "ridge")
+    assert table.out.count("ridge") == 2 and "backbone" in table.lines[0]
+    assert len(json.loads(done("extract", "photos", *words, "--json").out)["caches"]) == 2
+
+
+def test_extract_of_photos_without_labels_says_how_to_give_them(new: Path) -> None:
+    photo(Path("flat/1.png"), "ants", 0)
+    outcome = done("extract", "flat")
+    assert "next:" not in outcome.err
+    assert "--labels TABLE" in outcome.err
+
+
+def test_extract_of_a_cache_is_that_cache(place: Path) -> None:
+    for name in (the_cache(), "photos"):
+        with chdir(place):
+            outcome = done("extract", the_cache()) if name != "photos" else done("extract", name)
+        assert outcome.out == f"{the_cache()}\n"
+
+
+# --- evaluate
+
+
+def test_evaluate_prints_the_table_alone(evaluated: Outcome) -> None:
+    header, *lines = evaluated.lines
+    assert header.split()[:2] == ["label", "features"]
+    assert [line.split()[0] for line in lines[:2]] in (["logistic", "knn"], ["knn", "logistic"])
+    assert lines[2].startswith("best of these")
+    assert lines[3].split()[:3] == ["logistic", "colours", "alone"]
+    assert lines[4].split()[:2] == ["dummy", "nothing"]
+    assert len(lines) == 5
+    for line in lines:
+        assert line.count(" to ") == 1  # each score stands with its interval
+
+
+def test_evaluate_says_the_verdict_and_the_next_command(evaluated: Outcome) -> None:
+    assert "label: right on " in evaluated.err and "always guessing the commonest: " in evaluated.err
+    assert "n = 24, 3 folds" in evaluated.err
+    assert "kept in runs/photos/" in evaluated.err
+    assert evaluated.next_command == (
+        ["pipeline", "fit", "photos", "--head", "logistic", "--head", "knn"]
+        + ["--cv", "3", "--jobs", "1", "--out", "photos.model"]
+    )
+    assert run_next(evaluated).out == "photos.model\n"
+
+
+def test_evaluate_keeps_the_run(evaluated: Outcome) -> None:
+    folder = Path("runs/photos")
+    assert {path.name for path in folder.iterdir()} == {"run.json", "leaderboard.csv", "predictions.parquet"}
+    assert list(pd.read_csv(folder / "leaderboard.csv").columns) == list(LEADERBOARD)
+
+
+def test_evaluate_json_has_one_row_a_scoring(place: Path) -> None:
+    outcome = done("evaluate", "photos", "--cv", "3", "--json", "--out", "elsewhere", "--jobs", "1")
+    said = json.loads(outcome.out)
+    assert outcome.out.count("\n") == 1
+    assert said["run"] == "elsewhere" and Path("elsewhere/run.json").is_file()
+    assert all(set(LEADERBOARD) <= row.keys() for row in said["results"])
+    mine = [row["scoring"] for row in said["results"] if not row["null"]]
+    assert mine == ["balanced_accuracy", "accuracy", "f1_macro", "neg_log_loss"]
+    assert all(row["nested"] and row["test"] is None for row in said["results"])
+
+
+def test_evaluate_no_nested_marks_its_scores(place: Path) -> None:
+    outcome = done("evaluate", "photos", "--cv", "3", "--no-nested", "--jobs", "1")
+    assert all(" *" in line for line in outcome.lines[1:])
+    assert "* optimistic" in outcome.err
+    assert "--no-nested" in outcome.next_command
+    said = json.loads(done("evaluate", "photos", "--cv", "3", "--no-nested", "--jobs", "1", "--json").out)
+    assert all(row["optimistic"] and not row["nested"] for row in said["results"])
+
+
+def test_evaluate_with_a_test_set_says_which_column_is_whose(place: Path) -> None:
+    class_folders(Path("valid"), 4, first=50)
+    outcome = done("evaluate", "photos", "--test", "valid", "--cv", "3", "--jobs", "1")
+    header = outcome.lines[0]
+    assert "balanced acc. (95%)" in header and "on the test set (95%)" in header and "accuracy (test)" in header
+    assert "8 in the test set" in outcome.err
+    words = outcome.next_command
+    assert words[words.index("--test") + 1] == "valid"
+    fitted = run_next(outcome)
+    assert fitted.next_command == ["pipeline", "predict", "photos.model", "valid", "--jobs", "1"]
+    assert len(rows(run_next(fitted).out)) == 8
+
+
+def test_evaluate_reads_train_and_val_as_a_fixed_split(place: Path) -> None:
+    for part, first in (("train", 0), ("val", 50)):
+        class_folders(Path("parts", part), 6, first=first)
+    outcome = done("evaluate", "parts", "--cv", "3", "--jobs", "1")
+    assert "read as a fixed split, not as classes" in outcome.err
+    assert "on the test set" in outcome.lines[0]
+    outcome = done("evaluate", "parts", "--split", "none", "--cv", "3", "--jobs", "1")
+    assert "on the test set" not in outcome.lines[0] and "n = 24" in outcome.err
+    assert "split" not in {line.split()[0] for line in outcome.lines if line}
+    assert "--split" in outcome.next_command
+
+
+@pytest.fixture
+def flat(new: Path) -> Path:
+    """Photos without class folders, a table of them, and the folder they are in."""
+    lines = ["file,species,size,site"]
+    for number in range(24):
+        kind = KINDS[number % 2]
+        photo(Path(f"flat photos/{number:02d}.png"), kind, number)
+        lines.append(f"{number:02d}.png,{kind if number < 20 else ''},{number * 1.5},s{number % 4}")
+    Path("its labels.csv").write_text("\n".join(lines) + "\n")
+    return Path("flat photos")
+
+
+def test_evaluate_of_a_flat_folder_and_a_table(flat: Path) -> None:
+    words = ["evaluate", flat, "--labels", "its labels.csv", "--column", "species", "--groups", "site"]
+    outcome = done(*words, "--cv", "2", "--jobs", "1")
+    assert "4 of 24 images have no label and are left out, e.g. 20.png" in outcome.err
+    assert "n = 20, 2 folds, 4 groups" in outcome.err
+    # Blanks in names survive the pasting.
+    assert outcome.next_command[:8] == (
+        ["pipeline", "fit", "flat photos", "--labels", "its labels.csv", "--column", "species", "--groups"]
+    )
+    fitted = run_next(outcome)
+    answers = rows(run_next(fitted).out)
+    assert [row["id"] for row in answers[-4:]] == ["20.png", "21.png", "22.png", "23.png"]
+
+
+def test_evaluate_of_several_label_sets_prints_a_table_each(flat: Path) -> None:
+    words = ["evaluate", flat, "--labels", "its labels.csv", "--groups", "site", "--cv", "2", "--jobs", "1"]
+    outcome = done(*words)
+    tables = outcome.out.split("\n\n")
+    assert [table.split()[0] for table in tables] == ["species", "size"]
+    assert "R2 (95%)" in tables[1]
+    assert outcome.next_command.count("--column") == 1
+    assert json.loads(run_next(outcome, "--json").out)["label_set"] == "species"
+
+
+def test_evaluate_of_a_table_alone(flat: Path) -> None:
+    outcome = done("evaluate", "its labels.csv", "--root", flat, "--id", "file", "--column", "species", "--jobs", "1")
+    assert "n = 20" in outcome.err
+    fitted = run_next(outcome)
+    assert fitted.next_command[-6:] == ["--id", "file", "--root", "flat photos", "--jobs", "1"]
+    assert len(rows(run_next(fitted).out)) == 24
+
+
+def test_evaluate_of_an_array_file_and_of_a_built_in_name(new: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(20) % 2
+    images = rng.integers(0, 100, (20, 16, 16, 3), dtype=np.uint8) + (y * 100)[:, None, None, None].astype(np.uint8)
+    np.savez("cells.npz", images=images, label=y.astype(str))
+    outcome = done("evaluate", "cells.npz", "--head", "ridge", "--jobs", "1", "--cv", "3")
+    assert "n = 20" in outcome.err
+
+
+def test_evaluate_of_a_cache_by_path_and_by_short_name(place: Path) -> None:
+    words = ["--cv", "3", "--head", "ridge", "--jobs", "1"]
+    tables = [
+        [line.split()[:6] for line in done("evaluate", data, *words).lines]
+        for data in ("photos", the_cache(), the_cache().stem.rpartition("-")[0])
+    ]
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_evaluate_of_a_short_name_alone(new: Path) -> None:
+    outcome = done("evaluate", "photos", "--cv", "3", "--head", "ridge", "--jobs", "1")  # there is no such folder here
+    assert "n = 24" in outcome.err
+    fitted = run_next(outcome)
+    assert fitted.next_command == ["pipeline", "predict", "photos.model", str(the_cache()), "--jobs", "1"]
+    assert len(rows(run_next(fitted).out)) == 24
+
+
+def test_evaluate_of_two_caches_of_the_same_images_compares_them(place: Path) -> None:
+    other = done("extract", "photos", "--backbone", "efficientnet_lite0:random", "--cache", "others").out.strip()
+    outcome = done("evaluate", the_cache(), other, "--cv", "3", "--head", "ridge", "--jobs", "1")
+    assert "backbone" in outcome.lines[0] and outcome.out.count("ridge") == 2
+    assert outcome.next_command[2] in (str(the_cache()), other)
+    assert run_next(outcome).out == "photos.model\n"
+
+
+# --- fit, predict, score
+
+
+def test_fit_prints_the_model_s_path_alone(place: Path) -> None:
+    outcome = done("fit", "photos", "--out", "a model", "--cv", "3", "--jobs", "1", "--no-weights")
+    assert outcome.out == "a model\n"
+    assert "balanced acc. (95%)" in outcome.err and "label: right on" in outcome.err
+    assert not Path("a model/backbone.safetensors").exists()
+    assert len(rows(run_next(outcome).out)) == 24
+    said = json.loads(done("fit", "photos", "--out", "a model", "--cv", "3", "--jobs", "1", "--json").out)
+    assert said["model"] == "a model" and said["classes"] == ["ants", "bees"]
+    assert Path("a model/backbone.safetensors").exists()
+
+
+def test_predict_gives_one_row_an_input(new: Path, place: Path) -> None:
+    photo(Path("new/a.png"), "ants", 77)
+    photo(Path("new/b.png"), "bees", 77)
+    Path("new/text.jpg").write_text("no photo")
+    outcome = done("predict", place / "bees.model", "new")
+    answers = rows(outcome.out)
+    assert list(answers[0]) == ["id", "label", "probability", "label_2", "probability_2", "error"]
+    assert [row["id"] for row in answers] == ["a.png", "b.png", "text.jpg"]
+    assert [row["label"] for row in answers] == ["ants", "bees", ""]
+    assert 0.5 <= float(answers[0]["probability"]) <= 1
+    assert [bool(row["error"]) for row in answers] == [False, False, True]
+    assert "not an image" in answers[2]["error"]
+    assert "3 images, 1 without an answer" in outcome.err
+
+
+def test_predict_takes_photos_one_by_one(new: Path, place: Path) -> None:
+    for name in ("a.png", "b.png"):
+        photo(Path(name), "ants", 77)
+    assert [row["id"] for row in rows(done("predict", place / "bees.model", "b.png", "a.png").out)] == [
+        "a.png",
+        "b.png",
+    ]
+    assert len(rows(done("predict", place / "bees.model", "a.png").out)) == 1
+
+
+def test_predict_writes_the_same_answers_into_files(new: Path, place: Path) -> None:
+    class_folders(Path("new"), 2, first=60)
+    words = ["predict", place / "bees.model", "new", "--top", "1"]
+    wanted = pd.DataFrame(rows(done(*words).out))
+    assert list(wanted.columns) == ["id", "label", "probability", "error"]
+    readers = {
+        "out/answers.csv": pd.read_csv,
+        "out/answers.parquet": pd.read_parquet,
+        "out/answers.jsonl": lambda path: pd.read_json(path, lines=True),
+    }
+    for name, read in readers.items():
+        assert done(*words, "--out", name).out == f"{name}\n"
+        found = read(name)
+        assert list(found.columns) == list(wanted.columns)
+        assert list(found["id"]) == list(wanted["id"])
+        assert list(found["label"]) == list(wanted["label"])
+        assert np.allclose(found["probability"], wanted["probability"].astype(float), atol=1e-5)
+    said = json.loads(done(*words, "--json").out)
+    assert [row["id"] for row in said["predictions"]] == list(wanted["id"])
+    assert json.loads(done(*words, "--json", "--out", "a.csv").out) == {"images": 4, "failed": 0, "out": "a.csv"}
+
+
+def test_score_names_strange_classes_and_known_photos(new: Path, place: Path) -> None:
+    class_folders(Path("new"), 3, ("ants", "bees", "wasps"), first=60)
+    shutil.copy(place / "photos/ants/00.png", "new/ants/known.png")
+    outcome = done("score", place / "bees.model", "new")
+    assert outcome.lines[0].split()[0] == "label"
+    assert [line.split("  ")[0] for line in outcome.lines[1:]] == ["balanced acc.", "accuracy", "macro F1", "-log loss"]
+    assert "classes that training never saw count as wrong: wasps (3)" in outcome.err
+    assert "1 of 10 photos were in the training data, e.g. ants/known.png" in outcome.err
+    said = json.loads(done("score", place / "bees.model", "new", "--json").out)
+    assert said["unknown_classes"] == {"wasps": 3} and said["seen_in_training"] == ["ants/known.png"]
+    by_name = {score["scoring"]: score["value"] for score in said["scores"]}
+    assert by_name["accuracy"] <= 0.7
+
+
+# --- cache, backbones, heads
+
+
+def test_cache_commands(new: Path) -> None:
+    name = the_cache().stem.rpartition("-")[0]
+    outcome = done("cache", "list")
+    assert the_cache().name in outcome.out and "complete" in outcome.out
+    listed = json.loads(done("cache", "list", "--json").out)
+    assert [Path(item["cache"]) for item in listed["caches"]] == [the_cache()] and listed["refused"] == {}
+    for reference in (name, "photos", the_cache()):
+        assert done("cache", "verify", reference).out == f"{the_cache()}: 24 rows, sound\n"
+        said = json.loads(done("cache", "info", reference, "--json").out)
+        assert (
+            said["images"] == said["stored"] == 24 and said["provenance"]["recipe"]["backbone"] == "efficientnet_lite0"
+        )
+    assert "recipe.weights_sha256" in done("cache", "info", name).out
+    assert done("cache", "remove", name).out == f"removed {the_path(name)}\n"
+    assert not list(Path("features_cache").glob("*.h5*"))
+    outcome = done("cache", "list")
+    assert outcome.out == "" and "no caches in features_cache/" in outcome.err
+
+
+def the_path(name: str) -> Path:
+    return Path("features_cache") / CACHE_NAMES.setdefault(name, the_cache().name)
+
+
+CACHE_NAMES: dict[str, str] = {}
+
+
+def test_backbones_lists_and_describes(place: Path) -> None:
+    outcome = done("backbones")
+    assert any(line.startswith("efficientnet_lite0  bundled (at hand)") for line in outcome.lines)
+    assert any(line.startswith("resnet50 ") for line in outcome.lines)
+    text = run_next(outcome).out
+    assert "IMAGENET1K_V2" in text and "penultimate" in text
+    said = json.loads(done("backbones", "efficientnet_lite0", "--json").out)
+    assert said["name"] == "efficientnet_lite0"
+    assert {name for layer in said["layers"] for name in layer["called"]} == {"early", "middle", "late", "penultimate"}
+
+
+def test_heads_say_estimator_grid_and_probabilities(place: Path) -> None:
+    text = done("heads").out
+    for name in ("logistic", "linear-svm", "ridge", "lda", "knn", "centroid", "naive-bayes", "rbf-svm"):
+        assert f"\n  {name} (" in text
+    one = done("heads", "logistic").out
+    assert "LogisticRegression" in one and "C: 0.0001, 0.001, 0.01, 0.1, 1, 10, 100" in one and "probabilities" in one
+    said = json.loads(done("heads", "--json").out)
+    assert {"name", "kind", "estimator", "grid", "probabilities"} <= said["heads"][0].keys()
+
+
+# --- what all commands share
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["extract", "photos"],
+        ["evaluate", "photos", "--cv", "3", "--head", "ridge", "--jobs", "1"],
+        ["fit", "photos", "--cv", "3", "--head", "ridge", "--jobs", "1", "--out", "quiet.model"],
+        ["predict", "bees.model", "photos/ants/00.png"],
+        ["score", "bees.model", "photos"],
+        ["cache", "list"],
+        ["cache", "info", "photos"],
+        ["cache", "verify", "photos"],
+        ["cache", "list", "--cache", "none"],
+        ["backbones"],
+        ["heads"],
+    ],
+    ids=" ".join,
+)
+def test_quiet_says_nothing_on_stderr(words: list[str], place: Path) -> None:
+    loud, quiet = done(*words), done(*words, "--quiet")
+    assert quiet.err == ""
+    if words[0] != "evaluate":  # whose table has seconds in it
+        assert quiet.out == loud.out
+
+
+def test_python_m_pipeline_is_the_same(place: Path) -> None:
+    outcome = in_a_process("extract", "photos", cwd=place)
+    assert (outcome.code, outcome.out) == (0, f"{the_cache()}\n")
+    assert outcome.next_command[:2] == ["pipeline", "evaluate"]
+    outcome = in_a_process("extract", "nowhere", cwd=place)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == "error: nowhere: no such file or folder\ntry: see what is there: ls .\n"
+    outcome = in_a_process("predict", "bees.model", "photos/ants/00.png", "--quiet", cwd=place)
+    assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_a_reader_that_leaves_early_is_no_error(place: Path) -> None:
+    import subprocess
+    import sys
+
+    command = f"{sys.executable} -m pipeline backbones | head -1; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], cwd=place, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr and "BrokenPipe" not in ended.stderr
+
+
+def test_names_are_printed_as_they_are(new: Path, place: Path) -> None:
+    strange = "a [red]:bee: é.png"
+    photo(Path("new", strange), "ants", 1)
+    assert rows(done("predict", place / "bees.model", f"new/{strange}").out)[0]["id"] == strange
+    Path("new", "[bold]x[/bold].jpg").write_text("no photo")
+    assert "skipped: [bold]x[/bold].jpg: not an image" in done("extract", "new").err
+
+
+def test_the_table_fits_a_narrow_terminal(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pipeline.cli.terminal as terminal
+
+    words = ["evaluate", "photos", "--cv", "3", "--head", "logistic", "--head", "ridge", "--jobs", "1"]
+    wide = done(*words)
+    assert "chosen" in wide.lines[0] and "want of width" not in wide.err
+    monkeypatch.setattr(terminal, "_width", lambda stream: 80)
+    narrow = done(*words)
+    assert all(len(line) <= 80 for line in narrow.lines)
+    assert len(narrow.lines) == len(wide.lines)  # nothing is folded
+    assert "not shown for want of width: " in narrow.err
+
+
+def test_an_outcome_is_what_python_gives(place: Path) -> None:
+    import pipeline as pl
+
+    said: dict[str, Any] = json.loads(
+        done("evaluate", "photos", "--cv", "3", "--head", "ridge", "--jobs", "1", "--json").out
+    )
+    run = pl.evaluate("photos", heads="ridge", cv=3, n_jobs=1).as_dict()
+    for row in [*said["results"], *run["results"]]:
+        row.pop("seconds")
+    assert said["results"] == json.loads(json.dumps(run["results"]))
