@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -69,12 +70,17 @@ class Listing:
     def take(self: Self, rows: Sequence[int]) -> Self:
         """Return the source cut down to these rows, in ascending order, with their columns.
 
+        A part has a place of its own: extracting it must not retire the cache of the whole.
+
         It is small to pickle: of an array it holds only the rows taken. What was skipped and noted stays behind.
         """
         rows = sorted(rows)
+        ids = [self.ids[row] for row in rows]
+        part = f"[{len(ids)} of {len(self)}: {blake2b(chr(0).join(ids).encode(), digest_size=8).hexdigest()}]"
         return replace(
             self,
-            ids=[self.ids[row] for row in rows],
+            place=self.place if len(ids) == len(self) else f"{self.place}/{part}",
+            ids=ids,
             stat=self.stat[rows],
             reader=self.reader.take(rows),
             columns={name: [column[row] for row in rows] for name, column in self.columns.items()},
