@@ -300,7 +300,8 @@ def test_predict_gives_one_row_an_input(new: Path, place: Path) -> None:
     assert 0.5 <= float(answers[0]["probability"]) <= 1
     assert [bool(row["error"]) for row in answers] == [False, False, True]
     assert "not an image" in answers[2]["error"]
-    assert "3 images, 1 without an answer" in outcome.err
+    assert "no answer: text.jpg: not an image" in outcome.err
+    assert outcome.err.endswith("3 images, 1 without an answer\n")
 
 
 def test_predict_takes_photos_one_by_one(new: Path, place: Path) -> None:

@@ -103,11 +103,11 @@ def test_every_make_target_that_is_named_exists() -> None:
 def test_the_python_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = blocks("python")
     monkeypatch.chdir(tmp_path)
-    class_folders(tmp_path / "photos")
+    class_folders(tmp_path / "photos", 8)
     rows = [
         f"{kind}/{number:02d}.png,{kind},{'male' if number % 2 else 'female'},p{number % 4}"
         for kind in ("ants", "bees")
-        for number in range(12)
+        for number in range(8)
     ]
     (tmp_path / "labels.csv").write_text("\n".join(["id,species,sex,patient", *rows]), encoding="utf-8")
     names: dict[str, Any] = {}
@@ -115,14 +115,14 @@ def test_the_python_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert names["photos"].ids[0] == "ants/00.png"
     assert [info.name for info in names["run"].label_sets] == ["species", "sex"]
     assert list(names["answers"]["id"]) == names["photos"].ids and not names["answers"]["error"].any()
-    assert names["X"].shape == (24, 1280) and set(names["y"]) == {"ants", "bees"}
+    assert names["X"].shape == (16, 1280) and set(names["y"]) == {"ants", "bees"}
     assert (tmp_path / "bees.model" / "model.json").is_file()
 
 
 def test_the_first_screen_shows_what_the_commands_print(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The figures are those of other photos; what stands around them is compared word by word."""
     monkeypatch.chdir(tmp_path)
-    class_folders(tmp_path / "photos")
+    class_folders(tmp_path / "photos", 8)
     photo(tmp_path / "new.jpg", "bees", 99)
     evaluated = done("evaluate", "photos/")
     fitted = done("fit", "photos/", "--out", "bees.model")
@@ -141,7 +141,7 @@ def test_the_first_screen_shows_what_the_commands_print(tmp_path: Path, monkeypa
 
 def test_the_error_that_is_shown_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    class_folders(tmp_path / "photos")
+    class_folders(tmp_path / "photos", 8)
     said = refused("evaluate", "photos/", "--cv", "200")
     shown = shown_after("pipeline evaluate photos/ --cv 200")
     wanted = [f"{word}: {text}".replace("'ants'", "'bees'") for word, text in zip(("error", "try"), said, strict=True)]

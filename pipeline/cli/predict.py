@@ -14,6 +14,7 @@ from pipeline.errors import ModelError
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_NAMED = 5  # of the images without an answer
 ENDINGS = (".csv", ".parquet", ".jsonl")
 
 
@@ -51,7 +52,8 @@ def command(
             n_jobs=n_jobs,
             progress=terminal,
         )
-    failed = int((table["error"] != "").sum())
+    without = table[table["error"] != ""]
+    failed = len(without)
     if out is not None:
         _write(table, Path(out))
     if as_json:
@@ -62,7 +64,11 @@ def command(
         terminal.result(table.to_csv(index=False, float_format="%.6g").rstrip("\n"))
     else:
         terminal.result(out)
-    terminal.say(f"{len(table):,} images, {failed:,} without an answer")
+    for name, error in zip(without["id"][:MOST_NAMED], without["error"][:MOST_NAMED], strict=True):
+        terminal.say(f"no answer: {name}: {error}")
+    if failed > MOST_NAMED:
+        terminal.say(f"no answer: {failed - MOST_NAMED:,} more; the column `error` says why")
+    terminal.say(f"{len(table):,} {'image' if len(table) == 1 else 'images'}, {failed:,} without an answer")
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
