@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 POOLING = "mean over positions"  # how a map (c, h, w) or tokens (t, c) become a vector (c,)
@@ -92,3 +93,11 @@ def canonical_json(value: Any) -> str:
 def digest_of(value: Any) -> str:
     """Return the SHA-256 of the value's canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def installed(name: str) -> str:
+    """Return the version of an installed distribution, ``unknown`` where there is none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"

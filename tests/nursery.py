@@ -117,11 +117,11 @@ def _extract(order: dict[str, Any]) -> None:
     from planted import Planted, backbone
 
     import pipeline.cache.writer as writer_room
-    import pipeline.extraction.work as work_room
+    import pipeline.extraction.network as network_room
     from pipeline.errors import PipelineError
     from pipeline.extraction import extract
 
-    network = work_room.open_runtime = Planted()
+    network = network_room.open_runtime = Planted()
     network.slowness = order.get("slowness", 0.0)
     writer_room.SECONDS_BETWEEN_SYNCS = 0.02
     steps = Steps(order.get("pause", 0.0), order.get("die_at"))

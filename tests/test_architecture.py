@@ -20,6 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "provenance": set(),
     "progress": set(),
+    "engines": {"joblib", "distributed"},
     "images": {"PIL", "pandas", "pyarrow", "sklearn", "pillow_heif"},
     "backbone": {"torch", "torchvision", "safetensors"},
     "runtime": {"torch", "onnxruntime"},

@@ -15,8 +15,7 @@ from commands import class_folders, done, photo, pipeline, refused
 from planted import Planted
 
 import pipeline.cache.creation as creation
-import pipeline.extraction.work as work_room
-import pipeline.model.answering as answering
+import pipeline.extraction.network as network_room
 from pipeline.cache import CacheLock
 
 LABELS = {f"{n:02d}.png": "ants" if n % 2 else "bees" for n in range(12)}
@@ -27,8 +26,7 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planted:
     """Work in an empty folder, with a network that costs nothing."""
     monkeypatch.chdir(tmp_path)
     found = Planted()
-    monkeypatch.setattr(work_room, "open_runtime", found)
-    monkeypatch.setattr(answering, "open_runtime", found)
+    monkeypatch.setattr(network_room, "open_runtime", found)
     return found
 
 
@@ -447,7 +445,7 @@ def test_ctrl_c_ends_with_130_and_one_sentence(network: Planted, monkeypatch: py
     def press(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(work_room, "open_runtime", press)
+    monkeypatch.setattr(network_room, "open_runtime", press)
     monkeypatch.setattr("pipeline.cli.guard._state", {"said": False})
     outcome = pipeline("extract", "photos")
     assert (outcome.code, outcome.out) == (130, "")
@@ -461,7 +459,7 @@ def test_what_the_system_refuses_is_two_lines_too(error: Exception, monkeypatch:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(work_room, "open_runtime", fail)
+    monkeypatch.setattr(network_room, "open_runtime", fail)
     said, step = refused("extract", "photos")
     assert ("x/y: " in said and "No space left" in said) or "4 GB" in said
     assert step
@@ -473,6 +471,6 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) 
     def fail(*_: Any, **__: Any) -> None:
         raise ValueError("ours")
 
-    monkeypatch.setattr(work_room, "open_runtime", fail)
+    monkeypatch.setattr(network_room, "open_runtime", fail)
     with pytest.raises(ValueError, match="ours"):
         pipeline("extract", "photos")

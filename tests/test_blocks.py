@@ -16,7 +16,7 @@ from planted import PlantedRuntime
 from pipeline.cache import STORED
 from pipeline.errors import PipelineError, SkipReason
 from pipeline.extraction import Block, embed_blocks
-from pipeline.extraction.blocks import BLOCKS_UNDER_WAY
+from pipeline.extraction.threads import BLOCKS_UNDER_WAY
 from pipeline.images import ImageSource
 
 PATIENCE = 20.0  # seconds after which something hangs

@@ -606,7 +606,7 @@ def arrival(unit: Unit) -> tuple[str, int, bool]:
 def test_half_precision_features_are_learned_from_as_float32(tmp_path: Path) -> None:
     X, y = blobs(45)
     made = make_cache(tmp_path / "a.h5", X, {"kind": names(y)}, changes={"store": "fp16"})
-    assert made.mapped().dtype == np.float16
+    assert made.features().dtype == np.float16
     wide = make_cache(tmp_path / "b.h5", X.astype(np.float16).astype(np.float32), {"kind": names(y)})
     options: dict[str, Any] = {"heads": "logistic", "grid": {"logistic.C": [0.1]}}
     half, full = run_of(made, **options), run_of(wide, **options)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planted import Extractor, Planted, assert_planted
 
-import pipeline.extraction.work as work_room
+import pipeline.extraction.network as network_room
 from pipeline.cache import FeatureCache
 from pipeline.errors import CacheError, SkipReason
 from pipeline.extraction import extract
@@ -27,7 +27,7 @@ from pipeline.images import ImageSource
 def network(monkeypatch) -> Planted:
     """The planted network in the place of the real one."""
     found = Planted()
-    monkeypatch.setattr(work_room, "open_runtime", found)
+    monkeypatch.setattr(network_room, "open_runtime", found)
     return found
 
 

@@ -12,7 +12,7 @@ import planted
 import pytest
 from planted import Extractor, Planted, assert_planted
 
-import pipeline.extraction.work as work_room
+import pipeline.extraction.network as network_room
 from pipeline.cache import STORED, CacheLock, FeatureCache
 from pipeline.errors import CacheError, PipelineError, SkipReason, SourceError, UnreadablePhoto
 from pipeline.images import ImageSource, Photo
@@ -24,7 +24,7 @@ from pipeline.progress import Progress
 def network(monkeypatch) -> Planted:
     """The planted network in the place of the real one."""
     found = Planted()
-    monkeypatch.setattr(work_room, "open_runtime", found)
+    monkeypatch.setattr(network_room, "open_runtime", found)
     return found
 
 
@@ -182,7 +182,7 @@ def test_recheck_finds_a_changed_photo_and_a_doctored_row(run, bitmaps, network)
     assert "--rehash" in caught.value.next_step
     change_behind(path, 4)
     doctor(cache.path, 4)
-    with pytest.raises(CacheError, match="1 of 4 rows compared differ") as doctored:
+    with pytest.raises(CacheError, match="1 of 12 rows compared differ") as doctored:
         run(bitmaps, recheck=12)
     assert cache.ids[4] in str(doctored.value)
 
@@ -375,7 +375,7 @@ def test_a_run_that_stores_nothing_leaves_no_file(run, photos, tmp_path, monkeyp
     def fail(*_: Any, **__: Any) -> None:
         raise CacheError("no such device", "--device cpu")
 
-    monkeypatch.setattr(work_room, "open_runtime", fail)
+    monkeypatch.setattr(network_room, "open_runtime", fail)
     with pytest.raises(CacheError, match="no such device"):
         run(photos)
     assert not list((tmp_path / "caches").iterdir())

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planted import Extractor, Planted, assert_planted
 
-import pipeline.extraction.work as work_room
+import pipeline.extraction.network as network_room
 from pipeline.cache import PENDING, STORED, FeatureCache
 from pipeline.cache import header as header_room
 from pipeline.errors import SourceError
@@ -24,7 +24,7 @@ from pipeline.images import ImageSource
 def network(monkeypatch) -> Planted:
     """The planted network in the place of the real one."""
     found = Planted()
-    monkeypatch.setattr(work_room, "open_runtime", found)
+    monkeypatch.setattr(network_room, "open_runtime", found)
     return found
 
 

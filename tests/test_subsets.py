@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from planted import Extractor, Planted
 
-from pipeline.extraction import work as work_room
+from pipeline.extraction import network as network_room
 from pipeline.images import ImageSource
 
 
 def test_extracting_a_part_leaves_the_cache_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = Planted()
-    monkeypatch.setattr(work_room, "open_runtime", network)
+    monkeypatch.setattr(network_room, "open_runtime", network)
     extract = Extractor(network, tmp_path)
     source = ImageSource.open("digits").take(range(12))
     whole = extract(source)

@@ -208,7 +208,7 @@ def test_groups_of_a_test_set_make_its_intervals(two: Any, tmp_path: Path) -> No
     assert "photos of new groups" in run.verdicts[0]
     alone = run_of(two[0], test=two[1], column="kind", **QUICK)
     assert (run.best().test_low, run.best().test_high) != (alone.best().test_low, alone.best().test_high)
-    bare = make_cache(tmp_path / "bare.h5", np.array(two[1].mapped()), {"kind": two[1].columns["kind"]}, name="bare")
+    bare = make_cache(tmp_path / "bare.h5", np.array(two[1].features()), {"kind": two[1].columns["kind"]}, name="bare")
     run = run_of(two[0], test=bare, column="kind", groups="place", **QUICK)
     assert "bare: has no column 'place': its intervals take the images as independent" in run.notes
     assert (run.best().test_low, run.best().test_high) == (alone.best().test_low, alone.best().test_high)
@@ -230,7 +230,7 @@ def test_a_test_set_has_precedence_over_a_split_that_was_not_asked_for(two: Any,
 
 
 def test_a_test_set_without_the_column_or_its_labels_is_refused(two: Any, tmp_path: Path) -> None:
-    X = np.array(two[1].mapped())
+    X = np.array(two[1].features())
     other = make_cache(tmp_path / "c.h5", X, {"sort": ["x"] * 9}, name="other")
     with pytest.raises(LabelError, match="other: wanted the label column 'kind' in the test data, found sort"):
         run_of(two[0], test=other, column="kind")
@@ -252,7 +252,7 @@ def test_a_number_that_is_none_in_the_test_set_is_refused(tmp_path: Path) -> Non
 def test_copies_of_training_images_in_the_test_set_are_said(two: Any, tmp_path: Path) -> None:
     digests = np.array(two[1].digest)
     digests[3:5] = two[0].digest[:2]
-    X = np.array(two[1].mapped())
+    X = np.array(two[1].features())
     copied = make_cache(tmp_path / "c.h5", X, {"kind": two[1].columns["kind"]}, digests=digests, name="copied")
     run = run_of(two[0], test=copied, column="kind", **QUICK)
     note = "2 of 8 test images are exact copies of training images, e.g. 00003.jpg: the test score flatters"
@@ -279,7 +279,7 @@ def test_copies_among_the_images_are_said_unless_a_group_holds_them_together(tmp
 
 
 def test_a_test_cache_of_another_recipe_or_without_the_layer_is_refused(two: Any, tmp_path: Path) -> None:
-    X, columns = np.array(two[1].mapped()), {"kind": two[1].columns["kind"]}
+    X, columns = np.array(two[1].features()), {"kind": two[1].columns["kind"]}
     other = make_cache(tmp_path / "c.h5", X, columns, changes={"backbone": "resnet", "precision": "bf16"})
     with pytest.raises(
         EvaluationError,
@@ -343,7 +343,9 @@ def test_the_id_column_is_no_label_set(tmp_path: Path) -> None:
 
 def test_one_table_labels_the_training_and_the_test_images(two: Any, tmp_path: Path) -> None:
     train, test = two
-    other = make_cache(tmp_path / "c.h5", np.array(test.mapped()), {}, ids=[f"new/{i}" for i in test.ids], name="other")
+    other = make_cache(
+        tmp_path / "c.h5", np.array(test.features()), {}, ids=[f"new/{i}" for i in test.ids], name="other"
+    )
     rows = [f"{i},{n}" for i, n in zip(train.ids, train.columns["kind"], strict=True)]
     rows += [f"new/{i},{'ant' if row < 4 else 'bee'}" for row, i in enumerate(test.ids)]
     run = run_of(train, labels=table(tmp_path / "t.csv", "id,species", rows), test=other, **QUICK)
@@ -356,7 +358,7 @@ def test_a_test_set_in_class_folders_keeps_its_own_labels_beside_a_table_about_t
 ) -> None:
     train, test = two
     other = make_cache(
-        tmp_path / "c.h5", np.array(test.mapped()), dict(test.columns), ids=[f"n/{i}" for i in test.ids], name="other"
+        tmp_path / "c.h5", np.array(test.features()), dict(test.columns), ids=[f"n/{i}" for i in test.ids], name="other"
     )
     rows = [f"{i},{n}" for i, n in zip(train.ids, train.columns["kind"], strict=True)]
     run = run_of(train, labels=table(tmp_path / "t.csv", "id,kind", rows), test=other, **QUICK)

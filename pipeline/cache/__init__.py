@@ -4,6 +4,7 @@ from pipeline.cache.creation import create, remove_left_over
 from pipeline.cache.feature_cache import FeatureCache
 from pipeline.cache.folder import (
     DEFAULT_FOLDER,
+    cache_at,
     caches_in,
     file_stem,
     generation_of,
@@ -11,9 +12,11 @@ from pipeline.cache.folder import (
     lookup,
     resolve,
     retire,
+    stem_of,
 )
 from pipeline.cache.layout import PENDING, STORED
 from pipeline.cache.lock import CacheLock
+from pipeline.cache.stored import StoredRows
 from pipeline.cache.writer import CacheWriter
 
 __all__ = [
@@ -23,6 +26,8 @@ __all__ = [
     "CacheLock",
     "CacheWriter",
     "FeatureCache",
+    "StoredRows",
+    "cache_at",
     "caches_in",
     "create",
     "file_stem",
@@ -32,4 +37,5 @@ __all__ = [
     "remove_left_over",
     "resolve",
     "retire",
+    "stem_of",
 ]

@@ -11,22 +11,28 @@ import numpy as np
 
 from pipeline.cache.checksum import damaged_rows
 from pipeline.cache.header import Header, read_header
-from pipeline.cache.layout import PENDING, STORED, as_texts, labels_name
+from pipeline.cache.layout import PENDING, STORED, as_texts, features_name, labels_name
+from pipeline.cache.parts import PartedHeader, read_parts
+from pipeline.cache.stored import StoredRows
 from pipeline.errors import CacheError, SkipReason
 from pipeline.provenance import digest_of
 
 
+MOST_NAMED = 5  # of parts that are missing
+
+
 class FeatureCache:
-    """The features of n images in one HDF5 file, each row checked before it is believed.
+    """The features of n images in one HDF5 file, or in a folder of parts; each row checked before it is believed.
 
     Parameters
     ----------
-    header : Header
-        From `read_header`; `FeatureCache.open` reads it for you.
+    header : Header or PartedHeader
+        `FeatureCache.open` reads it for you.
 
     Attributes
     ----------
     path : Path
+        Of the file, or of the folder of parts.
     ids : list of str, length n
         Relative to the source, in its order.
     layers : dict of layer name to width
@@ -36,7 +42,7 @@ class FeatureCache:
         What `extract` did, where it is `extract` that returned this cache.
     """
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header | PartedHeader) -> None:
         self._header = header
         self._checked = False
         self.path = header.path
@@ -46,14 +52,15 @@ class FeatureCache:
 
     @classmethod
     def open(cls, path: str | Path) -> FeatureCache:
-        """Open a cache file; milliseconds, however large it is.
+        """Open a cache file, or a folder of parts; milliseconds a file, however large it is.
 
         Raises
         ------
         CacheError
-            Not a cache, of another format, truncated or damaged.
+            Not a cache, of another format, truncated or damaged; or parts that do not belong together.
         """
-        return cls(read_header(Path(path)))
+        path = Path(path)
+        return cls(read_parts(path) if path.is_dir() else read_header(path))
 
     def __repr__(self) -> str:
         layers = ", ".join(f"{name} ({width})" for name, width in self.layers.items())
@@ -64,7 +71,31 @@ class FeatureCache:
 
     @property
     def header(self) -> Header:
+        """What the one file says of itself; a cache of parts has none, its `parts` have."""
+        if isinstance(self._header, PartedHeader):
+            raise ValueError(f"{self.path} is a folder of parts")
         return self._header
+
+    @property
+    def parts(self) -> list[FeatureCache]:
+        """The caches of one file each that this one consists of, in the order of its rows; itself alone if it is one."""
+        if isinstance(self._header, PartedHeader):
+            return [FeatureCache(header) for header in self._header.headers]
+        return [self]
+
+    @property
+    def files(self) -> list[Path]:
+        """The HDF5 files that hold the rows."""
+        return [part.path for part in self.parts]
+
+    @property
+    def missing_parts(self) -> list[str]:
+        """Which parts are still to be made, such as ``3/16``."""
+        return self._header.missing if isinstance(self._header, PartedHeader) else []
+
+    def hold(self) -> None:
+        """Open every dataset, so that all of it stays readable whatever becomes of the files' names."""
+        self._header.hold()
 
     @property
     def recipe(self) -> Mapping[str, Any]:
@@ -78,7 +109,10 @@ class FeatureCache:
 
     @cached_property
     def ids(self) -> list[str]:
-        return as_texts(self._header.map("ids"))
+        ids = as_texts(self._header.map("ids"))
+        if isinstance(self._header, PartedHeader):
+            self._header.refuse_twins(ids)
+        return ids
 
     @property
     def status(self) -> np.ndarray:
@@ -87,8 +121,8 @@ class FeatureCache:
 
     @property
     def complete(self) -> bool:
-        """Whether no row is pending."""
-        return not bool((self._header.map("status") == PENDING).any())
+        """Whether no row is pending, and no part is missing."""
+        return not self.missing_parts and not bool((self._header.map("status") == PENDING).any())
 
     @property
     def rows(self) -> np.ndarray:
@@ -125,20 +159,22 @@ class FeatureCache:
     def describe(self) -> dict[str, Any]:
         """Return the counts and sizes that a listing shows, as plain JSON values."""
         status = self.status
+        parts = {"parts": len(self.files)} if isinstance(self._header, PartedHeader) else {}
         return {
+            **parts,
             "images": len(self),
             "stored": int((status == STORED).sum()),
             "failed": int((status > STORED).sum()),
             "pending": int((status == PENDING).sum()),
             "layers": dict(self.layers),
             "columns": list(self._header.columns),
-            "bytes": self.path.stat().st_size,
+            "bytes": sum(file.stat().st_size for file in self.files),
         }
 
     def features(self, layer: str | None = None) -> np.ndarray:
         """Return the features of the images that have them, ``(len(self.rows), d)``.
 
-        A read-only memory map when every image has features, otherwise a copy without the rows that do not.
+        A read-only memory map when every image has features and all are in one file, otherwise a copy in memory.
 
         Parameters
         ----------
@@ -150,15 +186,24 @@ class FeatureCache:
         CacheError
             No such layer, rows still pending, or a damaged row.
         """
-        mapped = self.mapped(layer)
-        rows = self.rows
-        return mapped if len(rows) == len(self) else mapped[rows]
-
-    def mapped(self, layer: str | None = None) -> np.ndarray:
-        """Return all n rows of a layer as a memory map; index it with `rows`. Errors as `features`."""
         name = self.layer_name(layer)
         self.check()
-        return self._header.features(name)
+        found, rows = self._header.features(name), self.rows
+        return np.asanyarray(found) if len(rows) == len(self) else found[rows]
+
+    def stored(self, layer: str | None = None) -> StoredRows:
+        """Return all n rows of a layer, to be indexed with `rows`: read when asked for, and small to send to a worker.
+
+        Errors as `features`.
+        """
+        name = features_name(self.layer_name(layer))
+        self.check()
+        return StoredRows([part.header for part in self.parts], name)
+
+    def stored_pixel_statistics(self) -> StoredRows:
+        """Return the pixel statistics as `stored` returns a layer."""
+        self.check()
+        return StoredRows([part.header for part in self.parts], "pixel_statistics")
 
     def pixel_statistics(self) -> np.ndarray:
         """Return the 12 statistics of the decoded pixels, all n rows, ``(n, 12)``. Errors as `features`."""
@@ -194,7 +239,9 @@ class FeatureCache:
 
     def damaged(self) -> np.ndarray:
         """Return the rows that are not pending and do not match their checksum; reads the whole file."""
-        return damaged_rows(self._header)
+        starts = np.cumsum([0, *map(len, self.parts)])
+        damaged = [start + damaged_rows(part.header) for start, part in zip(starts, self.parts, strict=False)]
+        return np.concatenate(damaged)
 
     def is_sound(self) -> bool:
         """Return whether every row is there and matches its checksum."""
@@ -214,6 +261,12 @@ class FeatureCache:
         """
         if self._checked:
             return
+        if self.missing_parts:
+            raise CacheError(
+                f"{self.path}: wanted every part, found {len(self.files)}; still to be made: "
+                f"{', '.join(self.missing_parts[:MOST_NAMED])}{', ...' if len(self.missing_parts) > MOST_NAMED else ''}",
+                f"run the same `pipeline extract` with --part {self.missing_parts[0]}",
+            )
         pending = int((self.status == PENDING).sum())
         if pending:
             raise CacheError(

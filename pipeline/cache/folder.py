@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.cache.feature_cache import FeatureCache
 from pipeline.cache.layout import SUFFIX
 from pipeline.cache.lock import CacheLock
+from pipeline.cache.parts import is_parted
 from pipeline.errors import CacheError
 from pipeline.provenance import Recipe, canonical_json
 
@@ -68,7 +71,7 @@ def caches_in(folder: Path) -> tuple[list[FeatureCache], dict[Path, CacheError]]
             f"{folder}: wanted to list the caches, found {error.strerror}", "give another folder with --cache DIR"
         ) from error
     for path in paths:
-        if path.name.endswith(SUFFIX) and not path.name.startswith("."):
+        if not path.name.startswith(".") and (path.name.endswith(SUFFIX) or is_parted(path)):
             with suppress(FileNotFoundError):  # another process may retire a cache while we look
                 times[path] = path.stat().st_mtime_ns
     for path in sorted(times, key=lambda path: (-times[path], path.name)):
@@ -89,7 +92,7 @@ def resolve(reference: str | Path, folder: str | Path = DEFAULT_FOLDER) -> Featu
         No such cache, or the name fits several collections or recipes.
     """
     path = Path(reference)
-    if path.is_file():
+    if path.is_file() or is_parted(path):
         return FeatureCache.open(path)
     cache = lookup(str(reference), Path(folder))
     if cache is None:
@@ -112,7 +115,7 @@ def lookup(name: str, folder: Path) -> FeatureCache | None:
             if _fits(path, name):
                 raise error
         return None
-    stems = {cache.path.stem.rpartition("-")[0] for cache in fits}
+    stems = {stem_of(cache.path) for cache in fits}
     if len(stems) > 1:
         raise CacheError(
             f"{name}: wanted one cache, found {len(stems)} of that name: {', '.join(sorted(stems))}",
@@ -121,8 +124,35 @@ def lookup(name: str, folder: Path) -> FeatureCache | None:
     return next((cache for cache in fits if cache.complete), fits[0])
 
 
+def cache_at(data: Any) -> FeatureCache | None:
+    """Return the cache at a path, None where `data` is no path or something else lies there.
+
+    Raises
+    ------
+    CacheError
+        It is a cache, and damaged.
+    """
+    if not isinstance(data, str | os.PathLike):
+        return None
+    path = Path(data)
+    return FeatureCache.open(path) if (path.suffix == SUFFIX and path.is_file()) or is_parted(path) else None
+
+
+def stem_of(path: Path) -> str:
+    """Return the name that every generation of one collection under one recipe shares, from the path of a cache."""
+    return path.stem.rpartition("-")[0] if path.name.endswith(SUFFIX) else path.name
+
+
 def retire(path: Path) -> bool:
-    """Remove a cache file if nobody reads or writes it under a lock; return whether it is gone."""
+    """Remove a cache, a file or a folder of parts, if nobody reads or writes it under a lock; return whether it is gone.
+
+    Of a folder, the parts that nobody uses are gone even where others stay.
+    """
+    if path.is_dir():
+        gone = all([retire(part) for part in FeatureCache.open(path).files])
+        with suppress(OSError):
+            path.rmdir()
+        return gone
     try:
         lock = CacheLock.exclusive(path, wait=0)
     except (CacheError, OSError):
@@ -137,7 +167,8 @@ def retire(path: Path) -> bool:
 
 
 def _fits(path: Path, name: str) -> bool:
-    return name in (path.name, path.stem) or path.stem.startswith(f"{name}-")
+    bare = path.name.removesuffix(SUFFIX)
+    return name in (path.name, bare) or bare.startswith(f"{name}-")
 
 
 def _safe(name: str) -> str:

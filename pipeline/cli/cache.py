@@ -17,9 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="List, inspect, verify and remove c
 
 MOST_DAMAGED = 10  # rows that are named one by one
 
-Reference = Annotated[
-    str, typer.Argument(metavar="CACHE", help="A cache file, or the beginning of its name up to a dash.")
-]
+Reference = Annotated[str, typer.Argument(metavar="CACHE", help="A cache, or the beginning of its name up to a dash.")]
 
 
 @app.command("list")
@@ -49,6 +47,8 @@ def list_caches(cache: o.Cache = "features_cache", as_json: o.Json = False, quie
     for item in found:
         said = item.describe()
         state = "complete" if item.complete else f"{said['pending']:,} pending"
+        if item.missing_parts:
+            state = f"{said['parts']:,} parts, {len(item.missing_parts):,} missing"
         layers = _layers(item.layers)
         rows.append(
             [item.path.name, f"{said['images']:,}", f"{said['failed']:,}", layers, f"{said['bytes'] / 1e6:,.1f}", state]
@@ -126,18 +126,19 @@ def verify(
 def remove(
     reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False
 ) -> None:
-    """Remove a cache file, unless somebody is using it."""
-    from pipeline.cache import CacheLock, resolve, retire
+    """Remove a cache, unless somebody is using it."""
+    from pipeline.cache import CacheLock, FeatureCache, resolve, retire
 
     # A file that cannot be opened as a cache is the one that most needs removing.
     path = Path(reference)
     if not (path.is_file() and path.suffix == ".h5"):
         path = resolve(reference, cache).path
-    CacheLock.exclusive(path).release()  # says who holds it, where `retire` would only say no
+    for file in FeatureCache.open(path).files if path.is_dir() else [path]:
+        CacheLock.exclusive(file).release()  # says who holds it, where `retire` would only say no
     if not retire(path):
         raise CacheLocked(f"{path}: another process is using this cache", "wait for it to end")
     if path.exists():
-        raise CacheError(f"{path}: wanted to remove the cache, found it still there", f"rm {path}")
+        raise CacheError(f"{path}: wanted to remove the cache, found it still there", f"rm -r {path}")
     terminal = Terminal(as_json=as_json, quiet=quiet)
     if as_json:
         terminal.object({"removed": str(path)})

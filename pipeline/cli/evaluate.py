@@ -37,6 +37,7 @@ def command(
     out: o.RunFolder = None,
     device: o.Device = "auto",
     n_jobs: o.Jobs = None,
+    dask: o.Dask = None,
     random_state: o.Seed = 0,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -71,6 +72,7 @@ def command(
             scoring=scoring or (),
             device=device,
             n_jobs=n_jobs,
+            dask=dask,
             random_state=random_state,
             progress=terminal,
         )

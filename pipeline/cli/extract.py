@@ -32,6 +32,7 @@ def command(
     root: o.Root = None,
     device: o.Device = "auto",
     n_jobs: o.Jobs = None,
+    dask: o.Dask = None,
     random_state: o.Seed = 0,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -56,6 +57,7 @@ def command(
                 root=root,
                 device=device,
                 n_jobs=n_jobs,
+                dask=dask,
                 random_state=random_state,
                 progress=terminal,
             )
@@ -72,10 +74,14 @@ def command(
         terminal.say(f"skipped: {len(reasons) - MOST_SKIPPED:,} more; `pipeline extract --json` lists them all")
     for made in done:
         terminal.say(made.summary.text)
+        if made.summary.time is not None:
+            terminal.say(made.summary.time.text)
+        if made.summary.advice:
+            terminal.say(made.summary.advice)
         terminal.result(str(made.path))
     paths = [str(made.path) for made in done]
     if done[0].columns:
-        terminal.next("pipeline", "evaluate", *paths, *carried(ctx, only={"layer", "n_jobs", "random_state"}))
+        terminal.next("pipeline", "evaluate", *paths, *carried(ctx, only={"layer", "n_jobs", "dask", "random_state"}))
     else:
         terminal.say("no labels are known: give a table of them with `pipeline evaluate ... --labels TABLE`")
 

@@ -12,7 +12,7 @@ from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 
 # The options of this command that `predict` knows too.
-PREDICT = frozenset(("id_column", "root", "batch_size", "device", "n_jobs"))
+PREDICT = frozenset(("id_column", "root", "batch_size", "device", "n_jobs", "dask"))
 
 
 def command(
@@ -41,6 +41,7 @@ def command(
     scoring: o.Scoring = None,
     device: o.Device = "auto",
     n_jobs: o.Jobs = None,
+    dask: o.Dask = None,
     random_state: o.Seed = 0,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -76,6 +77,7 @@ def command(
             scoring=scoring or (),
             device=device,
             n_jobs=n_jobs,
+            dask=dask,
             random_state=random_state,
             progress=terminal,
         )

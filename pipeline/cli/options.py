@@ -216,6 +216,16 @@ Jobs = Annotated[
     int | None,
     typer.Option("--jobs", metavar="N", min=1, help="Workers.", show_default="as many as cores", rich_help_panel=WORK),
 ]
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        "--dask",
+        metavar="ADDRESS",
+        help="Work on the Dask cluster of this scheduler, such as tcp://10.0.0.1:8786.",
+        show_default="this machine",
+        rich_help_panel=WORK,
+    ),
+]
 Seed = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, help="Everything random is drawn from it.", rich_help_panel=WORK)
 ]

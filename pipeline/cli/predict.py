@@ -28,6 +28,7 @@ def command(
     batch_size: o.BatchSize = None,
     device: o.Device = "auto",
     n_jobs: o.Jobs = None,
+    dask: o.Dask = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -50,6 +51,7 @@ def command(
             batch_size=batch_size,
             device=device,
             n_jobs=n_jobs,
+            dask=dask,
             progress=terminal,
         )
     without = table[table["error"] != ""]

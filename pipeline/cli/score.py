@@ -17,6 +17,7 @@ def command(
     batch_size: o.BatchSize = None,
     device: o.Device = "auto",
     n_jobs: o.Jobs = None,
+    dask: o.Dask = None,
     random_state: o.Seed = 0,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -36,6 +37,7 @@ def command(
             batch_size=batch_size,
             device=device,
             n_jobs=n_jobs,
+            dask=dask,
             random_state=random_state,
             progress=terminal,
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.backbone import Backbone
-from pipeline.cache import FeatureCache, lookup
+from pipeline.cache import FeatureCache, cache_at, lookup
 from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelError
 from pipeline.extraction import extract
 from pipeline.images import BUILTIN_NAMES, ImageSource
@@ -129,10 +129,10 @@ def as_cache(data: Any, folder: Path) -> Any:
     """Return the cache that `data` means, or `data` itself where it means images."""
     if not isinstance(data, str | os.PathLike):
         return data
-    path = Path(data)
-    if path.suffix == ".h5" and path.is_file():
-        return FeatureCache.open(path)
-    if path.exists() or str(data) in BUILTIN_NAMES:
+    cache = cache_at(data)
+    if cache is not None:
+        return cache
+    if Path(data).exists() or str(data) in BUILTIN_NAMES:
         return data
     found = lookup(str(data), folder)
     return data if found is None else found

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER
+from pipeline.engines import engine
 from pipeline.errors import EvaluationError
 from pipeline.evaluation.collecting import (
     Collection,
@@ -55,6 +56,7 @@ class Options:
     scoring: str | Sequence[str]
     device: str
     n_jobs: int | None
+    dask: str | None
     random_state: int
     progress: Progress
 
@@ -110,6 +112,7 @@ def evaluate(
     scoring: str | Sequence[str] = (),
     device: str = "auto",
     n_jobs: int | None = None,
+    dask: str | None = None,
     random_state: int = 0,
     progress: Progress = SILENT,
 ) -> Run:
@@ -145,7 +148,7 @@ def evaluate(
         False chooses parameters once on all training rows: faster, and the scores are marked optimistic.
     scoring : str or sequence of str
         scikit-learn scorers; the first one chooses. Balanced accuracy, or R2 for numbers, by default.
-    device, n_jobs, random_state, progress
+    device, n_jobs, dask, random_state, progress
         As for `extract`.
 
     Returns
@@ -180,16 +183,12 @@ def evaluate(
         scoring=scoring,
         device=device,
         n_jobs=n_jobs,
+        dask=dask,
         random_state=random_state,
         progress=progress,
     )
-    return plan_and_run(data, options)[1]
-
-
-def plan_and_run(data: Any, options: Options) -> tuple[list[Task], Run]:
-    """Return the tasks beside the run."""
-    tasks = plan_tasks(data, options)
-    return tasks, run_planned(tasks, options)
+    with engine(dask):
+        return run_planned(plan_tasks(data, options), options)
 
 
 def plan_tasks(data: Any, options: Options) -> list[Task]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache import FeatureCache
+from pipeline.cache import FeatureCache, StoredRows
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.evaluation.collecting import Collection, as_cache
 from pipeline.evaluation.questions import Question, questions
@@ -80,9 +80,9 @@ class Task:
         return [number for number, candidate in enumerate(self.candidates) if not candidate.null]
 
 
-def features_of(cache: FeatureCache, layer: str) -> np.ndarray:
-    """Return a layer of a cache, or its pixel statistics, as a memory map over all its rows."""
-    return cache.pixel_statistics() if layer in (PIXELS, NOTHING) else cache.mapped(layer)
+def features_of(cache: FeatureCache, layer: str) -> StoredRows:
+    """Return a layer of a cache, or its pixel statistics, all its rows, read when they are asked for."""
+    return cache.stored_pixel_statistics() if layer in (PIXELS, NOTHING) else cache.stored(layer)
 
 
 def plan(

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from joblib import cpu_count
 
 from pipeline.cache import CacheLock
+from pipeline.engines import workers
 from pipeline.evaluation.answers import collect
 from pipeline.evaluation.plan import Task, features_of
 from pipeline.evaluation.reporting import Report, report
@@ -48,7 +48,7 @@ def run_tasks(
     done: Results = {}
 
     def run(units: Sequence[Unit]) -> None:
-        for result in run_units(units, n_jobs=n_jobs or cpu_count()):
+        for result in run_units(units, n_jobs=workers(n_jobs)):
             done[result.key] = result
             progress.advance(STAGE, len(done), total)
 
@@ -155,7 +155,7 @@ def fixed(head: Head, params: dict[str, Any]) -> Head:
 
 def _paths(tasks: Sequence[Task]) -> set[Any]:
     parts = [part for task in tasks for part in (task.question.train, task.question.test) if part is not None]
-    return {cache.path for part in parts for cache in part.collection.caches}
+    return {file for part in parts for cache in part.collection.caches for file in cache.files}
 
 
 def _report(task: Task, number: int, done: Results, nested: bool, random_state: int) -> Report:

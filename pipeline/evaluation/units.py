@@ -1,21 +1,21 @@
 """One unit of work: one head searched and fitted on one part of the rows, asked about the others.
 
-Units run in worker processes. They get memory maps and row numbers, never copies of the features, and a unit fits
+Units run in worker processes. They get the places of rows and their numbers, never copies of the features, and a unit fits
 nothing outside the rows it trains on.
 """
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
 
+from pipeline.engines import deaf_to_ctrl_c
+from pipeline.cache import StoredRows
 from pipeline.errors import EvaluationError
 from pipeline.heads import Head
 from pipeline.search import Predictions, make_scorer, predict_all, search
@@ -36,13 +36,13 @@ class Unit:
     key : tuple
         Whose result this is.
     head : Head
-    X : ndarray, shape (n, d)
-        All rows of a cache, as a memory map.
+    X : StoredRows, shape (n, d)
+        All rows of a cache.
     train : ndarray of int64, shape (m,)
         Rows of X to learn from.
     y, groups : ndarray, shape (m,)
         Of those rows; groups may be None.
-    ask_X : ndarray, shape (k, d)
+    ask_X : StoredRows, shape (k, d)
         As X: of the same cache, or of a test set's own.
     ask : ndarray of int64
         Rows of `ask_X` to ask about; may be empty.
@@ -64,11 +64,11 @@ class Unit:
 
     key: tuple[Any, ...]
     head: Head
-    X: np.ndarray
+    X: StoredRows
     train: np.ndarray
     y: np.ndarray
     groups: np.ndarray | None
-    ask_X: np.ndarray
+    ask_X: StoredRows
     ask: np.ndarray
     scoring: str
     kind: str
@@ -99,28 +99,9 @@ def run_units(units: Sequence[Unit], *, n_jobs: int) -> Iterator[UnitResult]:
     """Give the results as they are done, in any order; in this process where there is little to do."""
     rows = sum(len(unit.train) for unit in units)
     workers = 1 if rows < FEWEST_ROWS else n_jobs
-    with _workers_deaf_to_ctrl_c():
+    with deaf_to_ctrl_c():
         done = Parallel(n_jobs=workers, return_as="generator_unordered")(delayed(run_unit)(unit) for unit in units)
     yield from done
-
-
-@contextmanager
-def _workers_deaf_to_ctrl_c() -> Iterator[None]:
-    """Start processes that leave Ctrl-C to this one, which stops them: a terminal sends it to all of them.
-
-    A new process inherits what is blocked here; a Ctrl-C in the meantime is heard when the context is left.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    from multiprocessing.resource_tracker import ensure_running
-
-    ensure_running()  # it would lift the block as it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_unit(unit: Unit) -> UnitResult:
@@ -179,6 +160,6 @@ def combinations(head: Head) -> int:
     return int(np.prod([len(values) for values in head.grid.values()], dtype=np.int64))
 
 
-def gather(X: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def gather(X: StoredRows, rows: np.ndarray) -> np.ndarray:
     """Return the rows as float32 in memory, ``(len(rows), d)``."""
     return np.asarray(X[rows], dtype=np.float32)

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of a worker's time.
+
+    Attributes
+    ----------
+    decode : float
+        From a file's bytes to the network's input, the digest and the pixel statistics too.
+    network : float
+    """
+
+    decode: float = 0.0
+    network: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.decode + other.decode, self.network + other.network)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +47,8 @@ class Block:
         How many images went through the network for it.
     details : mapping of row to str
         More about the images that failed.
+    spent : Spent
+        What it cost the worker that made it.
     """
 
     rows: np.ndarray
@@ -40,6 +60,7 @@ class Block:
     known: np.ndarray
     inferred: int = 0
     details: Mapping[int, str] = field(default_factory=dict)
+    spent: Spent = Spent()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,4 +77,21 @@ class Block:
             self.known[which],
             self.inferred,
             self.details,
+            self.spent,
+        )
+
+    @staticmethod
+    def joined(blocks: Sequence[Block], rows: np.ndarray) -> Block:
+        """Return several blocks as one, and number its images by `rows`: what was n becomes ``rows[n]``."""
+        return Block(
+            rows[np.concatenate([block.rows for block in blocks])],
+            np.concatenate([block.status for block in blocks]),
+            np.concatenate([block.digest for block in blocks]),
+            np.concatenate([block.stat for block in blocks]),
+            np.concatenate([block.statistics for block in blocks]),
+            {layer: np.concatenate([block.features[layer] for block in blocks]) for layer in blocks[0].features},
+            np.concatenate([block.known for block in blocks]),
+            sum(block.inferred for block in blocks),
+            {int(rows[row]): text for block in blocks for row, text in block.details.items()},
+            sum((block.spent for block in blocks), Spent()),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +15,32 @@ from pipeline.cache import (
     CacheLock,
     CacheWriter,
     FeatureCache,
-    caches_in,
     create,
     file_stem,
     generation_of,
     generation_path,
     remove_left_over,
     retire,
+    stem_of,
 )
 from pipeline.cache.creation import cannot_write
 from pipeline.errors import CacheError
 from pipeline.extraction.doubts import doubtful
 from pipeline.extraction.filling import fill
+from pipeline.extraction.shelf import Shelf
 from pipeline.extraction.work import Counts, Work
+from pipeline.provenance import installed
 
 # A label, a group or a split is shorter. Texts are stored at the length of the longest, so that one report of a page
 # in a table would make every row as long.
 LONGEST_LABEL = 1000  # characters
 
-_RECORDED = ("transfer-pipeline", "torch", "torchvision", "pillow", "numpy", "h5py")
+_RECORDED = ("transfer-pipeline", "torch", "torchvision", "onnxruntime", "pillow", "numpy", "h5py")
 
 Columns = dict[str, list[str | None]]
 
 
-def complete(work: Work, layers: Mapping[str, int], folder: Path, counts: Counts) -> FeatureCache:
+def complete(work: Work, layers: Mapping[str, int], folder: Path, counts: Counts, shelf: Shelf) -> FeatureCache:
     """Return the cache of these images with no row pending.
 
     Parameters
@@ -48,9 +49,11 @@ def complete(work: Work, layers: Mapping[str, int], folder: Path, counts: Counts
     layers : mapping of layer name to width
         Those that are wanted.
     folder : Path
-        The folder of caches.
+        The folder of caches, or of parts.
     counts : Counts
         Added to.
+    shelf : Shelf
+        The caches that may lend rows.
 
     Raises
     ------
@@ -59,8 +62,7 @@ def complete(work: Work, layers: Mapping[str, int], folder: Path, counts: Counts
     """
     source, recipe = work.source, work.recipe.as_dict()
     columns = _short_columns(work, counts)
-    found, refused = caches_in(folder)
-    relatives = [cache for cache in found if cache.recipe == recipe]
+    relatives = [cache for cache in shelf.found if cache.recipe == recipe]
     generations = [cache for cache in relatives if cache.place == source.place]
     # A layer that was asked for once stays: what comes later never takes it away.
     for cache in generations:
@@ -77,7 +79,7 @@ def complete(work: Work, layers: Mapping[str, int], folder: Path, counts: Counts
             _retire_others(generations, stem, path)
             return cache
     else:
-        _tell_of_others(work, counts, found, refused, generations, stem, layers)
+        _tell_of_others(work, counts, shelf, generations, stem, layers)
 
     lenders = list(_held(cache for cache in relatives if cache.path != path))
     earlier = [cache for cache in lenders if cache.place == source.place]
@@ -145,7 +147,7 @@ def _held(caches: Iterable[FeatureCache]) -> Iterator[FeatureCache]:
     """Give the caches opened in full, so that another process may retire them while we read; those gone are passed."""
     for cache in caches:
         with suppress(CacheError):
-            cache.header.hold()
+            cache.hold()
             yield cache
 
 
@@ -173,14 +175,13 @@ def _short_columns(work: Work, counts: Counts) -> Columns:
 def _tell_of_others(
     work: Work,
     counts: Counts,
-    found: Sequence[FeatureCache],
-    refused: Mapping[Path, CacheError],
+    shelf: Shelf,
     generations: Sequence[FeatureCache],
     stem: str,
     layers: Mapping[str, int],
 ) -> None:
     """Note what becomes of an earlier cache of these images, or why the ones there cannot be used."""
-    for path, error in refused.items():
+    for path, error in shelf.refused.items():
         if path.name.startswith(f"{stem}-"):
             _note(work, counts, f"an earlier cache cannot be used: {error.message}")
     if generations:
@@ -192,7 +193,7 @@ def _tell_of_others(
             f"of {size / 1e6:,.1f} MB, and it is removed when nobody reads it",
         )
     else:
-        for note in _near_misses(work, found):
+        for note in _near_misses(work, shelf.found):
             _note(work, counts, note)
 
 
@@ -208,7 +209,7 @@ def _near_misses(work: Work, found: Sequence[FeatureCache]) -> list[str]:
         flags = [f"--{name} {cache.recipe[name]}" for name in differs if name in ("precision", "store")]
         if flags and set(differs) <= {"precision", "store", "runtime"}:
             sentence += f"; {' '.join(flags)} would use it"
-        sentences.setdefault(cache.path.stem.rpartition("-")[0], sentence)  # of several generations, the newest
+        sentences.setdefault(stem_of(cache.path), sentence)  # of several generations, the newest
     return list(sentences.values())
 
 
@@ -223,18 +224,12 @@ def _provenance(work: Work, layers: Mapping[str, int]) -> dict[str, Any]:
         "recipe": work.recipe.as_dict(),
         "place": work.source.place,
         "source": work.source.name,
+        **({"part": dict(work.part)} if work.part else {}),
         "backbone": work.backbone.record(),
         "layers": dict(layers),
         "device": work.device,
         "batch_size": work.batch_size,
         "n_jobs": work.n_jobs,
-        "versions": {name: _version(name) for name in _RECORDED},
+        "versions": {name: installed(name) for name in _RECORDED},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"

@@ -9,10 +9,11 @@ from joblib import Parallel, delayed
 
 from pipeline.cache import PENDING, STORED, FeatureCache
 from pipeline.cache.layout import DIGEST_BYTES
+from pipeline.engines import workers
 from pipeline.errors import CacheError, SkipReason, SourceError, UnreadablePhoto
-from pipeline.extraction.blocks import embed_block
+from pipeline.extraction.embedding import Embedding
 from pipeline.extraction.known import TRIED_AGAIN
-from pipeline.extraction.work import Work, workers
+from pipeline.extraction.work import Work
 from pipeline.images import ImageSource
 
 # How far a recomputed row may lie from the stored one, relative to the row's largest value: batch size and runtime
@@ -85,12 +86,13 @@ def recompute_and_compare(work: Work, cache: FeatureCache, count: int, random_st
         A stored row is not what the network gives for that image now.
     """
     rows = np.random.default_rng(random_state).permutation(cache.rows)[:count]
-    runtime = work.runtime(list(cache.layers), len(rows))
+    network = work.network(list(cache.layers), len(rows))
+    how = Embedding(work.source, network, work.backbone.preprocessing)
     tolerance = max(RECHECK_TOLERANCE[work.recipe.precision], RECHECK_TOLERANCE[work.recipe.store])
     inferred = 0
-    for start in range(0, len(rows), runtime.batch_size):
-        some = np.sort(rows[start : start + runtime.batch_size])
-        block = embed_block(work.source, some, runtime, work.backbone.preprocessing)
+    for start in range(0, len(rows), network.batch_size):
+        some = np.sort(rows[start : start + network.batch_size])
+        block = how.block(some)
         inferred += block.inferred
         other = np.flatnonzero((block.digest != cache.digest[some]).any(axis=1))
         if other.size:

@@ -4,62 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.backbone import Backbone
-from pipeline.cache import DEFAULT_FOLDER, STORED, FeatureCache, caches_in
+from pipeline.cache import DEFAULT_FOLDER, FeatureCache, caches_in
 from pipeline.cache.layout import STORE_TYPES, SUFFIX
 from pipeline.errors import CacheError, PipelineError, SourceError
 from pipeline.extraction.completion import complete
 from pipeline.extraction.doubts import recompute_and_compare
+from pipeline.extraction.shelf import Shelf
+from pipeline.extraction.summary import summarise
 from pipeline.extraction.work import Counts, Work, check_numbers, stopped_at
 from pipeline.images import PHOTO_RULES, ImageSource, decoder_fingerprint
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Recipe
 from pipeline.runtime import GRAPHS_FOLDER, PRECISIONS, runtime_name
-
-
-@dataclass(frozen=True)
-class ExtractionSummary:
-    """What one run of `extract` did. Always ``images == stored + reused + failed``.
-
-    Attributes
-    ----------
-    images : int
-        Images in the source.
-    stored : int
-        Features that this run computed and stored.
-    reused : int
-        Features that were there already, in this cache or in another one of the same recipe.
-    failed : int
-        Images without features; `FeatureCache.skipped` says why.
-    inferred : int
-        Images that went through the network in this run.
-    seconds : float
-    notes : tuple of str
-        What the run announced.
-    """
-
-    images: int
-    stored: int
-    reused: int
-    failed: int
-    inferred: int
-    seconds: float
-    notes: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @property
-    def text(self) -> str:
-        """The counts in one line."""
-        return (
-            f"{self.images:,} images: {self.stored:,} stored, {self.reused:,} reused, {self.failed:,} failed; "
-            f"{self.inferred:,} went through the network; {self.seconds:.1f} s"
-        )
 
 
 def extract(
@@ -78,6 +38,7 @@ def extract(
     root: str | Path | None = None,
     device: str = "auto",
     n_jobs: int | None = None,
+    dask: str | None = None,
     random_state: int = 0,
     progress: Progress = SILENT,
 ) -> FeatureCache:
@@ -110,7 +71,10 @@ def extract(
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
     n_jobs : int, optional
-        Workers; the number of cores when not given.
+        Workers; the number of cores, or of the cluster's threads, when not given.
+    dask : str, optional
+        Address of a Dask scheduler whose workers do the work, and see the images under the same paths. A cluster that
+        `joblib.parallel_config` names is used too.
     random_state : int
         Seeds random weights and the choice of rows to recheck.
     progress : Progress
@@ -152,10 +116,10 @@ def extract(
     for note in source.notes:
         progress.note(note)
     counts = Counts()
-    result = complete(work, network.resolve_layers(layers), folder, counts)
+    result = complete(work, network.resolve_layers(layers), folder, counts, Shelf.of(folder))
     if recheck:
         counts.inferred += recompute_and_compare(work, result, recheck, random_state)
-    result.summary = _summary(result, counts, started, source.notes)
+    result.summary = summarise(result, counts, time.perf_counter() - started, notes=source.notes, work=work)
     if result.summary.failed and work.stop:
         name, reason = next(iter(result.skipped.items()))
         raise stopped_at(name, reason.text)
@@ -178,7 +142,7 @@ def _as_it_is(cache: FeatureCache, layers: Sequence[str], started: float) -> Fea
     for name in layers:
         cache.layer_name(None if name == "all" else name)
     cache.check()
-    cache.summary = _summary(cache, Counts(), started, ())
+    cache.summary = summarise(cache, Counts(), time.perf_counter() - started)
     return cache
 
 
@@ -192,19 +156,6 @@ def _known_ids(data: Any, folder: Path) -> Callable[[], Container[str]] | None:
         return {name for cache in caches_in(folder)[0] if cache.place == place for name in cache.ids}
 
     return known
-
-
-def _summary(cache: FeatureCache, counts: Counts, started: float, notes: Sequence[str]) -> ExtractionSummary:
-    failed = int((cache.status > STORED).sum())
-    return ExtractionSummary(
-        images=len(cache),
-        stored=counts.stored,
-        reused=len(cache) - counts.stored - failed,
-        failed=failed,
-        inferred=counts.inferred,
-        seconds=round(time.perf_counter() - started, 3),
-        notes=(*notes, *counts.notes),
-    )
 
 
 def recipe_of(backbone: Backbone, *, precision: str = "fp32", store: str = "fp32", device: str = "auto") -> Recipe:

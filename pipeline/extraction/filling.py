@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 
 import numpy as np
 
 from pipeline.cache import PENDING, STORED, CacheWriter, FeatureCache
+from pipeline.engines import workers
 from pipeline.errors import SkipReason
 from pipeline.extraction.block import Block
 from pipeline.extraction.blocks import embed_blocks
 from pipeline.extraction.known import KnownDigests, Unchanged, lend, unchanged
+from pipeline.extraction.network import Network
 from pipeline.extraction.work import Counts, Work, stopped_at
 
 STAGE = "extract"
@@ -75,7 +78,8 @@ class _Run:
             lent = lend(known.cache, known.cache_rows[start : start + at_once], rows, self.work.source.stat[rows])
             if missing:
                 done.append(self._copy(self._without_features(lent.where(lent.status != STORED))))
-                done.append(self._add_layers(lent.where(lent.status == STORED), missing))
+                stored = lent.where(lent.status == STORED)
+                done.append(self._add_layers(stored, missing, images=len(known.rows)))
             else:
                 done.append(self._copy(lent))
         return np.concatenate(done)
@@ -85,23 +89,24 @@ class _Run:
         left = [_NO_ROWS]
         if not len(rows):
             return _NO_ROWS
-        with self._blocks(rows, self.layers, known) as blocks:
+        with self._blocks(rows, self.work.network(self.layers, len(rows)), known) as blocks:
             for block in blocks:
-                self.counts.inferred += block.inferred
                 is_known = block.known >= 0
                 if known is not None and is_known.any():
                     left.append(self._copy_known(block.where(is_known), known))
                 self._store(block.where(~is_known))
         return np.concatenate(left)
 
-    def _add_layers(self, lent: Block, missing: Sequence[str]) -> np.ndarray:
-        """Infer the missing layers alone, the others keep every bit they had; return the rows done."""
+    def _add_layers(self, lent: Block, missing: Sequence[str], *, images: int) -> np.ndarray:
+        """Infer the missing layers alone, the others keep every bit they had; return the rows done.
+
+        `images` is how many will need these layers in all.
+        """
         done = [_NO_ROWS]
         if not len(lent):
             return _NO_ROWS
-        with self._blocks(lent.rows, missing, None) as blocks:
+        with self._blocks(lent.rows, self.work.network(missing, images), None) as blocks:
             for block in blocks:
-                self.counts.inferred += block.inferred
                 held = lent.where(np.searchsorted(lent.rows, block.rows))
                 # An image edited since it was listed is not the one that the other layers were made from.
                 same = (block.digest == held.digest).all(axis=1) & (block.status == STORED)
@@ -130,19 +135,30 @@ class _Run:
         empty = {layer: np.zeros((len(block), width), np.float32) for layer, width in self.writer.cache.layers.items()}
         return Block(block.rows, block.status, block.digest, block.stat, block.statistics, empty, block.known)
 
-    def _blocks(
-        self, rows: np.ndarray, layers: Sequence[str], known: KnownDigests | None
-    ) -> AbstractContextManager[Iterator[Block]]:
-        return embed_blocks(
+    @contextmanager
+    def _blocks(self, rows: np.ndarray, network: Network, known: KnownDigests | None) -> Iterator[Iterator[Block]]:
+        """Give the blocks as `embed_blocks` does, and count what they cost."""
+        started, opening = time.perf_counter(), network.seconds_to_open
+        with embed_blocks(
             self.work.source,
             rows,
-            self.work.runtime(layers, len(rows)),
+            network,
             self.work.backbone.preprocessing,
             batch_size=self.work.batch_size,
             n_jobs=self.work.n_jobs,
             known=known,
             store_type=self.work.store_type,
-        )
+        ) as blocks:
+            yield self._counted(blocks)
+        seconds = time.perf_counter() - started - (network.seconds_to_open - opening)
+        blocks_in_all = -(-len(rows) // (self.work.batch_size or network.batch_size))
+        self.counts.working += seconds * min(workers(self.work.n_jobs), blocks_in_all)
+
+    def _counted(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        for block in blocks:
+            self.counts.inferred += block.inferred
+            self.counts.spent += block.spent
+            yield block
 
     def _store(self, block: Block) -> None:
         """Write what this run computed."""
@@ -154,6 +170,7 @@ class _Run:
         if not len(block):
             return _NO_ROWS
         block = block.where(np.argsort(block.rows))
+        started = time.perf_counter()
         self.writer.write(
             block.rows,
             status=block.status,
@@ -162,6 +179,7 @@ class _Run:
             statistics=block.statistics,
             features=block.features,
         )
+        self.counts.writing += time.perf_counter() - started
         self._tell(len(block))
         failed = np.flatnonzero(block.status != STORED)
         if self.work.stop and failed.size:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +39,10 @@ class KnownDigests:
         self._rows = np.concatenate([np.zeros(0, np.int64), *stored])[order]
         self._cache = np.repeat(np.arange(len(stored)), [len(rows) for rows in stored])[order]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Where the rows are, never the rows: the process that gets it reads them for itself, once.
+        return _known_at, (tuple(str(cache.path.resolve()) for cache in self.caches),)
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -56,6 +62,11 @@ class KnownDigests:
         for number in np.unique(caches):
             which = np.flatnonzero(caches == number)
             yield self.caches[number], which, self._rows[entries[which]]
+
+
+@lru_cache(maxsize=1)
+def _known_at(paths: tuple[str, ...]) -> KnownDigests:
+    return KnownDigests([FeatureCache.open(path) for path in paths])
 
 
 @dataclass(frozen=True, eq=False)

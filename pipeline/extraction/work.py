@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from joblib import effective_n_jobs
 
 from pipeline.backbone import Backbone
 from pipeline.cache.layout import STORE_TYPES
+from pipeline.engines import check_jobs
 from pipeline.errors import PipelineError, SourceError
+from pipeline.extraction.block import Spent
+from pipeline.extraction.network import Network
 from pipeline.images import ImageSource
 from pipeline.progress import Progress
 from pipeline.provenance import Recipe
-from pipeline.runtime import Runtime, open_runtime
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,22 +34,29 @@ class Work:
     rehash: bool
     graphs: Path  # where exported networks are kept
     progress: Progress
-    _runtimes: dict[tuple[str, ...], Runtime] = field(default_factory=dict, repr=False)
+    part: Mapping[str, Any] = field(default_factory=dict)  # what the source is a part of; empty for a whole
+    _networks: dict[tuple[str, ...], Network] = field(default_factory=dict, repr=False)
 
-    def runtime(self, layers: Sequence[str], images: int) -> Runtime:
-        """Return the network up to these layers, loaded when it is first asked for, to run over so many images."""
+    def network(self, layers: Sequence[str], images: int) -> Network:
+        """Return the network up to these layers, loaded when the first image needs it, to run over so many."""
         key = tuple(layers)
-        if key not in self._runtimes:
-            self._runtimes[key] = open_runtime(
+        if key not in self._networks:
+            self._networks[key] = Network(
                 self.backbone,
                 key,
                 device=self.device,
                 precision=self.recipe.precision,
+                runtime=self.recipe.runtime,
                 images=images,
                 graphs=self.graphs,
                 progress=self.progress,
             )
-        return self._runtimes[key]
+        return self._networks[key]
+
+    @property
+    def seconds_to_open(self) -> float:
+        """What loading the networks took."""
+        return sum(network.seconds_to_open for network in self._networks.values())
 
     @property
     def store_type(self) -> np.dtype:
@@ -61,19 +70,16 @@ class Counts:
     stored: int = 0
     inferred: int = 0
     notes: list[str] = field(default_factory=list)
+    spent: Spent = field(default_factory=Spent)  # by all workers together
+    writing: float = 0.0  # seconds of the one that writes
+    working: float = 0.0  # seconds from the first image to the last, times workers
 
 
 def check_numbers(batch_size: int | None, n_jobs: int | None) -> None:
     """Return if these are numbers to work with; raise `PipelineError` otherwise."""
     if batch_size is not None and batch_size < 1:
         raise PipelineError(f"batch_size: wanted 1 or more, found {batch_size}", "leave out --batch-size")
-    if n_jobs == 0:
-        raise PipelineError("n_jobs: wanted a number of workers, found 0", "leave out --jobs to use every core")
-
-
-def workers(n_jobs: int | None) -> int:
-    """Return how many workers that makes: every core for None and -1, all but one for -2."""
-    return effective_n_jobs(-1 if n_jobs is None else n_jobs)
+    check_jobs(n_jobs)
 
 
 def stopped_at(name: str, why: str) -> SourceError:

@@ -12,10 +12,10 @@ import numpy as np
 from pipeline.cache import DEFAULT_FOLDER, STORED, FeatureCache
 from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import ModelError, SkipReason
-from pipeline.extraction import Block, embed_blocks, recipe_of
+from pipeline.extraction import Block, Network, embed_blocks, recipe_of
 from pipeline.images import ImageSource
 from pipeline.progress import SILENT, Progress
-from pipeline.runtime import GRAPHS_FOLDER, open_runtime
+from pipeline.runtime import GRAPHS_FOLDER
 from pipeline.search import Predictions
 
 if TYPE_CHECKING:
@@ -111,11 +111,12 @@ def _from_images(
         source,
         range(len(source)),
         # A graph that extraction left here is used; answering alone leaves nothing behind.
-        open_runtime(
+        Network(
             model.backbone,
             [model.layer],
             device=device,
             precision=precision,
+            runtime=here["runtime"],
             graphs=Path(DEFAULT_FOLDER) / GRAPHS_FOLDER,
             progress=progress,
         ),
@@ -144,7 +145,7 @@ def _from_cache(model: Model, cache: FeatureCache) -> Iterator[_Some]:
             f"found others: {', '.join(differs)} differ{'s' if len(differs) == 1 else ''}",
             "predict from the images themselves",
         )
-    features, digest, status = cache.mapped(model.layer), cache.digest, cache.status
+    features, digest, status = cache.stored(model.layer), cache.digest, cache.status
     for start in range(0, len(cache), CACHE_ROWS):
         rows = np.arange(start, min(start + CACHE_ROWS, len(cache)))
         yield _Some(rows, status[rows], digest[rows], np.asarray(features[rows], np.float32))

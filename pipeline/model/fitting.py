@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.engines import engine
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.collecting import backbone_of
@@ -18,6 +18,7 @@ from pipeline.evaluation.evaluation import Options, plan_tasks, run_planned
 from pipeline.evaluation.plan import Task
 from pipeline.evaluation.running import refit
 from pipeline.model.model import Model
+from pipeline.provenance import installed
 from pipeline.runs import Run, plain_params
 
 _RECORDED = ("transfer-pipeline", "scikit-learn", "skops", "torch", "torchvision", "numpy", "pillow")
@@ -57,11 +58,12 @@ def fit(data: Any, *, out: str | os.PathLike[str] | None = None, weights: bool =
         refuse_place(out)
         refuse_unsavable(options.get("heads"))
     asked = _asked(data, options)
-    tasks = plan_tasks(data, asked)
-    task = _only(tasks)
-    for cache in task.question.train.collection.caches:
-        backbone_of(cache)  # a model without its backbone is none: better known before the work than after it
-    model = _fitted(task, run_planned(tasks, asked), asked)
+    with engine(asked.dask):
+        tasks = plan_tasks(data, asked)
+        task = _only(tasks)
+        for cache in task.question.train.collection.caches:
+            backbone_of(cache)  # a model without its backbone is none: better known before the work than after it
+        model = _fitted(task, run_planned(tasks, asked), asked)
     if out is not None:
         model.save(out, weights=weights)
     return model
@@ -78,8 +80,9 @@ def evaluate_and_fit(data: Any, label_set: str, **options: Any) -> tuple[Run, Mo
         Every option of `evaluate`.
     """
     asked = _asked(data, options)
-    tasks = plan_tasks(data, asked)
-    run = run_planned(tasks, asked)
+    with engine(asked.dask):
+        tasks = plan_tasks(data, asked)
+        run = run_planned(tasks, asked)
     return run, _fitted(next(task for task in tasks if task.question.name == label_set), run, asked)
 
 
@@ -133,12 +136,5 @@ def _fitted(task: Task, run: Run, asked: Options) -> Model:
         training_digests=np.array(candidate.cache.digest[question.train.rows]),
         notes=tuple(dict.fromkeys((*run.notes, *warnings))),
         verdict=run.verdicts[run.label_sets.index(run.info(question.name))],
-        versions={name: _version(name) for name in _RECORDED},
+        versions={name: installed(name) for name in _RECORDED},
     )
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"

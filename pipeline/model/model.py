@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.backbone import Backbone
-from pipeline.cache import FeatureCache
+from pipeline.cache import FeatureCache, cache_at
+from pipeline.engines import engine
 from pipeline.errors import ModelError
 from pipeline.images import ImageSource
 from pipeline.model.answering import answer_for
@@ -132,6 +133,7 @@ class Model:
         batch_size: int | None = None,
         device: str = "auto",
         n_jobs: int | None = None,
+        dask: str | None = None,
         progress: Progress = SILENT,
     ) -> pd.DataFrame:
         """Return one row an image, always: ``id, label, probability, label_2, probability_2, ..., error``.
@@ -141,7 +143,7 @@ class Model:
         data : as for `extract`, or a FeatureCache of the same recipe
         top : int
             How many classes to name, the likeliest first.
-        id_column, root, batch_size, device, n_jobs, progress
+        id_column, root, batch_size, device, n_jobs, dask, progress
             As for `extract`.
 
         Returns
@@ -160,7 +162,8 @@ class Model:
         if top < 1:
             raise ModelError(f"top: wanted 1 or more, found {top}", "--top 3")
         source = _open_data(data, id_column, root)
-        answer = answer_for(self, source, batch_size=batch_size, device=device, n_jobs=n_jobs, progress=progress)
+        with engine(dask):
+            answer = answer_for(self, source, batch_size=batch_size, device=device, n_jobs=n_jobs, progress=progress)
         said = answer.predictions
         columns = {"value": said.labels} if self.kind == "number" else self._ranked(said, top)
         table = pd.DataFrame({"id": source.ids, **columns, "error": answer.errors})
@@ -179,6 +182,7 @@ class Model:
         batch_size: int | None = None,
         device: str = "auto",
         n_jobs: int | None = None,
+        dask: str | None = None,
         random_state: int = 0,
         progress: Progress = SILENT,
     ) -> ModelScore:
@@ -193,7 +197,7 @@ class Model:
             The column of true labels; the one that the model learned when not given.
         groups : str, optional
             Column of groups that the intervals resample whole.
-        id_column, root, batch_size, device, n_jobs, random_state, progress
+        id_column, root, batch_size, device, n_jobs, dask, random_state, progress
             As for `extract`.
 
         Raises
@@ -203,16 +207,17 @@ class Model:
         """
         from pipeline.model.scoring import score
 
-        return score(
-            self,
-            _open_data(data, id_column, root),
-            labels,
-            column=column,
-            groups=groups,
-            id_column=id_column,
-            random_state=random_state,
-            answering={"batch_size": batch_size, "device": device, "n_jobs": n_jobs, "progress": progress},
-        )
+        with engine(dask):
+            return score(
+                self,
+                _open_data(data, id_column, root),
+                labels,
+                column=column,
+                groups=groups,
+                id_column=id_column,
+                random_state=random_state,
+                answering={"batch_size": batch_size, "device": device, "n_jobs": n_jobs, "progress": progress},
+            )
 
     def ask(self, X: np.ndarray) -> Predictions:
         """Return what the head says of features, ``(n, d)``."""
@@ -238,8 +243,5 @@ class Model:
 
 
 def _open_data(data: Any, id_column: str | None, root: str | os.PathLike[str] | None) -> ImageSource | FeatureCache:
-    if isinstance(data, FeatureCache):
-        return data
-    if isinstance(data, str | os.PathLike) and Path(data).suffix == ".h5" and Path(data).is_file():
-        return FeatureCache.open(Path(data))
-    return ImageSource.open(data, id_column=id_column, root=root)
+    cache = data if isinstance(data, FeatureCache) else cache_at(data)
+    return cache if cache is not None else ImageSource.open(data, id_column=id_column, root=root)

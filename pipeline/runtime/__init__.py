@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pipeline.progress import SILENT, Progress
-from pipeline.runtime.devices import may_have_gpu
+from pipeline.runtime.devices import batch_size_of, may_have_gpu
 from pipeline.runtime.graph_store import StoredGraph, remove_unused_graphs, stored_graphs
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ __all__ = [
     "PRECISIONS",
     "Runtime",
     "StoredGraph",
+    "batch_size_of",
+    "devices_of",
     "open_runtime",
     "remove_unused_graphs",
     "runtime_name",
@@ -110,6 +112,23 @@ def runtime_name(device: str = "auto") -> str:
     from pipeline.runtime.torch_runtime import resolve_device
 
     return f"torch-{resolve_device(device).type}"
+
+
+def devices_of(device: str) -> list[str]:
+    """Return the devices that a device's name means: several where it means all of several GPUs.
+
+    Raises
+    ------
+    BackboneError
+        If there is no such device.
+    """
+    if _is_cpu(device):
+        return ["cpu"]
+    from pipeline.runtime.torch_runtime import count_gpus, resolve_device
+
+    found = resolve_device(device)
+    every = device in ("auto", "cuda")
+    return [f"cuda:{number}" for number in range(count_gpus())] if every and count_gpus() > 1 else [str(found)]
 
 
 def _is_cpu(device: str) -> bool:

@@ -157,11 +157,16 @@ def resolve_device(device: str) -> torch.device:
     if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not index.isdecimal())):
         raise BackboneError(f"wanted a device auto, cpu, cuda or cuda:0, found {device!r}", "--device auto")
     if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        count = count_gpus()
         if count <= int(index or 0):
             gpus = "no CUDA GPU" if not count else f"{count} CUDA GPU(s), counted from cuda:0"
             raise BackboneError(f"wanted the device {device!r}, found {gpus}", "--device cpu")
     return torch.device(device)
+
+
+def count_gpus() -> int:
+    """Return how many CUDA GPUs torch finds."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _check_precision(precision: str, device: torch.device) -> None:

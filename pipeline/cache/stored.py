@@ -1,0 +1,55 @@
+"""`StoredRows`: the rows of a dataset, in one file or in several, read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pipeline.cache.header import Header
+
+
+class StoredRows:
+    """All rows of one dataset, part after part; index it with row numbers or a slice to read those rows.
+
+    Its pickle says where the rows lie, so it is what goes to a worker, here or on a cluster: the rows are never sent.
+
+    Parameters
+    ----------
+    headers : sequence of Header
+        The files, in order.
+    name : str
+        Of the dataset; every file has it, in one type and width.
+    """
+
+    def __init__(self, headers: Sequence[Header], name: str) -> None:
+        self._headers, self._name = list(headers), name
+        field = headers[0].fields[name]
+        self.dtype = field.dtype
+        self._starts = np.concatenate([[0], np.cumsum([header.rows for header in headers])])
+        self.shape = (int(self._starts[-1]), *field.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Return those rows in memory, ``(k, ...)``, in the order asked for."""
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self)))
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        if len(self._headers) == 1:
+            return np.array(self._headers[0].map(self._name)[rows])
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        part = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(part).tolist():
+            mine = part == number
+            found[mine] = self._headers[number].map(self._name)[rows[mine] - self._starts[number]]
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        whole = self[:]
+        return whole if dtype is None else whole.astype(dtype)

@@ -1,0 +1,132 @@
+"""Blocks by other processes: one a GPU on this machine, or those of a cluster.
+
+A process gets a span of many blocks, so that handing it out costs next to nothing. joblib's generator has no
+backpressure, and a semaphore does not reach other processes: spans are handed out in waves, and a wave's results are
+taken before the next one starts.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import BrokenProcessPool
+
+from pipeline.engines import deaf_to_ctrl_c, on_cluster, workers
+from pipeline.errors import PipelineError, SkipReason, UnreadablePhoto
+from pipeline.extraction.block import Block
+from pipeline.extraction.embedding import Embedding
+from pipeline.extraction.network import InProcesses, Network, folder_of_claims
+from pipeline.extraction.threads import blocks_by_threads
+from pipeline.images import ImageSource
+
+BLOCKS_A_SPAN = 32
+SPANS_A_WAVE = 16  # a worker; the last of a wave wait for each other, so a wave is long
+DEATHS = 3  # of workers without one span done between them: the machine cannot do this work
+
+
+@dataclass(frozen=True, eq=False)
+class _Span:
+    """Some images for one process, with all that it needs to work on them alone."""
+
+    how: Embedding  # its source holds these images alone, its runtime is that of the process
+    network: InProcesses
+    rows: np.ndarray  # their numbers in the whole source
+    size: int
+    threads: int
+
+    def work(self) -> Block:
+        how = replace(self.how, runtime=self.network.network())
+        with blocks_by_threads(how, np.arange(len(self.rows)), size=self.size, count=self.threads) as blocks:
+            return Block.joined(list(blocks), self.rows)
+
+
+@contextmanager
+def blocks_by_processes(
+    how: Embedding, network: Network, rows: np.ndarray, *, size: int, n_jobs: int | None
+) -> Iterator[Iterator[Block]]:
+    """Give the blocks of `rows`, many images each, as other processes get them done.
+
+    A process that dies loses nothing: what it worked on is given to another one.
+
+    Raises
+    ------
+    PipelineError
+        Processes keep dying, or do not see the images.
+    """
+    with ExitStack() as left:
+        if network.devices == ["cpu"]:
+            network.open()  # exports the graph where that pays: the workers find it in the store
+        if on_cluster():
+            # A cluster's worker has one thread a task, and is told by its environment which GPU is its own.
+            count, threads, claims = workers(n_jobs), 1, None
+        else:
+            count = len(network.devices)
+            threads, claims = max(1, workers(n_jobs) // count), left.enter_context(folder_of_claims())
+        travelling = replace(how, runtime=None)  # type: ignore[arg-type]
+        many = size * BLOCKS_A_SPAN
+        spans = [
+            (travelling, network.in_processes(claims), np.sort(rows[start : start + many]), size, threads)
+            for start in range(0, len(rows), many)
+        ]
+        yield _waves(how.source, spans, count)
+
+
+def _waves(source: ImageSource, spans: list[tuple], count: int) -> Iterator[Block]:
+    at_once = SPANS_A_WAVE * count
+    for start in range(0, len(spans), at_once):
+        left = dict(enumerate(spans[start : start + at_once]))
+        deaths = 0
+        while left:
+            before = len(left)
+            try:
+                for number, block in _wave(source, list(left.items()), count):
+                    del left[number]
+                    _refuse_blind_workers(source, block)
+                    yield block
+            except BrokenProcessPool as error:
+                deaths = 1 if len(left) < before else deaths + 1
+                if deaths == DEATHS:
+                    raise PipelineError(
+                        f"wanted worker processes that live, found that they die: {str(error).partition(chr(10))[0]}",
+                        "--batch-size with fewer images, or --device with one GPU; what was stored stays",
+                    ) from error
+
+
+def _wave(source: ImageSource, spans: list[tuple[int, tuple]], count: int) -> Iterator[tuple[int, Block]]:
+    tasks = (
+        # Cut to its own images only as it is sent: a span of a large array is large.
+        delayed(_work)(number, _Span(replace(how, source=source.take(rows.tolist())), network, rows, size, threads))
+        for number, (how, network, rows, size, threads) in spans
+    )
+    with deaf_to_ctrl_c():
+        done = Parallel(n_jobs=count, return_as="generator_unordered")(tasks)
+    try:
+        yield from done
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib warns of results that nobody took
+            done.close()
+
+
+def _work(number: int, span: _Span) -> tuple[int, Any]:
+    return number, span.work()
+
+
+def _refuse_blind_workers(source: ImageSource, block: Block) -> None:
+    """Raise `PipelineError` where an image is missing for a worker and here it is not: no fault of the image."""
+    for row in block.rows[block.status == SkipReason.MISSING][:1].tolist():
+        try:
+            source.read(row)
+        except UnreadablePhoto:
+            continue
+        raise PipelineError(
+            f"{source.ids[row]}: wanted workers that see the images under the same path, found one that does not: "
+            f"{source.place}",
+            "put the images on a file system that every worker mounts at the same place",
+        )

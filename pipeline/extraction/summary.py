@@ -1,0 +1,142 @@
+"""What one run of `extract` did, and where its time went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.cache import STORED, FeatureCache
+from pipeline.extraction.work import Counts, Work
+
+SECONDS_WORTH_ADVICE = 5.0  # of a run; below that nothing needs to be faster
+
+
+@dataclass(frozen=True)
+class TimeSplit:
+    """Where the time of all workers went, in shares that add up to 1.
+
+    Attributes
+    ----------
+    decode : float
+        From an image's bytes to the network's input.
+    network : float
+    write : float
+        Checksums, writing and syncing of the one that writes.
+    wait : float
+        Reading bytes, and waiting for whatever else: a place, Python's lock, a core that others use.
+    """
+
+    decode: float
+    network: float
+    write: float
+    wait: float
+
+    @property
+    def text(self) -> str:
+        """The shares in one line."""
+        return "time: " + " | ".join(f"{name} {share:.0%}" for name, share in asdict(self).items())
+
+
+@dataclass(frozen=True)
+class ExtractionSummary:
+    """What one run of `extract` did. Always ``images == stored + reused + failed``.
+
+    Attributes
+    ----------
+    images : int
+        Images in the source.
+    stored : int
+        Features that this run computed and stored.
+    reused : int
+        Features that were there already, in this cache or in another one of the same recipe.
+    failed : int
+        Images without features; `FeatureCache.skipped` says why.
+    inferred : int
+        Images that went through the network in this run.
+    seconds : float
+    notes : tuple of str
+        What the run announced.
+    time : TimeSplit or None
+        Where the time went; None where no image was decoded.
+    advice : str
+        What would make it faster; empty for a short run.
+    """
+
+    images: int
+    stored: int
+    reused: int
+    failed: int
+    inferred: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+    time: TimeSplit | None = None
+    advice: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def text(self) -> str:
+        """The counts in one line."""
+        return (
+            f"{self.images:,} images: {self.stored:,} stored, {self.reused:,} reused, {self.failed:,} failed; "
+            f"{self.inferred:,} went through the network; {self.seconds:.1f} s"
+        )
+
+
+def summarise(
+    cache: FeatureCache, counts: Counts, seconds: float, *, notes: Sequence[str] = (), work: Work | None = None
+) -> ExtractionSummary:
+    """Return what a run came to: the cache that it left, what it counted, and the work unless there was none."""
+    failed = int((cache.status > STORED).sum())
+    split = time_split(counts)
+    worth_it = work is not None and split is not None and seconds > SECONDS_WORTH_ADVICE
+    return ExtractionSummary(
+        images=len(cache),
+        stored=counts.stored,
+        reused=len(cache) - counts.stored - failed,
+        failed=failed,
+        inferred=counts.inferred,
+        seconds=round(seconds, 3),
+        notes=(*notes, *counts.notes),
+        time=split,
+        advice=advice(split, work) if worth_it else "",  # type: ignore[arg-type]
+    )
+
+
+def time_split(counts: Counts) -> TimeSplit | None:
+    """Return the shares of what was counted; None where no image was decoded."""
+    decode, network = counts.spent.decode, counts.spent.network
+    if not decode:
+        return None
+    # Clocks of several workers on shared cores add up to a little more than there was.
+    wait = max(0.0, counts.working - decode - network)
+    whole = decode + network + counts.writing + wait
+    return TimeSplit(*(round(part / whole, 3) for part in (decode, network, counts.writing, wait)))
+
+
+def advice(split: TimeSplit, work: Work) -> str:
+    """Return what would help most, in one line."""
+    limit = max(("decode", "network", "write", "wait"), key=lambda name: getattr(split, name))
+    on_gpu = work.device.startswith("cuda")
+    ways = {
+        "decode": ["more --jobs" if work.n_jobs else "a machine with more cores, or a cluster with --dask"],
+        "network": [
+            *(["--precision bf16"] if work.recipe.precision == "fp32" else []),
+            "more GPUs" if on_gpu else "a GPU",
+            "a smaller backbone",
+        ],
+        "write": [
+            *(["--store fp16"] if work.recipe.store == "fp32" else []),
+            "a folder on a faster disk with --cache DIR",
+        ],
+        "wait": ["photos on a faster disk", "fewer --jobs where other programs use the cores"],
+    }[limit]
+    said = {
+        "decode": "decoding is the limit",
+        "network": "the network is the limit",
+        "write": "writing is the limit",
+        "wait": "waiting is the limit, for files or for cores",
+    }[limit]
+    return f"{said}: {', or '.join(ways)}"
