@@ -62,7 +62,7 @@ def embed_blocks(
     PipelineError
         `batch_size` or `n_jobs` is no number to work with.
     """
-    rows = np.asarray(rows, np.int64)
+    rows = source.reading_order(rows)
     check_numbers(batch_size, n_jobs)
     size = batch_size or runtime.batch_size
     count = min(workers(n_jobs), max(1, -(-len(rows) // size)))

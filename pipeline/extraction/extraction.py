@@ -86,7 +86,8 @@ def extract(
     Parameters
     ----------
     data : str, Path, list of paths, ndarray of uint8, ImageSource or FeatureCache
-        A folder, photos, a table, an array file, a built-in name. A cache, opened or by its file, is returned as it is.
+        A folder, photos, a table, a tar or Parquet file of images or several such shards, an array file, a built-in
+        name. A cache, opened or by its file, is returned as it is.
     backbone : str or Backbone
         ``NAME[:WEIGHTS]``; WEIGHTS is a torchvision enum name, a file, or ``random``.
     layer : str or sequence of str

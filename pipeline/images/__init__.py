@@ -6,6 +6,7 @@ from pipeline.images.decode import PHOTO_RULES
 from pipeline.images.fingerprint import decoder_fingerprint
 from pipeline.images.photo import Photo
 from pipeline.images.preprocess import preprocess
+from pipeline.images.shards import shards_of
 from pipeline.images.source import BUILTIN_NAMES, ImageSource
 from pipeline.images.statistics import PIXEL_STATISTICS, pixel_statistics
 from pipeline.images.table import clean_text, find_id_column, read_text_table
@@ -22,4 +23,5 @@ __all__ = [
     "pixel_statistics",
     "preprocess",
     "read_text_table",
+    "shards_of",
 ]

@@ -49,6 +49,8 @@ class Listing:
         Never candidates, but worth naming.
     notes : list of str
         What a person should be told of how the source was read.
+    lies : ndarray of int64, (n,), optional
+        Where each image lies in the file or files that hold them, in any unit; None where the order is all the same.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Listing:
     columns: Columns = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lies: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,6 +69,11 @@ class Listing:
     def read(self, row: int) -> Photo:
         """Return the photo of this row, its bytes read once, or raise `UnreadablePhoto` with the reason."""
         return self.reader.read(row, self.ids[row])
+
+    def reading_order(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return these rows in the order in which they are quickest to read: as they lie in the files."""
+        rows = np.asarray(rows, np.int64)
+        return rows if self.lies is None else rows[np.argsort(self.lies[rows], kind="stable")]
 
     def take(self: Self, rows: Sequence[int]) -> Self:
         """Return the source cut down to these rows, in ascending order, with their columns.
@@ -86,6 +94,7 @@ class Listing:
             columns={name: [column[row] for row in rows] for name, column in self.columns.items()},
             skipped=[],
             notes=[],
+            lies=None if self.lies is None else self.lies[rows],
         )
 
 
