@@ -33,7 +33,7 @@ def test_no_file_another_file_and_a_folder_are_refused(tmp_path):
     (tmp_path / "nothing.h5").touch()
     assert "found a file that is not HDF5" in refused(tmp_path / "nothing.h5")
     (tmp_path / "folder.h5").mkdir()
-    assert "wanted a cache, found" in refused(tmp_path / "folder.h5")
+    assert "wanted a cache or a folder of its parts, found neither" in refused(tmp_path / "folder.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = [1]
     assert "wanted a feature cache, found another kind of HDF5 file" in refused(tmp_path / "other.h5")

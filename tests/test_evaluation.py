@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import pickle
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, HeadError, PipelineError
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.evaluation import Options
-from pipeline.evaluation.units import Unit, run_unit
+from pipeline.evaluation.units import Unit, gather, run_unit
 from pipeline.heads import FAST, resolve_heads
 from pipeline.progress import Progress
 from pipeline.runs import CHOSEN, DUMMY, PIXELS, Result, Run
@@ -574,7 +575,9 @@ def test_an_estimator_that_fails_is_named_with_its_own_words(rows: int, jobs: in
         run_of(made, heads=Breaks(), n_jobs=jobs)
 
 
-def test_workers_get_the_features_as_a_memory_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_get_the_place_of_the_features_and_read_the_rows_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from joblib import Parallel, delayed
 
     from pipeline.evaluation import running
@@ -591,16 +594,11 @@ def test_workers_get_the_features_as_a_memory_map(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(running, "run_units", keep)
     with pytest.raises(StopIteration):
         run_of(made)
-    assert all(isinstance(unit.X, np.memmap) for unit in units)
-    seen = Parallel(n_jobs=2)(delayed(arrival)(unit) for unit in (units[0], units[-1]))
-    assert seen == [(str(made.path), 0, True), (str(made.path), 0, True)]
-
-
-def arrival(unit: Unit) -> tuple[str, int, bool]:
-    """Return where a worker finds the features: the file, bytes that are its own, and whether they are the same."""
-    X = unit.X
-    own = 0 if isinstance(X, np.memmap) and X.base is not None else X.nbytes
-    return str(getattr(X, "filename", "")), own, bool(X.shape[0] == 400)
+    assert all(len(pickle.dumps(unit.X)) < 20_000 < made.features().nbytes for unit in units)
+    rows = np.array([7, 3, 399])
+    seen = Parallel(n_jobs=2)(delayed(gather)(unit.X, rows) for unit in (units[0], units[-1]))
+    for found in seen:
+        assert np.array_equal(found, made.features()[rows]) or np.array_equal(found, made.pixel_statistics()[rows])
 
 
 def test_half_precision_features_are_learned_from_as_float32(tmp_path: Path) -> None:

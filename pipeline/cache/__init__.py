@@ -16,6 +16,7 @@ from pipeline.cache.folder import (
 )
 from pipeline.cache.layout import PENDING, STORED
 from pipeline.cache.lock import CacheLock
+from pipeline.cache.parts import part_files
 from pipeline.cache.stored import StoredRows
 from pipeline.cache.writer import CacheWriter
 
@@ -34,6 +35,7 @@ __all__ = [
     "generation_of",
     "generation_path",
     "lookup",
+    "part_files",
     "remove_left_over",
     "resolve",
     "retire",

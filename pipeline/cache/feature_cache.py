@@ -17,7 +17,6 @@ from pipeline.cache.stored import StoredRows
 from pipeline.errors import CacheError, SkipReason
 from pipeline.provenance import digest_of
 
-
 MOST_NAMED = 5  # of parts that are missing
 
 
@@ -78,7 +77,7 @@ class FeatureCache:
 
     @property
     def parts(self) -> list[FeatureCache]:
-        """The caches of one file each that this one consists of, in the order of its rows; itself alone if it is one."""
+        """The caches of one file each that this one consists of, itself alone if it is one."""
         if isinstance(self._header, PartedHeader):
             return [FeatureCache(header) for header in self._header.headers]
         return [self]
@@ -109,10 +108,7 @@ class FeatureCache:
 
     @cached_property
     def ids(self) -> list[str]:
-        ids = as_texts(self._header.map("ids"))
-        if isinstance(self._header, PartedHeader):
-            self._header.refuse_twins(ids)
-        return ids
+        return as_texts(self._header.map("ids"))
 
     @property
     def status(self) -> np.ndarray:
@@ -198,12 +194,12 @@ class FeatureCache:
         """
         name = features_name(self.layer_name(layer))
         self.check()
-        return StoredRows([part.header for part in self.parts], name)
+        return self._header.stored(name)
 
     def stored_pixel_statistics(self) -> StoredRows:
         """Return the pixel statistics as `stored` returns a layer."""
         self.check()
-        return StoredRows([part.header for part in self.parts], "pixel_statistics")
+        return self._header.stored("pixel_statistics")
 
     def pixel_statistics(self) -> np.ndarray:
         """Return the 12 statistics of the decoded pixels, all n rows, ``(n, 12)``. Errors as `features`."""
@@ -239,9 +235,11 @@ class FeatureCache:
 
     def damaged(self) -> np.ndarray:
         """Return the rows that are not pending and do not match their checksum; reads the whole file."""
-        starts = np.cumsum([0, *map(len, self.parts)])
-        damaged = [start + damaged_rows(part.header) for start, part in zip(starts, self.parts, strict=False)]
-        return np.concatenate(damaged)
+        if not isinstance(self._header, PartedHeader):
+            return damaged_rows(self._header)
+        starts, headers = self._header.starts, self._header.headers
+        damaged = np.concatenate([start + damaged_rows(one) for start, one in zip(starts, headers, strict=False)])
+        return np.flatnonzero(np.isin(self._header.order, damaged))
 
     def is_sound(self) -> bool:
         """Return whether every row is there and matches its checksum."""
@@ -262,9 +260,10 @@ class FeatureCache:
         if self._checked:
             return
         if self.missing_parts:
+            more = ", ..." if len(self.missing_parts) > MOST_NAMED else ""
             raise CacheError(
                 f"{self.path}: wanted every part, found {len(self.files)}; still to be made: "
-                f"{', '.join(self.missing_parts[:MOST_NAMED])}{', ...' if len(self.missing_parts) > MOST_NAMED else ''}",
+                f"{', '.join(self.missing_parts[:MOST_NAMED])}{more}",
                 f"run the same `pipeline extract` with --part {self.missing_parts[0]}",
             )
         pending = int((self.status == PENDING).sum())

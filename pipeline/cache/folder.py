@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.cache.feature_cache import FeatureCache
 from pipeline.cache.layout import SUFFIX
 from pipeline.cache.lock import CacheLock
-from pipeline.cache.parts import is_parted
+from pipeline.cache.parts import is_parted, part_files
 from pipeline.errors import CacheError
 from pipeline.provenance import Recipe, canonical_json
 
@@ -144,12 +144,12 @@ def stem_of(path: Path) -> str:
 
 
 def retire(path: Path) -> bool:
-    """Remove a cache, a file or a folder of parts, if nobody reads or writes it under a lock; return whether it is gone.
+    """Remove a cache, a file or a folder of parts, if nobody uses it under a lock; return whether it is gone.
 
     Of a folder, the parts that nobody uses are gone even where others stay.
     """
     if path.is_dir():
-        gone = all([retire(part) for part in FeatureCache.open(path).files])
+        gone = sum(not retire(part) for part in part_files(path)) == 0
         with suppress(OSError):
             path.rmdir()
         return gone

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from pipeline.cache.layout import FORMAT, KIND, REQUIRED, features_name, fits, is_features, is_labels, plain_name
+from pipeline.cache.stored import StoredRows
 from pipeline.errors import CacheError
 
 MEMORY = 16 << 20
@@ -91,6 +92,10 @@ class Header:
     def features(self, layer: str) -> np.ndarray:
         """Return a layer's rows as a read-only memory map, ``(n, d)``."""
         return self.map(features_name(layer))
+
+    def stored(self, name: str) -> StoredRows:
+        """Return a dataset's rows, read when they are asked for, and small to send to a worker."""
+        return StoredRows([self], name)
 
     def take(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
         """Return ``{dataset: values of these rows}``, read into memory."""

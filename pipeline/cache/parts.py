@@ -6,7 +6,7 @@ provenance, under `part`, and its file's name begins with `part_`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.cache.header import Header, read_header
-from pipeline.cache.layout import SUFFIX, features_name, is_labels
+from pipeline.cache.layout import SUFFIX, as_texts, features_name, is_labels
 from pipeline.cache.stored import StoredRows
 from pipeline.errors import CacheError
 
@@ -22,7 +22,7 @@ PREFIX = "part_"
 
 
 class PartedHeader:
-    """What the parts say together: a `Header` of their rows, one part after another, in the order of their names.
+    """What the parts say together: a `Header` of their rows, in the order of their ids.
 
     Parameters
     ----------
@@ -64,50 +64,60 @@ class PartedHeader:
         there = {header.provenance["part"]["number"] for header in self.headers}
         return [f"{number}/{of}" for number in range(1, of + 1) if number not in there]
 
-    def map(self, name: str) -> Any:
-        """Return all rows of a dataset: in memory, but for features, which are read when they are asked for."""
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Which row of all parts, one after another, is row i: rows go by id, as in any cache, ``(n,)``.
+
+        Raises
+        ------
+        CacheError
+            Two parts hold an image of one id: labels are joined by it.
+        """
+        ids = self._one_after_another("ids")
+        order = np.argsort(ids, kind="stable")
+        ids = ids[order]
+        twins = np.flatnonzero(ids[1:] == ids[:-1])
+        if twins.size:
+            at = int(twins[0])
+            one, other = (self._part_of(int(order[row])).path.name for row in (at, at + 1))
+            raise CacheError(
+                f"{self.path}: wanted ids that are unique, found {as_texts(ids[at : at + 1])[0]!r} in {one} and in "
+                f"{other}",
+                "give the images of one shard other names",
+            )
+        return order
+
+    def map(self, name: str) -> np.ndarray:
+        """Return all rows of a dataset in memory; not for features, which may not fit."""
         if name not in self._maps:
-            self._maps[name] = self._concatenated(name)
+            self._maps[name] = self._one_after_another(name)[self.order]
         return self._maps[name]
 
     def features(self, layer: str) -> StoredRows:
-        """Return a layer's rows, ``(n, d)``."""
-        return StoredRows(self.headers, features_name(layer))
+        """Return a layer's rows, ``(n, d)``, read when they are asked for."""
+        return self.stored(features_name(layer))
 
-    def refuse_twins(self, ids: Sequence[str]) -> None:
-        """Raise `CacheError` where two parts hold an image of one id: labels are joined by it.
-
-        Parameters
-        ----------
-        ids : sequence of str
-            Of all rows.
-        """
-        seen: dict[str, int] = {}
-        for row, name in enumerate(ids):
-            first = seen.setdefault(name, row)
-            if first != row:
-                one, other = (self.headers[self._part_of(number)].path.name for number in (first, row))
-                raise CacheError(
-                    f"{self.path}: wanted ids that are unique, found {name!r} in {one} and in {other}",
-                    "give the images of one shard other names",
-                )
-
-    def _part_of(self, row: int) -> int:
-        return int(np.searchsorted(self.starts, row, side="right")) - 1
+    def stored(self, name: str) -> StoredRows:
+        """Return a dataset's rows, read when they are asked for."""
+        return StoredRows(self.headers, name, self.order)
 
     def hold(self) -> None:
         """Open every dataset of every part, so that all of it stays readable whatever becomes of the names."""
         for header in self.headers:
             header.hold()
 
-    def _concatenated(self, name: str) -> np.ndarray:
+    def _one_after_another(self, name: str) -> np.ndarray:
+        # A part whose images had no such label says nothing of it.
+        nothing = is_labels(name)
         return np.concatenate(
             [
-                # A part whose images had no such label says nothing of it.
-                np.zeros(header.rows, "S1") if is_labels(name) and name not in header.fields else header.map(name)
+                np.zeros(header.rows, "S1") if nothing and name not in header.fields else header.map(name)
                 for header in self.headers
             ]
         )
+
+    def _part_of(self, row: int) -> Header:
+        return self.headers[int(np.searchsorted(self.starts, row, side="right")) - 1]
 
 
 def read_parts(folder: Path) -> PartedHeader:
@@ -126,17 +136,18 @@ def read_parts(folder: Path) -> PartedHeader:
 
 def is_parted(folder: Path) -> bool:
     """Return whether a folder holds parts of a cache."""
-    return folder.is_dir() and next(_files(folder), None) is not None
+    return folder.is_dir() and bool(part_files(folder))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.glob(f"{PREFIX}*{SUFFIX}"))
+def part_files(folder: Path) -> list[Path]:
+    """Return the files of all parts in a folder, sorted."""
+    return sorted(folder.glob(f"{PREFIX}*{SUFFIX}"))
 
 
 def _by_stem(folder: Path) -> dict[str, list[Path]]:
     """Return the files of each part: more than one only while an earlier generation is still being read."""
     found: dict[str, list[Path]] = {}
-    for path in _files(folder):
+    for path in part_files(folder):
         found.setdefault(path.stem.rpartition("-")[0], []).append(path)
     return found
 

@@ -12,20 +12,22 @@ if TYPE_CHECKING:
 
 
 class StoredRows:
-    """All rows of one dataset, part after part; index it with row numbers or a slice to read those rows.
+    """All rows of one dataset; index it with row numbers or a slice to read those rows.
 
     Its pickle says where the rows lie, so it is what goes to a worker, here or on a cluster: the rows are never sent.
 
     Parameters
     ----------
     headers : sequence of Header
-        The files, in order.
+        The files; one, or with `order` several.
     name : str
         Of the dataset; every file has it, in one type and width.
+    order : ndarray of int64, shape (n,), optional
+        Which row of all files, one after another, is row i; one file needs none.
     """
 
-    def __init__(self, headers: Sequence[Header], name: str) -> None:
-        self._headers, self._name = list(headers), name
+    def __init__(self, headers: Sequence[Header], name: str, order: np.ndarray | None = None) -> None:
+        self._headers, self._name, self._order = list(headers), name, order
         field = headers[0].fields[name]
         self.dtype = field.dtype
         self._starts = np.concatenate([[0], np.cumsum([header.rows for header in headers])])
@@ -41,8 +43,10 @@ class StoredRows:
         rows = np.asarray(rows)
         if rows.dtype == bool:
             rows = np.flatnonzero(rows)
-        if len(self._headers) == 1:
+        if self._order is None:
             return np.array(self._headers[0].map(self._name)[rows])
+        if self._order is not None:
+            rows = self._order[rows]
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         part = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(part).tolist():

@@ -127,13 +127,13 @@ def remove(
     reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False
 ) -> None:
     """Remove a cache, unless somebody is using it."""
-    from pipeline.cache import CacheLock, FeatureCache, resolve, retire
+    from pipeline.cache import CacheLock, part_files, resolve, retire
 
     # A file that cannot be opened as a cache is the one that most needs removing.
     path = Path(reference)
     if not (path.is_file() and path.suffix == ".h5"):
         path = resolve(reference, cache).path
-    for file in FeatureCache.open(path).files if path.is_dir() else [path]:
+    for file in part_files(path) if path.is_dir() else [path]:
         CacheLock.exclusive(file).release()  # says who holds it, where `retire` would only say no
     if not retire(path):
         raise CacheLocked(f"{path}: another process is using this cache", "wait for it to end")

@@ -28,6 +28,7 @@ def command(
     on_error: o.OnError = "skip",
     rehash: o.Rehash = False,
     recheck: o.Recheck = 0,
+    part: o.Part = None,
     id_column: o.Id = None,
     root: o.Root = None,
     device: o.Device = "auto",
@@ -53,6 +54,7 @@ def command(
                 on_error=on_error,
                 rehash=rehash,
                 recheck=recheck,
+                part=part,
                 id_column=id_column,
                 root=root,
                 device=device,
@@ -80,6 +82,10 @@ def command(
             terminal.say(made.summary.advice)
         terminal.result(str(made.path))
     paths = [str(made.path) for made in done]
+    if missing := done[0].missing_parts:
+        terminal.say(f"parts still to be made: {len(missing):,} of {len(missing) + len(done[0].files):,}")
+        terminal.next("pipeline", "extract", data, *carried(ctx, without={"part"}), "--part", missing[0])
+        return
     if done[0].columns:
         terminal.next("pipeline", "evaluate", *paths, *carried(ctx, only={"layer", "n_jobs", "dask", "random_state"}))
     else:

@@ -18,14 +18,16 @@ DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder, one photo, a table, an array file, a built-in name (photo-crops, digits), or a cache.",
+        help="A folder, one photo, a table, a tar or Parquet file of images or a pattern of such shards "
+        "(train-{000..099}.tar), an array file, a built-in name (photo-crops, digits), or a cache.",
     ),
 ]
 DataArguments = Annotated[
     list[str],
     typer.Argument(
         metavar="DATA",
-        help="Folders, photos, tables, array files, built-in names (photo-crops, digits), or caches.",
+        help="Folders, photos, tables, tar or Parquet files of images or patterns of such shards "
+        "(train-{000..099}.tar), array files, built-in names (photo-crops, digits), or caches.",
     ),
 ]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, as `pipeline fit` writes it.")]
@@ -99,6 +101,16 @@ Recheck = Annotated[
     int,
     typer.Option(
         "--recheck", metavar="N", min=0, help="Recompute N stored rows at random and compare.", rich_help_panel=FEATURES
+    ),
+]
+
+Part = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="I/N",
+        help="Make only part I of N, for job arrays; N runs, here or elsewhere, make the whole cache.",
+        rich_help_panel=FEATURES,
     ),
 ]
 

@@ -14,7 +14,7 @@ from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache, cache_at, lookup
 from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelError
 from pipeline.extraction import extract
-from pipeline.images import BUILTIN_NAMES, ImageSource
+from pipeline.images import BUILTIN_NAMES, ImageSource, shards_of
 from pipeline.labels import join, read_label_table, tidy_id
 from pipeline.progress import Progress
 from pipeline.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
@@ -107,14 +107,14 @@ class Features:
 
 
 def open_data(data: Any, folder: Path, *, id_column: str | None, root: str | Path | None) -> list[Source]:
-    """Return the sources that DATA names: one, or one an item of a list; a list of photos is one source.
+    """Return the sources that DATA names: one, or one an item of a list; a list of photos or of shards is one source.
 
     Raises
     ------
     PipelineError
         There is nothing of that name, or nothing was named.
     """
-    several = isinstance(data, list | tuple) and not _is_photo_list(data)
+    several = isinstance(data, list | tuple) and not _is_photo_list(data) and shards_of(data) is None
     items = list(data) if several else [data]
     if not items:
         raise EvaluationError("wanted images or a cache, found an empty list", "name a folder, a table or a cache")

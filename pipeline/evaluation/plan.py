@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pipeline.cache import FeatureCache, StoredRows
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.evaluation.collecting import Collection, as_cache
@@ -43,7 +41,7 @@ class Candidate:
         return str(self.cache.recipe["backbone"])
 
     @property
-    def features(self) -> np.ndarray:
+    def features(self) -> StoredRows:
         """``(n, d)`` memory map over all rows of the cache."""
         return features_of(self.cache, self.layer)
 

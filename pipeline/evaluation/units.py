@@ -1,7 +1,7 @@
 """One unit of work: one head searched and fitted on one part of the rows, asked about the others.
 
-Units run in worker processes. They get the places of rows and their numbers, never copies of the features, and a unit fits
-nothing outside the rows it trains on.
+Units run in worker processes. They get the places of rows and their numbers, never copies of the features, and a unit
+fits nothing outside the rows it trains on.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 
-from pipeline.engines import deaf_to_ctrl_c
 from pipeline.cache import StoredRows
+from pipeline.engines import deaf_to_ctrl_c
 from pipeline.errors import EvaluationError
 from pipeline.heads import Head
 from pipeline.search import Predictions, make_scorer, predict_all, search

@@ -61,7 +61,7 @@ def embed_blocks(
     """
     check_numbers(batch_size, n_jobs)
     how = Embedding(source, runtime, preprocessing, known, store_type)
-    rows = np.asarray(rows, np.int64)
+    rows = source.reading_order(rows)
     size = batch_size or runtime.batch_size
     if isinstance(runtime, Network) and (on_cluster() or len(runtime.devices) > 1):
         with blocks_by_processes(how, runtime, rows, size=size, n_jobs=n_jobs) as blocks:

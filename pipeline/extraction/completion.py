@@ -63,7 +63,8 @@ def complete(work: Work, layers: Mapping[str, int], folder: Path, counts: Counts
     source, recipe = work.source, work.recipe.as_dict()
     columns = _short_columns(work, counts)
     relatives = [cache for cache in shelf.found if cache.recipe == recipe]
-    generations = [cache for cache in relatives if cache.place == source.place]
+    # The same images may be a part of another cache too, in a folder of its own, which is left alone.
+    generations = [cache for cache in relatives if cache.place == source.place and cache.path.parent == folder]
     # A layer that was asked for once stays: what comes later never takes it away.
     for cache in generations:
         layers = {**layers, **cache.layers}
@@ -166,9 +167,7 @@ def _short_columns(work: Work, counts: Counts) -> Columns:
         if longest <= LONGEST_LABEL:
             kept[name] = values
         else:
-            _note(
-                work, counts, f"column {name!r} is not kept in the cache: a text of {longest:,} characters is no label"
-            )
+            work.note(f"column {name!r} is not kept in the cache: a text of {longest:,} characters is no label", counts)
     return kept
 
 
@@ -183,18 +182,17 @@ def _tell_of_others(
     """Note what becomes of an earlier cache of these images, or why the ones there cannot be used."""
     for path, error in shelf.refused.items():
         if path.name.startswith(f"{stem}-"):
-            _note(work, counts, f"an earlier cache cannot be used: {error.message}")
+            work.note(f"an earlier cache cannot be used: {error.message}", counts)
     if generations:
         size = len(work.source) * sum(layers.values()) * work.store_type.itemsize
-        _note(
-            work,
-            counts,
+        work.note(
             f"images, labels or layers have changed: what {generations[0].path.name} knows is copied into a new file "
             f"of {size / 1e6:,.1f} MB, and it is removed when nobody reads it",
+            counts,
         )
     else:
         for note in _near_misses(work, shelf.found):
-            _note(work, counts, note)
+            work.note(note, counts)
 
 
 def _near_misses(work: Work, found: Sequence[FeatureCache]) -> list[str]:
@@ -211,11 +209,6 @@ def _near_misses(work: Work, found: Sequence[FeatureCache]) -> list[str]:
             sentence += f"; {' '.join(flags)} would use it"
         sentences.setdefault(stem_of(cache.path), sentence)  # of several generations, the newest
     return list(sentences.values())
-
-
-def _note(work: Work, counts: Counts, text: str) -> None:
-    counts.notes.append(text)
-    work.progress.note(text)
 
 
 def _provenance(work: Work, layers: Mapping[str, int]) -> dict[str, Any]:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.backbone import Backbone
-from pipeline.cache import DEFAULT_FOLDER, FeatureCache, caches_in
-from pipeline.cache.layout import STORE_TYPES, SUFFIX
+from pipeline.cache import DEFAULT_FOLDER, FeatureCache, cache_at, caches_in
+from pipeline.cache.layout import STORE_TYPES
+from pipeline.engines import engine
 from pipeline.errors import CacheError, PipelineError, SourceError
 from pipeline.extraction.completion import complete
 from pipeline.extraction.doubts import recompute_and_compare
+from pipeline.extraction.parts import Part, complete_parts, partition_of
 from pipeline.extraction.shelf import Shelf
 from pipeline.extraction.summary import summarise
-from pipeline.extraction.work import Counts, Work, check_numbers, stopped_at
+from pipeline.extraction.work import Counts, How, Work, check_numbers, stopped_at
 from pipeline.images import PHOTO_RULES, ImageSource, decoder_fingerprint
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Recipe
@@ -34,6 +36,7 @@ def extract(
     on_error: str = "skip",
     rehash: bool = False,
     recheck: int = 0,
+    part: str | None = None,
     id_column: str | None = None,
     root: str | Path | None = None,
     device: str = "auto",
@@ -47,7 +50,8 @@ def extract(
     Parameters
     ----------
     data : str, Path, list of paths, ndarray of uint8, ImageSource or FeatureCache
-        A folder, photos, a table, an array file, a built-in name. A cache, opened or by its file, is returned as it is.
+        A folder, photos, a table, a tar or Parquet file of images or several such shards, an array file, a built-in
+        name. A cache, opened or by its file, is returned as it is.
     backbone : str or Backbone
         ``NAME[:WEIGHTS]``; WEIGHTS is a torchvision enum name, a file, or ``random``.
     layer : str or sequence of str
@@ -66,6 +70,9 @@ def extract(
         Read every image again and compare its content, instead of trusting size and time.
     recheck : int
         Recompute this many reused rows at random and compare.
+    part : str, optional
+        ``I/N``: make only the part I of N of the cache, from 1, so that N jobs make all of it; shards are shared out
+        among the jobs.
     id_column, root
         Of a table; see `ImageSource.open`.
     device : str
@@ -92,38 +99,52 @@ def extract(
     """
     _check(on_error, precision, store, recheck)
     check_numbers(batch_size, n_jobs)
-    started = time.perf_counter()
+    wanted = None if part is None else Part.read(part)
     layers = [layer] if isinstance(layer, str) else list(layer)
-    if isinstance(data, str | Path) and str(data).endswith(SUFFIX) and Path(data).is_file():
-        data = FeatureCache.open(data)
-    if isinstance(data, FeatureCache):
-        return _as_it_is(data, layers, started)
-    folder = Path(cache)
-    source = ImageSource.open(data, id_column=id_column, root=root, known=_known_ids(data, folder))
+    started = time.perf_counter()
+    given = data if isinstance(data, FeatureCache) else cache_at(data)
+    if given is not None:
+        return _as_it_is(given, layers, started)
     network = Backbone.open(backbone, random_state=random_state)
-    work = Work(
-        source,
-        network,
-        recipe_of(network, precision=precision, store=store, device=device),
+    how = How(
+        backbone=network,
+        recipe=recipe_of(network, precision=precision, store=store, device=device),
         device=device,
         batch_size=batch_size,
         n_jobs=n_jobs,
         stop=on_error == "stop",
         rehash=rehash,
-        graphs=folder / GRAPHS_FOLDER,
+        graphs=Path(cache) / GRAPHS_FOLDER,
         progress=progress,
     )
-    for note in source.notes:
-        progress.note(note)
     counts = Counts()
-    result = complete(work, network.resolve_layers(layers), folder, counts, Shelf.of(folder))
-    if recheck:
-        counts.inferred += recompute_and_compare(work, result, recheck, random_state)
-    result.summary = summarise(result, counts, time.perf_counter() - started, notes=source.notes, work=work)
-    if result.summary.failed and work.stop:
-        name, reason = next(iter(result.skipped.items()))
+    with engine(dask):
+        widths = network.resolve_layers(layers)
+        result, done = _made(how, data, wanted, widths, Path(cache), counts, id_column=id_column, root=root)
+        for work, one in done if recheck else ():
+            counts.inferred += recompute_and_compare(work, one, recheck, random_state)
+    mine = [one for _, one in done]
+    result.summary = summarise(mine, counts, time.perf_counter() - started, how=how)
+    if result.summary.failed and how.stop:
+        name, reason = next(item for one in mine for item in one.skipped.items())
         raise stopped_at(name, reason.text)
     return result
+
+
+def _made(
+    how: How, data: Any, part: Part | None, layers: dict[str, int], folder: Path, counts: Counts, **options: Any
+) -> tuple[FeatureCache, list[tuple[Work, FeatureCache]]]:
+    """Return the cache, and what of it this run was about: all of it, or the parts that were to be made."""
+    options["known"] = _known_ids(data, folder)
+    partition = partition_of(data, part, **options)
+    if partition is not None:
+        return complete_parts(how, partition, layers, folder, counts)
+    source = ImageSource.open(data, **options)
+    for note in source.notes:
+        how.note(note, counts)
+    work = how.over(source)
+    made = complete(work, layers, folder, counts, Shelf.of(folder))
+    return made, [(work, made)]
 
 
 def _check(on_error: str, precision: str, store: str, recheck: int) -> None:
@@ -142,7 +163,7 @@ def _as_it_is(cache: FeatureCache, layers: Sequence[str], started: float) -> Fea
     for name in layers:
         cache.layer_name(None if name == "all" else name)
     cache.check()
-    cache.summary = summarise(cache, Counts(), time.perf_counter() - started)
+    cache.summary = summarise([cache], Counts(), time.perf_counter() - started)
     return cache
 
 

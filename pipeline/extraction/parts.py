@@ -6,11 +6,10 @@ another, and a job array makes them on as many machines as there are (`--part I/
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from pipeline.cache.parts import PREFIX
 from pipeline.errors import PipelineError, SourceError
 from pipeline.extraction.completion import complete
 from pipeline.extraction.shelf import PartsShelf
-from pipeline.extraction.work import Counts, Work
-from pipeline.images import ImageSource, shards_of, short_name
+from pipeline.extraction.work import Counts, How, Work
+from pipeline.images import ImageSource, name_and_place, shards_of
+from pipeline.images.listing import share_place
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Partition:
         How many parts the whole has, where its parts are numbered; None for shards, which have names.
     number : int or None
         Which of them is to be made now.
-    shards : bool
+    whole : bool
         Whether every part there is to be is made now, so that what is left of others can go.
     """
 
@@ -97,7 +97,7 @@ def partition_of(data: Any, part: Part | None, **options: Any) -> Partition | No
     """
     shards = list(data.shards) if isinstance(data, ImageSource) else shards_of(data)
     if shards:
-        name, place = _of_shards(data, shards)
+        name, place = (data.name, data.place) if isinstance(data, ImageSource) else name_and_place(data, shards)
         mine = shards if part is None else shards[part.number - 1 :: part.of]
         if not mine:
             raise SourceError(
@@ -108,32 +108,31 @@ def partition_of(data: Any, part: Part | None, **options: Any) -> Partition | No
             name,
             place,
             frozenset(_place_of(shard) for shard in shards),
-            [lambda shard=shard: _shard(shard) for shard in mine],  # type: ignore[misc]
+            [partial(_shard, shard, **options) for shard in mine],
             whole=part is None,
         )
     if part is None:
         return None
-    source = ImageSource.open(data, **options)
-    share = source.share(part.number, part.of)
+    share = ImageSource.open(data, share=(part.number, part.of), **options)
     if not len(share):
         raise SourceError(
-            f"part {part.number}/{part.of}: wanted a share of {source.place}, found that its {len(source):,} images "
-            "leave none for it",
+            f"part {part.number}/{part.of}: wanted a share of the images at {share.place}, found none in it",
             "ask for fewer parts",
         )
     numbered = replace(share, name=f"{PREFIX}{part.number:05d}_of_{part.of:05d}")
-    return Partition(source.name, source.place, frozenset([share.place]), [lambda: numbered], part.of, part.number)
+    place = share.place.removesuffix(share_place("", part.number, part.of))
+    every = frozenset(share_place(place, number, part.of) for number in range(1, part.of + 1))
+    return Partition(share.name, place, every, [lambda: numbered], part.of, part.number)
 
 
 def complete_parts(
-    work: Work, partition: Partition, layers: dict[str, int], folder: Path, counts: Counts
-) -> tuple[FeatureCache, list[FeatureCache]]:
+    how: How, partition: Partition, layers: dict[str, int], folder: Path, counts: Counts
+) -> tuple[FeatureCache, list[tuple[Work, FeatureCache]]]:
     """Return the cache with the parts that are there, and those of them that this run was about.
 
     Parameters
     ----------
-    work : Work
-        Its source is that of each part in turn.
+    how : How
     partition : Partition
     layers : dict of layer name to width
     folder : Path
@@ -141,47 +140,28 @@ def complete_parts(
     counts : Counts
         Added to.
     """
-    home = folder / file_stem(partition.name, work.recipe, partition.place)
+    home = folder / file_stem(partition.name, how.recipe, partition.place)
     shelf = PartsShelf(home, folder, partition.places)
-    whole = {"place": partition.place, "source": partition.name}
+    whole: dict[str, Any] = {"place": partition.place, "source": partition.name}
     if partition.of is not None:
         whole |= {"number": partition.number, "of": partition.of}
     done = []
-    for source in _listed(partition):
+    for listed in partition.sources:
+        source = listed()
         for note in source.notes:
-            counts.notes.append(note)
-            work.progress.note(note)
-        one = replace(work, source=source, part=whole)
-        done.append(complete(one, layers, home, counts, shelf.of(source.place)))
+            how.note(note, counts)
+        work = how.over(source, whole)
+        done.append((work, complete(work, layers, home, counts, shelf.of(source.place))))
     if partition.whole:
         for orphan in shelf.orphans:
             retire(orphan.path)  # its shard is gone, and what it knew has been lent
     return FeatureCache.open(home), done
 
 
-def _listed(partition: Partition) -> Iterator[ImageSource]:
-    for listing in partition.sources:
-        yield listing()
-
-
-def _shard(path: str) -> ImageSource:
-    source = ImageSource.open(path)
+def _shard(path: str, **options: Any) -> ImageSource:
+    source = ImageSource.open(path, **options)
     return replace(source, name=f"{PREFIX}{source.name}")
 
 
 def _place_of(shard: str) -> str:
     return Path(shard).expanduser().resolve().as_posix()
-
-
-def _of_shards(data: Any, shards: Sequence[str]) -> tuple[str, str]:
-    """Return the name and the place of all shards together: those of what was asked for, so that it may grow."""
-    if isinstance(data, ImageSource):
-        return data.name, data.place
-    if isinstance(data, str | os.PathLike):
-        path = Path(data).expanduser()
-        named = re.split(r"[*?\[{]", path.name)[0].strip("-_. ") or path.parent.resolve().name
-        return short_name(named), path.absolute().as_posix()
-    homes = {Path(shard).resolve().parent for shard in shards}
-    digest = blake2b("\0".join(map(_place_of, shards)).encode(), digest_size=8).hexdigest()
-    home = os.path.commonpath(homes)
-    return short_name(Path(home).name), f"{home} [{len(shards)} shards: {digest}]"

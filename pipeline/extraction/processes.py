@@ -8,8 +8,8 @@ taken before the next one starts.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,7 +42,8 @@ class _Span:
 
     def work(self) -> Block:
         how = replace(self.how, runtime=self.network.network())
-        with blocks_by_threads(how, np.arange(len(self.rows)), size=self.size, count=self.threads) as blocks:
+        rows = how.source.reading_order(np.arange(len(self.rows)))
+        with blocks_by_threads(how, rows, size=self.size, count=self.threads) as blocks:
             return Block.joined(list(blocks), self.rows)
 
 
@@ -74,10 +75,11 @@ def blocks_by_processes(
             (travelling, network.in_processes(claims), np.sort(rows[start : start + many]), size, threads)
             for start in range(0, len(rows), many)
         ]
-        yield _waves(how.source, spans, count)
+        # Closed at once where it is left early: processes must not work on for nobody.
+        yield left.enter_context(closing(_waves(how.source, spans, count)))
 
 
-def _waves(source: ImageSource, spans: list[tuple], count: int) -> Iterator[Block]:
+def _waves(source: ImageSource, spans: list[tuple], count: int) -> Generator[Block, None, None]:
     at_once = SPANS_A_WAVE * count
     for start in range(0, len(spans), at_once):
         left = dict(enumerate(spans[start : start + at_once]))
@@ -85,10 +87,11 @@ def _waves(source: ImageSource, spans: list[tuple], count: int) -> Iterator[Bloc
         while left:
             before = len(left)
             try:
-                for number, block in _wave(source, list(left.items()), count):
-                    del left[number]
-                    _refuse_blind_workers(source, block)
-                    yield block
+                with closing(_wave(source, list(left.items()), count)) as wave:
+                    for number, block in wave:
+                        del left[number]
+                        _refuse_blind_workers(source, block)
+                        yield block
             except BrokenProcessPool as error:
                 deaths = 1 if len(left) < before else deaths + 1
                 if deaths == DEATHS:
@@ -98,7 +101,7 @@ def _waves(source: ImageSource, spans: list[tuple], count: int) -> Iterator[Bloc
                     ) from error
 
 
-def _wave(source: ImageSource, spans: list[tuple[int, tuple]], count: int) -> Iterator[tuple[int, Block]]:
+def _wave(source: ImageSource, spans: list[tuple[int, tuple]], count: int) -> Generator[tuple[int, Block], None, None]:
     tasks = (
         # Cut to its own images only as it is sent: a span of a large array is large.
         delayed(_work)(number, _Span(replace(how, source=source.take(rows.tolist())), network, rows, size, threads))
@@ -107,7 +110,9 @@ def _wave(source: ImageSource, spans: list[tuple[int, tuple]], count: int) -> It
     with deaf_to_ctrl_c():
         done = Parallel(n_jobs=count, return_as="generator_unordered")(tasks)
     try:
-        yield from done
+        # Not `yield from`, which would close it before the warning can be silenced.
+        for item in done:  # noqa: UP028
+            yield item
     finally:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # joblib warns of results that nobody took

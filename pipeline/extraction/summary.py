@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.cache import STORED, FeatureCache
-from pipeline.extraction.work import Counts, Work
+from pipeline.extraction.work import Counts, How
 
 SECONDS_WORTH_ADVICE = 5.0  # of a run; below that nothing needs to be faster
 
@@ -86,22 +86,22 @@ class ExtractionSummary:
 
 
 def summarise(
-    cache: FeatureCache, counts: Counts, seconds: float, *, notes: Sequence[str] = (), work: Work | None = None
+    caches: Sequence[FeatureCache], counts: Counts, seconds: float, how: How | None = None
 ) -> ExtractionSummary:
-    """Return what a run came to: the cache that it left, what it counted, and the work unless there was none."""
-    failed = int((cache.status > STORED).sum())
+    """Return what a run came to: the caches that it was about, what it counted, and how unless nothing was run."""
+    images = sum(map(len, caches))
+    failed = sum(int((cache.status > STORED).sum()) for cache in caches)
     split = time_split(counts)
-    worth_it = work is not None and split is not None and seconds > SECONDS_WORTH_ADVICE
     return ExtractionSummary(
-        images=len(cache),
+        images=images,
         stored=counts.stored,
-        reused=len(cache) - counts.stored - failed,
+        reused=images - counts.stored - failed,
         failed=failed,
         inferred=counts.inferred,
         seconds=round(seconds, 3),
-        notes=(*notes, *counts.notes),
+        notes=tuple(counts.notes),
         time=split,
-        advice=advice(split, work) if worth_it else "",  # type: ignore[arg-type]
+        advice=advice(split, how) if how is not None and split and seconds > SECONDS_WORTH_ADVICE else "",
     )
 
 
@@ -116,19 +116,19 @@ def time_split(counts: Counts) -> TimeSplit | None:
     return TimeSplit(*(round(part / whole, 3) for part in (decode, network, counts.writing, wait)))
 
 
-def advice(split: TimeSplit, work: Work) -> str:
+def advice(split: TimeSplit, how: How) -> str:
     """Return what would help most, in one line."""
     limit = max(("decode", "network", "write", "wait"), key=lambda name: getattr(split, name))
-    on_gpu = work.device.startswith("cuda")
+    on_gpu = how.device.startswith("cuda")
     ways = {
-        "decode": ["more --jobs" if work.n_jobs else "a machine with more cores, or a cluster with --dask"],
+        "decode": ["more --jobs" if how.n_jobs else "a machine with more cores, or a cluster with --dask"],
         "network": [
-            *(["--precision bf16"] if work.recipe.precision == "fp32" else []),
+            *(["--precision bf16"] if how.recipe.precision == "fp32" else []),
             "more GPUs" if on_gpu else "a GPU",
             "a smaller backbone",
         ],
         "write": [
-            *(["--store fp16"] if work.recipe.store == "fp32" else []),
+            *(["--store fp16"] if how.recipe.store == "fp32" else []),
             "a folder on a faster disk with --cache DIR",
         ],
         "wait": ["photos on a faster disk", "fewer --jobs where other programs use the cores"],

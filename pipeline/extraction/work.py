@@ -20,11 +20,22 @@ from pipeline.progress import Progress
 from pipeline.provenance import Recipe
 
 
-@dataclass(frozen=True, eq=False)
-class Work:
-    """What is to be run over which images, and how."""
+@dataclass
+class Counts:
+    """What a run did so far."""
 
-    source: ImageSource
+    stored: int = 0
+    inferred: int = 0
+    notes: list[str] = field(default_factory=list)
+    spent: Spent = field(default_factory=Spent)  # by all workers together
+    writing: float = 0.0  # seconds of the one that writes
+    working: float = 0.0  # seconds from the first image to the last, times workers
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class How:
+    """How images are to be run, whichever they are."""
+
     backbone: Backbone
     recipe: Recipe
     device: str
@@ -34,8 +45,16 @@ class Work:
     rehash: bool
     graphs: Path  # where exported networks are kept
     progress: Progress
-    part: Mapping[str, Any] = field(default_factory=dict)  # what the source is a part of; empty for a whole
     _networks: dict[tuple[str, ...], Network] = field(default_factory=dict, repr=False)
+
+    def over(self, source: ImageSource, part: Mapping[str, Any] | None = None) -> Work:
+        """Return the work of running these images, which may be a part of a cache; the networks are shared."""
+        return Work(**vars(self), source=source, part=part or {})
+
+    def note(self, text: str, counts: Counts) -> None:
+        """Say a sentence, and keep it for the summary."""
+        counts.notes.append(text)
+        self.progress.note(text)
 
     def network(self, layers: Sequence[str], images: int) -> Network:
         """Return the network up to these layers, loaded when the first image needs it, to run over so many."""
@@ -54,25 +73,23 @@ class Work:
         return self._networks[key]
 
     @property
-    def seconds_to_open(self) -> float:
-        """What loading the networks took."""
-        return sum(network.seconds_to_open for network in self._networks.values())
-
-    @property
     def store_type(self) -> np.dtype:
         return STORE_TYPES[self.recipe.store]
 
 
-@dataclass
-class Counts:
-    """What a run did so far."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Work(How):
+    """What one run of `extract` is to do: which images, and how.
 
-    stored: int = 0
-    inferred: int = 0
-    notes: list[str] = field(default_factory=list)
-    spent: Spent = field(default_factory=Spent)  # by all workers together
-    writing: float = 0.0  # seconds of the one that writes
-    working: float = 0.0  # seconds from the first image to the last, times workers
+    Attributes
+    ----------
+    source : ImageSource
+    part : mapping
+        What the source is a part of, as its cache's provenance will say; empty for a whole.
+    """
+
+    source: ImageSource
+    part: Mapping[str, Any]
 
 
 def check_numbers(batch_size: int | None, n_jobs: int | None) -> None:

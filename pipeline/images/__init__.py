@@ -6,6 +6,7 @@ from pipeline.images.decode import PHOTO_RULES
 from pipeline.images.fingerprint import decoder_fingerprint
 from pipeline.images.photo import Photo
 from pipeline.images.preprocess import preprocess
+from pipeline.images.shards import name_and_place, shards_of
 from pipeline.images.source import BUILTIN_NAMES, ImageSource
 from pipeline.images.statistics import PIXEL_STATISTICS, pixel_statistics
 from pipeline.images.table import clean_text, find_id_column, read_text_table
@@ -19,7 +20,9 @@ __all__ = [
     "clean_text",
     "decoder_fingerprint",
     "find_id_column",
+    "name_and_place",
     "pixel_statistics",
     "preprocess",
     "read_text_table",
+    "shards_of",
 ]

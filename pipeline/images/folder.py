@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -13,21 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.images.listing import Columns, Listing, name_trouble, printable, short_name
+from pipeline.images.labelling import folder_columns
+from pipeline.images.listing import Listing, in_share, name_trouble, printable, share_place, short_name
 from pipeline.images.photo import FileReader
 from pipeline.images.sniff import HEAD, IMAGE_ENDINGS, RAW_ENDINGS, ending, sniff
-from pipeline.images.table import clean_text
 
 Known = Callable[[], Container[str]]
 
 # What operating systems and archives leave beside photos; Synology's folder is full of thumbnails.
-_SYSTEM_FOLDERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
-
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
+SYSTEM_FOLDERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
 
 
 @dataclass
@@ -39,9 +32,12 @@ class _Found:
     stat: array[int] = field(default_factory=lambda: array("q"))  # size, mtime, size, mtime, ...
     folders: list[str] = field(default_factory=list)  # of the first two levels
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    tars: int = 0  # files that hold images of their own
     others: int = 0  # files that are no images
     other: str = ""  # one of them
     known_ids: Container[str] | None = None
+    share: tuple[int, int] | None = None  # which share of how many is wanted
+    witnesses: dict[str, str] = field(default_factory=dict)  # folder: an image in it that is in another share
 
     def knows(self, image_id: str) -> bool:
         """Return whether the cache has met this id as an image; it is asked for its ids once, if at all."""
@@ -50,11 +46,14 @@ class _Found:
         return image_id in self.known_ids
 
 
-def open_folder(path: str, known: Known | None = None) -> Listing:
-    """Return every image below the folder, labelled by class folders, or by split and class folders."""
+def open_folder(path: str, known: Known | None = None, share: tuple[int, int] | None = None) -> Listing:
+    """Return every image below the folder, labelled by class folders, or by split and class folders.
+
+    Of a share, the labels are those that its images have in the whole folder.
+    """
     root = Path(path).resolve()
-    found = _walk(str(root), known)
-    if not found.ids:
+    found = _walk(str(root), known, share)
+    if not found.ids and not found.witnesses:
         others = f"; {found.others} other files, e.g. {found.other}" if found.others else ""
         skipped = f"; skipped {found.skipped[0][0]}: {found.skipped[0][1]}" if found.skipped else ""
         raise SourceError(
@@ -62,10 +61,16 @@ def open_folder(path: str, known: Known | None = None) -> Listing:
             "name a folder that holds photos (jpg, png, tif, webp, ...), itself or in folders below",
         )
     ids, stat = _sorted(found)
-    columns, notes = _labels(ids, found.folders, printable(path.rstrip("/") or "/"))
+    shown = printable(path.rstrip("/") or "/")
+    columns, notes = folder_columns([*ids, *found.witnesses.values()], found.folders, shown)
+    columns = {name: values[: len(ids)] for name, values in columns.items()}
+    if found.tars:
+        notes.append(
+            f"{shown}: its photos are read, {found.tars} tar {'file' if found.tars == 1 else 'files'} beside not"
+        )
     return Listing(
         name=short_name(root.name),
-        place=printable(root.as_posix()),
+        place=printable(root.as_posix()) if share is None else share_place(printable(root.as_posix()), *share),
         ids=ids,
         stat=stat,
         reader=FileReader(str(root)),
@@ -132,9 +137,9 @@ class _Below:
         return self.found.knows(f"{self.prefix}/{image_id}")
 
 
-def _walk(root: str, known: Known | None) -> _Found:
+def _walk(root: str, known: Known | None, share: tuple[int, int] | None = None) -> _Found:
     """Return the images below the folder; a file is opened only where neither its name nor the cache knows it."""
-    found = _Found(known)
+    found = _Found(known, share=share)
     folders = [("", root)]
     while folders:
         prefix, path = folders.pop()
@@ -155,7 +160,7 @@ def _walk(root: str, known: Known | None) -> _Found:
 def _meet(entry: os.DirEntry[str], prefix: str, found: _Found, folders: list[tuple[str, str]]) -> None:
     """Take one entry of a folder into `found`, or push it onto `folders`, or pass it by."""
     name = entry.name
-    if name[0] == "." or name in _SYSTEM_FOLDERS:
+    if name[0] == "." or name in SYSTEM_FOLDERS:
         return
     if trouble := name_trouble(name):
         found.skipped.append((printable(prefix + name), trouble))
@@ -167,11 +172,18 @@ def _meet(entry: os.DirEntry[str], prefix: str, found: _Found, folders: list[tup
             found.folders.append(image_id)
         return
     named = (tail := ending(name)) in IMAGE_ENDINGS
+    if found.share is not None and not in_share(image_id, *found.share):
+        if prefix and (named or not tail):
+            found.witnesses.setdefault("/".join(prefix.split("/")[:2]), image_id)
+        return
     if not entry.is_file():  # a link is followed to a file, not to a folder
         if entry.is_dir():
             found.skipped.append((image_id, "a link to a folder, which is not followed"))
         elif named:
             found.skipped.append((image_id, "a link to nothing" if entry.is_symlink() else "not a regular file"))
+        return
+    if tail == "tar":
+        found.tars += 1
         return
     try:
         stat = entry.stat()
@@ -205,67 +217,3 @@ def _sorted(found: _Found) -> tuple[list[str], np.ndarray]:
     order = sorted(range(len(found.ids)), key=found.ids.__getitem__)
     stat = np.frombuffer(found.stat, dtype=np.int64).reshape(-1, 2)  # (n, 2)
     return [found.ids[row] for row in order], stat[order]
-
-
-def _labels(ids: Sequence[str], folders: Iterable[str], shown: str) -> tuple[Columns, list[str]]:
-    """Return the columns that the folders' names make, and what to say of them."""
-    folders = sorted(folders)
-    parts = [image_id.split("/", 2) for image_id in ids]
-    tops = Counter(part[0] for part in parts if len(part) > 1)
-    if not tops:
-        return {}, []
-    splits = {top: _SPLITS[top.lower()] for top in tops if top.lower() in _SPLITS}
-    if len(splits) == len(tops):
-        return _split_columns(parts, folders, splits, shown)
-    if len(set(splits.values())) > 1 and "train" in splits.values():
-        other = next(top for top in sorted(tops) if top not in splits)
-        raise SourceError(
-            f"{shown}: wanted split folders or class folders, found {_listed(sorted(splits))} beside {other}",
-            f"move {shown}/{other} elsewhere, or into the split folders",
-        )
-    empty = [folder for folder in folders if "/" not in folder and folder not in tops]
-    _refuse_empty(empty, len(tops), shown)
-    loose = sum(len(part) == 1 for part in parts)
-    names = {top: clean_text(top) for top in tops}
-    notes = [f"{loose} images lie in {shown} itself, in no class folder: they have no label"] if loose else []
-    return {"label": [names[part[0]] if len(part) > 1 else None for part in parts]}, notes
-
-
-def _split_columns(
-    parts: list[list[str]], folders: list[str], splits: dict[str, str], shown: str
-) -> tuple[Columns, list[str]]:
-    """Return columns "split" and "label" of ``train/ants/1.jpg``; a class is never "train"."""
-    full = {"/".join(part[:2]) for part in parts if len(part) > 2}
-    empty = [
-        folder for folder in folders if folder.partition("/")[0] in splits and "/" in folder and folder not in full
-    ]
-    if full:
-        _refuse_empty(empty, len(full), shown)
-    names = {part[1]: clean_text(part[1]) for part in parts if len(part) > 2}
-    columns: Columns = {}
-    if len(set(splits.values())) > 1 and "train" in splits.values():
-        columns["split"] = [splits[part[0]] if len(part) > 1 else None for part in parts]
-        notes = [f"{shown} holds {_listed(sorted(splits))}: read as a fixed split, not as classes"]
-    else:
-        notes = [f"{shown} holds {_listed(sorted(splits))} alone: read as a part of a split, not as a class"]
-    if names:
-        columns["label"] = [names[part[1]] if len(part) > 2 else None for part in parts]
-        if loose := sum(len(part) < 3 for part in parts):
-            notes.append(f"{loose} images lie in no class folder: they have no label")
-    unused = [folder for folder in folders if "/" not in folder and folder not in splits]
-    if unused:
-        notes.append(f"no image in {_listed(unused)}: not used")
-    return columns, notes
-
-
-def _refuse_empty(empty: Sequence[str], full: int, shown: str) -> None:
-    if empty:
-        more = f" (and {len(empty) - 1} more such)" if len(empty) > 1 else ""
-        raise SourceError(
-            f"{shown}/{empty[0]}: an empty class folder{more}: no image in it, beside {full} with images",
-            "put photos of this class into it, or remove the folder",
-        )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Protocol, TypeVar
+from zlib import crc32
 
 import numpy as np
 
@@ -49,6 +50,10 @@ class Listing:
         Never candidates, but worth naming.
     notes : list of str
         What a person should be told of how the source was read.
+    lies : ndarray of int64, (n,), optional
+        Where each image lies in the file or files that hold them, in any unit; None where the order is all the same.
+    shards : tuple of str
+        The files that hold the images, where they are several and all of them was asked for.
     """
 
     name: str
@@ -59,6 +64,8 @@ class Listing:
     columns: Columns = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lies: np.ndarray | None = field(default=None, repr=False)
+    shards: tuple[str, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,6 +73,11 @@ class Listing:
     def read(self, row: int) -> Photo:
         """Return the photo of this row, its bytes read once, or raise `UnreadablePhoto` with the reason."""
         return self.reader.read(row, self.ids[row])
+
+    def reading_order(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return these rows in the order in which they are quickest to read: as they lie in the files."""
+        rows = np.asarray(rows, np.int64)
+        return rows if self.lies is None else rows[np.argsort(self.lies[rows], kind="stable")]
 
     def take(self: Self, rows: Sequence[int]) -> Self:
         """Return the source cut down to these rows, in ascending order, with their columns.
@@ -86,7 +98,26 @@ class Listing:
             columns={name: [column[row] for row in rows] for name, column in self.columns.items()},
             skipped=[],
             notes=[],
+            lies=None if self.lies is None else self.lies[rows],
+            shards=(),
         )
+
+    def share(self: Self, number: int, of: int) -> Self:
+        """Return share `number` (from 1) of as many: the images that `in_share` puts there."""
+        rows = [row for row, image_id in enumerate(self.ids) if in_share(image_id, number, of)]
+        return replace(self.take(rows), place=share_place(self.place, number, of), notes=list(self.notes))
+
+
+def in_share(image_id: str, number: int, of: int) -> bool:
+    """Return whether an image belongs to share `number` (from 1) of as many.
+
+    It goes by a hash of the id, so that an image stays in its share whatever else comes and goes.
+    """
+    return crc32(image_id.encode()) % of == number - 1
+
+
+def share_place(place: str, number: int, of: int) -> str:
+    return f"{place} [share {number} of {of}]"
 
 
 def short_name(text: str) -> str:

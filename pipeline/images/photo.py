@@ -18,7 +18,7 @@ from pipeline.images.sniff import RAW_ENDINGS, ending
 MAX_BYTES = 2 << 30  # the largest photo that is read into memory
 
 # O_NONBLOCK: a pipe that has taken the place of a photo is opened and refused instead of waited for.
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class FileReader:
 def read_file(path: str) -> Photo:
     """Return the file's bytes with the digest and the stat of these bytes, or raise `UnreadablePhoto`."""
     try:
-        descriptor = os.open(path, _FLAGS)
+        descriptor = os.open(path, READ_FLAGS)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UnreadablePhoto(SkipReason.MISSING) from error
     except PermissionError as error:

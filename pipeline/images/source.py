@@ -12,7 +12,9 @@ import numpy as np
 
 from pipeline.errors import SourceError
 from pipeline.images.listing import Listing, printable
+from pipeline.images.shards import open_shards, shards_of
 from pipeline.images.sniff import ending
+from pipeline.images.tar import open_tar, refuse_compressed
 
 BUILTIN_NAMES = ("photo-crops", "digits")
 
@@ -31,6 +33,7 @@ class ImageSource(Listing):
         id_column: str | None = None,
         root: str | os.PathLike[str] | None = None,
         known: Callable[[], Container[str]] | None = None,
+        share: tuple[int, int] | None = None,
     ) -> ImageSource:
         """Return the source that `data` names.
 
@@ -38,24 +41,35 @@ class ImageSource(Listing):
         ----------
         data : path, list of paths, ndarray or ImageSource
             A folder; one photo or several, or folders among them; a table (CSV, TSV or Parquet) of ids or paths with
-            any other columns; a `.npz` or `.npy` file or an array of uint8 images; "photo-crops" or "digits".
+            any other columns; a plain `.tar` of images, where members of one key say what is known of each
+            (WebDataset: `7.jpg`, `7.cls`, `7.json`, `7.txt`) or else their folders do; a Parquet table with a column
+            of images as bytes; several of those as shards: a folder that holds them and no image, a list, or a pattern
+            such as `train-{000..099}.tar` or `train-*.tar` (see `shards_of`); a `.npz` or `.npy` file or an array of
+            uint8 images; "photo-crops" or "digits".
         id_column : str, optional
-            The table's column of ids; by default its column id, path, file, filename, image or filepath.
+            The table's column of ids; by default its column id, path, file, filename, image or filepath. A table of
+            images without one has the paths beside the bytes, or the numbers of its rows.
         root : path, optional
-            The folder from which the table's ids start; by default the table's own.
+            The folder from which the table's ids start; by default the table's own. With it, a table is one of paths
+            though it holds images too.
         known : callable, optional
             Returns the ids that a cache already knows to be images. It is called at most once, and only when a file
             without an image's ending is met, which is then not opened.
+
+        share : (int, int), optional
+            Which share (from 1) of how many; of a folder the other images are neither listed nor looked at.
 
         Raises
         ------
         SourceError
             There is nothing at that path, no image in it, or it cannot be read as asked.
         """
-        if isinstance(data, cls):
-            return data
-        listing = _open(data, id_column, root, known)
-        return cls(**vars(listing))
+        if share is not None and isinstance(data, str | os.PathLike) and Path(data).expanduser().is_dir():
+            from pipeline.images.folder import open_folder
+
+            return cls(**vars(open_folder(str(Path(data).expanduser()), known, share)))
+        found = data if isinstance(data, cls) else cls(**vars(_open(data, id_column, root, known)))
+        return found if share is None else found.share(*share)
 
 
 def _open(
@@ -67,16 +81,22 @@ def _open(
 
         return open_array(data)
     paths = _paths(data)
+    # A name that is right as it stands is asked for nothing: the built-in sets and one file are no shards.
+    if paths[0] not in BUILTIN_NAMES and (shards := shards_of(paths if len(paths) > 1 else paths[0])):
+        if len(shards) > 1:
+            return open_shards(shards, paths, id_column=id_column)
+        paths = shards
     if len(paths) > 1:
         from pipeline.images.folder import open_files
 
         paths = [str(Path(path).expanduser()) for path in paths]
         for path in paths:
             _refuse_missing(path)
+            refuse_compressed(path)
             if ending(path) in _NOT_PHOTOS:
                 raise SourceError(
                     f"wanted photos or folders in a list of {len(paths)}, found {printable(path)}",
-                    "name it alone: a table or an array file is a source of its own",
+                    "name it alone: a table, a tar or an array file is a source of its own",
                 )
         return open_files(paths, known)
     (path,) = paths
@@ -96,7 +116,7 @@ def _open(
     return _open_file(path, id_column, root, known)
 
 
-_NOT_PHOTOS = frozenset(("csv", "tsv", "parquet", "pq", "npz", "npy", "xlsx", "xls", "ods"))
+_NOT_PHOTOS = frozenset(("csv", "tsv", "parquet", "pq", "tar", "npz", "npy", "xlsx", "xls", "ods"))
 
 
 def _open_file(
@@ -105,6 +125,13 @@ def _open_file(
     from pipeline.images.table import TABLE_ENDINGS, open_table
 
     tail = ending(Path(path).name)
+    if tail == "tar":
+        return open_tar(path)
+    if tail in ("parquet", "pq") and root is None:
+        from pipeline.images.parquet import image_column, open_parquet
+
+        if column := image_column(path):
+            return open_parquet(path, column, id_column=id_column)
     if tail in TABLE_ENDINGS:
         return open_table(path, id_column=id_column, root=root)
     if tail in ("npz", "npy"):
@@ -115,6 +142,7 @@ def _open_file(
         raise SourceError(
             f"{printable(path)}: wanted a CSV, TSV or Parquet table, found a spreadsheet", "save it as CSV"
         )
+    refuse_compressed(path)
     from pipeline.images.folder import open_files
 
     return open_files([path], known)

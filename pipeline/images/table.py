@@ -43,7 +43,7 @@ def read_text_table(path: str | os.PathLike[str]) -> Columns:
 
     Cells are cleaned by `clean_text`; those in `MISSING` become None. A CSV whose header line has no comma may be
     separated by semicolons or tabs. The numbers of a Parquet file become their plain text (1 -> "1", 1.0 -> "1",
-    0.5 -> "0.5"), its truth values "true" and "false", its nulls and NaNs None.
+    0.5 -> "0.5"), its truth values "true" and "false", its nulls and NaNs None; its columns of bytes are left out.
 
     Parameters
     ----------
@@ -73,15 +73,21 @@ def read_text_table(path: str | os.PathLike[str]) -> Columns:
         raise SourceError(
             f"{shown}: cannot read this table: {error.strerror or error}", "check the path and its permissions"
         ) from error
-    names = [clean_text(name) or f"column_{place}" for place, name in enumerate(names, 1)]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise SourceError(f"{shown}: two columns are called {twice[0]!r}", "rename one of them")
+    names = tidy_names(names, shown)
     table = dict(zip(names, columns, strict=True))
     if not names or not table[names[0]]:
         raise SourceError(
             f"{shown}: wanted a table with rows, found {'a header alone' if names else 'nothing'}", "fill it"
         )
     return table
+
+
+def tidy_names(names: Sequence[str], shown: str) -> list[str]:
+    """Return the names of a table's columns cleaned, those without one called by their place; none is there twice."""
+    names = [clean_text(name) or f"column_{place}" for place, name in enumerate(names, 1)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SourceError(f"{shown}: two columns are called {twice[0]!r}", "rename one of them")
+    return names
 
 
 def open_table(path: str, *, id_column: str | None = None, root: str | os.PathLike[str] | None = None) -> Listing:
@@ -208,21 +214,39 @@ def _read_csv(data: bytes, separator: str | None, shown: str) -> tuple[list[str]
 
 
 def _read_parquet(path: str | os.PathLike[str], shown: str) -> tuple[list[str], Iterable[Column]]:
+    """Return names and columns; one that holds bytes, such as images, says nothing as text and is not even read."""
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
-        table = parquet.ParquetFile(os.fspath(path)).read()
+        with parquet.ParquetFile(os.fspath(path)) as file:
+            schema = file.schema_arrow
+            names = [name for name, kind in zip(schema.names, schema.types, strict=True) if not holds_bytes(kind)]
+            if schema.names and not names:
+                raise SourceError(
+                    f"{shown}: column {schema.names[0]!r} holds {schema.types[0]}, wanted text or numbers",
+                    "give a table with a column of text",
+                )
+            table = file.read(columns=names)
     except pa.ArrowException as error:
         raise SourceError(
             f"{shown}: not a Parquet file that can be read: {' '.join(str(error).split())[:120]}", "write it again"
         ) from error
     return table.column_names, [
-        _column_text(table[place], f"{shown}: column {name!r}") for place, name in enumerate(table.column_names)
+        column_text(table[place], f"{shown}: column {name!r}") for place, name in enumerate(table.column_names)
     ]
 
 
-def _column_text(column: pa.ChunkedArray, where: str) -> Column:
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Return whether a Parquet column holds bytes: as they are, or in a field of that name."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
+def column_text(column: pa.ChunkedArray, where: str) -> Column:
     """Return a Parquet column as text."""
     import pyarrow as pa
 
