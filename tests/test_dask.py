@@ -17,6 +17,7 @@ import pytest
 from commands import refused
 from made_caches import blobs, make_cache, names
 from planted import features_of, number_of
+from sklearn.naive_bayes import GaussianNB
 
 import pipeline.extraction.processes as processes
 from pipeline.engines import on_cluster, workers
@@ -97,6 +98,18 @@ def plant(notes: str, slowness: float) -> None:
     network_room._networks.clear()
 
 
+class Noted(GaussianNB):
+    """Leaves a note of the process that it was fitted in."""
+
+    def __init__(self, folder: str = "") -> None:
+        super().__init__()
+        self.folder = folder
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> Noted:
+        Path(self.folder, str(os.getpid())).touch()
+        return super().fit(X, y)
+
+
 @pytest.fixture
 def cluster(tmp_path) -> Iterator[Cluster]:
     found = Cluster(tmp_path)
@@ -160,10 +173,13 @@ def test_the_real_network_gives_the_same_features_on_the_cluster(cluster, tmp_pa
 def test_evaluation_takes_the_cluster_too(cluster, tmp_path):
     X, y = blobs(2100, d=6)
     made = make_cache(tmp_path / "a.h5", X, {"kind": names(y)})
-    options = {"heads": "knn", "grid": ["knn.n_neighbors=1,5"], "cv": 3}
-    here = evaluate(str(made.path), **options, n_jobs=1).leaderboard()
-    there = evaluate(str(made.path), **options, dask=cluster.address).leaderboard()
+    (tmp_path / "fitted").mkdir()
+    options = {"heads": ["knn", Noted(str(tmp_path / "fitted"))], "grid": ["knn.n_neighbors=1,5"], "cv": 3}
+    here = evaluate(str(made.path), **options, n_jobs=1).leaderboard().drop(columns="seconds")
+    assert {path.name for path in (tmp_path / "fitted").iterdir()} == {str(os.getpid())}
+    there = evaluate(str(made.path), **options, dask=cluster.address).leaderboard().drop(columns="seconds")
     assert here.equals(there)
+    assert {path.name for path in (tmp_path / "fitted").iterdir()} & {str(one.pid) for one in cluster.processes[1:]}
 
 
 def test_without_a_cluster_work_stays_here():
