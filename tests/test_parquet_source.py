@@ -110,15 +110,20 @@ def test_ids_that_are_no_ids_are_refused_with_the_row(tmp_path, ids, message):
     assert error.next_step == "give each image one id of its own, or name another column with --id"
 
 
-def test_of_several_columns_of_images_the_one_named_so_is_taken(tmp_path):
+def test_of_several_columns_of_images_the_one_named_so_is_taken_without_a_look(tmp_path, monkeypatch):
     path = write_parquet(tmp_path / "t.parquet", [1], mask=[photo_bytes(2)])
+    right = parquet_room._holds_images
+    monkeypatch.setattr(parquet_room, "_holds_images", None)
     source = ImageSource.open(path)
     assert planted(source, 0) == 1
     assert source.notes == [f"{path}: its columns mask hold no plain values and are left out"]
+    monkeypatch.setattr(parquet_room, "_holds_images", right)
     parquet.write_table(pa.table({"left": [photo_bytes(1)], "right": [photo_bytes(2)]}), path)
     error = refused(path)
     assert error.message == f"{path}: wanted one column of images, found 2: left, right"
     assert error.next_step == "call the one that is meant `image`, or leave the others out"
+    parquet.write_table(pa.table({"left": [photo_bytes(1)], "sound": [{"bytes": b"RIFF", "path": "a.wav"}]}), path)
+    assert planted(ImageSource.open(path), 0) == 1
 
 
 def test_bytes_that_are_no_images_are_no_image_column(tmp_path):
@@ -198,28 +203,20 @@ def test_shuffled_ids_are_read_in_the_order_of_the_file_each_row_group_once(shuf
     assert loads == list(range(10))
 
 
-def test_a_few_row_groups_are_held_and_no_more(shuffled, loads):
+def test_row_groups_are_held_while_there_is_room_and_two_in_any_case(shuffled, loads, monkeypatch):
     source = ImageSource.open(shuffled)
     rows = source.reading_order(range(200))[::20]  # the first of each row group
-    for row in rows[:4]:
-        planted(source, row)
-    for row in rows[:4]:
-        planted(source, row)
-    assert loads == [0, 1, 2, 3]
-    planted(source, rows[4])
-    planted(source, rows[1])
-    planted(source, rows[0])
-    assert loads == [0, 1, 2, 3, 4, 0]
-    assert len(parquet_room._kept._groups) == 4
-
-
-def test_large_row_groups_are_held_one_at_a_time(shuffled, loads, monkeypatch):
+    for _ in range(2):
+        for row in rows:
+            planted(source, row)
+    assert loads == list(range(10))  # ten small ones
     monkeypatch.setattr(parquet_room, "KEPT_BYTES", 1)
-    source = ImageSource.open(shuffled)
-    for row in source.reading_order(range(200)):
-        planted(source, row)
-    assert loads == list(range(10))
-    assert len(parquet_room._kept._groups) == 1
+    monkeypatch.setattr(parquet_room, "_kept", parquet_room._RowGroups())
+    loads.clear()
+    for group in (0, 1, 0, 1, 2, 1, 0):
+        planted(source, rows[group])
+    assert loads == [0, 1, 2, 0]
+    assert len(parquet_room._kept._groups) == 2
 
 
 def test_row_groups_that_are_too_large_are_named(shuffled, monkeypatch):

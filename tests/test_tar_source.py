@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -18,7 +19,7 @@ from planted import Extractor, Planted, assert_planted, folder_of, photo, put, t
 from tars import BLOCK, header, with_checksum, write_tar
 from test_images import on_posix, photo_bytes, planted, refused, why
 
-from pipeline.errors import SkipReason, SourceError
+from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
 from pipeline.images import ImageSource
 from pipeline.images import tar as tar_room
 from pipeline.images.listing import name_trouble
@@ -378,6 +379,23 @@ def test_extended_headers_that_are_damaged_or_huge_are_refused(tmp_path, whole):
     block = with_checksum(whole[:124] + b"%011o\0" % (1 << 21) + whole[136:156] + b"x" + whole[157:BLOCK])
     error = refused(_cut(path, block + bytes(1 << 21) + whole))
     assert "is damaged at byte 0: an extended header of 2,097,152 bytes" in error.message
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.integers(0, 6000), st.integers(0, 255), min_size=1, max_size=4))
+def test_wrong_bytes_are_refused_or_change_an_image_and_nothing_else_breaks(tmp_path_factory, whole, changes):
+    data = bytearray(whole)
+    for place, value in changes.items():
+        data[place] = value
+    path = _cut(tmp_path_factory.getbasetemp() / "spoilt.tar", bytes(data))
+    try:
+        source = ImageSource.open(path)
+    except SourceError as error:
+        assert error.message.startswith(f"{path}: ") and error.next_step
+        return
+    for row in range(len(source)):
+        with contextlib.suppress(UnreadablePhoto):
+            source.read(row).pixels()
 
 
 @pytest.mark.parametrize(
