@@ -27,7 +27,7 @@ from pipeline.images.table import ID_COLUMNS, Column, column_text, find_id_colum
 #: The names that say of a column of bytes that it holds the images, first match first, in any case.
 IMAGE_COLUMNS = ("image", "img", "images", "photo", "picture", "image_bytes", "jpg", "jpeg", "png")
 
-KEPT_BYTES = 256 << 20  # of row groups, a process
+KEPT_BYTES = 128 << 20  # of row groups, a process
 KEPT_GROUPS = 2  # whatever their size: where one ends, some threads are in it still and others in the next
 LARGE_GROUP = 1 << 30
 
