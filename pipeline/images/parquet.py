@@ -24,11 +24,11 @@ from pipeline.images.photo import Photo
 from pipeline.images.sniff import HEAD, sniff
 from pipeline.images.table import ID_COLUMNS, Column, column_text, find_id_column, holds_bytes, tidy_names
 
-#: The names by which the column of images is known where there are several, first match first, in any case.
-IMAGE_COLUMNS = ("image", "img", "images", "photo", "picture", "bytes", "image_bytes", "jpg", "jpeg", "png", "data")
+#: The names that say of a column of bytes that it holds the images, first match first, in any case.
+IMAGE_COLUMNS = ("image", "img", "images", "photo", "picture", "image_bytes", "jpg", "jpeg", "png")
 
-KEPT_GROUPS = 4  # row groups a process, and fewer once they are over
-KEPT_BYTES = 512 << 20  # all together; one is held whatever its size
+KEPT_BYTES = 128 << 20  # of row groups, a process
+KEPT_GROUPS = 2  # whatever their size: where one ends, some threads are in it still and others in the next
 LARGE_GROUP = 1 << 30
 
 _LOOKED_AT = 8  # rows, to tell images from other bytes
@@ -66,7 +66,7 @@ class ParquetReader:
     def _load(self, group: int) -> pa.ChunkedArray:
         """Return one row group's cells, and be sure that they are of the file that was listed."""
         metadata = _metadata(self.path, self.stat)
-        with parquet.ParquetFile(self.path, metadata=metadata) as file:
+        with parquet.ParquetFile(self.path, metadata=metadata, pre_buffer=False) as file:
             cells = file.read_row_group(group, columns=[_leaf(file.schema_arrow, self.column)])[self.column]
         if _stat(self.path) != self.stat:
             raise OSError("the table was changed after it was listed")
@@ -85,17 +85,17 @@ def image_column(path: str) -> str | None:
     with _opened(path, shown) as file:
         schema = file.schema_arrow
         names = [name for name, kind in zip(schema.names, schema.types, strict=True) if holds_bytes(kind)]
+        by_lower = {name.lower(): name for name in reversed(names)}
+        named = next((by_lower[name] for name in IMAGE_COLUMNS if name in by_lower), None)
+        if named is not None:
+            return named
         names = [name for name in names if _holds_images(file, name)]
-    if len(names) < 2:
-        return names[0] if names else None
-    by_lower = {name.lower(): name for name in reversed(names)}
-    named = next((by_lower[name] for name in IMAGE_COLUMNS if name in by_lower), None)
-    if named is None:
+    if len(names) > 1:
         raise SourceError(
             f"{shown}: wanted one column of images, found {len(names)}: {', '.join(names)}",
             "call the one that is meant `image`, or leave the others out",
         )
-    return named
+    return names[0] if names else None
 
 
 def open_parquet(path: str, column: str, *, id_column: str | None = None) -> Listing:
@@ -176,7 +176,11 @@ def _leaf(schema: pa.Schema, column: str) -> str:
 
 
 def _holds_images(file: parquet.ParquetFile, column: str) -> bool:
-    """Return whether the first rows may be images: one looks like it, or they say nothing."""
+    """Return whether the first rows may be images: one looks like it, or they say nothing.
+
+    It is asked only where the name leaves it open: Arrow writes the bytes as one page, so that to look at one cell is
+    to read the row group.
+    """
     cells: list[Any] = []
     for batch in file.iter_batches(_LOOKED_AT, columns=[_leaf(file.schema_arrow, column)]):
         cells += batch.column(column).to_pylist()
@@ -208,8 +212,7 @@ def _largest_group(metadata: parquet.FileMetaData, leaf: str) -> int:
 
 def _opened(path: str, shown: str) -> parquet.ParquetFile:
     try:
-        # Buffered, so that a look at the first rows does not read a row group.
-        return parquet.ParquetFile(path, buffer_size=1 << 20)
+        return parquet.ParquetFile(path, pre_buffer=False)
     except pa.ArrowException as error:
         raise SourceError(
             f"{shown}: not a Parquet file that can be read: {' '.join(str(error).split())[:120]}", "write it again"
@@ -259,8 +262,8 @@ class _RowGroups:
             return
         with self._lock:
             read = {other: group.result().nbytes for other, group in self._groups.items() if group.done()}
-            for other in list(read)[:-1]:  # the oldest first
-                if len(read) <= KEPT_GROUPS and sum(read.values()) <= KEPT_BYTES:
+            for other in list(read):  # the oldest first
+                if len(read) <= KEPT_GROUPS or sum(read.values()) <= KEPT_BYTES:
                     break
                 del read[other], self._groups[other]
 

@@ -35,13 +35,7 @@ COMPRESSED = {
     "lz4": "unlz4",
 }
 
-_MAGIC = {
-    b"\x1f\x8b": "gunzip",
-    b"BZh": "bunzip2",
-    b"\xfd7zXZ\0": "unxz",
-    b"\x28\xb5\x2f\xfd": "unzstd",
-    b"\x04\x22\x4d\x18": "unlz4",
-}
+_MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst", b"\x04\x22\x4d\x18": "lz4"}
 
 _NO_FILES = {
     "link": "a link to another member, which is not followed",
@@ -139,19 +133,19 @@ def refuse_compressed(path: str) -> None:
     """Raise `SourceError` for a name such as ``shard.tar.gz``."""
     stem, _, tail = path.lower().rpartition(".")
     if tail in COMPRESSED and (stem.endswith(".tar") or tail[0] == "t"):
-        raise _compressed(printable(path), COMPRESSED[tail])
+        raise _compressed(printable(path), f"{COMPRESSED[tail]} {printable(path)}")
 
 
 def _refuse_magic(head: bytes, shown: str) -> None:
-    for magic, command in _MAGIC.items():
-        if head.startswith(magic):
-            raise _compressed(shown, command)
+    for magic, tail in _MAGIC.items():
+        if head.startswith(magic):  # the tools want the ending that it should have had
+            raise _compressed(shown, f"mv {shown} {shown}.{tail} && {COMPRESSED[tail]} {shown}.{tail}")
 
 
-def _compressed(shown: str, command: str) -> SourceError:
+def _compressed(shown: str, step: str) -> SourceError:
     return SourceError(
         f"{shown}: wanted a plain tar, found a compressed one, in which no image can be reached without all before it",
-        f"{command} {shown}",
+        step,
     )
 
 

@@ -67,7 +67,7 @@ def members(tar: Descriptor, shown: str, notes: list[str]) -> Iterator[Member]:
                 raise _damaged(shown, f"is cut short in the header at byte {offset:,}")
             if offset == 0:
                 raise _damaged(shown, "is an empty file")
-            notes.append(f"{shown}: ends at byte {offset:,} without the mark of its end: it may have been cut short")
+            notes.append(f"{shown}: ends at byte {total:,} without the mark of its end: it may have been cut short")
             return
         if header == _ZEROS:
             _refuse_more(tar, offset, total, shown)
