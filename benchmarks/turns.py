@@ -43,8 +43,9 @@ class Contender:
             self._process = subprocess.Popen(
                 list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
             )
-        if self._said() != "ready":
-            self._fail()
+        while (said := self._said()) != "ready":  # what a library prints as it loads is passed by
+            if not said and self._process.poll() is not None:
+                self._fail()
 
     def turn(self) -> float:
         """Return the images a second of one run."""
