@@ -22,7 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "progress": set(),
     "images": {"PIL", "pandas", "pyarrow", "sklearn", "pillow_heif"},
     "backbone": {"torch", "torchvision", "safetensors"},
-    "runtime": {"torch", "onnxruntime"},
+    "runtime": {"torch", "onnxruntime", "openvino"},
     "cache": {"h5py", "portalocker"},
     "extraction": {"joblib"},
     "labels": {"pandas"},

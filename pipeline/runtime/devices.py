@@ -1,13 +1,18 @@
-"""Whether there may be a GPU, known without torch: to ask torch is to import it, which takes seconds."""
+"""What this machine computes with, known without torch where possible: to import that takes seconds."""
 
 from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 # What a GPU's driver puts there: NVIDIA's on Linux and on Jetson boards, Windows' own under WSL, AMD's.
 _DEVICE_FILES = ("nvidia*", "nvhost-gpu", "nvgpu", "dxg", "kfd")
+
+# Instructions that multiply bf16, as Linux and torch name them; OpenVINO has kernels for the first two.
+_BF16_ON_X86 = frozenset(("avx512_bf16", "amx_bf16"))
+_BF16_ON_ARM = frozenset(("bf16",))
 
 
 def may_have_gpu(dev: Path = Path("/dev")) -> bool:
@@ -18,3 +23,37 @@ def may_have_gpu(dev: Path = Path("/dev")) -> bool:
     if sys.platform == "win32":
         return (Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / "nvcuda.dll").exists()
     return any(next(dev.glob(pattern), None) is not None for pattern in _DEVICE_FILES)
+
+
+def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether this CPU multiplies bf16 by itself; without, it is emulated and slower than fp32."""
+    return not (_BF16_ON_X86 | _BF16_ON_ARM).isdisjoint(_cpu_flags(cpuinfo))
+
+
+def has_openvino_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether OpenVINO is installed and this CPU one that it computes bf16 on; OpenVINO is not imported."""
+    return find_spec("openvino") is not None and not _BF16_ON_X86.isdisjoint(_cpu_flags(cpuinfo))
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_flags(cpuinfo: Path) -> set[str]:
+    """Return the names of the first core's abilities."""
+    try:
+        with cpuinfo.open(encoding="utf-8") as lines:
+            for line in lines:
+                name, _, flags = line.partition(":")
+                if name.strip() in ("flags", "Features"):  # x86, Arm
+                    return set(flags.split())
+        return set()
+    except FileNotFoundError:  # macOS, Windows
+        import torch
+
+        # A torch that cannot say is taken for a CPU without: that costs a note, and no feature.
+        known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        return {name for name, there in known.items() if there is True}
