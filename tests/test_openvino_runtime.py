@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
+from pipeline.extraction import extract
+from pipeline.images import ImageSource, preprocess
 from pipeline.progress import Progress
 from pipeline.runtime import Runtime, graph_export, open_runtime, runtime_name, stored_graphs
 from pipeline.runtime.devices import has_bf16
@@ -248,6 +251,22 @@ def test_graph_that_openvino_refuses_is_an_error(backbone, tmp_path):
         open_runtime(backbone, ["penultimate"], device="cpu", precision="bf16", graphs=tmp_path)
     assert "\n" not in error.value.message
     assert path == graph_path(tmp_path, graph_recipe(backbone, ["penultimate"])) and path.exists()
+
+
+def test_cache_names_the_runtime_that_made_it(model, pixels, tmp_path, monkeypatch):
+    monkeypatch.setattr(graph_export, "export_graph", lambda backbone, layers: (model, None))
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        Image.fromarray(pixels[i]).save(tmp_path / "photos" / f"{i}.png")
+    cache = extract(tmp_path / "photos", cache=tmp_path / "cache", precision="bf16", device="cpu")
+    assert (cache.recipe["precision"], cache.recipe["runtime"]) == ("bf16", "openvino-cpu")
+    runtime = OpenVinoRuntime(model, layers={"penultimate": 1280}, crop=224)
+    crops = ImageSource.open(tmp_path / "photos")
+    asked = np.stack([preprocess(crops.read(i).pixels(), Backbone.open().preprocessing) for i in range(3)])
+    close({"penultimate": cache.features()}, runtime(asked), 1e-5)
+    monkeypatch.setattr("pipeline.runtime.has_openvino_bf16", lambda: False)  # OpenVINO is taken away
+    other = extract(tmp_path / "photos", cache=tmp_path / "cache", precision="bf16", device="cpu")
+    assert other.recipe["runtime"] == "torch-cpu" and other.path != cache.path
 
 
 # A process of its own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -287,6 +288,48 @@ def test_buffer_is_not_used_again_after_an_error(buffers, made, pixels):
         with pytest.raises(torch.OutOfMemoryError), buffers.filled(pixels[:1]):
             raise torch.OutOfMemoryError("CUDA out of memory")
     assert len(made) == 3
+
+
+def test_upload_is_waited_for_and_its_memory_kept_until_the_network_has_read_it(backbone, pixels, monkeypatch):
+    happened = []
+
+    class Stream:
+        def record_event(self):
+            happened.append("uploaded")
+            return "the upload's event"
+
+        def wait_event(self, event):
+            happened.append(f"the network waits for {event}")
+
+    @contextlib.contextmanager
+    def stream(stream):
+        happened.append("upload")
+        yield
+
+    runtime = TorchRuntime(backbone, ["penultimate"], device="cpu")
+    wanted, network = runtime(pixels[:4]), runtime._network
+
+    def run(images):
+        happened.append("network")
+        return network(images)
+
+    made = []
+
+    def make(size):
+        made.append(size)
+        return torch.empty(size, dtype=torch.uint8)
+
+    # What differs on a GPU: streams, and buffers that are pinned.
+    runtime._network, runtime._uploads, runtime._buffers = run, Stream(), Buffers(1, make)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda images, stream: happened.append("memory kept"))
+    for _ in range(2):
+        close(runtime(pixels[:4]), wanted)
+    steps = ["upload", "uploaded", "the network waits for the upload's event", "memory kept", "network"]
+    assert happened == steps * 2
+    assert made == [pixels[:4].size]
 
 
 # Compiling
