@@ -100,6 +100,7 @@ class PlantedRuntime:
     """
 
     name = "planted"
+    version = "1"
     batch_size = 4
 
     def __init__(self, layers: dict[str, int], *, slowness: float = 0.0, spoilt: Sequence[int] = ()) -> None:

@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "engines": {"joblib", "distributed"},
     "images": {"PIL", "pandas", "pyarrow", "sklearn", "pillow_heif"},
     "backbone": {"torch", "torchvision", "safetensors"},
-    "runtime": {"torch", "onnxruntime"},
+    "runtime": {"torch", "onnxruntime", "openvino"},
     "cache": {"h5py", "portalocker"},
     "extraction": {"joblib"},
     "labels": {"pandas"},

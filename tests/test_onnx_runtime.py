@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +220,7 @@ def test_pixels_of_another_shape_or_type_are_refused(runtime, shape, kind):
 def test_runtime_keeps_its_protocol(runtime):
     assert isinstance(runtime, Runtime)
     assert (runtime.name, runtime.batch_size) == ("onnxruntime-cpu", 4)
+    assert runtime.version == version("onnxruntime")
 
 
 # Which runtime
@@ -244,7 +246,8 @@ def test_graph_is_exported_only_for_many_images_into_a_folder(backbone, tmp_path
         graphs.graph_runtime(other, ["penultimate"], images=graphs.ENOUGH_FOR_OTHERS, **rest)
 
 
-def test_lower_precision_stays_with_torch(backbone, store):
+def test_lower_precision_never_runs_with_onnx_runtime(backbone, store, monkeypatch):
+    monkeypatch.setattr("pipeline.runtime.has_openvino_bf16", lambda: False)
     found = open_runtime(backbone, ["all"], device="cpu", precision="bf16", images=MANY, graphs=store)
     assert isinstance(found, TorchRuntime) and found.precision == "bf16"
 
@@ -278,7 +281,7 @@ def test_gpu_is_suspected_from_its_drivers_files(tmp_path, monkeypatch):
         (tmp_path / name).unlink()
 
 
-def test_torch_is_not_imported_for_a_stored_graph(store):
+def test_torch_is_not_imported_for_a_stored_graph_and_nobody_is_told(store, tmp_path):
     code = f"""
 import sys
 import numpy as np
@@ -291,8 +294,11 @@ assert stored_graphs({str(store)!r})[0].usable
 heavy = [name for name in ("torch", "torchvision", "onnx", "onnxscript") if name in sys.modules]
 print(runtime.name, features["penultimate"].shape, heavy)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "CI")}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert (done.stdout.strip(), done.stderr) == ("onnxruntime-cpu (2, 1280) []", "")
+    assert list(tmp_path.iterdir()) == []  # ONNX Runtime's telemetry would number its user here
 
 
 # Backbones that cannot be exported
@@ -343,6 +349,20 @@ def test_weights_that_no_onnx_file_holds_are_not_exported(backbone, monkeypatch)
     monkeypatch.setattr(graph_export, "LARGEST", 10**6)
     with pytest.raises(graph_export.NotExportable, match=r"its weights take 0\.0 GB, and an ONNX file holds 2"):
         graph_export.export_graph(backbone, ["penultimate"])
+
+
+def test_stored_graph_that_onnx_runtime_refuses_runs_with_torch_and_says_so_once(backbone, pixels, tmp_path, no_export):
+    recipe = graph_recipe(backbone, ["penultimate"])
+    path = write_graph(tmp_path, recipe, b"sound by its hash, but no graph")
+    notes = Notes()
+    for _ in range(3):
+        found = open_runtime(backbone, ["penultimate"], device="cpu", images=MANY, graphs=tmp_path, progress=notes)
+        assert isinstance(found, TorchRuntime)
+    (said,) = notes.texts
+    assert said.startswith(f"{path}: ONNX Runtime cannot run the stored graph (")
+    assert said.endswith("); running with torch") and "\n" not in said
+    assert path.exists()  # another ONNX Runtime may run it
+    close(found(pixels[:2]), eager(backbone, ["penultimate"], pixels[:2]))
 
 
 # The store

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -15,9 +17,12 @@ from torchvision.transforms import functional
 
 from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
-from pipeline.runtime import Runtime, open_runtime
+from pipeline.progress import Progress
+from pipeline.runtime import Runtime, open_runtime, torch_runtime
+from pipeline.runtime.buffers import Buffers
+from pipeline.runtime.compiled import Compiled
 from pipeline.runtime.folding import fold_batch_norm
-from pipeline.runtime.torch_runtime import Normalise, resolve_device
+from pipeline.runtime.torch_runtime import Normalise, TorchRuntime, resolve_device
 
 CPU = torch.device("cpu")
 
@@ -132,7 +137,7 @@ def test_input_pixels_are_left_as_they_were(runtime, pixels):
 
 
 def test_bf16_is_near_and_returned_as_float32(backbone, runtime, pixels):
-    lower = open_runtime(backbone, ["all"], device="cpu", precision="bf16")(pixels[:4])
+    lower = TorchRuntime(backbone, ["all"], device="cpu", precision="bf16")(pixels[:4])
     wanted = runtime(pixels[:4])
     for layer, value in lower.items():
         assert value.dtype == np.float32
@@ -147,26 +152,230 @@ def test_no_image_gives_no_row(runtime, backbone):
     }
 
 
-def test_batch_that_does_not_fit_is_run_in_halves(backbone, pixels, monkeypatch):
-    small = open_runtime(backbone, ["penultimate"], device="cpu")
-    wanted, run, sizes = small(pixels), small._run, []
+# Memory
 
-    def run_three(block):
-        sizes.append(len(block))
-        if len(block) > 3:
+
+class Small(nn.Module):
+    """A network whose GPU holds so many images and no more."""
+
+    def __init__(self, network: nn.Module, holds: int) -> None:
+        super().__init__()
+        self.network, self.holds, self.asked = network, holds, []
+
+    def forward(self, images):
+        self.asked.append(len(images))
+        if len(images) > self.holds:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(block)
+        return self.network(images)
 
-    monkeypatch.setattr(small, "_run", run_three)
+
+class Notes(Progress):
+    """Keep what is said."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_batch_that_does_not_fit_is_run_in_halves_and_that_is_kept_and_said_once(backbone, pixels):
+    notes = Notes()
+    small = TorchRuntime(backbone, ["penultimate"], device="cpu", progress=notes)
+    wanted = small(pixels)
+    small._network = Small(small._network, holds=3)
+    for asked in ([11, 5, 2, 2, 2, 2, 2, 1], [2, 2, 2, 2, 2, 1]):
+        small._network.asked.clear()
+        close(small(pixels), wanted)
+        assert small._network.asked == asked  # the second time nothing is tried that does not fit
+    assert small.batch_size == 2
+    assert notes.texts == ["11 images at once do not fit into the memory of cpu; from now on 2 at once"]
+    small._network.holds = 1  # another program takes memory
     close(small(pixels), wanted)
-    assert sizes[0] == 11 and sum(size for size in sizes if size <= 3) == 11
+    assert (small.batch_size, len(notes.texts)) == (1, 1)
 
-    def run_none(block):
-        raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(small, "_run", run_none)
-    with pytest.raises(BackboneError, match="one image of 224 x 224 pixels does not fit into the memory of cpu"):
-        small(pixels)
+def test_more_images_than_a_batch_are_run_at_once_while_they_fit(backbone, pixels):
+    large = TorchRuntime(backbone, ["penultimate"], device="cpu")
+    large._network = Small(large._network, holds=11)
+    large(pixels)
+    assert large._network.asked == [11]
+
+
+def test_one_image_that_does_not_fit_is_an_error(backbone, pixels):
+    none = TorchRuntime(backbone, ["penultimate"], device="cpu")
+    none._network = Small(none._network, holds=0)
+    with pytest.raises(BackboneError) as error:
+        none(pixels)
+    assert error.value.message == "one image of 224 x 224 pixels does not fit into the memory of cpu"
+    assert error.value.next_step == "--device cpu, or a smaller backbone"
+
+
+def test_threads_that_run_out_of_memory_together_settle_on_one_size(backbone, pixels):
+    notes = Notes()
+    small = TorchRuntime(backbone, ["penultimate"], device="cpu", progress=notes)
+    wanted = small(pixels[:4])
+    small._network = Small(small._network, holds=1)
+    found = shared_by_threads(lambda i: small(pixels[:4]), 6)
+    for got in found.values():
+        close(got, wanted)
+    assert small.batch_size == 1
+    assert len(found) == 6 and len(notes.texts) == 1 and notes.texts[0].startswith("4 images at once do not fit")
+
+
+def shared_by_threads(work, count: int) -> dict[int, object]:
+    """Return what `work` gives for 0, 1, ... when as many threads ask at once."""
+    found: dict[int, object] = {}
+    together = threading.Barrier(count)
+
+    def run(i):
+        together.wait()
+        found[i] = work(i)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+# Buffers on the way to a GPU
+
+
+@pytest.fixture
+def made() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def buffers(made) -> Buffers:
+    def make(size):
+        made.append(size)
+        return torch.empty(size, dtype=torch.uint8)
+
+    return Buffers(2, make)
+
+
+def test_buffers_hold_the_pixels_and_are_used_again(buffers, made, pixels):
+    frozen = pixels[:4].copy()
+    frozen.flags.writeable = False
+    for block in (pixels[:4], frozen, pixels[3::-1], pixels[:8:2], pixels[:1]):
+        with buffers.filled(block) as copy:
+            assert copy.dtype == torch.uint8 and np.array_equal(copy.numpy(), block)
+    assert made == [pixels[:4].size]
+    with buffers.filled(pixels):  # a larger one takes the place of a smaller
+        pass
+    assert made == [pixels[:4].size, pixels.size]
+
+
+def test_threads_never_share_a_buffer_and_no_more_are_made_than_there_may_be(buffers, made, pixels):
+    def work(i):
+        for _ in range(20):
+            with buffers.filled(pixels[i : i + 2]) as copy:
+                held = copy.clone()
+                time.sleep(0)  # another thread's turn
+                assert torch.equal(copy, held)
+        return held.numpy()
+
+    found = shared_by_threads(work, 8)
+    assert all(np.array_equal(found[i], pixels[i : i + 2]) for i in range(8))
+    assert 1 <= len(made) <= 2
+
+
+def test_buffer_is_not_used_again_after_an_error(buffers, made, pixels):
+    for _ in range(3):  # and its place is not lost
+        with pytest.raises(torch.OutOfMemoryError), buffers.filled(pixels[:1]):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+    assert len(made) == 3
+
+
+def test_upload_is_waited_for_and_its_memory_kept_until_the_network_has_read_it(backbone, pixels, monkeypatch):
+    happened = []
+
+    class Stream:
+        def record_event(self):
+            happened.append("uploaded")
+            return "the upload's event"
+
+        def wait_event(self, event):
+            happened.append(f"the network waits for {event}")
+
+    @contextlib.contextmanager
+    def stream(stream):
+        happened.append("upload")
+        yield
+
+    runtime = TorchRuntime(backbone, ["penultimate"], device="cpu")
+    wanted, network = runtime(pixels[:4]), runtime._network
+
+    def run(images):
+        happened.append("network")
+        return network(images)
+
+    made = []
+
+    def make(size):
+        made.append(size)
+        return torch.empty(size, dtype=torch.uint8)
+
+    # What differs on a GPU: streams, and buffers that are pinned.
+    runtime._network, runtime._uploads, runtime._buffers = run, Stream(), Buffers(1, make)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda images, stream: happened.append("memory kept"))
+    for _ in range(2):
+        close(runtime(pixels[:4]), wanted)
+    steps = ["upload", "uploaded", "the network waits for the upload's event", "memory kept", "network"]
+    assert happened == steps * 2
+    assert made == [pixels[:4].size]
+
+
+# Compiling
+
+
+def test_network_that_cannot_be_compiled_runs_as_it_comes_and_that_is_said_once(monkeypatch):
+    def refuse(images):
+        raise RuntimeError("no such back end\n\nmany more lines")
+
+    monkeypatch.setattr(torch, "compile", lambda network, **options: refuse)
+    notes = Notes()
+    network = Compiled(nn.Flatten(), notes)
+    images = torch.arange(12.0).reshape(3, 2, 2)
+    for _ in range(3):
+        assert torch.equal(network(images), images.flatten(1))
+    assert notes.texts == ["torch.compile cannot (RuntimeError: no such back end); running without it"]
+
+
+def test_only_blocks_of_the_first_size_run_compiled(monkeypatch):
+    compiled = []
+
+    def compile(network, *, dynamic):
+        assert dynamic is False
+
+        def run(images):
+            compiled.append(len(images))
+            return network(images)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile)
+    network = Compiled(nn.Identity(), Progress())
+    for size in (4, 4, 3, 4, 5):
+        assert len(network(torch.zeros(size, 1))) == size
+    assert compiled == [4, 4, 4]
+
+
+def test_memory_that_runs_out_compiled_is_halved_like_any_other(backbone, pixels, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network, **options: Small(network, holds=3))
+    notes = Notes()
+    small = TorchRuntime(backbone, ["penultimate"], device="cpu", progress=notes)
+    wanted = small(pixels[:8])
+    small._network = Compiled(small._network, notes)
+    close(small(pixels[:8]), wanted)
+    assert small._network._compiled.asked == [8, 4, 2, 2, 2, 2]
+    assert notes.texts == ["8 images at once do not fit into the memory of cpu; from now on 2 at once"]
 
 
 # Folding
@@ -263,6 +472,7 @@ def test_fp16_on_a_cpu_and_unknown_precisions_are_refused(backbone):
 def test_runtime_keeps_its_protocol(runtime):
     assert isinstance(runtime, Runtime)
     assert (runtime.name, runtime.batch_size) == ("torch-cpu", 4)
+    assert runtime.version == torch.__version__
 
 
 @pytest.mark.parametrize(
@@ -287,24 +497,45 @@ def test_gpu_in_fp32_agrees_with_the_cpu(backbone, runtime, pixels):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_gpu_in_lower_precision_is_near(backbone, runtime, pixels, precision):
     found = open_runtime(backbone, ["all"], device="cuda", precision=precision)(pixels)
-    close(found, runtime(pixels), 0.1)
-    assert all(value.dtype == np.float32 for value in found.values())
+    wanted = runtime(pixels)
+    close(found, wanted, 0.1)
+    for layer, values in found.items():
+        assert values.dtype == np.float32
+        lengths = np.linalg.norm(values, axis=1) * np.linalg.norm(wanted[layer], axis=1)
+        assert ((values * wanted[layer]).sum(1) / lengths).min() > 0.99, layer
 
 
 @pytest.mark.gpu
-def test_gpu_is_shared_by_threads(backbone, pixels):
-    gpu = open_runtime(backbone, ["penultimate"], device="cuda")
-    wanted = [gpu(pixels[i : i + 4])["penultimate"] for i in range(7)]
-    found: dict[int, np.ndarray] = {}
-
-    def work(i):
-        for _ in range(20):
-            found[i] = gpu(pixels[i : i + 4])["penultimate"]
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(7)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_gpu_is_shared_by_threads_that_upload_while_others_compute(backbone, pixels, device):
+    gpu = open_runtime(backbone, ["penultimate"], device=device)
+    blocks = [np.roll(pixels, i, axis=2).repeat(1 + i % 3, axis=0) for i in range(16)]  # of different sizes
+    wanted = [gpu(block)["penultimate"] for block in blocks]
+    found = shared_by_threads(lambda i: [gpu(blocks[i])["penultimate"] for _ in range(20)], 16)
     for i, want in enumerate(wanted):
-        np.testing.assert_allclose(found[i], want, rtol=0, atol=1e-5 * np.abs(want).max())
+        for got in found[i]:
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.gpu
+def test_gpu_pins_no_more_than_a_few_buffers(backbone, pixels, monkeypatch):
+    made = []
+
+    def pin(size, pinned=torch_runtime.pinned):
+        made.append(size)
+        return pinned(size)
+
+    monkeypatch.setattr(torch_runtime, "pinned", pin)
+    gpu = open_runtime(backbone, ["penultimate"], device="cuda")
+    shared_by_threads(lambda i: [gpu(pixels) for _ in range(10)], 8)
+    assert 1 <= len(made) <= torch_runtime.UNDER_WAY
+
+
+@pytest.mark.gpu
+def test_compiled_network_gives_the_same_on_the_gpu(backbone, runtime, pixels):
+    notes = Notes()
+    gpu = open_runtime(backbone, ["all"], device="cuda", compile=True, progress=notes)
+    wanted = runtime(pixels)
+    close(gpu(pixels), wanted, 1e-4)
+    close(gpu(pixels[:3]), {layer: values[:3] for layer, values in wanted.items()}, 1e-4)
+    assert notes.texts == []

@@ -77,7 +77,8 @@ def command(
     for made in done:
         terminal.say(made.summary.text)
         if made.summary.time is not None:
-            terminal.say(made.summary.time.text)
+            runtime = f"; {made.summary.runtime}" if made.summary.runtime else ""
+            terminal.say(made.summary.time.text + runtime)
         if made.summary.advice:
             terminal.say(made.summary.advice)
         terminal.result(str(made.path))

@@ -35,7 +35,7 @@ from pipeline.provenance import installed
 # in a table would make every row as long.
 LONGEST_LABEL = 1000  # characters
 
-_RECORDED = ("transfer-pipeline", "torch", "torchvision", "onnxruntime", "pillow", "numpy", "h5py")
+_RECORDED = ("transfer-pipeline", "torch", "torchvision", "onnxruntime", "openvino", "pillow", "numpy", "h5py")
 
 Columns = dict[str, list[str | None]]
 

@@ -41,6 +41,8 @@ class Network:
 
     Attributes
     ----------
+    name, version : str
+        Of the runtime; empty before it is open.
     layers : dict of layer name to width
     batch_size : int
         How many images a call is best given.
@@ -49,8 +51,6 @@ class Network:
     seconds_to_open : float
         What opening took; 0 before.
     """
-
-    name = "lazy"
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Network:
         self.layers = backbone.resolve_layers(layers)
         self.devices = devices_of(device)
         self.batch_size = batch_size_of(self.devices[0], backbone.preprocessing.crop)
+        self.name = self.version = ""
         self.seconds_to_open = 0.0
         self._wanted = runtime
         self._images, self._progress = images, progress
@@ -101,7 +102,7 @@ class Network:
                     )
                 if self._shared is not None:
                     self._share(runtime)
-                self._runtime = runtime
+                self._runtime, self.name, self.version = runtime, runtime.name, runtime.version
                 self.seconds_to_open = time.perf_counter() - started
             return self._runtime
 

@@ -59,6 +59,8 @@ class ExtractionSummary:
         What the run announced.
     time : TimeSplit or None
         Where the time went; None where no image was decoded.
+    runtime : str
+        Name and version of what ran the network, empty where other processes or nobody did.
     advice : str
         What would make it faster; empty for a short run.
     """
@@ -71,6 +73,7 @@ class ExtractionSummary:
     seconds: float
     notes: tuple[str, ...] = ()
     time: TimeSplit | None = None
+    runtime: str = ""
     advice: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -101,6 +104,7 @@ def summarise(
         seconds=round(seconds, 3),
         notes=tuple(counts.notes),
         time=split,
+        runtime="" if how is None else how.runtimes,
         advice=advice(split, how) if how is not None and split and seconds > SECONDS_WORTH_ADVICE else "",
     )
 

@@ -73,6 +73,12 @@ class How:
         return self._networks[key]
 
     @property
+    def runtimes(self) -> str:
+        """What ran the images, such as ``onnxruntime-cpu 1.24``; empty where other processes or nobody did."""
+        opened = {f"{network.name} {network.version}" for network in self._networks.values() if network.name}
+        return ", ".join(sorted(opened))
+
+    @property
     def store_type(self) -> np.dtype:
         return STORE_TYPES[self.recipe.store]
 

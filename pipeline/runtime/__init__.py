@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pipeline.progress import SILENT, Progress
-from pipeline.runtime.devices import batch_size_of, may_have_gpu
+from pipeline.runtime.devices import batch_size_of, has_bf16, has_openvino_bf16, may_have_gpu
 from pipeline.runtime.graph_store import StoredGraph, remove_unused_graphs, stored_graphs
 
 if TYPE_CHECKING:
@@ -40,13 +40,16 @@ class Runtime(Protocol):
     Attributes
     ----------
     name : str
-        ``onnxruntime-cpu``, ``torch-cpu`` or ``torch-cuda``; recorded in provenance.
+        ``onnxruntime-cpu``, ``openvino-cpu``, ``torch-cpu`` or ``torch-cuda``; recorded in provenance.
+    version : str
+        Of the library that runs.
     batch_size : int
         How many images a call is best given.
     layers : dict of layer name to width
     """
 
     name: str
+    version: str
     batch_size: int
     layers: dict[str, int]
 
@@ -67,13 +70,15 @@ def open_runtime(
     precision: str = "fp32",
     images: int | None = None,
     graphs: str | Path | None = None,
+    compile: bool = False,
     progress: Progress = SILENT,
 ) -> Runtime:
     """Return a runtime with the network loaded, on the GPU where there is one and `device` does not say otherwise.
 
     On a CPU in fp32 that is ONNX Runtime where the store has a graph of these layers, or where there are images enough
-    to export one; torch in all other cases. The two agree to 1e-5. A stored graph of the bundled backbone runs without
-    importing torch.
+    to export one; in bf16 it is OpenVINO where that is installed and the CPU computes in bf16 by itself; torch in all
+    other cases. ONNX Runtime and torch agree to 1e-5. A stored graph of the bundled backbone runs without importing
+    torch.
 
     Parameters
     ----------
@@ -85,16 +90,19 @@ def open_runtime(
     precision : str
         ``fp32``, ``bf16`` or (on a GPU) ``fp16``: the arithmetic of the network; the answer is float32.
     images : int, optional
-        How many are to be run; a graph is exported only for many.
+        How many are to be run; in fp32 a graph is exported only for many.
     graphs : path, optional
-        The folder of exported graphs, made when the first is stored; without one there are none.
+        The folder of exported graphs, made when the first is stored; without one none is stored.
+    compile : bool
+        Let torch compile the network for the GPU, which takes a minute, and then runs faster; nothing on a CPU.
     progress : Progress
-        Hears of an export before it starts, and why a backbone runs with torch that should not.
+        Hears of an export before it starts, why a backbone runs with torch that should not, and of what does not fit
+        into the GPU's memory.
 
     Raises
     ------
     BackboneError
-        If the device is not there, or cannot compute in this precision.
+        If the device is not there, or cannot compute in this precision, or OpenVINO cannot run this network.
     """
     if graphs is not None and precision == "fp32" and _is_cpu(device):
         from pipeline.runtime.graphs import graph_runtime
@@ -102,13 +110,27 @@ def open_runtime(
         runtime = graph_runtime(backbone, layers, folder=Path(graphs), images=images, progress=progress)
         if runtime is not None:
             return runtime
+    if precision == "bf16" and _is_cpu(device):
+        if has_openvino_bf16():
+            from pipeline.runtime.graphs import openvino_runtime
+
+            folder = None if graphs is None else Path(graphs)
+            return openvino_runtime(backbone, layers, folder=folder, images=images, progress=progress)
+        if not has_bf16():
+            progress.note("this CPU has no bf16 of its own: it is emulated, and slower than --precision fp32")
     from pipeline.runtime.torch_runtime import TorchRuntime
 
-    return TorchRuntime(backbone, layers, device=device, precision=precision)
+    return TorchRuntime(backbone, layers, device=device, precision=precision, compile=compile, progress=progress)
 
 
 def runtime_name(device: str = "auto") -> str:
-    """Return the name of the runtime that lower precisions run on at this device, without loading a network."""
+    """Return the name of the runtime that `open_runtime` opens here in lower precision, without loading a network.
+
+    Torch is imported only where there may be a GPU, OpenVINO not at all: the name is part of a cache's key, and a
+    complete cache is recognised without either.
+    """
+    if _is_cpu(device):
+        return "openvino-cpu" if has_openvino_bf16() else "torch-cpu"
     from pipeline.runtime.torch_runtime import resolve_device
 
     return f"torch-{resolve_device(device).type}"

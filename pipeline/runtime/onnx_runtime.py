@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Mapping
 
 import numpy as np
-import onnxruntime
 
+from pipeline.runtime.devices import batch_size_of
 from pipeline.runtime.pixels import check_pixels
+from pipeline.runtime.telemetry import no_telemetry
 
-# Measured on the bundled backbone with two threads: 282 images a second at 1, 277 at 4, 263 at 8, 255 at 16. Networks
-# with large linear layers gain from company (AlexNet: 1.6 times as fast at 4 as at 1).
-BATCH_SIZE = 4  # at 224 x 224; fewer of larger images
+with no_telemetry():
+    import onnxruntime
 
 INPUT = "pixels"
 OUTPUTS = "features/"  # and the layer's name, as in the cache file
@@ -39,10 +39,11 @@ class OnnxRuntime:
     """
 
     name = "onnxruntime-cpu"
+    version: str = onnxruntime.__version__
 
     def __init__(self, model: bytes, *, layers: Mapping[str, int], crop: int) -> None:
         self.layers = dict(layers)
-        self.batch_size = max(1, int(BATCH_SIZE * (224 / crop) ** 2))
+        self.batch_size = batch_size_of("cpu", crop)
         self._crop = crop
         self._outputs = [f"{OUTPUTS}{layer}" for layer in layers]
         self._session = onnxruntime.InferenceSession(model, _options(), providers=["CPUExecutionProvider"])

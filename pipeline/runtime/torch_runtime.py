@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 
 from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
+from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Preprocessing
 from pipeline.runtime import PRECISIONS
+from pipeline.runtime.buffers import Buffers, pinned
+from pipeline.runtime.compiled import Compiled
+from pipeline.runtime.devices import batch_size_of
 from pipeline.runtime.folding import fold_batch_norm
 from pipeline.runtime.pixels import check_pixels
 
-# On a CPU a batch whose largest map passes 32 MB is slower: glibc then asks the system for fresh pages on every
-# call. Measured on the bundled backbone with two threads: 140 images a second at 4, 117 at 8, 92 at 32.
-CPU_BATCH_SIZE = 4  # at 224 x 224; fewer of larger images
-CUDA_BATCH_SIZE = 256
+# Calls that a GPU is given at once: one uploads while another computes and a third brings its features back.
+UNDER_WAY = 3
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -34,19 +38,33 @@ class TorchRuntime:
     backbone : Backbone
     layers : sequence of str
         As for `Backbone.resolve_layers`.
-    device, precision : str
+    device, precision, compile, progress
         As for `open_runtime`.
+
+    Attributes
+    ----------
+    batch_size : int
+        How many images a call is best given; it falls when the GPU's memory turns out not to hold so many.
     """
 
+    version: str = torch.__version__
+
     def __init__(
-        self, backbone: Backbone, layers: Sequence[str], *, device: str = "auto", precision: str = "fp32"
+        self,
+        backbone: Backbone,
+        layers: Sequence[str],
+        *,
+        device: str = "auto",
+        precision: str = "fp32",
+        compile: bool = False,
+        progress: Progress = SILENT,
     ) -> None:
         self.device = resolve_device(device)
         _check_precision(precision, self.device)
         on_cpu = self.device.type == "cpu"
         self.name = f"torch-{self.device.type}"
         self._crop = backbone.preprocessing.crop
-        self.batch_size = max(1, int(CPU_BATCH_SIZE * (224 / self._crop) ** 2)) if on_cpu else CUDA_BATCH_SIZE
+        self.batch_size = batch_size_of(self.device.type, self._crop)
         self.precision = precision
         self.layers = backbone.resolve_layers(layers)
         network = backbone.load(list(self.layers))
@@ -55,14 +73,22 @@ class TorchRuntime:
         elif precision == "fp32":
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
+        self._network: Callable[[torch.Tensor], dict[str, torch.Tensor]]
         self._network = network.to(self.device).to(memory_format=torch.channels_last)
+        if compile and not on_cpu:
+            self._network = Compiled(self._network, progress)
         self._normalise = Normalise(backbone.preprocessing, self.device)
         self._uploads = None if on_cpu else torch.cuda.Stream(self.device)
+        self._buffers = Buffers(UNDER_WAY, pinned)
+        self._progress = progress
+        self._fitting = threading.Lock()
+        self._most = sys.maxsize  # images that are run at once
+        self._too_many: int | None = None  # images that did not fit, until that is said
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Map prepared images, uint8 (b, crop, crop, 3), to ``{layer: float32 (b, width)}``, C-contiguous.
 
-        A batch that does not fit into the GPU's memory is run in halves.
+        A batch that does not fit into the GPU's memory is run in halves, and so are all later ones; that is said once.
 
         Raises
         ------
@@ -74,6 +100,23 @@ class TorchRuntime:
         check_pixels(pixels, self._crop)
         if not len(pixels):
             return {layer: np.empty((0, width), np.float32) for layer, width in self.layers.items()}
+        parts = []
+        start = 0
+        while start < len(pixels):
+            part = pixels[start : start + self._most]
+            features = self._tried(part)
+            if features is None:
+                self._halve(len(part))
+            else:
+                parts.append(features)
+                start += len(part)
+        self._say_what_fits()
+        if len(parts) == 1:
+            return parts[0]
+        return {layer: np.concatenate([part[layer] for part in parts]) for layer in self.layers}
+
+    def _tried(self, pixels: np.ndarray) -> dict[str, np.ndarray] | None:
+        """Return the features, or None if memory ran out: the error itself would hold what lies in it."""
         try:
             return self._run(pixels)
         except torch.OutOfMemoryError as error:
@@ -82,9 +125,24 @@ class TorchRuntime:
                     f"one image of {self._crop} x {self._crop} pixels does not fit into the memory of {self.device}",
                     "--device cpu, or a smaller backbone",
                 ) from error
-        half = len(pixels) // 2
-        first, second = self(pixels[:half]), self(pixels[half:])
-        return {layer: np.concatenate([first[layer], second[layer]]) for layer in self.layers}
+            return None
+
+    def _halve(self, size: int) -> None:
+        with self._fitting:
+            half = size // 2
+            if half < self._most:  # another thread may have been here
+                if self._most == sys.maxsize:
+                    self._too_many = size
+                self._most = half
+                self.batch_size = min(self.batch_size, half)
+
+    def _say_what_fits(self) -> None:
+        with self._fitting:
+            size, self._too_many = self._too_many, None
+        if size is not None:
+            self._progress.note(
+                f"{size} images at once do not fit into the memory of {self.device}; from now on {self._most} at once"
+            )
 
     @contextlib.contextmanager
     def workers(self, count: int) -> Iterator[None]:
@@ -97,23 +155,27 @@ class TorchRuntime:
             torch.set_num_threads(before)
 
     def _run(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        with torch.inference_mode(), self._autocast():
-            features = self._network(self._normalise(self._to_device(pixels)))
+        with torch.inference_mode(), self._autocast(), self._on_device(pixels) as images:
+            features = self._network(self._normalise(images.permute(0, 3, 1, 2)))  # (b, h, w, 3) -> (b, 3, h, w)
             return {layer: np.ascontiguousarray(features[layer].float().cpu().numpy()) for layer in self.layers}
 
-    def _to_device(self, pixels: np.ndarray) -> torch.Tensor:
-        """Return the pixels as (b, 3, crop, crop) uint8 on the device; memory stays channels-last."""
-        if not (pixels.flags.writeable and pixels.flags.c_contiguous):
-            pixels = pixels.copy()  # torch takes no negative strides, and warns about memory it must not write to
-        images = torch.from_numpy(pixels)
-        if self._uploads is not None:
+    @contextlib.contextmanager
+    def _on_device(self, pixels: np.ndarray) -> Iterator[torch.Tensor]:
+        """Give the pixels as a tensor on the device, until what is computed of them has come back."""
+        if self._uploads is None:
+            if not (pixels.flags.writeable and pixels.flags.c_contiguous):
+                pixels = pixels.copy()  # torch takes no negative strides, and warns about memory it must not write to
+            yield torch.from_numpy(pixels)
+            return
+        with torch.cuda.device(self.device), self._buffers.filled(pixels) as staged:
             # On a stream of its own, one thread's upload runs beside another thread's network.
-            computing = torch.cuda.current_stream(self.device)
             with torch.cuda.stream(self._uploads):
-                images = images.pin_memory().to(self.device, non_blocking=True)
-            computing.wait_stream(self._uploads)
+                images = staged.to(self.device, non_blocking=True)
+                uploaded = self._uploads.record_event()
+            computing = torch.cuda.current_stream(self.device)
+            computing.wait_event(uploaded)
             images.record_stream(computing)
-        return images.permute(0, 3, 1, 2)  # (b, h, w, 3) -> (b, 3, h, w)
+            yield images
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.precision == "fp32":
