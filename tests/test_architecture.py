@@ -20,7 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "provenance": set(),
     "progress": set(),
-    "images": {"PIL", "pandas", "pyarrow", "sklearn", "pillow_heif"},
+    "images": {"PIL", "pandas", "pyarrow", "sklearn", "pillow_heif", "cykooz_resizer"},
     "backbone": {"torch", "torchvision", "safetensors"},
     "runtime": {"torch", "onnxruntime"},
     "cache": {"h5py", "portalocker"},

@@ -15,7 +15,7 @@ from pipeline.errors import SkipReason, UnreadablePhoto
 from pipeline.extraction.block import Block
 from pipeline.extraction.known import KnownDigests
 from pipeline.extraction.work import check_numbers, workers
-from pipeline.images import ImageSource, pixel_statistics, preprocess
+from pipeline.images import ImageSource, prepare
 from pipeline.provenance import Preprocessing
 from pipeline.runtime import Runtime
 
@@ -33,6 +33,7 @@ def embed_blocks(
     n_jobs: int | None = None,
     known: KnownDigests | None = None,
     store_type: np.dtype | None = None,
+    decode: str = "exact",
 ) -> Iterator[Iterator[Block]]:
     """Give the blocks of `rows` as they are done, in any order, with as many workers as cores.
 
@@ -56,6 +57,8 @@ def embed_blocks(
         Content that needs no network because its features are stored somewhere.
     store_type : dtype, optional
         The type the features will be stored in; what does not fit into it is not finite.
+    decode : {"exact", "fast"}
+        How photos become pixels.
 
     Raises
     ------
@@ -72,7 +75,7 @@ def embed_blocks(
         if not gate.enter():
             return None
         try:
-            return embed_block(source, block_rows, runtime, preprocessing, known, store_type)
+            return embed_block(source, block_rows, runtime, preprocessing, known, store_type, decode)
         except BaseException:
             gate.shut()  # nobody takes blocks any more, so nobody may wait for a place
             raise
@@ -113,6 +116,7 @@ def embed_block(
     preprocessing: Preprocessing,
     known: KnownDigests | None = None,
     store_type: np.dtype | None = None,
+    decode: str = "exact",
 ) -> Block:
     """Read, decode and infer the images in `rows`; an image that fails is a row with its reason."""
     k = len(rows)
@@ -133,9 +137,8 @@ def embed_block(
                 found[position] = known.find(photo.digest)
                 if found[position] >= 0:
                     continue
-            image = photo.pixels()
-            statistics[position] = pixel_statistics(image)
-            pixels.append(preprocess(image, preprocessing))
+            square, statistics[position] = prepare(photo, preprocessing, decode)
+            pixels.append(square)
             positions.append(position)
         except UnreadablePhoto as error:
             status[position] = error.reason

@@ -90,7 +90,7 @@ def recompute_and_compare(work: Work, cache: FeatureCache, count: int, random_st
     inferred = 0
     for start in range(0, len(rows), runtime.batch_size):
         some = np.sort(rows[start : start + runtime.batch_size])
-        block = embed_block(work.source, some, runtime, work.backbone.preprocessing)
+        block = embed_block(work.source, some, runtime, work.backbone.preprocessing, decode=work.decode)
         inferred += block.inferred
         other = np.flatnonzero((block.digest != cache.digest[some]).any(axis=1))
         if other.size:

@@ -142,6 +142,7 @@ class _Run:
             n_jobs=self.work.n_jobs,
             known=known,
             store_type=self.work.store_type,
+            decode=self.work.decode,
         )
 
     def _store(self, block: Block) -> None:

@@ -12,7 +12,7 @@ from joblib import effective_n_jobs
 from pipeline.backbone import Backbone
 from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import PipelineError, SourceError
-from pipeline.images import ImageSource
+from pipeline.images import ImageSource, decode_mode
 from pipeline.progress import Progress
 from pipeline.provenance import Recipe
 from pipeline.runtime import Runtime, open_runtime
@@ -48,6 +48,10 @@ class Work:
                 progress=self.progress,
             )
         return self._runtimes[key]
+
+    @property
+    def decode(self) -> str:
+        return decode_mode(self.recipe.decoder)
 
     @property
     def store_type(self) -> np.dtype:
