@@ -21,7 +21,7 @@ ROOMS: dict[str, set[str]] = {
     "provenance": set(),
     "progress": set(),
     "engines": {"joblib", "distributed"},
-    "images": {"PIL", "pandas", "pyarrow", "sklearn", "pillow_heif"},
+    "images": {"PIL", "pandas", "pyarrow", "sklearn", "pillow_heif", "cykooz_resizer"},
     "backbone": {"torch", "torchvision", "safetensors"},
     "runtime": {"torch", "onnxruntime", "openvino"},
     "cache": {"h5py", "portalocker"},

@@ -161,6 +161,13 @@ def test_content_that_a_cache_knows_is_known_to_the_workers_too(source, notes, t
     assert known == set(range(20))
 
 
+@pytest.mark.slow
+def test_a_worker_that_decodes_otherwise_is_refused(source, notes, monkeypatch):
+    monkeypatch.setattr(processes, "decoder_of", lambda mode: "of another Pillow")
+    with pytest.raises(PipelineError, match="wanted workers that decode photos as this machine does"):
+        all_of(source, ManyDevices(notes))
+
+
 def test_claims_are_numbered_and_each_is_given_once(tmp_path):
     assert [claim(tmp_path) for _ in range(4)] == [0, 1, 2, 3]
 

@@ -146,7 +146,7 @@ def test_where_the_weights_lie_is_not_in_the_key(tmp_path):
     assert recipe_of(replace(backbone, file=tmp_path)).key(PLACE) == recipe_of(backbone).key(PLACE)
 
 
-@pytest.mark.parametrize(("name", "value"), [("decoder_fingerprint", lambda: "other"), ("PHOTO_RULES", "other")])
+@pytest.mark.parametrize(("name", "value"), [("decoder_of", lambda _: "other"), ("PHOTO_RULES", "other")])
 def test_another_decoder_and_other_photo_rules_have_another_key(monkeypatch, name, value):
     from pipeline.extraction import extraction as room
 

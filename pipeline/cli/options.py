@@ -68,6 +68,15 @@ Store = Annotated[
         "--store", metavar="fp32|fp16", help="The type of the stored features; keyed too.", rich_help_panel=FEATURES
     ),
 ]
+Decode = Annotated[
+    str,
+    typer.Option(
+        "--decode",
+        metavar="exact|fast",
+        help="How photos become pixels; fast is hardly a grey level off (extra `fast`), and keyed.",
+        rich_help_panel=FEATURES,
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(

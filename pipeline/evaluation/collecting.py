@@ -14,7 +14,7 @@ from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache, cache_at, lookup
 from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelError
 from pipeline.extraction import extract
-from pipeline.images import BUILTIN_NAMES, ImageSource, shards_of
+from pipeline.images import BUILTIN_NAMES, ImageSource, decode_mode, shards_of
 from pipeline.labels import join, read_label_table, tidy_id
 from pipeline.progress import Progress
 from pipeline.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
@@ -191,7 +191,7 @@ def with_features_as(source: Source, collection: Collection, trained: Collection
     for cache, layers in zip(trained.caches, trained.layers, strict=True):
         found = source if isinstance(source, FeatureCache) else _extract_as(source, cache, layers, features)
         differs = found.differences(cache.recipe)
-        if set(differs) - MACHINE_FIELDS:
+        if set(differs) - MACHINE_FIELDS or _decode(found) != _decode(cache):
             raise EvaluationError(
                 f"{found.path.name}: wanted test features made as those of {cache.path.name}, found others: "
                 f"{', '.join(differs)}",
@@ -276,8 +276,12 @@ def _extract(
 def _extract_as(source: ImageSource, cache: FeatureCache, layers: Sequence[str], features: Features) -> FeatureCache:
     """Extract a test set by the recipe of a cache, whatever the options would say."""
     recipe = cache.recipe
-    alike = {"precision": recipe["precision"], "store": recipe["store"]}
+    alike = {"precision": recipe["precision"], "store": recipe["store"], "decode": _decode(cache)}
     return _extract(source, backbone_of(cache), layers, features, **alike)
+
+
+def _decode(cache: FeatureCache) -> str:
+    return decode_mode(str(cache.recipe["decoder"]))
 
 
 def _layers(cache: FeatureCache, wanted: Sequence[str] | None) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ class Options:
     cache: str | Path
     precision: str
     store: str
+    decode: str
     batch_size: int | None
     on_error: str
     labels: str | os.PathLike[str] | Mapping[str, Mapping[str, str | None]] | None
@@ -70,6 +71,7 @@ class Options:
         extraction = {
             "precision": self.precision,
             "store": self.store,
+            "decode": self.decode,
             "batch_size": self.batch_size,
             "on_error": self.on_error,
             "device": self.device,
@@ -96,6 +98,7 @@ def evaluate(
     cache: str | Path = DEFAULT_FOLDER,
     precision: str = "fp32",
     store: str = "fp32",
+    decode: str = "exact",
     batch_size: int | None = None,
     on_error: str = "skip",
     labels: str | os.PathLike[str] | Mapping[str, Mapping[str, str | None]] | None = None,
@@ -123,7 +126,7 @@ def evaluate(
     data : str, Path, ImageSource, FeatureCache, or a list of them
         Images (extracted first where the cache lacks them), or a cache. Several over the very same images are
         compared on the same folds.
-    backbone, layer, cache, precision, store, batch_size, on_error
+    backbone, layer, cache, precision, store, decode, batch_size, on_error
         As for `extract`; several backbones and layers are compared.
     labels : path or mapping, optional
         A table with an id column and any number of label columns; the source's own labels when not given.
@@ -167,6 +170,7 @@ def evaluate(
         cache=cache,
         precision=precision,
         store=store,
+        decode=decode,
         batch_size=batch_size,
         on_error=on_error,
         labels=labels,

@@ -31,6 +31,7 @@ def embed_blocks(
     n_jobs: int | None = None,
     known: KnownDigests | None = None,
     store_type: np.dtype | None = None,
+    decode: str = "exact",
 ) -> Iterator[Iterator[Block]]:
     """Give the blocks of `rows` as they are done, in any order: by threads of this process, by one process a GPU
     where there are several, or by the cluster that joblib has been told to use.
@@ -53,6 +54,8 @@ def embed_blocks(
         Content that needs no network because its features are stored somewhere.
     store_type : dtype, optional
         The type the features will be stored in; what does not fit into it is not finite.
+    decode : {"exact", "fast"}
+        How photos become pixels.
 
     Raises
     ------
@@ -60,7 +63,7 @@ def embed_blocks(
         `batch_size` or `n_jobs` is no number to work with.
     """
     check_numbers(batch_size, n_jobs)
-    how = Embedding(source, runtime, preprocessing, known, store_type)
+    how = Embedding(source, runtime, preprocessing, known, store_type, decode)
     rows = source.reading_order(rows)
     size = batch_size or runtime.batch_size
     if isinstance(runtime, Network) and (on_cluster() or len(runtime.devices) > 1):

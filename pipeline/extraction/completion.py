@@ -24,11 +24,12 @@ from pipeline.cache import (
     stem_of,
 )
 from pipeline.cache.creation import cannot_write
-from pipeline.errors import CacheError
+from pipeline.errors import CacheError, SourceError
 from pipeline.extraction.doubts import doubtful
 from pipeline.extraction.filling import fill
 from pipeline.extraction.shelf import Shelf
 from pipeline.extraction.work import Counts, Work
+from pipeline.images import decode_mode, decoder_of
 from pipeline.provenance import installed
 
 # A label, a group or a split is shorter. Texts are stored at the length of the longest, so that one report of a page
@@ -205,10 +206,22 @@ def _near_misses(work: Work, found: Sequence[FeatureCache]) -> list[str]:
         differs = cache.differences(wanted)
         sentence = f"{cache.path.name} holds these images too, but differs in {', '.join(differs)}"
         flags = [f"--{name} {cache.recipe[name]}" for name in differs if name in ("precision", "store")]
-        if flags and set(differs) <= {"precision", "store", "runtime"}:
+        told = {"precision", "store", "runtime"}
+        decode = decode_mode(str(cache.recipe["decoder"]))
+        if decode != work.decode and _decodes_so_here(cache, decode):
+            flags.append(f"--decode {decode}")
+            told.add("decoder")
+        if flags and set(differs) <= told:
             sentence += f"; {' '.join(flags)} would use it"
         sentences.setdefault(stem_of(cache.path), sentence)  # of several generations, the newest
     return list(sentences.values())
+
+
+def _decodes_so_here(cache: FeatureCache, decode: str) -> bool:
+    """Whether this mode makes the pixels that a cache was made of, on this machine too."""
+    with suppress(SourceError):  # the library for it is not installed
+        return decoder_of(decode) == cache.recipe["decoder"]
+    return False
 
 
 def _provenance(work: Work, layers: Mapping[str, int]) -> dict[str, Any]:

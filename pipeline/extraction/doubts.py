@@ -87,7 +87,7 @@ def recompute_and_compare(work: Work, cache: FeatureCache, count: int, random_st
     """
     rows = np.random.default_rng(random_state).permutation(cache.rows)[:count]
     network = work.network(list(cache.layers), len(rows))
-    how = Embedding(work.source, network, work.backbone.preprocessing)
+    how = Embedding(work.source, network, work.backbone.preprocessing, decode=work.decode)
     tolerance = max(RECHECK_TOLERANCE[work.recipe.precision], RECHECK_TOLERANCE[work.recipe.store])
     inferred = 0
     for start in range(0, len(rows), network.batch_size):

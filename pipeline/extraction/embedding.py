@@ -12,7 +12,7 @@ from pipeline.cache.layout import DIGEST_BYTES, STATISTICS
 from pipeline.errors import SkipReason, UnreadablePhoto
 from pipeline.extraction.block import Block, Spent
 from pipeline.extraction.known import KnownDigests
-from pipeline.images import ImageSource, pixel_statistics, preprocess
+from pipeline.images import ImageSource, prepare
 from pipeline.provenance import Preprocessing
 from pipeline.runtime import Runtime
 
@@ -30,6 +30,8 @@ class Embedding:
         Content that needs no network because its features are stored somewhere.
     store_type : dtype, optional
         The type the features will be stored in; what does not fit into it is not finite.
+    decode : {"exact", "fast"}
+        How photos become pixels.
     """
 
     source: ImageSource
@@ -37,6 +39,7 @@ class Embedding:
     preprocessing: Preprocessing
     known: KnownDigests | None = None
     store_type: np.dtype | None = None
+    decode: str = "exact"
 
     def block(self, rows: np.ndarray) -> Block:
         """Return what becomes of the images in `rows`; one that fails is a row with its reason."""
@@ -60,9 +63,8 @@ class Embedding:
                     if found[position] >= 0:
                         continue
                 started = time.perf_counter()
-                image = photo.pixels()
-                statistics[position] = pixel_statistics(image)
-                pixels.append(preprocess(image, self.preprocessing))
+                square, statistics[position] = prepare(photo, self.preprocessing, self.decode)
+                pixels.append(square)
                 decoding += time.perf_counter() - started
                 positions.append(position)
             except UnreadablePhoto as error:

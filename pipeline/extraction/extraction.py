@@ -18,7 +18,7 @@ from pipeline.extraction.parts import Part, complete_parts, partition_of
 from pipeline.extraction.shelf import Shelf
 from pipeline.extraction.summary import summarise
 from pipeline.extraction.work import Counts, How, Work, check_numbers, stopped_at
-from pipeline.images import PHOTO_RULES, ImageSource, decoder_fingerprint
+from pipeline.images import DECODES, PHOTO_RULES, ImageSource, decoder_of
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Recipe
 from pipeline.runtime import GRAPHS_FOLDER, PRECISIONS, runtime_name
@@ -32,6 +32,7 @@ def extract(
     cache: str | Path = DEFAULT_FOLDER,
     precision: str = "fp32",
     store: str = "fp32",
+    decode: str = "exact",
     batch_size: int | None = None,
     on_error: str = "skip",
     rehash: bool = False,
@@ -62,6 +63,9 @@ def extract(
         The network's arithmetic; part of the key.
     store : {"fp32", "fp16"}
         The type of the stored features; part of the key.
+    decode : {"exact", "fast"}
+        Whether photos become torchvision's pixels bit for bit, or by a quicker resize that differs by a grey level
+        here and there (extra ``fast``); part of the key.
     batch_size : int, optional
         Images that go through the network together; the runtime's own choice when not given.
     on_error : {"skip", "stop"}
@@ -97,7 +101,7 @@ def extract(
     PipelineError
         `SourceError`, `BackboneError` or `CacheError`, with the next step.
     """
-    _check(on_error, precision, store, recheck)
+    _check(on_error, precision, store, decode, recheck)
     check_numbers(batch_size, n_jobs)
     wanted = None if part is None else Part.read(part)
     layers = [layer] if isinstance(layer, str) else list(layer)
@@ -108,7 +112,7 @@ def extract(
     network = Backbone.open(backbone, random_state=random_state)
     how = How(
         backbone=network,
-        recipe=recipe_of(network, precision=precision, store=store, device=device),
+        recipe=recipe_of(network, precision=precision, store=store, decode=decode, device=device),
         device=device,
         batch_size=batch_size,
         n_jobs=n_jobs,
@@ -147,13 +151,15 @@ def _made(
     return made, [(work, made)]
 
 
-def _check(on_error: str, precision: str, store: str, recheck: int) -> None:
+def _check(on_error: str, precision: str, store: str, decode: str, recheck: int) -> None:
     if on_error not in ("skip", "stop"):
         raise SourceError(f"on_error: wanted skip or stop, found {on_error!r}", "--on-error skip")
     if precision not in PRECISIONS:
         raise CacheError(f"precision: wanted {', '.join(PRECISIONS)}, found {precision!r}", "--precision fp32")
     if store not in STORE_TYPES:
         raise CacheError(f"store: wanted {' or '.join(STORE_TYPES)}, found {store!r}", "--store fp32")
+    if decode not in DECODES:
+        raise SourceError(f"decode: wanted {' or '.join(DECODES)}, found {decode!r}", "--decode exact")
     if recheck < 0:
         raise PipelineError(f"recheck: wanted a number of rows, found {recheck}", "--recheck 10")
 
@@ -179,13 +185,26 @@ def _known_ids(data: Any, folder: Path) -> Callable[[], Container[str]] | None:
     return known
 
 
-def recipe_of(backbone: Backbone, *, precision: str = "fp32", store: str = "fp32", device: str = "auto") -> Recipe:
-    """Return all that changes a feature of this backbone on this machine."""
+def recipe_of(
+    backbone: Backbone,
+    *,
+    precision: str = "fp32",
+    store: str = "fp32",
+    decode: str = "exact",
+    device: str = "auto",
+) -> Recipe:
+    """Return all that changes a feature of this backbone on this machine.
+
+    Raises
+    ------
+    SourceError
+        `decode` is "fast", and the library for it is not installed.
+    """
     return Recipe(
         backbone=backbone.name,
         weights_sha256=backbone.weights_sha256,
         preprocessing=backbone.preprocessing,
-        decoder=decoder_fingerprint(),
+        decoder=decoder_of(decode),
         photo_rules=PHOTO_RULES,
         architecture=dict(backbone.architecture),
         precision=precision,

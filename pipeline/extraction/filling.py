@@ -148,6 +148,7 @@ class _Run:
             n_jobs=self.work.n_jobs,
             known=known,
             store_type=self.work.store_type,
+            decode=self.work.decode,
         ) as blocks:
             yield self._counted(blocks)
         seconds = time.perf_counter() - started - (network.seconds_to_open - opening)

@@ -23,7 +23,7 @@ from pipeline.extraction.block import Block
 from pipeline.extraction.embedding import Embedding
 from pipeline.extraction.network import InProcesses, Network, folder_of_claims
 from pipeline.extraction.threads import blocks_by_threads
-from pipeline.images import ImageSource
+from pipeline.images import ImageSource, decoder_of
 
 BLOCKS_A_SPAN = 32
 SPANS_A_WAVE = 16  # a worker; the last of a wave wait for each other, so a wave is long
@@ -39,8 +39,16 @@ class _Span:
     rows: np.ndarray  # their numbers in the whole source
     size: int
     threads: int
+    decoder: str  # the fingerprint that the features are keyed by
 
     def work(self) -> Block:
+        found = decoder_of(self.how.decode)
+        if found != self.decoder:
+            raise PipelineError(
+                f"wanted workers that decode photos as this machine does ({self.decoder}), found one that does not "
+                f"({found})",
+                "install the same Pillow on every worker",
+            )
         how = replace(self.how, runtime=self.network.network())
         rows = how.source.reading_order(np.arange(len(self.rows)))
         with blocks_by_threads(how, rows, size=self.size, count=self.threads) as blocks:
@@ -70,9 +78,9 @@ def blocks_by_processes(
             count = len(network.devices)
             threads, claims = max(1, workers(n_jobs) // count), left.enter_context(folder_of_claims())
         travelling = replace(how, runtime=None)  # type: ignore[arg-type]
-        many = size * BLOCKS_A_SPAN
+        many, decoder = size * BLOCKS_A_SPAN, decoder_of(how.decode)
         spans = [
-            (travelling, network.in_processes(claims), np.sort(rows[start : start + many]), size, threads)
+            (travelling, network.in_processes(claims), np.sort(rows[start : start + many]), size, threads, decoder)
             for start in range(0, len(rows), many)
         ]
         # Closed at once where it is left early: processes must not work on for nobody.
@@ -104,8 +112,8 @@ def _waves(source: ImageSource, spans: list[tuple], count: int) -> Generator[Blo
 def _wave(source: ImageSource, spans: list[tuple[int, tuple]], count: int) -> Generator[tuple[int, Block], None, None]:
     tasks = (
         # Cut to its own images only as it is sent: a span of a large array is large.
-        delayed(_work)(number, _Span(replace(how, source=source.take(rows.tolist())), network, rows, size, threads))
-        for number, (how, network, rows, size, threads) in spans
+        delayed(_work)(number, _Span(replace(how, source=source.take(rows.tolist())), network, rows, *rest))
+        for number, (how, network, rows, *rest) in spans
     )
     with deaf_to_ctrl_c():
         done = Parallel(n_jobs=count, return_as="generator_unordered")(tasks)

@@ -15,7 +15,7 @@ from pipeline.engines import check_jobs
 from pipeline.errors import PipelineError, SourceError
 from pipeline.extraction.block import Spent
 from pipeline.extraction.network import Network
-from pipeline.images import ImageSource
+from pipeline.images import ImageSource, decode_mode
 from pipeline.progress import Progress
 from pipeline.provenance import Recipe
 
@@ -77,6 +77,11 @@ class How:
         """What ran the images, such as ``onnxruntime-cpu 1.24``; empty where other processes or nobody did."""
         opened = {f"{network.name} {network.version}" for network in self._networks.values() if network.name}
         return ", ".join(sorted(opened))
+
+    @property
+    def decode(self) -> str:
+        """How photos become pixels: ``exact`` or ``fast``."""
+        return decode_mode(self.recipe.decoder)
 
     @property
     def store_type(self) -> np.dtype:

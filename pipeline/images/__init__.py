@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pipeline.images.decode import PHOTO_RULES
-from pipeline.images.fingerprint import decoder_fingerprint
+from pipeline.images.fingerprint import decode_mode, decoder_fingerprint, decoder_of
 from pipeline.images.photo import Photo
+from pipeline.images.preparation import DECODES, prepare
 from pipeline.images.preprocess import preprocess
 from pipeline.images.shards import name_and_place, shards_of
 from pipeline.images.source import BUILTIN_NAMES, ImageSource
@@ -13,15 +14,19 @@ from pipeline.images.table import clean_text, find_id_column, read_text_table
 
 __all__ = [
     "BUILTIN_NAMES",
+    "DECODES",
     "PHOTO_RULES",
     "PIXEL_STATISTICS",
     "ImageSource",
     "Photo",
     "clean_text",
+    "decode_mode",
     "decoder_fingerprint",
+    "decoder_of",
     "find_id_column",
     "name_and_place",
     "pixel_statistics",
+    "prepare",
     "preprocess",
     "read_text_table",
     "shards_of",

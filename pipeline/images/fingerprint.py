@@ -15,6 +15,10 @@ from PIL import Image
 
 from pipeline.errors import UnreadablePhoto
 from pipeline.images.decode import decode
+from pipeline.images.fast_resize import preprocess_fast
+from pipeline.provenance import Preprocessing
+
+_FAST = "fast:"  # a recipe's decoder begins with it; no digest does
 
 
 @cache
@@ -37,6 +41,34 @@ def decoder_fingerprint() -> str:
             for size in ((11, 9), (45, 37)):  # smaller and larger
                 seen.update(np.asarray(image.resize(size, how)).tobytes())
     return seen.hexdigest()
+
+
+@cache
+def fast_fingerprint() -> str:
+    """Return what stands in a recipe for `--decode fast`: its mark and the digest of what it makes of the samples.
+
+    Raises
+    ------
+    SourceError
+        The library that resizes is not installed.
+    """
+    seen = blake2b(decoder_fingerprint().encode(), digest_size=16)
+    image = decode(b64decode(_SAMPLES["jpeg"]))  # 32 x 24
+    for interpolation in ("bilinear", "bicubic"):
+        for resize, crop in ((11, 9), (45, 37)):  # smaller and larger
+            how = Preprocessing(resize, crop, interpolation, True, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+            seen.update(preprocess_fast(image, how).tobytes())
+    return _FAST + seen.hexdigest()
+
+
+def decoder_of(mode: str) -> str:
+    """Return what stands in a recipe made on this machine for `--decode` "exact" or "fast"."""
+    return fast_fingerprint() if mode == "fast" else decoder_fingerprint()
+
+
+def decode_mode(decoder: str) -> str:
+    """Return which `--decode`, "exact" or "fast", a recipe's `decoder` stands for."""
+    return "fast" if decoder.startswith(_FAST) else "exact"
 
 
 _SAMPLES = {

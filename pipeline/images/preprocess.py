@@ -34,16 +34,21 @@ def preprocess(image: Image.Image, how: Preprocessing) -> np.ndarray:
     ndarray of uint8, (crop, crop, 3)
         Read-only. Where the crop is larger than the resized photo, the border is black, as torchvision has it.
     """
-    width, height = image.size
-    short, long = sorted(image.size)
-    long = int(how.resize * long / short)  # truncated, not rounded
-    size = (how.resize, long) if width <= height else (long, how.resize)
+    size, (left, top) = placement(image.size, how)
     if size != image.size:
         image = image.resize(size, _FILTERS[how.interpolation])
-    left, top = (_corner(side, how.crop) for side in size)
     if (left, top) != (0, 0) or size != (how.crop, how.crop):
         image = image.crop((left, top, left + how.crop, top + how.crop))  # outside the photo PIL puts black
     return np.asarray(image)  # (crop, crop, 3)
+
+
+def placement(size: tuple[int, int], how: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the size a photo of `size` is resized to, and the left and top of the crop in it."""
+    width, height = size
+    short, long = sorted(size)
+    long = int(how.resize * long / short)  # truncated, not rounded
+    resized = (how.resize, long) if width <= height else (long, how.resize)
+    return resized, (_corner(resized[0], how.crop), _corner(resized[1], how.crop))
 
 
 def _corner(side: int, crop: int) -> int:

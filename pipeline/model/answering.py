@@ -13,7 +13,7 @@ from pipeline.cache import DEFAULT_FOLDER, STORED, FeatureCache
 from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import ModelError, SkipReason
 from pipeline.extraction import Block, Network, embed_blocks, recipe_of
-from pipeline.images import ImageSource
+from pipeline.images import ImageSource, decode_mode
 from pipeline.progress import SILENT, Progress
 from pipeline.runtime import GRAPHS_FOLDER
 from pipeline.search import Predictions
@@ -100,7 +100,8 @@ def _from_images(
     model: Model, source: ImageSource, batch_size: int | None, device: str, n_jobs: int | None, progress: Progress
 ) -> Iterator[_Some]:
     precision, store = str(model.recipe["precision"]), str(model.recipe["store"])
-    here = recipe_of(model.backbone, precision=precision, store=store, device=device).as_dict()
+    decode = decode_mode(str(model.recipe["decoder"]))
+    here = recipe_of(model.backbone, precision=precision, store=store, decode=decode, device=device).as_dict()
     differs = [name for name in here if here[name] != model.recipe.get(name)]
     if differs:
         progress.note(
@@ -124,6 +125,7 @@ def _from_images(
         batch_size=batch_size,
         n_jobs=n_jobs,
         store_type=store_type,
+        decode=decode,
     ) as blocks:
         for together in _together(blocks):
             X = np.concatenate([block.features[model.layer] for block in together])
