@@ -144,8 +144,7 @@ def _made(
     if partition is not None:
         return complete_parts(how, partition, layers, folder, counts)
     source = ImageSource.open(data, **options)
-    for note in source.notes:
-        how.note(note, counts)
+    how.note_all(source, counts)
     work = how.over(source)
     made = complete(work, layers, folder, counts, Shelf.of(folder))
     return made, [(work, made)]

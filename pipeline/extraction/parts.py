@@ -148,8 +148,7 @@ def complete_parts(
     done = []
     for listed in partition.sources:
         source = listed()
-        for note in source.notes:
-            how.note(note, counts)
+        how.note_all(source, counts)
         work = how.over(source, whole)
         done.append((work, complete(work, layers, home, counts, shelf.of(source.place))))
     if partition.whole:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.cache import STORED, FeatureCache
 from pipeline.extraction.work import Counts, How
+from pipeline.runtime import has_bf16
 
 SECONDS_WORTH_ADVICE = 5.0  # of a run; below that nothing needs to be faster
 
@@ -124,10 +125,14 @@ def advice(split: TimeSplit, how: How) -> str:
     """Return what would help most, in one line."""
     limit = max(("decode", "network", "write", "wait"), key=lambda name: getattr(split, name))
     on_gpu = how.device.startswith("cuda")
+    lower = how.recipe.precision == "fp32" and (on_gpu or has_bf16())
     ways = {
-        "decode": ["more --jobs" if how.n_jobs else "a machine with more cores, or a cluster with --dask"],
+        "decode": [
+            *(["--decode fast"] if how.decode == "exact" else []),
+            "more --jobs" if how.n_jobs else "a machine with more cores, or a cluster with --dask",
+        ],
         "network": [
-            *(["--precision bf16"] if how.recipe.precision == "fp32" else []),
+            *(["--precision bf16"] if lower else []),
             "more GPUs" if on_gpu else "a GPU",
             "a smaller backbone",
         ],

@@ -56,6 +56,15 @@ class How:
         counts.notes.append(text)
         self.progress.note(text)
 
+    def note_all(self, source: ImageSource, counts: Counts) -> None:
+        """Say what there is to say of how a source was listed."""
+        for text in source.notes:
+            self.note(text, counts)
+        if source.skipped:
+            what, why = source.skipped[0]
+            others = f", and {len(source.skipped) - 1:,} others" if len(source.skipped) > 1 else ""
+            self.note(f"{source.name}: passed by {what} ({why}){others}", counts)
+
     def network(self, layers: Sequence[str], images: int) -> Network:
         """Return the network up to these layers, loaded when the first image needs it, to run over so many."""
         key = tuple(layers)

@@ -23,6 +23,7 @@ __all__ = [
     "StoredGraph",
     "batch_size_of",
     "devices_of",
+    "has_bf16",
     "open_runtime",
     "remove_unused_graphs",
     "runtime_name",
