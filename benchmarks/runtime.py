@@ -5,7 +5,8 @@
 
 What is compared takes turns within each round, so that a busy machine slows all of it alike; medians are printed.
 Pixels are in memory: no decoding. "Plain torch" is what people write: the network as it comes, NCHW, batches of 32,
-torch's own threads. The other two run one call a thread, as `extract` does.
+torch's own threads. The others run one call a thread, as `extract` does; bf16 with OpenVINO where that is installed and
+the CPU has it, else with torch.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 
 from pipeline.backbone import Backbone
-from pipeline.runtime import Runtime, open_runtime
+from pipeline.runtime import Runtime, open_runtime, runtime_name
 from pipeline.runtime.torch_runtime import Normalise
 
 PLAIN, BATCH = "plain torch", 32
@@ -49,8 +50,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32, help="a thread and turn")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    print("| backbone | threads | plain torch, images/s | torch runtime | ONNX Runtime |")
-    print("|---|---|---|---|---|")
+    print(
+        f"| backbone | threads | plain torch, images/s | torch runtime | ONNX Runtime | bf16: {runtime_name('cpu')} |"
+    )
+    print("|---|---|---|---|---|---|")
     starts = []
     for spec in arguments.backbone:
         backbone = Backbone.open(spec)
@@ -58,8 +61,9 @@ def main() -> None:
             before = time.perf_counter()
             ours = open_runtime(backbone, ["penultimate"], device="cpu", images=10**6, graphs=graphs)
             exported = time.perf_counter() - before
+            lower = open_runtime(backbone, ["penultimate"], device="cpu", precision="bf16", graphs=graphs)
             for threads in (1, 2):
-                speed = compare(backbone, ours, threads, arguments.images, arguments.rounds)
+                speed = compare(backbone, ours, lower, threads, arguments.images, arguments.rounds)
                 ratios = " | ".join(f"{speed[name] / speed[PLAIN]:.2f}" for name in speed if name != PLAIN)
                 print(f"| {spec} | {threads} | {speed[PLAIN]:.1f} | {ratios} |", flush=True)
             with_graph, without = start_times(spec, Path(graphs), arguments.rounds)
@@ -69,7 +73,9 @@ def main() -> None:
     print("\n".join(starts))
 
 
-def compare(backbone: Backbone, ours: Runtime, threads: int, images: int, rounds: int) -> dict[str, float]:
+def compare(
+    backbone: Backbone, ours: Runtime, lower: Runtime, threads: int, images: int, rounds: int
+) -> dict[str, float]:
     """Return images a second, medians of rounds in which each takes its turn; the first round is not counted."""
     crop = backbone.preprocessing.crop
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH, crop, crop, 3), np.uint8)
@@ -101,7 +107,7 @@ def compare(backbone: Backbone, ours: Runtime, threads: int, images: int, rounds
 
         return run
 
-    turns = {PLAIN: plain, folded.name: shared(folded), ours.name: shared(ours)}
+    turns = {PLAIN: plain, folded.name: shared(folded), ours.name: shared(ours), f"{lower.name}, bf16": shared(lower)}
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(rounds + 1):
         for name, run in turns.items():
