@@ -214,6 +214,7 @@ def test_wrong_usage_exits_2(words: list[str]) -> None:
     [
         (["--precision", "fp64"], "fp32, bf16, fp16", "--precision fp32"),
         (["--store", "fp8"], "fp32 or fp16", "--store fp32"),
+        (["--decode", "quick"], "exact or fast", "--decode exact"),
         (["--device", "tpu"], "auto, cpu, cuda", "--device auto"),
         (["--on-error", "panic"], "skip or stop", "--on-error skip"),
     ],

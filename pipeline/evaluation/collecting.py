@@ -22,6 +22,7 @@ from pipeline.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
 SPLIT = "split"
 
 # What differs from machine to machine and moves a feature a little: worth a note, no reason to refuse.
+# A decoder of the other `--decode` is no matter of the machine, and is refused.
 MACHINE_FIELDS = frozenset(("decoder", "runtime"))
 
 _NOT_PHOTOS = frozenset((".h5", ".csv", ".tsv", ".parquet", ".pq", ".npz", ".npy"))

@@ -19,8 +19,7 @@ from pipeline.errors import SourceError
 from pipeline.images.preprocess import placement, preprocess
 from pipeline.provenance import Preprocessing
 
-_FILTERS = {  # interpolation: its name over there, and how far it reaches, in pixels of the smaller image
-    "box": ("box", 0.5),
+_FILTERS = {  # interpolation: its name over there and its reach in pixels of the smaller image; of smooth filters alone
     "bilinear": ("bilinear", 1.0),
     "bicubic": ("catmull_rom", 2.0),
     "lanczos": ("lanczos3", 3.0),

@@ -1,0 +1,366 @@
+"""`--decode fast`: hardly a grey level from the exact pixels, the same errors and statistics, and another key."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import planted
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_caches import blobs, make_cache, names
+from PIL import Image
+
+import pipeline.extraction.work as work_room
+from pipeline.backbone import Backbone
+from pipeline.errors import EvaluationError, SkipReason, SourceError, UnreadablePhoto
+from pipeline.evaluation import evaluate
+from pipeline.extraction import extract, recipe_of
+from pipeline.images import (
+    ImageSource,
+    Photo,
+    decode_mode,
+    decoder_fingerprint,
+    decoder_of,
+    fast_resize,
+    fingerprint,
+    pixel_statistics,
+    preparation,
+    prepare,
+    preprocess,
+)
+from pipeline.images.fast_resize import preprocess_fast, resizing_library
+from pipeline.model import Model, fit
+from pipeline.progress import Progress
+from pipeline.provenance import Preprocessing
+
+LITE = planted.REAL  # 256, 224, bicubic
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+SIZES = [(500, 375), (375, 500), (640, 427), (1600, 1200), (333, 500), (257, 255), (100, 70), (37, 53), (1500, 31)]
+QUICK: dict[str, Any] = {"cv": 2, "n_jobs": 1, "device": "cpu"}
+
+
+def how(resize: int, crop: int, interpolation: str) -> Preprocessing:
+    return Preprocessing(resize, crop, interpolation, True, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def picture(width: int, height: int, kind: str = "photo", seed: int = 0) -> Image.Image:
+    """Return waves with grain; or nothing but black and white grain, which overshoots most where it is resized."""
+    rng = np.random.default_rng(seed)
+    if kind == "grain":
+        return Image.fromarray(rng.choice([0, 255], (height, width, 3)).astype(np.uint8))
+    y, x = np.mgrid[0:height, 0:width]
+    waves = np.stack([x * 255 / width, y * 255 / height, 128 + 100 * np.sin(x / 9) * np.cos(y / 7)], -1)
+    return Image.fromarray((waves + rng.integers(-12, 13, waves.shape)).clip(0, 255).astype(np.uint8))
+
+
+def jpeg(image: Image.Image, **options: Any) -> Photo:
+    file = BytesIO()
+    image.save(file, "JPEG", quality=90, **options)
+    return Photo(bytes(16), (1, 1), file.getvalue())
+
+
+def assert_near(fast: np.ndarray, exact: np.ndarray, *, most: int = 2) -> None:
+    """The contract: 999 of 1,000 grey levels at most one off. And what was measured: none more than two."""
+    assert fast.dtype == exact.dtype == np.uint8
+    assert fast.shape == exact.shape
+    off = np.abs(fast.astype(int) - exact)
+    assert (off > 1).mean() <= 0.001
+    assert off.max() <= most
+
+
+# --- the pixels -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", [(256, 224, "bicubic"), (232, 224, "bilinear"), (160, 160, "lanczos")])
+@pytest.mark.parametrize("kind", ["photo", "grain"])
+@pytest.mark.parametrize("size", SIZES)
+def test_pixels_are_hardly_a_grey_level_from_the_exact_ones(preset: Any, kind: str, size: Any) -> None:
+    image = picture(*size, kind)
+    # Bilinear cannot overshoot, so that nothing is clipped between its two steps.
+    assert_near(preprocess_fast(image, how(*preset)), preprocess(image, how(*preset)), most=2 - ("linear" in preset[2]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    width=st.integers(1, 300),
+    height=st.integers(1, 300),
+    resize=st.integers(1, 90),
+    crop=st.integers(1, 90),
+    interpolation=st.sampled_from(["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]),
+    kind=st.sampled_from(["photo", "grain"]),
+)
+def test_pixels_are_near_at_any_size(**given: Any) -> None:
+    image = picture(given["width"], given["height"], given["kind"])
+    if max(image.size) > 50 * min(image.size):
+        return  # refused before it gets here
+    wanted = how(given["resize"], given["crop"], given["interpolation"])
+    fast, exact = preprocess_fast(image, wanted).astype(int), preprocess(image, wanted)
+    assert fast.shape == exact.shape
+    assert np.abs(fast - exact).max() <= 2
+
+
+@pytest.mark.parametrize("options", [{"subsampling": kind} for kind in (0, 1, 2)] + [{"progressive": True}], ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_jpegs_of_every_kind_are_near_and_have_the_exact_statistics(mode: str, orientation: int, options: Any) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = jpeg(picture(400, 300).convert(mode), exif=exif, **options)
+    exact, statistics = prepare(photo, LITE)
+    fast, same_statistics = prepare(photo, LITE, "fast")
+    assert_near(fast, exact)
+    assert not np.array_equal(fast, exact)  # or it would not be the fast road
+    assert np.array_equal(same_statistics, statistics)
+
+
+def test_other_formats_and_arrays_take_the_fast_resize_too() -> None:
+    file = BytesIO()
+    picture(400, 300).save(file, "PNG")
+    for content in (file.getvalue(), np.asarray(picture(400, 300))):
+        photo = Photo(bytes(16), (1, 1), content)
+        fast, exact = prepare(photo, LITE, "fast")[0], prepare(photo, LITE)[0]
+        assert_near(fast, exact)
+        assert not np.array_equal(fast, exact)
+
+
+def test_a_large_photo_handed_over_in_strips_is_the_same_as_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = picture(700, 500)
+    whole = preprocess_fast(image, LITE)
+    monkeypatch.setattr(fast_resize, "_STRIP", 4 * 700 * 7)
+    assert np.array_equal(preprocess_fast(image, LITE), whole)
+    monkeypatch.setattr(fast_resize, "_STRIP", 1)
+    assert np.array_equal(preprocess_fast(image, LITE), whole)
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        ((256, 256), how(256, 224, "bicubic")),  # nothing to resize
+        ((400, 300), how(200, 224, "bicubic")),  # a border
+        ((300, 700), how(256, 224, "bicubic")),  # tall: PIL may resize down first
+        ((400, 300), how(256, 224, "nearest")),
+        ((400, 300), how(256, 224, "box")),
+        ((400, 300), how(256, 224, "hamming")),
+    ],
+)
+def test_what_the_library_would_do_otherwise_is_left_to_pil(size: tuple[int, int], wanted: Preprocessing) -> None:
+    image = picture(*size, "grain")
+    assert np.array_equal(preprocess_fast(image, wanted), preprocess(image, wanted))
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (100, 70), (256, 256), (300, 700)])
+@pytest.mark.parametrize("interpolation", list(FILTERS))
+def test_exact_is_pil_s_resize_then_crop(size: tuple[int, int], interpolation: str) -> None:
+    photo = jpeg(picture(*size))
+    image = photo.pixels()
+    short, long = 256, int(256 * max(size) / min(size))
+    resized = image.resize((short, long) if size[0] <= size[1] else (long, short), FILTERS[interpolation])
+    left, top = (round((side - 224) / 2) for side in resized.size)
+    pixels, statistics = prepare(photo, how(256, 224, interpolation))
+    assert np.array_equal(pixels, np.asarray(resized.crop((left, top, left + 224, top + 224))))
+    assert np.array_equal(statistics, pixel_statistics(image))
+
+
+@pytest.mark.parametrize(
+    ("reason", "content"),
+    [
+        (SkipReason.EMPTY, b""),
+        (SkipReason.NOT_AN_IMAGE, b"no photo"),
+        (SkipReason.UNREADABLE, jpeg(picture(90, 60)).content[:900]),
+        (SkipReason.UNREADABLE, b"\xff\xd8\xff" + bytes(500)),
+        (SkipReason.TOO_LONG, jpeg(picture(1020, 20)).content),
+        (SkipReason.TOO_LARGE, jpeg(picture(90, 60)).content.replace(b"\x08\0\x3c\0\x5a", b"\x08" + 4 * b"\x7f")),
+    ],
+    ids=["empty", "not an image", "truncated", "damaged", "too long", "too large"],
+)
+def test_photos_that_cannot_be_read_have_the_same_reasons(reason: SkipReason, content: bytes) -> None:
+    found = []
+    for mode in ("exact", "fast"):
+        with pytest.raises(UnreadablePhoto) as caught:
+            prepare(Photo(bytes(16), (1, 1), content), LITE, mode)
+        found.append((caught.value.reason, str(caught.value)))
+    assert found == [(reason, found[0][1])] * 2
+
+
+# --- the key ----------------------------------------------------------------------------------------------------------
+
+
+def test_exact_has_the_key_it_always_had_and_fast_another() -> None:
+    exact, fast = recipe_of(Backbone.open()), recipe_of(Backbone.open(), decode="fast")
+    assert exact.decoder == decoder_fingerprint()
+    assert exact == recipe_of(Backbone.open(), decode="exact")
+    assert list(exact.differences(fast.as_dict())) == ["decoder"]
+    assert fast.decoder.startswith("fast:")
+    assert fast.key("/photos") != exact.key("/photos")
+    assert (decode_mode(exact.decoder), decode_mode(fast.decoder)) == ("exact", "fast")
+
+
+def test_the_fast_fingerprint_changes_with_the_decoders_and_with_the_resize(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = fingerprint.fast_fingerprint.__wrapped__
+    here = fresh()
+    assert here == decoder_of("fast")
+    with monkeypatch.context() as other:
+        other.setattr(fingerprint, "decoder_fingerprint", lambda: "another")
+        assert fresh() != here
+    with monkeypatch.context() as other:
+        other.setattr(fingerprint, "preprocess_fast", lambda image, how: preprocess_fast(image, how) ^ 1)
+        assert fresh() != here
+    assert fresh() == here
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
+    with pytest.raises(SourceError) as caught:
+        resizing_library.__wrapped__()
+    assert caught.value.message == "--decode fast: wanted the package cykooz-resizer, found none"
+    assert caught.value.next_step == "pip install 'transfer-pipeline[fast]', or --decode exact"
+
+
+def test_neither_mode_loads_torch() -> None:
+    code = (
+        "import sys, pipeline.images as i; i.decoder_of('fast'); "
+        "print('torch' in sys.modules, 'cykooz_resizer' in sys.modules); "
+    )
+    alone = "import sys, pipeline.images as i; i.decoder_of('exact'); print('cykooz_resizer' in sys.modules)"
+    for words, said in ((code, "False True"), (alone, "False")):
+        assert subprocess.run([sys.executable, "-c", words], capture_output=True, text=True).stdout.strip() == said
+
+
+# --- the roads that decode --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The mode that each photo was prepared in."""
+    seen: list[str] = []
+
+    def telling(mode: str, resize: Any) -> Any:
+        return lambda image, how: (seen.append(mode), resize(image, how))[1]
+
+    monkeypatch.setattr(
+        preparation, "_RESIZES", {mode: telling(mode, resize) for mode, resize in preparation._RESIZES.items()}
+    )
+    return seen
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> planted.Extractor:
+    network = planted.Planted()
+    monkeypatch.setattr(work_room, "open_runtime", network)
+    return planted.Extractor(network, tmp_path / "caches")
+
+
+class Notes(Progress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_the_modes_have_a_cache_each_and_each_names_the_other(
+    run: planted.Extractor, tmp_path: Path, decoded: list[str]
+) -> None:
+    photos = planted.folder_of(tmp_path / "photos", range(6), side=32)
+    exact = run(photos)
+    assert decoded == ["exact"] * 6
+    heard = Notes()
+    fast = run(photos, decode="fast", progress=heard)
+    assert decoded == ["exact"] * 6 + ["fast"] * 6
+    assert fast.path != exact.path
+    assert np.array_equal(fast.pixel_statistics(), exact.pixel_statistics())
+    assert heard.notes == [
+        f"{exact.path.name} holds these images too, but differs in decoder; --decode exact would use it"
+    ]
+    exact.path.unlink()
+    assert run(photos).summary.notes == (
+        f"{fast.path.name} holds these images too, but differs in decoder; --decode fast would use it",
+    )
+    half = run(photos, store="fp16").summary.notes
+    assert any(note.endswith("differs in decoder, store; --store fp32 --decode fast would use it") for note in half)
+    decoded.clear()
+    run(photos, decode="fast", recheck=2)
+    assert decoded == ["fast"] * 2
+
+
+def test_no_mode_is_promised_that_decodes_otherwise_here(
+    run: planted.Extractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = planted.folder_of(tmp_path / "photos", range(3))
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("pipeline.extraction.extraction.decoder_of", lambda mode: "fast:elsewhere")
+        other = run(photos, decode="fast")
+    assert run(photos).summary.notes == (f"{other.path.name} holds these images too, but differs in decoder",)
+
+
+def test_a_mode_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    planted.put(tmp_path / "a.png", 1)
+    with pytest.raises(SourceError) as caught:
+        extract(tmp_path, decode="quick")
+    assert caught.value.message == "decode: wanted exact or fast, found 'quick'"
+    assert caught.value.next_step == "--decode exact"
+
+
+def test_a_test_cache_of_the_other_mode_is_refused(tmp_path: Path) -> None:
+    X, y = blobs(24, classes=2)
+    columns = {"kind": names(y)}
+    train = make_cache(tmp_path / "a.h5", X, columns)
+    other = make_cache(tmp_path / "b.h5", X, columns, changes={"decoder": "fast:any"}, name="other")
+    with pytest.raises(
+        EvaluationError, match=r"b\.h5: wanted test features made as those of a\.h5, found others: decoder\n"
+    ):
+        evaluate(train, test=other, column="kind", **QUICK)
+
+
+def class_folders(folder: Path, n: int, start: int = 0) -> Path:
+    for number in range(start, start + 2 * n):
+        name = folder / ("ant", "bee")[number % 2] / f"{number}.jpg"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        picture(60 + 20 * (number % 2), 50, seed=number).save(name)
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Iterator[Model]:
+    out = tmp_path / "a.model"
+    fit(
+        class_folders(tmp_path / "photos", 4),
+        cache=tmp_path / "caches",
+        decode="fast",
+        out=out,
+        heads="logistic",
+        grid={"logistic.C": 0.1},
+        **QUICK,
+    )
+    yield Model.open(out)
+
+
+def test_a_model_decodes_as_it_was_trained(model: Model, tmp_path: Path, decoded: list[str]) -> None:
+    heard = Notes()
+    new = class_folders(tmp_path / "new", 1)
+    said = model.predict(new, n_jobs=1, progress=heard)
+    assert decoded == ["fast"] * 2
+    assert not any("a little otherwise" in note for note in heard.notes)
+    assert list(said["error"]) == ["", ""]
+    model.score(new, n_jobs=1)
+    assert decoded == ["fast"] * 4
+    exact = replace(model, recipe={**model.recipe, "decoder": decoder_fingerprint()})
+    exact.predict(new, n_jobs=1)
+    assert decoded == ["fast"] * 4 + ["exact"] * 2
+
+
+def test_a_test_set_of_photos_is_decoded_as_the_training_photos_were(tmp_path: Path, decoded: list[str]) -> None:
+    train = extract(class_folders(tmp_path / "train", 4), cache=tmp_path / "caches", decode="fast")
+    decoded.clear()
+    evaluate(
+        train, test=ImageSource.open(class_folders(tmp_path / "test", 2, start=20)), cache=tmp_path / "caches", **QUICK
+    )
+    assert decoded == ["fast"] * 4
