@@ -182,7 +182,7 @@ def test_pixels_of_another_shape_or_type_are_refused(runtime, shape, kind):
 
 def test_runtime_keeps_its_protocol(runtime):
     assert isinstance(runtime, Runtime)
-    assert (runtime.name, runtime.batch_size) == ("openvino-cpu", 4)
+    assert (runtime.name, runtime.batch_size) == ("openvino-cpu", 8)
     assert runtime.version == version("openvino")
 
 

@@ -296,6 +296,36 @@ def test_damage_in_a_part_is_found_under_the_row_of_the_whole(run, shards):
     assert_whole(run(shards), range(COUNT))  # mended
 
 
+def test_another_number_of_parts_is_another_cache(run, photos, network):
+    of_two = [run(photos, part=f"{number}/2") for number in (1, 2)][-1]
+    assert sorted(network.seen)
+    of_three = [run(photos, part=f"{number}/3") for number in (1, 2, 3)][-1]
+    assert not network.seen  # lent by content
+    assert_whole(FeatureCache.open(of_two.path), range(COUNT))
+    assert_whole(of_three, range(COUNT))
+    assert (of_two.path.name[-8:], of_three.path.name[-8:]) == ("-2_parts", "-3_parts")
+
+
+def test_parquet_shards_keep_the_id_column_that_was_named(run, tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    (tmp_path / "tables").mkdir()
+    for shard_number in (0, 1):
+        content = []
+        for number in (2 * shard_number, 2 * shard_number + 1):
+            file = io.BytesIO()
+            planted.photo(number).save(file, "PNG")
+            content.append(file.getvalue())
+        columns = {"id": ["same", "twice"], "name": [f"{2 * shard_number + k:05d}" for k in (0, 1)], "image": content}
+        parquet.write_table(pa.table(columns), tmp_path / "tables" / f"{shard_number}.parquet")
+    source = ImageSource.open(tmp_path / "tables", id_column="name")
+    assert source.ids == ["00000", "00001", "00002", "00003"]
+    cache = run(source)
+    assert cache.ids == source.ids and len(cache.files) == 2
+    assert np.array_equal(cache.features(), features_of(range(4), "penultimate"))
+
+
 def test_strangers_among_the_parts_are_refused(run, shards, photos, tmp_path):
     cache = run(shards)
     other = run(photos, part="1/2")

@@ -33,22 +33,16 @@ def main(folder: str, spec: str) -> None:
     from torchvision import transforms
 
     network, module = network_of(spec.partition(":")[0])
-    extractor = get_extractor_from_model(
-        model=network,
-        device="cpu",
-        backend="pt",
-        transforms=transforms.Compose(
-            [
-                transforms.Resize(256, interpolation=transforms.InterpolationMode.BICUBIC),
-                transforms.CenterCrop(224),
-                transforms.ToTensor(),
-                transforms.Normalize([127 / 255] * 3, [128 / 255] * 3),
-            ]
-        ),
+    extractor = get_extractor_from_model(model=network, device="cpu", backend="pt")
+    transform = transforms.Compose(
+        [
+            transforms.Resize(256, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize([127 / 255] * 3, [128 / 255] * 3),
+        ]
     )
-    dataset = ImageDataset(
-        root=folder, out_path=folder + "-names", backend="pt", transforms=extractor.get_transformations()
-    )
+    dataset = ImageDataset(root=folder, out_path=folder + "-names", backend="pt", transforms=transform)
     batches = DataLoader(dataset=dataset, batch_size=32, backend="pt")
 
     def run() -> int:

@@ -67,7 +67,7 @@ class Network:
         self.backbone, self.device, self.precision, self.graphs = backbone, device, precision, graphs
         self.layers = backbone.resolve_layers(layers)
         self.devices = devices_of(device)
-        self.batch_size = batch_size_of(self.devices[0], backbone.preprocessing.crop)
+        self.batch_size = batch_size_of(self.devices[0], backbone.preprocessing.crop, precision)
         self.name = self.version = ""
         self.seconds_to_open = 0.0
         self._wanted = runtime

@@ -97,7 +97,11 @@ def partition_of(data: Any, part: Part | None, **options: Any) -> Partition | No
     """
     shards = list(data.shards) if isinstance(data, ImageSource) else shards_of(data)
     if shards:
-        name, place = (data.name, data.place) if isinstance(data, ImageSource) else name_and_place(data, shards)
+        if isinstance(data, ImageSource):
+            name, place = data.name, data.place
+            options["id_column"] = data.id_column
+        else:
+            name, place = name_and_place(data, shards)
         mine = shards if part is None else shards[part.number - 1 :: part.of]
         if not mine:
             raise SourceError(
@@ -141,6 +145,8 @@ def complete_parts(
         Added to.
     """
     home = folder / file_stem(partition.name, how.recipe, partition.place)
+    if partition.of is not None:
+        home = home.with_name(f"{home.name}-{partition.of}_parts")  # as many as these: others are another cache
     shelf = PartsShelf(home, folder, partition.places)
     whole: dict[str, Any] = {"place": partition.place, "source": partition.name}
     if partition.of is not None:

@@ -40,6 +40,9 @@ def decoder_fingerprint() -> str:
         for how in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
             for size in ((11, 9), (45, 37)):  # smaller and larger
                 seen.update(np.asarray(image.resize(size, how)).tobytes())
+            # A tall one: which way is resized first then differs from one Pillow to another, and what is clipped too.
+            tall = image.crop((0, 0, 8, image.height))
+            seen.update(np.asarray(tall.resize((6, 7), how)).tobytes())
     return seen.hexdigest()
 
 

@@ -54,6 +54,8 @@ class Listing:
         Where each image lies in the file or files that hold them, in any unit; None where the order is all the same.
     shards : tuple of str
         The files that hold the images, where they are several and all of them was asked for.
+    id_column : str or None
+        Which of the shards' columns was asked for as the id.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Listing:
     notes: list[str] = field(default_factory=list)
     lies: np.ndarray | None = field(default=None, repr=False)
     shards: tuple[str, ...] = field(default=(), repr=False)
+    id_column: str | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)

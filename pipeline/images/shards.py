@@ -126,6 +126,7 @@ def open_shards(paths: Sequence[str], called: Sequence[str], *, id_column: str |
         notes=notes,
         lies=_one_behind_the_other(parts)[order],
         shards=tuple(paths),
+        id_column=id_column,
     )
 
 

@@ -48,7 +48,7 @@ class OpenVinoRuntime:
 
     def __init__(self, model: bytes, *, layers: Mapping[str, int], crop: int, precision: str = "bf16") -> None:
         self.layers = dict(layers)
-        self.batch_size = batch_size_of("cpu", crop)
+        self.batch_size = batch_size_of("cpu", crop, precision)
         self._crop = crop
         core = openvino.Core()
         self._network = core.compile_model(core.read_model(model), "CPU", _options(precision))
