@@ -110,7 +110,7 @@ def verify(
         )
     else:
         for row in damaged[:MOST_DAMAGED]:
-            terminal.say(f"row {row} is damaged")
+            terminal.say(f"row {row} is damaged: {found.ids[row]}")
         if damaged.size > MOST_DAMAGED:
             terminal.say(f"{damaged.size - MOST_DAMAGED:,} more rows are damaged")
         word = "sound" if sound else f"{damaged.size:,} damaged, {said['pending']:,} pending"
