@@ -180,6 +180,7 @@ def test_a_list_and_a_pattern_mean_the_same_parts_each_in_a_folder_of_its_own(ru
     by_pattern = run(str(shards / "train-{000..003}.tar"))
     by_list = run([str(path) for path in sorted(shards.glob("*.tar"))])
     assert not network.seen  # lent by content
+    assert not by_list.summary.notes
     assert by_pattern.path != by_list.path
     for cache in (by_pattern, by_list):
         assert_whole(cache, range(COUNT))

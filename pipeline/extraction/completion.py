@@ -204,6 +204,8 @@ def _near_misses(work: Work, found: Sequence[FeatureCache]) -> list[str]:
         if cache.place != work.source.place or cache.recipe.get("backbone") != work.recipe.backbone:
             continue
         differs = cache.differences(wanted)
+        if not differs:  # the same images in a cache of their own, or in parts: it lends its rows
+            continue
         sentence = f"{cache.path.name} holds these images too, but differs in {', '.join(differs)}"
         flags = [f"--{name} {cache.recipe[name]}" for name in differs if name in ("precision", "store")]
         told = {"precision", "store", "runtime"}

@@ -152,6 +152,7 @@ class _Run:
         ) as blocks:
             yield self._counted(blocks)
         seconds = time.perf_counter() - started - (network.seconds_to_open - opening)
+        self.counts.seconds += seconds
         blocks_in_all = -(-len(rows) // (self.work.batch_size or network.batch_size))
         self.counts.working += seconds * min(workers(self.work.n_jobs), blocks_in_all)
 

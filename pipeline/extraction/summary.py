@@ -106,7 +106,7 @@ def summarise(
         notes=tuple(counts.notes),
         time=split,
         runtime="" if how is None else how.runtimes,
-        advice=advice(split, how) if how is not None and split and seconds > SECONDS_WORTH_ADVICE else "",
+        advice=advice(split, how) if how is not None and split and counts.seconds > SECONDS_WORTH_ADVICE else "",
     )
 
 

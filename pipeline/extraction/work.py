@@ -29,7 +29,8 @@ class Counts:
     notes: list[str] = field(default_factory=list)
     spent: Spent = field(default_factory=Spent)  # by all workers together
     writing: float = 0.0  # seconds of the one that writes
-    working: float = 0.0  # seconds from the first image to the last, times workers
+    seconds: float = 0.0  # from the first image to the last, without loading the network
+    working: float = 0.0  # the same, times workers
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
