@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from made_caches import blobs, make_cache, names
 from PIL import Image
 
-import pipeline.extraction.work as work_room
+import pipeline.extraction.network as network_room
 from pipeline.backbone import Backbone
 from pipeline.errors import EvaluationError, SkipReason, SourceError, UnreadablePhoto
 from pipeline.evaluation import evaluate
@@ -254,7 +254,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> planted.Extractor:
     network = planted.Planted()
-    monkeypatch.setattr(work_room, "open_runtime", network)
+    monkeypatch.setattr(network_room, "open_runtime", network)
     return planted.Extractor(network, tmp_path / "caches")
 
 

@@ -270,10 +270,10 @@ def test_a_table_that_changed_after_it_was_listed_is_not_read(shuffled):
 
 
 def test_a_table_is_inferred_once_each_row_group_read_once_and_again_for_no_new_time(tmp_path, monkeypatch, loads):
-    import pipeline.extraction.work as work_room
+    import pipeline.extraction.network as network_room
 
     network = Planted()
-    monkeypatch.setattr(work_room, "open_runtime", network)
+    monkeypatch.setattr(network_room, "open_runtime", network)
     extractor = Extractor(network, tmp_path / "caches")
     root = folder_of(tmp_path / "photos", range(40))
     files = np.random.default_rng(1).permutation(sorted(root.rglob("*.png"))).tolist()

@@ -183,9 +183,11 @@ def test_several_shards_are_one_source(tmp_path):
         assert source.stat[row].tolist() == [path.stat().st_size, path.stat().st_mtime_ns]
         assert source.read(row).stat == tuple(source.stat[row])
     assert source.skipped == [("one.tar: ../e.png", "its name leads out of the tar")]
-    assert source.place.startswith(f"{tmp_path.resolve().as_posix()}/[3 shards ")
-    assert source.place == ImageSource.open(tmp_path).place == ImageSource.open([one, two, three]).place
-    assert source.place != ImageSource.open([one, two]).place
+    assert source.place.startswith(f"{tmp_path.resolve().as_posix()} [3 shards: ")
+    assert source.place == ImageSource.open([one, two, three]).place != ImageSource.open([one, two]).place
+    # A folder and a pattern keep their place when a shard joins them.
+    assert ImageSource.open(tmp_path).place == tmp_path.resolve().as_posix()
+    assert ImageSource.open(f"{tmp_path}/*.tar").place == f"{tmp_path.resolve().as_posix()}/*.tar"
     # one, then three, then two, each as it lies in the file
     assert [source.ids[row] for row in source.reading_order(range(5))] == ["c.png", "a.png", "e", "d", "b.png"]
 
@@ -240,10 +242,10 @@ def test_notes_of_many_shards_are_cut_short(tmp_path):
 
 
 def test_shards_are_inferred_once(tmp_path, monkeypatch):
-    import pipeline.extraction.work as work_room
+    import pipeline.extraction.network as network_room
 
     network = Planted()
-    monkeypatch.setattr(work_room, "open_runtime", network)
+    monkeypatch.setattr(network_room, "open_runtime", network)
     extractor = Extractor(network, tmp_path / "caches")
     files = sorted(folder_of(tmp_path / "photos", range(20)).rglob("*.png"))
     for at in range(3):
@@ -253,8 +255,8 @@ def test_shards_are_inferred_once(tmp_path, monkeypatch):
     assert_planted(cache)
     assert cache.columns["label"] == ["c0"] * 10 + ["c1"] * 10
     assert sorted(network.seen) == list(range(20))
-    assert extractor(f"{tmp_path}/shards/{{0..2}}.tar").path == cache.path
-    assert network.seen == []
+    by_pattern = extractor(f"{tmp_path}/shards/{{0..2}}.tar")
+    assert network.seen == [] and by_pattern.features_key == cache.features_key
 
 
 def test_the_command_line_takes_tars_tables_and_shards(tmp_path, monkeypatch):

@@ -517,10 +517,10 @@ def test_a_tar_that_is_written_to_while_it_is_listed_is_refused(fifty, monkeypat
 
 @pytest.fixture
 def extractor(monkeypatch, tmp_path) -> Extractor:
-    import pipeline.extraction.work as work_room
+    import pipeline.extraction.network as network_room
 
     network = Planted()
-    monkeypatch.setattr(work_room, "open_runtime", network)
+    monkeypatch.setattr(network_room, "open_runtime", network)
     return Extractor(network, tmp_path / "caches")
 
 
