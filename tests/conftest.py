@@ -3,6 +3,32 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from planted import Extractor, Planted
 
 # Test files run side by side, one a core: threads inside each would only get in one another's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Planted:
+    """The planted network in the place of the real one."""
+    from planted import Planted
+
+    import pipeline.extraction.network as network_room
+
+    found = Planted()
+    monkeypatch.setattr(network_room, "open_runtime", found)
+    return found
+
+
+@pytest.fixture
+def run(tmp_path, network: Planted) -> Extractor:
+    """`extract` with the planted network into one folder of caches."""
+    from planted import Extractor
+
+    return Extractor(network, tmp_path / "caches")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import planted
 import pytest
-from planted import Extractor, Planted, assert_planted
+from planted import assert_planted
 
 import pipeline.extraction.network as network_room
 from pipeline.cache import STORED, CacheLock, FeatureCache
@@ -18,19 +18,6 @@ from pipeline.errors import CacheError, PipelineError, SkipReason, SourceError, 
 from pipeline.images import ImageSource, Photo
 from pipeline.images import folder as folder_room
 from pipeline.progress import Progress
-
-
-@pytest.fixture
-def network(monkeypatch) -> Planted:
-    """The planted network in the place of the real one."""
-    found = Planted()
-    monkeypatch.setattr(network_room, "open_runtime", found)
-    return found
-
-
-@pytest.fixture
-def run(tmp_path, network) -> Extractor:
-    return Extractor(network, tmp_path / "caches")
 
 
 @pytest.fixture

@@ -11,26 +11,12 @@ import planted
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from planted import Extractor, Planted, assert_planted
+from planted import Extractor, assert_planted
 
-import pipeline.extraction.network as network_room
 from pipeline.cache import PENDING, STORED, FeatureCache
 from pipeline.cache import header as header_room
 from pipeline.errors import SourceError
 from pipeline.images import ImageSource
-
-
-@pytest.fixture
-def network(monkeypatch) -> Planted:
-    """The planted network in the place of the real one."""
-    found = Planted()
-    monkeypatch.setattr(network_room, "open_runtime", found)
-    return found
-
-
-@pytest.fixture
-def run(tmp_path, network) -> Extractor:
-    return Extractor(network, tmp_path / "caches")
 
 
 @pytest.fixture

@@ -11,27 +11,14 @@ from pathlib import Path
 import numpy as np
 import planted
 import pytest
-from planted import Extractor, Planted, assert_planted, features_of, number_of
+from planted import assert_planted, features_of, number_of
 
-import pipeline.extraction.network as network_room
 from pipeline.cache import FeatureCache, caches_in, resolve, retire
 from pipeline.errors import CacheError, PipelineError, SourceError
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource
 
 COUNT = 40
-
-
-@pytest.fixture
-def network(monkeypatch) -> Planted:
-    found = Planted()
-    monkeypatch.setattr(network_room, "open_runtime", found)
-    return found
-
-
-@pytest.fixture
-def run(tmp_path, network) -> Extractor:
-    return Extractor(network, tmp_path / "caches")
 
 
 @pytest.fixture

@@ -7,27 +7,13 @@ from pathlib import Path
 
 import planted
 import pytest
-from planted import Extractor, Planted
 
-import pipeline.extraction.network as network_room
 import pipeline.extraction.summary as summary_room
 from pipeline.extraction import recipe_of
 from pipeline.extraction.block import Spent
 from pipeline.extraction.summary import TimeSplit, advice, time_split
 from pipeline.extraction.work import Counts, How
 from pipeline.progress import SILENT
-
-
-@pytest.fixture
-def network(monkeypatch) -> Planted:
-    found = Planted()
-    monkeypatch.setattr(network_room, "open_runtime", found)
-    return found
-
-
-@pytest.fixture
-def run(tmp_path, network) -> Extractor:
-    return Extractor(network, tmp_path / "caches")
 
 
 def how(**changes: object) -> How:
