@@ -308,3 +308,26 @@ def test_a_cache_as_data_is_returned_whole(run, photos, network):
         assert_planted(cache)
     with pytest.raises(CacheError, match="wanted layer 'early', found penultimate"):
         run(path, layer="early")
+
+
+def test_evaluating_again_opens_no_file_that_the_cache_knows(run, tmp_path, monkeypatch) -> None:
+    """A photo without an image's ending is told by its first bytes, once."""
+    import pipeline.images.folder as folder_room
+    from pipeline.evaluation import evaluate
+
+    opened: list[str] = []
+    head = folder_room._head
+
+    def watched(path: str) -> bytes:
+        opened.append(path)
+        return head(path)
+
+    for number in range(12):
+        path = planted.put(tmp_path / "photos" / f"c{number % 2}" / f"{number:05d}.png", number)
+        path.rename(path.with_suffix(""))
+    monkeypatch.setattr(folder_room, "_head", watched)
+    options = {"backbone": planted.backbone(), "cache": tmp_path / "caches", "heads": "knn", "cv": 2, "n_jobs": 1}
+    evaluate(tmp_path / "photos", grid=["knn.n_neighbors=1"], **options)
+    assert len(opened) == 12
+    evaluate(tmp_path / "photos", grid=["knn.n_neighbors=1"], **options)
+    assert len(opened) == 12

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache, cache_at, lookup
 from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelError
-from pipeline.extraction import extract
+from pipeline.extraction import extract, known_ids
 from pipeline.images import BUILTIN_NAMES, ImageSource, decode_mode, shards_of
 from pipeline.labels import join, read_label_table, tidy_id
 from pipeline.progress import Progress
@@ -121,7 +121,9 @@ def open_data(data: Any, folder: Path, *, id_column: str | None, root: str | Pat
         raise EvaluationError("wanted images or a cache, found an empty list", "name a folder, a table or a cache")
     found = (as_cache(item, folder) for item in items)
     return [
-        item if isinstance(item, FeatureCache) else ImageSource.open(item, id_column=id_column, root=root)
+        item
+        if isinstance(item, FeatureCache)
+        else ImageSource.open(item, id_column=id_column, root=root, known=known_ids(item, folder))
         for item in found
     ]
 

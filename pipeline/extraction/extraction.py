@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.backbone import Backbone
-from pipeline.cache import DEFAULT_FOLDER, FeatureCache, cache_at, caches_in
+from pipeline.cache import DEFAULT_FOLDER, FeatureCache, cache_at
 from pipeline.cache.layout import STORE_TYPES
 from pipeline.engines import engine
 from pipeline.errors import CacheError, PipelineError, SourceError
 from pipeline.extraction.completion import complete
 from pipeline.extraction.doubts import recompute_and_compare
+from pipeline.extraction.known import known_ids
 from pipeline.extraction.parts import Part, complete_parts, partition_of
 from pipeline.extraction.shelf import Shelf
 from pipeline.extraction.summary import summarise
@@ -139,7 +140,7 @@ def _made(
     how: How, data: Any, part: Part | None, layers: dict[str, int], folder: Path, counts: Counts, **options: Any
 ) -> tuple[FeatureCache, list[tuple[Work, FeatureCache]]]:
     """Return the cache, and what of it this run was about: all of it, or the parts that were to be made."""
-    options["known"] = _known_ids(data, folder)
+    options["known"] = known_ids(data, folder)
     partition = partition_of(data, part, **options)
     if partition is not None:
         return complete_parts(how, partition, layers, folder, counts)
@@ -170,18 +171,6 @@ def _as_it_is(cache: FeatureCache, layers: Sequence[str], started: float) -> Fea
     cache.check()
     cache.summary = summarise([cache], Counts(), time.perf_counter() - started)
     return cache
-
-
-def _known_ids(data: Any, folder: Path) -> Callable[[], Container[str]] | None:
-    """Return what gives the ids that caches of this place know, so that they are listed without being opened."""
-    if not isinstance(data, str | Path):
-        return None
-
-    def known() -> Container[str]:
-        place = Path(data).expanduser().resolve().as_posix()
-        return {name for cache in caches_in(folder)[0] if cache.place == place for name in cache.ids}
-
-    return known
 
 
 def recipe_of(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.cache import PENDING, FeatureCache
+from pipeline.cache import PENDING, FeatureCache, caches_in
 from pipeline.cache.checksum import sound
 from pipeline.cache.layout import features_name
 from pipeline.errors import SkipReason
@@ -131,3 +133,23 @@ def lend(cache: FeatureCache, cache_rows: np.ndarray, rows: np.ndarray, stat: np
         np.full(len(rows), -1),
     )
     return block.where(sound(held))
+
+
+def known_ids(data: Any, folder: Path) -> Callable[[], Container[str]] | None:
+    """Return what gives the ids that caches of this place know, so that they are listed without being opened.
+
+    Parameters
+    ----------
+    data : Any
+        As for `ImageSource.open`; only a path has a place of its own.
+    folder : Path
+        The folder of caches.
+    """
+    if not isinstance(data, str | os.PathLike):
+        return None
+
+    def known() -> Container[str]:
+        place = Path(data).expanduser().resolve().as_posix()
+        return {name for cache in caches_in(folder)[0] if cache.place == place for name in cache.ids}
+
+    return known
