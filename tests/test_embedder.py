@@ -18,8 +18,10 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import validate_data
 
 import pipeline
+import pipeline.extraction.embedder as embedder_room
 import pipeline.extraction.network as network_room
 from pipeline.cache import FeatureCache
 from pipeline.errors import BackboneError, SourceError
@@ -197,6 +199,28 @@ def test_what_is_no_image_is_refused(embedder, X, found):
         assert found in caught.value.message
 
 
+def test_an_image_that_fails_in_an_array_is_named_by_its_row(embedder, network):
+    network.spoilt = [9]
+    images = np.stack([np.asarray(planted.photo(number)) for number in (5, 9)])
+    with pytest.raises(SourceError) as caught:
+        embedder.transform(images)
+    assert caught.value.message == "X[1]: the network returned a value that is not finite"
+
+
+def test_a_file_that_changes_while_it_is_read_is_named(embedder, paths, network, monkeypatch):
+    growth = embedder_room._Collection.growth
+
+    def meanwhile(*asked: object) -> object:
+        planted.put(Path(paths[2]), 2000)
+        return growth(*asked)
+
+    monkeypatch.setattr(embedder_room._Collection, "growth", meanwhile)
+    with pytest.raises(SourceError) as caught:
+        embedder.transform(paths)
+    assert caught.value.message == f"{paths[2]}: changed while it was read"
+    assert np.array_equal(embedder.transform(paths[2:4]), features_of([2000, 3], "penultimate"))
+
+
 def test_one_layer_is_wanted(embedder, paths):
     with pytest.raises(BackboneError, match="layer: wanted one layer, found 'all', which is 4"):
         embedder.set_params(layer="all").fit(paths)
@@ -259,14 +283,51 @@ def test_processes_side_by_side_run_each_image_once_between_them(paths, tmp_path
     assert str(os.getpid()) not in {who[0] for who in notes.values()}
 
 
-# Those that need no numbers as X; of the others scikit-learn says that it cannot make such input.
+class OfNumbers(ImageEmbedder):
+    """Makes an image of each row of numbers, because numbers are all that scikit-learn's checks have to give.
+
+    For input that is no table they leave out all but two checks; the tags of the rest are those of ImageEmbedder.
+    """
+
+    folder = ""
+
+    def fit(self, X: np.ndarray, y: object = None) -> OfNumbers:
+        validate_data(self, X)
+        return super().fit(self._images(X))
+
+    def transform(self, X: np.ndarray) -> np.ndarray:
+        self.cache, given = self.folder, self.cache
+        try:
+            return super().transform(self._images(validate_data(self, X, reset=False)))
+        finally:
+            self.cache = given
+
+    def _images(self, X: np.ndarray) -> np.ndarray:
+        rows = np.ascontiguousarray(X, np.float64)
+        return np.frombuffer(rows.tobytes(), np.uint8).reshape(len(rows), -1, 8)
+
+    def __sklearn_tags__(self) -> object:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.one_d_array, tags.input_tags.string = True, False, False
+        return tags
+
+
+# Without tables as input, scikit-learn says that it leaves the rest out.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", SkipTestWarning)
-    applicable = parametrize_with_checks([ImageEmbedder()])
+    as_it_is = parametrize_with_checks([ImageEmbedder()])
 
 
-@applicable
-def test_the_estimator_checks_that_apply_pass(estimator, check):
+@as_it_is
+def test_the_estimator_checks_for_any_input_pass(estimator, check):
+    check(estimator)
+
+
+@parametrize_with_checks([OfNumbers(planted.backbone(), layer="early")])
+def test_the_estimator_checks_for_tables_pass_where_rows_are_made_images(
+    estimator, check, network, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(OfNumbers, "folder", str(tmp_path / "caches"))
     check(estimator)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -17,6 +18,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER, CacheLock, FeatureCache, retire
 from pipeline.cache.creation import cannot_write
+from pipeline.engines import workers
 from pipeline.errors import BackboneError, CacheError, SkipReason, SourceError, UnreadablePhoto
 from pipeline.extraction.extraction import extract, recipe_of
 from pipeline.extraction.known import KnownDigests, lend
@@ -138,37 +140,30 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):
         which: dict[bytes, int] = {}  # digest: row of `features`
         contents: list[_Content] = []
         rows = np.zeros(len(images), np.int64)
-        for row, photo in _read(images):
-            if photo.digest not in which:
-                which[photo.digest] = len(contents)
-                contents.append(_Content(photo.digest, photo.stat, images[row]))
-            rows[row] = which[photo.digest]
+        for row, (digest, stat) in enumerate(_identities(images, workers(self.n_jobs))):
+            if digest not in which:
+                which[digest] = len(contents)
+                contents.append(_Content(digest, stat, images[row], _name(images, row)))
+            rows[row] = which[digest]
 
-        features, has = found.look_up([one.digest for one in contents])
-        if not has.all():
-            with _lock(found.folder, f"{NAME}-{recipe.key(layer)}.h5"):
-                # Whoever held the lock before may have made them.
-                features, has = found.look_up([one.digest for one in contents])
-                unknown = [one for one, known in zip(contents, has.tolist(), strict=True) if not known]
-                if unknown:
-                    source, taken = found.growth(unknown)
-                    made = extract(
-                        source,
-                        backbone=network,
-                        layer=layer,
-                        cache=found.folder,
-                        batch_size=self.batch_size,
-                        n_jobs=self.n_jobs,
-                        **choices,
-                    )
-                    for path in taken:
-                        if path != made.path:
-                            retire(path)
-                    _refuse_failed(unknown, made)
-                    features, has = found.look_up([one.digest for one in contents])
-                    for one, known in zip(contents, has.tolist(), strict=True):
-                        if not known:
-                            raise SourceError(f"{one.shown}: changed while it was read", "run it again")
+        features, known = found.look_up(contents)
+        if known.all():
+            return features[rows]
+        with _lock(found.folder, f"{NAME}-{recipe.key(layer)}.h5"):
+            # Whoever held the lock before may have made them.
+            features, known = found.look_up(contents)
+            unknown = [one for one, is_known in zip(contents, known.tolist(), strict=True) if not is_known]
+            if unknown:
+                source, taken = found.growth(unknown)
+                options = {**choices, "batch_size": self.batch_size, "n_jobs": self.n_jobs}
+                made = extract(source, backbone=network, layer=layer, cache=found.folder, **options)
+                for path in taken:
+                    if path != made.path:
+                        retire(path)
+                _refuse_failed(unknown, made)
+                features, known = found.look_up(contents)
+        if not known.all():
+            raise SourceError(f"{contents[int(np.argmin(known))].name}: changed while it was read", "run it again")
         return features[rows]
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
@@ -205,10 +200,7 @@ class _Content:
     digest: bytes
     stat: tuple[int, int]
     image: str | np.ndarray | None
-
-    @property
-    def shown(self) -> str:
-        return printable(self.image) if isinstance(self.image, str) else "an image of the array"
+    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,16 +235,16 @@ class _Collection:
         found = Shelf.of(self.folder).found
         return [cache for cache in found if cache.recipe == self.recipe and self.layer in cache.layers]
 
-    def look_up(self, digests: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    def look_up(self, contents: Sequence[_Content]) -> tuple[np.ndarray, np.ndarray]:
         """Return the features of these contents, float32 (k, d), and which of them are known, bool (k,)."""
-        features, has = np.zeros((len(digests), self.width), np.float32), np.zeros(len(digests), bool)
+        features, has = np.zeros((len(contents), self.width), np.float32), np.zeros(len(contents), bool)
         held = []
         for cache in self.caches():
             with suppress(CacheError):  # taken over meanwhile by another process: what it held is in a later one
                 cache.hold()
                 held.append(cache)
         known = KnownDigests(held)
-        entries = np.array([known.find(digest) for digest in digests], np.int64)
+        entries = np.array([known.find(one.digest) for one in contents], np.int64)
         positions = np.flatnonzero(entries >= 0)
         for cache, which, rows in known.places(entries[positions]):
             at_once = cache.header.rows_at_once
@@ -307,20 +299,26 @@ def _images(X: Any) -> list[str] | np.ndarray:
     return [os.path.abspath(Path(path).expanduser()) for path in paths]  # noqa: PTH100 - links keep their name
 
 
-def _read(images: list[str] | np.ndarray) -> Any:
-    """Give ``(row, photo)`` for every row; a path that is there twice is read once."""
-    seen: dict[str, Photo] = {}
-    for row, image in enumerate(images):
-        if isinstance(image, str) and image in seen:
-            yield row, seen[image]
-            continue
+def _identities(images: list[str] | np.ndarray, threads: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """Give digest and stat of every row; a path that is there twice is read once."""
+    paths = images if isinstance(images, list) else range(len(images))
+    first = {path: row for row, path in reversed(list(enumerate(paths)))}
+
+    def identity(row: int) -> tuple[bytes, tuple[int, int]]:
         try:
-            photo = _photo(image)
+            photo = _photo(images[row])
         except UnreadablePhoto as error:
-            raise _unreadable(image, str(error)) from error
-        if isinstance(image, str):
-            seen[image] = Photo(photo.digest, photo.stat, b"")
-        yield row, photo
+            raise _unreadable(_name(images, row), str(error)) from error
+        return photo.digest, photo.stat
+
+    # Both reading and hashing let other threads go on.
+    with ThreadPoolExecutor(threads) as pool:
+        read = dict(zip(first, pool.map(identity, first.values()), strict=True))
+    return (read[path] for path in paths)
+
+
+def _name(images: list[str] | np.ndarray, row: int) -> str:
+    return printable(images[row]) if isinstance(images, list) else f"X[{row}]"
 
 
 def _photo(image: str | np.ndarray) -> Photo:
@@ -335,30 +333,22 @@ def _refuse_failed(asked: Sequence[_Content], made: FeatureCache) -> None:
     reasons: Mapping[str, SkipReason] = made.skipped
     for one in asked:
         if one.digest.hex() in reasons:
-            raise _unreadable(one.image, reasons[one.digest.hex()].text)
+            raise _unreadable(one.name, reasons[one.digest.hex()].text)
 
 
-def _unreadable(image: Any, why: str) -> SourceError:
-    shown = printable(image) if isinstance(image, str) else "an image of the array"
-    return SourceError(f"{shown}: {why}", "mend the photo, or leave it out of X and y: a transformer cannot drop a row")
+def _unreadable(name: str, why: str) -> SourceError:
+    return SourceError(f"{name}: {why}", "mend the photo, or leave it out of X and y: a transformer cannot drop a row")
 
 
-def _lock(folder: Path, name: str) -> _Held:
-    """Return the lock that one process at a time holds while it makes caches of this collection."""
+@contextmanager
+def _lock(folder: Path, name: str) -> Iterator[None]:
+    """Let one process at a time make caches of this collection, and leave no lock file behind."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _Held(CacheLock.exclusive(folder / name, wait=math.inf))
+        lock = CacheLock.exclusive(folder / name, wait=math.inf)
     except OSError as error:
         raise cannot_write(folder, error) from error
-
-
-class _Held:
-    """A lock to which no cache belongs: its file is gone when it is released."""
-
-    def __init__(self, lock: CacheLock) -> None:
-        self._lock = lock
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release_and_forget()
+    try:
+        yield
+    finally:
+        lock.release_and_forget()
