@@ -24,7 +24,7 @@ import pipeline
 import pipeline.extraction.embedder as embedder_room
 import pipeline.extraction.network as network_room
 from pipeline.cache import FeatureCache
-from pipeline.errors import BackboneError, SourceError
+from pipeline.errors import BackboneError, PipelineError, SourceError
 from pipeline.extraction import extract
 from pipeline.extraction.embedder import ImageEmbedder
 
@@ -219,6 +219,22 @@ def test_a_file_that_changes_while_it_is_read_is_named(embedder, paths, network,
         embedder.transform(paths)
     assert caught.value.message == f"{paths[2]}: changed while it was read"
     assert np.array_equal(embedder.transform(paths[2:4]), features_of([2000, 3], "penultimate"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        ("precision", "fp8", "precision: wanted fp32"),
+        ("store", "fp8", "store: wanted fp32 or fp16, found 'fp8'"),
+        ("decode", "quick", "decode: wanted exact or fast, found 'quick'"),
+        ("n_jobs", 0, "n_jobs: wanted a number of workers, found 0"),
+        ("batch_size", 0, "batch_size: wanted 1 or more, found 0"),
+        ("backbone", "resnet0", "resnet0"),
+    ],
+)
+def test_a_choice_that_there_is_not_is_refused(embedder, paths, network, option, value, text):
+    with pytest.raises(PipelineError, match=text):
+        embedder.set_params(**{option: value}).transform(paths)
 
 
 def test_one_layer_is_wanted(embedder, paths):

@@ -23,6 +23,7 @@ from pipeline.errors import BackboneError, CacheError, SkipReason, SourceError, 
 from pipeline.extraction.extraction import extract, recipe_of
 from pipeline.extraction.known import KnownDigests, lend
 from pipeline.extraction.shelf import Shelf
+from pipeline.extraction.work import check_numbers
 from pipeline.images import ImageSource, Photo
 from pipeline.images.listing import printable
 from pipeline.images.photo import FileReader, array_digest, array_stat
@@ -125,6 +126,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):
         BackboneError, CacheError
             As `extract`.
         """
+        check_numbers(self.batch_size, self.n_jobs)
         images = _images(X)
         network = Backbone.open(self.backbone)
         layer, width = self._layer(network)
