@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.errors import PipelineError
     from pipeline.evaluation import evaluate
     from pipeline.extraction import extract
+    from pipeline.extraction.embedder import ImageEmbedder
     from pipeline.images import ImageSource
     from pipeline.labels import LabelSet
     from pipeline.model import Model, fit
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _ROOM_OF = {
     "Backbone": "backbone",
     "FeatureCache": "cache",
+    "ImageEmbedder": "extraction.embedder",  # beside the room's door, because it alone needs scikit-learn
     "ImageSource": "images",
     "LabelSet": "labels",
     "Model": "model",
@@ -42,6 +44,7 @@ _ROOM_OF = {
 __all__ = [
     "Backbone",
     "FeatureCache",
+    "ImageEmbedder",
     "ImageSource",
     "LabelSet",
     "Model",

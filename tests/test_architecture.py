@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "backbone": {"torch", "torchvision", "safetensors"},
     "runtime": {"torch", "onnxruntime", "openvino"},
     "cache": {"h5py", "portalocker"},
-    "extraction": {"joblib"},
+    "extraction": {"joblib", "sklearn"},
     "labels": {"pandas"},
     "splits": {"sklearn"},
     "heads": {"sklearn"},
