@@ -1,10 +1,12 @@
-"""Intervals: how far a score may be from the one that endless new images would give.
+"""Intervals: how far a score may be from the one that endless new images would give; and which scores are tied.
 
 Without groups the images are taken as independent: proportions get Wilson's interval, balanced accuracy the MOVER
 combination of one Wilson interval a class, everything else a bootstrap of rows. With groups the groups are taken
 as independent, and whole groups are resampled: images of one patient or place err together, and an interval over
 single rows would be too narrow. Fewer than 8 units are too few to resample (the bootstrap's limits held the truth
 86 times in 100 with 4 skewed groups): their spread comes from leaving each out in turn, the limits from Student's t.
+
+Two heads are compared fold by fold, on the same rows. Where folds are made of whole groups, so is the comparison.
 
 References
 ----------
@@ -14,12 +16,14 @@ Korn, Graubard (1998), Confidence intervals for proportions with small expected 
 from survey data. Survey Methodology 24: a proportion's interval at the effective number of rows.
 Hesterberg (2015), What teachers should know about the bootstrap. The American Statistician 69: the expanded
 percentile interval, which makes up for the bootstrap's narrowness when there are few units.
+Nadeau, Bengio (2003), Inference for the generalization error. Machine Learning 52: the corrected resampled t-test.
+Holm (1979), A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics 6.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -35,6 +39,7 @@ _MEANS = ("accuracy", "neg_log_loss", "neg_mean_absolute_error")
 _PROPORTIONS = ("accuracy", "balanced_accuracy", "f1_macro")
 _FEW_UNITS = 8
 _GENERIC_RESAMPLES = 500
+_FEWEST_FOLDS = 3
 # 200,000 rows times 2,000 resamples would take seconds a score; 500 place a 95% limit well enough at that size.
 _MOST_DRAWS = 100_000_000
 _BLOCK_DRAWS = 4_000_000
@@ -64,6 +69,22 @@ class Score:
     high: float
     method: str
     n: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One candidate against the best; both None where fewer than 3 folds give both a score.
+
+    Parameters
+    ----------
+    p : float or None
+        Two-sided, adjusted for all that were compared with the best.
+    tied : bool or None
+        Whether the best is not shown to be better.
+    """
+
+    p: float | None
+    tied: bool | None
 
 
 def score_with_interval(
@@ -147,6 +168,74 @@ def score_with_interval(
 def wilson(p: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval of a proportion `p` seen in `n` trials; it stays within 0 and 1."""
     return _wilson(p, n, float(stats.norm.ppf((1 + confidence) / 2)))
+
+
+def compare_with_best(
+    scoring: str,
+    fold_scores: Sequence[Sequence[float | None]],
+    best: int,
+    *,
+    sizes: Sequence[tuple[int, int]],
+    alpha: float = 0.05,
+) -> list[Comparison]:
+    """Return how each candidate compares with the best: corrected t-tests over the folds, adjusted by Holm.
+
+    Parameters
+    ----------
+    scoring : str
+    fold_scores : sequence of sequences of float or None, (candidates, k)
+        On the same k folds.
+    best : int
+        Which candidate the others are held against; tied with itself.
+    sizes : sequence of (int, int), length k
+        Rows learned from and rows scored in each fold.
+    alpha : float
+    """
+    scores = np.array([[math.nan if one is None else one for one in folds] for folds in fold_scores], float)
+    rows = np.array(sizes, float)
+    raw = np.full(len(scores), math.nan)
+    for number, differences in enumerate(scores[best] - scores):
+        told = np.isfinite(differences)
+        if told.sum() >= _FEWEST_FOLDS:
+            learned, scored = rows[told].T
+            step = 1 / float(scored.mean()) if scoring in _PROPORTIONS else 0.0
+            raw[number] = corrected_t_test(differences[told], float((scored / learned).mean()), step=step)
+    others = np.flatnonzero(np.isfinite(raw) & (np.arange(len(raw)) != best))
+    raw[others] = holm(raw[others])
+    # A null may do better than the best head, which is then not shown to be better, however small p is.
+    return [
+        Comparison(None, None) if math.isnan(p) else Comparison(float(p), bool(p > alpha or np.nanmean(gained) <= 0))
+        for p, gained in zip(raw, scores[best] - scores, strict=True)
+    ]
+
+
+def corrected_t_test(differences: np.ndarray, ratio: float, *, step: float = 0.0) -> float:
+    """Return the two-sided p of k paired differences with mean zero (Nadeau, Bengio 2003, section 4.2).
+
+    t = mean / sqrt((1/k + ratio) s^2) with k - 1 degrees of freedom. The plain test's 1/k takes the folds as
+    independent, but they learn from much the same rows; `ratio`, scored rows to learned ones, makes up for it.
+
+    Parameters
+    ----------
+    differences : ndarray, shape (k,)
+    ratio : float
+    step : float
+        What one row counts in a fold's score. s is at least the spread that one row in one fold would make,
+        step / sqrt(k): equal differences in a few small folds do not prove that there is no spread.
+    """
+    k, mean = len(differences), float(np.mean(differences))
+    spread = max(float(np.std(differences, ddof=1)), step / math.sqrt(k))
+    if mean == 0 or spread == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stats.t.sf(abs(mean) / (spread * math.sqrt(1 / k + ratio)), k - 1))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Return p values, shape (m,), of which those below alpha hold an error with probability alpha at most."""
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted
 
 
 def _wilson(p: float, n: float, z: float) -> tuple[float, float]:

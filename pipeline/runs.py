@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -18,17 +19,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_FOLDER = "runs"
+_FILES = ("leaderboard.csv", "predictions.parquet", "run.json")
 
 # The columns of the leaderboard; a result holds a few more.
 LEADERBOARD = (
     "label_set", "source", "cache", "backbone", "layer", "head", "n", "scoring", "mean", "low", "high", "nested",
-    "optimistic", "test", "test_low", "test_high", "params", "seconds",
+    "optimistic", "tied", "p_best", "test", "test_low", "test_high", "params", "params_of", "seconds",
 )  # fmt: skip
 
 CHOSEN = "chosen"
 DUMMY = "dummy"
 PIXELS = "pixel_statistics"
 NOTHING = "none"  # the features of the dummy
+
+# What the parameters of a result were chosen on.
+ALL_ROWS = "all rows"
+MOST_FOLDS = "most folds"
+EACH_FOLD = "each fold"
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,7 @@ class Result:
     test, test_low, test_high : float or None
         The score on the fixed test set, looked at once.
     params : mapping
-        Plain JSON values, chosen on all training rows, or most often over the folds where nothing was fitted on all
-        of them.
+        Plain JSON values.
     seconds : float
         Time spent on this head, all folds together.
     method : str
@@ -64,6 +70,16 @@ class Result:
     warnings : tuple of str
     source : str
         The name of the images, which tells label sets of one name apart where several DATA were evaluated.
+    tied : bool or None
+        Whether the best head of this label set, by this scoring, is not shown to be better: a paired t-test over the
+        outer folds, corrected for the rows that they share, at 5% after Holm's adjustment for all heads, layers,
+        backbones and nulls that the best was held against. The best is tied with itself. None for ``chosen``, and
+        where fewer than 3 folds have a score.
+    p_best : float or None
+        That test's adjusted p value, two-sided.
+    params_of : {"all rows", "most folds", "each fold"}
+        Whether `params` were chosen on all training rows, as `fit` does; or are those chosen most often over the outer
+        folds, because nothing was fitted on all rows; or, for ``chosen``, name the head of each fold.
     """
 
     label_set: str
@@ -87,6 +103,9 @@ class Result:
     null: bool = False
     warnings: tuple[str, ...] = ()
     source: str = ""
+    tied: bool | None = None
+    p_best: float | None = None
+    params_of: str = MOST_FOLDS
 
     @property
     def optimistic(self) -> bool:
@@ -229,9 +248,10 @@ class Run:
         Raises
         ------
         EvaluationError
-            The folder cannot be written.
+            The folder cannot be written, or holds other things than a run.
         """
         folder = Path(folder)
+        refuse_foreign(folder)
         table = self.leaderboard()
         table["params"] = [json.dumps(params) for params in table["params"]]
         contents = {
@@ -249,6 +269,68 @@ class Run:
                 "give a folder that you may write with --out DIR",
             ) from error
         return folder
+
+
+def refuse_foreign(folder: str | Path) -> None:
+    """Raise `EvaluationError` if a folder holds things, and no run among them: it is no place for results."""
+    found = _foreign(Path(folder))
+    if found:
+        raise EvaluationError(
+            f"{folder}: wanted a run or an empty folder to put the results in, found {', '.join(found[:3])}"
+            f"{', ...' if len(found) > 3 else ''} and no run.json",
+            f"--out {Path(folder) / 'run'}",
+        )
+
+
+def place_for(run: Run, folder: str | Path) -> tuple[Path, str | None]:
+    """Return where a run goes: `folder`, or the first of folder-2, folder-3, ... that holds no other question.
+
+    The same question over the same images is answered anew, so that it takes the earlier answer's place.
+
+    Returns
+    -------
+    (Path, str or None)
+        With why it is not `folder` itself.
+    """
+    folder, mine = Path(folder), _question(run.as_dict())
+    place, said = folder, None
+    for number in itertools.count(2):
+        other = _other(place, mine)
+        if other is None:
+            break
+        said = said or other
+        place = folder.with_name(f"{folder.name}-{number}")
+    return place, None if said is None else f"{folder}/ holds {said}; this run goes to {place}/"
+
+
+def _other(place: Path, mine: Mapping[str, Any]) -> str | None:
+    """Return what a folder holds that is not to be replaced, in words; None where there is nothing."""
+    if not (place / "run.json").exists():
+        return "no run" if place.is_file() or _foreign(place) else None
+    try:
+        theirs = _question(json.loads((place / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return "a run.json that cannot be read"
+    differing = [name for name in mine if mine[name] != theirs[name]]
+    return f"a run over other {' and other '.join(differing)}" if differing else None
+
+
+def _question(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run, as plain JSON values, was about, by the names of what may differ."""
+    results = [result for result in run["results"] if result["head"] != CHOSEN]
+    return {
+        "label sets": {(info["name"], info["kind"], *info["classes"]) for info in run["label_sets"]},
+        # A cache's name tells its images and its backbone; its folder may be given in several ways.
+        "images or features": {(one["source"], str(Path(one["cache"]).absolute()), one["layer"]) for one in results},
+        "heads": {one["head"] for one in results if not one["null"]},
+    }
+
+
+def _foreign(folder: Path) -> list[str]:
+    """Return the names of what is in a folder without a run; empty where there is a run, nothing, or no folder."""
+    if not folder.is_dir() or (folder / "run.json").exists():
+        return []
+    return sorted(item.name for item in folder.iterdir() if not item.name.startswith(".") and item.name not in _FILES)
 
 
 def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -420,6 +420,15 @@ def test_an_output_that_cannot_be_written_is_said_before_the_work(verb: str, net
     assert network.seen == []
 
 
+def test_a_folder_of_other_things_is_said_before_the_work(network: Planted) -> None:
+    photos()
+    Path("thesis").mkdir()
+    Path("thesis/chapter.tex").touch()
+    wanted = ["thesis: wanted a run or an empty folder", "found chapter.tex and no run.json"]
+    check(Case(["evaluate", "photos", "--out", "thesis"], wanted, ["--out thesis/run"]))
+    assert network.seen == []
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
 @pytest.mark.parametrize("verb", OUTPUTS)
 def test_a_read_only_folder_is_said_before_the_work(verb: str, network: Planted) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from commands import Outcome, class_folders, done, in_a_process, photo
+from commands import Outcome, class_folders, done, in_a_process, photo, refused
 
 from pipeline.runs import LEADERBOARD
 
@@ -44,6 +44,7 @@ def new(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluated(place: Path) -> Outcome:
+    shutil.rmtree("runs", ignore_errors=True)  # of other heads
     return done("evaluate", "photos", "--cv", "3", "--head", "logistic", "--head", "knn", "--jobs", "1")
 
 
@@ -160,6 +161,67 @@ def test_evaluate_json_has_one_row_a_scoring(place: Path) -> None:
     mine = [row["scoring"] for row in said["results"] if not row["null"]]
     assert mine == ["balanced_accuracy", "accuracy", "f1_macro", "neg_log_loss"]
     assert all(row["nested"] and row["test"] is None for row in said["results"])
+
+
+def kept(outcome: Outcome) -> str:
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("kept in ")]
+    return line.removeprefix("kept in ")
+
+
+def test_evaluate_of_another_question_leaves_the_earlier_answers(new: Path) -> None:
+    words = ["evaluate", "photos", "--cv", "2", "--jobs", "1", "--head"]
+    assert kept(done(*words, "ridge")) == "runs/photos/"
+    first = Path("runs/photos/run.json").read_bytes()
+    other = done(*words, "centroid")
+    assert kept(other) == "runs/photos-2/"
+    assert "note: runs/photos/ holds a run over other heads; this run goes to runs/photos-2/" in other.err
+    assert Path("runs/photos/run.json").read_bytes() == first
+    # The same questions take the places of their own answers.
+    assert kept(done(*words, "centroid")) == "runs/photos-2/"
+    again = done(*words, "ridge", "--cv", "3")
+    assert kept(again) == "runs/photos/" and "holds" not in again.err
+    assert Path("runs/photos/run.json").read_bytes() != first
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["photos", "photos-2"]
+
+
+def test_evaluate_of_other_images_or_labels_leaves_the_earlier_answers(new: Path) -> None:
+    words = ["--cv", "2", "--jobs", "1", "--head", "centroid"]
+    for folder, size in (("a/photos", 6), ("b/photos", 7)):
+        class_folders(Path(folder), size)
+    assert kept(done("evaluate", "a/photos", *words)) == "runs/photos/"
+    other = done("evaluate", "b/photos", *words)
+    assert kept(other) == "runs/photos-2/"
+    assert "runs/photos/ holds a run over other images or features" in other.err
+    lines = [f"{kind}/{number:02d}.png,{'big' if number % 2 else 'small'}" for kind in KINDS for number in range(6)]
+    Path("sizes.csv").write_text("\n".join(["id,size", *lines]))
+    third = done("evaluate", "a/photos", "--labels", "sizes.csv", *words)
+    assert kept(third) == "runs/photos-3/"
+    assert "runs/photos/ holds a run over other label sets" in third.err
+
+
+def test_evaluate_puts_no_results_into_a_folder_of_other_things(new: Path) -> None:
+    Path("runs/photos").mkdir(parents=True)
+    Path("runs/photos/thesis.tex").touch()
+    words = ["evaluate", "photos", "--cv", "2", "--jobs", "1", "--head", "centroid"]
+    outcome = done(*words)
+    assert kept(outcome) == "runs/photos-2/" and "runs/photos/ holds no run;" in outcome.err
+    wanted = "wanted a run or an empty folder to put the results in, found thesis.tex and no run.json"
+    assert refused(*words, "--out", "runs/photos") == (f"runs/photos: {wanted}", "--out runs/photos/run")
+    assert [path.name for path in Path("runs/photos").iterdir()] == ["thesis.tex"]
+    Path("empty").mkdir()
+    for head in ("centroid", "ridge"):  # a run is replaced where it is named, whatever it was about
+        assert kept(done(*words[:-1], head, "--out", "empty")) == "empty/"
+
+
+def test_evaluate_marks_what_is_tied_and_says_what_the_parameters_are_of(evaluated: Outcome) -> None:
+    run = json.loads(Path("runs/photos/run.json").read_text())
+    by_choice = [row for row in run["results"] if row["scoring"] == "balanced_accuracy"]
+    assert [bool(row["tied"]) and number > 0 for number, row in enumerate(by_choice)] == [
+        "  = " in line for line in evaluated.lines[1:]
+    ]
+    assert any("  = " in line for line in evaluated.lines)  # logistic and knn are both right on nearly all
+    assert "  = tied: the best is not shown to be better (corrected t-test over the folds" in evaluated.err
+    assert "  chosen: most often over the folds; `fit` chooses on all rows" in evaluated.err
 
 
 def test_evaluate_no_nested_marks_its_scores(place: Path) -> None:

@@ -26,8 +26,11 @@ from pipeline.evaluation import evaluate
 from pipeline.evaluation.evaluation import Options
 from pipeline.evaluation.units import Unit, gather, run_unit
 from pipeline.heads import FAST, resolve_heads
+from pipeline.intervals import compare_with_best
 from pipeline.progress import Progress
 from pipeline.runs import CHOSEN, DUMMY, PIXELS, Result, Run
+
+QUICK = {"knn.n_neighbors": 9, "knn.weights": "uniform", "lda.shrinkage": 0.1}
 
 
 class Column(ClassifierMixin, BaseEstimator):
@@ -469,7 +472,7 @@ def test_results_have_the_promised_fields_and_plain_json(compared: Run) -> None:
     assert len(set(keys)) == len(keys)
     assert list(compared.leaderboard().columns) == [
         "label_set", "source", "cache", "backbone", "layer", "head", "n", "scoring", "mean", "low", "high", "nested",
-        "optimistic", "test", "test_low", "test_high", "params", "seconds",
+        "optimistic", "tied", "p_best", "test", "test_low", "test_high", "params", "params_of", "seconds",
     ]  # fmt: skip
 
 
@@ -495,6 +498,60 @@ def test_scores_are_those_of_the_predictions_table(compared: Run) -> None:
         table = compared.predictions.query(f"label_set == 'kind' and head == '{head}'")
         (found,) = [result for result in compared.of("kind") if result.head == head]
         assert found.mean == balanced_accuracy_score(table["true"], table["predicted"])
+
+
+# Ties
+
+
+def test_ties_are_those_of_a_paired_test_over_the_fold_scores(compared: Run) -> None:
+    for label_set, scoring in (("kind", "balanced_accuracy"), ("kind", "f1_macro"), ("size", "r2")):
+        results = [result for result in compared.of(label_set, scoring=scoring) if result.head != CHOSEN]
+        rated = [result for result in results if not result.null]
+        best = max(rated, key=lambda result: result.mean or 0)
+        wanted = compare_with_best(
+            scoring, [result.fold_scores for result in results], results.index(best), sizes=[(40, 20)] * 3
+        )
+        assert [(result.p_best, result.tied) for result in results] == [(one.p, one.tied) for one in wanted]
+        assert (best.p_best, best.tied) == (1.0, True)
+        assert {result.null for result in results} == {True, False}  # both nulls are of the family
+    assert {result.tied for result in compared.results if result.head == CHOSEN} == {None}
+
+
+def test_random_labels_are_tied_with_the_dummy_and_separate_classes_are_not(tmp_path: Path) -> None:
+    X, y = blobs(100, classes=2, apart=4.0)
+    rng = np.random.default_rng(0)
+    columns = {"kind": names(y), "luck": names(rng.permutation(y))}
+    run = run_of(make_cache(tmp_path / "a.h5", X, columns), heads=["knn", "lda"], grid=QUICK, cv=5)
+    (dummy,) = [result for result in run.of("luck") if result.head == DUMMY]
+    assert dummy.tied
+    assert "no better than guessing" in run.verdicts[1] or "tied with the dummy" in run.verdicts[1]
+    real = {result.head: result.tied for result in run.of("kind") if result.layer != PIXELS}
+    assert real == {"knn": True, "lda": True, CHOSEN: None, DUMMY: False}
+    assert "no better than" not in run.verdicts[0] and "tied" not in run.verdicts[0]
+
+
+def test_two_folds_tell_nothing_of_ties(cache: FeatureCache) -> None:
+    run = run_of(cache, column="kind", heads=["knn", "lda"], grid=QUICK, cv=2)
+    assert {(result.tied, result.p_best) for result in run.results} == {(None, None)}
+
+
+# The parameters that are shown
+
+
+def test_parameters_say_what_they_were_chosen_on(cache: FeatureCache, tmp_path: Path) -> None:
+    grid = {"knn.n_neighbors": [1, 9], "knn.weights": "uniform", "lda.shrinkage": 0.1}
+    said = {
+        result.head: result.params_of
+        for result in run_of(cache, column="kind", heads=["knn", "lda"], grid=grid).of("kind")
+        if not result.null
+    }
+    assert said == {"knn": "most folds", "lda": "all rows", CHOSEN: "each fold"}
+    once = run_of(cache, column="kind", heads=["knn", "lda"], grid=grid, nested=False)
+    assert {result.params_of for result in once.results} == {"all rows"}
+    X, y = blobs(60)
+    made = make_cache(tmp_path / "a.h5", X, {"kind": names(y), "split": ["test", "train", "train"] * 20})
+    tested = run_of(made, heads=["knn", "lda"], grid=grid).of("kind")
+    assert {result.params_of for result in tested if result.head != CHOSEN} == {"all rows"}
 
 
 def test_images_without_a_label_are_left_out_and_counted(cache: FeatureCache) -> None:

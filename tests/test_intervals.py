@@ -20,7 +20,7 @@ from sklearn.metrics import (
 
 from pipeline import intervals
 from pipeline.errors import EvaluationError, HeadError
-from pipeline.intervals import Score, score_with_interval, wilson
+from pipeline.intervals import Score, compare_with_best, corrected_t_test, holm, score_with_interval, wilson
 from pipeline.search import Predictions, score_predictions
 
 CLASS_SCORINGS = ("accuracy", "balanced_accuracy", "f1_macro", "neg_log_loss")
@@ -287,6 +287,102 @@ def test_nothing_warns_whatever_is_missing() -> None:
             scored(scoring, y, said, 6, groups=groups, resamples=50)
         flat = scored("r2", np.r_[np.ones(29), 2.0], Predictions(np.linspace(1, 2, 30)))
         assert flat.method.startswith("bootstrap of 30 rows")
+
+
+# Ties
+
+FIVE = [(80, 20)] * 5
+
+
+def test_the_corrected_test_is_scipys_paired_test_with_a_wider_error() -> None:
+    rng = np.random.default_rng(0)
+    for k in (3, 5, 10):
+        a, b = rng.normal(size=(2, k))
+        plain = stats.ttest_rel(a, b)
+        t = plain.statistic * np.sqrt((1 / k) / (1 / k + 1 / (k - 1)))
+        assert corrected_t_test(a - b, 1 / (k - 1)) == pytest.approx(2 * stats.t.sf(abs(t), k - 1), rel=1e-12)
+        assert corrected_t_test(a - b, 0.0) == pytest.approx(plain.pvalue, rel=1e-12)
+        assert corrected_t_test(b - a, 0.2) == corrected_t_test(a - b, 0.2)
+
+
+def test_holm_multiplies_the_smallest_by_all_and_each_next_by_one_fewer() -> None:
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # Holm's own order
+    assert holm(np.array([0.5, 0.9])).tolist() == [1.0, 1.0]
+    assert holm(np.zeros(0)).tolist() == []
+
+
+def test_a_comparison_is_adjusted_for_all_that_were_made() -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.normal([[0.0], [-0.5], [-1.0], [-3.0]], 0.3, (4, 5))
+    raw = [corrected_t_test(scores[0] - one, 0.25) for one in scores[1:]]
+    found = compare_with_best("r2", scores.tolist(), 0, sizes=FIVE)
+    assert [one.p for one in found] == pytest.approx([1.0, *holm(np.array(raw))])
+    assert [one.tied for one in found] == [True, *(p > 0.05 for p in holm(np.array(raw)))]
+
+
+def test_clearly_different_heads_are_not_tied() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        scores = rng.normal([[0.95], [0.94], [0.7], [0.5]], 0.02, (4, 5))
+        assert [one.tied for one in compare_with_best("accuracy", scores.tolist(), 0, sizes=FIVE)][2:] == [False, False]
+    constant = [[1.0] * 5, [0.5] * 5]  # a head that is always right, and the dummy: no spread, and no doubt
+    assert [one.tied for one in compare_with_best("balanced_accuracy", constant, 0, sizes=FIVE)] == [True, False]
+
+
+@pytest.mark.parametrize("folds", [3, 5])
+def test_random_scores_are_told_apart_no_more_often_than_promised(folds: int) -> None:
+    # 4 heads that guess at 60 shared rows; the best of them is picked by its score, as in a run.
+    apart = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        right = rng.random((4, folds, 60 // folds)) < 0.5
+        scores = right.mean(axis=2)
+        best = int(right.mean(axis=(1, 2)).argmax())
+        sizes = [(60 - 60 // folds, 60 // folds)] * folds
+        apart += any(one.tied is False for one in compare_with_best("accuracy", scores.tolist(), best, sizes=sizes))
+    assert apart <= 0.07 * 200
+
+
+def test_heads_that_learn_random_labels_are_told_apart_no_more_often_than_promised() -> None:
+    # Real folds, whose training parts overlap: that is what the plain t-test takes for evidence.
+    apart = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        X, y = rng.normal(size=(40, 5)), rng.permutation(np.arange(40) % 2)
+        folds = np.array_split(rng.permutation(40), 5)
+        scores = np.empty((4, 5))
+        for fold, test in enumerate(folds):
+            learned = np.setdiff1d(np.arange(40), test)
+            for head in range(4):  # the nearer class mean, each head on two columns
+                A = X[:, [head, head + 1]]
+                means = np.array([A[learned][y[learned] == code].mean(axis=0) for code in (0, 1)])
+                said = np.linalg.norm(A[test][:, None] - means, axis=2).argmin(axis=1)
+                scores[head, fold] = (said == y[test]).mean()
+        best = int(scores.mean(axis=1).argmax())
+        apart += any(one.tied is False for one in compare_with_best("accuracy", scores, best, sizes=[(32, 8)] * 5))
+    assert apart <= 0.07 * 200
+
+
+def test_equal_differences_in_three_small_folds_prove_nothing() -> None:
+    one_row_each = [[0.75] * 3, [0.625] * 3]
+    assert compare_with_best("accuracy", one_row_each, 0, sizes=[(16, 8)] * 3)[1].tied
+    # The same in folds of 800 rows is no luck.
+    assert compare_with_best("accuracy", one_row_each, 0, sizes=[(1600, 800)] * 3)[1].tied is False
+
+
+def test_fewer_than_three_shared_folds_tell_nothing() -> None:
+    two = compare_with_best("r2", [[0.9, 0.8], [0.1, 0.2]], 0, sizes=[(10, 10)] * 2)
+    assert [(one.p, one.tied) for one in two] == [(None, None)] * 2
+    gaps = [[0.9, 0.8, 0.7, None], [0.1, None, 0.2, 0.3], [0.1, 0.1, 0.2, 0.3]]
+    found = compare_with_best("r2", gaps, 0, sizes=[(30, 10)] * 4)
+    assert [one.p is None for one in found] == [False, True, False]
+    assert found[2].p == pytest.approx(corrected_t_test(np.array([0.8, 0.7, 0.5]), 1 / 3))  # a family of one
+
+
+def test_a_null_that_does_better_than_the_best_head_is_tied_however_sure_that_is() -> None:
+    best, null = compare_with_best("neg_log_loss", [[-3.0, -3.1, -2.9], [-0.7, -0.69, -0.71]], 0, sizes=[(20, 10)] * 3)
+    assert null.p is not None and null.p < 0.05
+    assert best.tied and null.tied
 
 
 def test_what_cannot_be_scored_says_so() -> None:

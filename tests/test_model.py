@@ -117,11 +117,33 @@ def test_the_scores_it_carries_are_the_nested_ones_of_the_evaluation(tmp_path: P
     made = default_cache(tmp_path / "a.h5", X, {"kind": names(y)})
     options: dict[str, Any] = {"heads": ["lda", "ridge"], "grid": {"lda.shrinkage": [0.1, 0.9]}, "cv": 2, "n_jobs": 1}
     run, model = evaluate(made, **options), fit(made, **options)
-    wanted = [{**result.as_dict(), "cache": "a.h5", "seconds": 0} for result in run.results]
+    best = run.best()
+    own = {"params": model.params, "params_of": "all rows"}
+    wanted = [
+        {
+            **result.as_dict(),
+            **(own if result.head == best.head and not result.null else {}),
+            "cache": "a.h5",
+            "seconds": 0,
+        }
+        for result in run.results
+    ]
     assert [{**score, "seconds": 0} for score in model.scores] == wanted
     assert all(score["nested"] for score in model.scores)
     assert {score["head"] for score in model.scores} == {"lda", "ridge", "chosen", "logistic", "dummy"}
     json.dumps(model.as_dict(), allow_nan=False)
+
+
+def test_the_parameters_shown_are_those_of_the_model_and_not_those_of_most_folds(tmp_path: Path) -> None:
+    X, y = blobs(60, d=8, apart=1.0, seed=2)
+    made = default_cache(tmp_path / "a.h5", X, {"kind": names(y)})
+    options: dict[str, Any] = {"grid": {"logistic.C": [0.001, 0.01, 0.1, 1.0, 10.0]}, "cv": 3, "n_jobs": 1}
+    shown = evaluate(made, **options).best()
+    model = fit(made, **options)
+    own = [score for score in model.scores if score["head"] == "logistic" and not score["null"]]
+    assert {(score["params"]["C"], score["params_of"]) for score in own} == {(model.params["C"], "all rows")}
+    # The evaluation alone fits nothing on all rows, chooses otherwise here, and says so.
+    assert shown.params_of == "most folds" and shown.params != model.params
 
 
 def test_with_a_fixed_test_set_it_learns_from_the_training_part_alone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from made_caches import blobs, make_cache, names
 from pipeline import runs
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import evaluate
-from pipeline.runs import Run, plain_params
+from pipeline.runs import Run, place_for, plain_params
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,48 @@ def test_a_place_that_is_a_file_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EvaluationError, match="file/run: wanted to write the results here, found Not a directory"):
         run.save(tmp_path / "file" / "run")
+
+
+def test_a_run_is_not_put_among_other_things(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(EvaluationError, match=r"wanted a run or an empty folder .* found thesis.tex and no run.json"):
+        run.save(tmp_path)
+    assert [item.name for item in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_takes_the_place_of_the_same_question_alone(run: Run, tmp_path: Path) -> None:
+    place = tmp_path / "made"
+    assert place_for(run, place) == (place, None)
+    run.save(place)
+    assert place_for(run, place) == (place, None)
+    # More images, other scores and other folds are no other question; other classes, a kind, a head or a cache are.
+    grown = replace(run, label_sets=tuple(replace(info, n=99, folds=7) for info in run.label_sets))
+    assert place_for(grown, place) == (place, None)
+    classes = replace(run.label_sets[0], classes=("red", "blue"))
+    other_heads = [replace(one, head="lda" if one.head == "knn" else one.head) for one in run.results]
+    other_cache = [replace(one, cache="b.h5") for one in run.results]
+    for other, words in (
+        (replace(run, label_sets=(classes, *run.label_sets[1:])), "label sets"),
+        (replace(run, results=tuple(other_heads)), "heads"),
+        (replace(run, results=tuple(other_cache)), "images or features"),
+    ):
+        said = f"{place}/ holds a run over other {words}; this run goes to {place}-2/"
+        assert place_for(other, place) == (tmp_path / "made-2", said)
+    replace(run, results=tuple(other_heads)).save(tmp_path / "made-2")
+    assert place_for(replace(run, results=tuple(other_heads)), place)[0] == tmp_path / "made-2"
+    assert place_for(replace(run, results=tuple(other_cache)), place)[0] == tmp_path / "made-3"
+
+
+def test_what_a_stopped_save_left_is_replaced_and_what_cannot_be_read_is_not(run: Run, tmp_path: Path) -> None:
+    place = tmp_path / "made"
+    place.mkdir()
+    (place / "leaderboard.csv").touch()
+    assert place_for(run, place) == (place, None)
+    (place / "run.json").write_text("{")
+    assert place_for(run, place) == (
+        tmp_path / "made-2",
+        f"{place}/ holds a run.json that cannot be read; this run goes to {tmp_path / 'made-2'}/",
+    )
 
 
 def test_label_sets_are_found_by_name(run: Run) -> None:

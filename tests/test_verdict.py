@@ -27,11 +27,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     columns = {"kind": names(y), "size": [f"{v:.4f}" for v in X[:, 0] + np.random.default_rng(1).normal(size=60)]}
     made = make_cache(tmp_path_factory.mktemp("caches") / "a.h5", X, columns)
     grid = {"knn.n_neighbors": 5, "knn.weights": "uniform", "ridge.alpha": [1.0, 100.0]}
-    return evaluate(made, heads=["knn", "ridge"], grid=grid, cv=3, n_jobs=1)
+    return evaluate(made, heads=["knn", "ridge"], grid=grid, cv=5, n_jobs=1)
 
 
 def of(run: Run, label_set: str, head: str) -> pd.DataFrame:
     return run.predictions.query(f"label_set == '{label_set}' and head == '{head}'")
+
+
+def ties(run: Run, label_set: str) -> str:
+    """Return how the sentence ends: with the null that knows least of those that are tied."""
+    tied = {null.layer for null in run.of(label_set) if null.null and null.tied}
+    assert tied, "so few images leave something tied"
+    name = "the dummy" if "none" in tied else "colours and brightness alone"
+    return f"; tied with {name}: 5 folds cannot tell them apart"
 
 
 def test_the_verdict_on_classes_is_recomputed_from_the_table(run: Run) -> None:
@@ -43,8 +51,9 @@ def test_the_verdict_on_classes_is_recomputed_from_the_table(run: Run) -> None:
     dummy, pixels = (r.mean or 0 for r in sorted(run.of("kind", scoring="accuracy"), key=lambda r: r.layer) if r.null)
     pattern = (
         rf"kind: right on {100 * right:.0f} of 100 new photos \({100 * low:.0f} to {100 * high:.0f}\) with the best of "
-        rf"2 heads \((knn|ridge) in \d of 3 folds\); always guessing the commonest: {100 * dummy:.0f}; "
+        rf"2 heads \((knn|ridge) in \d of 5 folds\); always guessing the commonest: {100 * dummy:.0f}; "
         rf"colours and brightness alone: {100 * pixels:.0f}; most confused: (\w+) taken for (\w+), {times} times"
+        rf"{ties(run, 'kind')}"
     )
     found = re.fullmatch(pattern, run.verdicts[0])
     assert found, run.verdicts[0]
@@ -60,8 +69,8 @@ def test_the_verdict_on_numbers_is_recomputed_from_the_table(run: Run) -> None:
     dummy, pixels = (r.mean for r in sorted(run.of("size"), key=lambda r: r.layer) if r.null)
     assert run.verdicts[1] == (
         f"size: r2 {r2:.3g} ({shown.low:.3g} to {shown.high:.3g}) on new photos with the best of 2 heads "
-        f"({picked} in {folds} of 3 folds); always guessing the mean: {dummy:.3g}; "
-        f"colours and brightness alone: {pixels:.3g}; off by {off:.3g} on average"
+        f"({picked} in {folds} of 5 folds); always guessing the mean: {dummy:.3g}; "
+        f"colours and brightness alone: {pixels:.3g}; off by {off:.3g} on average{ties(run, 'size')}"
     )
 
 
@@ -121,6 +130,25 @@ def test_no_better_than_guessing_is_said_when_the_interval_reaches_the_dummy() -
     assert said in verdict(INFO, evidence(result(low=0.5)))
     assert said not in verdict(INFO, evidence(result(low=0.51)))
     assert said not in verdict(INFO, evidence(result(low=None)))
+
+
+def test_a_null_that_is_tied_with_the_best_is_said() -> None:
+    tied = "tied with the dummy: 5 folds cannot tell them apart"
+    dummy = result(head="dummy", layer="none", mean=0.5, null=True, tied=True, p_best=0.2)
+    pixels = result(head="logistic", layer="pixel_statistics", mean=0.6, null=True, tied=True, p_best=0.3)
+    both = verdict(INFO, evidence(result(), nulls=[pixels, dummy]))
+    assert both.endswith(tied)
+    said = verdict(INFO, evidence(result(), nulls=[pixels, replace(dummy, tied=False)]))
+    assert said.endswith("tied with colours and brightness alone: 5 folds cannot tell them apart")
+    for tells in (False, None):
+        untied = [replace(null, tied=tells) for null in (pixels, dummy)]
+        assert "tied" not in verdict(INFO, evidence(result(), nulls=untied))
+    # The interval says it already, and a sentence about a test set is about that alone.
+    reaching = verdict(INFO, evidence(result(low=0.45), nulls=[pixels, dummy]))
+    assert "tied" not in reaching and reaching.endswith("the interval reaches down to the dummy's score")
+    tested = result(test=0.9, test_low=0.8, test_high=0.95)
+    null = replace(dummy, test=0.5)
+    assert "tied" not in verdict(INFO, evidence(tested, nulls=[null], on_test=True))
 
 
 def test_the_test_set_is_what_the_sentence_is_about_when_there_is_one() -> None:

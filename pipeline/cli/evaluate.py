@@ -46,9 +46,11 @@ def command(
     """Score every head on every label set, honestly: nested, with intervals, beside the dummy and the pixels alone."""
     from pipeline.cli.leaderboard import print_run
     from pipeline.evaluation import evaluate
-    from pipeline.runs import DEFAULT_FOLDER
+    from pipeline.runs import DEFAULT_FOLDER, place_for, refuse_foreign
 
     refuse_unwritable(out or DEFAULT_FOLDER, "the results")
+    if out:
+        refuse_foreign(out)
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
         run = evaluate(
             data[0] if len(data) == 1 else data,
@@ -78,7 +80,10 @@ def command(
             random_state=random_state,
             progress=terminal,
         )
-    folder = run.save(Path(out) if out else Path(DEFAULT_FOLDER) / run.name)
+    place, moved = (Path(out), None) if out else place_for(run, Path(DEFAULT_FOLDER) / run.name)
+    folder = run.save(place)
+    if moved is not None:
+        terminal.note(moved)
     if as_json:
         terminal.object({"run": str(folder), **run.as_dict()})
         return

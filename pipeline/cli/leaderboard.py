@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.cli.terminal import Number, Terminal
-from pipeline.runs import CHOSEN, NOTHING, PIXELS, LabelSetInfo, Result, Run
+from pipeline.runs import CHOSEN, MOST_FOLDS, NOTHING, PIXELS, LabelSetInfo, Result, Run
 
 SHORT = {
     "balanced_accuracy": "balanced acc.",
@@ -15,6 +15,7 @@ SHORT = {
     "neg_mean_absolute_error": "-abs. error",
     "r2": "R2",
 }
+TIED = "  = tied: the best is not shown to be better (corrected t-test over the folds, Holm's adjustment, 5%)"
 FEATURES = {PIXELS: "colours alone", NOTHING: "nothing"}
 
 
@@ -23,7 +24,7 @@ def print_run(terminal: Terminal, run: Run) -> None:
     several = len({info.source for info in run.label_sets}) > 1
     said, left_out = "", []
     for number, info in enumerate(run.label_sets):
-        mine = [r for r in run.results if (r.label_set, r.source) == (info.name, info.source)]
+        mine = _of(run, info)
         if number:
             terminal.stdout.print()
         left_out += _print_table(terminal, f"{info.name} ({info.source})" if several else info.name, mine)
@@ -31,10 +32,23 @@ def print_run(terminal: Terminal, run: Run) -> None:
         if about != said:
             terminal.say(about)
         said = about
+    if any(_marked(line, number) for info in run.label_sets for number, line in enumerate(_lines(_of(run, info)))):
+        terminal.say(TIED)
+    if any(result.params_of == MOST_FOLDS and result.params for result in run.results):
+        terminal.say("  chosen: most often over the folds; `fit` chooses on all rows")
     if any(result.optimistic for result in run.results):
         terminal.say("  * optimistic: the parameters were chosen on the very rows that they are scored on")
     if left_out:
         terminal.say(f"  not shown for want of width: {', '.join(dict.fromkeys(reversed(left_out)))}")
+
+
+def _of(run: Run, info: LabelSetInfo) -> list[Result]:
+    return [r for r in run.results if (r.label_set, r.source) == (info.name, info.source)]
+
+
+def _marked(line: Sequence[Result], number: int) -> bool:
+    """Return whether a line is tied with the best, which is the first: by the scoring that chose."""
+    return number > 0 and bool(line[0].tied)
 
 
 def _about(info: LabelSetInfo, results: Sequence[Result]) -> str:
@@ -52,6 +66,8 @@ def print_scores(terminal: Terminal, scores: Sequence[Mapping[str, Any]]) -> Non
     """Print the scores that a model carries, on stderr: what `fit` results in is the model."""
     results = [Result(**{name: score[name] for name in Result.__dataclass_fields__}) for score in scores]
     _print_table(terminal, results[0].label_set, results, to_stderr=True)
+    if any(_marked(line, number) for number, line in enumerate(_lines(results))):
+        terminal.say(TIED)
 
 
 def _print_table(terminal: Terminal, title: str, results: Sequence[Result], *, to_stderr: bool = False) -> list[str]:
@@ -67,7 +83,7 @@ def _print_table(terminal: Terminal, title: str, results: Sequence[Result], *, t
     columns += [*others, "chosen", Number("s")]
     # What goes first where there is no room: seconds, then the further scores from the last, then the parameters.
     spare = [len(columns) - 1, *range(len(columns) - 3, first - 1, -1), len(columns) - 2]
-    rows = [_row(line, scorings, tested, several) for line in lines]
+    rows = [_row(line, scorings, tested, several, _marked(line, number)) for number, line in enumerate(lines)]
     return terminal.table(columns, rows, to_stderr=to_stderr, spare=spare)
 
 
@@ -79,7 +95,7 @@ def _lines(results: Sequence[Result]) -> list[list[Result]]:
     return list(lines.values())
 
 
-def _row(line: Sequence[Result], scorings: Sequence[str], tested: bool, several: bool) -> list[str]:
+def _row(line: Sequence[Result], scorings: Sequence[str], tested: bool, several: bool, tied: bool) -> list[str]:
     by_scoring = {result.scoring: result for result in line}
     first = line[0]
     choice = by_scoring.get(scorings[0])
@@ -90,7 +106,8 @@ def _row(line: Sequence[Result], scorings: Sequence[str], tested: bool, several:
     mark = "" if first.nested else " *"
     cells = ["best of these" if chosen else first.head]
     cells += ["" if chosen else first.backbone] if several else []
-    cells += [features, "-" if choice is None else _score(choice.mean, choice.low, choice.high) + mark]
+    score = "-" if choice is None else _score(choice.mean, choice.low, choice.high) + mark
+    cells += [features, f"= {score}" if tied else score]
     if tested:
         cells.append("" if choice is None else _score(choice.test, choice.test_low, choice.test_high))
     for scoring in scorings[1:]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation.units import UnitResult
+from pipeline.runs import ALL_ROWS, EACH_FOLD, MOST_FOLDS
 from pipeline.search import Predictions
 from pipeline.splits import Split
 
@@ -26,7 +27,8 @@ class Answers:
     test : Predictions or None
         Of the fixed test set, said by the head refitted on all training rows.
     params : dict
-        Chosen on all training rows, or most often over the folds.
+    params_of : str
+        ``all rows``, or ``most folds`` where nothing was fitted on all of them.
     inner_scores : tuple of float or None
         A fold each: what the inner search thought of its choice.
     warnings : tuple of str
@@ -36,6 +38,7 @@ class Answers:
     out_of_fold: Predictions
     test: Predictions | None
     params: dict[str, Any]
+    params_of: str
     inner_scores: tuple[float | None, ...]
     warnings: tuple[str, ...]
     seconds: float
@@ -48,6 +51,7 @@ def collect(folds: Sequence[Split], results: Sequence[UnitResult], whole: UnitRe
         in_row_order(folds, [result.predictions for result in results if result.predictions is not None]),
         None if whole is None else whole.predictions,
         whole.params if whole is not None else most_common([result.params for result in results]),
+        MOST_FOLDS if whole is None else ALL_ROWS,
         tuple(result.inner_score for result in results),
         tuple(dict.fromkeys(text for result in everything for text in result.warnings)),
         sum(result.seconds for result in everything),
@@ -74,6 +78,7 @@ def choose_in_every_fold(answers: Sequence[Answers], folds: Sequence[Split]) -> 
         out_of_fold=in_row_order(folds, parts),
         test=None,
         params={},
+        params_of=EACH_FOLD,
         inner_scores=tuple(inner[which][fold] for fold, which in enumerate(picked)),
         warnings=(),
         seconds=sum(answer.seconds for answer in answers),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from pipeline.errors import HeadError
 from pipeline.evaluation.answers import Answers, choose_in_every_fold, widen
 from pipeline.evaluation.plan import Candidate, Task
 from pipeline.evaluation.questions import Part, Question
+from pipeline.evaluation.units import combinations
 from pipeline.evaluation.verdict import Evidence, verdict
-from pipeline.intervals import Score, score_with_interval
-from pipeline.runs import CHOSEN, LabelSetInfo, Result, plain_params
+from pipeline.intervals import Score, compare_with_best, score_with_interval
+from pipeline.runs import ALL_ROWS, CHOSEN, LabelSetInfo, Result, plain_params
 from pipeline.search import Predictions, needs_probabilities, score_predictions
 
 
@@ -55,6 +56,7 @@ def report(task: Task, answers: Sequence[Answers], *, nested: bool, random_state
     """Return what the answers of a task's candidates come to."""
     question = task.question
     lines = [_line(task, number, answer, nested, random_state) for number, answer in enumerate(answers)]
+    lines = _compared(task, lines)
     rated = sorted((lines[number] for number in task.rated), key=lambda line: -_value(line.under(task.choice)))
     nulls = [line for line, candidate in zip(lines, task.candidates, strict=True) if candidate.null]
     best = rated[0]
@@ -114,8 +116,30 @@ def _line(task: Task, number: int, answers: Answers, nested: bool, random_state:
         "null": candidate.null,
         "nested": nested,
         "params": plain_params(answers.params),
+        # Where there is nothing to choose, all rows would choose the same.
+        "params_of": answers.params_of if combinations(candidate.head) > 1 else ALL_ROWS,
     }
     return _Line(answers, _results(task, answers, shared, random_state), _tables(task, answers, shared))
+
+
+def _compared(task: Task, lines: Sequence[_Line]) -> list[_Line]:
+    """Return the lines with what sets each apart from the best: one family of comparisons a scoring, nulls included."""
+    sizes = [(len(split.train), len(split.test)) for split in task.folds]
+    found: dict[tuple[int, str], Result] = {}
+    for scoring in task.scorings:
+        results = {number: one for number, line in enumerate(lines) for one in line.results if one.scoring == scoring}
+        numbers = list(results)
+        best = max((number for number in task.rated if number in results), key=lambda n: _value(results[n]), default=-1)
+        if best < 0:  # no head gives the probabilities it needs
+            continue
+        folds = [results[number].fold_scores for number in numbers]
+        compared = compare_with_best(scoring, folds, numbers.index(best), sizes=sizes)
+        for number, one in zip(numbers, compared, strict=True):
+            found[number, scoring] = replace(results[number], tied=one.tied, p_best=one.p)
+    return [
+        replace(line, results=[found.get((number, one.scoring), one) for one in line.results])
+        for number, line in enumerate(lines)
+    ]
 
 
 def _chosen(task: Task, answers: Sequence[Answers], best: _Line, random_state: int) -> _Line | None:
@@ -134,6 +158,7 @@ def _chosen(task: Task, answers: Sequence[Answers], best: _Line, random_state: i
         "null": False,
         "nested": True,
         "params": {"in_each_fold": [names[which] for which in picked]},
+        "params_of": said.params_of,
     }
     return _Line(said, _results(task, said, shared, random_state), _tables(task, said, shared))
 

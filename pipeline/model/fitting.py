@@ -19,7 +19,7 @@ from pipeline.evaluation.plan import Task
 from pipeline.evaluation.running import refit
 from pipeline.model.model import Model
 from pipeline.provenance import installed
-from pipeline.runs import Run, plain_params
+from pipeline.runs import ALL_ROWS, Result, Run, plain_params
 
 _RECORDED = ("transfer-pipeline", "scikit-learn", "skops", "torch", "torchvision", "numpy", "pillow")
 
@@ -112,11 +112,12 @@ def _fitted(task: Task, run: Run, asked: Options) -> Model:
     which = next(
         number
         for number in task.rated
-        if (str((one := task.candidates[number]).cache.path), one.layer, one.head.name)
-        == (best.cache, best.layer, best.head)
+        if (str((one := task.candidates[number]).cache.path), one.layer, one.head.name) == _of(best)
     )
     candidate = task.candidates[which]
     estimator, params, warnings = refit(task, which, cv=asked.cv, random_state=asked.random_state, nested=asked.nested)
+    # The scores of the model's own head stand beside the parameters that it has.
+    own = {"params": plain_params(params), "params_of": ALL_ROWS}
     return Model(
         label_set=question.name,
         kind=question.kind,
@@ -129,7 +130,7 @@ def _fitted(task: Task, run: Run, asked: Options) -> Model:
         recipe=dict(candidate.cache.recipe),
         # The path of the cache says nothing on another machine.
         scores=tuple(
-            {**result.as_dict(), "cache": Path(result.cache).name}
+            {**result.as_dict(), **(own if _of(result) == _of(best) else {}), "cache": Path(result.cache).name}
             for result in run.results
             if result.label_set == question.name
         ),
@@ -138,3 +139,8 @@ def _fitted(task: Task, run: Run, asked: Options) -> Model:
         verdict=run.verdicts[run.label_sets.index(run.info(question.name))],
         versions={name: installed(name) for name in _RECORDED},
     )
+
+
+def _of(result: Result) -> tuple[str, str, str]:
+    """Return what tells one candidate of a label set from the others."""
+    return result.cache, result.layer, result.head
