@@ -218,7 +218,7 @@ def test_the_predictions_of_a_fold_are_those_of_the_fitted_head() -> None:
 def test_what_is_not_covered_goes_to_gridsearchcv(name: str, grid: list[str]) -> None:
     head = named(name, grid=grid)
     assert shared_head(head.estimator, head.grid, "class") is None
-    if name in ("ridge", "knn"):
+    if len(head.grid) > 1:
         splits = folds(90)
         found = search(head, DIGITS[:90], DIGIT[:90] % 2, splits=splits, scoring="accuracy", labels=2, kind="class")
         oracle = GridSearchCV(head.estimator, head.grid, cv=splits).fit(DIGITS[:90], DIGIT[:90] % 2)
@@ -250,6 +250,18 @@ def test_a_class_of_one_row_warns_as_scikit_learn_does() -> None:
         shared_results([covered], X, [y], splits=splits, scoring="accuracy", labels=[3])  # type: ignore[list-item]
     found = search(lda, X, y, splits=splits, scoring="accuracy", labels=3, kind="class")
     assert found.warnings == ("lda: Only one sample available. You may want to reshape your data array (2 times)",)
+
+
+def test_an_alpha_that_scikit_learn_warns_of_is_left_to_it() -> None:
+    ridge = named("ridge", grid=["ridge.alpha=1,1e-3"])
+    X = (np.random.default_rng(0).normal(size=(90, 1)) * np.ones((1, 400))).astype(np.float32)
+    X[:, 0] = np.random.default_rng(1).normal(size=90)
+    covered = shared_head(ridge.estimator, ridge.grid, "class")
+    with pytest.raises(NotCoveredError):
+        shared_results([covered], X, [DIGIT[:90]], splits=folds(90), scoring="accuracy", labels=[10])  # type: ignore[list-item]
+    found = search(ridge, X, DIGIT[:90], splits=folds(90), scoring="accuracy", labels=10, kind="class")
+    (said,) = found.warnings
+    assert said.startswith("ridge: Singular matrix in solving dual problem. Using least-squares solution instead.")
 
 
 def test_the_search_uses_the_shared_work_and_warns_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ def discriminants(spectrum: Spectrum, y: np.ndarray, shrinkages: Sequence[float]
     for shrinkage in shrinkages:
         kept = 1 - shrinkage
         spread = kept * spectrum.values + shrinkage * diagonal
-        if shrinkage * diagonal <= _DROPPED * spread.max():
+        if shrinkage * diagonal <= _DROPPED * spread.max(initial=0.0):
             raise NotCoveredError
         M, Q = means / spread[:, None], between / spread[:, None]
         W = M + kept * Q @ np.linalg.solve(np.eye(len(seen)) - kept * between.T @ Q, between.T @ M)
@@ -82,7 +82,12 @@ def discriminants(spectrum: Spectrum, y: np.ndarray, shrinkages: Sequence[float]
 
 
 def _ridge(spectrum: Spectrum, H: np.ndarray, alpha: float) -> np.ndarray:
-    return spectrum.turned @ (H / (len(spectrum.Z) * spectrum.values + alpha)[:, None])
+    n, d = spectrum.Z.shape
+    full = len(spectrum.values) == d
+    spread = n * spectrum.values + alpha
+    if (spread[0] if full else alpha) < np.finfo(spectrum.Z.dtype).eps * spread.max(initial=0.0):
+        raise NotCoveredError  # scikit-learn warns that the matrix is ill-conditioned in the features' type
+    return spectrum.turned @ (H / spread[:, None])
 
 
 def _seen(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -79,5 +79,6 @@ def spectrum(Z: np.ndarray, test: np.ndarray) -> Spectrum:
 
 
 def _without_rounding(values: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the real directions, the smallest first."""
     real = values > _ROUNDING * max(values[-1], 0.0)
     return values[real], vectors[:, real]
