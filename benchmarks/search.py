@@ -34,9 +34,7 @@ def main() -> None:
     parser.add_argument("--heads", nargs="+", default=["ridge,lda", "knn"], help="those searched together")
     parser.add_argument("--baseline-folds", type=int, default=1, help="folds that GridSearchCV runs (of 5)")
     arguments = parser.parse_args()
-    print(
-        "| heads | rows | label sets | shared, s | GridSearchCV, s (scaled) | ratio | same choice | largest gap |"
-    )
+    print("| heads | rows | label sets | shared, s | GridSearchCV, s (scaled) | ratio | same choice | largest gap |")
     print("|---|---|---|---|---|---|---|---|")
     for rows in arguments.rows:
         X, ys = made(rows, arguments.columns, max(arguments.sets))

@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.heads.catalogue import RECIPES
-from pipeline.search.closed_form import NotCoveredError, discriminants, ridge_classes, ridge_numbers
+from pipeline.search.closed_form import (
+    NotCoveredError,
+    class_target,
+    discriminants,
+    number_target,
+    products,
+    ridge_classes,
+    ridge_numbers,
+)
 from pipeline.search.neighbours import neighbour_classes, neighbour_numbers, neighbours
 from pipeline.search.predictions import Predictions
 from pipeline.search.scoring import score_predictions
@@ -126,26 +134,31 @@ def fold_predictions(
     if not all(np.isfinite(values).all() for values in (X, *ys)):
         raise NotCoveredError  # scikit-learn has its own words for these
     ks = [k for head in heads if head.solver == "knn" for k, _ in head.values]
+    sized = list(zip(ys, labels, strict=True))
     for fold, (train, test) in enumerate(splits):
         Z, asked = standardised(X, train, test)
-        whole = spectrum(Z, asked) if any(head.solver != "knn" for head in heads) else None
         near = neighbours(Z, asked, ks) if ks else None
+        whole, targets, sums = None, [], []
+        if any(head.solver != "knn" for head in heads):
+            whole = spectrum(Z, asked)
+            targets = [class_target(y[train]) if n else number_target(y[train], Z.dtype) for y, n in sized]
+            sums = products(whole, targets)
         for place, head in enumerate(heads):
             first = [value[0] for value in head.values]
-            for which, (every, count) in enumerate(zip(ys, labels, strict=True)):
-                y = every[train]
+            for which, (y, n) in enumerate(sized):
                 if head.solver == "knn":
                     assert near is not None
-                    if head.kind == "number":
-                        said = neighbour_numbers(near, y, head.values)
+                    if n:
+                        said = neighbour_classes(near, y[train], head.values, n)
                     else:
-                        said = neighbour_classes(near, y, head.values, count)
+                        said = neighbour_numbers(near, y[train], head.values)
                 else:
                     assert whole is not None
-                    if head.kind == "number":
-                        said = ridge_numbers(whole, y, first)
+                    if n:
+                        solve = ridge_classes if head.solver == "ridge" else discriminants
+                        said = solve(whole, targets[which], sums[which], first, n)
                     else:
-                        said = (ridge_classes if head.solver == "ridge" else discriminants)(whole, y, first, count)
+                        said = ridge_numbers(whole, targets[which], sums[which], first)
                 yield fold, place, which, list(said)
 
 

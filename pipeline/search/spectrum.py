@@ -18,19 +18,18 @@ class Spectrum:
 
     Parameters
     ----------
-    Z, test : ndarray, shape (n, d) and (m, d)
-        As StandardScaler gives them, in the type of the features.
+    Z : ndarray, shape (n, d)
+        As StandardScaler gives it, in the type of the features.
     mean : ndarray of float64, shape (d,)
         What is left of the mean of Z: rounding.
     values : ndarray of float64, shape (r,)
         Eigenvalues of the covariance (divided by n), those that are not rounding.
     vectors : ndarray of float64, shape (d, r)
-    turned : ndarray of float64, shape (m, r)
-        The test rows in those directions, centred.
+    turned : ndarray, shape (m, r)
+        The test rows in those directions, centred, in the type of the features.
     """
 
     Z: np.ndarray
-    test: np.ndarray
     mean: np.ndarray
     values: np.ndarray
     vectors: np.ndarray
@@ -42,6 +41,10 @@ class Spectrum:
         for start in range(0, len(self.Z), BLOCK):
             total += self.Z[start : start + BLOCK].astype(np.float64).T @ T[start : start + BLOCK]
         return self.vectors.T @ (total - np.outer(self.mean, T.sum(axis=0)))
+
+    def answers(self, weights: np.ndarray) -> np.ndarray:
+        """Return the centred test rows times weights of shape (r, k): in the features' type, as scikit-learn does."""
+        return (self.turned @ weights.astype(self.turned.dtype)).astype(np.float64)
 
 
 def standardised(X: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -75,7 +78,8 @@ def spectrum(Z: np.ndarray, test: np.ndarray) -> Spectrum:
         gram /= n
         values, vectors = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
         values, vectors = _without_rounding(values, vectors)
-    return Spectrum(Z, test, mean, values, vectors, (test.astype(np.float64) - mean) @ vectors)
+    turned = (test - mean.astype(Z.dtype)) @ vectors.astype(Z.dtype)
+    return Spectrum(Z, mean, values, vectors, turned)
 
 
 def _without_rounding(values: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
