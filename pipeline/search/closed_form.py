@@ -61,8 +61,8 @@ def products(spectrum: Spectrum, targets: Sequence[Target]) -> list[np.ndarray]:
 
 def ridge_numbers(spectrum: Spectrum, target: Target, H: np.ndarray, alphas: Sequence[float]) -> Iterator[Predictions]:
     """Give what Ridge says of the test rows, an alpha at a time; H are the target's products."""
-    for alpha in alphas:
-        yield Predictions(_ridge(spectrum, H, alpha)[:, 0] + target.mean[0])
+    for raw in _ridge(spectrum, H, alphas):
+        yield Predictions(raw[:, 0] + target.mean[0])
 
 
 def ridge_classes(
@@ -72,8 +72,8 @@ def ridge_classes(
     seen, two = target.seen, len(target.seen) == 2
     # It learns 1 and -1; of two classes the second alone. The rows are centred, so that a constant adds no product.
     H, mean = (2 * H[:, 1:], 2 * target.mean[1:] - 1) if two else (2 * H, 2 * target.mean - 1)
-    for alpha in alphas:
-        raw = _ridge(spectrum, H, alpha) + mean
+    for answers in _ridge(spectrum, H, alphas):
+        raw = answers + mean
         codes = seen[(raw[:, 0] > 0).astype(int)] if two else seen[raw.argmax(axis=1)]
         scores = np.full((len(raw), labels), -np.inf)
         scores[:, seen] = np.column_stack([-raw, raw]) if two else raw
@@ -96,6 +96,7 @@ def discriminants(
     means = H / counts
     between = means * np.sqrt(priors)
     diagonal = (spectrum.values.sum() - (between**2).sum()) / spectrum.Z.shape[1]
+    weights, constants = [], []
     for shrinkage in shrinkages:
         kept = 1 - shrinkage
         spread = kept * spectrum.values + shrinkage * diagonal
@@ -103,7 +104,10 @@ def discriminants(
             raise NotCoveredError
         M, Q = means / spread[:, None], between / spread[:, None]
         W = M + kept * Q @ np.linalg.solve(np.eye(len(seen)) - kept * between.T @ Q, between.T @ M)
-        raw = spectrum.answers(W) + np.log(priors) - 0.5 * (means * W).sum(axis=0)
+        weights.append(W)
+        constants.append(np.log(priors) - 0.5 * (means * W).sum(axis=0))
+    for answers, constant in zip(spectrum.answers(weights), constants, strict=True):
+        raw = answers + constant
         if len(seen) == 2:
             # In the features' type, as scikit-learn's: where one class is sure, its rounding is part of the log loss.
             second = expit((raw[:, 1] - raw[:, 0]).astype(spectrum.Z.dtype))
@@ -115,10 +119,13 @@ def discriminants(
         yield Predictions(codes, probabilities=over_all_classes(P, seen, labels))
 
 
-def _ridge(spectrum: Spectrum, H: np.ndarray, alpha: float) -> np.ndarray:
+def _ridge(spectrum: Spectrum, H: np.ndarray, alphas: Sequence[float]) -> list[np.ndarray]:
     n, d = spectrum.Z.shape
-    full = len(spectrum.values) == d
-    spread = n * spectrum.values + alpha
-    if (spread[0] if full else alpha) < np.finfo(spectrum.Z.dtype).eps * spread.max(initial=0.0):
-        raise NotCoveredError  # scikit-learn warns that the matrix is ill-conditioned in the features' type
-    return spectrum.answers(H / spread[:, None])
+    weights = []
+    for alpha in alphas:
+        spread = n * spectrum.values + alpha
+        smallest = spread[0] if len(spectrum.values) == d else alpha
+        if smallest < np.finfo(spectrum.Z.dtype).eps * spread.max(initial=0.0):
+            raise NotCoveredError  # scikit-learn warns that the matrix is ill-conditioned in the features' type
+        weights.append(H / spread[:, None])
+    return spectrum.answers(weights)
