@@ -1,4 +1,4 @@
-"""The search itself: GridSearchCV within the rows it may see, and the choice refitted on all of them."""
+"""The search itself: shared work or GridSearchCV within the rows it may see, the choice refitted on all of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 
 from pipeline.errors import HeadError
 from pipeline.heads import Head
+from pipeline.search.closed_form import NotCoveredError
 from pipeline.search.guard import caught_warnings, one_thread, summary
-from pipeline.search.scoring import make_scorer, needs_probabilities
+from pipeline.search.scoring import Scorer, make_scorer, needs_probabilities
+from pipeline.search.shared import SharedSearch, shared_head
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,7 @@ def search(
         The estimator failed (named, with its own words), or the scoring does not fit.
     """
     from sklearn.base import clone
-    from sklearn.model_selection import GridSearchCV, ParameterGrid
+    from sklearn.model_selection import ParameterGrid
 
     start = time.perf_counter()
     scorer = make_scorer(scoring, kind, labels)
@@ -95,9 +97,7 @@ def search(
                     "fix the parameters with --grid HEAD.PARAM=VALUE, or give more rows",
                 )
             fits = combinations * len(splits) + 1
-            searched = GridSearchCV(
-                head.estimator, grid, scoring=scorer, cv=list(splits), refit=_best_index, error_score="raise"
-            ).fit(X, y)
+            searched = _searched(head, grid, X, y, splits=splits, scoring=scoring, labels=labels, scorer=scorer)
             estimator, params = searched.best_estimator_, dict(searched.best_params_)
             scores = _fold_scores(searched.cv_results_)
             score = float(np.nanmean(scores[searched.best_index_]))
@@ -105,6 +105,33 @@ def search(
             if undefined:
                 said.append(f"{head.name}: {scoring} is undefined in {undefined} of {len(splits)} inner folds")
     return Fitted(estimator, params, score, (*said, *summary(head.name, caught, fits)), time.perf_counter() - start)
+
+
+def _searched(
+    head: Head,
+    grid: dict[str, list[Any]],
+    X: np.ndarray,
+    y: np.ndarray,
+    *,
+    splits: Sequence[tuple[np.ndarray, np.ndarray]],
+    scoring: str,
+    labels: int,
+    scorer: Scorer,
+) -> Any:
+    """Return the finished search: by shared work where the head's parameters allow it, else GridSearchCV."""
+    from sklearn.model_selection import GridSearchCV
+
+    shared = shared_head(head.estimator, grid, head.kind)
+    if shared is not None:
+        try:
+            return SharedSearch(
+                head.estimator, shared, scoring=scoring, labels=labels, cv=splits, refit=_best_index
+            ).fit(X, y)
+        except NotCoveredError:
+            pass  # the training parts want scikit-learn itself
+    return GridSearchCV(
+        head.estimator, grid, scoring=scorer, cv=list(splits), refit=_best_index, error_score="raise"
+    ).fit(X, y)
 
 
 def _grid_that_fits(head: Head, smallest: int, n: int) -> tuple[dict[str, list[Any]], list[str]]:
