@@ -197,7 +197,9 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "logistic": Recipe(_logistic, {"C": [1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2]}, "the default"),
         "linear-svm": Recipe(_linear_svm, {"C": [1e-5, 1e-4, 1e-3, 1e-2]}, "slow with many classes"),
         "ridge": Recipe(_ridge, {"alpha": _ALPHAS}, "the fastest linear head"),
-        "lda": Recipe(_lda, {"shrinkage": [1.0, 0.9, 0.7, 0.5, 0.2, 0.1, 0.01]}, "one decomposition a fold for all shrinkages"),
+        "lda": Recipe(
+            _lda, {"shrinkage": [1.0, 0.9, 0.7, 0.5, 0.2, 0.1, 0.01]}, "one decomposition a fold for all shrinkages"
+        ),
         "knn": Recipe(_knn, _KNN_GRID, "keeps every training row"),
         "centroid": Recipe(_centroid, {"shrink_threshold": [2.0, 1.0, 0.5, None]}, "sure of itself: see log loss"),
         "naive-bayes": Recipe(_naive_bayes, {"var_smoothing": [1e0, 1e-1, 1e-2, 1e-9]}, "sure of itself: see log loss"),
