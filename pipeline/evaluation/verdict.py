@@ -55,10 +55,13 @@ class Evidence:
         null = self._null(name, scoring)
         return None if null is None else self.values(null)[0]
 
-    def tied(self, name: str, scoring: str) -> bool:
-        """Return whether a null is tied with the best head over the folds."""
+    def tied(self, name: str, scoring: str, low: float | None) -> bool:
+        """Return whether a null is tied with the best head over the folds, and its interval reaches up to `low`.
+
+        Few folds have little power: where the intervals leave each other behind, a tie is no news worth a verdict.
+        """
         null = self._null(name, scoring)
-        return null is not None and bool(null.tied)
+        return null is not None and bool(null.tied) and (null.high is None or low is None or null.high >= low)
 
     def _null(self, name: str, scoring: str) -> Result | None:
         found = [null for null in self.nulls if null.scoring == scoring and name in (null.head, null.layer)]
@@ -73,12 +76,12 @@ def verdict(info: LabelSetInfo, evidence: Evidence) -> str:
     parts = _of_classes(info, evidence, shown, who) if info.kind == "class" else _of_numbers(info, evidence, shown, who)
     low = evidence.values(shown[info.scoring])[1]
     guessing = evidence.of_null(DUMMY, info.scoring)
-    tied = [] if evidence.on_test else [name for name in (DUMMY, PIXELS) if evidence.tied(name, info.scoring)]
+    tied = [] if evidence.on_test else [name for name in (DUMMY, PIXELS) if evidence.tied(name, info.scoring, low)]
     if low is not None and guessing is not None and low <= guessing:
         parts.append("no better than guessing: the interval reaches down to the dummy's score")
     elif tied:
         than = {DUMMY: "the dummy", PIXELS: "colours and brightness alone"}[tied[0]]
-        # The images' own interval leaves the null behind; the folds, of which there are few, do not bear it out.
+        # The best one's interval leaves the null's score behind; the folds do not bear it out.
         parts.append(f"tied with {than}: {info.folds} folds cannot tell them apart")
     if evidence.best.optimistic and not evidence.on_test:
         parts.append("optimistic: the parameters were chosen on these same photos (--no-nested)")
