@@ -387,7 +387,7 @@ def test_key_changes_with_everything_that_changes_the_graph(backbone, monkeypatc
     }
     for name in ("torch", "torchvision", "onnxscript"):
         with monkeypatch.context() as patch:
-            patch.setattr(graph_store, "version", lambda other, name=name: "0.0" if other == name else "1.0")
+            patch.setattr(graph_store, "installed", lambda other, name=name: "0.0" if other == name else "1.0")
             keys[f"{name} 0.0"] = key()
     for name in ("OPSET", "REVISION"):
         with monkeypatch.context() as patch:

@@ -45,8 +45,7 @@ class StoredRows:
             rows = np.flatnonzero(rows)
         if self._order is None:
             return np.array(self._headers[0].map(self._name)[rows])
-        if self._order is not None:
-            rows = self._order[rows]
+        rows = self._order[rows]
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         part = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(part).tolist():

@@ -33,10 +33,10 @@ def embed_blocks(
     store_type: np.dtype | None = None,
     decode: str = "exact",
 ) -> Iterator[Iterator[Block]]:
-    """Give the blocks of `rows` as they are done, in any order: by threads of this process, by one process a GPU
-    where there are several, or by the cluster that joblib has been told to use.
+    """Give the blocks of `rows` as they are done, in any order.
 
-    Each worker reads, decodes and infers its own block, with one thread inside the network.
+    They are made by threads of this process, by one process a GPU where there are several, or by the cluster that
+    joblib has been told to use. Each worker reads, decodes and infers its own block, one thread inside the network.
 
     Parameters
     ----------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -176,10 +175,3 @@ def claim(folder: Path) -> int:
             number += 1
         else:
             return number
-
-
-@contextmanager
-def folder_of_claims() -> Iterator[Path]:
-    """Give an empty folder for as long as the processes work."""
-    with tempfile.TemporaryDirectory(prefix="pipeline-devices-") as folder:
-        yield Path(folder)

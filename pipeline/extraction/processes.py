@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from pipeline.engines import deaf_to_ctrl_c, on_cluster, workers
 from pipeline.errors import PipelineError, SkipReason, UnreadablePhoto
 from pipeline.extraction.block import Block
 from pipeline.extraction.embedding import Embedding
-from pipeline.extraction.network import InProcesses, Network, folder_of_claims
+from pipeline.extraction.network import InProcesses, Network
 from pipeline.extraction.threads import blocks_by_threads
 from pipeline.images import ImageSource, decoder_of
 
@@ -76,7 +78,8 @@ def blocks_by_processes(
             count, threads, claims = workers(n_jobs), 1, None
         else:
             count = len(network.devices)
-            threads, claims = max(1, workers(n_jobs) // count), left.enter_context(folder_of_claims())
+            threads = max(1, workers(n_jobs) // count)
+            claims = Path(left.enter_context(TemporaryDirectory(prefix="pipeline-")))
         travelling = replace(how, runtime=None)  # type: ignore[arg-type]
         many, decoder = size * BLOCKS_A_SPAN, decoder_of(how.decode)
         spans = [

@@ -18,12 +18,11 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.backbone import Backbone
-from pipeline.provenance import canonical_json, digest_of
+from pipeline.provenance import canonical_json, digest_of, installed
 
 SUFFIX = ".onnx"
 OPSET = 20
@@ -191,14 +190,7 @@ def _describe(path: Path) -> StoredGraph:
 
 
 def _exporter() -> dict[str, Any]:
-    return {**{name: _version(name) for name in _EXPORTERS}, "opset": OPSET, "revision": REVISION}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
+    return {**{name: installed(name) for name in _EXPORTERS}, "opset": OPSET, "revision": REVISION}
 
 
 def _mark_used(path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pipeline.runtime.devices import batch_size_of
-from pipeline.runtime.pixels import check_pixels
+from pipeline.runtime.pixels import check_pixels, no_features
 from pipeline.runtime.telemetry import no_telemetry
 
 with no_telemetry():
@@ -58,7 +58,7 @@ class OnnxRuntime:
         """
         check_pixels(pixels, self._crop)
         if not len(pixels):
-            return {layer: np.empty((0, width), np.float32) for layer, width in self.layers.items()}
+            return no_features(self.layers)
         features = self._session.run(self._outputs, {INPUT: np.ascontiguousarray(pixels)})
         return dict(zip(self.layers, features, strict=True))
 

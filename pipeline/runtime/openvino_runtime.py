@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.runtime.devices import batch_size_of, cores
 from pipeline.runtime.onnx_runtime import INPUT, OUTPUTS
-from pipeline.runtime.pixels import check_pixels
+from pipeline.runtime.pixels import check_pixels, no_features
 from pipeline.runtime.telemetry import no_telemetry
 
 with no_telemetry():
@@ -64,7 +64,7 @@ class OpenVinoRuntime:
         """
         check_pixels(pixels, self._crop)
         if not len(pixels):
-            return {layer: np.empty((0, width), np.float32) for layer, width in self.layers.items()}
+            return no_features(self.layers)
         try:
             request = self._idle.pop()
         except IndexError:

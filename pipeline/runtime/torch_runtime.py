@@ -19,7 +19,7 @@ from pipeline.runtime.buffers import Buffers, pinned
 from pipeline.runtime.compiled import Compiled
 from pipeline.runtime.devices import batch_size_of
 from pipeline.runtime.folding import fold_batch_norm
-from pipeline.runtime.pixels import check_pixels
+from pipeline.runtime.pixels import check_pixels, no_features
 
 # Calls that a GPU is given at once: one uploads while another computes and a third brings its features back.
 UNDER_WAY = 3
@@ -99,7 +99,7 @@ class TorchRuntime:
         """
         check_pixels(pixels, self._crop)
         if not len(pixels):
-            return {layer: np.empty((0, width), np.float32) for layer, width in self.layers.items()}
+            return no_features(self.layers)
         parts = []
         start = 0
         while start < len(pixels):
