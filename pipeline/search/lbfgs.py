@@ -14,7 +14,7 @@ from pipeline.search.stack import Stack
 
 _PAIRS = 10
 _STEEP = 1e-5  # scikit-learn's own stop is 1e-4
-_GAP = 2e-5  # of the objective, by the model that the pairs make
+_GAP = 5e-6  # of the objective, by the model that the pairs make
 _SHALLOW = 0.5  # a step is long enough where the slope along it is no more than this part of the first
 _ARMIJO = 1e-4
 _TRIES = 8

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.search.arrays import Arrays
 
 _RANK = 512  # eigenpairs that the preconditioner knows; below them it takes the directions as equal
+_FEW = 64
 _SAMPLE = 20_000  # rows that the eigenpairs are taken from, at most
 
 
@@ -52,9 +53,7 @@ class Shared:
         values, vectors = values[-_RANK:], vectors[:, -_RANK:]
         r = len(values)
         rest = max(total - float(values.sum()), 0.0) / (d - r) if r < d else 0.0
-        if arrays.xp is np:
-            vectors = np.ascontiguousarray(vectors)
-        return Shared(arrays, A, values, vectors, rest)
+        return Shared(arrays, A, values, arrays.copied(vectors), rest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +144,8 @@ class Stack:
         losses, G, sums, curvatures = np.zeros(len(self)), arrays.zeros(*U.shape), 0.0, 0.0
         for start in range(0, len(A), arrays.block):
             rows = A[start : start + arrays.block]
-            Z = U @ rows.T
+            # BLAS takes few columns better as columns, many better as rows: up to three times.
+            Z = arrays.copied((rows @ U.T).T) if len(U) < _FEW else U @ rows.T
             Z += shift
             loss, R, curvature = self._residuals(Z, self.codes[:, start : start + arrays.block])
             losses += loss
