@@ -53,7 +53,7 @@ def outer_folds(
     EvaluationError
         A class has fewer rows than there are folds, fewer than two groups, or a fold would learn from one class.
     """
-    _check_cv(cv)
+    check_cv(cv)
     n, notes = len(y), []
     folds = cv
     if groups is not None:
@@ -102,7 +102,7 @@ def inner_folds(
     EvaluationError
         There are too few groups or rows to split, or no split has two classes to learn from.
     """
-    _check_cv(cv)
+    check_cv(cv)
     way_out = "add images or groups, choose once with --no-nested, or fix the parameters with --grid HEAD.PARAM=VALUE"
     folds = cv
     if groups is not None:
@@ -206,7 +206,8 @@ def _split(y: np.ndarray, kind: str, groups: np.ndarray | None, folds: int, rand
     return [Split(np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)) for train, test in pairs]
 
 
-def _check_cv(cv: int) -> None:
+def check_cv(cv: int) -> None:
+    """Raise `EvaluationError` for a number of folds that is none."""
     if cv < 2:
         raise EvaluationError(f"wanted 2 folds or more, found --cv {cv}", "pass --cv 5")
 

@@ -148,7 +148,9 @@ def test_evaluate_says_the_verdict_and_the_next_command(evaluated: Outcome) -> N
 
 def test_evaluate_keeps_the_run(evaluated: Outcome) -> None:
     folder = Path("runs/photos")
-    assert {path.name for path in folder.iterdir()} == {"run.json", "leaderboard.csv", "predictions.parquet"}
+    assert {path.name for path in folder.iterdir()} == {
+        "run.json", "leaderboard.csv", "predictions.parquet", "results.sqlite",
+    }  # fmt: skip
     assert list(pd.read_csv(folder / "leaderboard.csv").columns) == list(LEADERBOARD)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from pipeline.cli import options as o
@@ -46,7 +44,7 @@ def command(
     """Score every head on every label set, honestly: nested, with intervals, beside the dummy and the pixels alone."""
     from pipeline.cli.leaderboard import print_run
     from pipeline.evaluation import evaluate
-    from pipeline.runs import DEFAULT_FOLDER, place_for, refuse_foreign
+    from pipeline.runs import DEFAULT_FOLDER, Under, refuse_foreign
 
     refuse_unwritable(out or DEFAULT_FOLDER, "the results")
     if out:
@@ -74,25 +72,22 @@ def command(
             cv=cv,
             nested=nested,
             scoring=scoring or (),
+            out=out or Under(DEFAULT_FOLDER),
             device=device,
             n_jobs=n_jobs,
             dask=dask,
             random_state=random_state,
             progress=terminal,
         )
-    place, moved = (Path(out), None) if out else place_for(run, Path(DEFAULT_FOLDER) / run.name)
-    folder = run.save(place)
-    if moved is not None:
-        terminal.note(moved)
     if as_json:
-        terminal.object({"run": str(folder), **run.as_dict()})
+        terminal.object({"run": str(run.folder), **run.as_dict()})
         return
     print_run(terminal, run)
     for warning in dict.fromkeys(text for result in run.results for text in result.warnings):
         terminal.say(f"warning: {warning}")
     for verdict in run.verdicts:
         terminal.say(verdict)
-    terminal.say(f"kept in {folder}/")
+    terminal.say(f"kept in {run.folder}/")
     # `fit` makes one model of one DATA; it evaluates the same heads again, so that what it says of the best of them
     # is as honest as what stands above.
     options = carried(ctx, without={"column"} if len(run.label_sets) > 1 else ())

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from pipeline.cache import FeatureCache, StoredRows
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.evaluation.collecting import Collection, as_cache
+from pipeline.evaluation.folds import FEWEST_ROWS, CommonFolds
 from pipeline.evaluation.questions import Question, questions
 from pipeline.heads import DEFAULT, Head, fits, parse_grid, resolve_heads
 from pipeline.runs import DUMMY, NOTHING, PIXELS
 from pipeline.search import SCORINGS, check_scoring
-from pipeline.splits import Split, outer_folds
+from pipeline.splits import Split, check_cv, outer_folds
 
 __all__ = ["Candidate", "Task", "as_cache", "features_of", "plan"]
 
@@ -60,6 +63,8 @@ class Task:
     scorings : tuple of str
         The first one chooses.
     notes : tuple of str
+    common : CommonFolds or None
+        Where the folds are those of all images of the collection: inner folds may be so too.
     """
 
     question: Question
@@ -67,6 +72,7 @@ class Task:
     folds: tuple[Split, ...]
     scorings: tuple[str, ...]
     notes: tuple[str, ...]
+    common: CommonFolds | None = None
 
     @property
     def choice(self) -> str:
@@ -119,23 +125,52 @@ def plan(
         for question in questions(collection, column=column, groups=groups, split=split, test=test, id_column=id_column)
     ]
     _refuse_useless(heads, {question.kind for question in asked})
+    everyone = {id(one): _common_folds(one, groups, cv, random_state) for one in collections}
     tasks = []
     for question in asked:
         found, about_heads = _heads(heads, grid, question, random_state)
         scorings = _scorings(scoring, question)
-        folds, cut = outer_folds(
-            question.train.y,
-            question.kind,
-            groups=question.train.groups,
-            cv=cv,
-            random_state=random_state,
-            classes=question.classes,
+        common = everyone[id(question.train.collection)]
+        train = question.train
+        shared = common.outer(train.rows, train.y, question.kind)
+        folds, cut = (
+            (shared, ())
+            if shared
+            else outer_folds(
+                train.y, question.kind, groups=train.groups, cv=cv, random_state=random_state, classes=question.classes
+            )
         )
         about_folds = [f"{question.name}: {note}" if len(asked) > 1 else note for note in cut]
         candidates = _candidates(question, found, random_state)
         notes = (*question.notes, *about_heads, *about_folds)
-        tasks.append(Task(question, tuple(candidates), tuple(folds), scorings, notes))
+        tasks.append(Task(question, tuple(candidates), tuple(folds), scorings, notes, common if shared else None))
+    if about_sharing := _about_sharing(tasks):
+        tasks[0] = replace(tasks[0], notes=(*tasks[0].notes, about_sharing))
     return tasks
+
+
+def _about_sharing(tasks: Sequence[Task]) -> str | None:
+    """Say which of several label sets have folds in common."""
+    own = [task.question.name for task in tasks if task.common is None]
+    shared = len(tasks) - len(own)
+    if shared < 2:
+        return None
+    if not own:
+        return f"all {len(tasks)} label sets have their folds in common"
+    few = f"fewer than {FEWEST_ROWS:,} rows, or a class that common folds would tear out of proportion"
+    names = ", ".join(own[:3]) + (f" and {len(own) - 3} more" if len(own) > 3 else "")
+    return f"{shared} of {len(tasks)} label sets have their folds in common; of its own for {names}: {few}"
+
+
+def _common_folds(collection: Collection, groups: str | None, cv: int, random_state: int) -> CommonFolds:
+    """Return the folds that label sets of a collection share; images of one group are in one fold."""
+    check_cv(cv)
+    together = np.arange(len(collection.ids))
+    if groups is not None:
+        # An image without a group is a group of its own; where it has a label, it is refused elsewhere.
+        names = [str(row) if name is None else f"={name}" for row, name in enumerate(collection.columns[groups])]
+        together = np.unique(names, return_inverse=True)[1]
+    return CommonFolds(together, collection.rows, cv=cv, random_state=random_state)
 
 
 def _candidates(question: Question, heads: Sequence[Head], random_state: int) -> list[Candidate]:
