@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "extraction": {"joblib", "sklearn"},
     "labels": {"pandas"},
     "duplicates": {"scipy"},
-    "splits": {"scipy", "sklearn"},
+    "splits": {"sklearn"},
     "heads": {"sklearn"},
     "search": {"scipy", "sklearn", "threadpoolctl"},
     "intervals": {"scipy"},

@@ -116,7 +116,9 @@ def plan(
     asked = [
         question
         for collection, test in zip(collections, tested, strict=True)
-        for question in questions(collection, column=column, groups=groups, split=split, test=test, id_column=id_column)
+        for question in questions(
+            collection, column=column, groups=groups, split=split, test=test, id_column=id_column, cv=cv
+        )
     ]
     _refuse_useless(heads, {question.kind for question in asked})
     tasks = []
@@ -127,6 +129,7 @@ def plan(
             question.train.y,
             question.kind,
             groups=question.train.groups,
+            together=question.train.together,
             cv=cv,
             random_state=random_state,
             classes=question.classes,

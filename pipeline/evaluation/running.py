@@ -135,6 +135,7 @@ class _UnitMaker:
             train=train.rows,
             y=train.y,
             groups=train.groups,
+            together=train.together,
             ask_X=X,
             ask=_NO_ROWS,
             scoring=task.choice,

@@ -53,6 +53,8 @@ class Unit:
     cv : int
         Inner folds wanted.
     random_state : int
+    together : ndarray, shape (m,), optional
+        One code a set of copies, which stay on one side of every inner split.
     folds : sequence of (train, test), optional
         Positions into `train` to search over, instead of inner folds.
     compared : bool
@@ -75,6 +77,7 @@ class Unit:
     n_classes: int
     cv: int
     random_state: int
+    together: np.ndarray | None = None
     folds: Folds = ()
     compared: bool = False
     lenient: bool = False
@@ -131,7 +134,9 @@ def fit_unit(unit: Unit) -> tuple[Any, dict[str, Any], float | None, tuple[str, 
 
 
 def _inner_folds(unit: Unit) -> Folds:
-    return inner_folds(unit.y, unit.kind, groups=unit.groups, cv=unit.cv, random_state=unit.random_state)
+    return inner_folds(
+        unit.y, unit.kind, groups=unit.groups, together=unit.together, cv=unit.cv, random_state=unit.random_state
+    )
 
 
 def _inner_score(unit: Unit, X: np.ndarray) -> float | None:
