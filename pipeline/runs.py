@@ -24,8 +24,8 @@ _FILES = ("leaderboard.csv", "predictions.parquet", "run.json")
 # The columns of the leaderboard; a result holds a few more.
 LEADERBOARD = (
     "label_set", "source", "cache", "backbone", "layer", "head", "n", "scoring", "mean", "low", "high", "nested",
-    "optimistic", "tied", "p_best", "test", "test_low", "test_high", "test_apart", "test_apart_low", "test_apart_high", "params",
-    "params_of", "seconds",
+    "optimistic", "tied", "p_best", "test", "test_low", "test_high", "test_apart", "test_apart_low", "test_apart_high",
+    "params", "params_of", "seconds",
 )  # fmt: skip
 
 CHOSEN = "chosen"

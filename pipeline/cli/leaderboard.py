@@ -67,7 +67,9 @@ def _about(info: LabelSetInfo, results: Sequence[Result]) -> str:
 def print_scores(terminal: Terminal, scores: Sequence[Mapping[str, Any]]) -> None:
     """Print the scores that a model carries, on stderr: what `fit` results in is the model."""
     # A model that an earlier version saved lacks what has come since.
-    results = [Result(**{name: score[name] for name in Result.__dataclass_fields__ if name in score}) for score in scores]
+    results = [
+        Result(**{name: score[name] for name in Result.__dataclass_fields__ if name in score}) for score in scores
+    ]
     _print_table(terminal, results[0].label_set, results, to_stderr=True)
     if any(_marked(line, number) for number, line in enumerate(_lines(results))):
         terminal.say(TIED)
@@ -100,7 +102,9 @@ def _lines(results: Sequence[Result]) -> list[list[Result]]:
     return list(lines.values())
 
 
-def _row(line: Sequence[Result], scorings: Sequence[str], tested: bool, apart: bool, several: bool, tied: bool) -> list[str]:
+def _row(
+    line: Sequence[Result], scorings: Sequence[str], tested: bool, apart: bool, several: bool, tied: bool
+) -> list[str]:
     by_scoring = {result.scoring: result for result in line}
     first = line[0]
     choice = by_scoring.get(scorings[0])

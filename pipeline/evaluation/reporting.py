@@ -112,7 +112,9 @@ def _test_copies(question: Question) -> tuple[TestCopy, ...]:
         return ()
     ids, of = test.ids, question.train.ids
     rows = zip(twins.asked, twins.learned, twins.cosine, twins.exact, strict=True)
-    return tuple(TestCopy(ids[asked], of[one], round(float(cosine), 4), bool(exact)) for asked, one, cosine, exact in rows)
+    return tuple(
+        TestCopy(ids[asked], of[one], round(float(cosine), 4), bool(exact)) for asked, one, cosine, exact in rows
+    )
 
 
 def _line(task: Task, number: int, answers: Answers, nested: bool, random_state: int) -> _Line:

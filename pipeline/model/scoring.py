@@ -120,21 +120,23 @@ def score(
     said = widen(answer.predictions.take(rows), n_classes)
     codes_of_groups = None if groups is None else group_codes(ids, known.columns, groups, rows=rows)
 
-    def scores_of(these: np.ndarray) -> Iterator[Score]:
-        for scoring in SCORINGS[model.kind]:
-            if said.probabilities is not None or not needs_probabilities(scoring):
-                yield score_with_interval(
-                    scoring,
-                    y[these],
-                    said.take(these),
-                    kind=model.kind,
-                    n_classes=n_classes,
-                    groups=None if codes_of_groups is None else codes_of_groups[these],
-                    random_state=random_state,
-                )
+    def scores_of(these: np.ndarray) -> tuple[Score, ...]:
+        return tuple(
+            score_with_interval(
+                scoring,
+                y[these],
+                said.take(these),
+                kind=model.kind,
+                n_classes=n_classes,
+                groups=None if codes_of_groups is None else codes_of_groups[these],
+                random_state=random_state,
+            )
+            for scoring in SCORINGS[model.kind]
+            if said.probabilities is not None or not needs_probabilities(scoring)
+        )
 
-    apart = tuple(_said(scores_of(np.flatnonzero(new)))) if seen and new.any() else ()
-    scores = tuple(scores_of(np.arange(len(rows))))
+    scores = scores_of(np.arange(len(rows)))
+    apart = scores_of(np.flatnonzero(new)) if seen and new.any() else ()
     return ModelScore(model.label_set, len(rows), scores, unknown, seen, tuple(notes), apart)
 
 
