@@ -372,7 +372,7 @@ def test_copies_with_different_labels_are_named(tmp_path: Path) -> None:
     run = run_of(make_cache(tmp_path / "a.h5", X, {"kind": names(y)}))
     labels = names(y)
     assert (
-        f"1 pair of copies has different labels, e.g. 00003.jpg ({labels[3]}) and 00050.jpg ({labels[50]}): "
+        f"1 of 2 pairs of near-copies has different labels, e.g. 00003.jpg ({labels[3]}) and 00050.jpg ({labels[50]}): "
         "one may be wrong"
     ) in run.notes
 

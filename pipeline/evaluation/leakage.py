@@ -132,6 +132,7 @@ class Guard:
         first = np.full(int(self.copies.content.max(initial=-1)) + 1, -1)  # of each content: its first row in the part
         first[content[::-1]] = np.arange(len(part))[::-1]
         exact = np.column_stack([first[content], np.arange(len(part))])
+        exact = exact[exact[:, 0] < exact[:, 1]]
         near = first[self.copies.pairs]
         pairs = np.concatenate([exact, near[(near >= 0).all(axis=1)]])
         differing = pairs[part.y[pairs[:, 0]] != part.y[pairs[:, 1]]]
@@ -139,9 +140,10 @@ class Guard:
             return []
         one, other = sorted(differing[0].tolist())
         ids = part.ids
-        pairs_have = "1 pair of copies has" if len(differing) == 1 else f"{len(differing)} pairs of copies have"
+        what = "copies" if len(exact) else "near-copies"
+        some = "1 pair" if len(pairs) == 1 else f"{len(differing)} of {len(pairs)} pairs"
         return [
-            f"{pairs_have} different labels, e.g. {ids[one]} ({names[part.y[one]]}) and {ids[other]} "
+            f"{some} of {what} {'has' if len(differing) == 1 else 'have'} different labels, e.g. {ids[one]} ({names[part.y[one]]}) and {ids[other]} "
             f"({names[part.y[other]]}): one may be wrong"
         ]
 
