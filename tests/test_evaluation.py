@@ -474,7 +474,8 @@ def test_results_have_the_promised_fields_and_plain_json(compared: Run) -> None:
     assert len(set(keys)) == len(keys)
     assert list(compared.leaderboard().columns) == [
         "label_set", "source", "cache", "backbone", "layer", "head", "n", "scoring", "mean", "low", "high", "nested",
-        "optimistic", "tied", "p_best", "test", "test_low", "test_high", "params", "params_of", "seconds",
+        "optimistic", "tied", "p_best", "test", "test_low", "test_high", "test_apart", "test_apart_low",
+        "test_apart_high", "params", "params_of", "seconds",
     ]  # fmt: skip
 
 

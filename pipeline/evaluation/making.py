@@ -143,7 +143,14 @@ class UnitMaker:
             shared = task.common.inner(fold if isinstance(fold, int) else None, part.rows, part.y, kind)
             if shared is not None:
                 return [(split.train, split.test) for split in shared]
-        return inner_folds(part.y, kind, groups=part.groups, cv=self.cv, random_state=self.random_state)
+        return inner_folds(
+            part.y,
+            kind,
+            groups=part.groups,
+            together=part.together,
+            cv=self.cv,
+            random_state=self.random_state,
+        )
 
     def _learned(self, number: int, fold: int | str) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of a fold's training part and their labels; made once."""

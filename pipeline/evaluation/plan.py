@@ -12,11 +12,12 @@ from pipeline.cache import FeatureCache, StoredRows
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.evaluation.collecting import Collection, as_cache
 from pipeline.evaluation.folds import FEWEST_ROWS, CommonFolds
+from pipeline.evaluation.leakage import Guard, guard_of
 from pipeline.evaluation.questions import Question, questions
 from pipeline.heads import DEFAULT, Head, fits, parse_grid, resolve_heads
 from pipeline.runs import DUMMY, NOTHING, PIXELS
 from pipeline.search import SCORINGS, check_scoring
-from pipeline.splits import Split, check_cv, outer_folds
+from pipeline.splits import Split, check_cv, outer_folds, tied
 
 __all__ = ["Candidate", "Task", "as_cache", "features_of", "plan"]
 
@@ -118,14 +119,24 @@ def plan(
     PipelineError
         Labels, heads, scorings or folds that cannot be had, with the next step.
     """
+    check_cv(cv)
     tested: Sequence[Collection | None] = tests or [None] * len(collections)
+    guards = {id(one): guard_of(one, test, cv) for one, test in zip(collections, tested, strict=True)}
     asked = [
         question
         for collection, test in zip(collections, tested, strict=True)
-        for question in questions(collection, column=column, groups=groups, split=split, test=test, id_column=id_column)
+        for question in questions(
+            collection,
+            column=column,
+            groups=groups,
+            split=split,
+            test=test,
+            id_column=id_column,
+            guard=guards[id(collection)],
+        )
     ]
     _refuse_useless(heads, {question.kind for question in asked})
-    everyone = {id(one): _common_folds(one, groups, cv, random_state) for one in collections}
+    everyone = {id(one): _common_folds(one, groups, guards[id(one)], cv, random_state) for one in collections}
     tasks = []
     for question in asked:
         found, about_heads = _heads(heads, grid, question, random_state)
@@ -137,7 +148,13 @@ def plan(
             (shared, ())
             if shared
             else outer_folds(
-                train.y, question.kind, groups=train.groups, cv=cv, random_state=random_state, classes=question.classes
+                train.y,
+                question.kind,
+                groups=train.groups,
+                together=train.together,
+                cv=cv,
+                random_state=random_state,
+                classes=question.classes,
             )
         )
         about_folds = [f"{question.name}: {note}" if len(asked) > 1 else note for note in cut]
@@ -162,15 +179,19 @@ def _about_sharing(tasks: Sequence[Task]) -> str | None:
     return f"{shared} of {len(tasks)} label sets have their folds in common; of its own for {names}: {few}"
 
 
-def _common_folds(collection: Collection, groups: str | None, cv: int, random_state: int) -> CommonFolds:
-    """Return the folds that label sets of a collection share; images of one group are in one fold."""
-    check_cv(cv)
+def _common_folds(
+    collection: Collection, groups: str | None, guard: Guard | None, cv: int, random_state: int
+) -> CommonFolds:
+    """Return the folds that label sets of a collection share; images of one group, and copies, are in one fold."""
+    rows = collection.rows
     together = np.arange(len(collection.ids))
     if groups is not None:
         # An image without a group is a group of its own; where it has a label, it is refused elsewhere.
         names = [str(row) if name is None else f"={name}" for row, name in enumerate(collection.columns[groups])]
         together = np.unique(names, return_inverse=True)[1]
-    return CommonFolds(together, collection.rows, cv=cv, random_state=random_state)
+    if guard is not None:
+        together[rows] = tied(together[rows], guard.copies.clusters)
+    return CommonFolds(together, rows, cv=cv, random_state=random_state)
 
 
 def _candidates(question: Question, heads: Sequence[Head], random_state: int) -> list[Candidate]:

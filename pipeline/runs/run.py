@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # The columns of the leaderboard; a result holds a few more.
 LEADERBOARD = (
     "label_set", "source", "cache", "backbone", "layer", "head", "n", "scoring", "mean", "low", "high", "nested",
-    "optimistic", "tied", "p_best", "test", "test_low", "test_high", "params", "params_of", "seconds",
+    "optimistic", "tied", "p_best", "test", "test_low", "test_high", "test_apart", "test_apart_low", "test_apart_high",
+    "params", "params_of", "seconds",
 )  # fmt: skip
 
 CHOSEN = "chosen"
@@ -54,6 +55,8 @@ class Result:
         False: the parameters were chosen on the rows they are scored on, so the score is optimistic.
     test, test_low, test_high : float or None
         The score on the fixed test set, looked at once.
+    test_apart, test_apart_low, test_apart_high : float or None
+        The same without the test images that training holds copies of; None where it holds none.
     params : mapping
         Plain JSON values.
     seconds : float
@@ -103,6 +106,9 @@ class Result:
     tied: bool | None = None
     p_best: float | None = None
     params_of: str = MOST_FOLDS
+    test_apart: float | None = None
+    test_apart_low: float | None = None
+    test_apart_high: float | None = None
 
     @property
     def optimistic(self) -> bool:
@@ -113,6 +119,27 @@ class Result:
         """Return the result as plain JSON values."""
         values = {**self.__dict__, "optimistic": self.optimistic}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class TestCopy:
+    """A test image and the training image that it is a copy of.
+
+    Attributes
+    ----------
+    id, copy_of : str
+    cosine : float
+        Of their embeddings less the mean of the training images'; 1 for exact copies.
+    exact : bool
+        Whether the two files have one content.
+    """
+
+    __test__ = False  # for pytest, which takes it for a test
+
+    id: str
+    copy_of: str
+    cosine: float
+    exact: bool
 
 
 @dataclass(frozen=True)
@@ -138,6 +165,10 @@ class LabelSetInfo:
         What the choice was made by.
     source : str
         The name of the images.
+    test_copies : tuple of TestCopy
+        The test images that are copies of training images, each with the one it is most like.
+    test_apart : int or None
+        Rows of the test set without those; None where there are none.
     """
 
     name: str
@@ -150,10 +181,21 @@ class LabelSetInfo:
     test: int | None
     scoring: str
     source: str = ""
+    test_copies: tuple[TestCopy, ...] = ()
+
+    @property
+    def test_apart(self) -> int | None:
+        return self.test - len(self.test_copies) if self.test is not None and self.test_copies else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the label set as plain JSON values."""
-        return {**self.__dict__, "classes": list(self.classes)}
+        copies = [dict(copy.__dict__) for copy in self.test_copies]
+        return {
+            **self.__dict__,
+            "classes": list(self.classes),
+            "test_apart": self.test_apart,
+            "test_copies": copies,
+        }
 
 
 @dataclass(frozen=True)
