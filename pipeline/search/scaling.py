@@ -11,7 +11,7 @@ from pipeline.search.spectrum import BLOCK
 
 # A feature that varies in a training part less than this part of what it does over all rows has lost too many digits
 # in float32 once it is centred and scaled over all of them.
-_THIN = 1e-3
+_THIN = 5e-5
 
 
 @dataclass(frozen=True, eq=False)
