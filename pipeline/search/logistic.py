@@ -105,7 +105,8 @@ def logistic_coefficients(
     finite = np.zeros(len(X), dtype=bool)
     finite[learnt] = np.isfinite(X[learnt]).all(axis=1)
     places = np.cumsum(finite) - 1  # of the rows of X among those that are learnt from
-    lanes, parts = [], {}
+    lanes: list[_Lane] = []
+    parts: dict[bytes, tuple[int, np.ndarray]] = {}
     for which, chain in enumerate(chains):
         if finite[chain.train].all() and len(np.unique(chain.y)) > 1:
             rows = places[chain.train]
