@@ -19,8 +19,9 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from pipeline.heads import resolve_heads
 from pipeline.search import make_scorer
+from pipeline.search.covered import shared_head
 from pipeline.search.guard import one_thread
-from pipeline.search.shared import shared_head, shared_results
+from pipeline.search.searcher import shared_results
 
 FOLDS, CLASSES = 5, 18
 

@@ -19,7 +19,9 @@ from sklearn.preprocessing import StandardScaler
 from pipeline.heads import Head, resolve_heads
 from pipeline.search import make_scorer, predict_all, search, shared
 from pipeline.search.closed_form import NotCoveredError
-from pipeline.search.shared import SharedSearch, fold_predictions, shared_head, shared_results
+from pipeline.search.covered import SharedHead, shared_head
+from pipeline.search.searcher import SharedSearch, shared_results
+from pipeline.search.shared import Said, SharedTask, shared_predictions
 
 DIGITS, DIGIT = load_digits(return_X_y=True)
 DIGITS = DIGITS.astype(np.float32)
@@ -190,13 +192,54 @@ def test_the_predictions_of_a_fold_are_those_of_the_fitted_head() -> None:
         head = named(name)
         covered = shared_head(head.estimator, head.grid, head.kind)
         assert covered is not None
-        ((fold, place, which, said),) = fold_predictions([covered], X, [y], [split], [3])
-        assert (fold, place, which) == (0, 0, 0)
-        for candidate, predictions in zip(covered.candidates, said, strict=True):
+        (said,) = shared_predictions(X, [SharedTask([covered], y, [split], 3)])
+        assert (said.task, said.head, said.split) == (0, 0, 0)
+        assert said.predictions is not None
+        for candidate, predictions in zip(covered.candidates, said.predictions, strict=True):
             fitted = head.estimator.set_params(**candidate).fit(X[split[0]], y[split[0]])
             wanted = predict_all(fitted, X[split[1]], 3, "class")
             assert (predictions.labels == wanted.labels).all()
             np.testing.assert_allclose(getattr(predictions, key), getattr(wanted, key), rtol=1e-7, atol=1e-9)
+
+
+def test_label_sets_of_other_rows_folds_and_kinds_go_through_together() -> None:
+    def covered(name: str, kind: str = "class") -> SharedHead:
+        head = named(name, kind)
+        found = shared_head(head.estimator, head.grid, kind)
+        assert found is not None
+        return found
+
+    X, every, few = DIGITS[:300].astype(np.float64), np.arange(300), np.arange(0, 300, 2)
+    wide, mine = folds(300), [(few[train], few[test]) for train, test in folds(150)]
+    number = X[:, 20] - X[:, 30]
+    number[every % 2 == 1] = np.nan  # in none of its splits
+    tasks = [
+        SharedTask([covered("ridge"), covered("knn")], DIGIT[:300], wide, 10),
+        SharedTask([covered("lda")], DIGIT[:300] % 2, wide, 2),
+        SharedTask([covered("ridge", "number"), covered("knn", "number")], number, mine, 0),
+    ]
+    together = {(said.task, said.head, said.split): said for said in shared_predictions(X, tasks)}
+    assert len(together) == 3 * (2 + 1 + 2)
+    for place, task in enumerate(tasks):
+        for which, head in enumerate(task.heads):
+            for number_of, split in enumerate(task.splits):
+                (alone,) = shared_predictions(X, [SharedTask([head], task.y, [split], task.labels)])
+                _same(together[place, which, number_of], alone)
+
+
+def _same(one: Said, other: Said) -> None:
+    assert one.predictions is not None and other.predictions is not None
+    for mine, theirs in zip(one.predictions, other.predictions, strict=True):
+        np.testing.assert_allclose(mine.labels, theirs.labels, rtol=1e-9)
+
+
+def test_one_label_set_that_wants_scikit_learn_does_not_stop_the_others() -> None:
+    heads = [shared_head(named(name).estimator, named(name).grid, "class") for name in ("ridge", "lda", "knn")]
+    single = np.zeros(90, np.int64)
+    rare = np.where(np.arange(90) == 0, 2, DIGIT[:90] % 2)
+    tasks = [SharedTask(heads, y, folds(90), labels) for y, labels in ((single, 2), (rare, 3), (DIGIT[:90] % 2, 2))]  # type: ignore[arg-type]
+    refused = {(s.task, s.head) for s in shared_predictions(DIGITS[:90], tasks) if s.predictions is None}
+    assert refused == {(0, 0), (0, 1), (1, 1)}  # one class: ridge and lda; a class of one row: lda
 
 
 # ------------------------------------------------------------------------------------------------ falling back

@@ -1,0 +1,89 @@
+"""Which heads and grids the shared search covers; whatever is outside that is GridSearchCV's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.heads.catalogue import RECIPES
+
+
+def _is_alpha(value: Any) -> bool:
+    return _is_number(value) and bool(1e-3 <= value < np.inf)
+
+
+def _is_shrinkage(value: Any) -> bool:
+    return _is_number(value) and bool(1e-3 <= value <= 1)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+# Of each head, the parameters that share their work, and the values for which they do.
+_COVERED: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "ridge": {"alpha": _is_alpha},
+    "lda": {"shrinkage": _is_shrinkage},
+    "knn": {"n_neighbors": _is_count, "weights": lambda value: value in ("uniform", "distance")},
+}
+
+
+@dataclass(frozen=True)
+class SharedHead:
+    """A head whose grid shares its work.
+
+    Parameters
+    ----------
+    solver : {"ridge", "lda", "knn"}
+    kind : {"class", "number"}
+    candidates : list of dict
+        The grid's combinations, in GridSearchCV's order.
+    values : list of tuple
+        Each candidate's values of the solver's parameters.
+    """
+
+    solver: str
+    kind: str
+    candidates: list[dict[str, Any]]
+    values: list[tuple[Any, ...]]
+
+
+def shared_head(estimator: Any, grid: dict[str, list[Any]], kind: str) -> SharedHead | None:
+    """Return how the head shares its work; None where it does not: another estimator, parameter or value."""
+    from sklearn.model_selection import ParameterGrid
+    from sklearn.pipeline import Pipeline
+
+    if type(estimator) is not Pipeline:
+        return None
+    for solver, covered in _COVERED.items():
+        if solver not in RECIPES[kind]:
+            continue
+        known = RECIPES[kind][solver].make(None)
+        step = known.steps[-1][0]
+        names = [f"{step}__{param}" for param in covered]
+        if not set(grid) <= set(names) or not _same(estimator, known, names):
+            continue
+        own = estimator.get_params()
+        candidates = list(ParameterGrid(grid))
+        values = [tuple(candidate.get(name, own[name]) for name in names) for candidate in candidates]
+        checks = list(covered.values())
+        if all(check(value) for row in values for check, value in zip(checks, row, strict=True)):
+            return SharedHead(solver, kind, candidates, values)
+    return None
+
+
+def _same(estimator: Any, known: Any, free: Sequence[str]) -> bool:
+    """Say whether both are the same steps with the same parameters, apart from those that are free."""
+    if [(name, type(step)) for name, step in estimator.steps] != [(name, type(step)) for name, step in known.steps]:
+        return False
+    steps = {"steps", *(name for name, _ in known.steps)}
+    wanted = {key: value for key, value in known.get_params().items() if key not in steps and key not in free}
+    found = {key: value for key, value in estimator.get_params().items() if key not in steps and key not in free}
+    return repr(sorted(wanted.items())) == repr(sorted(found.items()))
