@@ -1,4 +1,8 @@
-"""Folds: which rows train and which test. Groups stay whole, classes stay in proportion, every row is tested once."""
+"""Folds: which rows train and which test. Groups stay whole, classes stay in proportion, every row is tested once.
+
+Several tags an image are kept in proportion by iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, On the
+stratification of multi-label data, ECML PKDD, algorithm 1).
+"""
 
 from __future__ import annotations
 
@@ -37,13 +41,13 @@ def outer_folds(
 
     Parameters
     ----------
-    y : ndarray, shape (n,)
-        Codes or numbers.
-    kind : {"class", "number"}
+    y : ndarray, shape (n,) or (n, c)
+        Codes, numbers, or an indicator of tags.
+    kind : {"class", "number", "multi"}
     groups : ndarray, shape (n,), optional
         Rows with the same value stay on the same side of every split.
     cv : int
-        Folds wanted; cut to the number of groups (or, for numbers, of rows).
+        Folds wanted; cut to the number of groups (or, for numbers and tags, of rows).
     random_state : int
     classes : sequence of str
         The classes' names, for messages.
@@ -51,7 +55,8 @@ def outer_folds(
     Raises
     ------
     EvaluationError
-        A class has fewer rows than there are folds, fewer than two groups, or a fold would learn from one class.
+        A class has fewer rows than there are folds, fewer than two groups, or a fold would learn from one class, or
+        of a tag from images with it, or without it, alone.
     """
     _check_cv(cv)
     n, notes = len(y), []
@@ -86,6 +91,8 @@ def outer_folds(
                     "the other classes lie within the groups that it tests",
                     "add groups that hold the other classes, or choose another --groups column",
                 )
+    if kind == "multi":
+        _refuse_lonely_tags(y, splits, groups, classes)
     return splits, tuple(notes)
 
 
@@ -94,8 +101,8 @@ def inner_folds(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return (train, test) positions into `y` for choosing parameters within one outer training part.
 
-    The number of folds is min(cv, groups, smallest class present), and at least 2. A split whose training part
-    holds a single class teaches nothing and is dropped.
+    The number of folds is min(cv, groups, smallest class present or images with or without a tag), and at least 2. A
+    split whose training part holds a single class teaches nothing and is dropped.
 
     Raises
     ------
@@ -122,6 +129,9 @@ def inner_folds(
     else:
         # Two rows a test part at least, where that can be had: R2 of one row is undefined.
         folds = max(2, min(folds, len(y) // 2))
+        if kind == "multi":
+            sides = np.concatenate([y.sum(axis=0), len(y) - y.sum(axis=0)])
+            folds = max(2, min(folds, int(sides[sides > 0].min())))
         if len(y) < 2:
             raise EvaluationError(f"choosing parameters wanted 2 images or more, found {len(y)}", way_out)
     splits = [(s.train, s.test) for s in _split(y, kind, groups, folds, random_state)]
@@ -189,6 +199,8 @@ def train_test(values: Sequence[str | None], *, column: str = "split") -> tuple[
 def _split(y: np.ndarray, kind: str, groups: np.ndarray | None, folds: int, random_state: int | None) -> list[Split]:
     from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
+    if kind == "multi":
+        return _dealt(y, groups, folds, random_state)
     rows = np.arange(len(y))
     with warnings.catch_warnings():
         # "The least populated class has fewer members than folds": known here, and dealt with by the callers.
@@ -204,6 +216,68 @@ def _split(y: np.ndarray, kind: str, groups: np.ndarray | None, folds: int, rand
         if groups is not None and (not pairs or any(not len(test) for _, test in pairs)):
             pairs = list(GroupKFold(folds, shuffle=True, random_state=random_state).split(rows, y, groups))
     return [Split(np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)) for train, test in pairs]
+
+
+def _dealt(y: np.ndarray, groups: np.ndarray | None, folds: int, random_state: int | None) -> list[Split]:
+    """Return folds of rows, or of whole groups, that hold each tag in proportion; y is an indicator, (n, c).
+
+    The tag with the fewest units left is dealt first, each of its units to the fold that lacks most of the tag. Of a
+    tag that most images have, the images without it are dealt: what is rare is hard to share out.
+    """
+    rarer = np.where(y.mean(axis=0) > 0.5, 1 - y, y).astype(np.int64)
+    unit_of = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(len(y))
+    units = int(unit_of.max()) + 1
+    counts = np.zeros((units, y.shape[1] + 1), np.int64)  # rows with each tag, then all rows
+    np.add.at(counts, unit_of, np.column_stack([rarer, np.ones(len(y), np.int64)]))
+    rng = np.random.default_rng(random_state)
+    # Units in random order, those with many rows first: a large group that comes last finds no room.
+    order = sorted(rng.permutation(units).tolist(), key=lambda unit: -counts[unit, -1])
+    tags = [np.flatnonzero(row[:-1]).tolist() for row in counts]
+    waiting = [[unit for unit in order if counts[unit, tag]] for tag in range(y.shape[1])]
+    left = [len(one) for one in waiting]
+    # In whole numbers, `folds` times the wish of each fold, so that equal wishes are equal.
+    wish = np.tile(counts.sum(axis=0), (folds, 1)).tolist()
+    luck = rng.random((units, folds)).tolist()
+    fold_of = np.full(units, -1)
+
+    def deal(unit: int, tag: int) -> None:
+        fold = max(range(folds), key=lambda one: (wish[one][tag], wish[one][-1], luck[unit][one]))
+        fold_of[unit] = fold
+        wish[fold][-1] -= folds * int(counts[unit, -1])
+        for held in tags[unit]:
+            wish[fold][held] -= folds * int(counts[unit, held])
+            left[held] -= 1
+
+    while any(left):
+        rarest = min((tag for tag in range(len(left)) if left[tag]), key=lambda tag: left[tag])
+        for unit in waiting[rarest]:
+            if fold_of[unit] < 0:
+                deal(unit, rarest)
+    for unit in order:
+        if fold_of[unit] < 0:
+            deal(unit, -1)
+    row_fold = fold_of[unit_of]
+    return [Split(np.flatnonzero(row_fold != fold), np.flatnonzero(row_fold == fold)) for fold in range(folds)]
+
+
+def _refuse_lonely_tags(y: np.ndarray, splits: Sequence[Split], groups: np.ndarray | None, tags: Sequence[str]) -> None:
+    """Raise where a training part has a tag on all of its rows, or on none: nothing could be learned of it."""
+    learned = np.array([y[split.train].mean(axis=0) for split in splits])
+    lonely = np.flatnonzero(((learned == 0) | (learned == 1)).any(axis=0))
+    if not len(lonely):
+        return
+    tag = lonely[0]
+    name, there = _name(tag, tags).replace("class", "tag"), int(y[:, tag].sum())
+    few, what = (there, "with") if 2 * there <= len(y) else (len(y) - there, "without")
+    more = f" (and {len(lonely) - 1} more such: {', '.join(_name(one, tags) for one in lonely[1:9])})"
+    held = f"{few} {'image' if few == 1 else 'images'} {what} it"
+    if groups is not None:
+        held += f" in {len(np.unique(groups[y[:, tag] == (what == 'with')]))} of {len(np.unique(groups))} groups"
+    raise EvaluationError(
+        f"tag {name}: wanted images with and without it in every training part, found {held}"
+        + (more if len(lonely) > 1 else ""),
+        f"add images {what} it, or take the tag out of the column",
+    )
 
 
 def _check_cv(cv: int) -> None:

@@ -13,18 +13,22 @@ from pipeline.search.scoring import (
     needs_probabilities,
     score_predictions,
 )
+from pipeline.search.tags import average_precisions, counted_f1, resampled_precision
 
 __all__ = [
     "SCORINGS",
     "Fitted",
     "Predictions",
     "Scorer",
+    "average_precisions",
     "check_scoring",
+    "counted_f1",
     "log_losses",
     "make_scorer",
     "needs_probabilities",
     "predict_all",
     "replay",
+    "resampled_precision",
     "score_predictions",
     "search",
 ]

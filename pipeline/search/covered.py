@@ -60,7 +60,7 @@ def shared_head(estimator: Any, grid: dict[str, list[Any]], kind: str) -> Shared
     from sklearn.model_selection import ParameterGrid
     from sklearn.pipeline import Pipeline
 
-    if type(estimator) is not Pipeline:
+    if kind == "multi" or type(estimator) is not Pipeline:
         return None
     for solver, covered in _COVERED.items():
         if solver not in RECIPES[kind]:
