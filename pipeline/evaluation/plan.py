@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.cache import FeatureCache, StoredRows
@@ -11,11 +11,14 @@ from pipeline.errors import EvaluationError, HeadError
 from pipeline.evaluation.collecting import Collection, as_cache
 from pipeline.evaluation.questions import Question, questions
 from pipeline.heads import DEFAULT, Head, fits, parse_grid, resolve_heads
+from pipeline.labels import Joined
 from pipeline.runs import DUMMY, NOTHING, PIXELS
 from pipeline.search import SCORINGS, check_scoring
 from pipeline.splits import Split, outer_folds
 
-__all__ = ["Candidate", "Task", "as_cache", "features_of", "plan"]
+__all__ = ["Candidate", "Task", "as_cache", "features_of", "joined_of", "notes_of", "plan"]
+
+MOST_NAMED = 3  # label sets that a note about several of them names
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,7 @@ class Task:
     scorings : tuple of str
         The first one chooses.
     notes : tuple of str
+        About this task, without the name of its label set.
     """
 
     question: Question
@@ -119,23 +123,66 @@ def plan(
         for question in questions(collection, column=column, groups=groups, split=split, test=test, id_column=id_column)
     ]
     _refuse_useless(heads, {question.kind for question in asked})
-    tasks = []
+    tasks: list[Task] = []
+    refused: dict[tuple[str, str], EvaluationError] = {}
     for question in asked:
         found, about_heads = _heads(heads, grid, question, random_state)
         scorings = _scorings(scoring, question)
-        folds, cut = outer_folds(
-            question.train.y,
-            question.kind,
-            groups=question.train.groups,
-            cv=cv,
-            random_state=random_state,
-            classes=question.classes,
-        )
-        about_folds = [f"{question.name}: {note}" if len(asked) > 1 else note for note in cut]
+        try:
+            folds, cut = outer_folds(
+                question.train.y,
+                question.kind,
+                groups=question.train.groups,
+                cv=cv,
+                random_state=random_state,
+                classes=question.classes,
+            )
+        except EvaluationError as error:
+            if question.asked or len(asked) == 1:
+                raise
+            # One of many columns, that nobody named: no reason to stop the others.
+            refused[question.train.collection.name, question.name] = error
+            continue
         candidates = _candidates(question, found, random_state)
-        notes = (*question.notes, *about_heads, *about_folds)
+        notes = (*question.notes, *about_heads, *cut)
         tasks.append(Task(question, tuple(candidates), tuple(folds), scorings, notes))
-    return tasks
+    if not tasks:
+        raise next(iter(refused.values()))
+    return [_without(task, refused) for task in tasks]
+
+
+def joined_of(tasks: Sequence[Task]) -> tuple[Joined, ...]:
+    """Return what was joined to each collection, once each."""
+    return tuple(dict.fromkeys(task.question.joined for task in tasks if task.question.joined is not None))
+
+
+def notes_of(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """Return the notes of all tasks beside what was joined, each text once, with the label sets that it is about."""
+    about: dict[tuple[str, bool], dict[str, None]] = {}
+    for task in tasks:
+        name = task.question.name
+        for note in task.notes:
+            text = note.removeprefix(f"{name}: ")
+            about.setdefault((text, text != note), {})[name] = None
+    several = len({task.question.name for task in tasks}) > 1
+    own = [f"{_listed(list(names))}: {text}" if several or named else text for (text, named), names in about.items()]
+    return tuple(dict.fromkeys([*(note for task in tasks for note in task.question.general), *own]))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:MOST_NAMED])} and {more} more label sets"
+
+
+def _without(task: Task, refused: Mapping[tuple[str, str], EvaluationError]) -> Task:
+    """Return the task with the label sets that cannot be split among the columns left out of its report."""
+    question = task.question
+    reasons = {
+        name: error.message for (source, name), error in refused.items() if source == question.train.collection.name
+    }
+    if not reasons or question.joined is None:
+        return task
+    return replace(task, question=replace(question, joined=question.joined.without(reasons)))
 
 
 def _candidates(question: Question, heads: Sequence[Head], random_state: int) -> list[Candidate]:

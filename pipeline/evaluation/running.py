@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.cache import CacheLock
 from pipeline.engines import workers
 from pipeline.evaluation.answers import collect
-from pipeline.evaluation.plan import Task, features_of
+from pipeline.evaluation.plan import Task, features_of, joined_of, notes_of
 from pipeline.evaluation.reporting import Report, report
 from pipeline.evaluation.units import Unit, UnitResult, fit_unit, run_units
 from pipeline.heads import Head
@@ -60,14 +60,16 @@ def run_tasks(
         else:
             run(list(maker.all_whole()))
             run(list(maker.each_fold(chosen=done)))
+    joined = joined_of(tasks)
     reports = [_report(task, number, done, nested, random_state) for number, task in enumerate(tasks)]
     return Run(
         name=tasks[0].question.train.collection.name,
         results=tuple(result for one in reports for result in one.results),
         label_sets=tuple(one.info for one in reports),
         predictions=as_table([table for one in reports for table in one.tables]),
-        notes=tuple(dict.fromkeys(note for task in tasks for note in task.notes)),
+        notes=tuple(dict.fromkeys([*(note for one in joined for note in one.notes), *notes_of(tasks)])),
         verdicts=tuple(one.verdict for one in reports),
+        joined=joined,
     )
 
 

@@ -138,6 +138,7 @@ def _fitted(task: Task, run: Run, asked: Options) -> Model:
         notes=tuple(dict.fromkeys((*run.notes, *warnings))),
         verdict=run.verdicts[run.label_sets.index(run.info(question.name))],
         versions={name: installed(name) for name in _RECORDED},
+        separator=question.separator,
     )
 
 
