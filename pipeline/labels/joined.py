@@ -147,4 +147,10 @@ class Joined:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        return asdict(self)
+        return {
+            **asdict(self),
+            "label_sets": [
+                {**asdict(one), "classes": list(one.classes), "notes": list(one.notes)} for one in self.label_sets
+            ],
+            "skipped": [asdict(one) for one in self.skipped],
+        }
