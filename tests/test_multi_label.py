@@ -271,7 +271,7 @@ def test_resamples_score_what_scoring_each_says(scoring: str, grouped: bool) -> 
             again = score_predictions(scoring, y[rows], answers.take(rows), kind="multi", n_classes=4)
             assert value == pytest.approx(again, abs=1e-12)
     score = score_with_interval(scoring, y, answers, kind="multi", n_classes=4, groups=groups)
-    assert score.low < score.value < score.high and 0 <= score.low and score.high <= 1
+    assert score.low < score.value < score.high and score.low >= 0 and score.high <= 1
     if scoring == "accuracy" and not grouped:
         assert score.method == "Wilson"
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,8 +197,17 @@ def evaluate(
         return run_planned(plan_tasks(data, options), options)
 
 
-def plan_tasks(data: Any, options: Options) -> list[Task]:
+def plan_tasks(
+    data: Any, options: Options, *, refuse: Callable[[Sequence[Task]], None] = lambda tasks: None
+) -> list[Task]:
     """Return the tasks with their features extracted, nothing fitted; a slip is found before the first image is read.
+
+    Parameters
+    ----------
+    data : as for `evaluate`
+    options : Options
+    refuse : callable
+        Raises where these are no tasks for the caller; asked before anything is said of them.
 
     Raises
     ------
@@ -218,6 +227,7 @@ def plan_tasks(data: Any, options: Options) -> list[Task]:
     if rehearsed:
         # A rehearsal: a wrong label, head or fold is to be known before an hour of inference, not after it.
         rehearsal = _plan(known, None if known_test is None else [known_test] * len(known), options)
+        refuse(rehearsal)
         options.progress.joined(joined_of(rehearsal))
 
     features = options.features
@@ -227,6 +237,7 @@ def plan_tasks(data: Any, options: Options) -> list[Task]:
         tests = [with_features_as(test, known_test, collection, features) for collection in collections]
     tasks = _plan(collections, tests, options)
     if not rehearsed:
+        refuse(tasks)
         options.progress.joined(joined_of(tasks))
     for note in notes_of(tasks):
         options.progress.note(note)
