@@ -1,16 +1,23 @@
-"""The table of a run: one line a head, the scoring that chose first, every score with its interval."""
+"""The tables of a run: one line a head, the scoring that chose first, every score with its interval; of many label
+sets one line a label set."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pipeline.cli.terminal import Number, Terminal
-from pipeline.runs import CHOSEN, MOST_FOLDS, NOTHING, PIXELS, LabelSetInfo, Result, Run
+from pipeline.runs import CHOSEN, DUMMY, MOST_FOLDS, NOTHING, PIXELS, LabelSetInfo, Result, Run
+
+MANY = 6  # label sets; of more, each gets a line instead of a table
+MOST_TIED = 3  # heads that are named as tied
 
 SHORT = {
     "balanced_accuracy": "balanced acc.",
+    "average_precision": "av. precision",
     "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
     "neg_log_loss": "-log loss",
     "neg_mean_absolute_error": "-abs. error",
     "r2": "R2",
@@ -40,6 +47,63 @@ def print_run(terminal: Terminal, run: Run) -> None:
         terminal.say("  * optimistic: the parameters were chosen on the very rows that they are scored on")
     if left_out:
         terminal.say(f"  not shown for want of width: {', '.join(dict.fromkeys(reversed(left_out)))}")
+
+
+def print_overview(terminal: Terminal, run: Run) -> None:
+    """Print a line a label set: the best head, its score beside the nulls', and what it is tied with."""
+    several = len({info.source for info in run.label_sets}) > 1
+    tested = any(info.test is not None for info in run.label_sets)
+    score = "on the test set (95%)" if tested else "score (95%)"
+    columns = ["label set", *(["images of"] if several else []), "by", "best", Number(score)]
+    columns += [Number("dummy"), Number("colours alone"), "tied with", Number("s")]
+    first = len(columns) - 4
+    rows = [_overview(run, info, several) for info in run.label_sets]
+    left_out = terminal.table(columns, rows, spare=[first + 3, first + 2])
+    if any(result.head == CHOSEN for result in run.results) and not tested:
+        terminal.say("  score: of choosing among the heads anew in every fold; best: the head with the best score")
+    terminal.say("  tied with: the best is not shown to be better (corrected t-test over the folds, Holm's, 5%)")
+    if any(result.optimistic for result in run.results):
+        terminal.say("  * optimistic: the parameters were chosen on the very rows that they are scored on")
+    if left_out:
+        terminal.say(f"  not shown for want of width: {', '.join(reversed(left_out))}")
+
+
+def _overview(run: Run, info: LabelSetInfo, several: bool) -> list[str]:
+    rated = run.of(info.name, source=info.source)
+    best = run.best(info.name, source=info.source)
+    # As the verdict: of one head that was the best of several, the score would flatter.
+    shown = best if info.test is not None else next((one for one in rated if one.head == CHOSEN), best)
+    heads = [one for one in rated if one.head != CHOSEN and not one.null]
+    tied = [one.head for one in rated if one.null and one.tied and one.head == DUMMY]
+    tied += ["colours alone" for one in rated if one.layer == PIXELS and one.tied]
+    tied += [_name(one, heads) for one in heads if one.tied and one is not best]
+    more = len(tied) - MOST_TIED
+    cells = [info.name, *([info.source] if several else []), _short(info.scoring), _name(best, heads)]
+    cells.append(_score(*_values(shown, info)) + ("" if shown.nested or info.test is not None else " *"))
+    cells += [
+        _number(next((_values(one, info)[0] for one in rated if one.null and one.layer == layer), None))
+        for layer in (NOTHING, PIXELS)
+    ]
+    cells.append(", ".join(tied) if more <= 1 else f"{', '.join(tied[:MOST_TIED])} and {more} more")
+    seconds = sum({(one.cache, one.layer, one.head): one.seconds for one in rated if one.head != CHOSEN}.values())
+    return [*cells, f"{seconds:.1f}"]
+
+
+def _values(result: Result, info: LabelSetInfo) -> tuple[float | None, float | None, float | None]:
+    if info.test is not None:
+        return result.test, result.test_low, result.test_high
+    return result.mean, result.low, result.high
+
+
+def _name(one: Result, among: Sequence[Result]) -> str:
+    """Return a head with as much of backbone and layer as tells it from the others."""
+    parts = [one.head]
+    if len({other.cache for other in among}) > 1:
+        same = len({other.backbone for other in among}) < len({other.cache for other in among})
+        parts.append(Path(one.cache).stem if same else one.backbone)
+    if len({other.layer for other in among}) > 1:
+        parts.append(one.layer)
+    return "/".join(parts)
 
 
 def _of(run: Run, info: LabelSetInfo) -> list[Result]:

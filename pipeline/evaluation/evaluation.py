@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from pipeline.evaluation.collecting import (
     with_features,
     with_features_as,
 )
-from pipeline.evaluation.plan import Task, plan
+from pipeline.evaluation.plan import Task, joined_of, notes_of, plan
 from pipeline.evaluation.questions import NO_SPLIT
 from pipeline.evaluation.running import run_tasks
 from pipeline.images import ImageSource
@@ -135,7 +135,8 @@ def evaluate(
     id_column, root : optional
         The table's id column; the folder that a table of paths is relative to.
     column : str or sequence of str
-        Label columns, as GLOB or GLOB:class or GLOB:number; all that look like labels when empty.
+        Label columns, as GLOB, GLOB:class, GLOB:number or GLOB:multi (several tags a cell, split at the first of
+        ``;``, ``|`` and ``,`` that occurs); all that look like labels when empty.
     groups : str, optional
         A column, of the table or the source; rows of one group stay on one side of every split, and intervals
         resample whole groups.
@@ -152,7 +153,8 @@ def evaluate(
     nested : bool
         False chooses parameters once on all training rows: faster, and the scores are marked optimistic.
     scoring : str or sequence of str
-        scikit-learn scorers; the first one chooses. Balanced accuracy, or R2 for numbers, by default.
+        scikit-learn scorers; the first one chooses. By default balanced accuracy; R2 for numbers, mean average
+        precision for tags.
     out : path or Under, optional
         The run's folder: each unit of work is kept there as soon as it is done, so that the same call goes on after a
         stop, and a new value, head or label set computes just what is new; then the results are. `Under` names a
@@ -202,8 +204,17 @@ def evaluate(
         return run_planned(plan_tasks(data, options), options)
 
 
-def plan_tasks(data: Any, options: Options) -> list[Task]:
+def plan_tasks(
+    data: Any, options: Options, *, refuse: Callable[[Sequence[Task]], None] = lambda tasks: None
+) -> list[Task]:
     """Return the tasks with their features extracted, nothing fitted; a slip is found before the first image is read.
+
+    Parameters
+    ----------
+    data : as for `evaluate`
+    options : Options
+    refuse : callable
+        Raises where these are no tasks for the caller; asked before anything is said of them.
 
     Raises
     ------
@@ -219,9 +230,12 @@ def plan_tasks(data: Any, options: Options) -> list[Task]:
     if options.test is not None:
         test = _only(_open(options.test, options))
         known_test = known_of(test, options.labelling, own_if_strange=True)
-    if any(isinstance(source, ImageSource) for source in (*sources, test)):
+    rehearsed = any(isinstance(source, ImageSource) for source in (*sources, test))
+    if rehearsed:
         # A rehearsal: a wrong label, head or fold is to be known before an hour of inference, not after it.
-        _plan(known, None if known_test is None else [known_test] * len(known), options)
+        rehearsal = _plan(known, None if known_test is None else [known_test] * len(known), options)
+        refuse(rehearsal)
+        options.progress.joined(joined_of(rehearsal))
 
     features = options.features
     collections = merged([with_features(*pair, features) for pair in zip(sources, known, strict=True)])
@@ -229,7 +243,10 @@ def plan_tasks(data: Any, options: Options) -> list[Task]:
     if test is not None and known_test is not None:
         tests = [with_features_as(test, known_test, collection, features) for collection in collections]
     tasks = _plan(collections, tests, options)
-    for note in dict.fromkeys(note for task in tasks for note in task.notes):
+    if not rehearsed:
+        refuse(tasks)
+        options.progress.joined(joined_of(tasks))
+    for note in notes_of(tasks):
         options.progress.note(note)
     return tasks
 

@@ -16,8 +16,9 @@ from pipeline.evaluation.plan import Candidate, Task
 from pipeline.evaluation.questions import Part, Question
 from pipeline.evaluation.verdict import Evidence, verdict
 from pipeline.intervals import Score, compare_with_best, score_with_interval
+from pipeline.labels import joined_tags
 from pipeline.runs import ALL_ROWS, CHOSEN, LabelSetInfo, Result, TestCopy, plain_params
-from pipeline.search import Predictions, needs_probabilities, score_predictions
+from pipeline.search import Predictions, average_precisions, needs_probabilities, score_predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +83,7 @@ def report(task: Task, answers: Sequence[Answers], *, nested: bool, random_state
         on_test=question.test is not None,
         new_groups=question.tested_on_new_groups,
         heads=len(rated),
+        tags=_each_tag(question, part, said),
     )
     results = [result for line in listed for result in line.results]
     tables = [table for line in listed for table in line.tables]
@@ -226,6 +228,8 @@ def _results(task: Task, answers: Answers, shared: dict[str, Any], random_state:
 def _score(question: Question, part: Part, said: Predictions, scoring: str, random_state: int) -> Score:
     # A class that training never saw has a code of its own, which no head answers: it is always missed.
     n_classes = question.n_classes + len(question.unknown_classes)
+    if question.kind == "multi":
+        n_classes = part.y.shape[1]
     return score_with_interval(
         scoring,
         part.y,
@@ -297,16 +301,30 @@ def _table(
         **columns,
         "true": [text(code) for code in part.y],
         "predicted": [text(code) for code in said.labels],
-        "probability": np.nan if said.probabilities is None else said.probabilities.max(axis=1),
+        # Each tag has its own.
+        "probability": np.nan
+        if said.probabilities is None or question.kind == "multi"
+        else said.probabilities.max(axis=1),
     }
 
 
 def _text_of(question: Question) -> Callable[[Any], str]:
-    """Return the function from a code to its class, or from a number to its text."""
+    """Return the function from a code to its class, from a number to its text, or from a row of tags to its cell."""
     if question.kind == "number":
         return lambda value: f"{value:g}"
     names = (*question.classes, *question.unknown_classes)
+    if question.kind == "multi":
+        return lambda row: joined_tags(row, names[: len(row)], question.separator)
     return lambda code: names[code]
+
+
+def _each_tag(question: Question, part: Part, said: Predictions) -> dict[str, float]:
+    """Return the average precision of each tag that the rows have; nothing for the other kinds."""
+    ranks = said.ranks
+    if question.kind != "multi" or ranks is None:
+        return {}
+    found = average_precisions(part.y[:, : question.n_classes], ranks)
+    return {name: float(value) for name, value in zip(question.classes, found, strict=True) if not np.isnan(value)}
 
 
 def _value(result: Result) -> float:

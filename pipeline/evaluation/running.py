@@ -12,7 +12,7 @@ from pipeline.evaluation.answers import Answer, collect
 from pipeline.evaluation.batches import Batch, batched, run_batches
 from pipeline.evaluation.ledger import Ledger
 from pipeline.evaluation.making import ALL, UnitMaker
-from pipeline.evaluation.plan import Task
+from pipeline.evaluation.plan import Task, joined_of, notes_of
 from pipeline.evaluation.reporting import Report, report
 from pipeline.evaluation.units import Key, Unit, fit_unit
 from pipeline.progress import Progress
@@ -72,15 +72,16 @@ def run_tasks(
         else:
             run(list(maker.all_whole()))
             run(list(maker.each_fold(chosen={key: answer.params for key, answer in done.items()})))
+    joined = joined_of(tasks)
     reports = [_report(task, number, done, nested, random_state) for number, task in enumerate(tasks)]
-    notes = [note for task in tasks for note in task.notes]
     return Run(
         name=tasks[0].question.train.collection.name,
         results=tuple(result for one in reports for result in one.results),
         label_sets=tuple(one.info for one in reports),
         predictions=as_table([table for one in reports for table in one.tables]),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys([*(note for one in joined for note in one.notes), *notes_of(tasks)])),
         verdicts=tuple(one.verdict for one in reports),
+        joined=joined,
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pipeline.runs import CHOSEN, DUMMY, PIXELS, LabelSetInfo, Result
 
@@ -29,6 +29,8 @@ class Evidence:
         Whether each row is of a group that was not learned from.
     heads : int
         How many candidates there were to choose from.
+    tags : mapping of str to float
+        Of several tags an image: the average precision of each, as `shown` tells it.
     """
 
     best: Result
@@ -39,6 +41,7 @@ class Evidence:
     on_test: bool
     new_groups: bool
     heads: int
+    tags: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def photos(self) -> str:
@@ -73,7 +76,8 @@ def verdict(info: LabelSetInfo, evidence: Evidence) -> str:
     shown = {result.scoring: result for result in evidence.shown}
     head = evidence.shown[0].head
     who = _who_was_chosen(evidence) if head == CHOSEN else head
-    parts = _of_classes(info, evidence, shown, who) if info.kind == "class" else _of_numbers(info, evidence, shown, who)
+    about = {"class": _of_classes, "number": _of_numbers, "multi": _of_tags}[info.kind]
+    parts = about(info, evidence, shown, who)
     low = evidence.values(shown[info.scoring])[1]
     guessing = evidence.of_null(DUMMY, info.scoring)
     tied = [] if evidence.on_test else [name for name in (DUMMY, PIXELS) if evidence.tied(name, info.scoring, low)]
@@ -126,6 +130,20 @@ def _apart(info: LabelSetInfo, evidence: Evidence, shown: Result, text: Callable
     return [f"{without} {holds}: {value} ({low} to {high})"]
 
 
+def _of_tags(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
+    value, low, high = (_hundredths(number) for number in evidence.values(shown[info.scoring]))
+    scoring = {"average_precision": "mean average precision"}.get(info.scoring, info.scoring)
+    parts = [f"{info.name}: {scoring} {value} ({low} to {high}) on {evidence.photos} with {who}"]
+    parts += _nulls(evidence, info.scoring, "dummy", _hundredths)
+    parts += _apart(info, evidence, shown[info.scoring], _hundredths)
+    if len(evidence.tags) > 1:
+        ranked = sorted(evidence.tags, key=lambda tag: (-evidence.tags[tag], tag))
+        best, worst = ranked[0], ranked[-1]
+        parts.append(f"best told: {best} {_hundredths(evidence.tags[best])}")
+        parts.append(f"worst: {worst} {_hundredths(evidence.tags[worst])}")
+    return parts
+
+
 def _who_was_chosen(evidence: Evidence) -> str:
     picked = evidence.shown[0].params["in_each_fold"]
     name, times = Counter(picked).most_common(1)[0]
@@ -140,6 +158,10 @@ def _nulls(evidence: Evidence, scoring: str, guessing: str, text: Callable[[floa
 
 def _percent(value: float | None) -> str:
     return "?" if value is None else f"{100 * value:.0f}"
+
+
+def _hundredths(value: float | None) -> str:
+    return "?" if value is None else f"{value:.2f}"
 
 
 def _plain(value: float | None) -> str:

@@ -84,13 +84,13 @@ def score(
                 f"--{flag}: wanted the column {name!r}, found {', '.join(map(repr, known.columns))}",
                 f"name the column with --{flag}, or give a table with --labels",
             )
-    labelled, y, unknown = encode(known, column, model.kind, model.classes)
+    labelled, y, unknown = encode(known, column, model.kind, model.classes, separator=model.separator)
     if not len(labelled):
         raise EvaluationError(
             f"wanted labelled photos to score, found none in column {column!r}", "give the labels with --labels TABLE"
         )
     answer = answer_for(model, source, **answering)
-    ids, notes = known.ids, [*known.notes]
+    ids, notes = known.ids, [*known.notes, *(known.match.notes if known.match else ())]
     if len(labelled) < len(ids):
         notes.append(f"{len(ids) - len(labelled)} of {len(ids)} photos have no label and are left out")
     answered = np.array([not answer.errors[row] for row in labelled])
@@ -105,9 +105,10 @@ def score(
         notes.append(f"{len(failed)} labelled photos have no answer and are left out, e.g. {first}")
     rows, y = labelled[answered], y[answered]
     codes = {name: len(model.classes) + number for number, name in enumerate(unknown)}
-    unknown = {name: count for name, code in codes.items() if (count := int((y == code).sum()))}
+    found = {name: y[:, code] if model.kind == "multi" else y == code for name, code in codes.items()}
+    unknown = {name: count for name, those in found.items() if (count := int(those.sum()))}
     if unknown:
-        notes.append(unknown_text(unknown))
+        notes.append(unknown_text(unknown, model.kind))
     learned = {digest.tobytes() for digest in model.training_digests}
     new = np.array([answer.digests[row].tobytes() not in learned for row in rows], bool)
     seen = tuple(ids[row] for row in rows[~new])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import EvaluationError
+from pipeline.labels import Joined
 from pipeline.runs.folder import refuse_foreign, replace_file
 
 if TYPE_CHECKING:
@@ -149,11 +150,11 @@ class LabelSetInfo:
     Attributes
     ----------
     name : str
-    kind : {"class", "number"}
+    kind : {"class", "number", "multi"}
     n : int
         Rows that were learned from and scored out of fold.
     classes : tuple of str
-        Those that could be learned; empty for numbers.
+        Classes or tags that could be learned; empty for numbers.
     unlabelled : int
         Images without a label, which were left out.
     groups : int or None
@@ -213,13 +214,16 @@ class Run:
     predictions : DataFrame
         One row an image and head: ``label_set, source, cache, layer, head, id, part`` (the fold's number, or "test")
         and, for classes, ``true, predicted, probability`` (of the predicted class; missing where the head gives none);
-        for numbers ``true_value, predicted_value``.
+        for several tags an image ``true, predicted``, as cells of a table; for numbers ``true_value, predicted_value``.
     notes : tuple of str
         What was left out, cut or assumed.
     verdicts : tuple of str
         One plain sentence a label set.
     folder : Path or None
         Where it is kept.
+    joined : tuple of Joined
+        What was joined to the images of each DATA: label sets with their rows and classes, ids without a partner,
+        columns left out.
     """
 
     name: str
@@ -229,6 +233,7 @@ class Run:
     notes: tuple[str, ...] = ()
     verdicts: tuple[str, ...] = ()
     folder: Path | None = field(default=None, compare=False)
+    joined: tuple[Joined, ...] = field(default=(), compare=False)
 
     def info(self, label_set: str | None = None, *, source: str | None = None) -> LabelSetInfo:
         """Return what was asked of a label set: of the only one by default, of the first where DATA share a name.
@@ -282,6 +287,7 @@ class Run:
             "label_sets": [info.as_dict() for info in self.label_sets],
             "notes": list(self.notes),
             "verdicts": list(self.verdicts),
+            "joined": [one.as_dict() for one in self.joined],
         }
 
     def save(self, folder: str | Path) -> Path:

@@ -25,6 +25,7 @@ from pipeline.search.scoring import (
     score_predictions,
 )
 from pipeline.search.shared import SharedTask, shared_predictions, shared_scores
+from pipeline.search.tags import average_precisions, counted_f1, resampled_precision
 
 __all__ = [
     "SCORINGS",
@@ -34,10 +35,12 @@ __all__ = [
     "SharedHead",
     "SharedTask",
     "about_scores",
+    "average_precisions",
     "best_of",
     "candidate_scores",
     "candidates_of",
     "check_scoring",
+    "counted_f1",
     "fit_head",
     "log_losses",
     "make_scorer",
@@ -46,6 +49,7 @@ __all__ = [
     "predict_all",
     "refuse_scoring",
     "replay",
+    "resampled_precision",
     "score_predictions",
     "search",
     "shared_candidates",

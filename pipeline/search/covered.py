@@ -79,7 +79,7 @@ def shared_candidates(estimator: Any, candidates: Sequence[dict[str, Any]], kind
     """Return as `shared_head`, of a grid's combinations or some of them."""
     from sklearn.pipeline import Pipeline
 
-    if type(estimator) is not Pipeline:
+    if kind == "multi" or type(estimator) is not Pipeline:
         return None
     for solver, covered in _COVERED.items():
         if solver not in RECIPES[kind]:
