@@ -75,4 +75,4 @@ def _constant(X: np.ndarray, rows: np.ndarray, few: np.ndarray) -> np.ndarray:
     if not few.any():
         return np.ones(0, dtype=bool)
     scaler = StandardScaler().fit(X[np.ix_(rows, np.flatnonzero(few))])
-    return (scaler.scale_ == 1) & (scaler.var_ < 0.5)  # type: ignore[no-any-return]
+    return (scaler.scale_ == 1) & (scaler.var_ < 0.5)
