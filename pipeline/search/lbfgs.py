@@ -127,7 +127,7 @@ class _March:
             self.found[int(self.chain[one])][self.place[one]] = answers[at : at + width]
             at += width
         self.place[done] += 1
-        home = failed | (self.place >= [len(self.paths[chain]) for chain in self.chain])
+        home = failed | (self.place >= [len(self.paths[chain]) for chain in self.chain.tolist()])
         ahead = done & ~home
         for one in np.flatnonzero(ahead):
             self.penalty[one] = self.paths[int(self.chain[one])][self.place[one]]
