@@ -18,10 +18,10 @@ from sklearn.preprocessing import StandardScaler
 
 from pipeline.heads import Head, resolve_heads
 from pipeline.search import make_scorer, predict_all, search, shared
-from pipeline.search.closed_form import NotCoveredError
 from pipeline.search.covered import SharedHead, shared_head
 from pipeline.search.searcher import SharedSearch, shared_results
 from pipeline.search.shared import Said, SharedTask, shared_predictions
+from pipeline.search.targets import NotCoveredError
 
 DIGITS, DIGIT = load_digits(return_X_y=True)
 DIGITS = DIGITS.astype(np.float32)

@@ -11,11 +11,11 @@ import numpy as np
 
 from pipeline.errors import HeadError
 from pipeline.heads import Head
-from pipeline.search.closed_form import NotCoveredError
 from pipeline.search.covered import shared_head
 from pipeline.search.guard import caught_warnings, one_thread, summary
 from pipeline.search.scoring import Scorer, make_scorer, needs_probabilities
 from pipeline.search.searcher import SharedSearch
+from pipeline.search.targets import NotCoveredError
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.search.closed_form import NotCoveredError
 from pipeline.search.covered import SharedHead
 from pipeline.search.scoring import score_predictions
 from pipeline.search.shared import Folds, SharedTask, shared_predictions
+from pipeline.search.targets import NotCoveredError
 
 
 def shared_results(

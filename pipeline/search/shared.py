@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.search.arrays import arrays_on
 from pipeline.search.closed_form import (
-    NotCoveredError,
-    Target,
-    class_target,
+    discriminant_tags,
     discriminants,
-    number_target,
-    products,
     ridge_classes,
     ridge_numbers,
+    ridge_tags,
 )
 from pipeline.search.covered import SharedHead
-from pipeline.search.neighbours import Neighbours, neighbour_classes, neighbour_numbers, neighbours
+from pipeline.search.neighbours import (
+    Neighbours,
+    neighbour_classes,
+    neighbour_numbers,
+    neighbour_tags,
+    neighbours,
+    standardised,
+)
+from pipeline.search.parts import Parts, Products, Sums, in_parts
 from pipeline.search.predictions import Predictions
-from pipeline.search.spectrum import Spectrum, spectrum, standardised
+from pipeline.search.spectrum import Spectrum, spectrum
+from pipeline.search.targets import Columns, NotCoveredError, Target
+from pipeline.search.threads import interleaved, mapped
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -33,18 +42,23 @@ class SharedTask:
     ----------
     heads : sequence of SharedHead
         Of the label set's kind.
-    y : ndarray, shape (n,)
-        Of every row of X: codes 0..labels-1, or numbers. Rows that are in no split may hold anything.
+    y : ndarray, shape (n,) or (n, labels)
+        Of every row of X: codes 0..labels-1, numbers, or an indicator of tags. Rows that are in no split may hold
+        anything.
     splits : sequence of (train, test)
         Positions into X. Label sets with equal splits share each one's standardisation, spectrum and neighbours.
+        Splits of the same rows, of which none is tested twice, share the sums over their test parts.
     labels : int
         How many classes there are; 0 for numbers.
+    labels_only : bool
+        Whether labels will do: neither probabilities nor scores are then made.
     """
 
     heads: Sequence[SharedHead]
     y: np.ndarray
     splits: Folds
     labels: int
+    labels_only: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,92 +81,136 @@ class Said:
 
 
 @dataclass(frozen=True, eq=False)
-class _Member:
-    """One split of one task, among those with the very same rows."""
+class _Split:
+    """The rows of a split, and the tasks that have it, each with the split's position in it."""
 
-    task: int
-    split: int
-    heads: Sequence[SharedHead]
-    y: np.ndarray
-    labels: int
+    train: np.ndarray
+    test: np.ndarray
+    members: list[tuple[int, int]]
 
 
-def shared_predictions(X: np.ndarray, tasks: Sequence[SharedTask]) -> Iterator[Said]:
+def shared_predictions(
+    X: np.ndarray, tasks: Sequence[SharedTask], *, n_jobs: int = 1, device: str = "cpu"
+) -> Iterator[Said]:
     """Give what every candidate of every task says of every split's test rows, in any order.
 
     Parameters
     ----------
     X : ndarray, shape (n, d)
+        Numbers; any but float32 are taken as float64.
     tasks : sequence of SharedTask
+    n_jobs : int
+        Threads, each with one BLAS thread: splits go side by side. 1: the caller's thread and BLAS as it stands.
+    device : str
+        "cpu" (numpy); or torch's name of a device, as "cuda", for decompositions, products and distances.
     """
-    alike: dict[tuple[bytes, bytes], list[_Member]] = {}
-    rows: dict[tuple[bytes, bytes], tuple[np.ndarray, np.ndarray]] = {}
+    X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+    alike: dict[tuple[bytes, bytes], _Split] = {}
     for number, task in enumerate(tasks):
-        for split, (train, test) in enumerate(task.splits):
-            key = np.asarray(train, np.int64).tobytes(), np.asarray(test, np.int64).tobytes()
-            rows[key] = train, test
-            alike.setdefault(key, []).append(_Member(number, split, task.heads, task.y, task.labels))
-    for key, members in alike.items():
-        yield from _of_split(X, *rows[key], members)
+        for place, (train, test) in enumerate(task.splits):
+            train, test = np.asarray(train, np.int64), np.asarray(test, np.int64)
+            key = train.tobytes(), test.tobytes()
+            alike.setdefault(key, _Split(train, test, [])).members.append((number, place))
+    splits = list(alike.values())
+    for places in in_parts([(one.train, one.test) for one in splits]):
+        group = _Group(X, tasks, [splits[place] for place in places], n_jobs, device)
+        yield from interleaved(group.said, group.splits, n_jobs)
 
 
-def _of_split(X: np.ndarray, train: np.ndarray, test: np.ndarray, members: Sequence[_Member]) -> Iterator[Said]:
-    """Give what all members say of the test rows: one standardisation, spectrum and search for neighbours for all."""
-    heads = [head for member in members for head in member.heads]
-    if not (np.isfinite(X[train]).all() and np.isfinite(X[test]).all()):  # scikit-learn has its own words for these
-        yield from (Said(one.task, which, one.split, None) for one in members for which in range(len(one.heads)))
-        return
-    Z, asked = standardised(X, train, test)
-    ks = [k for head in heads if head.solver == "knn" for k, _ in head.values]
-    near = neighbours(Z, asked, ks) if ks else None
-    whole, targets, sums = None, {}, {}
-    if any(head.solver != "knn" for head in heads):
-        whole = spectrum(Z, asked)
-        targets = _targets(members, train, Z.dtype)
-        sums = dict(zip(targets, products(whole, list(targets.values())), strict=True)) if targets else {}
-    for place, member in enumerate(members):
-        for which, head in enumerate(member.heads):
-            said: Iterator[Predictions] | None = None
-            if head.solver == "knn":
-                said = _by_neighbours(near, head, member, train)
-            elif whole is not None and place in targets:
-                said = _by_spectrum(whole, head, member, targets[place], sums[place])
-            try:
-                answers = None if said is None else list(said)
-            except NotCoveredError:
-                answers = None
-            yield Said(member.task, which, member.split, answers)
+class _Group:
+    """Splits of the same rows, none of which is tested twice: what they share is done when this is made."""
+
+    def __init__(
+        self, X: np.ndarray, tasks: Sequence[SharedTask], splits: Sequence[_Split], n_jobs: int, device: str
+    ) -> None:
+        self.X, self.tasks, self.splits = X, tasks, splits
+        self.arrays = arrays_on(device)
+        rows = np.union1d(splits[0].train, splits[0].test)
+        self.finite = all(np.isfinite(X[rows[at : at + 4096]]).all() for at in range(0, len(rows), 4096))
+        members = sorted({number for split in splits for number, _ in split.members})
+        linear = [
+            number
+            for number in members
+            if any(head.solver != "knn" for head in tasks[number].heads) and np.isfinite(tasks[number].y[rows]).all()
+        ]
+        self.places = {number: place for place, number in enumerate(linear)}
+        self.parts: Parts | None = None
+        if not self.finite or not linear:
+            return
+        ys, labels = [tasks[number].y for number in linear], [tasks[number].labels for number in linear]
+        self.columns = Columns(ys, labels, X.dtype, rows)
+        self.parts = parts = Parts(X, [(split.train, split.test) for split in splits], self.arrays)
+        self.sums: list[Sums] = mapped(parts.sums, parts.pieces, n_jobs)
+        self.all_sums = Sums.of_all(self.sums)
+        self.products = mapped(lambda piece: parts.products(piece, self.columns), parts.pieces, n_jobs)
+        self.all_products = Products.of_all(self.products)
+
+    def said(self, split: _Split) -> Iterator[Said]:
+        """Give what all members say of the test rows: one standardisation, spectrum and search for neighbours."""
+        tasks = self.tasks
+        if not self.finite:  # scikit-learn has its own words for these
+            yield from (Said(number, at, place, None) for number, place in split.members for at in _all(tasks[number]))
+            return
+        near = self._neighbours(split)
+        whole, targets = self._spectrum(split)
+        for number, place in split.members:
+            task = tasks[number]
+            for which, head in enumerate(task.heads):
+                answers: list[Predictions] | None = None
+                try:
+                    if head.solver == "knn" and near is not None and np.isfinite(task.y[split.train]).all():
+                        answers = list(_by_neighbours(near, head, task, task.y[split.train]))
+                    elif head.solver != "knn" and whole is not None and number in targets:
+                        answers = list(_by_spectrum(whole, head, task, targets[number]))
+                except NotCoveredError:
+                    answers = None
+                yield Said(number, which, place, answers)
+
+    def _neighbours(self, split: _Split) -> Neighbours | None:
+        heads = [head for number, _ in split.members for head in self.tasks[number].heads if head.solver == "knn"]
+        ks = [value[0] for head in heads for value in head.values if value[0] <= len(split.train)]
+        return neighbours(*standardised(self.X, split.train, split.test), ks, self.arrays) if ks else None
+
+    def _spectrum(self, split: _Split) -> tuple[Spectrum | None, dict[int, Target]]:
+        """Return the training part's spectrum, and what each task has in it to learn."""
+        parts = self.parts
+        mine = [number for number, _ in split.members if number in self.places]
+        if parts is None or not mine:
+            return None, {}
+        left, products = self.all_sums, self.all_products
+        if len(self.splits) > 1:
+            at = self.splits.index(split)
+            left, products = left.less(self.sums[at]), products.less(self.products[at])
+        standard = parts.standard(self.all_sums, left, split.train)
+        H = parts.standard_products(standard, products, self.columns, split.train)
+        whole = spectrum(self.X, split.train, split.test, standard, self.arrays)
+        H = whole.vectors.T @ H
+        targets = {}
+        for number in mine:
+            with contextlib.suppress(NotCoveredError):
+                targets[number] = self.columns.target(self.places[number], standard.n, H, products.first)
+        return whole, targets
 
 
-def _targets(members: Sequence[_Member], train: np.ndarray, dtype: np.dtype) -> dict[int, Target]:
-    """Return the targets of the members that have one."""
-    found = {}
-    for place, member in enumerate(members):
-        y = member.y[train]
-        try:
-            if any(head.solver != "knn" for head in member.heads) and np.isfinite(y).all():
-                found[place] = class_target(y) if member.labels else number_target(y, dtype)
-        except NotCoveredError:
-            continue
-    return found
+def _all(task: SharedTask) -> range:
+    return range(len(task.heads))
 
 
-def _by_neighbours(
-    near: Neighbours | None, head: SharedHead, member: _Member, train: np.ndarray
-) -> Iterator[Predictions] | None:
-    y = member.y[train]
-    if near is None or not np.isfinite(y).all():
-        return None
-    if member.labels:
-        return neighbour_classes(near, y, head.values, member.labels)
-    return neighbour_numbers(near, y, head.values)
+def _by_neighbours(near: Neighbours, head: SharedHead, task: SharedTask, y: np.ndarray) -> Iterator[Predictions]:
+    if any(k not in near.of for k, _ in head.values):
+        raise NotCoveredError  # more neighbours than rows
+    if not task.labels:
+        return neighbour_numbers(near, y, head.values)
+    if y.ndim == 2:
+        return neighbour_tags(near, y, head.values)
+    return neighbour_classes(near, y, head.values, task.labels, labels_only=task.labels_only)
 
 
-def _by_spectrum(
-    whole: Spectrum, head: SharedHead, member: _Member, target: Target, sums: np.ndarray
-) -> Iterator[Predictions]:
+def _by_spectrum(whole: Spectrum, head: SharedHead, task: SharedTask, target: Target) -> Iterator[Predictions]:
     values = [value[0] for value in head.values]
-    if not member.labels:
-        return ridge_numbers(whole, target, sums, values)
+    if not task.labels:
+        return ridge_numbers(whole, target, values)
+    if task.y.ndim == 2:
+        return (ridge_tags if head.solver == "ridge" else discriminant_tags)(whole, target, values)
     solve = ridge_classes if head.solver == "ridge" else discriminants
-    return solve(whole, target, sums, values, member.labels)
+    return solve(whole, target, values, task.labels, labels_only=task.labels_only)
