@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "labels": {"pandas"},
     "splits": {"sklearn"},
     "heads": {"sklearn"},
-    "search": {"scipy", "sklearn", "threadpoolctl"},
+    "search": {"scipy", "sklearn", "threadpoolctl", "torch"},
     "intervals": {"scipy"},
     "runs": {"pandas"},
     "evaluation": {"joblib", "sklearn"},

@@ -11,11 +11,9 @@ import numpy as np
 
 from pipeline.errors import HeadError
 from pipeline.heads import Head
-from pipeline.search.covered import shared_head
 from pipeline.search.guard import caught_warnings, one_thread, summary
-from pipeline.search.scoring import Scorer, make_scorer, needs_probabilities
-from pipeline.search.searcher import SharedSearch
-from pipeline.search.targets import NotCoveredError
+from pipeline.search.scoring import make_scorer, needs_probabilities
+from pipeline.search.searcher import SharedGridSearchCV
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +96,9 @@ def search(
                     "fix the parameters with --grid HEAD.PARAM=VALUE, or give more rows",
                 )
             fits = combinations * len(splits) + 1
-            searched = _searched(head, grid, X, y, splits=splits, scoring=scoring, labels=labels, scorer=scorer)
+            searched = SharedGridSearchCV(
+                head.estimator, grid, scoring=scorer, cv=list(splits), refit=_best_index, error_score="raise"
+            ).fit(X, y)
             estimator, params = searched.best_estimator_, dict(searched.best_params_)
             scores = _fold_scores(searched.cv_results_)
             score = float(np.nanmean(scores[searched.best_index_]))
@@ -106,33 +106,6 @@ def search(
             if undefined:
                 said.append(f"{head.name}: {scoring} is undefined in {undefined} of {len(splits)} inner folds")
     return Fitted(estimator, params, score, (*said, *summary(head.name, caught, fits)), time.perf_counter() - start)
-
-
-def _searched(
-    head: Head,
-    grid: dict[str, list[Any]],
-    X: np.ndarray,
-    y: np.ndarray,
-    *,
-    splits: Sequence[tuple[np.ndarray, np.ndarray]],
-    scoring: str,
-    labels: int,
-    scorer: Scorer,
-) -> Any:
-    """Return the finished search: by shared work where the head's parameters allow it, else GridSearchCV."""
-    from sklearn.model_selection import GridSearchCV
-
-    shared = shared_head(head.estimator, grid, head.kind)
-    if shared is not None:
-        try:
-            return SharedSearch(
-                head.estimator, shared, scoring=scoring, labels=labels, cv=splits, refit=_best_index
-            ).fit(X, y)
-        except NotCoveredError:
-            pass  # the training parts want scikit-learn itself
-    return GridSearchCV(
-        head.estimator, grid, scoring=scorer, cv=list(splits), refit=_best_index, error_score="raise"
-    ).fit(X, y)
 
 
 def _grid_that_fits(head: Head, smallest: int, n: int) -> tuple[dict[str, list[Any]], list[str]]:
