@@ -254,7 +254,7 @@ def test_one_label_set_that_wants_scikit_learn_does_not_stop_the_others() -> Non
         ("lda", ["lda.shrinkage=None,0.5"]),
         ("lda", ["lda.shrinkage=0.0,0.5"]),
         ("knn", ["knn.n_neighbors=1,3", "knn.p=1,2"]),
-        ("centroid", []),
+        ("centroid", ["centroid.metric=euclidean,manhattan"]),
         ("logistic", []),
     ],
 )

@@ -72,7 +72,8 @@ def discriminants(
         else:
             second = expit(two)
             P = np.column_stack([1 - second, second])
-        yield Predictions(codes, probabilities=over_all_classes(P, seen, labels))
+        decision = raw.astype(spectrum.dtype) if two is None else two
+        yield Predictions(codes, probabilities=over_all_classes(P, seen, labels), decision=decision)
 
 
 def discriminant_tags(spectrum: Spectrum, target: Target, shrinkages: Sequence[float]) -> Iterator[Predictions]:

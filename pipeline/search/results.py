@@ -43,6 +43,8 @@ def score_of(scoring: Any, kind: str, classes: np.ndarray | None) -> tuple[Score
 
 
 def _replay(said: Predictions, seen: np.ndarray, classes: np.ndarray) -> Any:
+    if said.decision is not None:
+        return _WithBoth(said, seen, classes)
     if said.probabilities is not None:
         return _WithProbabilities(said, seen, classes)
     return _Replay(said, seen, classes) if said.scores is None else _WithScores(said, seen, classes)
@@ -66,6 +68,12 @@ class _WithProbabilities(_Replay):
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         assert self.said.probabilities is not None
         return self.said.probabilities[np.ix_(X[:, 0], self.seen)]
+
+
+class _WithBoth(_WithProbabilities):
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
+        assert self.said.decision is not None
+        return self.said.decision[X[:, 0]]
 
 
 class _WithScores(_Replay):

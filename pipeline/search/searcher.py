@@ -302,8 +302,8 @@ def _planned(search: _Search, n: int) -> _Plan | None:
             if not splits or any(not len(a) or not len(b) for a, b in splits):
                 return None
             shape = len(head.candidates), len(splits)
-            blank = [np.full(shape, np.nan), np.zeros(shape), np.zeros(shape)]
-            return _Plan(search, head, splits, codes, labels, scored[0], scored[1], *blank)
+            scores, fitting, scoring = np.full(shape, np.nan), np.zeros(shape), np.zeros(shape)
+            return _Plan(search, head, splits, codes, labels, *scored, scores, fitting, scoring)
     return None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.search.arrays import arrays_on
+from pipeline.search.centroid import Kept, kept_columns, nearest_centroids
 from pipeline.search.closed_form import (
     discriminant_tags,
     discriminants,
@@ -28,7 +29,7 @@ from pipeline.search.neighbours import (
 from pipeline.search.parts import Parts, Products, Sums, in_parts
 from pipeline.search.predictions import Predictions
 from pipeline.search.spectrum import Spectrum, spectrum
-from pipeline.search.targets import Columns, NotCoveredError, Target
+from pipeline.search.targets import Columns, NotCoveredError
 from pipeline.search.threads import interleaved, mapped
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
@@ -152,18 +153,16 @@ class _Group:
             yield from (Said(number, at, place, None) for number, place in split.members for at in _all(tasks[number]))
             return
         near = self._neighbours(split)
-        whole, targets = self._spectrum(split)
+        known = self._known(split)
         for number, place in split.members:
             task = tasks[number]
             for which, head in enumerate(task.heads):
                 answers: list[Predictions] | None = None
-                try:
-                    if head.solver == "knn" and near is not None and np.isfinite(task.y[split.train]).all():
+                with contextlib.suppress(NotCoveredError):
+                    if head.solver == "knn":
                         answers = list(_by_neighbours(near, head, task, task.y[split.train]))
-                    elif head.solver != "knn" and whole is not None and number in targets:
-                        answers = list(_by_spectrum(whole, head, task, targets[number]))
-                except NotCoveredError:
-                    answers = None
+                    elif known is not None:
+                        answers = list(_by_sums(known, head, task, self.places.get(number)))
                 yield Said(number, which, place, answers)
 
     def _neighbours(self, split: _Split) -> Neighbours | None:
@@ -171,34 +170,63 @@ class _Group:
         ks = [value[0] for head in heads for value in head.values if value[0] <= len(split.train)]
         return neighbours(*standardised(self.X, split.train, split.test), ks, self.arrays) if ks else None
 
-    def _spectrum(self, split: _Split) -> tuple[Spectrum | None, dict[int, Target]]:
-        """Return the training part's spectrum, and what each task has in it to learn."""
+    def _known(self, split: _Split) -> _Known | None:
+        """Return what the heads that learn from sums share."""
         parts = self.parts
         mine = [number for number, _ in split.members if number in self.places]
         if parts is None or not mine:
-            return None, {}
+            return None
         left, products = self.all_sums, self.all_products
         if len(self.splits) > 1:
             at = self.splits.index(split)
             left, products = left.less(self.sums[at]), products.less(self.products[at])
+        solvers = {head.solver for number in mine for head in self.tasks[number].heads}
         standard = parts.standard(self.all_sums, left, split.train)
         H = parts.standard_products(standard, products, self.columns, split.train)
-        whole = spectrum(self.X, split.train, split.test, standard, self.arrays)
-        H = whole.vectors.T @ H
-        targets = {}
-        for number in mine:
-            with contextlib.suppress(NotCoveredError):
-                targets[number] = self.columns.target(self.places[number], standard.n, H, products.first)
-        return whole, targets
+        whole, turned, kept = None, None, None
+        if "centroid" in solvers:
+            kept = kept_columns(self.X, split.train, split.test, standard)
+        if solvers & {"ridge", "lda"}:
+            whole = spectrum(self.X, split.train, split.test, standard, self.arrays)
+            turned = whole.vectors.T @ H
+        return _Known(self.columns, standard.n, products.first, H, kept, whole, turned)
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What the heads of one split that learn from sums share.
+
+    Parameters
+    ----------
+    columns : Columns
+    n : int
+    first : ndarray, shape (count,)
+        The columns' sums over the training rows.
+    H : ndarray, shape (d, count)
+        Their products with the standardised rows.
+    kept : Kept or None
+        For centroids; None where no head wants it, or its columns want scikit-learn itself.
+    whole : Spectrum or None
+    turned : ndarray, shape (r, count), or None
+        The products in the spectrum's directions.
+    """
+
+    columns: Columns
+    n: int
+    first: np.ndarray
+    H: np.ndarray
+    kept: Kept | None
+    whole: Spectrum | None
+    turned: np.ndarray | None
 
 
 def _all(task: SharedTask) -> range:
     return range(len(task.heads))
 
 
-def _by_neighbours(near: Neighbours, head: SharedHead, task: SharedTask, y: np.ndarray) -> Iterator[Predictions]:
-    if any(k not in near.of for k, _ in head.values):
-        raise NotCoveredError  # more neighbours than rows
+def _by_neighbours(near: Neighbours | None, head: SharedHead, task: SharedTask, y: np.ndarray) -> Iterator[Predictions]:
+    if near is None or any(k not in near.of for k, _ in head.values) or not np.isfinite(y).all():
+        raise NotCoveredError  # more neighbours than rows, or labels that are missing
     if not task.labels:
         return neighbour_numbers(near, y, head.values)
     if y.ndim == 2:
@@ -206,8 +234,18 @@ def _by_neighbours(near: Neighbours, head: SharedHead, task: SharedTask, y: np.n
     return neighbour_classes(near, y, head.values, task.labels, labels_only=task.labels_only)
 
 
-def _by_spectrum(whole: Spectrum, head: SharedHead, task: SharedTask, target: Target) -> Iterator[Predictions]:
-    values = [value[0] for value in head.values]
+def _by_sums(known: _Known, head: SharedHead, task: SharedTask, place: int | None) -> Iterator[Predictions]:
+    H = known.H if head.solver == "centroid" else known.turned
+    if place is None or H is None:
+        raise NotCoveredError
+    values, whole = [value[0] for value in head.values], known.whole
+    target = known.columns.target(place, known.n, H, known.first)
+    if head.solver == "centroid":
+        if known.kept is None:
+            raise NotCoveredError
+        return nearest_centroids(known.kept, target, values, task.labels, labels_only=task.labels_only)
+    if whole is None:
+        raise NotCoveredError
     if not task.labels:
         return ridge_numbers(whole, target, values)
     if task.y.ndim == 2:

@@ -25,9 +25,9 @@ class Target:
         The classes that are in it, sorted; empty for numbers, and for tags (several classes a row).
     mean : ndarray of float64, shape (c,)
         Each class's part of the rows; or the mean of the numbers.
-    H : ndarray of float64, shape (d, c)
+    H : ndarray of float64, shape (d, c) or (r, c)
         The standardised rows' products with a column a class, 1 where a row is of that class and else 0; or with the
-        numbers. The columns' means are taken off.
+        numbers. The columns' means are taken off. By the features, or by the directions of a spectrum.
     """
 
     n: int
@@ -39,10 +39,6 @@ class Target:
     def counts(self) -> np.ndarray:
         """Each class's rows, shape (c,)."""
         return np.rint(self.mean * self.n)
-
-    def turned(self, vectors: np.ndarray) -> Target:
-        """Return the same with its products in other directions, those of the columns of `vectors` (d, r)."""
-        return Target(self.n, self.seen, self.mean, vectors.T @ self.H)
 
 
 class Columns:
