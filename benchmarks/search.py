@@ -1,27 +1,28 @@
 """Shared search beside GridSearchCV: ridge and lda with 7 values each, knn with 5 k x 2 weights, one BLAS thread.
 
     python benchmarks/search.py
-    python benchmarks/search.py --rows 2000 10000 --sets 1 20 --baseline-folds 1
+    python benchmarks/search.py --rows 2000 10000 --sets 1 20 --baseline-folds 2 --jobs 2
 
 Rows are made: 18 classes that overlap, in columns that correlate. GridSearchCV runs for one label set over
-`--baseline-folds` of the 5 folds, and its time is scaled to all folds and label sets (the table says "scaled"); what
-is compared are the choices and scores of those folds. ridge and lda are searched together, as a leaderboard does.
+`--baseline-folds` of the 5 folds, with `--jobs` workers of one BLAS thread each, and its time is scaled to all folds
+and label sets (the table says "scaled"); the shared search has as many threads. What is compared are the choices and
+scores of those folds. ridge and lda are searched together, as a leaderboard does. Nothing is refitted on either side.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import time
 
 import numpy as np
+from joblib import parallel_config
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from pipeline.heads import resolve_heads
-from pipeline.search import make_scorer
-from pipeline.search.covered import shared_head
 from pipeline.search.guard import one_thread
-from pipeline.search.searcher import shared_results
+from pipeline.search.searcher import SharedGridSearchCV, search_many
 
 FOLDS, CLASSES = 5, 18
 
@@ -33,7 +34,8 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=1280)
     parser.add_argument("--sets", type=int, nargs="+", default=[1, 20])
     parser.add_argument("--heads", nargs="+", default=["ridge,lda", "knn"], help="those searched together")
-    parser.add_argument("--baseline-folds", type=int, default=1, help="folds that GridSearchCV runs (of 5)")
+    parser.add_argument("--baseline-folds", type=int, default=2, help="folds that GridSearchCV runs (of 5)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="workers of GridSearchCV, and our threads")
     arguments = parser.parse_args()
     print("| heads | rows | label sets | shared, s | GridSearchCV, s (scaled) | ratio | same choice | largest gap |")
     print("|---|---|---|---|---|---|---|---|")
@@ -41,7 +43,7 @@ def main() -> None:
         X, ys = made(rows, arguments.columns, max(arguments.sets))
         splits = list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(X, ys[0]))
         for names in arguments.heads:
-            compare(names.split(","), X, ys, splits, arguments.sets, arguments.baseline_folds)
+            compare(names.split(","), X, ys, splits, arguments.sets, arguments.baseline_folds, arguments.jobs)
     print(f"\npeak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 
 
@@ -52,26 +54,32 @@ def compare(
     splits: list[tuple[np.ndarray, np.ndarray]],
     sets: list[int],
     baseline_folds: int,
+    jobs: int,
 ) -> None:
     """Print the rows of heads that are searched together."""
     heads = resolve_heads(names, kind="class")
     some = splits[:baseline_folds]
-    scorer = make_scorer("accuracy", "class", CLASSES)
     slow, oracles = 0.0, []
     with one_thread():
         for head in heads:
+            oracle = GridSearchCV(head.estimator, head.grid, scoring="accuracy", cv=some, refit=False, n_jobs=jobs)
             before = time.perf_counter()
-            oracle = GridSearchCV(head.estimator, head.grid, scoring=scorer, cv=some, refit=False).fit(X, ys[0])
+            with parallel_config(backend="loky", inner_max_num_threads=1):
+                oracle.fit(X, ys[0])
             slow += (time.perf_counter() - before) * FOLDS / len(some)
             oracles.append(np.stack([oracle.cv_results_[f"split{fold}_test_score"] for fold in range(len(some))]))
+        searches = [
+            SharedGridSearchCV(head.estimator, head.grid, scoring="accuracy", cv=splits, refit=False, n_jobs=jobs)
+            for head in heads
+        ]
         for count in sets:
-            covered = [found for head in heads if (found := shared_head(head.estimator, head.grid, "class"))]
             before = time.perf_counter()
-            results = shared_results(
-                covered, X, ys[:count], splits=splits, scoring="accuracy", labels=[CLASSES] * count
-            )
+            first = search_many(searches, X, ys[:count])[0]
             fast = time.perf_counter() - before
-            ours = [np.stack([row[0][f"split{fold}_test_score"] for fold in range(len(some))]) for row in results]
+            assert all(one.shared_ for one in first)
+            ours = [
+                np.stack([one.cv_results_[f"split{fold}_test_score"] for fold in range(len(some))]) for one in first
+            ]
             pairs = list(zip(ours, oracles, strict=True))
             same = sum(int(a.mean(axis=0).argmax() == b.mean(axis=0).argmax()) for a, b in pairs)
             difference = max(float(np.abs(a - b).max()) for a, b in pairs)

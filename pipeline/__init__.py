@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.model import Model, fit
     from pipeline.progress import Progress
     from pipeline.runs import Run
+    from pipeline.search.searcher import SharedGridSearchCV, search_many
 
 _ROOM_OF = {
     "Backbone": "backbone",
@@ -36,9 +37,11 @@ _ROOM_OF = {
     "PipelineError": "errors",
     "Progress": "progress",
     "Run": "runs",
+    "SharedGridSearchCV": "search.searcher",
     "evaluate": "evaluation",
     "extract": "extraction",
     "fit": "model",
+    "search_many": "search.searcher",
 }
 
 __all__ = [
@@ -51,9 +54,11 @@ __all__ = [
     "PipelineError",
     "Progress",
     "Run",
+    "SharedGridSearchCV",
     "evaluate",
     "extract",
     "fit",
+    "search_many",
 ]
 
 

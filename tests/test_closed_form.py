@@ -18,9 +18,8 @@ from sklearn.preprocessing import StandardScaler
 
 from pipeline.heads import Head, resolve_heads
 from pipeline.search import make_scorer, predict_all, search, shared
-from pipeline.search.closed_form import NotCoveredError
 from pipeline.search.covered import SharedHead, shared_head
-from pipeline.search.searcher import SharedSearch, shared_results
+from pipeline.search.searcher import SharedGridSearchCV, search_many
 from pipeline.search.shared import Said, SharedTask, shared_predictions
 
 DIGITS, DIGIT = load_digits(return_X_y=True)
@@ -47,8 +46,9 @@ def both(
     labels = int(y.max()) + 1 if head.kind == "class" else 0
     covered = shared_head(head.estimator, head.grid, head.kind)
     assert covered is not None
-    ours = SharedSearch(head.estimator, covered, scoring=scoring, labels=labels, cv=splits, refit=first_best).fit(X, y)
     scorer = make_scorer(scoring, head.kind, labels)
+    ours = SharedGridSearchCV(head.estimator, head.grid, scoring=scorer, cv=splits, refit=first_best).fit(X, y)
+    assert ours.shared_
     oracle = GridSearchCV(head.estimator, head.grid, scoring=scorer, cv=splits, refit=first_best, error_score="raise")
     oracle.fit(X, y)
     assert ours.best_params_ == oracle.best_params_
@@ -178,12 +178,12 @@ def test_many_label_sets_and_heads_at_once_score_as_each_alone() -> None:
     X, splits = DIGITS[:300], folds(300)
     ys = [DIGIT[:300], DIGIT[:300] % 2, np.random.default_rng(0).integers(0, 4, 300)]
     heads = [named(name) for name in ("ridge", "lda", "knn")]
-    covered = [shared_head(head.estimator, head.grid, head.kind) for head in heads]
-    found = shared_results(covered, X, ys, splits=splits, scoring="accuracy", labels=[10, 2, 4])  # type: ignore[arg-type]
-    for head, row in zip(heads, found, strict=True):
-        for y, results in zip(ys, row, strict=True):
+    searches = [SharedGridSearchCV(head.estimator, head.grid, scoring="accuracy", cv=splits) for head in heads]
+    for y, row in zip(ys, search_many(searches, X, ys), strict=True):
+        for head, fitted in zip(heads, row, strict=True):
             _, oracle = both(head, X, y, "accuracy")
-            agree(results, oracle)
+            assert fitted.shared_
+            agree(fitted.cv_results_, oracle)
 
 
 def test_the_predictions_of_a_fold_are_those_of_the_fitted_head() -> None:
@@ -254,7 +254,7 @@ def test_one_label_set_that_wants_scikit_learn_does_not_stop_the_others() -> Non
         ("lda", ["lda.shrinkage=None,0.5"]),
         ("lda", ["lda.shrinkage=0.0,0.5"]),
         ("knn", ["knn.n_neighbors=1,3", "knn.p=1,2"]),
-        ("centroid", []),
+        ("centroid", ["centroid.metric=euclidean,manhattan"]),
         ("logistic", ["logistic.C=1e-7,1"]),
     ],
 )
@@ -288,9 +288,6 @@ def test_a_class_of_one_row_warns_as_scikit_learn_does() -> None:
     y[:25], y[25:27] = 1, 2
     splits = [(np.arange(26), np.arange(26, 60)), (np.arange(20, 60), np.arange(20))]
     lda = named("lda", grid=["lda.shrinkage=0.9,0.5"])
-    covered = shared_head(lda.estimator, lda.grid, "class")
-    with pytest.raises(NotCoveredError):
-        shared_results([covered], X, [y], splits=splits, scoring="accuracy", labels=[3])  # type: ignore[list-item]
     found = search(lda, X, y, splits=splits, scoring="accuracy", labels=3, kind="class")
     assert found.warnings == ("lda: Only one sample available. You may want to reshape your data array (2 times)",)
 
@@ -299,9 +296,6 @@ def test_an_alpha_that_scikit_learn_warns_of_is_left_to_it() -> None:
     ridge = named("ridge", grid=["ridge.alpha=1,1e-3"])
     X = (np.random.default_rng(0).normal(size=(90, 1)) * np.ones((1, 400))).astype(np.float32)
     X[:, 0] = np.random.default_rng(1).normal(size=90)
-    covered = shared_head(ridge.estimator, ridge.grid, "class")
-    with pytest.raises(NotCoveredError):
-        shared_results([covered], X, [DIGIT[:90]], splits=folds(90), scoring="accuracy", labels=[10])  # type: ignore[list-item]
     found = search(ridge, X, DIGIT[:90], splits=folds(90), scoring="accuracy", labels=10, kind="class")
     (said,) = found.warnings
     assert said.startswith("ridge: Singular matrix in solving dual problem. Using least-squares solution instead.")

@@ -61,8 +61,9 @@ def run_tasks(
             progress.note(f"{len(known):,} of {len(units):,} units are known from before and are not computed again")
             progress.advance(STAGE, len(done), total)
         for batch_done in _run(waiting, workers(n_jobs), ledger):
-            done.update(batch_done)
-            progress.advance(STAGE, len(done), total)
+            if batch_done:  # all of it may have been refused, and is done later
+                done.update(batch_done)
+                progress.advance(STAGE, len(done), total)
 
     with ExitStack() as held:
         for path in sorted(_paths(tasks)):

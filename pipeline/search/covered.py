@@ -23,6 +23,10 @@ def _is_c(value: Any) -> bool:
     return _is_number(value) and bool(1e-6 <= value <= 1e4)
 
 
+def _is_threshold(value: Any) -> bool:
+    return value is None or (_is_number(value) and bool(0 < value < np.inf))
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
@@ -36,7 +40,11 @@ _COVERED: dict[str, dict[str, Callable[[Any], bool]]] = {
     "logistic": {"C": _is_c},
     "ridge": {"alpha": _is_alpha},
     "lda": {"shrinkage": _is_shrinkage},
-    "knn": {"n_neighbors": _is_count, "weights": lambda value: value in ("uniform", "distance")},
+    "knn": {
+        "n_neighbors": _is_count,
+        "weights": lambda value: isinstance(value, str) and value in ("uniform", "distance"),
+    },
+    "centroid": {"shrink_threshold": _is_threshold},
 }
 
 
@@ -46,7 +54,7 @@ class SharedHead:
 
     Parameters
     ----------
-    solver : {"logistic", "ridge", "lda", "knn"}
+    solver : {"logistic", "ridge", "lda", "knn", "centroid"}
     kind : {"class", "number"}
     candidates : list of dict
         The grid's combinations, in GridSearchCV's order.

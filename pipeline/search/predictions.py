@@ -24,11 +24,15 @@ class Predictions:
         Over all the classes (0 for a class that was not in training); rows sum to 1. Of tags each has its own.
     scores : ndarray of float64, shape (n, n_classes), or None
         The decision function, for heads without probabilities (-inf for a class that was not in training).
+    decision : ndarray, shape (n,) or (n, classes in training), or None
+        The decision function as scikit-learn gives it, of a head that has it beside probabilities: those may all be 1
+        where it still tells rows apart. For scikit-learn's scorers that ask for it first.
     """
 
     labels: np.ndarray
     probabilities: np.ndarray | None = None
     scores: np.ndarray | None = None
+    decision: np.ndarray | None = None
 
     @property
     def ranks(self) -> np.ndarray | None:
@@ -39,7 +43,8 @@ class Predictions:
         """Return the predictions of some rows."""
         probabilities = None if self.probabilities is None else self.probabilities[rows]
         scores = None if self.scores is None else self.scores[rows]
-        return Predictions(self.labels[rows], probabilities, scores)
+        decision = None if self.decision is None else self.decision[rows]
+        return Predictions(self.labels[rows], probabilities, scores, decision)
 
 
 def predict_all(estimator: Any, X: np.ndarray, n_classes: int, kind: str, *, labels_only: bool = False) -> Predictions:

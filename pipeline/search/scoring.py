@@ -6,6 +6,7 @@ import difflib
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ SCORINGS = {
 
 Scorer = Callable[[Any, np.ndarray, np.ndarray], float]
 
-_LABELS_ONLY = ("accuracy", "balanced_accuracy", "f1_macro", "f1_micro")
+LABELS_ONLY = ("accuracy", "balanced_accuracy", "f1_macro", "f1_micro")
 _NUMBER_SCORINGS = ("r2", "explained_variance", "d2_absolute_error_score")
 
 _NUMBER_PREFIXES = ("neg_mean_", "neg_root_mean_", "neg_median_", "neg_max_error")
@@ -48,14 +49,30 @@ def make_scorer(scoring: str, kind: str, n_classes: int) -> Scorer:
         No such scoring (with the nearest names), or one for the other kind of label.
     """
     check_scoring(scoring, kind, n_classes)
+    return OverAllClasses(scoring, kind, n_classes)
 
-    labels_only = scoring in _LABELS_ONLY
 
-    def scorer(estimator: Any, X: np.ndarray, y: np.ndarray) -> float:
-        said = predict_all(estimator, X, n_classes, kind, labels_only=labels_only)
-        return score_predictions(scoring, y, said, kind=kind, n_classes=n_classes)
+@dataclass(frozen=True)
+class OverAllClasses:
+    """A scorer that `make_scorer` made: shared search knows it by its parts, and scores predictions alone."""
 
-    return scorer
+    scoring: str
+    kind: str
+    n_classes: int
+
+    @property
+    def labels_only(self) -> bool:
+        """Whether it looks at labels alone."""
+        return self.scoring in LABELS_ONLY
+
+    def __call__(self, estimator: Any, X: np.ndarray, y: np.ndarray) -> float:
+        """Return the score of what a fitted estimator says of X."""
+        said = predict_all(estimator, X, self.n_classes, self.kind, labels_only=self.labels_only)
+        return self.of(y, said)
+
+    def of(self, y: np.ndarray, predictions: Predictions) -> float:
+        """Return the score of predictions."""
+        return score_predictions(self.scoring, y, predictions, kind=self.kind, n_classes=self.n_classes)
 
 
 def check_scoring(scoring: str, kind: str, n_classes: int = 0) -> None:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.search.arrays import arrays_on
+from pipeline.search.centroid import Kept, kept_columns, nearest_centroids
 from pipeline.search.closed_form import (
-    NotCoveredError,
-    Target,
-    class_target,
+    discriminant_tags,
     discriminants,
-    number_target,
-    products,
     ridge_classes,
     ridge_numbers,
+    ridge_tags,
 )
 from pipeline.search.covered import SharedHead
 from pipeline.search.logistic import Chain, Coefficients, gains, logistic_coefficients, logistic_predictions
-from pipeline.search.neighbours import Neighbours, neighbour_classes, neighbour_numbers, neighbours
+from pipeline.search.neighbours import (
+    Neighbours,
+    neighbour_classes,
+    neighbour_numbers,
+    neighbour_tags,
+    neighbours,
+    standardised,
+)
+from pipeline.search.parts import Parts, Products, Sums, in_parts
 from pipeline.search.predictions import Predictions
-from pipeline.search.scoring import score_predictions
-from pipeline.search.spectrum import Spectrum, spectrum, standardised
+from pipeline.search.scoring import LABELS_ONLY, score_predictions
+from pipeline.search.spectrum import Spectrum, spectrum
+from pipeline.search.targets import Columns, NotCoveredError
+from pipeline.search.threads import interleaved, mapped
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -35,18 +45,23 @@ class SharedTask:
     ----------
     heads : sequence of SharedHead
         Of the label set's kind.
-    y : ndarray, shape (n,)
-        Of every row of X: codes 0..labels-1, or numbers. Rows that are in no split may hold anything.
+    y : ndarray, shape (n,) or (n, labels)
+        Of every row of X: codes 0..labels-1, numbers, or an indicator of tags. Rows that are in no split may hold
+        anything.
     splits : sequence of (train, test)
         Positions into X. Label sets with equal splits share each one's standardisation, spectrum and neighbours.
+        Splits of the same rows, of which none is tested twice, share the sums over their test parts.
     labels : int
         How many classes there are; 0 for numbers.
+    labels_only : bool
+        Whether labels will do: neither probabilities nor scores are then made.
     """
 
     heads: Sequence[SharedHead]
     y: np.ndarray
     splits: Folds
     labels: int
+    labels_only: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,50 +84,40 @@ class Said:
 
 
 @dataclass(frozen=True, eq=False)
-class _Member:
-    """One split of one task, among those with the very same rows."""
+class _Split:
+    """The rows of a split, and the tasks that have it, each with the split's position in it."""
 
-    task: int
-    split: int
-    heads: Sequence[SharedHead]
-    y: np.ndarray
-    labels: int
-
-    @property
-    def closed(self) -> list[tuple[int, SharedHead]]:
-        """The heads that a split's own work answers, with their places: all but logistic regression."""
-        return [(which, head) for which, head in enumerate(self.heads) if head.solver != "logistic"]
+    train: np.ndarray
+    test: np.ndarray
+    members: list[tuple[int, int]]
 
 
 def shared_predictions(
-    X: np.ndarray, tasks: Sequence[SharedTask], *, device: str = "cpu", n_threads: int = 1
+    X: np.ndarray, tasks: Sequence[SharedTask], *, n_jobs: int = 1, device: str = "cpu"
 ) -> Iterator[Said]:
     """Give what every candidate of every task says of every split's test rows, in any order.
 
     Parameters
     ----------
     X : ndarray, shape (n, d)
+        Numbers; any but float32 are taken as float64.
     tasks : sequence of SharedTask
+    n_jobs : int
+        Threads, each with one BLAS thread: splits go side by side. 1: the caller's thread and BLAS as it stands.
     device : str
-        Where logistic regressions are solved: "cpu", or a GPU as torch names it.
-    n_threads : int
-        Stacks of logistic regressions to solve side by side.
+        "cpu" (numpy); or torch's name of a device, as "cuda", for decompositions, products and distances.
     """
-    yield from _by_chains(X, tasks, device, n_threads)
-    alike: dict[tuple[bytes, bytes], list[_Member]] = {}
-    rows: dict[tuple[bytes, bytes], tuple[np.ndarray, np.ndarray]] = {}
-    for number, task in enumerate(tasks):
-        for split, (train, test) in enumerate(task.splits):
-            if all(head.solver == "logistic" for head in task.heads):
-                continue
-            key = np.asarray(train, np.int64).tobytes(), np.asarray(test, np.int64).tobytes()
-            rows[key] = train, test
-            alike.setdefault(key, []).append(_Member(number, split, task.heads, task.y, task.labels))
-    for key, members in alike.items():
-        yield from _of_split(X, *rows[key], members)
+    X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+    yield from _by_chains(X, tasks, device, n_jobs)
+    closed = [[which for which, head in enumerate(task.heads) if head.solver != "logistic"] for task in tasks]
+    others = [
+        replace(task, heads=[task.heads[which] for which in mine]) for task, mine in zip(tasks, closed, strict=True)
+    ]
+    for said in _by_splits(X, others, n_jobs, device):
+        yield replace(said, head=closed[said.task][said.head])
 
 
-def _by_chains(X: np.ndarray, tasks: Sequence[SharedTask], device: str, n_threads: int) -> Iterator[Said]:
+def _by_chains(X: np.ndarray, tasks: Sequence[SharedTask], device: str, n_jobs: int) -> Iterator[Said]:
     """Give what logistic regressions say: all label sets and splits are solved in one stack."""
     asked, chains = [], []
     for number, task in enumerate(tasks):
@@ -123,7 +128,7 @@ def _by_chains(X: np.ndarray, tasks: Sequence[SharedTask], device: str, n_thread
                 chains.append(Chain(task.y[train], np.asarray(train, np.int64), Cs, task.labels))
     fits: list[Coefficients | None] = [None] * len(chains)
     if chains and gains(chains, X.shape[1], device=device):
-        fits = logistic_coefficients(X, chains, device=device, n_threads=n_threads)
+        fits = logistic_coefficients(X, chains, device=device, n_threads=n_jobs)
     alike: dict[bytes, list[int]] = {}
     for place, (number, which, split, test) in enumerate(asked):
         if fits[place] is None or not np.isfinite(X[test]).all():
@@ -136,66 +141,154 @@ def _by_chains(X: np.ndarray, tasks: Sequence[SharedTask], device: str, n_thread
             yield Said(*asked[place][:3], predictions)
 
 
-def _of_split(X: np.ndarray, train: np.ndarray, test: np.ndarray, members: Sequence[_Member]) -> Iterator[Said]:
-    """Give what all members say of the test rows: one standardisation, spectrum and search for neighbours for all."""
-    heads = [head for member in members for _, head in member.closed]
-    if not (np.isfinite(X[train]).all() and np.isfinite(X[test]).all()):  # scikit-learn has its own words for these
-        yield from (Said(one.task, which, one.split, None) for one in members for which, _ in one.closed)
-        return
-    Z, asked = standardised(X, train, test)
-    ks = [k for head in heads if head.solver == "knn" for k, _ in head.values]
-    near = neighbours(Z, asked, ks) if ks else None
-    whole, targets, sums = None, {}, {}
-    if any(head.solver != "knn" for head in heads):
-        whole = spectrum(Z, asked)
-        targets = _targets(members, train, Z.dtype)
-        sums = dict(zip(targets, products(whole, list(targets.values())), strict=True)) if targets else {}
-    for place, member in enumerate(members):
-        for which, head in member.closed:
-            said: Iterator[Predictions] | None = None
-            if head.solver == "knn":
-                said = _by_neighbours(near, head, member, train)
-            elif whole is not None and place in targets:
-                said = _by_spectrum(whole, head, member, targets[place], sums[place])
-            try:
-                answers = None if said is None else list(said)
-            except NotCoveredError:
-                answers = None
-            yield Said(member.task, which, member.split, answers)
+def _by_splits(X: np.ndarray, tasks: Sequence[SharedTask], n_jobs: int, device: str) -> Iterator[Said]:
+    """Give what all other heads say: splits with the very same rows share what is done for each."""
+    alike: dict[tuple[bytes, bytes], _Split] = {}
+    for number, task in enumerate(tasks):
+        for place, (train, test) in enumerate(task.splits if task.heads else ()):
+            train, test = np.asarray(train, np.int64), np.asarray(test, np.int64)
+            key = train.tobytes(), test.tobytes()
+            alike.setdefault(key, _Split(train, test, [])).members.append((number, place))
+    splits = list(alike.values())
+    for places in in_parts([(one.train, one.test) for one in splits]):
+        group = _Group(X, tasks, [splits[place] for place in places], n_jobs, device)
+        yield from interleaved(group.said, group.splits, n_jobs)
 
 
-def _targets(members: Sequence[_Member], train: np.ndarray, dtype: np.dtype) -> dict[int, Target]:
-    """Return the targets of the members that have one."""
-    found = {}
-    for place, member in enumerate(members):
-        y = member.y[train]
-        try:
-            if any(head.solver != "knn" for _, head in member.closed) and np.isfinite(y).all():
-                found[place] = class_target(y) if member.labels else number_target(y, dtype)
-        except NotCoveredError:
-            continue
-    return found
+class _Group:
+    """Splits of the same rows, none of which is tested twice: what they share is done when this is made."""
+
+    def __init__(
+        self, X: np.ndarray, tasks: Sequence[SharedTask], splits: Sequence[_Split], n_jobs: int, device: str
+    ) -> None:
+        self.X, self.tasks, self.splits = X, tasks, splits
+        self.arrays = arrays_on(device)
+        rows = np.union1d(splits[0].train, splits[0].test)
+        self.finite = all(np.isfinite(X[rows[at : at + 4096]]).all() for at in range(0, len(rows), 4096))
+        members = sorted({number for split in splits for number, _ in split.members})
+        linear = [
+            number
+            for number in members
+            if any(head.solver != "knn" for head in tasks[number].heads) and np.isfinite(tasks[number].y[rows]).all()
+        ]
+        self.places = {number: place for place, number in enumerate(linear)}
+        self.parts: Parts | None = None
+        if not self.finite or not linear:
+            return
+        ys, labels = [tasks[number].y for number in linear], [tasks[number].labels for number in linear]
+        self.columns = Columns(ys, labels, X.dtype, rows)
+        self.parts = parts = Parts(X, [(split.train, split.test) for split in splits], self.arrays)
+        self.sums: list[Sums] = mapped(parts.sums, parts.pieces, n_jobs)
+        self.all_sums = Sums.of_all(self.sums)
+        self.products = mapped(lambda piece: parts.products(piece, self.columns), parts.pieces, n_jobs)
+        self.all_products = Products.of_all(self.products)
+
+    def said(self, split: _Split) -> Iterator[Said]:
+        """Give what all members say of the test rows: one standardisation, spectrum and search for neighbours."""
+        tasks = self.tasks
+        if not self.finite:  # scikit-learn has its own words for these
+            yield from (Said(number, at, place, None) for number, place in split.members for at in _all(tasks[number]))
+            return
+        near = self._neighbours(split)
+        known = self._known(split)
+        for number, place in split.members:
+            task = tasks[number]
+            for which, head in enumerate(task.heads):
+                answers: list[Predictions] | None = None
+                with contextlib.suppress(NotCoveredError):
+                    if head.solver == "knn":
+                        answers = list(_by_neighbours(near, head, task, task.y[split.train]))
+                    elif known is not None:
+                        answers = list(_by_sums(known, head, task, self.places.get(number)))
+                yield Said(number, which, place, answers)
+
+    def _neighbours(self, split: _Split) -> Neighbours | None:
+        heads = [head for number, _ in split.members for head in self.tasks[number].heads if head.solver == "knn"]
+        ks = [value[0] for head in heads for value in head.values if value[0] <= len(split.train)]
+        return neighbours(*standardised(self.X, split.train, split.test), ks, self.arrays) if ks else None
+
+    def _known(self, split: _Split) -> _Known | None:
+        """Return what the heads that learn from sums share."""
+        parts = self.parts
+        mine = [number for number, _ in split.members if number in self.places]
+        if parts is None or not mine:
+            return None
+        left, products = self.all_sums, self.all_products
+        if len(self.splits) > 1:
+            at = self.splits.index(split)
+            left, products = left.less(self.sums[at]), products.less(self.products[at])
+        solvers = {head.solver for number in mine for head in self.tasks[number].heads}
+        standard = parts.standard(self.all_sums, left, split.train)
+        H = parts.standard_products(standard, products, self.columns, split.train)
+        whole, turned, kept = None, None, None
+        if "centroid" in solvers:
+            kept = kept_columns(self.X, split.train, split.test, standard)
+        if solvers & {"ridge", "lda"}:
+            whole = spectrum(self.X, split.train, split.test, standard, self.arrays)
+            turned = whole.vectors.T @ H
+        return _Known(self.columns, standard.n, products.first, H, kept, whole, turned)
 
 
-def _by_neighbours(
-    near: Neighbours | None, head: SharedHead, member: _Member, train: np.ndarray
-) -> Iterator[Predictions] | None:
-    y = member.y[train]
-    if near is None or not np.isfinite(y).all():
-        return None
-    if member.labels:
-        return neighbour_classes(near, y, head.values, member.labels)
-    return neighbour_numbers(near, y, head.values)
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What the heads of one split that learn from sums share.
+
+    Parameters
+    ----------
+    columns : Columns
+    n : int
+    first : ndarray, shape (count,)
+        The columns' sums over the training rows.
+    H : ndarray, shape (d, count)
+        Their products with the standardised rows.
+    kept : Kept or None
+        For centroids; None where no head wants it, or its columns want scikit-learn itself.
+    whole : Spectrum or None
+    turned : ndarray, shape (r, count), or None
+        The products in the spectrum's directions.
+    """
+
+    columns: Columns
+    n: int
+    first: np.ndarray
+    H: np.ndarray
+    kept: Kept | None
+    whole: Spectrum | None
+    turned: np.ndarray | None
 
 
-def _by_spectrum(
-    whole: Spectrum, head: SharedHead, member: _Member, target: Target, sums: np.ndarray
-) -> Iterator[Predictions]:
-    values = [value[0] for value in head.values]
-    if not member.labels:
-        return ridge_numbers(whole, target, sums, values)
+def _all(task: SharedTask) -> range:
+    return range(len(task.heads))
+
+
+def _by_neighbours(near: Neighbours | None, head: SharedHead, task: SharedTask, y: np.ndarray) -> Iterator[Predictions]:
+    if near is None or any(k not in near.of for k, _ in head.values) or not np.isfinite(y).all():
+        raise NotCoveredError  # more neighbours than rows, or labels that are missing
+    if not task.labels:
+        return neighbour_numbers(near, y, head.values)
+    if y.ndim == 2:
+        return neighbour_tags(near, y, head.values)
+    return neighbour_classes(near, y, head.values, task.labels, labels_only=task.labels_only)
+
+
+def _by_sums(known: _Known, head: SharedHead, task: SharedTask, place: int | None) -> Iterator[Predictions]:
+    H = known.H if head.solver == "centroid" else known.turned
+    if place is None or H is None:
+        raise NotCoveredError
+    values, whole = [value[0] for value in head.values], known.whole
+    target = known.columns.target(place, known.n, H, known.first)
+    if head.solver == "centroid":
+        if known.kept is None:
+            raise NotCoveredError
+        return nearest_centroids(known.kept, target, values, task.labels, labels_only=task.labels_only)
+    if whole is None:
+        raise NotCoveredError
+    if not task.labels:
+        return ridge_numbers(whole, target, values)
+    if task.y.ndim == 2:
+        return (ridge_tags if head.solver == "ridge" else discriminant_tags)(whole, target, values)
     solve = ridge_classes if head.solver == "ridge" else discriminants
-    return solve(whole, target, sums, values, member.labels)
+    return solve(whole, target, values, task.labels, labels_only=task.labels_only)
 
 
 def shared_scores(X: np.ndarray, tasks: Sequence[SharedTask], scorings: Sequence[str]) -> list[list[np.ndarray | None]]:
@@ -216,7 +309,8 @@ def shared_scores(X: np.ndarray, tasks: Sequence[SharedTask], scorings: Sequence
     found: list[list[np.ndarray | None]] = [
         [np.full((len(head.candidates), len(task.splits)), np.nan) for head in task.heads] for task in tasks
     ]
-    for said in shared_predictions(X, tasks):
+    enough = [replace(task, labels_only=scoring in LABELS_ONLY) for task, scoring in zip(tasks, scorings, strict=True)]
+    for said in shared_predictions(X, enough):
         task, scores = tasks[said.task], found[said.task][said.head]
         if said.predictions is None or scores is None:
             found[said.task][said.head] = None

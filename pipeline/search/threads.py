@@ -1,0 +1,86 @@
+"""Threads for work that BLAS does: it lets the interpreter go, so that a few of them share one copy of the rows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
+from typing import Any, TypeVar
+
+from pipeline.search.guard import one_thread
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_END = object()
+
+
+def mapped(work: Callable[[T], R], items: Sequence[T], n_jobs: int) -> list[R]:
+    """Return what the work gives for each item, in order."""
+    if n_jobs == 1 or len(items) < 2:
+        return [work(item) for item in items]
+    with one_thread(), ThreadPoolExecutor(n_jobs) as pool:
+        return list(pool.map(work, items))
+
+
+def interleaved(work: Callable[[T], Iterator[R]], items: Sequence[T], n_jobs: int) -> Iterator[R]:
+    """Give everything that the work gives for the items, from `n_jobs` threads; in any order if there are several.
+
+    No thread runs ahead of what is taken by more than one, so that little waits in memory. An exception within
+    is raised here; who stops taking stops the threads.
+    """
+    if n_jobs == 1 or len(items) < 2:
+        for item in items:
+            yield from work(item)
+        return
+    waiting, stop, lock = iter(items), threading.Event(), threading.Lock()
+    found: Queue[Any] = Queue(maxsize=n_jobs)
+
+    def run() -> None:
+        from threadpoolctl import threadpool_limits
+
+        end: Any = _END
+        try:
+            # OpenMP counts its threads for each of ours; BLAS for all of them together, and is limited below.
+            with threadpool_limits(limits=1, user_api="openmp"):
+                while not stop.is_set():
+                    with lock:
+                        item = next(waiting, _END)
+                    if item is _END:
+                        break
+                    for one in work(item):  # type: ignore[arg-type]
+                        found.put(one)
+                        if stop.is_set():
+                            break
+        except BaseException as error:
+            end = _Failed(error)
+        found.put(end)
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(min(n_jobs, len(items)))]
+    ended = 0
+    with one_thread():
+        for thread in threads:
+            thread.start()
+        try:
+            while ended < len(threads):
+                one = found.get()
+                if one is _END:
+                    ended += 1
+                elif isinstance(one, _Failed):
+                    ended += 1
+                    raise one.error
+                else:
+                    yield one
+        finally:
+            stop.set()
+            while ended < len(threads):
+                one = found.get()
+                ended += one is _END or isinstance(one, _Failed)
+            for thread in threads:
+                thread.join()
+
+
+class _Failed:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
