@@ -119,7 +119,7 @@ def test_the_same_c_is_chosen_as_by_gridsearchcv(scoring: str) -> None:
             np.testing.assert_allclose(means, oracle.cv_results_["mean_test_score"], atol=0.002)
         # Where it stops by default its scores at weak regularisation are a row or two off: another of equals may win.
         theirs = GridSearchCV(head.estimator, head.grid, scoring=scorer, cv=task.splits).fit(DIGITS[:500], task.y)
-        assert theirs.cv_results_["mean_test_score"][means.argmax()] >= theirs.best_score_ - 0.004
+        assert theirs.cv_results_["mean_test_score"][means.argmax()] >= theirs.best_score_ - 0.01
 
 
 def test_an_estimator_or_value_outside_the_range_is_gridsearchcv_s() -> None:
