@@ -32,11 +32,12 @@ import scipy.sparse as sp
 from scipy import stats
 
 from pipeline.errors import EvaluationError, HeadError
-from pipeline.search import Predictions, log_losses, score_predictions
+from pipeline.search import Predictions, counted_f1, log_losses, resampled_precision, score_predictions
 
 _ADDITIVE = ("accuracy", "balanced_accuracy", "f1_macro", "neg_log_loss", "r2", "neg_mean_absolute_error")
 _MEANS = ("accuracy", "neg_log_loss", "neg_mean_absolute_error")
-_PROPORTIONS = ("accuracy", "balanced_accuracy", "f1_macro")
+_OF_TAGS = ("accuracy", "f1_macro", "f1_micro")  # as _ADDITIVE, for several tags an image
+_PROPORTIONS = ("accuracy", "balanced_accuracy", "f1_macro", "f1_micro", "average_precision")
 _FEW_UNITS = 8
 _GENERIC_RESAMPLES = 500
 _FEWEST_FOLDS = 3
@@ -104,10 +105,10 @@ def score_with_interval(
     Parameters
     ----------
     scoring : str
-    y : ndarray, shape (n,)
-        True codes 0..n_classes-1, or numbers.
+    y : ndarray, shape (n,) or (n, n_classes)
+        True codes 0..n_classes-1, numbers, or an indicator of tags.
     predictions : Predictions of the same n rows
-    kind : {"class", "number"}
+    kind : {"class", "number", "multi"}
     n_classes : int
     groups : ndarray, shape (n,), optional
         Rows with the same value are resampled together.
@@ -148,8 +149,8 @@ def score_with_interval(
         low, high = _jackknife_limits(sample, value, confidence)
         method = f"jackknife of {units} {unit}, t with {units - 1} degree{'s' if units > 2 else ''} of freedom"
     elif units > 1:
-        resamples = max(500, min(resamples, _MOST_DRAWS // units)) if scoring in _ADDITIVE else resamples
-        resamples = resamples if scoring in _ADDITIVE else min(resamples, _GENERIC_RESAMPLES)
+        resamples = max(500, min(resamples, _MOST_DRAWS // units)) if sample.additive else resamples
+        resamples = resamples if sample.additive else min(resamples, _GENERIC_RESAMPLES)
         values = np.concatenate([sample.scores(weights) for weights in _weights(units, resamples, random_state)])
         undefined = int(np.isnan(values).sum())
         method = f"bootstrap of {units:,} {unit}, {resamples:,} resamples"
@@ -321,10 +322,22 @@ class _Sample:
 
     def scores(self, weights: np.ndarray) -> np.ndarray:
         """Return the score for each row of weights, shape (b, units) -> (b,); NaN where it is undefined."""
-        if self.scoring not in _ADDITIVE:
+        ranks = self.predictions.ranks
+        if self.kind == "multi" and self.scoring == "average_precision" and ranks is not None:
+            return resampled_precision(self.y, ranks, weights[:, self.codes])
+        if not self.additive:
             return np.array([self._scikit_learns(counts.astype(int)) for counts in weights])
         # A resample's sums are its weights times the units' sums.
-        return _from_sums(self.scoring, np.asarray((self._sums.T @ weights.T).T), self.n_classes)
+        sums = np.asarray((self._sums.T @ weights.T).T)
+        if self.kind == "multi" and self.scoring != "accuracy":
+            right, true, said = np.split(sums, 3, axis=1)
+            return counted_f1(right, true, said, self.scoring)
+        return _from_sums(self.scoring, sums, self.n_classes)
+
+    @property
+    def additive(self) -> bool:
+        """Whether the score is a function of sums over the units."""
+        return self.scoring in (_OF_TAGS if self.kind == "multi" else _ADDITIVE)
 
     @cached_property
     def _sums(self) -> sp.csr_array:
@@ -350,6 +363,9 @@ def _unit_sums(
     """Return the sums over each unit's rows that the score is a function of; sparse, shape (units, m)."""
     n, labels = len(y), predictions.labels
     ones = np.ones(n)
+    if y.ndim == 2 and scoring != "accuracy":  # as below, a tag each
+        counts = sp.csr_array(np.concatenate([y * labels, y, labels], axis=1).astype(float))
+        return sp.csr_array(sp.csr_array((ones, (codes, np.arange(n))), shape=(units, n)) @ counts)
     if scoring in ("balanced_accuracy", "f1_macro"):  # right, true and predicted count a class
         right = np.flatnonzero(labels == y)
         rows = np.concatenate([codes[right], codes, codes])
@@ -357,7 +373,8 @@ def _unit_sums(
         data = np.ones(len(rows))
         return sp.csr_array(sp.coo_array((data, (rows, columns)), shape=(units, 3 * n_classes)))
     if scoring == "accuracy":
-        parts = [(labels == y).astype(float), ones]
+        right = (labels == y) if y.ndim == 1 else (labels == y).all(axis=1)
+        parts = [right.astype(float), ones]
     elif scoring == "neg_log_loss":
         assert predictions.probabilities is not None  # the point value was computed before
         parts = [-log_losses(y, predictions.probabilities), ones]

@@ -169,11 +169,16 @@ def saved_heads(model: Model, tmp_path_factory: pytest.TempPathFactory) -> tuple
     made, folder = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("moved")
     X, y = blobs(60, d=8, apart=2.0)
     models = {}
-    for kind in ("class", "number"):
+    targets = {
+        "class": y,
+        "number": X[:, 0].astype(float),
+        "multi": np.column_stack([y == 0, y > 0, X[:, 0] > 1]).astype(np.int8),
+    }
+    for kind, target in targets.items():
         for head in resolve_heads([entry.name for entry in catalogue() if entry.kind == kind], kind=kind):
-            estimator = head.estimator.fit(X, y if kind == "class" else X[:, 0].astype(float))
+            estimator = head.estimator.fit(X, target)
             name = f"{kind}-{head.name}"
-            classes = model.classes if kind == "class" else ()
+            classes = {"class": model.classes, "number": (), "multi": ("a", "b", "c")}[kind]
             models[name] = replace(model, estimator=estimator, head=head.name, kind=kind, classes=classes)
             shutil.move(models[name].save(made / f"{name}.model", weights=False), folder / f"{name}.model")
     np.save(folder / "X.npy", blobs(20, d=8, seed=9)[0])

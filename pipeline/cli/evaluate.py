@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from pipeline.cli import options as o
 from pipeline.cli.again import carried
 from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
+
+MOST_WARNINGS = 5  # that are shown of a run over many label sets
 
 
 def command(
@@ -44,9 +44,10 @@ def command(
     quiet: o.Quiet = False,
 ) -> None:
     """Score every head on every label set, honestly: nested, with intervals, beside the dummy and the pixels alone."""
-    from pipeline.cli.leaderboard import print_run
+    from pipeline.cli.leaderboard import MANY, print_overview, print_run
     from pipeline.evaluation import evaluate
-    from pipeline.runs import DEFAULT_FOLDER, place_for, refuse_foreign
+    from pipeline.labels import KINDS
+    from pipeline.runs import DEFAULT_FOLDER, Under, refuse_foreign
 
     refuse_unwritable(out or DEFAULT_FOLDER, "the results")
     if out:
@@ -74,28 +75,34 @@ def command(
             cv=cv,
             nested=nested,
             scoring=scoring or (),
+            out=out or Under(DEFAULT_FOLDER),
             device=device,
             n_jobs=n_jobs,
             dask=dask,
             random_state=random_state,
             progress=terminal,
         )
-    place, moved = (Path(out), None) if out else place_for(run, Path(DEFAULT_FOLDER) / run.name)
-    folder = run.save(place)
-    if moved is not None:
-        terminal.note(moved)
     if as_json:
-        terminal.object({"run": str(folder), **run.as_dict()})
+        terminal.object({"run": str(run.folder), **run.as_dict()})
         return
-    print_run(terminal, run)
-    for warning in dict.fromkeys(text for result in run.results for text in result.warnings):
+    many = len(run.label_sets) > MANY
+    (print_overview if many else print_run)(terminal, run)
+    warnings = list(dict.fromkeys(text for result in run.results for text in result.warnings))
+    shown = warnings[:MOST_WARNINGS] if many else warnings
+    for warning in shown:
         terminal.say(f"warning: {warning}")
-    for verdict in run.verdicts:
+    if len(shown) < len(warnings):
+        terminal.say(f"warning: {len(warnings) - len(shown)} more in {run.folder}/run.json")
+    for verdict in () if many else run.verdicts:
         terminal.say(verdict)
-    terminal.say(f"kept in {folder}/")
+    terminal.say(
+        f"kept in {run.folder}/" + (": every head in leaderboard.csv, the verdicts in run.json" if many else "")
+    )
     # `fit` makes one model of one DATA; it evaluates the same heads again, so that what it says of the best of them
     # is as honest as what stands above.
     options = carried(ctx, without={"column"} if len(run.label_sets) > 1 else ())
-    columns = ["--column", run.label_sets[0].name] if len(run.label_sets) > 1 else []
-    one = data[0] if len(data) == 1 else run.best(run.label_sets[0].name).cache
+    first = run.label_sets[0]
+    kinds = any(entry.endswith(f":{kind}") for entry in column or () for kind in KINDS)
+    columns = ["--column", f"{first.name}:{first.kind}" if kinds else first.name] if len(run.label_sets) > 1 else []
+    one = data[0] if len(data) == 1 else run.best(first.name).cache
     terminal.next("pipeline", "fit", one, *columns, *options, "--out", f"{run.name}.model")

@@ -11,7 +11,7 @@ from pipeline.cli import options as o
 from pipeline.cli.terminal import Terminal
 from pipeline.errors import HeadError
 
-HEADINGS = {"class": "for classes", "number": "for numbers"}
+HEADINGS = {"class": "for classes", "number": "for numbers", "multi": "for several tags an image"}
 
 
 def command(

@@ -1,16 +1,23 @@
-"""The table of a run: one line a head, the scoring that chose first, every score with its interval."""
+"""The tables of a run: one line a head, the scoring that chose first, every score with its interval; of many label
+sets one line a label set."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pipeline.cli.terminal import Number, Terminal
-from pipeline.runs import CHOSEN, MOST_FOLDS, NOTHING, PIXELS, LabelSetInfo, Result, Run
+from pipeline.runs import CHOSEN, DUMMY, MOST_FOLDS, NOTHING, PIXELS, LabelSetInfo, Result, Run
+
+MANY = 6  # label sets; of more, each gets a line instead of a table
+MOST_TIED = 3  # heads that are named as tied
 
 SHORT = {
     "balanced_accuracy": "balanced acc.",
+    "average_precision": "av. precision",
     "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
     "neg_log_loss": "-log loss",
     "neg_mean_absolute_error": "-abs. error",
     "r2": "R2",
@@ -42,6 +49,63 @@ def print_run(terminal: Terminal, run: Run) -> None:
         terminal.say(f"  not shown for want of width: {', '.join(dict.fromkeys(reversed(left_out)))}")
 
 
+def print_overview(terminal: Terminal, run: Run) -> None:
+    """Print a line a label set: the best head, its score beside the nulls', and what it is tied with."""
+    several = len({info.source for info in run.label_sets}) > 1
+    tested = any(info.test is not None for info in run.label_sets)
+    score = "on the test set (95%)" if tested else "score (95%)"
+    columns = ["label set", *(["images of"] if several else []), "by", "best", Number(score)]
+    columns += [Number("dummy"), Number("colours alone"), "tied with", Number("s")]
+    first = len(columns) - 4
+    rows = [_overview(run, info, several) for info in run.label_sets]
+    left_out = terminal.table(columns, rows, spare=[first + 3, first + 2])
+    if any(result.head == CHOSEN for result in run.results) and not tested:
+        terminal.say("  score: of choosing among the heads anew in every fold; best: the head with the best score")
+    terminal.say("  tied with: the best is not shown to be better (corrected t-test over the folds, Holm's, 5%)")
+    if any(result.optimistic for result in run.results):
+        terminal.say("  * optimistic: the parameters were chosen on the very rows that they are scored on")
+    if left_out:
+        terminal.say(f"  not shown for want of width: {', '.join(reversed(left_out))}")
+
+
+def _overview(run: Run, info: LabelSetInfo, several: bool) -> list[str]:
+    rated = run.of(info.name, source=info.source)
+    best = run.best(info.name, source=info.source)
+    # As the verdict: of one head that was the best of several, the score would flatter.
+    shown = best if info.test is not None else next((one for one in rated if one.head == CHOSEN), best)
+    heads = [one for one in rated if one.head != CHOSEN and not one.null]
+    tied = [one.head for one in rated if one.null and one.tied and one.head == DUMMY]
+    tied += ["colours alone" for one in rated if one.layer == PIXELS and one.tied]
+    tied += [_name(one, heads) for one in heads if one.tied and one is not best]
+    more = len(tied) - MOST_TIED
+    cells = [info.name, *([info.source] if several else []), _short(info.scoring), _name(best, heads)]
+    cells.append(_score(*_values(shown, info)) + ("" if shown.nested or info.test is not None else " *"))
+    cells += [
+        _number(next((_values(one, info)[0] for one in rated if one.null and one.layer == layer), None))
+        for layer in (NOTHING, PIXELS)
+    ]
+    cells.append(", ".join(tied) if more <= 1 else f"{', '.join(tied[:MOST_TIED])} and {more} more")
+    seconds = sum({(one.cache, one.layer, one.head): one.seconds for one in rated if one.head != CHOSEN}.values())
+    return [*cells, f"{seconds:.1f}"]
+
+
+def _values(result: Result, info: LabelSetInfo) -> tuple[float | None, float | None, float | None]:
+    if info.test is not None:
+        return result.test, result.test_low, result.test_high
+    return result.mean, result.low, result.high
+
+
+def _name(one: Result, among: Sequence[Result]) -> str:
+    """Return a head with as much of backbone and layer as tells it from the others."""
+    parts = [one.head]
+    if len({other.cache for other in among}) > 1:
+        same = len({other.backbone for other in among}) < len({other.cache for other in among})
+        parts.append(Path(one.cache).stem if same else one.backbone)
+    if len({other.layer for other in among}) > 1:
+        parts.append(one.layer)
+    return "/".join(parts)
+
+
 def _of(run: Run, info: LabelSetInfo) -> list[Result]:
     return [r for r in run.results if (r.label_set, r.source) == (info.name, info.source)]
 
@@ -58,13 +122,18 @@ def _about(info: LabelSetInfo, results: Sequence[Result]) -> str:
         parts.append(f"{info.groups:,} groups")
     if info.test is not None:
         parts.append(f"{info.test:,} in the test set")
+    if info.test_copies:
+        parts.append(f"{len(info.test_copies):,} of them copies of training images")
     method = next(r.method for r in results if r.scoring == info.scoring and not r.null)
     return f"  {', '.join(parts)}, 95%: {method}"
 
 
 def print_scores(terminal: Terminal, scores: Sequence[Mapping[str, Any]]) -> None:
     """Print the scores that a model carries, on stderr: what `fit` results in is the model."""
-    results = [Result(**{name: score[name] for name in Result.__dataclass_fields__}) for score in scores]
+    # A model that an earlier version saved lacks what has come since.
+    results = [
+        Result(**{name: score[name] for name in Result.__dataclass_fields__ if name in score}) for score in scores
+    ]
     _print_table(terminal, results[0].label_set, results, to_stderr=True)
     if any(_marked(line, number) for number, line in enumerate(_lines(results))):
         terminal.say(TIED)
@@ -75,15 +144,17 @@ def _print_table(terminal: Terminal, title: str, results: Sequence[Result], *, t
     lines = _lines(results)
     scorings = list(dict.fromkeys(result.scoring for line in lines for result in line))
     tested = any(result.test is not None for line in lines for result in line)
+    apart = any(result.test_apart is not None for line in lines for result in line)
     several = len({result.cache for line in lines for result in line}) > 1
     columns = [title, *(["backbone"] if several else []), "features", Number(f"{_short(scorings[0])} (95%)")]
     columns += [Number("on the test set (95%)")] if tested else []
+    columns += [Number("without copies (95%)")] if apart else []
     others = [Number(_short(scoring) + (" (test)" if tested else "")) for scoring in scorings[1:]]
     first = len(columns)
     columns += [*others, "chosen", Number("s")]
     # What goes first where there is no room: seconds, then the further scores from the last, then the parameters.
     spare = [len(columns) - 1, *range(len(columns) - 3, first - 1, -1), len(columns) - 2]
-    rows = [_row(line, scorings, tested, several, _marked(line, number)) for number, line in enumerate(lines)]
+    rows = [_row(line, scorings, tested, apart, several, _marked(line, number)) for number, line in enumerate(lines)]
     return terminal.table(columns, rows, to_stderr=to_stderr, spare=spare)
 
 
@@ -95,7 +166,9 @@ def _lines(results: Sequence[Result]) -> list[list[Result]]:
     return list(lines.values())
 
 
-def _row(line: Sequence[Result], scorings: Sequence[str], tested: bool, several: bool, tied: bool) -> list[str]:
+def _row(
+    line: Sequence[Result], scorings: Sequence[str], tested: bool, apart: bool, several: bool, tied: bool
+) -> list[str]:
     by_scoring = {result.scoring: result for result in line}
     first = line[0]
     choice = by_scoring.get(scorings[0])
@@ -110,6 +183,8 @@ def _row(line: Sequence[Result], scorings: Sequence[str], tested: bool, several:
     cells += [features, f"= {score}" if tied else score]
     if tested:
         cells.append("" if choice is None else _score(choice.test, choice.test_low, choice.test_high))
+    if apart:
+        cells.append("" if choice is None else _score(choice.test_apart, choice.test_apart_low, choice.test_apart_high))
     for scoring in scorings[1:]:
         other = by_scoring.get(scoring)
         # All further scores of a table are of one kind: the test set's where there is one.

@@ -149,8 +149,8 @@ Column = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
-        metavar="GLOB[:class|number]",
-        help="Label columns. May be repeated.",
+        metavar="GLOB[:class|number|multi]",
+        help="Label columns; of the kind multi a cell holds several tags, split at ; or | or comma. May be repeated.",
         show_default="all that look like labels",
         rich_help_panel=LABELS,
     ),
@@ -225,7 +225,7 @@ Scoring = Annotated[
         "--scoring",
         metavar="NAME",
         help="scikit-learn scorers; the first one chooses. May be repeated.",
-        show_default="balanced_accuracy; r2 for numbers",
+        show_default="balanced_accuracy; r2 for numbers; average_precision for multi",
         rich_help_panel=HEADS,
     ),
 ]

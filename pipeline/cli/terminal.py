@@ -68,6 +68,11 @@ class Terminal(Progress):
             self._notes.add(text)
             self.say(f"note: {text}")
 
+    def joined(self, reports: Sequence[Any]) -> None:
+        from pipeline.cli.joined import print_joined
+
+        print_joined(self, reports)
+
     def advance(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, total=total)

@@ -6,14 +6,38 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from pipeline.evaluation.units import UnitResult
 from pipeline.runs import ALL_ROWS, EACH_FOLD, MOST_FOLDS
 from pipeline.search import Predictions
 from pipeline.splits import Split
+
+_Values = TypeVar("_Values", np.ndarray, np.ndarray | None)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a candidate that learned from one part of the rows said of others.
+
+    Attributes
+    ----------
+    predictions : Predictions or None
+        None where nothing was asked.
+    params : dict
+        The chosen parameters.
+    inner_score : float or None
+        Their mean score over the inner folds; None where nothing was chosen or compared.
+    warnings : tuple of str
+    seconds : float
+    """
+
+    predictions: Predictions | None
+    params: dict[str, Any]
+    inner_score: float | None
+    warnings: tuple[str, ...]
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +68,7 @@ class Answers:
     seconds: float
 
 
-def collect(folds: Sequence[Split], results: Sequence[UnitResult], whole: UnitResult | None) -> Answers:
+def collect(folds: Sequence[Split], results: Sequence[Answer], whole: Answer | None) -> Answers:
     """Return the answers from the folds, in fold order, and from the head fitted on all training rows."""
     everything = [*results, *([whole] if whole else [])]
     return Answers(
@@ -100,9 +124,9 @@ def in_row_order(folds: Sequence[Split], parts: Sequence[Predictions]) -> Predic
 
 
 def widen(predictions: Predictions, n_classes: int) -> Predictions:
-    """Return the predictions with room for classes that no head knows: probability 0, the lowest score."""
+    """Return the predictions with room for classes that no head knows: probability 0, the lowest score, no tag."""
     return Predictions(
-        predictions.labels,
+        _pad(predictions.labels, n_classes, 0) if predictions.labels.ndim == 2 else predictions.labels,
         _pad(predictions.probabilities, n_classes, 0.0),
         _pad(predictions.scores, n_classes, -np.inf),
     )
@@ -119,7 +143,7 @@ def _stack(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
     return np.concatenate(there) if there and len(there) == len(parts) else None
 
 
-def _pad(values: np.ndarray | None, n_classes: int, fill: float) -> np.ndarray | None:
+def _pad(values: _Values, n_classes: int, fill: float) -> _Values:
     if values is None or values.shape[1] >= n_classes:
         return values
     return np.pad(values, ((0, 0), (0, n_classes - values.shape[1])), constant_values=fill)

@@ -15,7 +15,7 @@ from pipeline.cache import FeatureCache, cache_at, lookup
 from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelError
 from pipeline.extraction import extract, known_ids
 from pipeline.images import BUILTIN_NAMES, ImageSource, decode_mode, shards_of
-from pipeline.labels import join, read_label_table, tidy_id
+from pipeline.labels import Match, join, read_label_table, tidy_id
 from pipeline.progress import Progress
 from pipeline.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
 
@@ -45,6 +45,8 @@ class Collection:
     layers : tuple of tuple of str
         The layers to evaluate, one tuple a cache.
     notes : tuple of str
+    match : Match or None
+        Which ids a label table shares with the images; None where the labels are the source's own.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Collection:
     caches: tuple[FeatureCache, ...] = ()
     layers: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
+    match: Match | None = None
 
     @property
     def rows(self) -> np.ndarray:
@@ -170,7 +173,7 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
     # Split folders still say what they say, and groups may be in the source alone; the table has precedence.
     split = [SPLIT] if spells_split(own.get(SPLIT, ())) else []
     beside = {key: own[key] for key in (*labelling.beside, *split) if key in own}
-    return replace(collection, columns={**beside, **joined}, notes=tuple(getattr(joined, "notes", ())))
+    return replace(collection, columns={**beside, **joined}, notes=joined.notes, match=joined.match)
 
 
 def with_features(source: Source, collection: Collection, features: Features) -> Collection:

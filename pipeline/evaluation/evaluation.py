@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ from pipeline.evaluation.collecting import (
     with_features,
     with_features_as,
 )
-from pipeline.evaluation.plan import Task, plan
+from pipeline.evaluation.plan import Task, joined_of, notes_of, plan
 from pipeline.evaluation.questions import NO_SPLIT
 from pipeline.evaluation.running import run_tasks
 from pipeline.images import ImageSource
 from pipeline.progress import SILENT, Progress
-from pipeline.runs import Run
+from pipeline.runs import Run, Store, Subject, Under, feature, place_for, refuse_foreign
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,7 @@ class Options:
     cv: int
     nested: bool
     scoring: str | Sequence[str]
+    out: str | Path | Under | None
     device: str
     n_jobs: int | None
     dask: str | None
@@ -113,6 +114,7 @@ def evaluate(
     cv: int = 5,
     nested: bool = True,
     scoring: str | Sequence[str] = (),
+    out: str | Path | Under | None = None,
     device: str = "auto",
     n_jobs: int | None = None,
     dask: str | None = None,
@@ -133,7 +135,8 @@ def evaluate(
     id_column, root : optional
         The table's id column; the folder that a table of paths is relative to.
     column : str or sequence of str
-        Label columns, as GLOB or GLOB:class or GLOB:number; all that look like labels when empty.
+        Label columns, as GLOB, GLOB:class, GLOB:number or GLOB:multi (several tags a cell, split at the first of
+        ``;``, ``|`` and ``,`` that occurs); all that look like labels when empty.
     groups : str, optional
         A column, of the table or the source; rows of one group stay on one side of every split, and intervals
         resample whole groups.
@@ -150,7 +153,12 @@ def evaluate(
     nested : bool
         False chooses parameters once on all training rows: faster, and the scores are marked optimistic.
     scoring : str or sequence of str
-        scikit-learn scorers; the first one chooses. Balanced accuracy, or R2 for numbers, by default.
+        scikit-learn scorers; the first one chooses. By default balanced accuracy; R2 for numbers, mean average
+        precision for tags.
+    out : path or Under, optional
+        The run's folder: each unit of work is kept there as soon as it is done, so that the same call goes on after a
+        stop, and a new value, head or label set computes just what is new; then the results are. `Under` names a
+        folder of runs, in which a run over something else gets a folder of its own. Nothing is kept when not given.
     device, n_jobs, dask, random_state, progress
         As for `extract`.
 
@@ -185,6 +193,7 @@ def evaluate(
         cv=cv,
         nested=nested,
         scoring=scoring,
+        out=out,
         device=device,
         n_jobs=n_jobs,
         dask=dask,
@@ -195,8 +204,17 @@ def evaluate(
         return run_planned(plan_tasks(data, options), options)
 
 
-def plan_tasks(data: Any, options: Options) -> list[Task]:
+def plan_tasks(
+    data: Any, options: Options, *, refuse: Callable[[Sequence[Task]], None] = lambda tasks: None
+) -> list[Task]:
     """Return the tasks with their features extracted, nothing fitted; a slip is found before the first image is read.
+
+    Parameters
+    ----------
+    data : as for `evaluate`
+    options : Options
+    refuse : callable
+        Raises where these are no tasks for the caller; asked before anything is said of them.
 
     Raises
     ------
@@ -212,9 +230,12 @@ def plan_tasks(data: Any, options: Options) -> list[Task]:
     if options.test is not None:
         test = _only(_open(options.test, options))
         known_test = known_of(test, options.labelling, own_if_strange=True)
-    if any(isinstance(source, ImageSource) for source in (*sources, test)):
+    rehearsed = any(isinstance(source, ImageSource) for source in (*sources, test))
+    if rehearsed:
         # A rehearsal: a wrong label, head or fold is to be known before an hour of inference, not after it.
-        _plan(known, None if known_test is None else [known_test] * len(known), options)
+        rehearsal = _plan(known, None if known_test is None else [known_test] * len(known), options)
+        refuse(rehearsal)
+        options.progress.joined(joined_of(rehearsal))
 
     features = options.features
     collections = merged([with_features(*pair, features) for pair in zip(sources, known, strict=True)])
@@ -222,20 +243,58 @@ def plan_tasks(data: Any, options: Options) -> list[Task]:
     if test is not None and known_test is not None:
         tests = [with_features_as(test, known_test, collection, features) for collection in collections]
     tasks = _plan(collections, tests, options)
-    for note in dict.fromkeys(note for task in tasks for note in task.notes):
+    if not rehearsed:
+        refuse(tasks)
+        options.progress.joined(joined_of(tasks))
+    for note in notes_of(tasks):
         options.progress.note(note)
     return tasks
 
 
 def run_planned(tasks: Sequence[Task], options: Options) -> Run:
-    """Return what the tasks find."""
-    return run_tasks(
-        tasks,
-        cv=options.cv,
-        nested=options.nested,
-        n_jobs=options.n_jobs,
-        random_state=options.random_state,
-        progress=options.progress,
+    """Return what the tasks find; in the run's folder, where there is to be one, stands what was found before."""
+    folder = _folder(tasks, options)
+    with Store.open(folder) as store:
+        store.begin(_subject(tasks).as_json())
+        run = run_tasks(
+            tasks,
+            cv=options.cv,
+            nested=options.nested,
+            n_jobs=options.n_jobs,
+            random_state=options.random_state,
+            progress=options.progress,
+            store=store,
+        )
+    if folder is None:
+        return run
+    run.save(folder)
+    return replace(run, folder=folder)
+
+
+def _folder(tasks: Sequence[Task], options: Options) -> Path | None:
+    """Return the folder that the run is kept in."""
+    if options.out is None:
+        return None
+    if not isinstance(options.out, Under):
+        refuse_foreign(options.out)
+        return Path(options.out)
+    name = tasks[0].question.train.collection.name
+    place, moved = place_for(_subject(tasks), Path(options.out.folder) / name)
+    if moved is not None:
+        options.progress.note(moved)
+    return place
+
+
+def _subject(tasks: Sequence[Task]) -> Subject:
+    asked = [task.question for task in tasks]
+    rated = [(task, task.candidates[number]) for task in tasks for number in task.rated]
+    return Subject(
+        frozenset((question.name, question.kind, *question.classes) for question in asked),
+        frozenset(
+            feature(task.question.train.collection.name, str(candidate.cache.path), candidate.layer)
+            for task, candidate in rated
+        ),
+        frozenset(candidate.head.name for _, candidate in rated),
     )
 
 

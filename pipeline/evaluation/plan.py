@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from pipeline.cache import FeatureCache, StoredRows
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.evaluation.collecting import Collection, as_cache
+from pipeline.evaluation.folds import FEWEST_ROWS, CommonFolds
+from pipeline.evaluation.leakage import Guard, guard_of
 from pipeline.evaluation.questions import Question, questions
 from pipeline.heads import DEFAULT, Head, fits, parse_grid, resolve_heads
+from pipeline.labels import Joined
 from pipeline.runs import DUMMY, NOTHING, PIXELS
 from pipeline.search import SCORINGS, check_scoring
-from pipeline.splits import Split, outer_folds
+from pipeline.splits import Split, check_cv, outer_folds, tied
 
-__all__ = ["Candidate", "Task", "as_cache", "features_of", "plan"]
+__all__ = ["Candidate", "Task", "as_cache", "features_of", "joined_of", "notes_of", "plan"]
+
+MOST_NAMED = 3  # label sets that a note about several of them names
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +67,9 @@ class Task:
     scorings : tuple of str
         The first one chooses.
     notes : tuple of str
+        About this task, without the name of its label set.
+    common : CommonFolds or None
+        Where the folds are those of all images of the collection: inner folds may be so too.
     """
 
     question: Question
@@ -67,6 +77,7 @@ class Task:
     folds: tuple[Split, ...]
     scorings: tuple[str, ...]
     notes: tuple[str, ...]
+    common: CommonFolds | None = None
 
     @property
     def choice(self) -> str:
@@ -112,30 +123,120 @@ def plan(
     PipelineError
         Labels, heads, scorings or folds that cannot be had, with the next step.
     """
+    check_cv(cv)
     tested: Sequence[Collection | None] = tests or [None] * len(collections)
+    guards = {id(one): guard_of(one, test, cv) for one, test in zip(collections, tested, strict=True)}
     asked = [
         question
         for collection, test in zip(collections, tested, strict=True)
-        for question in questions(collection, column=column, groups=groups, split=split, test=test, id_column=id_column)
+        for question in questions(
+            collection,
+            column=column,
+            groups=groups,
+            split=split,
+            test=test,
+            id_column=id_column,
+            guard=guards[id(collection)],
+        )
     ]
     _refuse_useless(heads, {question.kind for question in asked})
-    tasks = []
+    everyone = {id(one): _common_folds(one, groups, guards[id(one)], cv, random_state) for one in collections}
+    tasks: list[Task] = []
+    refused: dict[tuple[str, str], EvaluationError] = {}
     for question in asked:
         found, about_heads = _heads(heads, grid, question, random_state)
         scorings = _scorings(scoring, question)
-        folds, cut = outer_folds(
-            question.train.y,
-            question.kind,
-            groups=question.train.groups,
-            cv=cv,
-            random_state=random_state,
-            classes=question.classes,
-        )
-        about_folds = [f"{question.name}: {note}" if len(asked) > 1 else note for note in cut]
+        common = everyone[id(question.train.collection)]
+        train = question.train
+        shared = common.outer(train.rows, train.y, question.kind)
+        try:
+            folds, cut = (
+                (shared, ())
+                if shared
+                else outer_folds(
+                    train.y,
+                    question.kind,
+                    groups=train.groups,
+                    together=train.together,
+                    cv=cv,
+                    random_state=random_state,
+                    classes=question.classes,
+                )
+            )
+        except EvaluationError as error:
+            if question.asked or len(asked) == 1:
+                raise
+            # One of many columns, that nobody named: no reason to stop the others.
+            refused[question.train.collection.name, question.name] = error
+            continue
         candidates = _candidates(question, found, random_state)
-        notes = (*question.notes, *about_heads, *about_folds)
-        tasks.append(Task(question, tuple(candidates), tuple(folds), scorings, notes))
-    return tasks
+        notes = (*question.notes, *about_heads, *cut)
+        tasks.append(Task(question, tuple(candidates), tuple(folds), scorings, notes, common if shared else None))
+    if not tasks:
+        raise next(iter(refused.values()))
+    return [_without(task, refused) for task in tasks]
+
+
+def joined_of(tasks: Sequence[Task]) -> tuple[Joined, ...]:
+    """Return what was joined to each collection, once each."""
+    return tuple(dict.fromkeys(task.question.joined for task in tasks if task.question.joined is not None))
+
+
+def notes_of(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """Return the notes of all tasks beside what was joined, each text once, with the label sets that it is about."""
+    about: dict[tuple[str, bool], dict[str, None]] = {}
+    for task in tasks:
+        name = task.question.name
+        for note in task.notes:
+            text = note.removeprefix(f"{name}: ")
+            about.setdefault((text, text != note), {})[name] = None
+    several = len({task.question.name for task in tasks}) > 1
+    sharing = _about_sharing(tasks)
+    own = [f"{_listed(list(names))}: {text}" if several or named else text for (text, named), names in about.items()]
+    return tuple(dict.fromkeys([*(note for task in tasks for note in task.question.general), *own, *sharing]))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:MOST_NAMED])} and {more} more label sets"
+
+
+def _without(task: Task, refused: Mapping[tuple[str, str], EvaluationError]) -> Task:
+    """Return the task with the label sets that cannot be split among the columns left out of its report."""
+    question = task.question
+    reasons = {
+        name: error.message for (source, name), error in refused.items() if source == question.train.collection.name
+    }
+    if not reasons or question.joined is None:
+        return task
+    return replace(task, question=replace(question, joined=question.joined.without(reasons)))
+
+
+def _about_sharing(tasks: Sequence[Task]) -> list[str]:
+    """Say which of several label sets have folds in common."""
+    own = [task.question.name for task in tasks if task.common is None]
+    shared = len(tasks) - len(own)
+    if shared < 2:
+        return []
+    if not own:
+        return [f"all {len(tasks)} label sets have their folds in common"]
+    few = f"fewer than {FEWEST_ROWS:,} rows, or a class that common folds would tear out of proportion"
+    return [f"{shared} of {len(tasks)} label sets have their folds in common; of its own for {_listed(own)}: {few}"]
+
+
+def _common_folds(
+    collection: Collection, groups: str | None, guard: Guard | None, cv: int, random_state: int
+) -> CommonFolds:
+    """Return the folds that label sets of a collection share; images of one group, and copies, are in one fold."""
+    rows = collection.rows
+    together = np.arange(len(collection.ids))
+    if groups is not None:
+        # An image without a group is a group of its own; where it has a label, it is refused elsewhere.
+        names = [str(row) if name is None else f"={name}" for row, name in enumerate(collection.columns[groups])]
+        together = np.unique(names, return_inverse=True)[1]
+    if guard is not None:
+        together[rows] = tied(together[rows], guard.copies.clusters)
+    return CommonFolds(together, rows, cv=cv, random_state=random_state)
 
 
 def _candidates(question: Question, heads: Sequence[Head], random_state: int) -> list[Candidate]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.duplicates import Twins
 from pipeline.errors import EvaluationError, LabelError
 from pipeline.evaluation.collecting import SPLIT, Collection, refuse_no_labels, spells_split
+from pipeline.evaluation.leakage import Guard, about_twins
 from pipeline.images.table import clean_text
-from pipeline.labels import LabelSet, group_codes, label_sets
+from pipeline.labels import Joined, group_codes, indicator, label_sets, split_tags
 from pipeline.labels.columns import unknown_column
 from pipeline.splits import train_test
 
@@ -26,16 +29,19 @@ class Part:
     collection : Collection
     rows : ndarray of int64, shape (m,)
         Rows of the collection and of its caches.
-    y : ndarray, shape (m,)
-        Codes, or numbers.
+    y : ndarray, shape (m,) or (m, c)
+        Codes, numbers, or an indicator of tags.
     groups : ndarray of str, shape (m,), or None
         Names of the groups.
+    together : ndarray of int64, shape (m,), or None
+        One code a set of copies, which are to stay on one side of every split; None where no two rows are copies.
     """
 
     collection: Collection
     rows: np.ndarray
     y: np.ndarray
     groups: np.ndarray | None = None
+    together: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,14 +50,14 @@ class Part:
     def ids(self) -> list[str]:
         return [self.collection.ids[row] for row in self.rows]
 
+    def digests(self) -> np.ndarray:
+        """Return the content of the images, ``(m, 16)`` uint8."""
+        return np.ascontiguousarray(self.collection.caches[0].digest[self.rows])
+
     def take(self, positions: np.ndarray) -> Part:
         groups = None if self.groups is None else self.groups[positions]
-        return replace(self, rows=self.rows[positions], y=self.y[positions], groups=groups)
-
-    def digests(self) -> np.ndarray:
-        """Return the content of the images as one value each, shape (m,)."""
-        digest = np.ascontiguousarray(self.collection.caches[0].digest[self.rows])
-        return digest.view(f"V{digest.shape[1]}").reshape(len(self.rows))
+        together = None if self.together is None else self.together[positions]
+        return replace(self, rows=self.rows[positions], y=self.y[positions], groups=groups, together=together)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +67,9 @@ class Question:
     Attributes
     ----------
     name : str
-    kind : {"class", "number"}
+    kind : {"class", "number", "multi"}
     classes : tuple of str
-        Those that can be learned; y holds codes into them.
+        Those that can be learned; y holds codes into them, or a column for each tag.
     unlabelled : int
         Images without a label, which are left out.
     train : Part
@@ -71,8 +77,19 @@ class Question:
     test : Part or None
         Scored once.
     unknown_classes : tuple of str
-        In the test set alone; their codes follow those of `classes`, so that no head is ever right on them.
+        In the test set alone; their codes or columns follow those of `classes`, so that no head is ever right on them.
+    twins : Twins or None
+        The test rows that are copies of training rows, where there are any.
     notes : tuple of str
+        About this label set, without its name.
+    general : tuple of str
+        What holds for all label sets of the collection.
+    joined : Joined or None
+        What was joined to the collection; the same for all its label sets.
+    separator : str
+        Between the tags of a cell; empty for the other kinds.
+    asked : bool
+        Whether the column was asked for by its exact name or with a kind.
     """
 
     name: str
@@ -82,7 +99,12 @@ class Question:
     train: Part
     test: Part | None = None
     unknown_classes: tuple[str, ...] = ()
+    twins: Twins | None = None
     notes: tuple[str, ...] = ()
+    general: tuple[str, ...] = ()
+    joined: Joined | None = None
+    separator: str = ""
+    asked: bool = True
 
     @property
     def n_classes(self) -> int:
@@ -106,6 +128,7 @@ def questions(
     split: str | None = None,
     test: Collection | None = None,
     id_column: str | None = None,
+    guard: Guard | None = None,
 ) -> list[Question]:
     """Return one question a label set.
 
@@ -120,6 +143,8 @@ def questions(
         Column that fixes train and test; ``none`` ignores a column of that very name, which is used by itself.
     test : Collection, optional
         A test set of its own.
+    guard : Guard, optional
+        Over the collection and its test set; copies are not looked for without.
 
     Raises
     ------
@@ -141,24 +166,40 @@ def questions(
     exclude = [name for name in (id_column, groups, fixed, SPLIT if announced else None) if name is not None]
     found = label_sets(ids, present, column=column, exclude=exclude)
     general = [*collection.notes, *_without_features(collection, rows), *notes]
+    joined = Joined(
+        collection.name, len(ids), tuple(one.joined for one in found), tuple(found.skipped), collection.match
+    )
     result = []
     for labelled in found:
         codes = None if groups is None else _group_names(collection, groups, rows[labelled.rows])
         part = Part(collection, rows[labelled.rows], labelled.y, codes)
-        question = Question(labelled.name, labelled.kind, labelled.classes, labelled.unlabelled, part)
+        question = Question(
+            labelled.name,
+            labelled.kind,
+            labelled.classes,
+            labelled.unlabelled,
+            part,
+            general=tuple(general),
+            joined=joined,
+            separator=labelled.separator,
+            asked=labelled.name in found.asked,
+        )
         if fixed is not None:
             question = _with_split(question, columns[fixed], fixed)
         elif test is not None:
             question = _with_test(question, groups, test)
-        mine = [*labelled.notes, *question.notes, *_about_groups(question, groups), *_about_copies(question)]
-        if len(found) > 1:
-            mine = [_named(note, labelled) for note in mine]
-        result.append(replace(question, notes=(*general, *mine)))
+        question, about_copies = _guarded(question, guard)
+        own = [note for note in labelled.notes if note not in labelled.counted]
+        mine = [*own, *question.notes, *_about_groups(question, groups), *about_copies]
+        result.append(replace(question, notes=tuple(mine)))
+    if guard is not None:
+        general += guard.about([question.train for question in result])
+        result = [replace(question, general=tuple(general)) for question in result]
     return result
 
 
 def encode(
-    collection: Collection, name: str, kind: str, classes: Sequence[str]
+    collection: Collection, name: str, kind: str, classes: Sequence[str], *, separator: str = ""
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """Return the labelled rows of a collection, their labels in another label set's codes, and the unknown classes.
 
@@ -167,17 +208,18 @@ def encode(
     values = [None if text is None else clean_text(str(text)) for text in collection.columns[name]]
     rows = np.array([row for row in collection.rows if values[row]], np.int64)
     texts = [str(values[row]) for row in rows]
-    y, unknown = codes_of(texts, [collection.ids[row] for row in rows], kind, classes)
+    y, unknown = codes_of(texts, [collection.ids[row] for row in rows], kind, classes, separator=separator)
     return rows, y, unknown
 
 
 def codes_of(
-    texts: Sequence[str], ids: Sequence[str], kind: str, classes: Sequence[str]
+    texts: Sequence[str], ids: Sequence[str], kind: str, classes: Sequence[str], *, separator: str = ""
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Return labels as numbers or as codes into `classes`, and how often each class beyond them occurs.
 
     A class that is not among `classes` gets a code of its own beyond them: no head can answer it, so it counts as
-    wrong.
+    wrong. Tags become an indicator, those beyond `classes` columns of their own; one that all of these images have is
+    passed over: it tells nothing apart.
 
     Raises
     ------
@@ -186,6 +228,11 @@ def codes_of(
     """
     if kind == "number":
         return np.array([_number(text, name) for text, name in zip(texts, ids, strict=True)], np.float64), {}
+    if kind == "multi":
+        cells = [split_tags(text, separator) for text in texts]
+        counts = Counter(tag for cell in cells for tag in cell if tag not in set(classes))
+        beyond = {tag: times for tag, times in counts.items() if times < len(cells)}
+        return indicator(cells, [*classes, *beyond]), beyond
     code = {name: number for number, name in enumerate(classes)}
     unknown: dict[str, int] = {}
     for text in texts:
@@ -195,9 +242,11 @@ def codes_of(
     return np.array([code[text] for text in texts], np.int64), unknown
 
 
-def unknown_text(unknown: Mapping[str, int]) -> str:
-    """Return the sentence that names classes which training never saw."""
+def unknown_text(unknown: Mapping[str, int], kind: str = "class") -> str:
+    """Return the sentence that names classes or tags which training never saw."""
     listed = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items()))
+    if kind == "multi":
+        return f"tags that training never saw count as missed: {listed}"
     return f"classes that training never saw count as wrong: {listed}"
 
 
@@ -224,6 +273,8 @@ def _with_split(question: Question, values: Sequence[str | None], column: str) -
     train, test = labelled.take(fixed.train), labelled.take(fixed.test)
     if question.kind == "number":
         return replace(question, train=train, test=test, notes=notes)
+    if question.kind == "multi":
+        return _tags_split(question, train, test, notes, column)
     learned = np.unique(train.y)
     strange = np.setdiff1d(test.y, learned)
     code = np.zeros(len(question.classes), np.int64)
@@ -241,6 +292,33 @@ def _with_split(question: Question, values: Sequence[str | None], column: str) -
     )
 
 
+def _tags_split(question: Question, train: Part, test: Part, notes: tuple[str, ...], column: str) -> Question:
+    """Return a question of tags with its fixed split, as `_with_split` does of classes."""
+    there = train.y.sum(axis=0)
+    learned = np.flatnonzero((there > 0) & (there < len(train)))
+    strange = np.flatnonzero((there == 0) & (test.y.sum(axis=0) > 0))
+    everywhere = ", ".join(question.classes[tag] for tag in np.flatnonzero(there == len(train)))
+    names = np.array(question.classes, dtype=object)
+    if len(learned) < 2:
+        raise EvaluationError(
+            f"column {column!r}: wanted two tags or more of {question.name!r} that some training images have and some "
+            f"lack, found {', '.join(names[learned]) or 'none'}",
+            "move images between the training and the test part, or leave --split out to cross-validate",
+        )
+    if everywhere:
+        notes = (*notes, f"on all training images, and left out: {everywhere}")
+    if len(strange):
+        notes = (*notes, unknown_text({names[tag]: int(test.y[:, tag].sum()) for tag in strange}, "multi"))
+    return replace(
+        question,
+        classes=tuple(names[learned]),
+        unknown_classes=tuple(names[strange]),
+        train=replace(train, y=train.y[:, learned]),
+        test=replace(test, y=test.y[:, [*learned, *strange]]),
+        notes=notes,
+    )
+
+
 def _with_test(question: Question, groups: str | None, test: Collection) -> Question:
     """Return the question with a test set of its own, its labels read in the classes of the training set."""
     if question.name not in test.columns:
@@ -249,7 +327,7 @@ def _with_test(question: Question, groups: str | None, test: Collection) -> Ques
             f"found {', '.join(sorted(test.columns)) or 'none'}",
             "give the test set's labels in the same table with --labels, or in class folders",
         )
-    rows, y, unknown = encode(test, question.name, question.kind, question.classes)
+    rows, y, unknown = encode(test, question.name, question.kind, question.classes, separator=question.separator)
     if not len(rows):
         raise EvaluationError(
             f"{test.name}: wanted labelled test images, found none in column {question.name!r}",
@@ -260,7 +338,7 @@ def _with_test(question: Question, groups: str | None, test: Collection) -> Ques
     if unlabelled:
         notes.append(f"{test.name}: {unlabelled} of {len(test.ids)} images have no label and are left out")
     if unknown:
-        notes.append(f"{test.name}: {unknown_text(unknown)}")
+        notes.append(f"{test.name}: {unknown_text(unknown, question.kind)}")
     names = None
     if groups is not None and groups in test.columns:
         names = _group_names(test, groups, rows)
@@ -310,36 +388,17 @@ def _about_groups(question: Question, column: str | None) -> list[str]:
     return [f"{lie} on both sides of the fixed split, e.g. {shared[0]}: the test score is not about new groups"]
 
 
-def _about_copies(question: Question) -> list[str]:
-    """Name the exact copies that may be learned from and tested at once: a score over them flatters."""
+def _guarded(question: Question, guard: Guard | None) -> tuple[Question, list[str]]:
+    """Return the question with its copies held together, or named where they lie on both sides of a fixed split."""
+    if guard is None:
+        return question, []
     train, test = question.train, question.test
-    if not train.collection.caches:
-        return []
-    notes = []
-    digests = train.digests()
-    _, code = np.unique(digests, return_inverse=True)
-    group = np.arange(len(train)) if train.groups is None else np.unique(train.groups, return_inverse=True)[1]
-    places = np.unique(np.column_stack([code, group]), axis=0)[:, 0]  # of each content: the groups that hold it
-    apart = np.flatnonzero(np.bincount(places) > 1)
-    if len(apart):
-        copies = np.flatnonzero(np.isin(code, apart))
-        twin = np.flatnonzero(code == code[copies[0]])
-        notes.append(
-            f"{len(copies)} images are exact copies of one another, e.g. {train.ids[twin[0]]} and {train.ids[twin[1]]}:"
-            " where one is learned from and the other tested, the score flatters"
-        )
+    together, notes = guard.together(train)
+    question = replace(question, train=replace(train, together=together))
+    if question.kind == "class":
+        notes += guard.about_labels(train, question.classes)
     if test is not None:
-        seen = np.flatnonzero(np.isin(test.digests(), digests))
-        if len(seen):
-            notes.append(
-                f"{len(seen)} of {len(test)} test images are exact copies of training images, "
-                f"e.g. {test.ids[seen[0]]}: the test score flatters"
-            )
-    return notes
-
-
-def _named(note: str, labelled: LabelSet) -> str:
-    """Return the note with the label set that it is about, where it does not say so itself."""
-    # What `label_sets` left out is about all columns, and stands among the notes of the first.
-    about_itself = note.startswith((f"{labelled.name}:", "columns left out"))
-    return note if about_itself else f"{labelled.name}: {note}"
+        twins = guard.twins(train, test)
+        notes += about_twins(twins, train, test)
+        question = replace(question, twins=twins if len(twins) else None)
+    return question, notes

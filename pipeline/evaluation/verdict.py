@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pipeline.runs import CHOSEN, DUMMY, PIXELS, LabelSetInfo, Result
 
@@ -29,6 +29,8 @@ class Evidence:
         Whether each row is of a group that was not learned from.
     heads : int
         How many candidates there were to choose from.
+    tags : mapping of str to float
+        Of several tags an image: the average precision of each, as `shown` tells it.
     """
 
     best: Result
@@ -39,6 +41,7 @@ class Evidence:
     on_test: bool
     new_groups: bool
     heads: int
+    tags: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def photos(self) -> str:
@@ -73,7 +76,8 @@ def verdict(info: LabelSetInfo, evidence: Evidence) -> str:
     shown = {result.scoring: result for result in evidence.shown}
     head = evidence.shown[0].head
     who = _who_was_chosen(evidence) if head == CHOSEN else head
-    parts = _of_classes(info, evidence, shown, who) if info.kind == "class" else _of_numbers(info, evidence, shown, who)
+    about = {"class": _of_classes, "number": _of_numbers, "multi": _of_tags}[info.kind]
+    parts = about(info, evidence, shown, who)
     low = evidence.values(shown[info.scoring])[1]
     guessing = evidence.of_null(DUMMY, info.scoring)
     tied = [] if evidence.on_test else [name for name in (DUMMY, PIXELS) if evidence.tied(name, info.scoring, low)]
@@ -93,6 +97,7 @@ def verdict(info: LabelSetInfo, evidence: Evidence) -> str:
 def _of_classes(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
     value, low, high = (_percent(number) for number in evidence.values(shown["accuracy"]))
     parts = [f"{info.name}: right on {value} of 100 {evidence.photos} ({low} to {high}) with {who}"]
+    parts += _apart(info, evidence, shown["accuracy"], _percent)
     parts += _nulls(evidence, "accuracy", "always guessing the commonest", _percent)
     wrong = Counter((t, p) for t, p in zip(evidence.true, evidence.predicted, strict=True) if t != p)
     if wrong:
@@ -104,10 +109,38 @@ def _of_classes(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result]
 def _of_numbers(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
     value, low, high = (_plain(number) for number in evidence.values(shown[info.scoring]))
     parts = [f"{info.name}: {info.scoring} {value} ({low} to {high}) on {evidence.photos} with {who}"]
+    parts += _apart(info, evidence, shown[info.scoring], _plain)
     parts += _nulls(evidence, info.scoring, "always guessing the mean", _plain)
     error = evidence.values(shown["neg_mean_absolute_error"])[0]
     if error is not None:
         parts.append(f"off by {_plain(abs(error))} on average")
+    return parts
+
+
+def _apart(info: LabelSetInfo, evidence: Evidence, shown: Result, text: Callable[[float | None], str]) -> list[str]:
+    """Return what is left of a test score without the photos that training holds copies of."""
+    if not evidence.on_test or info.test_apart is None:
+        return []
+    copies = len(info.test_copies)
+    if not info.test_apart:
+        return [f"training holds copies of all {copies} test photos: no photo of them is new"]
+    without = f"without the {copies} test photos" if copies > 1 else "without the test photo"
+    value, low, high = (text(number) for number in (shown.test_apart, shown.test_apart_low, shown.test_apart_high))
+    holds = "that training holds copies of" if copies > 1 else "that training holds a copy of"
+    return [f"{without} {holds}: {value} ({low} to {high})"]
+
+
+def _of_tags(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
+    value, low, high = (_hundredths(number) for number in evidence.values(shown[info.scoring]))
+    scoring = {"average_precision": "mean average precision"}.get(info.scoring, info.scoring)
+    parts = [f"{info.name}: {scoring} {value} ({low} to {high}) on {evidence.photos} with {who}"]
+    parts += _nulls(evidence, info.scoring, "dummy", _hundredths)
+    parts += _apart(info, evidence, shown[info.scoring], _hundredths)
+    if len(evidence.tags) > 1:
+        ranked = sorted(evidence.tags, key=lambda tag: (-evidence.tags[tag], tag))
+        best, worst = ranked[0], ranked[-1]
+        parts.append(f"best told: {best} {_hundredths(evidence.tags[best])}")
+        parts.append(f"worst: {worst} {_hundredths(evidence.tags[worst])}")
     return parts
 
 
@@ -125,6 +158,10 @@ def _nulls(evidence: Evidence, scoring: str, guessing: str, text: Callable[[floa
 
 def _percent(value: float | None) -> str:
     return "?" if value is None else f"{100 * value:.0f}"
+
+
+def _hundredths(value: float | None) -> str:
+    return "?" if value is None else f"{value:.2f}"
 
 
 def _plain(value: float | None) -> str:

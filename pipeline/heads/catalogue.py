@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.heads.describe import estimator_text
 from pipeline.heads.grids import own_name
 
-DEFAULT = {"class": "logistic", "number": "ridge"}
+DEFAULT = {"class": "logistic", "number": "ridge", "multi": "logistic"}
 FAST = ("logistic", "ridge", "lda", "knn", "centroid")
 GROUPS = ("fast", "all")
 
@@ -23,7 +23,7 @@ class Head:
     ----------
     name : str
         What tables call it.
-    kind : {"class", "number"}
+    kind : {"class", "number", "multi"}
     estimator : scikit-learn estimator
         Never fitted in place: clone it.
     grid : dict of str to list
@@ -38,8 +38,8 @@ class Head:
 
     @property
     def probabilities(self) -> bool:
-        """Whether it gives a probability for each class."""
-        return self.kind == "class" and hasattr(self.estimator, "predict_proba")
+        """Whether it gives a probability for each class or tag."""
+        return self.kind != "number" and hasattr(self.estimator, "predict_proba")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class CatalogueEntry:
 
 
 def catalogue() -> list[CatalogueEntry]:
-    """Return every named head, first those for classes, then those for numbers."""
+    """Return every named head, first those for classes, then those for numbers and for tags."""
     entries = []
     for kind, recipes in RECIPES.items():
         for name, recipe in recipes.items():
@@ -92,6 +92,14 @@ def _logistic(random_state: int | None) -> Any:
     # grid (1,000 x 1,280, 18 real classes as well as random labels), the same choices and scores as in float64 at
     # two thirds of the time. 2,000 leaves room for far more rows than columns, where random labels need the most.
     return _scaled(LogisticRegression(max_iter=2000, random_state=random_state))
+
+
+def _one_each(make: Callable[[int | None], Any], random_state: int | None) -> Any:
+    """Return the head with its last step fitted once a tag, for estimators that do not take several tags at once."""
+    from sklearn.multiclass import OneVsRestClassifier
+
+    *steps, (_, last) = make(random_state).steps
+    return _scaled(*(step for _, step in steps[1:]), OneVsRestClassifier(last))
 
 
 def _linear_svm(random_state: int | None) -> Any:
@@ -189,17 +197,17 @@ def _dummy(random_state: int | None, *, number: bool = False) -> Any:
 
 
 # The most regularised value first: GridSearchCV gives a tie to the first.
+_CS = [1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2]
+_SHRINKAGES = [1.0, 0.9, 0.7, 0.5, 0.2, 0.1, 0.01]
 _ALPHAS = [1e6, 1e5, 1e4, 1e3, 1e2, 1e1, 1e0]
 _KNN_GRID: dict[str, list[Any]] = {"n_neighbors": [20, 10, 5, 3, 1], "weights": ["uniform", "distance"]}
 _BOOSTING_GRID: dict[str, list[Any]] = {"max_leaf_nodes": [7, 15]}
 RECIPES: dict[str, dict[str, Recipe]] = {
     "class": {
-        "logistic": Recipe(_logistic, {"C": [1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2]}, "the default"),
+        "logistic": Recipe(_logistic, {"C": _CS}, "the default"),
         "linear-svm": Recipe(_linear_svm, {"C": [1e-5, 1e-4, 1e-3, 1e-2]}, "slow with many classes"),
         "ridge": Recipe(_ridge, {"alpha": _ALPHAS}, "the fastest linear head"),
-        "lda": Recipe(
-            _lda, {"shrinkage": [1.0, 0.9, 0.7, 0.5, 0.2, 0.1, 0.01]}, "one decomposition a fold for all shrinkages"
-        ),
+        "lda": Recipe(_lda, {"shrinkage": _SHRINKAGES}, "one decomposition a fold for all shrinkages"),
         "knn": Recipe(_knn, _KNN_GRID, "keeps every training row"),
         "centroid": Recipe(_centroid, {"shrink_threshold": [2.0, 1.0, 0.5, None]}, "sure of itself: see log loss"),
         "naive-bayes": Recipe(_naive_bayes, {"var_smoothing": [1e0, 1e-1, 1e-2, 1e-9]}, "sure of itself: see log loss"),
@@ -215,6 +223,15 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "svr": Recipe(_svr, {"C": [0.01, 0.1, 1.0, 10.0, 100.0]}, "slow above 10,000 rows"),
         "hist-gradient-boosting": Recipe(partial(_boosting, number=True), _BOOSTING_GRID, "slow"),
         "dummy": Recipe(partial(_dummy, number=True), {}, "always the mean; what every score is held against"),
+    },
+    "multi": {
+        "logistic": Recipe(partial(_one_each, _logistic), {"C": _CS}, "the default"),
+        "ridge": Recipe(_ridge, {"alpha": _ALPHAS}, "the fastest linear head"),
+        "lda": Recipe(partial(_one_each, _lda), {"shrinkage": _SHRINKAGES}, "slow with many tags"),
+        "knn": Recipe(_knn, _KNN_GRID, "keeps every training row"),
+        "random-forest": Recipe(_random_forest, {"min_samples_leaf": [5, 1]}, "slow"),
+        "mlp": Recipe(_mlp, {"alpha": [10.0, 1.0, 0.1]}, "slow"),
+        "dummy": Recipe(_dummy, {}, "how common each tag is; what every score is held against"),
     },
 }
 

@@ -12,7 +12,7 @@ from pipeline.errors import HeadError
 from pipeline.heads.catalogue import DEFAULT, FAST, GROUPS, RECIPES, Head, named_head
 from pipeline.heads.grids import own_name, parse_grid
 
-_KIND_TEXT = {"class": "classes", "number": "numbers"}
+_KIND_TEXT = {"class": "classes", "number": "numbers", "multi": "several tags an image"}
 
 
 def fits(head: object, kind: str) -> bool:
@@ -47,7 +47,7 @@ def resolve_heads(
     heads : sequence of str or estimator
         Names, `fast`, `all` (those that fit the kind, without the dummy), import paths ("sklearn.svm.SVC"),
         estimators.
-    kind : {"class", "number"}
+    kind : {"class", "number", "multi"}
     grid : mapping, or sequence of str
         {"logistic.C": [0.01, 0.1]} or ["logistic.C=0.01,0.1"]: replaces that parameter's values; one value fixes it.
     random_state : int
@@ -105,7 +105,7 @@ def _resolve(item: Any, kind: str, random_state: int | None) -> Head:
 
 
 def _check_name(name: str) -> None:
-    known = list(dict.fromkeys([*GROUPS, *RECIPES["class"], *RECIPES["number"]]))
+    known = list(dict.fromkeys([*GROUPS, *(name for recipes in RECIPES.values() for name in recipes)]))
     if name in known:
         return
     near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=3, cutoff=0.5)
@@ -121,7 +121,7 @@ def _does_not_fit(name: str, kind: str) -> HeadError:
     names = ", ".join(n for n in RECIPES[kind] if n != "dummy")
     return HeadError(
         f"head {name!r}: wanted one that learns {_KIND_TEXT[kind]}, found one that does not",
-        f"choose one of {names}, or say what the labels are: --column NAME:class or --column NAME:number",
+        f"choose one of {names}, or say what the labels are: --column NAME:class, NAME:number or NAME:multi",
     )
 
 
@@ -178,7 +178,23 @@ def _as_estimator(item: Any) -> Any:
 def _estimator_fits(estimator: Any, kind: str) -> bool:
     from sklearn.base import is_classifier, is_regressor
 
+    if kind == "multi":
+        return _learns_tags(estimator)
     return bool(is_classifier(estimator) if kind == "class" else is_regressor(estimator))
+
+
+def _learns_tags(estimator: Any) -> bool:
+    """Whether a classifier takes several tags an image, by scikit-learn's word for it."""
+    from sklearn.base import is_classifier
+    from sklearn.pipeline import Pipeline
+    from sklearn.utils import get_tags
+
+    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+    if not is_classifier(last):
+        return False
+    told = get_tags(last)
+    # OneVsRestClassifier and MultiOutputClassifier say it of their targets alone.
+    return bool(told.classifier_tags and told.classifier_tags.multi_label) or bool(told.target_tags.multi_output)
 
 
 def _object_name(estimator: Any) -> str:
@@ -192,9 +208,8 @@ def _with_grids(heads: dict[str, Head], kind: str, grid: dict[str, list[Any]]) -
     for key, values in grid.items():
         name, _, param = key.rpartition(".")
         if name not in heads:
-            # A grid for a head of the other kind of label set is used there.
-            other = "number" if kind == "class" else "class"
-            if name in RECIPES[other] and name not in RECIPES[kind]:
+            # A grid for a head of another kind of label set is used there.
+            if name not in RECIPES[kind] and any(name in recipes for recipes in RECIPES.values()):
                 continue
             near = difflib.get_close_matches(name, list(heads), n=1, cutoff=0.5)
             raise HeadError(

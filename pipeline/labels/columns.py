@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.errors import LabelError
 
-KINDS = ("class", "number")
+KINDS = ("class", "number", "multi")
 
 
 def group_codes(
@@ -51,18 +51,23 @@ def group_codes(
 
 
 def choose(names: list[str], entries: list[str], exclude: set[str]) -> tuple[dict[str, str | None], set[str]]:
-    """Return the chosen columns with the kind that was said (or None), in the table's order, and those asked for."""
+    """Return the chosen columns with the kind that was said (or None), in the table's order, and those asked for.
+
+    Asked for is what an entry names exactly or says a kind of: nothing is left out of it for how it looks.
+    """
     if not entries:
         return {name: None for name in names if name not in exclude}, set()
     kinds: dict[str, str | None] = {}
+    asked: set[str] = set()
     for entry in entries:
-        found = [name for name in matches(entry, names) if name not in exclude or name == _split_kind(entry, names)[0]]
+        glob, kind = _split_kind(entry, names)
+        found = [name for name in matches(entry, names) if name not in exclude or name == glob]
         if not found:
-            raise unknown_column(_split_kind(entry, names)[0], [name for name in names if name not in exclude])
-        kind = _split_kind(entry, names)[1]
+            raise unknown_column(glob, [name for name in names if name not in exclude])
         for name in found:
             kinds[name] = kind or kinds.get(name)
-    return {name: kinds[name] for name in names if name in kinds}, set(kinds)
+        asked.update(name for name in found if kind is not None or name == glob)
+    return {name: kinds[name] for name in names if name in kinds}, asked
 
 
 def _split_kind(entry: str, names: list[str]) -> tuple[str, str | None]:
@@ -72,15 +77,10 @@ def _split_kind(entry: str, names: list[str]) -> tuple[str, str | None]:
         return entry, None
     if kind in KINDS:
         return glob, kind
-    if kind == "multi":
-        raise LabelError(
-            f"--column {entry}: several classes an image (multi) cannot be learned yet, wanted class or number",
-            f"make one column a class with yes and no in it, and pass --column '{glob}*:class'",
-        )
     if glob in names or fnmatch.filter(names, glob):
         raise LabelError(
-            f"--column {entry}: wanted the kind class or number, found {kind!r}",
-            f"pass --column {glob}:class or --column {glob}:number",
+            f"--column {entry}: wanted the kind class, number or multi, found {kind!r}",
+            f"pass --column {glob}:class, --column {glob}:number or --column {glob}:multi",
         )
     return entry, None
 

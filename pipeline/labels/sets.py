@@ -8,15 +8,15 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.errors import LabelError
 from pipeline.labels.columns import choose, count
-
-# A whole-number column with more values than this is a measurement, not a set of classes.
-MOST_NUMBER_CLASSES = 20
+from pipeline.labels.defaults import MOST_LIKE_LABELS, why_no_labels
+from pipeline.labels.joined import JoinedSet, Skipped
+from pipeline.labels.tags import SEPARATORS, indicator, joined_tags, separator_of, split_tags
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _NOT_FINITE = re.compile(r"[+-]?(inf|infinity|nan)", re.IGNORECASE)
@@ -31,19 +31,23 @@ class LabelSet:
     ----------
     name : str
         The column's name.
-    kind : {"class", "number"}
+    kind : {"class", "number", "multi"}
     rows : ndarray of int64, shape (n,)
         Rows of the id list that have a label, ascending.
-    y : ndarray, shape (n,)
-        int64 codes into `classes`, or float64 numbers.
+    y : ndarray, shape (n,) or (n, c)
+        int64 codes into `classes`, float64 numbers, or for tags an int8 indicator of `classes`.
     classes : tuple of str
-        The classes' own text, sorted (as numbers where all of them are numbers); empty for numbers.
+        The classes' or tags' own text, sorted (as numbers where all of them are numbers); empty for numbers.
     unlabelled : int
         How many ids have no label and are left out.
     notes : tuple of str
         What was decided or left out, in sentences.
     digest : str
         Hash over ids and labels: two label sets with the same digest ask the same question.
+    separator : str
+        What stands between the tags of a cell; empty for the other kinds.
+    counted : tuple of str
+        Those of `notes` that a table of rows, kinds and missing labels says too.
     """
 
     name: str
@@ -54,15 +58,46 @@ class LabelSet:
     unlabelled: int
     notes: tuple[str, ...] = ()
     digest: str = ""
+    separator: str = ""
+    counted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.digest:  # made by hand: the rows stand in for the ids
             keys = [str(row) for row in self.rows]
-            values = [self.classes[code] for code in self.y] if self.kind == "class" else [repr(v) for v in self.y]
+            if self.kind == "multi":
+                values = _tag_texts(self.y, self.classes)
+            else:
+                values = [self.classes[code] for code in self.y] if self.kind == "class" else [repr(v) for v in self.y]
             object.__setattr__(self, "digest", _digest(self.kind, keys, values))
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def joined(self) -> JoinedSet:
+        """What a report on all label sets says of this one."""
+        low, high = (float(self.y.min()), float(self.y.max())) if self.kind == "number" else (None, None)
+        return JoinedSet(self.name, self.kind, len(self), self.unlabelled, self.classes, low, high, self.counted)
+
+
+class LabelSets(list[LabelSet]):
+    """A list of label sets that also carries which columns are none.
+
+    Parameters
+    ----------
+    found : iterable of LabelSet
+    skipped : sequence of Skipped
+        Columns left out, with the reason.
+    asked : collection of str
+        Names of columns that were asked for, by their exact name or with a kind.
+    """
+
+    def __init__(
+        self, found: Iterable[LabelSet], *, skipped: Sequence[Skipped] = (), asked: Iterable[str] = ()
+    ) -> None:
+        super().__init__(found)
+        self.skipped = tuple(skipped)
+        self.asked = frozenset(asked)
 
 
 def label_sets(
@@ -71,7 +106,7 @@ def label_sets(
     *,
     column: Sequence[str] = (),
     exclude: Sequence[str] = (),
-) -> list[LabelSet]:
+) -> LabelSets:
     """Return one label set a chosen column, in the columns' order.
 
     Parameters
@@ -80,12 +115,18 @@ def label_sets(
     columns : mapping of str to sequence, each aligned with `ids`
         Text, or None where there is no label.
     column : sequence of str
-        GLOB, GLOB:class or GLOB:number; where several entries choose one column, the last that says a kind
-        counts. None given: every column except `exclude`, where names that look like identifiers (text, more
-        than 20 different values, more than half of them distinct), empty columns and, beside others, columns
-        of a single value are left out and named in the first label set's notes.
+        GLOB, GLOB:class, GLOB:number or GLOB:multi; where several entries choose one column, the last that says a
+        kind counts. None given: every column except `exclude`. Columns that are not asked for by their exact name or
+        with a kind are left out, and named in `skipped`, where they are empty or hold a single value, and of more
+        than 20 different values where these are dates, text of which more than half is different, or whole numbers
+        of which more than nine tenths are.
     exclude : sequence of str
         Columns with another use (id, groups, split). A column asked for by its exact name is taken all the same.
+
+    Returns
+    -------
+    LabelSets
+        A list; `.skipped` names the columns left out.
 
     Raises
     ------
@@ -94,7 +135,7 @@ def label_sets(
     """
     chosen, asked = choose(list(columns), list(column), set(exclude))
     found: list[LabelSet] = []
-    left_out: list[tuple[str, str]] = []
+    skipped: list[Skipped] = []
     single: list[LabelError] = []
     for name, kind in chosen.items():
         values = columns[name]
@@ -112,12 +153,13 @@ def label_sets(
                 raise LabelError(
                     f"column {name!r}: wanted labels, found {len(ids)} empty cells", _other_columns(columns, name)
                 )
-            left_out.append((name, "it is empty"))
+            skipped.append(Skipped(name, "it is empty"))
             continue
         counts = Counter(texts)
         kind = kind or guess_kind(counts, name)
-        if name not in asked and kind == "class" and len(counts) > 20 and 2 * len(counts) > len(texts):
-            left_out.append((name, f"{len(counts)} different values in {len(texts)} rows look like names"))
+        reason = None if name in asked else why_no_labels(kind, counts)
+        if reason is not None:
+            skipped.append(Skipped(name, reason))
             continue
         try:
             found.append(_label_set(name, kind, ids, rows, texts, counts, guessed=chosen[name] is None))
@@ -125,19 +167,16 @@ def label_sets(
             if name in asked:
                 raise
             single.append(error)
-            left_out.append((name, "all its labels are the same"))
+            skipped.append(Skipped(name, "all its labels are the same"))
     if not found:
-        if len(single) == 1 and len(left_out) == 1:
+        if len(single) == 1 and len(skipped) == 1:
             raise single[0]
-        why = "; ".join(f"{name!r}: {reason}" for name, reason in left_out)
+        why = "; ".join(f"{one.column!r}: {one.reason}" for one in skipped)
         raise LabelError(
             f"wanted a column of labels, found none that can be learned{': ' + why if why else ''}",
             "name the column: --column NAME" if why else "pass a table: --labels TABLE, or use class folders",
         )
-    if left_out:
-        note = "columns left out (ask for them with --column): " + "; ".join(f"{n!r}: {why}" for n, why in left_out)
-        found[0] = replace(found[0], notes=(*found[0].notes, note))
-    return found
+    return LabelSets(found, skipped=skipped, asked=asked)
 
 
 def guess_kind(texts: Iterable[str], name: str = "label") -> str:
@@ -157,7 +196,7 @@ def guess_kind(texts: Iterable[str], name: str = "label") -> str:
     if others:
         return "class"
     whole = all(math.isfinite(float(text)) and float(text).is_integer() for text in numbers)
-    if not whole or len({float(text) for text in numbers}) > MOST_NUMBER_CLASSES:
+    if not whole or len({float(text) for text in numbers}) > MOST_LIKE_LABELS:
         return "number"
     return "class"
 
@@ -169,7 +208,7 @@ class _SingleValue(LabelError):
 def _label_set(
     name: str, kind: str, ids: Sequence[str], rows: np.ndarray, texts: list[str], counts: Counter[str], *, guessed: bool
 ) -> LabelSet:
-    notes = []
+    notes: list[str] = []
     unlabelled = len(ids) - len(rows)
     if unlabelled:
         labelled = set(rows.tolist())
@@ -183,7 +222,10 @@ def _label_set(
                 f"column {name!r}: wanted numbers that differ, found {texts[0]} for all {count(len(rows), 'image')}",
                 "choose another column with --column",
             )
-        return LabelSet(name, kind, rows, y, (), unlabelled, tuple(notes), _digest(kind, _ids(ids, rows), texts))
+        digest = _digest(kind, _ids(ids, rows), texts)
+        return LabelSet(name, kind, rows, y, (), unlabelled, tuple(notes), digest, counted=tuple(notes))
+    if kind == "multi":
+        return _tag_set(name, ids, rows, texts, notes)
     _refuse_lookalikes(name, counts)
     if len(counts) == 1:
         raise _SingleValue(
@@ -195,7 +237,44 @@ def _label_set(
     y = np.array([code[text] for text in texts], dtype=np.int64)
     if guessed and all(_NUMBER.fullmatch(text) for text in classes):
         notes.append(f"{name}: {len(classes)} whole numbers are read as classes; --column {name}:number for numbers")
-    return LabelSet(name, kind, rows, y, classes, unlabelled, tuple(notes), _digest(kind, _ids(ids, rows), texts))
+    digest = _digest(kind, _ids(ids, rows), texts)
+    return LabelSet(name, kind, rows, y, classes, unlabelled, tuple(notes), digest, counted=tuple(notes))
+
+
+def _tag_set(name: str, ids: Sequence[str], rows: np.ndarray, texts: list[str], counted: list[str]) -> LabelSet:
+    """Return the label set of a column whose cells hold several tags each."""
+    found = separator_of(texts)
+    separator = found or SEPARATORS[0]
+    cells = [split_tags(text, separator) for text in texts]
+    counts = Counter(tag for cell in cells for tag in cell)
+    _refuse_lookalikes(name, counts)
+    everywhere = [tag for tag in _sorted_classes(counts) if counts[tag] == len(rows)]
+    tags = tuple(tag for tag in _sorted_classes(counts) if counts[tag] < len(rows))
+    if len(tags) < 2:
+        raise _SingleValue(
+            f"column {name!r}: wanted two tags or more that some images have and some lack, "
+            f"found {', '.join(map(repr, tags)) or 'none'} in {count(len(rows), 'image')}",
+            f"write the tags of an image into one cell, separated by {' or '.join(SEPARATORS)}"
+            if found is None
+            else f"read the column as classes: --column {name}:class",
+        )
+    notes = [f"{name}: cells are split at {found}" if found else f"{name}: no cell holds {' '.join(SEPARATORS)}"]
+    without = sum(not cell for cell in cells)
+    if without:
+        notes[0] += f"; {count(without, 'image')} {'has' if without == 1 else 'have'} none of the tags"
+    if everywhere:
+        on = f"{', '.join(everywhere)} {'is' if len(everywhere) == 1 else 'are'}"
+        notes.append(f"{name}: {on} on all {count(len(rows), 'image')} and left out: there is nothing to tell apart")
+    y = indicator(cells, tags)
+    digest = _digest("multi", _ids(ids, rows), _tag_texts(y, tags))
+    unlabelled = len(ids) - len(rows)
+    said = (*counted, *notes)
+    return LabelSet(name, "multi", rows, y, tags, unlabelled, said, digest, separator, tuple(counted))
+
+
+def _tag_texts(y: np.ndarray, tags: Sequence[str]) -> list[str]:
+    # A sign that no cell holds: tags "a, b" and the two tags "a" and "b" are different labels.
+    return [joined_tags(row, tags, "\x1d") for row in y]
 
 
 def _numbers(name: str, ids: Sequence[str], rows: np.ndarray, texts: list[str]) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.errors import LabelError, SourceError
 from pipeline.labels.columns import count, matches
+from pipeline.labels.joined import Match
 
 
 class Columns(dict[str, Any]):
@@ -21,12 +22,17 @@ class Columns(dict[str, Any]):
     place : str
         Where they come from, for error messages.
     notes : sequence of str
+    match : Match or None
+        Which ids were joined; None before they are.
     """
 
-    def __init__(self, columns: Mapping[str, Any], *, place: str = "", notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, columns: Mapping[str, Any], *, place: str = "", notes: Sequence[str] = (), match: Match | None = None
+    ) -> None:
         super().__init__(columns)
         self.place = place
         self.notes = tuple(notes)
+        self.match = match
 
 
 def tidy_id(text: str) -> str:
@@ -39,7 +45,7 @@ def tidy_id(text: str) -> str:
 
 def read_label_table(
     path: str | os.PathLike[str], *, id_column: str | None = None, columns: Sequence[str] = ()
-) -> dict[str, dict[str, str | None]]:
+) -> Columns:
     """Return the table's columns by id, as text; rows that repeat an id must agree.
 
     Parameters
@@ -114,7 +120,7 @@ def read_label_table(
     return Columns(joined, place=place, notes=notes)
 
 
-def join(ids: Sequence[str], table: Mapping[str, Mapping[str, str | None]]) -> dict[str, list[str | None]]:
+def join(ids: Sequence[str], table: Mapping[str, Mapping[str, str | None]]) -> Columns:
     """Return the table's columns aligned with `ids`; an id that the table does not have gets None.
 
     Parameters
@@ -127,7 +133,7 @@ def join(ids: Sequence[str], table: Mapping[str, Mapping[str, str | None]]) -> d
     Returns
     -------
     Columns
-        column -> list of n texts or None; `.notes` names the table's ids that are no image.
+        column -> list of n texts or None; `.match` says which ids have no partner, on either side.
 
     Raises
     ------
@@ -144,11 +150,18 @@ def join(ids: Sequence[str], table: Mapping[str, Mapping[str, str | None]]) -> d
     strangers = [key for key in known if key not in have]
     if len(strangers) == len(known):
         raise _nothing_matches(keys, list(known), place)
-    notes = list(getattr(table, "notes", ()))
-    if strangers:
-        notes.append(f"{place}: {len(strangers)} of {len(known)} ids are no image here, e.g. {strangers[0]}")
+    absent = [name for key, name in zip(keys, ids, strict=True) if key not in known]
+    match = Match(
+        place=place,
+        table_ids=len(known),
+        images=len(keys),
+        strangers=len(strangers),
+        stranger=strangers[0] if strangers else "",
+        absent=len(absent),
+        absentee=absent[0] if absent else "",
+    )
     aligned = {name: [values.get(key) for key in keys] for name, values in by_column.items()}
-    return Columns(aligned, place=place, notes=notes)
+    return Columns(aligned, place=place, notes=getattr(table, "notes", ()), match=match)
 
 
 def _nothing_matches(keys: list[str], known: list[str], place: str) -> LabelError:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 def card(model: Model, name: str) -> str:
     """Return the text of the model folder's README."""
-    answers = f"one of {len(model.classes)} classes: {', '.join(model.classes)}" if model.classes else "a number"
+    listed = f"{len(model.classes)} {'tags' if model.kind == 'multi' else 'classes'}: {', '.join(model.classes)}"
+    answers = {"class": f"one of {listed}", "multi": f"any of {listed}", "number": "a number"}[model.kind]
     params = ", ".join(f"{key} = {value}" for key, value in model.params.items()) or "none chosen"
     lines = [
         f"# {name}",

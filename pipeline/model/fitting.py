@@ -59,7 +59,7 @@ def fit(data: Any, *, out: str | os.PathLike[str] | None = None, weights: bool =
         refuse_unsavable(options.get("heads"))
     asked = _asked(data, options)
     with engine(asked.dask):
-        tasks = plan_tasks(data, asked)
+        tasks = plan_tasks(data, asked, refuse=_refuse_several)
         task = _only(tasks)
         for cache in task.question.train.collection.caches:
             backbone_of(cache)  # a model without its backbone is none: better known before the work than after it
@@ -86,12 +86,16 @@ def evaluate_and_fit(data: Any, label_set: str, **options: Any) -> tuple[Run, Mo
     return run, _fitted(next(task for task in tasks if task.question.name == label_set), run, asked)
 
 
-def _only(tasks: Sequence[Task]) -> Task:
+def _refuse_several(tasks: Sequence[Task]) -> None:
     names = list(dict.fromkeys(task.question.name for task in tasks))
     if len(names) > 1:
         raise EvaluationError(
             f"fit: wanted one label set, found {len(names)}: {', '.join(names)}", f"choose one with --column {names[0]}"
         )
+
+
+def _only(tasks: Sequence[Task]) -> Task:
+    _refuse_several(tasks)
     if len(tasks) > 1:
         found = ", ".join(task.question.train.collection.name for task in tasks)
         raise EvaluationError(f"fit: wanted one collection of images, found {len(tasks)}: {found}", "give one DATA")
@@ -138,6 +142,7 @@ def _fitted(task: Task, run: Run, asked: Options) -> Model:
         notes=tuple(dict.fromkeys((*run.notes, *warnings))),
         verdict=run.verdicts[run.label_sets.index(run.info(question.name))],
         versions={name: installed(name) for name in _RECORDED},
+        separator=question.separator,
     )
 
 

@@ -15,6 +15,7 @@ from pipeline.cache import FeatureCache, cache_at
 from pipeline.engines import engine
 from pipeline.errors import ModelError
 from pipeline.images import ImageSource
+from pipeline.labels import joined_tags
 from pipeline.model.answering import answer_for
 from pipeline.progress import SILENT, Progress
 from pipeline.search import Predictions, predict_all
@@ -33,13 +34,13 @@ class Model:
     ----------
     label_set : str
         The column it learned.
-    kind : {"class", "number"}
+    kind : {"class", "number", "multi"}
     classes : tuple of str
-        In the order of the head's codes; empty for numbers.
+        In the order of the head's codes, or the tags in that of its columns; empty for numbers.
     head : str
         The head's name.
     estimator : fitted scikit-learn estimator
-        Maps features ``(n, d)`` to codes into `classes`, or to numbers.
+        Maps features ``(n, d)`` to codes into `classes`, to numbers, or to an indicator of tags.
     params : dict
         What the search chose for it.
     layer : str
@@ -55,6 +56,8 @@ class Model:
         What the evaluation found, in a sentence.
     versions : mapping
         Of the libraries it was fitted with.
+    separator : str
+        Between the tags of a cell; empty for the other kinds.
     """
 
     label_set: str
@@ -71,6 +74,7 @@ class Model:
     notes: tuple[str, ...] = field(default=(), repr=False)
     verdict: str = ""
     versions: Mapping[str, str] = field(default_factory=dict, repr=False)
+    separator: str = field(default="", repr=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Model:
@@ -121,6 +125,7 @@ class Model:
             "training_images": len(self.training_digests),
             "notes": list(self.notes),
             "versions": dict(self.versions),
+            **({"separator": self.separator} if self.kind == "multi" else {}),
         }
 
     def predict(
@@ -150,7 +155,9 @@ class Model:
         -------
         DataFrame
             In the source's order. Heads without probabilities have ``score`` columns instead; models of numbers
-            have ``id, value, error``. `error` says why an image has no answer, and is empty for the others.
+            have ``id, value, error``. Models of tags have ``id, label``, all tags of the image in one cell, and the
+            likeliest tags, said of it or not: ``tag, probability, tag_2, probability_2, ..., error``. `error` says
+            why an image has no answer, and is empty for the others.
 
         Raises
         ------
@@ -165,7 +172,8 @@ class Model:
         with engine(dask):
             answer = answer_for(self, source, batch_size=batch_size, device=device, n_jobs=n_jobs, progress=progress)
         said = answer.predictions
-        columns = {"value": said.labels} if self.kind == "number" else self._ranked(said, top)
+        ranked = {"class": self._ranked, "multi": self._tagged}
+        columns = {"value": said.labels} if self.kind == "number" else ranked[self.kind](said, top)
         table = pd.DataFrame({"id": source.ids, **columns, "error": answer.errors})
         table.loc[table["error"] != "", list(columns)] = None
         return table
@@ -225,19 +233,34 @@ class Model:
 
     def _ranked(self, predictions: Predictions, top: int) -> dict[str, Any]:
         """Return the columns of the `top` likeliest classes, what the head predicts always first."""
-        names = np.array([*self.classes], dtype=object)
-        columns: dict[str, Any] = {"label": names[predictions.labels.astype(np.int64)]}
-        values = predictions.probabilities if predictions.probabilities is not None else predictions.scores
-        if values is None:
+        codes = predictions.labels.astype(np.int64)
+        columns: dict[str, Any] = {"label": np.array([*self.classes], dtype=object)[codes]}
+        if predictions.ranks is None:
             return columns
+        ranking = predictions.ranks.copy()
+        ranking[np.arange(len(ranking)), codes] = np.inf
+        return {**columns, **self._named("label", predictions, ranking, top)}
+
+    def _tagged(self, predictions: Predictions, top: int) -> dict[str, Any]:
+        """Return the column of all tags of each image, and those of the `top` likeliest tags."""
+        columns: dict[str, Any] = {
+            "label": [joined_tags(row, self.classes, self.separator) for row in predictions.labels]
+        }
+        if predictions.ranks is None:
+            return columns
+        return {**columns, **self._named("tag", predictions, predictions.ranks, top)}
+
+    def _named(self, name: str, predictions: Predictions, ranking: np.ndarray, top: int) -> dict[str, Any]:
+        """Return names and how sure the head is of each, the highest of the ranking, (n, n_classes), first."""
+        values = predictions.ranks
+        assert values is not None
         what = "probability" if predictions.probabilities is not None else "score"
-        rows = np.arange(len(values))
-        ranking = values.copy()
-        ranking[rows, predictions.labels.astype(np.int64)] = np.inf
+        names, rows = np.array([*self.classes], dtype=object), np.arange(len(values))
         order = np.argsort(-ranking, axis=1, kind="stable")
+        columns = {}
         for place in range(min(top, len(self.classes))):
             suffix = "" if place == 0 else f"_{place + 1}"
-            columns[f"label{suffix}"] = names[order[:, place]]
+            columns[f"{name}{suffix}"] = names[order[:, place]]
             columns[f"{what}{suffix}"] = values[rows, order[:, place]]
         return columns
 

@@ -91,6 +91,7 @@ def load(path: Path) -> Model:
         notes=tuple(record["notes"]),
         verdict=record["verdict"],
         versions=record["versions"],
+        separator=record.get("separator", ""),
     )
 
 

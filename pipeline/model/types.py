@@ -73,12 +73,12 @@ def refuse_unsavable(heads: Any) -> None:
     A head that is not of the catalogue is fitted to a handful of random rows: some types appear only in what was
     learned.
     """
-    from pipeline.heads import fits, resolve_heads
+    from pipeline.heads import DEFAULT, fits, resolve_heads
 
     if heads is None:
         return
     for head in [heads] if isinstance(heads, str) or not isinstance(heads, list | tuple) else heads:
-        for kind in ("class", "number"):
+        for kind in DEFAULT:
             if fits(head, kind):
                 for resolved in resolve_heads([head], kind=kind):
                     trial = resolved.estimator if isinstance(head, str) and "." not in head else _tried(resolved, kind)
@@ -92,7 +92,11 @@ def _tried(head: Any, kind: str) -> Any:
     rng = np.random.default_rng(0)
     # As many columns as make scikit-learn's "auto" choices those of real embeddings.
     X = rng.normal(size=(60, 64)).astype(np.float32)
-    y = np.arange(60) % 2 if kind == "class" else rng.normal(size=60)
+    y = {
+        "class": np.arange(60) % 2,
+        "number": rng.normal(size=60),
+        "multi": np.column_stack([np.arange(60) % 2, np.arange(60) % 3 == 0]).astype(np.int8),
+    }[kind]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

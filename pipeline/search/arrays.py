@@ -37,6 +37,10 @@ class Arrays:
         """Return zeros of float32 on the device."""
         return self.xp.zeros(shape, dtype=self.xp.float32, device=self.device)
 
+    def copied(self, values: Any) -> Any:
+        """Return the values row after row in memory."""
+        return np.ascontiguousarray(values) if self.xp is np else values.contiguous()
+
     def numpy(self, values: Any) -> np.ndarray:
         """Return the values as numpy's, in float64."""
         return np.asarray(values if self.xp is np else values.cpu(), dtype=np.float64)

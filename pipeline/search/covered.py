@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pipeline.heads.catalogue import RECIPES
+from pipeline.heads.grids import own_name
 
 
 def _is_alpha(value: Any) -> bool:
@@ -23,6 +24,10 @@ def _is_threshold(value: Any) -> bool:
     return value is None or (_is_number(value) and bool(0 < value < np.inf))
 
 
+def _is_c(value: Any) -> bool:
+    return _is_number(value) and bool(1e-6 <= value <= 1e4)
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
@@ -33,6 +38,7 @@ def _is_number(value: Any) -> bool:
 
 # Of each head, the parameters that share their work, and the values for which they do.
 _COVERED: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "logistic": {"C": _is_c},
     "ridge": {"alpha": _is_alpha},
     "lda": {"shrinkage": _is_shrinkage},
     "knn": {
@@ -42,6 +48,8 @@ _COVERED: dict[str, dict[str, Callable[[Any], bool]]] = {
     "centroid": {"shrink_threshold": _is_threshold},
 }
 
+_OF_TAGS = ("ridge", "lda", "knn")
+
 
 @dataclass(frozen=True)
 class SharedHead:
@@ -49,8 +57,8 @@ class SharedHead:
 
     Parameters
     ----------
-    solver : {"ridge", "lda", "knn", "centroid"}
-    kind : {"class", "number"}
+    solver : {"logistic", "ridge", "lda", "knn", "centroid"}
+    kind : {"class", "number", "multi"}
     candidates : list of dict
         The grid's combinations, in GridSearchCV's order.
     values : list of tuple
@@ -62,28 +70,42 @@ class SharedHead:
     candidates: list[dict[str, Any]]
     values: list[tuple[Any, ...]]
 
+    def take(self, places: Sequence[int]) -> SharedHead:
+        """Return the head with some of its candidates."""
+        return replace(
+            self,
+            candidates=[self.candidates[place] for place in places],
+            values=[self.values[place] for place in places],
+        )
+
 
 def shared_head(estimator: Any, grid: dict[str, list[Any]], kind: str) -> SharedHead | None:
     """Return how the head shares its work; None where it does not: another estimator, parameter or value."""
     from sklearn.model_selection import ParameterGrid
+
+    return shared_candidates(estimator, list(ParameterGrid(grid)), kind)
+
+
+def shared_candidates(estimator: Any, candidates: Sequence[dict[str, Any]], kind: str) -> SharedHead | None:
+    """Return as `shared_head`, of a grid's combinations or some of them."""
     from sklearn.pipeline import Pipeline
 
     if type(estimator) is not Pipeline:
         return None
     for solver, covered in _COVERED.items():
-        if solver not in RECIPES[kind]:
+        if solver not in RECIPES[kind] or (kind == "multi" and solver not in _OF_TAGS):
             continue
         known = RECIPES[kind][solver].make(None)
-        step = known.steps[-1][0]
-        names = [f"{step}__{param}" for param in covered]
-        if not set(grid) <= set(names) or not _same(estimator, known, names):
+        names = [own_name(known, solver, param) for param in covered]
+        if not {key for candidate in candidates for key in candidate} <= set(names) or not _same(
+            estimator, known, names
+        ):
             continue
         own = estimator.get_params()
-        candidates = list(ParameterGrid(grid))
         values = [tuple(candidate.get(name, own[name]) for name in names) for candidate in candidates]
         checks = list(covered.values())
         if all(check(value) for row in values for check, value in zip(checks, row, strict=True)):
-            return SharedHead(solver, kind, candidates, values)
+            return SharedHead(solver, kind, list(candidates), values)
     return None
 
 

@@ -46,13 +46,20 @@ def summary(name: str, caught: Sequence[warnings.WarningMessage], fits: int) -> 
         said.append(f"{name}: {min(stopped, fits)} of {fits} fits stopped before converging (max_iter)")
     # That a fold has no score is said by the search, in its own words.
     others = Counter(
-        text
+        _in_words(text)
         for w in caught
         if not issubclass(w.category, ConvergenceWarning)
         and "test scores are non-finite" not in (text := first_line(w.message))
     )
     said += [f"{name}: {text} ({count} times)" if count > 1 else f"{name}: {text}" for text, count in others.items()]
     return said
+
+
+def _in_words(text: str) -> str:
+    # OneVsRestClassifier names a column, "Label not 3", that nobody gave.
+    if text.startswith("Label ") and text.endswith("is present in all training examples."):
+        return "within a search, a tag was on all or none of the rows to learn from"
+    return text
 
 
 def first_line(error: Warning | Exception | str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from pipeline.search.guard import caught_warnings, one_thread
+from pipeline.search.tags import tag_answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,10 +18,10 @@ class Predictions:
 
     Parameters
     ----------
-    labels : ndarray, shape (n,)
-        int64 codes, or float64 numbers.
+    labels : ndarray, shape (n,) or (n, n_classes)
+        int64 codes, float64 numbers, or for several tags an image an int8 indicator.
     probabilities : ndarray of float64, shape (n, n_classes), or None
-        Over all the classes (0 for a class that was not in training); rows sum to 1.
+        Over all the classes (0 for a class that was not in training); rows sum to 1. Of tags each has its own.
     scores : ndarray of float64, shape (n, n_classes), or None
         The decision function, for heads without probabilities (-inf for a class that was not in training).
     decision : ndarray, shape (n,) or (n, classes in training), or None
@@ -32,6 +33,11 @@ class Predictions:
     probabilities: np.ndarray | None = None
     scores: np.ndarray | None = None
     decision: np.ndarray | None = None
+
+    @property
+    def ranks(self) -> np.ndarray | None:
+        """What tells how sure the head is, class by class: probabilities, or else scores; shape (n, n_classes)."""
+        return self.scores if self.probabilities is None else self.probabilities
 
     def take(self, rows: np.ndarray) -> Predictions:
         """Return the predictions of some rows."""
@@ -50,6 +56,8 @@ def predict_all(estimator: Any, X: np.ndarray, n_classes: int, kind: str, *, lab
     with one_thread(), caught_warnings(type(estimator).__name__):
         if kind == "number":
             return Predictions(np.asarray(estimator.predict(X), dtype=np.float64).reshape(len(X)))
+        if kind == "multi":
+            return Predictions(*tag_answers(estimator, X, labels_only=labels_only))
         codes = np.asarray(estimator.predict(X)).astype(np.int64)
         if labels_only:
             return Predictions(codes)
@@ -81,6 +89,8 @@ def replay(predictions: Predictions, kind: str, n_classes: int) -> Any:
     """Return an estimator that says these predictions again; its X is a column of row numbers."""
     if kind == "number":
         return _ReplayRegressor(predictions)
+    if kind == "multi":
+        return _ReplayTags(predictions, n_classes)
     if predictions.probabilities is not None:
         return _WithProbabilities(predictions, n_classes)
     if predictions.scores is not None:
@@ -121,6 +131,13 @@ class _WithScores(_ReplayClassifier):
         assert self.predictions is not None and self.predictions.scores is not None
         scores = self.predictions.scores[X[:, 0]]
         return (scores[:, 1] - scores[:, 0]) / 2 if self.n_classes == 2 else scores
+
+
+class _ReplayTags(_ReplayClassifier):
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
+        assert self.predictions is not None
+        ranks = self.predictions.ranks
+        return self.predictions.labels[X[:, 0]] if ranks is None else ranks[X[:, 0]]
 
 
 class _ReplayRegressor(RegressorMixin, BaseEstimator):

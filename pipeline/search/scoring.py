@@ -14,16 +14,18 @@ import numpy as np
 from pipeline.errors import HeadError
 from pipeline.search.guard import first_line
 from pipeline.search.predictions import Predictions, over_all_classes, predict_all, replay
+from pipeline.search.tags import TAG_SCORINGS, score_tags
 
 # The first one chooses; the others stand beside it.
 SCORINGS = {
     "class": ("balanced_accuracy", "accuracy", "f1_macro", "neg_log_loss"),
     "number": ("r2", "neg_mean_absolute_error"),
+    "multi": ("average_precision", "f1_macro", "f1_micro"),
 }
 
 Scorer = Callable[[Any, np.ndarray, np.ndarray], float]
 
-_LABELS_ONLY = ("accuracy", "balanced_accuracy", "f1_macro")
+LABELS_ONLY = ("accuracy", "balanced_accuracy", "f1_macro", "f1_micro")
 _NUMBER_SCORINGS = ("r2", "explained_variance", "d2_absolute_error_score")
 
 _NUMBER_PREFIXES = ("neg_mean_", "neg_root_mean_", "neg_median_", "neg_max_error")
@@ -38,7 +40,8 @@ def make_scorer(scoring: str, kind: str, n_classes: int) -> Scorer:
     """Return a function (estimator, X, y) -> score that a fold without a class neither stops nor makes warn.
 
     accuracy, balanced_accuracy, f1_macro, neg_log_loss (classes) and r2, neg_mean_absolute_error (numbers) are scored
-    over all `n_classes`; any other name is scikit-learn's own scorer of that name.
+    over all `n_classes`, average_precision (tags) over the tags that are there; any other name is scikit-learn's own
+    scorer of that name.
 
     Raises
     ------
@@ -60,7 +63,7 @@ class OverAllClasses:
     @property
     def labels_only(self) -> bool:
         """Whether it looks at labels alone."""
-        return self.scoring in _LABELS_ONLY
+        return self.scoring in LABELS_ONLY
 
     def __call__(self, estimator: Any, X: np.ndarray, y: np.ndarray) -> float:
         """Return the score of what a fitted estimator says of X."""
@@ -83,8 +86,8 @@ def check_scoring(scoring: str, kind: str, n_classes: int = 0) -> None:
             f"wanted a scoring, found {scoring!r}",
             f"did you mean --scoring {' or --scoring '.join(near)}?" if near else f"use {', '.join(SCORINGS[kind])}",
         )
-    if _scoring_kind(scoring) != kind:
-        wanted = {"class": "classes", "number": "numbers"}
+    if not (scoring in TAG_SCORINGS if kind == "multi" else _scoring_kind(scoring) == kind):
+        wanted = {"class": "classes", "number": "numbers", "multi": "several tags an image"}
         raise HeadError(
             f"scoring {scoring!r}: wanted one for {wanted[kind]}, found one for {wanted[_scoring_kind(scoring)]}",
             f"use {', '.join(SCORINGS[kind])}",
@@ -110,7 +113,12 @@ def score_predictions(scoring: str, y: np.ndarray, predictions: Predictions, *, 
 
     Balanced accuracy is the mean recall over the classes in `y`; macro F1 is the mean over the classes in `y` or
     among the predictions; log loss clips probabilities as scikit-learn does, by the smallest step of their type.
+    Of tags, average precision is the mean over those that `y` has, macro F1 that over those in `y` or predicted
+    (`zero_division=nan`), accuracy the part of the rows with every tag right.
     """
+    if kind == "multi":
+        score = score_tags(scoring, y, predictions.labels, predictions.ranks)
+        return _scikit_learns_score(scoring, y, predictions, kind, n_classes) if score is None else score
     labels, P = predictions.labels, predictions.probabilities
     if scoring == "accuracy":
         return float(np.mean(labels == y))

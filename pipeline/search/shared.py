@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from pipeline.search.closed_form import (
     ridge_tags,
 )
 from pipeline.search.covered import SharedHead
+from pipeline.search.logistic import Chain, Coefficients, gains, logistic_coefficients, logistic_predictions
 from pipeline.search.neighbours import (
     Neighbours,
     neighbour_classes,
@@ -28,6 +29,7 @@ from pipeline.search.neighbours import (
 )
 from pipeline.search.parts import Parts, Products, Sums, in_parts
 from pipeline.search.predictions import Predictions
+from pipeline.search.scoring import LABELS_ONLY, score_predictions
 from pipeline.search.spectrum import Spectrum, spectrum
 from pipeline.search.targets import Columns, NotCoveredError
 from pipeline.search.threads import interleaved, mapped
@@ -44,8 +46,8 @@ class SharedTask:
     heads : sequence of SharedHead
         Of the label set's kind.
     y : ndarray, shape (n,) or (n, labels)
-        Of every row of X: codes 0..labels-1, numbers, or an indicator of tags. Rows that are in no split may hold
-        anything.
+        Of every row of X: codes 0..labels-1, numbers, or an indicator of two tags or more. Rows to test must hold a
+        value of that kind too; rows that are in no split may hold anything.
     splits : sequence of (train, test)
         Positions into X. Label sets with equal splits share each one's standardisation, spectrum and neighbours.
         Splits of the same rows, of which none is tested twice, share the sums over their test parts.
@@ -72,7 +74,7 @@ class Said:
         Positions: of the task, of the head in it, of the split in it.
     predictions : list of Predictions or None
         A candidate each; None where this training part wants scikit-learn itself: it holds one class, or (lda) a
-        class of a single row, or values that are not finite.
+        class of a single row, or values that are not finite, or so few rows that nothing is gained (logistic).
     """
 
     task: int
@@ -101,13 +103,18 @@ def shared_predictions(
         Numbers; any but float32 are taken as float64.
     tasks : sequence of SharedTask
     n_jobs : int
-        Threads, each with one BLAS thread: splits go side by side. 1: the caller's thread and BLAS as it stands.
+        Threads, each with one BLAS thread, for splits (and stacks of logistic regressions) side by side. 1: the
+        caller's thread, and BLAS as it stands.
     device : str
-        "cpu" (numpy); or torch's name of a device, as "cuda", for decompositions, products and distances.
+        "cpu" (numpy); or torch's name of a device, as "cuda", for decompositions, products and distances, and logistic
+        regressions.
     """
+    yield from _by_chains(X, tasks, device, n_jobs)
     X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
     alike: dict[tuple[bytes, bytes], _Split] = {}
     for number, task in enumerate(tasks):
+        if not _closed(task):
+            continue
         for place, (train, test) in enumerate(task.splits):
             train, test = np.asarray(train, np.int64), np.asarray(test, np.int64)
             key = train.tobytes(), test.tobytes()
@@ -116,6 +123,66 @@ def shared_predictions(
     for places in in_parts([(one.train, one.test) for one in splits]):
         group = _Group(X, tasks, [splits[place] for place in places], n_jobs, device)
         yield from interleaved(group.said, group.splits, n_jobs)
+
+
+def shared_scores(
+    X: np.ndarray, tasks: Sequence[SharedTask], scorings: Sequence[str], *, n_jobs: int = 1, device: str = "cpu"
+) -> list[list[np.ndarray | None]]:
+    """Return the scores of every candidate over every split, [task][head].
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, d)
+    tasks : sequence of SharedTask
+    scorings : sequence of str
+        One a task.
+    n_jobs, device
+        As in `shared_predictions`.
+
+    Returns
+    -------
+    list of list of ndarray, shape (candidates, splits), or None
+        None where a training part wants scikit-learn itself.
+    """
+    found: list[list[np.ndarray | None]] = [
+        [np.full((len(head.candidates), len(task.splits)), np.nan) for head in task.heads] for task in tasks
+    ]
+    asked = [replace(task, labels_only=scoring in LABELS_ONLY) for task, scoring in zip(tasks, scorings, strict=True)]
+    for said in shared_predictions(X, asked, n_jobs=n_jobs, device=device):
+        task, scores = tasks[said.task], found[said.task][said.head]
+        if said.predictions is None or scores is None:
+            found[said.task][said.head] = None
+            continue
+        y, kind = task.y[task.splits[said.split][1]], task.heads[said.head].kind
+        for candidate, predictions in enumerate(said.predictions):
+            scores[candidate, said.split] = score_predictions(
+                scorings[said.task], y, predictions, kind=kind, n_classes=task.labels
+            )
+    return found
+
+
+def _by_chains(X: np.ndarray, tasks: Sequence[SharedTask], device: str, n_jobs: int) -> Iterator[Said]:
+    """Give what logistic regressions say: all label sets and splits are solved in one stack."""
+    asked, chains = [], []
+    for number, task in enumerate(tasks):
+        for which, head in enumerate(task.heads):
+            for split, (train, test) in enumerate(task.splits if head.solver == "logistic" else ()):
+                asked.append((number, which, split, np.asarray(test)))
+                Cs = [value[0] for value in head.values]
+                chains.append(Chain(task.y[train], np.asarray(train, np.int64), Cs, task.labels))
+    fits: list[Coefficients | None] = [None] * len(chains)
+    if chains and gains(chains, X.shape[1], device=device):
+        fits = logistic_coefficients(X, chains, device=device, n_threads=n_jobs)
+    alike: dict[bytes, list[int]] = {}
+    for place, (number, which, split, test) in enumerate(asked):
+        if fits[place] is None or not np.isfinite(X[test]).all():
+            yield Said(number, which, split, None)
+        else:
+            alike.setdefault(test.tobytes(), []).append(place)
+    for places in alike.values():
+        said = logistic_predictions(X[asked[places[0]][3]], [fit for place in places if (fit := fits[place])])
+        for place, predictions in zip(places, said, strict=True):
+            yield Said(*asked[place][:3], predictions)
 
 
 class _Group:
@@ -132,7 +199,8 @@ class _Group:
         linear = [
             number
             for number in members
-            if any(head.solver != "knn" for head in tasks[number].heads) and np.isfinite(tasks[number].y[rows]).all()
+            if any(head.solver != "knn" for _, head in _closed(tasks[number]))
+            and np.isfinite(tasks[number].y[rows]).all()
         ]
         self.places = {number: place for place, number in enumerate(linear)}
         self.parts: Parts | None = None
@@ -150,13 +218,14 @@ class _Group:
         """Give what all members say of the test rows: one standardisation, spectrum and search for neighbours."""
         tasks = self.tasks
         if not self.finite:  # scikit-learn has its own words for these
-            yield from (Said(number, at, place, None) for number, place in split.members for at in _all(tasks[number]))
+            for number, place in split.members:
+                yield from (Said(number, which, place, None) for which, _ in _closed(tasks[number]))
             return
         near = self._neighbours(split)
         known = self._known(split)
         for number, place in split.members:
             task = tasks[number]
-            for which, head in enumerate(task.heads):
+            for which, head in _closed(task):
                 answers: list[Predictions] | None = None
                 with contextlib.suppress(NotCoveredError):
                     if head.solver == "knn":
@@ -220,8 +289,9 @@ class _Known:
     turned: np.ndarray | None
 
 
-def _all(task: SharedTask) -> range:
-    return range(len(task.heads))
+def _closed(task: SharedTask) -> list[tuple[int, SharedHead]]:
+    """Return the heads that a split's own work answers, with their places: all but logistic regression."""
+    return [(which, head) for which, head in enumerate(task.heads) if head.solver != "logistic"]
 
 
 def _by_neighbours(near: Neighbours | None, head: SharedHead, task: SharedTask, y: np.ndarray) -> Iterator[Predictions]:

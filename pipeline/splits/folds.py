@@ -1,0 +1,276 @@
+"""Folds: which rows train and which test.
+
+Groups stay whole, copies stay together, classes stay in proportion, every row is tested once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.duplicates import components
+from pipeline.errors import EvaluationError
+from pipeline.splits.split import Split, class_name
+from pipeline.splits.tags import deal_tags, refuse_lonely_tags
+
+
+def outer_folds(
+    y: np.ndarray,
+    kind: str,
+    *,
+    groups: np.ndarray | None = None,
+    together: np.ndarray | None = None,
+    cv: int = 5,
+    random_state: int | None = 0,
+    classes: Sequence[str] = (),
+) -> tuple[list[Split], tuple[str, ...]]:
+    """Return folds that test every row exactly once and break no group, and what was cut to make them.
+
+    Parameters
+    ----------
+    y : ndarray, shape (n,) or (n, c)
+        Codes, numbers, or an indicator of tags.
+    kind : {"class", "number", "multi"}
+    groups : ndarray, shape (n,), optional
+        Rows with the same value stay on the same side of every split.
+    together : ndarray, shape (n,), optional
+        Copies of one image have the same value, and stay on the same side too. With groups, groups that copies tie
+        stay together; without, one row of each value is dealt, and the others follow it.
+    cv : int
+        Folds wanted; cut to the number of groups, and to that of rows that are no copies.
+    random_state : int
+    classes : sequence of str
+        The classes' names, for messages.
+
+    Raises
+    ------
+    EvaluationError
+        A class has fewer rows than there are folds, fewer than two groups, or a fold would learn from one class, or
+        of a tag from images with it, or without it, alone.
+    """
+    check_cv(cv)
+    n, notes = len(y), []
+    folds = cv
+    if groups is not None:
+        n_groups = len(np.unique(groups))
+        groups = tied(groups, together)
+        n_tied = len(np.unique(groups))
+        by_copies = f": copies tie {n_groups} to so many" if n_tied < n_groups else ""
+        if n_tied < 2:
+            raise EvaluationError(
+                f"wanted 2 groups or more to split by, found {n_tied}{by_copies}",
+                "choose another --groups column, or leave it out if the images are independent",
+            )
+        if n_tied < folds:
+            folds = n_tied
+            notes.append(f"{cv} folds cut to {folds}: there are {n_tied} groups{by_copies}")
+    if kind == "class":
+        _refuse_small_classes(y, folds, classes)
+        if groups is not None:
+            notes += _classes_in_one_group(y, groups, classes)
+        elif together is not None:
+            notes += _classes_of_copies(y, together, classes)
+    else:
+        if n < 2:
+            raise EvaluationError(f"wanted 2 labelled images or more, found {n}", "label more images")
+        if n < folds:
+            folds = n
+            notes.append(f"{cv} folds cut to {folds}: there are {n} labelled images")
+    if groups is None and together is not None:
+        dealt = _most_dealt(y, kind, together)
+        if dealt < 2:
+            raise EvaluationError(
+                "wanted 2 images that are no copies of one another to split by, found copies of one image"
+                f"{' in each class' if kind == 'class' else ''}",
+                "add images of their own",
+            )
+        if dealt < folds:
+            folds = dealt
+            of = "no class has more than" if kind == "class" else "there are"
+            notes.append(f"{cv} folds cut to {folds}: {of} {dealt} images that are no copies of one another")
+    splits = _split(y, kind, groups, together, folds, random_state)
+    if kind == "class":
+        for fold, split in enumerate(splits, start=1):
+            present = np.unique(y[split.train])
+            if len(present) < 2:
+                what = "groups that it tests" if groups is not None else "copies of one image that it tests"
+                step = "add groups that hold the other classes, or choose another --groups column"
+                raise EvaluationError(
+                    f"fold {fold} of {folds} would learn from {class_name(present[0], classes)} alone: "
+                    f"the other classes lie within the {what}",
+                    step if groups is not None else "add images of the other classes that are no copies",
+                )
+    if kind == "multi":
+        refuse_lonely_tags(y, splits, groups, classes)
+    return splits, tuple(notes)
+
+
+def inner_folds(
+    y: np.ndarray,
+    kind: str,
+    *,
+    groups: np.ndarray | None = None,
+    together: np.ndarray | None = None,
+    cv: int = 5,
+    random_state: int | None = 0,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (train, test) positions into `y` for choosing parameters within one outer training part.
+
+    The number of folds is min(cv, groups, smallest class present or images with or without a tag), and at least 2. A
+    split whose training part holds a single class teaches nothing and is dropped. `groups` and `together` are as in
+    `outer_folds`; without groups, copies count once.
+
+    Raises
+    ------
+    EvaluationError
+        There are too few groups or rows to split, or no split has two classes to learn from.
+    """
+    check_cv(cv)
+    way_out = "add images or groups, choose once with --no-nested, or fix the parameters with --grid HEAD.PARAM=VALUE"
+    folds = cv
+    if groups is not None:
+        groups = tied(groups, together)
+        n_groups = len(np.unique(groups))
+        if n_groups < 2:
+            raise EvaluationError(
+                f"choosing parameters wanted 2 groups in every training part, found {n_groups}", way_out
+            )
+        folds = min(folds, n_groups)
+    dealt = y if groups is not None or together is None else y[_first_rows(together)[0]]
+    if kind == "class":
+        counts = np.bincount(dealt)
+        counts = counts[counts > 0]
+        if len(counts) < 2 or counts.max() < 2:
+            found = "a single class" if len(counts) < 2 else "a single image of each class"
+            raise EvaluationError(f"choosing parameters wanted classes to tell apart twice, found {found}", way_out)
+        folds = max(2, min(folds, int(counts.min())))
+    else:
+        # Two rows a test part at least, where that can be had: R2 of one row is undefined.
+        folds = max(2, min(folds, len(dealt) // 2))
+        if kind == "multi":
+            sides = np.concatenate([y.sum(axis=0), len(y) - y.sum(axis=0)])
+            folds = max(2, min(folds, int(sides[sides > 0].min())))
+        if len(dealt) < 2:
+            raise EvaluationError(f"choosing parameters wanted 2 images or more, found {len(dealt)}", way_out)
+    splits = [(s.train, s.test) for s in _split(y, kind, groups, together, folds, random_state)]
+    if kind == "class":
+        splits = [(train, test) for train, test in splits if len(np.unique(y[train])) > 1]
+        if not splits:
+            raise EvaluationError(
+                "choosing parameters wanted two classes in the training part of an inner fold, found one in each: "
+                "the groups hold one class each",
+                way_out,
+            )
+    return splits
+
+
+def tied(groups: np.ndarray, together: np.ndarray | None) -> np.ndarray:
+    """Return the groups with those that share rows of one value of `together` made one, shape (n,)."""
+    if together is None:
+        return groups
+    _, group = np.unique(groups, return_inverse=True)
+    _, copies = np.unique(together, return_inverse=True)
+    n_groups, n_copies = int(group.max()) + 1, int(copies.max()) + 1
+    if n_copies == len(together):  # no copies: the groups are as they were, names and all
+        return groups
+    return components(group, n_groups + copies, n_groups + n_copies)[group]
+
+
+def _first_rows(together: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first row of each value, ascending, and for every row the position of its value among them."""
+    _, first, value = np.unique(together, return_index=True, return_inverse=True)
+    place = np.empty(len(first), np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    return np.sort(first), place[value]
+
+
+def _most_dealt(y: np.ndarray, kind: str, together: np.ndarray) -> int:
+    """Return how many folds can be dealt when copies count once: images, or those of the largest class."""
+    first, _ = _first_rows(together)
+    return int(np.bincount(y[first]).max()) if kind == "class" else len(first)
+
+
+def _split(
+    y: np.ndarray,
+    kind: str,
+    groups: np.ndarray | None,
+    together: np.ndarray | None,
+    folds: int,
+    random_state: int | None,
+) -> list[Split]:
+    """Return the folds; with `groups`, which hold copies together by now, `together` is not looked at."""
+    if groups is None and together is not None:
+        # The first of each set of copies is dealt, and the others follow: groups of one row each would take minutes.
+        first, member = _first_rows(together)
+        fold = np.empty(len(first), np.int64)
+        for number, split in enumerate(_split(y[first], kind, None, None, folds, random_state)):
+            fold[split.test] = number
+        return [Split(np.flatnonzero(fold[member] != k), np.flatnonzero(fold[member] == k)) for k in range(folds)]
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+    if kind == "multi":
+        return deal_tags(y, groups, folds, random_state)
+    rows = np.arange(len(y))
+    with warnings.catch_warnings():
+        # "The least populated class has fewer members than folds": known here, and dealt with by the callers.
+        warnings.simplefilter("ignore", UserWarning)
+        if groups is None:
+            maker = (StratifiedKFold if kind == "class" else KFold)(folds, shuffle=True, random_state=random_state)
+            pairs = list(maker.split(rows, y))
+        elif kind == "class" and np.bincount(y).max() >= folds:
+            pairs = list(StratifiedGroupKFold(folds, shuffle=True, random_state=random_state).split(rows, y, groups))
+        else:
+            pairs = []
+        # Its greedy search may leave a fold empty when groups differ much in size; whole groups dealt at random do not.
+        if groups is not None and (not pairs or any(not len(test) for _, test in pairs)):
+            pairs = list(GroupKFold(folds, shuffle=True, random_state=random_state).split(rows, y, groups))
+    return [Split(np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)) for train, test in pairs]
+
+
+def check_cv(cv: int) -> None:
+    """Raise `EvaluationError` for a number of folds that is none."""
+    if cv < 2:
+        raise EvaluationError(f"wanted 2 folds or more, found --cv {cv}", "pass --cv 5")
+
+
+def _refuse_small_classes(y: np.ndarray, folds: int, classes: Sequence[str]) -> None:
+    counts = np.bincount(y, minlength=len(classes))
+    present = np.flatnonzero(counts)
+    if len(present) < 2:
+        raise EvaluationError(
+            f"wanted two classes or more, found {class_name(present[0], classes) if len(present) else 'none'} alone",
+            "label images of a second class",
+        )
+    small = [code for code in present[np.argsort(counts[present], kind="stable")] if counts[code] < folds]
+    if not small:
+        return
+    smallest = small[0]
+    name, count = class_name(smallest, classes), int(counts[smallest])
+    others = "class has" if len(small) == 2 else "classes have"
+    more = f" (and {len(small) - 1} more {others} fewer than {folds})" if len(small) > 1 else ""
+    images = "image" if count == 1 else "images"
+    if count >= 2:
+        step = f"pass --cv {count}, or add images of {name}"
+    else:
+        step = f"add images of {name}, or clear its label to leave it out: it cannot be both learned and tested"
+    raise EvaluationError(
+        f"wanted {folds} images of every class, one a fold, found {count} {images} of {name}{more}", step
+    )
+
+
+def _classes_in_one_group(y: np.ndarray, groups: np.ndarray, classes: Sequence[str]) -> list[str]:
+    alone = [code for code in np.unique(y) if len(np.unique(groups[y == code])) == 1]
+    if not alone:
+        return []
+    names = ", ".join(class_name(code, classes) for code in alone[:3])
+    if len(alone) > 3:
+        names += f" and {len(alone) - 3} more"
+    verb = "lies" if len(alone) == 1 else "lie each"
+    return [f"{names} {verb} within a single group: never both learned and tested, so its images count as wrong"]
+
+
+def _classes_of_copies(y: np.ndarray, together: np.ndarray, classes: Sequence[str]) -> list[str]:
+    alone = [code for code in np.unique(y) if len(np.unique(together[y == code])) == 1 and (y == code).sum() > 1]
+    return [f"{class_name(code, classes)} is copies of one image: never both learned and tested" for code in alone[:3]]
