@@ -21,9 +21,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pipeline import SharedGridSearchCV, search_many
 from pipeline.heads import resolve_heads
-from pipeline.search import shared
+from pipeline.search import candidate_scores, candidates_of, shared
 from pipeline.search.arrays import arrays_on
-from pipeline.search.covered import SharedHead
+from pipeline.search.covered import SharedHead, shared_head
 from pipeline.search.shared import SharedTask, shared_predictions
 
 X, DIGIT = load_digits(return_X_y=True)
@@ -246,8 +246,6 @@ HEADS = [
 def test_torch_says_what_numpy_says(device: str) -> None:
     rows, splits = X.astype(np.float32), list(FOLDS.split(X))
     assert arrays_on(device).xp.__name__ == "torch"
-    from pipeline.search.covered import shared_head
-
     heads: Any = [shared_head(estimator, grid, "class") for _, estimator, grid in HEADS]
     for some in (splits, [(train[:50], test) for train, test in splits]):  # more rows than columns, and fewer
         task = SharedTask(heads, DIGIT, some, 10)
@@ -311,3 +309,18 @@ def test_an_indicator_is_learned_as_scikit_learn_learns_it(rows: np.ndarray) -> 
             if head.solver == "knn":
                 wanted = np.column_stack([tag[:, 1] for tag in wanted])
             np.testing.assert_allclose(predictions.probabilities, wanted, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("scoring", ["average_precision", "f1_macro"])
+@pytest.mark.parametrize("name", ["ridge", "lda", "knn"])
+def test_tags_are_scored_as_by_gridsearchcv(name: str, scoring: str) -> None:
+    (head,) = resolve_heads([name], kind="multi")
+    candidates, _ = candidates_of(head, 200, 300)
+    ours, oracle = (
+        candidate_scores(
+            head, candidates, X, TAGS, splits=list(FOLDS.split(X)), scoring=scoring, labels=4, kind="multi", share=share
+        )[0]
+        for share in (True, False)
+    )
+    assert shared_head(head.estimator, head.grid, "multi") is not None
+    np.testing.assert_allclose(ours, oracle, rtol=1e-6)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.heads.catalogue import RECIPES
+from pipeline.heads.grids import own_name
 
 
 def _is_alpha(value: Any) -> bool:
@@ -19,12 +20,12 @@ def _is_shrinkage(value: Any) -> bool:
     return _is_number(value) and bool(1e-3 <= value <= 1)
 
 
-def _is_c(value: Any) -> bool:
-    return _is_number(value) and bool(1e-6 <= value <= 1e4)
-
-
 def _is_threshold(value: Any) -> bool:
     return value is None or (_is_number(value) and bool(0 < value < np.inf))
+
+
+def _is_c(value: Any) -> bool:
+    return _is_number(value) and bool(1e-6 <= value <= 1e4)
 
 
 def _is_count(value: Any) -> bool:
@@ -47,6 +48,8 @@ _COVERED: dict[str, dict[str, Callable[[Any], bool]]] = {
     "centroid": {"shrink_threshold": _is_threshold},
 }
 
+_OF_TAGS = ("ridge", "lda", "knn")
+
 
 @dataclass(frozen=True)
 class SharedHead:
@@ -55,7 +58,7 @@ class SharedHead:
     Parameters
     ----------
     solver : {"logistic", "ridge", "lda", "knn", "centroid"}
-    kind : {"class", "number"}
+    kind : {"class", "number", "multi"}
     candidates : list of dict
         The grid's combinations, in GridSearchCV's order.
     values : list of tuple
@@ -87,17 +90,17 @@ def shared_candidates(estimator: Any, candidates: Sequence[dict[str, Any]], kind
     """Return as `shared_head`, of a grid's combinations or some of them."""
     from sklearn.pipeline import Pipeline
 
-    if kind == "multi" or type(estimator) is not Pipeline:
+    if type(estimator) is not Pipeline:
         return None
     for solver, covered in _COVERED.items():
-        if solver not in RECIPES[kind]:
+        if solver not in RECIPES[kind] or (kind == "multi" and solver not in _OF_TAGS):
             continue
         known = RECIPES[kind][solver].make(None)
-        step = known.steps[-1][0]
-        names = [f"{step}__{param}" for param in covered]
-        drawn = f"{step}__random_state"  # none of these solvers draws anything
+        names = [own_name(known, solver, param) for param in covered]
+        # None of these solvers draws anything.
+        drawn = [name for name in known.get_params() if name.rpartition("__")[2] == "random_state"]
         if not {key for candidate in candidates for key in candidate} <= set(names) or not _same(
-            estimator, known, [*names, drawn]
+            estimator, known, [*names, *drawn]
         ):
             continue
         own = estimator.get_params()

@@ -46,8 +46,8 @@ class SharedTask:
     heads : sequence of SharedHead
         Of the label set's kind.
     y : ndarray, shape (n,) or (n, labels)
-        Of every row of X: codes 0..labels-1, numbers, or an indicator of tags. Rows that are in no split may hold
-        anything.
+        Of every row of X: codes 0..labels-1, numbers, or an indicator of two tags or more. Rows to test must hold a
+        value of that kind too; rows that are in no split may hold anything.
     splits : sequence of (train, test)
         Positions into X. Label sets with equal splits share each one's standardisation, spectrum and neighbours.
         Splits of the same rows, of which none is tested twice, share the sums over their test parts.
@@ -103,18 +103,62 @@ def shared_predictions(
         Numbers; any but float32 are taken as float64.
     tasks : sequence of SharedTask
     n_jobs : int
-        Threads, each with one BLAS thread: splits go side by side. 1: the caller's thread and BLAS as it stands.
+        Threads, each with one BLAS thread, for splits (and stacks of logistic regressions) side by side. 1: the
+        caller's thread, and BLAS as it stands.
     device : str
-        "cpu" (numpy); or torch's name of a device, as "cuda", for decompositions, products and distances.
+        "cpu" (numpy); or torch's name of a device, as "cuda", for decompositions, products and distances, and logistic
+        regressions.
     """
-    X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
     yield from _by_chains(X, tasks, device, n_jobs)
-    closed = [[which for which, head in enumerate(task.heads) if head.solver != "logistic"] for task in tasks]
-    others = [
-        replace(task, heads=[task.heads[which] for which in mine]) for task, mine in zip(tasks, closed, strict=True)
+    X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+    alike: dict[tuple[bytes, bytes], _Split] = {}
+    for number, task in enumerate(tasks):
+        if not _closed(task):
+            continue
+        for place, (train, test) in enumerate(task.splits):
+            train, test = np.asarray(train, np.int64), np.asarray(test, np.int64)
+            key = train.tobytes(), test.tobytes()
+            alike.setdefault(key, _Split(train, test, [])).members.append((number, place))
+    splits = list(alike.values())
+    for places in in_parts([(one.train, one.test) for one in splits]):
+        group = _Group(X, tasks, [splits[place] for place in places], n_jobs, device)
+        yield from interleaved(group.said, group.splits, n_jobs)
+
+
+def shared_scores(
+    X: np.ndarray, tasks: Sequence[SharedTask], scorings: Sequence[str], *, n_jobs: int = 1, device: str = "cpu"
+) -> list[list[np.ndarray | None]]:
+    """Return the scores of every candidate over every split, [task][head].
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, d)
+    tasks : sequence of SharedTask
+    scorings : sequence of str
+        One a task.
+    n_jobs, device
+        As in `shared_predictions`.
+
+    Returns
+    -------
+    list of list of ndarray, shape (candidates, splits), or None
+        None where a training part wants scikit-learn itself.
+    """
+    found: list[list[np.ndarray | None]] = [
+        [np.full((len(head.candidates), len(task.splits)), np.nan) for head in task.heads] for task in tasks
     ]
-    for said in _by_splits(X, others, n_jobs, device):
-        yield replace(said, head=closed[said.task][said.head])
+    asked = [replace(task, labels_only=scoring in LABELS_ONLY) for task, scoring in zip(tasks, scorings, strict=True)]
+    for said in shared_predictions(X, asked, n_jobs=n_jobs, device=device):
+        task, scores = tasks[said.task], found[said.task][said.head]
+        if said.predictions is None or scores is None:
+            found[said.task][said.head] = None
+            continue
+        y, kind = task.y[task.splits[said.split][1]], task.heads[said.head].kind
+        for candidate, predictions in enumerate(said.predictions):
+            scores[candidate, said.split] = score_predictions(
+                scorings[said.task], y, predictions, kind=kind, n_classes=task.labels
+            )
+    return found
 
 
 def _by_chains(X: np.ndarray, tasks: Sequence[SharedTask], device: str, n_jobs: int) -> Iterator[Said]:
@@ -141,20 +185,6 @@ def _by_chains(X: np.ndarray, tasks: Sequence[SharedTask], device: str, n_jobs: 
             yield Said(*asked[place][:3], predictions)
 
 
-def _by_splits(X: np.ndarray, tasks: Sequence[SharedTask], n_jobs: int, device: str) -> Iterator[Said]:
-    """Give what all other heads say: splits with the very same rows share what is done for each."""
-    alike: dict[tuple[bytes, bytes], _Split] = {}
-    for number, task in enumerate(tasks):
-        for place, (train, test) in enumerate(task.splits if task.heads else ()):
-            train, test = np.asarray(train, np.int64), np.asarray(test, np.int64)
-            key = train.tobytes(), test.tobytes()
-            alike.setdefault(key, _Split(train, test, [])).members.append((number, place))
-    splits = list(alike.values())
-    for places in in_parts([(one.train, one.test) for one in splits]):
-        group = _Group(X, tasks, [splits[place] for place in places], n_jobs, device)
-        yield from interleaved(group.said, group.splits, n_jobs)
-
-
 class _Group:
     """Splits of the same rows, none of which is tested twice: what they share is done when this is made."""
 
@@ -169,7 +199,8 @@ class _Group:
         linear = [
             number
             for number in members
-            if any(head.solver != "knn" for head in tasks[number].heads) and np.isfinite(tasks[number].y[rows]).all()
+            if any(head.solver != "knn" for _, head in _closed(tasks[number]))
+            and np.isfinite(tasks[number].y[rows]).all()
         ]
         self.places = {number: place for place, number in enumerate(linear)}
         self.parts: Parts | None = None
@@ -187,13 +218,14 @@ class _Group:
         """Give what all members say of the test rows: one standardisation, spectrum and search for neighbours."""
         tasks = self.tasks
         if not self.finite:  # scikit-learn has its own words for these
-            yield from (Said(number, at, place, None) for number, place in split.members for at in _all(tasks[number]))
+            for number, place in split.members:
+                yield from (Said(number, which, place, None) for which, _ in _closed(tasks[number]))
             return
         near = self._neighbours(split)
         known = self._known(split)
         for number, place in split.members:
             task = tasks[number]
-            for which, head in enumerate(task.heads):
+            for which, head in _closed(task):
                 answers: list[Predictions] | None = None
                 with contextlib.suppress(NotCoveredError):
                     if head.solver == "knn":
@@ -257,8 +289,9 @@ class _Known:
     turned: np.ndarray | None
 
 
-def _all(task: SharedTask) -> range:
-    return range(len(task.heads))
+def _closed(task: SharedTask) -> list[tuple[int, SharedHead]]:
+    """Return the heads that a split's own work answers, with their places: all but logistic regression."""
+    return [(which, head) for which, head in enumerate(task.heads) if head.solver != "logistic"]
 
 
 def _by_neighbours(near: Neighbours | None, head: SharedHead, task: SharedTask, y: np.ndarray) -> Iterator[Predictions]:
@@ -289,35 +322,3 @@ def _by_sums(known: _Known, head: SharedHead, task: SharedTask, place: int | Non
         return (ridge_tags if head.solver == "ridge" else discriminant_tags)(whole, target, values)
     solve = ridge_classes if head.solver == "ridge" else discriminants
     return solve(whole, target, values, task.labels, labels_only=task.labels_only)
-
-
-def shared_scores(X: np.ndarray, tasks: Sequence[SharedTask], scorings: Sequence[str]) -> list[list[np.ndarray | None]]:
-    """Return the scores of every candidate over every split, [task][head].
-
-    Parameters
-    ----------
-    X : ndarray, shape (n, d)
-    tasks : sequence of SharedTask
-    scorings : sequence of str
-        One a task.
-
-    Returns
-    -------
-    list of list of ndarray, shape (candidates, splits), or None
-        None where a training part wants scikit-learn itself.
-    """
-    found: list[list[np.ndarray | None]] = [
-        [np.full((len(head.candidates), len(task.splits)), np.nan) for head in task.heads] for task in tasks
-    ]
-    enough = [replace(task, labels_only=scoring in LABELS_ONLY) for task, scoring in zip(tasks, scorings, strict=True)]
-    for said in shared_predictions(X, enough):
-        task, scores = tasks[said.task], found[said.task][said.head]
-        if said.predictions is None or scores is None:
-            found[said.task][said.head] = None
-            continue
-        y, kind = task.y[task.splits[said.split][1]], task.heads[said.head].kind
-        for candidate, predictions in enumerate(said.predictions):
-            scores[candidate, said.split] = score_predictions(
-                scorings[said.task], y, predictions, kind=kind, n_classes=task.labels
-            )
-    return found
