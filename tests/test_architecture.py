@@ -27,6 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "cache": {"h5py", "portalocker"},
     "extraction": {"joblib", "sklearn"},
     "labels": {"pandas"},
+    "duplicates": {"scipy"},
     "splits": {"sklearn"},
     "heads": {"sklearn"},
     "search": {"scipy", "sklearn", "threadpoolctl"},

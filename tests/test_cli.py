@@ -148,7 +148,9 @@ def test_evaluate_says_the_verdict_and_the_next_command(evaluated: Outcome) -> N
 
 def test_evaluate_keeps_the_run(evaluated: Outcome) -> None:
     folder = Path("runs/photos")
-    assert {path.name for path in folder.iterdir()} == {"run.json", "leaderboard.csv", "predictions.parquet"}
+    assert {path.name for path in folder.iterdir()} == {
+        "run.json", "leaderboard.csv", "predictions.parquet", "results.sqlite",
+    }  # fmt: skip
     assert list(pd.read_csv(folder / "leaderboard.csv").columns) == list(LEADERBOARD)
 
 
@@ -403,13 +405,16 @@ def test_score_names_strange_classes_and_known_photos(new: Path, place: Path) ->
     shutil.copy(place / "photos/ants/00.png", "new/ants/known.png")
     outcome = done("score", place / "bees.model", "new")
     assert outcome.lines[0].split()[0] == "label"
-    assert [line.split("  ")[0] for line in outcome.lines[1:]] == ["balanced acc.", "accuracy", "macro F1", "-log loss"]
+    scorings = ["balanced acc.", "accuracy", "macro F1", "-log loss"]
+    named = [line.split("  ")[0] for line in outcome.lines[1:]]
+    assert named == [*scorings, *(f"{scoring}, not learned from" for scoring in scorings)]
     assert "classes that training never saw count as wrong: wasps (3)" in outcome.err
     assert "1 of 10 photos were in the training data, e.g. ants/known.png" in outcome.err
     said = json.loads(done("score", place / "bees.model", "new", "--json").out)
     assert said["unknown_classes"] == {"wasps": 3} and said["seen_in_training"] == ["ants/known.png"]
     by_name = {score["scoring"]: score["value"] for score in said["scores"]}
     assert by_name["accuracy"] <= 0.7
+    assert {score["n"] for score in said["scores_apart"]} == {9}
 
 
 # --- cache, backbones, heads

@@ -15,7 +15,7 @@ from made_caches import Spy, blobs, make_cache, names
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedGroupKFold, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -201,11 +201,13 @@ def test_a_unit_reports_the_inner_score_of_its_choice(cache: FeatureCache) -> No
     rows = np.arange(60)
     splits = list(StratifiedKFold(3, shuffle=True, random_state=7).split(X, y))
     for (train, test), wanted in zip(splits, by_hand(X, y, None, head.grid)["inner"], strict=True):
+        inner = list(StratifiedKFold(3, shuffle=True, random_state=7).split(X[train], y[train]))
         unit = Unit(
-            key=(), head=head, X=X, train=rows[train], y=y[train], groups=None, ask_X=X, ask=rows[test],
-            scoring="balanced_accuracy", kind="class", n_classes=3, cv=3, random_state=7,
+            key=(0, 0, 0), head=head, choices=list(ParameterGrid(head.grid)), X=X, train=rows[train], y=y[train],
+            folds=inner, ask_X=X, ask=rows[test], scoring="balanced_accuracy", kind="class", n_classes=3,
         )  # fmt: skip
-        assert run_unit(unit).inner_score == pytest.approx(wanted)
+        result = run_unit(unit)
+        assert unit.chosen(result.scores) == (result.choice, pytest.approx(wanted))
 
 
 def test_without_nesting_one_choice_is_made_over_the_folds_themselves(cache: FeatureCache) -> None:
@@ -472,7 +474,8 @@ def test_results_have_the_promised_fields_and_plain_json(compared: Run) -> None:
     assert len(set(keys)) == len(keys)
     assert list(compared.leaderboard().columns) == [
         "label_set", "source", "cache", "backbone", "layer", "head", "n", "scoring", "mean", "low", "high", "nested",
-        "optimistic", "tied", "p_best", "test", "test_low", "test_high", "params", "params_of", "seconds",
+        "optimistic", "tied", "p_best", "test", "test_low", "test_high", "test_apart", "test_apart_low",
+        "test_apart_high", "params", "params_of", "seconds",
     ]  # fmt: skip
 
 
@@ -644,12 +647,12 @@ def test_workers_get_the_place_of_the_features_and_read_the_rows_they_need(
     )
     units: list[Unit] = []
 
-    def keep(some: Any, *, n_jobs: int) -> Any:
-        units.extend(some)
-        raise StopIteration
+    def keep(batches: Any, *, n_jobs: int) -> Any:
+        units.extend(unit for batch in batches for unit in batch.units)
+        raise LookupError
 
-    monkeypatch.setattr(running, "run_units", keep)
-    with pytest.raises(StopIteration):
+    monkeypatch.setattr(running, "run_batches", keep)
+    with pytest.raises(LookupError):
         run_of(made)
     assert all(len(pickle.dumps(unit.X)) < 20_000 < made.features().nbytes for unit in units)
     rows = np.array([7, 3, 399])
@@ -682,7 +685,9 @@ def test_progress_counts_every_fit_once(cache: FeatureCache) -> None:
             self.counts.append((done, total))
 
     run_of(cache, column="kind", heads=["centroid", "lda"], grid={"lda.shrinkage": 0.1}, progress=Heard())
-    assert Heard.counts == [(done, 8) for done in range(1, 9)]  # 2 heads and 2 nulls, 2 folds
+    assert Heard.counts[-1] == (8, 8)  # 2 heads and 2 nulls, 2 folds
+    assert [total for _, total in Heard.counts] == [8] * len(Heard.counts)
+    assert len({done for done, _ in Heard.counts}) == len(Heard.counts)
 
 
 def test_warnings_of_a_head_are_in_its_results(cache: FeatureCache) -> None:

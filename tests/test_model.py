@@ -400,8 +400,16 @@ def test_photos_that_were_learned_from_are_named(bees: Model, photos: Path, tmp_
     shutil.copy(photos / "bee" / "03.png", tmp_path / "some" / "bee" / "renamed.png")
     found = bees.score(tmp_path / "some", n_jobs=1)
     assert found.seen_in_training == ("bee/renamed.png",)
-    note = "1 of 3 photos were in the training data, e.g. bee/renamed.png: the score flatters"
+    note = (
+        "1 of 3 photos were in the training data, e.g. bee/renamed.png: the score flatters, "
+        "and is given without them too"
+    )
     assert found.notes == (note,)
+    shutil.rmtree(tmp_path / "some" / "bee")
+    photo(tmp_path / "some" / "bee" / "new.png", "bee", 500)
+    without = bees.score(tmp_path / "some", n_jobs=1)
+    assert without.scores_apart == () and without.seen_in_training == ()
+    assert found.scores_apart == without.scores
 
 
 def test_groups_make_the_intervals(three: Model, labelled: Any) -> None:

@@ -36,7 +36,7 @@ RENAMED = {
 }
 OWN = {"ctx", "as_json", "quiet"}  # of the command line alone
 # Where a command makes a file of what its function returns.
-OWN_OF = {"evaluate": {"out"}, "predict": {"out", "model"}, "score": {"model"}, "fit": set(), "extract": set()}
+OWN_OF = {"evaluate": set(), "predict": {"out", "model"}, "score": {"model"}, "fit": set(), "extract": set()}
 COMMANDS = {
     "extract": extract.command,
     "evaluate": evaluate.command,
@@ -310,4 +310,4 @@ class TestCtrlC:
         while workers(seen[0]) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not workers(seen[0])
-        assert not (tmp_path / "runs").exists()
+        assert not (tmp_path / "runs" / "made" / "run.json").exists()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from pipeline.cli import options as o
@@ -49,7 +47,7 @@ def command(
     from pipeline.cli.leaderboard import MANY, print_overview, print_run
     from pipeline.evaluation import evaluate
     from pipeline.labels import KINDS
-    from pipeline.runs import DEFAULT_FOLDER, place_for, refuse_foreign
+    from pipeline.runs import DEFAULT_FOLDER, Under, refuse_foreign
 
     refuse_unwritable(out or DEFAULT_FOLDER, "the results")
     if out:
@@ -77,18 +75,15 @@ def command(
             cv=cv,
             nested=nested,
             scoring=scoring or (),
+            out=out or Under(DEFAULT_FOLDER),
             device=device,
             n_jobs=n_jobs,
             dask=dask,
             random_state=random_state,
             progress=terminal,
         )
-    place, moved = (Path(out), None) if out else place_for(run, Path(DEFAULT_FOLDER) / run.name)
-    folder = run.save(place)
-    if moved is not None:
-        terminal.note(moved)
     if as_json:
-        terminal.object({"run": str(folder), **run.as_dict()})
+        terminal.object({"run": str(run.folder), **run.as_dict()})
         return
     many = len(run.label_sets) > MANY
     (print_overview if many else print_run)(terminal, run)
@@ -97,10 +92,11 @@ def command(
     for warning in shown:
         terminal.say(f"warning: {warning}")
     if len(shown) < len(warnings):
-        terminal.say(f"warning: {len(warnings) - len(shown)} more in {folder / 'run.json'}")
+        terminal.say(f"warning: {len(warnings) - len(shown)} more in {run.folder}/run.json")
     for verdict in () if many else run.verdicts:
         terminal.say(verdict)
-    terminal.say(f"kept in {folder}/" + (": every head in leaderboard.csv, the verdicts in run.json" if many else ""))
+    told = ": every head in leaderboard.csv, the verdicts in run.json" if many else ""
+    terminal.say(f"kept in {run.folder}/{told}")
     # `fit` makes one model of one DATA; it evaluates the same heads again, so that what it says of the best of them
     # is as honest as what stands above.
     options = carried(ctx, without={"column"} if len(run.label_sets) > 1 else ())

@@ -122,13 +122,18 @@ def _about(info: LabelSetInfo, results: Sequence[Result]) -> str:
         parts.append(f"{info.groups:,} groups")
     if info.test is not None:
         parts.append(f"{info.test:,} in the test set")
+    if info.test_copies:
+        parts.append(f"{len(info.test_copies):,} of them copies of training images")
     method = next(r.method for r in results if r.scoring == info.scoring and not r.null)
     return f"  {', '.join(parts)}, 95%: {method}"
 
 
 def print_scores(terminal: Terminal, scores: Sequence[Mapping[str, Any]]) -> None:
     """Print the scores that a model carries, on stderr: what `fit` results in is the model."""
-    results = [Result(**{name: score[name] for name in Result.__dataclass_fields__}) for score in scores]
+    # A model that an earlier version saved lacks what has come since.
+    results = [
+        Result(**{name: score[name] for name in Result.__dataclass_fields__ if name in score}) for score in scores
+    ]
     _print_table(terminal, results[0].label_set, results, to_stderr=True)
     if any(_marked(line, number) for number, line in enumerate(_lines(results))):
         terminal.say(TIED)
@@ -139,15 +144,17 @@ def _print_table(terminal: Terminal, title: str, results: Sequence[Result], *, t
     lines = _lines(results)
     scorings = list(dict.fromkeys(result.scoring for line in lines for result in line))
     tested = any(result.test is not None for line in lines for result in line)
+    apart = any(result.test_apart is not None for line in lines for result in line)
     several = len({result.cache for line in lines for result in line}) > 1
     columns = [title, *(["backbone"] if several else []), "features", Number(f"{_short(scorings[0])} (95%)")]
     columns += [Number("on the test set (95%)")] if tested else []
+    columns += [Number("without copies (95%)")] if apart else []
     others = [Number(_short(scoring) + (" (test)" if tested else "")) for scoring in scorings[1:]]
     first = len(columns)
     columns += [*others, "chosen", Number("s")]
     # What goes first where there is no room: seconds, then the further scores from the last, then the parameters.
     spare = [len(columns) - 1, *range(len(columns) - 3, first - 1, -1), len(columns) - 2]
-    rows = [_row(line, scorings, tested, several, _marked(line, number)) for number, line in enumerate(lines)]
+    rows = [_row(line, scorings, tested, apart, several, _marked(line, number)) for number, line in enumerate(lines)]
     return terminal.table(columns, rows, to_stderr=to_stderr, spare=spare)
 
 
@@ -159,7 +166,9 @@ def _lines(results: Sequence[Result]) -> list[list[Result]]:
     return list(lines.values())
 
 
-def _row(line: Sequence[Result], scorings: Sequence[str], tested: bool, several: bool, tied: bool) -> list[str]:
+def _row(
+    line: Sequence[Result], scorings: Sequence[str], tested: bool, apart: bool, several: bool, tied: bool
+) -> list[str]:
     by_scoring = {result.scoring: result for result in line}
     first = line[0]
     choice = by_scoring.get(scorings[0])
@@ -174,6 +183,8 @@ def _row(line: Sequence[Result], scorings: Sequence[str], tested: bool, several:
     cells += [features, f"= {score}" if tied else score]
     if tested:
         cells.append("" if choice is None else _score(choice.test, choice.test_low, choice.test_high))
+    if apart:
+        cells.append("" if choice is None else _score(choice.test_apart, choice.test_apart_low, choice.test_apart_high))
     for scoring in scorings[1:]:
         other = by_scoring.get(scoring)
         # All further scores of a table are of one kind: the test set's where there is one.

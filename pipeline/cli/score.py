@@ -46,8 +46,11 @@ def command(
         return
     for note in found.notes:
         terminal.note(note)
+    # Where the model learned from some of the photos, its scores without them stand below those with them.
+    parts = [("", found.scores), (", not learned from", found.scores_apart)]
     rows = [
-        [SHORT.get(s.scoring, s.scoring), f"{s.value:.3f}", f"{s.low:.3f} to {s.high:.3f}", f"{s.n:,}", s.method]
-        for s in found.scores
+        [SHORT.get(s.scoring, s.scoring) + of, f"{s.value:.3f}", f"{s.low:.3f} to {s.high:.3f}", f"{s.n:,}", s.method]
+        for of, scores in parts
+        for s in scores
     ]
     terminal.table([found.label_set, Number("score"), Number("95%"), Number("n"), "interval"], rows)

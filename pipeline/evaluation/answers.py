@@ -10,12 +10,34 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pipeline.evaluation.units import UnitResult
 from pipeline.runs import ALL_ROWS, EACH_FOLD, MOST_FOLDS
 from pipeline.search import Predictions
 from pipeline.splits import Split
 
 _Values = TypeVar("_Values", np.ndarray, np.ndarray | None)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a candidate that learned from one part of the rows said of others.
+
+    Attributes
+    ----------
+    predictions : Predictions or None
+        None where nothing was asked.
+    params : dict
+        The chosen parameters.
+    inner_score : float or None
+        Their mean score over the inner folds; None where nothing was chosen or compared.
+    warnings : tuple of str
+    seconds : float
+    """
+
+    predictions: Predictions | None
+    params: dict[str, Any]
+    inner_score: float | None
+    warnings: tuple[str, ...]
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +68,7 @@ class Answers:
     seconds: float
 
 
-def collect(folds: Sequence[Split], results: Sequence[UnitResult], whole: UnitResult | None) -> Answers:
+def collect(folds: Sequence[Split], results: Sequence[Answer], whole: Answer | None) -> Answers:
     """Return the answers from the folds, in fold order, and from the head fitted on all training rows."""
     everything = [*results, *([whole] if whole else [])]
     return Answers(

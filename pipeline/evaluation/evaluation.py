@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from pipeline.evaluation.questions import NO_SPLIT
 from pipeline.evaluation.running import run_tasks
 from pipeline.images import ImageSource
 from pipeline.progress import SILENT, Progress
-from pipeline.runs import Run
+from pipeline.runs import Run, Store, Subject, Under, feature, place_for, refuse_foreign
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,7 @@ class Options:
     cv: int
     nested: bool
     scoring: str | Sequence[str]
+    out: str | Path | Under | None
     device: str
     n_jobs: int | None
     dask: str | None
@@ -113,6 +114,7 @@ def evaluate(
     cv: int = 5,
     nested: bool = True,
     scoring: str | Sequence[str] = (),
+    out: str | Path | Under | None = None,
     device: str = "auto",
     n_jobs: int | None = None,
     dask: str | None = None,
@@ -153,6 +155,10 @@ def evaluate(
     scoring : str or sequence of str
         scikit-learn scorers; the first one chooses. By default balanced accuracy; R2 for numbers, mean average
         precision for tags.
+    out : path or Under, optional
+        The run's folder: each unit of work is kept there as soon as it is done, so that the same call goes on after a
+        stop, and a new value, head or label set computes just what is new; then the results are. `Under` names a
+        folder of runs, in which a run over something else gets a folder of its own. Nothing is kept when not given.
     device, n_jobs, dask, random_state, progress
         As for `extract`.
 
@@ -187,6 +193,7 @@ def evaluate(
         cv=cv,
         nested=nested,
         scoring=scoring,
+        out=out,
         device=device,
         n_jobs=n_jobs,
         dask=dask,
@@ -245,14 +252,49 @@ def plan_tasks(
 
 
 def run_planned(tasks: Sequence[Task], options: Options) -> Run:
-    """Return what the tasks find."""
-    return run_tasks(
-        tasks,
-        cv=options.cv,
-        nested=options.nested,
-        n_jobs=options.n_jobs,
-        random_state=options.random_state,
-        progress=options.progress,
+    """Return what the tasks find; in the run's folder, where there is to be one, stands what was found before."""
+    folder = _folder(tasks, options)
+    with Store.open(folder) as store:
+        store.begin(_subject(tasks).as_json())
+        run = run_tasks(
+            tasks,
+            cv=options.cv,
+            nested=options.nested,
+            n_jobs=options.n_jobs,
+            random_state=options.random_state,
+            progress=options.progress,
+            store=store,
+        )
+    if folder is None:
+        return run
+    run.save(folder)
+    return replace(run, folder=folder)
+
+
+def _folder(tasks: Sequence[Task], options: Options) -> Path | None:
+    """Return the folder that the run is kept in."""
+    if options.out is None:
+        return None
+    if not isinstance(options.out, Under):
+        refuse_foreign(options.out)
+        return Path(options.out)
+    name = tasks[0].question.train.collection.name
+    place, moved = place_for(_subject(tasks), Path(options.out.folder) / name)
+    if moved is not None:
+        options.progress.note(moved)
+    return place
+
+
+def _subject(tasks: Sequence[Task]) -> Subject:
+    asked = [task.question for task in tasks]
+    rated = [(task, task.candidates[number]) for task in tasks for number in task.rated]
+    return Subject(
+        frozenset((question.name, question.kind, *question.classes) for question in asked),
+        frozenset(
+            feature(task.question.train.collection.name, str(candidate.cache.path), candidate.layer)
+            for task, candidate in rated
+        ),
+        frozenset(candidate.head.name for _, candidate in rated),
     )
 
 

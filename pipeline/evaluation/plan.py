@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from pipeline.cache import FeatureCache, StoredRows
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.evaluation.collecting import Collection, as_cache
+from pipeline.evaluation.folds import FEWEST_ROWS, CommonFolds
+from pipeline.evaluation.leakage import Guard, guard_of
 from pipeline.evaluation.questions import Question, questions
 from pipeline.heads import DEFAULT, Head, fits, parse_grid, resolve_heads
 from pipeline.labels import Joined
 from pipeline.runs import DUMMY, NOTHING, PIXELS
 from pipeline.search import SCORINGS, check_scoring
-from pipeline.splits import Split, outer_folds
+from pipeline.splits import Split, check_cv, outer_folds, tied
 
 __all__ = ["Candidate", "Task", "as_cache", "features_of", "joined_of", "notes_of", "plan"]
 
@@ -64,6 +68,8 @@ class Task:
         The first one chooses.
     notes : tuple of str
         About this task, without the name of its label set.
+    common : CommonFolds or None
+        Where the folds are those of all images of the collection: inner folds may be so too.
     """
 
     question: Question
@@ -71,6 +77,7 @@ class Task:
     folds: tuple[Split, ...]
     scorings: tuple[str, ...]
     notes: tuple[str, ...]
+    common: CommonFolds | None = None
 
     @property
     def choice(self) -> str:
@@ -116,26 +123,45 @@ def plan(
     PipelineError
         Labels, heads, scorings or folds that cannot be had, with the next step.
     """
+    check_cv(cv)
     tested: Sequence[Collection | None] = tests or [None] * len(collections)
+    guards = {id(one): guard_of(one, test, cv) for one, test in zip(collections, tested, strict=True)}
     asked = [
         question
         for collection, test in zip(collections, tested, strict=True)
-        for question in questions(collection, column=column, groups=groups, split=split, test=test, id_column=id_column)
+        for question in questions(
+            collection,
+            column=column,
+            groups=groups,
+            split=split,
+            test=test,
+            id_column=id_column,
+            guard=guards[id(collection)],
+        )
     ]
     _refuse_useless(heads, {question.kind for question in asked})
+    everyone = {id(one): _common_folds(one, groups, guards[id(one)], cv, random_state) for one in collections}
     tasks: list[Task] = []
     refused: dict[tuple[str, str], EvaluationError] = {}
     for question in asked:
         found, about_heads = _heads(heads, grid, question, random_state)
         scorings = _scorings(scoring, question)
+        common = everyone[id(question.train.collection)]
+        train = question.train
+        shared = common.outer(train.rows, train.y, question.kind)
         try:
-            folds, cut = outer_folds(
-                question.train.y,
-                question.kind,
-                groups=question.train.groups,
-                cv=cv,
-                random_state=random_state,
-                classes=question.classes,
+            folds, cut = (
+                (shared, ())
+                if shared
+                else outer_folds(
+                    train.y,
+                    question.kind,
+                    groups=train.groups,
+                    together=train.together,
+                    cv=cv,
+                    random_state=random_state,
+                    classes=question.classes,
+                )
             )
         except EvaluationError as error:
             if question.asked or len(asked) == 1:
@@ -145,10 +171,14 @@ def plan(
             continue
         candidates = _candidates(question, found, random_state)
         notes = (*question.notes, *about_heads, *cut)
-        tasks.append(Task(question, tuple(candidates), tuple(folds), scorings, notes))
+        tasks.append(Task(question, tuple(candidates), tuple(folds), scorings, notes, common if shared else None))
     if not tasks:
         raise next(iter(refused.values()))
-    return [_without(task, refused) for task in tasks]
+    tasks = [_without(task, refused) for task in tasks]
+    if about_sharing := _about_sharing(tasks):
+        first = tasks[0].question
+        tasks[0] = replace(tasks[0], question=replace(first, general=(*first.general, about_sharing)))
+    return tasks
 
 
 def joined_of(tasks: Sequence[Task]) -> tuple[Joined, ...]:
@@ -183,6 +213,34 @@ def _without(task: Task, refused: Mapping[tuple[str, str], EvaluationError]) -> 
     if not reasons or question.joined is None:
         return task
     return replace(task, question=replace(question, joined=question.joined.without(reasons)))
+
+
+def _about_sharing(tasks: Sequence[Task]) -> str | None:
+    """Say which of several label sets have folds in common."""
+    own = [task.question.name for task in tasks if task.common is None]
+    shared = len(tasks) - len(own)
+    if shared < 2:
+        return None
+    if not own:
+        return f"all {len(tasks)} label sets have their folds in common"
+    few = f"fewer than {FEWEST_ROWS:,} rows, or a class that common folds would tear out of proportion"
+    names = ", ".join(own[:3]) + (f" and {len(own) - 3} more" if len(own) > 3 else "")
+    return f"{shared} of {len(tasks)} label sets have their folds in common; of its own for {names}: {few}"
+
+
+def _common_folds(
+    collection: Collection, groups: str | None, guard: Guard | None, cv: int, random_state: int
+) -> CommonFolds:
+    """Return the folds that label sets of a collection share; images of one group, and copies, are in one fold."""
+    rows = collection.rows
+    together = np.arange(len(collection.ids))
+    if groups is not None:
+        # An image without a group is a group of its own; where it has a label, it is refused elsewhere.
+        names = [str(row) if name is None else f"={name}" for row, name in enumerate(collection.columns[groups])]
+        together = np.unique(names, return_inverse=True)[1]
+    if guard is not None:
+        together[rows] = tied(together[rows], guard.copies.clusters)
+    return CommonFolds(together, rows, cv=cv, random_state=random_state)
 
 
 def _candidates(question: Question, heads: Sequence[Head], random_state: int) -> list[Candidate]:

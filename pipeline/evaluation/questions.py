@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.duplicates import Twins
 from pipeline.errors import EvaluationError, LabelError
 from pipeline.evaluation.collecting import SPLIT, Collection, refuse_no_labels, spells_split
+from pipeline.evaluation.leakage import Guard, about_twins
 from pipeline.images.table import clean_text
 from pipeline.labels import Joined, group_codes, indicator, label_sets, split_tags
 from pipeline.labels.columns import unknown_column
@@ -31,12 +33,15 @@ class Part:
         Codes, numbers, or an indicator of tags.
     groups : ndarray of str, shape (m,), or None
         Names of the groups.
+    together : ndarray of int64, shape (m,), or None
+        One code a set of copies, which are to stay on one side of every split; None where no two rows are copies.
     """
 
     collection: Collection
     rows: np.ndarray
     y: np.ndarray
     groups: np.ndarray | None = None
+    together: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,12 +52,8 @@ class Part:
 
     def take(self, positions: np.ndarray) -> Part:
         groups = None if self.groups is None else self.groups[positions]
-        return replace(self, rows=self.rows[positions], y=self.y[positions], groups=groups)
-
-    def digests(self) -> np.ndarray:
-        """Return the content of the images as one value each, shape (m,)."""
-        digest = np.ascontiguousarray(self.collection.caches[0].digest[self.rows])
-        return digest.view(f"V{digest.shape[1]}").reshape(len(self.rows))
+        together = None if self.together is None else self.together[positions]
+        return replace(self, rows=self.rows[positions], y=self.y[positions], groups=groups, together=together)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,8 @@ class Question:
         Scored once.
     unknown_classes : tuple of str
         In the test set alone; their codes or columns follow those of `classes`, so that no head is ever right on them.
+    twins : Twins or None
+        The test rows that are copies of training rows, where there are any.
     notes : tuple of str
         About this label set, without its name.
     general : tuple of str
@@ -92,6 +95,7 @@ class Question:
     train: Part
     test: Part | None = None
     unknown_classes: tuple[str, ...] = ()
+    twins: Twins | None = None
     notes: tuple[str, ...] = ()
     general: tuple[str, ...] = ()
     joined: Joined | None = None
@@ -120,6 +124,7 @@ def questions(
     split: str | None = None,
     test: Collection | None = None,
     id_column: str | None = None,
+    guard: Guard | None = None,
 ) -> list[Question]:
     """Return one question a label set.
 
@@ -134,6 +139,8 @@ def questions(
         Column that fixes train and test; ``none`` ignores a column of that very name, which is used by itself.
     test : Collection, optional
         A test set of its own.
+    guard : Guard, optional
+        Over the collection and its test set; copies are not looked for without.
 
     Raises
     ------
@@ -177,9 +184,13 @@ def questions(
             question = _with_split(question, columns[fixed], fixed)
         elif test is not None:
             question = _with_test(question, groups, test)
+        question, about_copies = _guarded(question, guard)
         own = [note for note in labelled.notes if note not in labelled.counted]
-        mine = [*own, *question.notes, *_about_groups(question, groups), *_about_copies(question)]
+        mine = [*own, *question.notes, *_about_groups(question, groups), *about_copies]
         result.append(replace(question, notes=tuple(mine)))
+    if guard is not None:
+        about = guard.about([question.train for question in result])
+        result = [replace(question, general=(*question.general, *about)) for question in result]
     return result
 
 
@@ -373,29 +384,17 @@ def _about_groups(question: Question, column: str | None) -> list[str]:
     return [f"{lie} on both sides of the fixed split, e.g. {shared[0]}: the test score is not about new groups"]
 
 
-def _about_copies(question: Question) -> list[str]:
-    """Name the exact copies that may be learned from and tested at once: a score over them flatters."""
+def _guarded(question: Question, guard: Guard | None) -> tuple[Question, list[str]]:
+    """Return the question with its copies held together, or named where they lie on both sides of a fixed split."""
+    if guard is None:
+        return question, []
     train, test = question.train, question.test
-    if not train.collection.caches:
-        return []
-    notes = []
-    digests = train.digests()
-    _, code = np.unique(digests, return_inverse=True)
-    group = np.arange(len(train)) if train.groups is None else np.unique(train.groups, return_inverse=True)[1]
-    places = np.unique(np.column_stack([code, group]), axis=0)[:, 0]  # of each content: the groups that hold it
-    apart = np.flatnonzero(np.bincount(places) > 1)
-    if len(apart):
-        copies = np.flatnonzero(np.isin(code, apart))
-        twin = np.flatnonzero(code == code[copies[0]])
-        notes.append(
-            f"{len(copies)} images are exact copies of one another, e.g. {train.ids[twin[0]]} and {train.ids[twin[1]]}:"
-            " where one is learned from and the other tested, the score flatters"
-        )
+    together, notes = guard.together(train)
+    question = replace(question, train=replace(train, together=together))
+    if question.kind == "class":
+        notes += guard.about_labels(train, question.classes)
     if test is not None:
-        seen = np.flatnonzero(np.isin(test.digests(), digests))
-        if len(seen):
-            notes.append(
-                f"{len(seen)} of {len(test)} test images are exact copies of training images, "
-                f"e.g. {test.ids[seen[0]]}: the test score flatters"
-            )
-    return notes
+        twins = guard.twins(train, test)
+        notes += about_twins(twins, train, test)
+        question = replace(question, twins=twins if len(twins) else None)
+    return question, notes

@@ -11,13 +11,13 @@ import numpy as np
 
 from pipeline.errors import HeadError
 from pipeline.evaluation.answers import Answers, choose_in_every_fold, widen
+from pipeline.evaluation.making import combinations
 from pipeline.evaluation.plan import Candidate, Task
 from pipeline.evaluation.questions import Part, Question
-from pipeline.evaluation.units import combinations
 from pipeline.evaluation.verdict import Evidence, verdict
 from pipeline.intervals import Score, compare_with_best, score_with_interval
 from pipeline.labels import joined_tags
-from pipeline.runs import ALL_ROWS, CHOSEN, LabelSetInfo, Result, plain_params
+from pipeline.runs import ALL_ROWS, CHOSEN, LabelSetInfo, Result, TestCopy, plain_params
 from pipeline.search import Predictions, average_precisions, needs_probabilities, score_predictions
 
 
@@ -104,6 +104,18 @@ def describe(task: Task) -> LabelSetInfo:
         test=None if question.test is None else len(question.test),
         scoring=task.choice,
         source=question.train.collection.name,
+        test_copies=_test_copies(question),
+    )
+
+
+def _test_copies(question: Question) -> tuple[TestCopy, ...]:
+    twins, test = question.twins, question.test
+    if twins is None or test is None:
+        return ()
+    ids, of = test.ids, question.train.ids
+    rows = zip(twins.asked, twins.learned, twins.cosine, twins.exact, strict=True)
+    return tuple(
+        TestCopy(ids[asked], of[one], round(float(cosine), 4), bool(exact)) for asked, one, cosine, exact in rows
     )
 
 
@@ -181,9 +193,10 @@ def _results(task: Task, answers: Answers, shared: dict[str, Any], random_state:
         if needs_probabilities(scoring) and answers.out_of_fold.probabilities is None:
             continue
         score = _score(question, train, answers.out_of_fold, scoring, random_state)
-        test = None
+        test = apart = None
         if question.test is not None and answers.test is not None:
             test = _score_or_nothing(question, question.test, answers.test, scoring, random_state)
+            apart = _score_apart(question, question.test, answers.test, scoring, random_state)
         found.append(
             Result(
                 label_set=question.name,
@@ -196,6 +209,9 @@ def _results(task: Task, answers: Answers, shared: dict[str, Any], random_state:
                 test=_number(test.value) if test else None,
                 test_low=_number(test.low) if test else None,
                 test_high=_number(test.high) if test else None,
+                test_apart=_number(apart.value) if apart else None,
+                test_apart_low=_number(apart.low) if apart else None,
+                test_apart_high=_number(apart.high) if apart else None,
                 seconds=round(answers.seconds, 3),
                 method=score.method,
                 fold_scores=tuple(
@@ -236,6 +252,14 @@ def _score_or_nothing(
         return _score(question, part, said, scoring, random_state)
     except HeadError:
         return None
+
+
+def _score_apart(question: Question, part: Part, said: Predictions, scoring: str, random_state: int) -> Score | None:
+    """Return the score of a test set without copies of training images; None where there are none, or nothing else."""
+    if question.twins is None or len(question.twins) == len(part):
+        return None
+    left = np.setdiff1d(np.arange(len(part)), question.twins.asked)
+    return _score_or_nothing(question, part.take(left), said.take(left), scoring, random_state)
 
 
 def _fold_score(question: Question, y: np.ndarray, said: Predictions, scoring: str) -> float | None:

@@ -7,24 +7,29 @@ fits nothing outside the rows it trains on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from pipeline.cache import StoredRows
-from pipeline.engines import deaf_to_ctrl_c
-from pipeline.errors import EvaluationError
 from pipeline.heads import Head
-from pipeline.search import Predictions, make_scorer, predict_all, search
-from pipeline.splits import inner_folds
-
-# Few rows are learned in less time than worker processes need to start.
-FEWEST_ROWS = 2000
+from pipeline.search import (
+    Predictions,
+    SharedHead,
+    about_scores,
+    best_of,
+    candidate_scores,
+    fit_head,
+    predict_all,
+    shared_candidates,
+    summary,
+)
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
+Scores = Mapping[int, np.ndarray]
+Key = tuple[int, int, int | str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,132 +39,162 @@ class Unit:
     Attributes
     ----------
     key : tuple
-        Whose result this is.
+        (task, candidate, fold): whose result this is.
     head : Head
+    choices : sequence of dict
+        The parameters to choose among; one alone is not searched, but scored where there are folds.
     X : StoredRows, shape (n, d)
         All rows of a cache.
     train : ndarray of int64, shape (m,)
         Rows of X to learn from.
-    y, groups : ndarray, shape (m,)
-        Of those rows; groups may be None.
+    y : ndarray, shape (m,)
+        Of those rows.
+    folds : sequence of (train, test)
+        Positions into `train`, to score the choices over; none where nothing is to be chosen or compared.
     ask_X : StoredRows, shape (k, d)
         As X: of the same cache, or of a test set's own.
     ask : ndarray of int64
         Rows of `ask_X` to ask about; may be empty.
     scoring : str
-        What the inner search chooses by.
+        What the search chooses by.
     kind : {"class", "number"}
     n_classes : int
-    cv : int
-        Inner folds wanted.
-    random_state : int
-    folds : sequence of (train, test), optional
-        Positions into `train` to search over, instead of inner folds.
-    compared : bool
-        Whether an inner score is wanted even where there is nothing to choose.
-    lenient : bool
-        Whether the estimator's own parameters will do where the rows cannot be split again: a null must not stop what
-        is held against it.
+    said : tuple of str
+        What is to be told of it before it begins.
+    known : mapping of int to ndarray
+        Scores over the folds that are known already, by the place of the choice.
+    fitted : frozenset of int
+        Places of the choices whose predictions are known already.
     """
 
-    key: tuple[Any, ...]
+    key: Key
     head: Head
+    choices: Sequence[dict[str, Any]]
     X: StoredRows
     train: np.ndarray
     y: np.ndarray
-    groups: np.ndarray | None
+    folds: Folds
     ask_X: StoredRows
     ask: np.ndarray
     scoring: str
     kind: str
     n_classes: int
-    cv: int
-    random_state: int
-    folds: Folds = ()
-    compared: bool = False
-    lenient: bool = False
+    said: tuple[str, ...] = ()
+    known: Scores = field(default_factory=dict)
+    fitted: frozenset[int] = frozenset()
+
+    @property
+    def missing(self) -> list[int]:
+        """Places of the choices that are to be scored and are not."""
+        return [place for place in range(len(self.choices)) if place not in self.known] if len(self.folds) else []
+
+    def chosen(self, scores: Scores) -> tuple[int, float | None]:
+        """Return the place of the best choice and its mean score.
+
+        The score is None where there are no folds; it is so too where one choice alone has none that is defined.
+
+        Raises
+        ------
+        HeadError
+            None of several choices has a score in any fold.
+        """
+        if not len(self.folds):
+            return 0, None
+        table = np.stack([scores[place] for place in range(len(self.choices))])
+        if len(table) == 1 and np.isnan(table).all():
+            return 0, None
+        return best_of(table)
+
+    def wants(self, choice: int) -> bool:
+        """Say whether the predictions of a choice are wanted and not known."""
+        return len(self.ask) > 0 and choice not in self.fitted
 
 
 @dataclass(frozen=True, eq=False)
 class UnitResult:
-    """What a head said of the rows it was asked about, and what was chosen for it to say that.
+    """What was computed of a unit, beside what was known of it.
 
-    `inner_score` is None where nothing was chosen or compared; `predictions` is None where nothing was asked.
+    Attributes
+    ----------
+    key : tuple
+    scores : mapping of int to ndarray
+        Over the folds, by the place of the choice.
+    choice : int
+        The place of the best of all choices, the known ones among them.
+    predictions : Predictions or None
+        None where nothing was asked, or the answer was known.
+    warnings : tuple of str
+    seconds : float
+    refused : bool
+        Whether it has to be done by itself: its rows want scikit-learn.
     """
 
-    key: tuple[Any, ...]
+    key: Key
+    scores: Scores
+    choice: int
     predictions: Predictions | None
-    params: dict[str, Any]
-    inner_score: float | None
     warnings: tuple[str, ...]
     seconds: float
-
-
-def run_units(units: Sequence[Unit], *, n_jobs: int) -> Iterator[UnitResult]:
-    """Give the results as they are done, in any order; in this process where there is little to do."""
-    rows = sum(len(unit.train) for unit in units)
-    workers = 1 if rows < FEWEST_ROWS else n_jobs
-    with deaf_to_ctrl_c():
-        done = Parallel(n_jobs=workers, return_as="generator_unordered")(delayed(run_unit)(unit) for unit in units)
-    yield from done
+    refused: bool = False
 
 
 def run_unit(unit: Unit) -> UnitResult:
-    """Search, refit and predict."""
+    """Search, fit and predict with scikit-learn."""
     started = time.perf_counter()
-    estimator, params, score, warnings = fit_unit(unit)
+    X = gather(unit.X, unit.train)
+    scores, choice, warned, fits = _searched(unit, X)
     predictions = None
-    if len(unit.ask):
+    if unit.wants(choice):
+        estimator, more = fit_head(unit.head, unit.choices[choice], X, unit.y)
+        warned, fits = [*warned, *more], fits + 1
         predictions = predict_all(estimator, gather(unit.ask_X, unit.ask), unit.n_classes, unit.kind)
-    return UnitResult(unit.key, predictions, params, score, warnings, time.perf_counter() - started)
+    warnings = (*about(unit, scores), *summary(unit.head.name, warned, fits))
+    return UnitResult(unit.key, scores, choice, predictions, warnings, time.perf_counter() - started)
 
 
-def fit_unit(unit: Unit) -> tuple[Any, dict[str, Any], float | None, tuple[str, ...]]:
-    """Return the fitted estimator, its chosen parameters, their inner score and what it warned of."""
-    X, head, folds = gather(unit.X, unit.train), unit.head, unit.folds
-    choosing = combinations(head) > 1
-    if choosing and not len(folds):
-        try:
-            folds = _inner_folds(unit)
-        except EvaluationError:
-            if not unit.lenient:
-                raise
-            head = replace(head, grid={})
-    fitted = search(head, X, unit.y, splits=folds, scoring=unit.scoring, labels=unit.n_classes, kind=unit.kind)
-    score = fitted.score if choosing or not unit.compared else _inner_score(unit, X)
-    return fitted.estimator, fitted.params, score, fitted.warnings
+def fit_unit(unit: Unit) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
+    """Return the estimator fitted on all the unit's rows, its chosen parameters and what it warned of."""
+    X = gather(unit.X, unit.train)
+    scores, choice, warned, fits = _searched(unit, X, share=True)
+    estimator, more = fit_head(unit.head, unit.choices[choice], X, unit.y)
+    warnings = (*about(unit, scores), *summary(unit.head.name, [*warned, *more], fits + 1))
+    return estimator, unit.choices[choice], warnings
 
 
-def _inner_folds(unit: Unit) -> Folds:
-    return inner_folds(unit.y, unit.kind, groups=unit.groups, cv=unit.cv, random_state=unit.random_state)
-
-
-def _inner_score(unit: Unit, X: np.ndarray) -> float | None:
-    """Return the mean score over the inner folds of a head without a grid, to compare it with those that have one.
-
-    None where the rows cannot be split again: nothing has to be chosen, so that is no reason to stop.
-    """
-    y = unit.y
-    try:
-        folds = _inner_folds(unit)
-    except EvaluationError:
-        return None
-    scorer = make_scorer(unit.scoring, unit.kind, unit.n_classes)
-    scores = []
-    for train, test in folds:
-        fitted = search(
-            unit.head, X[train], y[train], splits=(), scoring=unit.scoring, labels=unit.n_classes, kind=unit.kind
-        )
-        scores.append(scorer(fitted.estimator, X[test], y[test]))
-    # As in a search: a fold where the score is undefined says nothing.
-    return None if np.isnan(scores).all() else float(np.nanmean(scores))
-
-
-def combinations(head: Head) -> int:
-    """Return how many parameter combinations the head's grid holds."""
-    return int(np.prod([len(values) for values in head.grid.values()], dtype=np.int64))
+def covered(unit: Unit) -> SharedHead | None:
+    """Return how the unit can share its work; None where it cannot."""
+    return shared_candidates(unit.head.estimator, unit.choices, unit.kind)
 
 
 def gather(X: StoredRows, rows: np.ndarray) -> np.ndarray:
     """Return the rows as float32 in memory, ``(len(rows), d)``."""
     return np.asarray(X[rows], dtype=np.float32)
+
+
+def _searched(unit: Unit, X: np.ndarray, *, share: bool = False) -> tuple[Scores, int, list[Any], int]:
+    """Return the scores of what was missing, the choice, the warnings, and how many fits they are of."""
+    missing = unit.missing
+    scores: dict[int, np.ndarray] = {}
+    warned: list[Any] = []
+    if missing:
+        table, warned = candidate_scores(
+            unit.head,
+            [unit.choices[place] for place in missing],
+            X,
+            unit.y,
+            splits=unit.folds,
+            scoring=unit.scoring,
+            labels=unit.n_classes,
+            kind=unit.kind,
+            share=share,
+        )
+        scores = dict(zip(missing, table, strict=True))
+    choice, _ = unit.chosen({**unit.known, **scores})
+    return scores, choice, warned, len(missing) * len(unit.folds)
+
+
+def about(unit: Unit, scores: Scores) -> list[str]:
+    """Return what is to be told of a unit and its scores."""
+    table = [*unit.known.values(), *scores.values()]
+    several = len(unit.choices) > 1 and table
+    return [*unit.said, *(about_scores(unit.head, unit.scoring, np.stack(table)) if several else [])]

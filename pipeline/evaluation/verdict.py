@@ -97,6 +97,7 @@ def verdict(info: LabelSetInfo, evidence: Evidence) -> str:
 def _of_classes(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
     value, low, high = (_percent(number) for number in evidence.values(shown["accuracy"]))
     parts = [f"{info.name}: right on {value} of 100 {evidence.photos} ({low} to {high}) with {who}"]
+    parts += _apart(info, evidence, shown["accuracy"], _percent)
     parts += _nulls(evidence, "accuracy", "always guessing the commonest", _percent)
     wrong = Counter((t, p) for t, p in zip(evidence.true, evidence.predicted, strict=True) if t != p)
     if wrong:
@@ -108,6 +109,7 @@ def _of_classes(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result]
 def _of_numbers(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
     value, low, high = (_plain(number) for number in evidence.values(shown[info.scoring]))
     parts = [f"{info.name}: {info.scoring} {value} ({low} to {high}) on {evidence.photos} with {who}"]
+    parts += _apart(info, evidence, shown[info.scoring], _plain)
     parts += _nulls(evidence, info.scoring, "always guessing the mean", _plain)
     error = evidence.values(shown["neg_mean_absolute_error"])[0]
     if error is not None:
@@ -126,6 +128,19 @@ def _of_tags(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], w
         parts.append(f"best told: {best} {_hundredths(evidence.tags[best])}")
         parts.append(f"worst: {worst} {_hundredths(evidence.tags[worst])}")
     return parts
+
+
+def _apart(info: LabelSetInfo, evidence: Evidence, shown: Result, text: Callable[[float | None], str]) -> list[str]:
+    """Return what is left of a test score without the photos that training holds copies of."""
+    if not evidence.on_test or info.test_apart is None:
+        return []
+    copies = len(info.test_copies)
+    if not info.test_apart:
+        return [f"training holds copies of all {copies} test photos: no photo of them is new"]
+    without = f"without the {copies} test photos" if copies > 1 else "without the test photo"
+    value, low, high = (text(number) for number in (shown.test_apart, shown.test_apart_low, shown.test_apart_high))
+    holds = "that training holds copies of" if copies > 1 else "that training holds a copy of"
+    return [f"{without} {holds}: {value} ({low} to {high})"]
 
 
 def _who_was_chosen(evidence: Evidence) -> str:

@@ -38,6 +38,8 @@ class ModelScore:
         Classes that training never saw: photos of them, all counted as wrong.
     seen_in_training : tuple of str
         Ids of photos whose content the model learned from; a score over them flatters.
+    scores_apart : tuple of Score
+        The scores without those photos; empty where there are none, or no others.
     notes : tuple of str
     """
 
@@ -47,12 +49,16 @@ class ModelScore:
     unknown_classes: Mapping[str, int]
     seen_in_training: tuple[str, ...]
     notes: tuple[str, ...]
+    scores_apart: tuple[Score, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the scores as plain JSON values; what cannot be said is None."""
         return {
             **asdict(self),
-            "scores": [{name: _plain(value) for name, value in asdict(one).items()} for one in self.scores],
+            **{
+                name: [{key: _plain(value) for key, value in asdict(one).items()} for one in getattr(self, name)]
+                for name in ("scores", "scores_apart")
+            },
         }
 
 
@@ -104,25 +110,35 @@ def score(
     if unknown:
         notes.append(unknown_text(unknown, model.kind))
     learned = {digest.tobytes() for digest in model.training_digests}
-    seen = tuple(ids[row] for row in rows if answer.digests[row].tobytes() in learned)
+    new = np.array([answer.digests[row].tobytes() not in learned for row in rows], bool)
+    seen = tuple(ids[row] for row in rows[~new])
     if seen:
-        notes.append(f"{len(seen)} of {len(rows)} photos were in the training data, e.g. {seen[0]}: the score flatters")
+        notes.append(
+            f"{len(seen)} of {len(rows)} photos were in the training data, e.g. {seen[0]}: the score flatters"
+            f"{', and is given without them too' if new.any() else ''}"
+        )
     n_classes = len(model.classes) + len(codes)
     said = widen(answer.predictions.take(rows), n_classes)
-    scores = tuple(
-        score_with_interval(
-            scoring,
-            y,
-            said,
-            kind=model.kind,
-            n_classes=n_classes,
-            groups=None if groups is None else group_codes(ids, known.columns, groups, rows=rows),
-            random_state=random_state,
+    codes_of_groups = None if groups is None else group_codes(ids, known.columns, groups, rows=rows)
+
+    def scores_of(these: np.ndarray) -> tuple[Score, ...]:
+        return tuple(
+            score_with_interval(
+                scoring,
+                y[these],
+                said.take(these),
+                kind=model.kind,
+                n_classes=n_classes,
+                groups=None if codes_of_groups is None else codes_of_groups[these],
+                random_state=random_state,
+            )
+            for scoring in SCORINGS[model.kind]
+            if said.probabilities is not None or not needs_probabilities(scoring)
         )
-        for scoring in SCORINGS[model.kind]
-        if said.probabilities is not None or not needs_probabilities(scoring)
-    )
-    return ModelScore(model.label_set, len(rows), scores, unknown, seen, tuple(notes))
+
+    scores = scores_of(np.arange(len(rows)))
+    apart = scores_of(np.flatnonzero(new)) if seen and new.any() else ()
+    return ModelScore(model.label_set, len(rows), scores, unknown, seen, tuple(notes), apart)
 
 
 def _plain(value: Any) -> Any:

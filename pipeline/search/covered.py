@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,10 +54,24 @@ class SharedHead:
     candidates: list[dict[str, Any]]
     values: list[tuple[Any, ...]]
 
+    def take(self, places: Sequence[int]) -> SharedHead:
+        """Return the head with some of its candidates."""
+        return replace(
+            self,
+            candidates=[self.candidates[place] for place in places],
+            values=[self.values[place] for place in places],
+        )
+
 
 def shared_head(estimator: Any, grid: dict[str, list[Any]], kind: str) -> SharedHead | None:
     """Return how the head shares its work; None where it does not: another estimator, parameter or value."""
     from sklearn.model_selection import ParameterGrid
+
+    return shared_candidates(estimator, list(ParameterGrid(grid)), kind)
+
+
+def shared_candidates(estimator: Any, candidates: Sequence[dict[str, Any]], kind: str) -> SharedHead | None:
+    """Return as `shared_head`, of a grid's combinations or some of them."""
     from sklearn.pipeline import Pipeline
 
     if kind == "multi" or type(estimator) is not Pipeline:
@@ -68,14 +82,15 @@ def shared_head(estimator: Any, grid: dict[str, list[Any]], kind: str) -> Shared
         known = RECIPES[kind][solver].make(None)
         step = known.steps[-1][0]
         names = [f"{step}__{param}" for param in covered]
-        if not set(grid) <= set(names) or not _same(estimator, known, names):
+        if not {key for candidate in candidates for key in candidate} <= set(names) or not _same(
+            estimator, known, names
+        ):
             continue
         own = estimator.get_params()
-        candidates = list(ParameterGrid(grid))
         values = [tuple(candidate.get(name, own[name]) for name in names) for candidate in candidates]
         checks = list(covered.values())
         if all(check(value) for row in values for check, value in zip(checks, row, strict=True)):
-            return SharedHead(solver, kind, candidates, values)
+            return SharedHead(solver, kind, list(candidates), values)
     return None
 
 

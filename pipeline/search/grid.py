@@ -1,21 +1,23 @@
-"""The search itself: shared work or GridSearchCV within the rows it may see, the choice refitted on all of them."""
+"""The search within the rows it may see: every candidate scored over the folds, the best refitted on all of them."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from warnings import WarningMessage
 
 import numpy as np
 
 from pipeline.errors import HeadError
 from pipeline.heads import Head
-from pipeline.search.closed_form import NotCoveredError
-from pipeline.search.covered import shared_head
+from pipeline.search.covered import shared_candidates
 from pipeline.search.guard import caught_warnings, one_thread, summary
-from pipeline.search.scoring import Scorer, make_scorer, needs_probabilities
-from pipeline.search.searcher import SharedSearch
+from pipeline.search.scoring import make_scorer, needs_probabilities
+from pipeline.search.shared import SharedTask, shared_scores
+
+Params = dict[str, Any]
+Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,26 +33,15 @@ class Fitted:
         Mean inner score of the chosen parameters (optimistic: it was chosen as the best); None without a search.
     warnings : tuple of str
         What the estimator warned of, counted.
-    seconds : float
     """
 
     estimator: Any
-    params: dict[str, Any]
+    params: Params
     score: float | None
     warnings: tuple[str, ...]
-    seconds: float
 
 
-def search(
-    head: Head,
-    X: np.ndarray,
-    y: np.ndarray,
-    *,
-    splits: Sequence[tuple[np.ndarray, np.ndarray]],
-    scoring: str,
-    labels: int,
-    kind: str,
-) -> Fitted:
+def search(head: Head, X: np.ndarray, y: np.ndarray, *, splits: Folds, scoring: str, labels: int, kind: str) -> Fitted:
     """Return the head with the parameters that score best over the splits, refitted on all rows of X.
 
     Parameters
@@ -72,67 +63,126 @@ def search(
     HeadError
         The estimator failed (named, with its own words), or the scoring does not fit.
     """
-    from sklearn.base import clone
-    from sklearn.model_selection import ParameterGrid
+    refuse_scoring(head, scoring)
+    smallest = min([len(train) for train, _ in splits], default=len(y))
+    candidates, said = candidates_of(head, smallest, len(y))
+    params, fits = candidates[0], 1
+    score: float | None = None
+    caught: list[WarningMessage] = []
+    if len(candidates) > 1:
+        if not len(splits):
+            raise HeadError(
+                f"head {head.name!r}: wanted folds to choose among {len(candidates)} combinations, found none",
+                "fix the parameters with --grid HEAD.PARAM=VALUE, or give more rows",
+            )
+        scores, caught = candidate_scores(
+            head, candidates, X, y, splits=splits, scoring=scoring, labels=labels, kind=kind
+        )
+        chosen, score = best_of(scores)
+        params = candidates[chosen]
+        said += about_scores(head, scoring, scores)
+        fits += scores.size
+    estimator, more = fit_head(head, params, X, y)
+    return Fitted(estimator, params, score, (*said, *summary(head.name, [*caught, *more], fits)))
 
-    start = time.perf_counter()
-    scorer = make_scorer(scoring, kind, labels)
+
+def refuse_scoring(head: Head, scoring: str) -> None:
+    """Raise `HeadError` for a scoring that is about probabilities where the head gives none."""
     if needs_probabilities(scoring) and not head.probabilities:
         raise HeadError(
             f"scoring {scoring!r}: wanted probabilities, found none: head {head.name!r} gives none",
             "choose a head that gives them (see pipeline heads), or another --scoring",
         )
-    smallest = min([len(train) for train, _ in splits], default=len(y))
-    grid, said = _grid_that_fits(head, smallest, len(y))
-    combinations = len(ParameterGrid(grid))
-    score: float | None = None
-    with one_thread(), caught_warnings(head.name) as caught:
-        if combinations <= 1:
-            params = {key: values[0] for key, values in grid.items()}
-            fits = 1
-            estimator = clone(head.estimator).set_params(**params).fit(X, y)
-        else:
-            if not len(splits):
-                raise HeadError(
-                    f"head {head.name!r}: wanted folds to choose among {combinations} combinations, found none",
-                    "fix the parameters with --grid HEAD.PARAM=VALUE, or give more rows",
-                )
-            fits = combinations * len(splits) + 1
-            searched = _searched(head, grid, X, y, splits=splits, scoring=scoring, labels=labels, scorer=scorer)
-            estimator, params = searched.best_estimator_, dict(searched.best_params_)
-            scores = _fold_scores(searched.cv_results_)
-            score = float(np.nanmean(scores[searched.best_index_]))
-            undefined = int(np.isnan(scores).all(axis=0).sum())
-            if undefined:
-                said.append(f"{head.name}: {scoring} is undefined in {undefined} of {len(splits)} inner folds")
-    return Fitted(estimator, params, score, (*said, *summary(head.name, caught, fits)), time.perf_counter() - start)
 
 
-def _searched(
+def candidates_of(head: Head, smallest: int, n: int) -> tuple[list[Params], list[str]]:
+    """Return the combinations of the head's grid, in GridSearchCV's order, and what was left out of it.
+
+    Parameters
+    ----------
+    head : Head
+    smallest : int
+        Rows of the smallest training part of the search.
+    n : int
+        Rows that the chosen one is fitted on.
+    """
+    from sklearn.model_selection import ParameterGrid
+
+    grid, said = _grid_that_fits(head, smallest, n)
+    return list(ParameterGrid(grid)), said
+
+
+def candidate_scores(
     head: Head,
-    grid: dict[str, list[Any]],
+    candidates: Sequence[Params],
     X: np.ndarray,
     y: np.ndarray,
     *,
-    splits: Sequence[tuple[np.ndarray, np.ndarray]],
+    splits: Folds,
     scoring: str,
     labels: int,
-    scorer: Scorer,
-) -> Any:
-    """Return the finished search: by shared work where the head's parameters allow it, else GridSearchCV."""
+    kind: str,
+    share: bool = True,
+) -> tuple[np.ndarray, list[WarningMessage]]:
+    """Return each candidate's score over each split, (candidates, splits), and what the fits warned of.
+
+    By shared work where the head's parameters and the rows allow it, unless `share` is false; otherwise GridSearchCV.
+    """
     from sklearn.model_selection import GridSearchCV
 
-    shared = shared_head(head.estimator, grid, head.kind)
-    if shared is not None:
-        try:
-            return SharedSearch(
-                head.estimator, shared, scoring=scoring, labels=labels, cv=splits, refit=_best_index
-            ).fit(X, y)
-        except NotCoveredError:
-            pass  # the training parts want scikit-learn itself
-    return GridSearchCV(
-        head.estimator, grid, scoring=scorer, cv=list(splits), refit=_best_index, error_score="raise"
-    ).fit(X, y)
+    with one_thread(), caught_warnings(head.name) as caught:
+        covered = shared_candidates(head.estimator, candidates, head.kind) if share else None
+        if covered is not None:
+            ((scores,),) = shared_scores(X, [SharedTask([covered], y, splits, labels)], [scoring])
+            if scores is not None:
+                return scores, []
+        searched = GridSearchCV(
+            head.estimator,
+            [{name: [value] for name, value in candidate.items()} for candidate in candidates],
+            scoring=make_scorer(scoring, kind, labels),
+            cv=list(splits),
+            refit=False,
+            error_score="raise",
+        ).fit(X, y)
+    scores = np.column_stack([searched.cv_results_[f"split{fold}_test_score"] for fold in range(len(splits))])
+    return scores, caught
+
+
+def fit_head(head: Head, params: Params, X: np.ndarray, y: np.ndarray) -> tuple[Any, list[WarningMessage]]:
+    """Return the head's own estimator with these parameters, fitted, and what it warned of."""
+    from sklearn.base import clone
+
+    with one_thread(), caught_warnings(head.name) as caught:
+        estimator = clone(head.estimator).set_params(**params).fit(X, y)
+    return estimator, caught
+
+
+def best_of(scores: np.ndarray) -> tuple[int, float]:
+    """Return the first of the best candidates, and its mean score over the folds where the score is defined.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (candidates, folds)
+
+    Raises
+    ------
+    HeadError
+        No candidate has a score in any fold.
+    """
+    defined = scores[:, ~np.isnan(scores).all(axis=0)]
+    if not defined.size or np.isnan(defined).any(axis=1).all():
+        raise HeadError(
+            "wanted a score that is defined in an inner fold, found none", "choose another --scoring, or add rows"
+        )
+    means = defined.mean(axis=1)
+    chosen = int(np.argmax(np.nan_to_num(means, nan=-np.inf)))
+    return chosen, float(means[chosen])
+
+
+def about_scores(head: Head, scoring: str, scores: np.ndarray) -> list[str]:
+    """Say in how many folds the score is undefined."""
+    undefined = int(np.isnan(scores).all(axis=0).sum())
+    return [f"{head.name}: {scoring} is undefined in {undefined} of {scores.shape[1]} inner folds"] if undefined else []
 
 
 def _grid_that_fits(head: Head, smallest: int, n: int) -> tuple[dict[str, list[Any]], list[str]]:
@@ -154,20 +204,3 @@ def _grid_that_fits(head: Head, smallest: int, n: int) -> tuple[dict[str, list[A
             gone = ", ".join(str(value) for value in values if value not in kept)
             said.append(f"{head.name}: n_neighbors {gone} left out: the smallest training part has {rows} rows")
     return grid, said
-
-
-def _fold_scores(results: dict[str, Any]) -> np.ndarray:
-    """Return GridSearchCV's scores, shape (combinations, folds)."""
-    folds = sum(key.startswith("split") and key.endswith("_test_score") for key in results)
-    return np.column_stack([results[f"split{fold}_test_score"] for fold in range(folds)])
-
-
-def _best_index(results: dict[str, Any]) -> int:
-    """Return the first of the best combinations, over the folds where the score is defined."""
-    scores = _fold_scores(results)
-    scores = scores[:, ~np.isnan(scores).all(axis=0)]
-    if not scores.size or np.isnan(scores).any(axis=1).all():
-        raise HeadError(
-            "wanted a score that is defined in an inner fold, found none", "choose another --scoring, or add rows"
-        )
-    return int(np.argmax(np.nan_to_num(scores.mean(axis=1), nan=-np.inf)))

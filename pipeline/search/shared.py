@@ -20,6 +20,7 @@ from pipeline.search.closed_form import (
 from pipeline.search.covered import SharedHead
 from pipeline.search.neighbours import Neighbours, neighbour_classes, neighbour_numbers, neighbours
 from pipeline.search.predictions import Predictions
+from pipeline.search.scoring import score_predictions
 from pipeline.search.spectrum import Spectrum, spectrum, standardised
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
@@ -156,3 +157,34 @@ def _by_spectrum(
         return ridge_numbers(whole, target, sums, values)
     solve = ridge_classes if head.solver == "ridge" else discriminants
     return solve(whole, target, sums, values, member.labels)
+
+
+def shared_scores(X: np.ndarray, tasks: Sequence[SharedTask], scorings: Sequence[str]) -> list[list[np.ndarray | None]]:
+    """Return the scores of every candidate over every split, [task][head].
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, d)
+    tasks : sequence of SharedTask
+    scorings : sequence of str
+        One a task.
+
+    Returns
+    -------
+    list of list of ndarray, shape (candidates, splits), or None
+        None where a training part wants scikit-learn itself.
+    """
+    found: list[list[np.ndarray | None]] = [
+        [np.full((len(head.candidates), len(task.splits)), np.nan) for head in task.heads] for task in tasks
+    ]
+    for said in shared_predictions(X, tasks):
+        task, scores = tasks[said.task], found[said.task][said.head]
+        if said.predictions is None or scores is None:
+            found[said.task][said.head] = None
+            continue
+        y, kind = task.y[task.splits[said.split][1]], task.heads[said.head].kind
+        for candidate, predictions in enumerate(said.predictions):
+            scores[candidate, said.split] = score_predictions(
+                scorings[said.task], y, predictions, kind=kind, n_classes=task.labels
+            )
+    return found

@@ -1,7 +1,6 @@
-"""Folds: which rows train and which test. Groups stay whole, classes stay in proportion, every row is tested once.
+"""Folds: which rows train and which test.
 
-Several tags an image are kept in proportion by iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, On the
-stratification of multi-label data, ECML PKDD, algorithm 1).
+Groups stay whole, copies stay together, classes and tags stay in proportion, every row is tested once.
 """
 
 from __future__ import annotations
@@ -13,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.duplicates import components
 from pipeline.errors import EvaluationError
+from pipeline.splits.tags import deal_tags, refuse_lonely_tags
 
 TRAIN_NAMES = ("train", "training", "trn", "fit")
 VALIDATION_NAMES = ("val", "valid", "validation", "dev")
@@ -33,6 +34,7 @@ def outer_folds(
     kind: str,
     *,
     groups: np.ndarray | None = None,
+    together: np.ndarray | None = None,
     cv: int = 5,
     random_state: int | None = 0,
     classes: Sequence[str] = (),
@@ -46,8 +48,11 @@ def outer_folds(
     kind : {"class", "number", "multi"}
     groups : ndarray, shape (n,), optional
         Rows with the same value stay on the same side of every split.
+    together : ndarray, shape (n,), optional
+        Copies of one image have the same value, and stay on the same side too. With groups, groups that copies tie
+        stay together; without, one row of each value is dealt, and the others follow it.
     cv : int
-        Folds wanted; cut to the number of groups (or, for numbers and tags, of rows).
+        Folds wanted; cut to the number of groups, and to that of rows that are no copies.
     random_state : int
     classes : sequence of str
         The classes' names, for messages.
@@ -58,69 +63,97 @@ def outer_folds(
         A class has fewer rows than there are folds, fewer than two groups, or a fold would learn from one class, or
         of a tag from images with it, or without it, alone.
     """
-    _check_cv(cv)
+    check_cv(cv)
     n, notes = len(y), []
     folds = cv
     if groups is not None:
         n_groups = len(np.unique(groups))
-        if n_groups < 2:
+        groups = tied(groups, together)
+        n_tied = len(np.unique(groups))
+        by_copies = f": copies tie {n_groups} to so many" if n_tied < n_groups else ""
+        if n_tied < 2:
             raise EvaluationError(
-                f"wanted 2 groups or more to split by, found {n_groups}",
+                f"wanted 2 groups or more to split by, found {n_tied}{by_copies}",
                 "choose another --groups column, or leave it out if the images are independent",
             )
-        if n_groups < folds:
-            folds = n_groups
-            notes.append(f"{cv} folds cut to {folds}: there are {n_groups} groups")
+        if n_tied < folds:
+            folds = n_tied
+            notes.append(f"{cv} folds cut to {folds}: there are {n_tied} groups{by_copies}")
     if kind == "class":
         _refuse_small_classes(y, folds, classes)
         if groups is not None:
             notes += _classes_in_one_group(y, groups, classes)
+        elif together is not None:
+            notes += _classes_of_copies(y, together, classes)
     else:
         if n < 2:
             raise EvaluationError(f"wanted 2 labelled images or more, found {n}", "label more images")
         if n < folds:
             folds = n
             notes.append(f"{cv} folds cut to {folds}: there are {n} labelled images")
-    splits = _split(y, kind, groups, folds, random_state)
+    if groups is None and together is not None:
+        dealt = _most_dealt(y, kind, together)
+        if dealt < 2:
+            raise EvaluationError(
+                "wanted 2 images that are no copies of one another to split by, found copies of one image"
+                f"{' in each class' if kind == 'class' else ''}",
+                "add images of their own",
+            )
+        if dealt < folds:
+            folds = dealt
+            of = "no class has more than" if kind == "class" else "there are"
+            notes.append(f"{cv} folds cut to {folds}: {of} {dealt} images that are no copies of one another")
+    splits = _split(y, kind, groups, together, folds, random_state)
     if kind == "class":
         for fold, split in enumerate(splits, start=1):
             present = np.unique(y[split.train])
             if len(present) < 2:
+                what = "groups that it tests" if groups is not None else "copies of one image that it tests"
+                step = "add groups that hold the other classes, or choose another --groups column"
                 raise EvaluationError(
                     f"fold {fold} of {folds} would learn from {_name(present[0], classes)} alone: "
-                    "the other classes lie within the groups that it tests",
-                    "add groups that hold the other classes, or choose another --groups column",
+                    f"the other classes lie within the {what}",
+                    step if groups is not None else "add images of the other classes that are no copies",
                 )
     if kind == "multi":
-        _refuse_lonely_tags(y, splits, groups, classes)
+        refuse_lonely_tags(y, [split.train for split in splits], groups, classes)
     return splits, tuple(notes)
 
 
 def inner_folds(
-    y: np.ndarray, kind: str, *, groups: np.ndarray | None = None, cv: int = 5, random_state: int | None = 0
+    y: np.ndarray,
+    kind: str,
+    *,
+    groups: np.ndarray | None = None,
+    together: np.ndarray | None = None,
+    cv: int = 5,
+    random_state: int | None = 0,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return (train, test) positions into `y` for choosing parameters within one outer training part.
 
     The number of folds is min(cv, groups, smallest class present or images with or without a tag), and at least 2. A
-    split whose training part holds a single class teaches nothing and is dropped.
+    split whose training part holds a single class teaches nothing and is dropped. `groups` and `together` are as in
+    `outer_folds`; without groups, copies count once.
 
     Raises
     ------
     EvaluationError
         There are too few groups or rows to split, or no split has two classes to learn from.
     """
-    _check_cv(cv)
+    check_cv(cv)
     way_out = "add images or groups, choose once with --no-nested, or fix the parameters with --grid HEAD.PARAM=VALUE"
     folds = cv
     if groups is not None:
+        groups = tied(groups, together)
         n_groups = len(np.unique(groups))
         if n_groups < 2:
             raise EvaluationError(
                 f"choosing parameters wanted 2 groups in every training part, found {n_groups}", way_out
             )
         folds = min(folds, n_groups)
+    dealt = y if groups is not None or together is None else y[_first_rows(together)[0]]
     if kind == "class":
-        counts = np.bincount(y)
+        counts = np.bincount(dealt)
         counts = counts[counts > 0]
         if len(counts) < 2 or counts.max() < 2:
             found = "a single class" if len(counts) < 2 else "a single image of each class"
@@ -128,13 +161,13 @@ def inner_folds(
         folds = max(2, min(folds, int(counts.min())))
     else:
         # Two rows a test part at least, where that can be had: R2 of one row is undefined.
-        folds = max(2, min(folds, len(y) // 2))
+        folds = max(2, min(folds, len(dealt) // 2))
         if kind == "multi":
-            sides = np.concatenate([y.sum(axis=0), len(y) - y.sum(axis=0)])
-            folds = max(2, min(folds, int(sides[sides > 0].min())))
-        if len(y) < 2:
-            raise EvaluationError(f"choosing parameters wanted 2 images or more, found {len(y)}", way_out)
-    splits = [(s.train, s.test) for s in _split(y, kind, groups, folds, random_state)]
+            sides = np.concatenate([dealt.sum(axis=0), len(dealt) - dealt.sum(axis=0)])
+            folds = max(2, min(folds, int(sides[sides > 0].min(initial=folds))))
+        if len(dealt) < 2:
+            raise EvaluationError(f"choosing parameters wanted 2 images or more, found {len(dealt)}", way_out)
+    splits = [(s.train, s.test) for s in _split(y, kind, groups, together, folds, random_state)]
     if kind == "class":
         splits = [(train, test) for train, test in splits if len(np.unique(y[train])) > 1]
         if not splits:
@@ -196,11 +229,53 @@ def train_test(values: Sequence[str | None], *, column: str = "split") -> tuple[
     return Split(train, test), tuple(notes)
 
 
-def _split(y: np.ndarray, kind: str, groups: np.ndarray | None, folds: int, random_state: int | None) -> list[Split]:
+def tied(groups: np.ndarray, together: np.ndarray | None) -> np.ndarray:
+    """Return the groups with those that share rows of one value of `together` made one, shape (n,)."""
+    if together is None:
+        return groups
+    _, group = np.unique(groups, return_inverse=True)
+    _, copies = np.unique(together, return_inverse=True)
+    n_groups, n_copies = int(group.max()) + 1, int(copies.max()) + 1
+    if n_copies == len(together):  # no copies: the groups are as they were, names and all
+        return groups
+    return components(group, n_groups + copies, n_groups + n_copies)[group]
+
+
+def _first_rows(together: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first row of each value, ascending, and for every row the position of its value among them."""
+    _, first, value = np.unique(together, return_index=True, return_inverse=True)
+    place = np.empty(len(first), np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    return np.sort(first), place[value]
+
+
+def _most_dealt(y: np.ndarray, kind: str, together: np.ndarray) -> int:
+    """Return how many folds can be dealt when copies count once: images, or those of the largest class."""
+    first, _ = _first_rows(together)
+    return int(np.bincount(y[first]).max()) if kind == "class" else len(first)
+
+
+def _split(
+    y: np.ndarray,
+    kind: str,
+    groups: np.ndarray | None,
+    together: np.ndarray | None,
+    folds: int,
+    random_state: int | None,
+) -> list[Split]:
+    """Return the folds; with `groups`, which hold copies together by now, `together` is not looked at."""
+    if groups is None and together is not None:
+        # The first of each set of copies is dealt, and the others follow: groups of one row each would take minutes.
+        first, member = _first_rows(together)
+        fold = np.empty(len(first), np.int64)
+        for number, split in enumerate(_split(y[first], kind, None, None, folds, random_state)):
+            fold[split.test] = number
+        return [Split(np.flatnonzero(fold[member] != k), np.flatnonzero(fold[member] == k)) for k in range(folds)]
     from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
     if kind == "multi":
-        return _dealt(y, groups, folds, random_state)
+        fold_of = deal_tags(y, groups, folds, random_state)
+        return [Split(np.flatnonzero(fold_of != k), np.flatnonzero(fold_of == k)) for k in range(folds)]
     rows = np.arange(len(y))
     with warnings.catch_warnings():
         # "The least populated class has fewer members than folds": known here, and dealt with by the callers.
@@ -218,69 +293,8 @@ def _split(y: np.ndarray, kind: str, groups: np.ndarray | None, folds: int, rand
     return [Split(np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)) for train, test in pairs]
 
 
-def _dealt(y: np.ndarray, groups: np.ndarray | None, folds: int, random_state: int | None) -> list[Split]:
-    """Return folds of rows, or of whole groups, that hold each tag in proportion; y is an indicator, (n, c).
-
-    The tag with the fewest units left is dealt first, each of its units to the fold that lacks most of the tag. Of a
-    tag that most images have, the images without it are dealt: what is rare is hard to share out.
-    """
-    rarer = np.where(y.mean(axis=0) > 0.5, 1 - y, y).astype(np.int64)
-    unit_of = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(len(y))
-    units = int(unit_of.max()) + 1
-    counts = np.zeros((units, y.shape[1] + 1), np.int64)  # rows with each tag, then all rows
-    np.add.at(counts, unit_of, np.column_stack([rarer, np.ones(len(y), np.int64)]))
-    rng = np.random.default_rng(random_state)
-    # Units in random order, those with many rows first: a large group that comes last finds no room.
-    order = sorted(rng.permutation(units).tolist(), key=lambda unit: -counts[unit, -1])
-    tags = [np.flatnonzero(row[:-1]).tolist() for row in counts]
-    waiting = [[unit for unit in order if counts[unit, tag]] for tag in range(y.shape[1])]
-    left = [len(one) for one in waiting]
-    # In whole numbers, `folds` times the wish of each fold, so that equal wishes are equal.
-    wish = np.tile(counts.sum(axis=0), (folds, 1)).tolist()
-    luck = rng.random((units, folds)).tolist()
-    fold_of = np.full(units, -1)
-
-    def deal(unit: int, tag: int) -> None:
-        fold = max(range(folds), key=lambda one: (wish[one][tag], wish[one][-1], luck[unit][one]))
-        fold_of[unit] = fold
-        wish[fold][-1] -= folds * int(counts[unit, -1])
-        for held in tags[unit]:
-            wish[fold][held] -= folds * int(counts[unit, held])
-            left[held] -= 1
-
-    while any(left):
-        rarest = min((tag for tag in range(len(left)) if left[tag]), key=lambda tag: left[tag])
-        for unit in waiting[rarest]:
-            if fold_of[unit] < 0:
-                deal(unit, rarest)
-    for unit in order:
-        if fold_of[unit] < 0:
-            deal(unit, -1)
-    row_fold = fold_of[unit_of]
-    return [Split(np.flatnonzero(row_fold != fold), np.flatnonzero(row_fold == fold)) for fold in range(folds)]
-
-
-def _refuse_lonely_tags(y: np.ndarray, splits: Sequence[Split], groups: np.ndarray | None, tags: Sequence[str]) -> None:
-    """Raise where a training part has a tag on all of its rows, or on none: nothing could be learned of it."""
-    learned = np.array([y[split.train].mean(axis=0) for split in splits])
-    lonely = np.flatnonzero(((learned == 0) | (learned == 1)).any(axis=0))
-    if not len(lonely):
-        return
-    tag = lonely[0]
-    name, there = _name(tag, tags).replace("class", "tag"), int(y[:, tag].sum())
-    few, what = (there, "with") if 2 * there <= len(y) else (len(y) - there, "without")
-    more = f" (and {len(lonely) - 1} more such: {', '.join(_name(one, tags) for one in lonely[1:9])})"
-    held = f"{few} {'image' if few == 1 else 'images'} {what} it"
-    if groups is not None:
-        held += f" in {len(np.unique(groups[y[:, tag] == (what == 'with')]))} of {len(np.unique(groups))} groups"
-    raise EvaluationError(
-        f"tag {name}: wanted images with and without it in every training part, found {held}"
-        + (more if len(lonely) > 1 else ""),
-        f"add images {what} it, or take the tag out of the column",
-    )
-
-
-def _check_cv(cv: int) -> None:
+def check_cv(cv: int) -> None:
+    """Raise `EvaluationError` for a number of folds that is none."""
     if cv < 2:
         raise EvaluationError(f"wanted 2 folds or more, found --cv {cv}", "pass --cv 5")
 
@@ -319,6 +333,11 @@ def _classes_in_one_group(y: np.ndarray, groups: np.ndarray, classes: Sequence[s
         names += f" and {len(alone) - 3} more"
     verb = "lies" if len(alone) == 1 else "lie each"
     return [f"{names} {verb} within a single group: never both learned and tested, so its images count as wrong"]
+
+
+def _classes_of_copies(y: np.ndarray, together: np.ndarray, classes: Sequence[str]) -> list[str]:
+    alone = [code for code in np.unique(y) if len(np.unique(together[y == code])) == 1 and (y == code).sum() > 1]
+    return [f"{_name(code, classes)} is copies of one image: never both learned and tested" for code in alone[:3]]
 
 
 def _name(code: int, classes: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections import Counter
@@ -15,17 +14,16 @@ import numpy as np
 
 from pipeline.errors import EvaluationError
 from pipeline.labels import Joined
+from pipeline.runs.folder import refuse_foreign, replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DEFAULT_FOLDER = "runs"
-_FILES = ("leaderboard.csv", "predictions.parquet", "run.json")
-
 # The columns of the leaderboard; a result holds a few more.
 LEADERBOARD = (
     "label_set", "source", "cache", "backbone", "layer", "head", "n", "scoring", "mean", "low", "high", "nested",
-    "optimistic", "tied", "p_best", "test", "test_low", "test_high", "params", "params_of", "seconds",
+    "optimistic", "tied", "p_best", "test", "test_low", "test_high", "test_apart", "test_apart_low", "test_apart_high",
+    "params", "params_of", "seconds",
 )  # fmt: skip
 
 CHOSEN = "chosen"
@@ -58,6 +56,8 @@ class Result:
         False: the parameters were chosen on the rows they are scored on, so the score is optimistic.
     test, test_low, test_high : float or None
         The score on the fixed test set, looked at once.
+    test_apart, test_apart_low, test_apart_high : float or None
+        The same without the test images that training holds copies of; None where it holds none.
     params : mapping
         Plain JSON values.
     seconds : float
@@ -107,6 +107,9 @@ class Result:
     tied: bool | None = None
     p_best: float | None = None
     params_of: str = MOST_FOLDS
+    test_apart: float | None = None
+    test_apart_low: float | None = None
+    test_apart_high: float | None = None
 
     @property
     def optimistic(self) -> bool:
@@ -117,6 +120,27 @@ class Result:
         """Return the result as plain JSON values."""
         values = {**self.__dict__, "optimistic": self.optimistic}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class TestCopy:
+    """A test image and the training image that it is a copy of.
+
+    Attributes
+    ----------
+    id, copy_of : str
+    cosine : float
+        Of their embeddings less the mean of the training images'; 1 for exact copies.
+    exact : bool
+        Whether the two files have one content.
+    """
+
+    __test__ = False  # for pytest, which takes it for a test
+
+    id: str
+    copy_of: str
+    cosine: float
+    exact: bool
 
 
 @dataclass(frozen=True)
@@ -142,6 +166,10 @@ class LabelSetInfo:
         What the choice was made by.
     source : str
         The name of the images.
+    test_copies : tuple of TestCopy
+        The test images that are copies of training images, each with the one it is most like.
+    test_apart : int or None
+        Rows of the test set without those; None where there are none.
     """
 
     name: str
@@ -154,10 +182,21 @@ class LabelSetInfo:
     test: int | None
     scoring: str
     source: str = ""
+    test_copies: tuple[TestCopy, ...] = ()
+
+    @property
+    def test_apart(self) -> int | None:
+        return self.test - len(self.test_copies) if self.test is not None and self.test_copies else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the label set as plain JSON values."""
-        return {**self.__dict__, "classes": list(self.classes)}
+        copies = [dict(copy.__dict__) for copy in self.test_copies]
+        return {
+            **self.__dict__,
+            "classes": list(self.classes),
+            "test_apart": self.test_apart,
+            "test_copies": copies,
+        }
 
 
 @dataclass(frozen=True)
@@ -183,6 +222,8 @@ class Run:
     joined : tuple of Joined
         What was joined to the images of each DATA: label sets with their rows and classes, ids without a partner,
         columns left out.
+    folder : Path or None
+        Where it is kept.
     """
 
     name: str
@@ -192,6 +233,7 @@ class Run:
     notes: tuple[str, ...] = ()
     verdicts: tuple[str, ...] = ()
     joined: tuple[Joined, ...] = field(default=(), compare=False)
+    folder: Path | None = field(default=None, compare=False)
 
     def info(self, label_set: str | None = None, *, source: str | None = None) -> LabelSetInfo:
         """Return what was asked of a label set: of the only one by default, of the first where DATA share a name.
@@ -268,75 +310,13 @@ class Run:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, content in contents.items():
-                _replace(folder / name, content)
+                replace_file(folder / name, content)
         except OSError as error:
             raise EvaluationError(
                 f"{folder}: wanted to write the results here, found {error.strerror or error}",
                 "give a folder that you may write with --out DIR",
             ) from error
         return folder
-
-
-def refuse_foreign(folder: str | Path) -> None:
-    """Raise `EvaluationError` if a folder holds things, and no run among them: it is no place for results."""
-    found = _foreign(Path(folder))
-    if found:
-        raise EvaluationError(
-            f"{folder}: wanted a run or an empty folder to put the results in, found {', '.join(found[:3])}"
-            f"{', ...' if len(found) > 3 else ''} and no run.json",
-            f"--out {Path(folder) / 'run'}",
-        )
-
-
-def place_for(run: Run, folder: str | Path) -> tuple[Path, str | None]:
-    """Return where a run goes: `folder`, or the first of folder-2, folder-3, ... that holds no other question.
-
-    The same question over the same images is answered anew, so that it takes the earlier answer's place.
-
-    Returns
-    -------
-    (Path, str or None)
-        With why it is not `folder` itself.
-    """
-    folder, mine = Path(folder), _question(run.as_dict())
-    place, said = folder, None
-    for number in itertools.count(2):
-        other = _other(place, mine)
-        if other is None:
-            break
-        said = said or other
-        place = folder.with_name(f"{folder.name}-{number}")
-    return place, None if said is None else f"{folder}/ holds {said}; this run goes to {place}/"
-
-
-def _other(place: Path, mine: Mapping[str, Any]) -> str | None:
-    """Return what a folder holds that is not to be replaced, in words; None where there is nothing."""
-    if not (place / "run.json").exists():
-        return "no run" if place.is_file() or _foreign(place) else None
-    try:
-        theirs = _question(json.loads((place / "run.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return "a run.json that cannot be read"
-    differing = [name for name in mine if mine[name] != theirs[name]]
-    return f"a run over other {' and other '.join(differing)}" if differing else None
-
-
-def _question(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run, as plain JSON values, was about, by the names of what may differ."""
-    results = [result for result in run["results"] if result["head"] != CHOSEN]
-    return {
-        "label sets": {(info["name"], info["kind"], *info["classes"]) for info in run["label_sets"]},
-        # A cache's name tells its images and its backbone; its folder may be given in several ways.
-        "images or features": {(one["source"], str(Path(one["cache"]).absolute()), one["layer"]) for one in results},
-        "heads": {one["head"] for one in results if not one["null"]},
-    }
-
-
-def _foreign(folder: Path) -> list[str]:
-    """Return the names of what is in a folder without a run; empty where there is a run, nothing, or no folder."""
-    if not folder.is_dir() or (folder / "run.json").exists():
-        return []
-    return sorted(item.name for item in folder.iterdir() if not item.name.startswith(".") and item.name not in _FILES)
 
 
 def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -365,13 +345,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return " ".join(repr(value).split())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -1,0 +1,173 @@
+"""Batches of units: those of many label sets over the same features do once what all of them need."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from pipeline.engines import deaf_to_ctrl_c
+from pipeline.evaluation.units import Scores, Unit, UnitResult, about, covered, gather, run_unit
+from pipeline.search import Predictions, SharedHead, SharedTask, one_thread, shared_predictions, shared_scores
+
+# Few rows are learned in less time than worker processes need to start.
+FEWEST_ROWS = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Units that are done together.
+
+    Attributes
+    ----------
+    units : sequence of Unit
+        One alone; or several over the same features that ask about rows of the same cache.
+    shared : bool
+        Whether they share their work; otherwise scikit-learn does the one.
+    """
+
+    units: Sequence[Unit]
+    shared: bool
+
+
+def batched(units: Sequence[Unit]) -> list[Batch]:
+    """Return the units in batches, the largest first: what can share its work is together, all else by itself."""
+    alike: dict[tuple[Any, ...], list[Unit]] = {}
+    alone = []
+    for unit in units:
+        head = covered(unit)
+        if head is None:
+            alone.append(unit)
+        else:
+            _, _, fold = unit.key
+            alike.setdefault((id(unit.X), id(unit.ask_X), fold, *_family(head, unit)), []).append(unit)
+    together = sorted(alike.values(), key=len, reverse=True)
+    return [*(Batch(units, True) for units in together), *(Batch([unit], False) for unit in alone)]
+
+
+def run_batches(batches: Sequence[Batch], *, n_jobs: int) -> Iterator[list[UnitResult]]:
+    """Give the results of each batch as it is done, in any order; in this process where there is little to do."""
+    rows = sum(len(unit.train) for batch in batches for unit in batch.units)
+    workers = 1 if rows < FEWEST_ROWS else n_jobs
+    with deaf_to_ctrl_c():
+        done = Parallel(n_jobs=workers, return_as="generator_unordered")(delayed(run_batch)(one) for one in batches)
+    yield from done
+
+
+def run_batch(batch: Batch) -> list[UnitResult]:
+    """Return the results of the units; one that wants scikit-learn comes back as refused."""
+    if not batch.shared:
+        return [run_unit(unit) for unit in batch.units]
+    started = time.perf_counter()
+    units = batch.units
+    rows = _Rows.of(units)
+    heads = {place: found for place, unit in enumerate(units) if (found := covered(unit)) is not None}
+    with one_thread():
+        scores = _scores(units, heads, rows)
+        choices = {place: units[place].chosen({**units[place].known, **mine})[0] for place, mine in scores.items()}
+        said = _answers(units, heads, choices, rows)
+    seconds = (time.perf_counter() - started) / len(units)
+    results = []
+    for place, unit in enumerate(units):
+        if place not in scores or (unit.wants(choices[place]) and place not in said):
+            results.append(UnitResult(unit.key, {}, 0, None, (), seconds, refused=True))
+            continue
+        warnings = tuple(about(unit, scores[place]))
+        results.append(UnitResult(unit.key, scores[place], choices[place], said.get(place), warnings, seconds))
+    return results
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The features of all rows that the units of a batch learn from or ask about, each once.
+
+    Attributes
+    ----------
+    X : ndarray of float32, shape (k, d)
+    learned : ndarray of int64
+        Rows of the cache that are the first of X.
+    asked : ndarray of int64
+        Rows of the test set's cache that follow; or `learned` itself, where it is the same cache.
+    """
+
+    X: np.ndarray
+    learned: np.ndarray
+    asked: np.ndarray
+
+    @classmethod
+    def of(cls, units: Sequence[Unit]) -> _Rows:
+        first = units[0]
+        train, ask = ([getattr(unit, name) for unit in units] for name in ("train", "ask"))
+        if first.ask_X is first.X:
+            rows = np.unique(np.concatenate([*train, *ask]))
+            return cls(gather(first.X, rows), rows, rows)
+        learned, asked = np.unique(np.concatenate(train)), np.unique(np.concatenate(ask))
+        return cls(np.concatenate([gather(first.X, learned), gather(first.ask_X, asked)]), learned, asked)
+
+    def train(self, unit: Unit) -> np.ndarray:
+        return np.searchsorted(self.learned, unit.train)
+
+    def ask(self, unit: Unit) -> np.ndarray:
+        offset = 0 if self.asked is self.learned else len(self.learned)
+        return offset + np.searchsorted(self.asked, unit.ask)
+
+    def labels(self, unit: Unit) -> np.ndarray:
+        """Return the unit's labels at the places of its rows, shape (k,); what stands elsewhere is never looked at."""
+        y = np.zeros((len(self.X), *unit.y.shape[1:]), unit.y.dtype)
+        y[self.train(unit)] = unit.y
+        return y
+
+
+def _scores(units: Sequence[Unit], heads: dict[int, SharedHead], rows: _Rows) -> dict[int, Scores]:
+    """Return what was missing of each unit's scores, by the unit's place, without those that want scikit-learn."""
+    wanting = [place for place in heads if units[place].missing]
+    scores: dict[int, Scores] = {place: {} for place in heads if not units[place].missing}
+    tasks, members = [], _by_task(units, wanting)
+    for places in members:
+        unit = units[places[0]]
+        at = rows.train(unit)
+        splits = [(at[train], at[test]) for train, test in unit.folds]
+        mine = [heads[place].take(units[place].missing) for place in places]
+        tasks.append(SharedTask(mine, rows.labels(unit), splits, unit.n_classes))
+    found = shared_scores(rows.X, tasks, [units[places[0]].scoring for places in members]) if tasks else []
+    for places, tables in zip(members, found, strict=True):
+        for place, table in zip(places, tables, strict=True):
+            if table is not None:
+                scores[place] = dict(zip(units[place].missing, table, strict=True))
+    return scores
+
+
+def _answers(
+    units: Sequence[Unit], heads: dict[int, SharedHead], choices: dict[int, int], rows: _Rows
+) -> dict[int, Predictions]:
+    """Return what each unit's choice says of the rows it is asked about, where that is wanted."""
+    members = _by_task(units, [place for place, choice in choices.items() if units[place].wants(choice)])
+    tasks = []
+    for places in members:
+        unit = units[places[0]]
+        mine = [heads[place].take([choices[place]]) for place in places]
+        tasks.append(SharedTask(mine, rows.labels(unit), [(rows.train(unit), rows.ask(unit))], unit.n_classes))
+    found = {}
+    for said in shared_predictions(rows.X, tasks):
+        if said.predictions is not None:
+            found[members[said.task][said.head]] = said.predictions[0]
+    return found
+
+
+def _by_task(units: Sequence[Unit], places: Sequence[int]) -> list[list[int]]:
+    """Return the places of units that are heads of one label set, together."""
+    alike: dict[int, list[int]] = {}
+    for place in places:
+        alike.setdefault(units[place].key[0], []).append(place)
+    return list(alike.values())
+
+
+def _family(head: SharedHead, unit: Unit) -> tuple[Any, ...]:
+    """Return what units must have alike to share their work, beside features and fold."""
+    if head.solver == "logistic":  # chains of all rows and folds are stacked
+        return ("logistic",)
+    return ("closed form", unit.train.tobytes(), unit.ask.tobytes())

@@ -1,0 +1,218 @@
+"""Images that are copies of one another: kept on one side of every split, named across a fixed one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.cache import StoredRows
+from pipeline.duplicates import Copies, Twins, find_copies, find_copies_between
+from pipeline.evaluation.collecting import Collection
+from pipeline.splits import tied
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.questions import Part
+
+MOST_NAMED = 3
+
+
+class _Taken:
+    """Some rows of a dataset as if they were all."""
+
+    def __init__(self, X: StoredRows, rows: np.ndarray) -> None:
+        self._X, self._rows = X, rows
+        self.shape = (len(rows), *X.shape[1:])
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self._X[self._rows[rows]]
+
+
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """The copies among the images of a collection, and between them and those of a test set of its own.
+
+    Found once, from the penultimate layer of the first cache (or the first layer that both have), for all label sets.
+
+    Attributes
+    ----------
+    collection : Collection
+    test : Collection or None
+    folds : int
+        Into which the collection is to be split.
+    """
+
+    collection: Collection
+    test: Collection | None
+    folds: int
+
+    @cached_property
+    def found(self) -> Copies:
+        """The copies among the rows of the collection, as they were found."""
+        return find_copies(self._features(self.collection), self._digests(self.collection))
+
+    @cached_property
+    def copies(self) -> Copies:
+        """The same, without the near ones where they mean too little to be acted on."""
+        return self.found if self.found.suits(self.folds) else self.found.exact_only()
+
+    @cached_property
+    def across(self) -> Copies:
+        """The copies between the collection's rows and, after them, the test set's."""
+        assert self.test is not None
+        pairs = find_copies_between(
+            self._features(self.collection),
+            self._digests(self.collection),
+            self._features(self.test),
+            self._digests(self.test),
+        )
+        return pairs if self.found.suits(self.folds) else pairs.exact_only()
+
+    def together(self, part: Part) -> tuple[np.ndarray | None, list[str]]:
+        """Return what is to stay together of a part, one code a set of copies, and what is worth saying about it.
+
+        None where no two rows are copies. Near-copies are let go where they would tie groups or classes so that too
+        little is left to split, and so are exact ones that tie all groups to one.
+        """
+        at = self._positions(part.rows)
+        clusters, exact = self.copies.clusters[at], self.copies.content[at]
+        codes, notes = clusters, []
+        if len(np.unique(clusters)) < len(np.unique(exact)) and not self._leaves_enough(part, clusters, exact):
+            codes = exact
+            notes.append("near-copies would tie too many groups or whole classes: exact copies alone stay together")
+        if len(np.unique(codes)) == len(part):
+            return None, notes
+        if part.groups is not None and len(np.unique(part.groups)) > 1 == len(np.unique(tied(part.groups, codes))):
+            return None, ["copies tie all groups to one another: groups alone are kept whole"]
+        return codes, notes
+
+    def twins(self, train: Part, test: Part) -> Twins:
+        """Return which rows of a test part are copies of rows of the training part."""
+        learned = self._positions(train.rows)
+        if test.collection is train.collection:
+            return self.copies.twins(learned, self._positions(test.rows))
+        asked = len(self._rows) + np.searchsorted(test.collection.rows, test.rows)
+        return self.across.twins(learned, asked)
+
+    def about(self, parts: Sequence[Part]) -> list[str]:
+        """Say how many images of these training parts are copies of one another, and what is done about them."""
+        rows, first = np.unique(np.concatenate([part.rows for part in parts]), return_index=True)
+        at, place = self._positions(rows), np.arange(len(rows))
+        if parts[0].groups is not None:
+            place = np.unique(np.concatenate([part.groups for part in parts])[first], return_inverse=True)[1]
+        clusters, content = self.copies.clusters[at], self.copies.content[at]
+        # Copies within one group stay together anyhow, and are no news.
+        apart = np.bincount(np.unique(np.column_stack([clusters, place]), axis=0)[:, 0]) > 1
+        copies = np.flatnonzero(apart[clusters])
+        notes = []
+        if len(copies):
+            exact = int((np.bincount(content[copies])[content[copies]] > 1).sum())
+            one, other = np.flatnonzero(clusters == clusters[copies[0]])[:2]
+            what = "exact copies" if exact == len(copies) else "copies" if exact else "near-copies"
+            some = f" ({exact} exactly)" if 0 < exact < len(copies) else ""
+            ids = self.collection.ids
+            notes.append(
+                f"{len(copies)} images are {what} of one another{some}, e.g. {ids[rows[one]]} and {ids[rows[other]]}: "
+                "they stay on one side of every split"
+            )
+        if not self.found.suits(self.folds):
+            notes.append(
+                f"{self.collection.name}: too many images look nearly alike to tell near-copies from look-alikes: "
+                "exact copies alone are kept on one side; name scenes or subjects with --groups COLUMN"
+            )
+        return notes
+
+    def about_labels(self, part: Part, names: Sequence[str]) -> list[str]:
+        """Name copies that bear different labels: one of the two may be wrong."""
+        at = self._positions(part.rows)
+        content = self.copies.content[at]
+        first = np.full(int(self.copies.content.max(initial=-1)) + 1, -1)  # of each content: its first row in the part
+        first[content[::-1]] = np.arange(len(part))[::-1]
+        exact = np.column_stack([first[content], np.arange(len(part))])
+        exact = exact[exact[:, 0] < exact[:, 1]]
+        near = first[self.copies.pairs]
+        pairs = np.concatenate([exact, near[(near >= 0).all(axis=1)]])
+        differing = pairs[part.y[pairs[:, 0]] != part.y[pairs[:, 1]]]
+        if not len(differing):
+            return []
+        one, other = sorted(differing[0].tolist())
+        ids = part.ids
+        what = "copies" if len(exact) else "near-copies"
+        some = "1 pair" if len(pairs) == 1 else f"{len(differing)} of {len(pairs)} pairs"
+        return [
+            f"{some} of {what} {'has' if len(differing) == 1 else 'have'} different labels, e.g. {ids[one]} ({names[part.y[one]]}) and {ids[other]} "
+            f"({names[part.y[other]]}): one may be wrong"
+        ]
+
+    def _leaves_enough(self, part: Part, clusters: np.ndarray, exact: np.ndarray) -> bool:
+        """Say whether near-copies leave groups enough to deal, and no class whole that exact copies do not."""
+        if part.groups is not None:
+            before, after = _sizes(part.groups), _sizes(tied(part.groups, clusters))
+            largest = max(before.max(), len(part) / self.folds)
+            return len(after) >= min(self.folds, len(before)) and bool(after.max() <= largest)
+        if part.y.dtype.kind != "i" or part.y.ndim > 1:
+            return True
+        return not (_within_one(clusters, part.y) & ~_within_one(exact, part.y)).any()
+
+    def _features(self, collection: Collection) -> _Taken:
+        name = self._layer
+        return _Taken(
+            collection.caches[0].stored(name), self._rows if collection is self.collection else collection.rows
+        )
+
+    @staticmethod
+    def _digests(collection: Collection) -> np.ndarray:
+        return np.asarray(collection.caches[0].digest)[collection.rows]
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        return self.collection.rows
+
+    def _positions(self, rows: np.ndarray) -> np.ndarray:
+        """Return the places of rows of the collection among those that have features."""
+        return np.searchsorted(self._rows, rows)
+
+    @cached_property
+    def _layer(self) -> str:
+        cache = self.collection.caches[0]
+        name = cache.layer_name(None)
+        if self.test is not None and name not in self.test.caches[0].layers:
+            return self.collection.layers[0][0]
+        return name
+
+
+def guard_of(collection: Collection, test: Collection | None, folds: int) -> Guard | None:
+    """Return the guard over a collection and its test set; None before their features are extracted."""
+    return Guard(collection, test, folds) if collection.caches and (test is None or test.caches) else None
+
+
+def about_twins(twins: Twins, train: Part, test: Part) -> list[str]:
+    """Name the test images that are copies of training images."""
+    if not len(twins):
+        return []
+    ids, of = test.ids, train.ids
+    exact = int(twins.exact.sum())
+    shown = [
+        f"{ids[asked]} of {of[learned]}{'' if same else f' (cosine {cosine:.3f})'}"
+        for asked, learned, cosine, same in zip(
+            twins.asked[:MOST_NAMED], twins.learned, twins.cosine, twins.exact, strict=False
+        )
+    ]
+    exactly = " exact copies" if exact == len(twins) else f" copies ({exact} exact)" if exact else " near-copies"
+    return [
+        f"{len(twins)} of {len(test)} test images are{exactly} of training images: {', '.join(shown)}"
+        f"{', ...' if len(twins) > MOST_NAMED else ''}; the test score is given with and without them"
+    ]
+
+
+def _sizes(codes: np.ndarray) -> np.ndarray:
+    return np.unique(codes, return_counts=True)[1]
+
+
+def _within_one(clusters: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return of each class whether all its rows, more than one, are of one cluster."""
+    pairs = np.unique(np.column_stack([y, clusters]), axis=0)[:, 0]
+    return (np.bincount(pairs) == 1) & (np.bincount(y) > 1)

@@ -1,0 +1,46 @@
+"""Runs: what an evaluation found, the folder it is kept in, and the store that it grows in."""
+
+from __future__ import annotations
+
+from pipeline.runs.folder import DEFAULT_FOLDER, Subject, Under, feature, place_for, refuse_foreign
+from pipeline.runs.run import (
+    ALL_ROWS,
+    CHOSEN,
+    DUMMY,
+    EACH_FOLD,
+    LEADERBOARD,
+    MOST_FOLDS,
+    NOTHING,
+    PIXELS,
+    LabelSetInfo,
+    Result,
+    Run,
+    as_table,
+    plain_params,
+)
+from pipeline.runs.store import Cell, Known, Store
+
+__all__ = [
+    "ALL_ROWS",
+    "CHOSEN",
+    "DEFAULT_FOLDER",
+    "DUMMY",
+    "EACH_FOLD",
+    "LEADERBOARD",
+    "MOST_FOLDS",
+    "NOTHING",
+    "PIXELS",
+    "Cell",
+    "Known",
+    "LabelSetInfo",
+    "Result",
+    "Run",
+    "Store",
+    "Subject",
+    "Under",
+    "as_table",
+    "feature",
+    "place_for",
+    "plain_params",
+    "refuse_foreign",
+]
