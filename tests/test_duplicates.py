@@ -431,7 +431,7 @@ def test_rows_without_features_are_no_copies(tmp_path: Path) -> None:
     made = make_cache(tmp_path / "a.h5", X, {"kind": names(y)}, digests=digests, failed=failed)
     guard = Guard(Collection("a", made.ids, made.columns, (made,), (("penultimate",),)), None, 5)
     assert len(guard.copies.content) == 38
-    (question,) = questions(guard.collection)
+    (question,) = questions(guard.collection, guard=guard)
     together = question.train.together
     assert together is not None and len(np.unique(together)) == 37
     assert together[question.train.rows == 8] == together[question.train.rows == 30]

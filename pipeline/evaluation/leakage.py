@@ -143,8 +143,8 @@ class Guard:
         what = "copies" if len(exact) else "near-copies"
         some = "1 pair" if len(pairs) == 1 else f"{len(differing)} of {len(pairs)} pairs"
         return [
-            f"{some} of {what} {'has' if len(differing) == 1 else 'have'} different labels, e.g. {ids[one]} ({names[part.y[one]]}) and {ids[other]} "
-            f"({names[part.y[other]]}): one may be wrong"
+            f"{some} of {what} {'has' if len(differing) == 1 else 'have'} different labels, "
+            f"e.g. {ids[one]} ({names[part.y[one]]}) and {ids[other]} ({names[part.y[other]]}): one may be wrong"
         ]
 
     def _leaves_enough(self, part: Part, clusters: np.ndarray, exact: np.ndarray) -> bool:

@@ -50,6 +50,10 @@ class Part:
     def ids(self) -> list[str]:
         return [self.collection.ids[row] for row in self.rows]
 
+    def digests(self) -> np.ndarray:
+        """Return the content of the images, ``(m, 16)`` uint8."""
+        return np.ascontiguousarray(self.collection.caches[0].digest[self.rows])
+
     def take(self, positions: np.ndarray) -> Part:
         groups = None if self.groups is None else self.groups[positions]
         together = None if self.together is None else self.together[positions]

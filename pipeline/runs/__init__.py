@@ -15,6 +15,7 @@ from pipeline.runs.run import (
     LabelSetInfo,
     Result,
     Run,
+    TestCopy,
     as_table,
     plain_params,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "Run",
     "Store",
     "Subject",
+    "TestCopy",
     "Under",
     "as_table",
     "feature",
