@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "duplicates": {"scipy"},
     "splits": {"sklearn"},
     "heads": {"sklearn"},
-    "search": {"scipy", "sklearn", "threadpoolctl"},
+    "search": {"scipy", "sklearn", "threadpoolctl", "torch"},
     "intervals": {"scipy"},
     "runs": {"pandas"},
     "evaluation": {"joblib", "sklearn"},

@@ -95,8 +95,9 @@ def command(
         terminal.say(f"warning: {len(warnings) - len(shown)} more in {run.folder}/run.json")
     for verdict in () if many else run.verdicts:
         terminal.say(verdict)
-    told = ": every head in leaderboard.csv, the verdicts in run.json" if many else ""
-    terminal.say(f"kept in {run.folder}/{told}")
+    terminal.say(
+        f"kept in {run.folder}/" + (": every head in leaderboard.csv, the verdicts in run.json" if many else "")
+    )
     # `fit` makes one model of one DATA; it evaluates the same heads again, so that what it says of the best of them
     # is as honest as what stands above.
     options = carried(ctx, without={"column"} if len(run.label_sets) > 1 else ())

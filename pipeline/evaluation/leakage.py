@@ -138,14 +138,12 @@ class Guard:
         differing = pairs[part.y[pairs[:, 0]] != part.y[pairs[:, 1]]]
         if not len(differing):
             return []
-        one, other = sorted(differing[0].tolist())
         ids = part.ids
+        one, other = (f"{ids[row]} ({names[part.y[row]]})" for row in sorted(differing[0].tolist()))
         what = "copies" if len(exact) else "near-copies"
         some = "1 pair" if len(pairs) == 1 else f"{len(differing)} of {len(pairs)} pairs"
-        return [
-            f"{some} of {what} {'has' if len(differing) == 1 else 'have'} different labels, "
-            f"e.g. {ids[one]} ({names[part.y[one]]}) and {ids[other]} ({names[part.y[other]]}): one may be wrong"
-        ]
+        have = "has" if len(differing) == 1 else "have"
+        return [f"{some} of {what} {have} different labels, e.g. {one} and {other}: one may be wrong"]
 
     def _leaves_enough(self, part: Part, clusters: np.ndarray, exact: np.ndarray) -> bool:
         """Say whether near-copies leave groups enough to deal, and no class whole that exact copies do not."""

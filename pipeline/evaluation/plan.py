@@ -195,8 +195,9 @@ def notes_of(tasks: Sequence[Task]) -> tuple[str, ...]:
             text = note.removeprefix(f"{name}: ")
             about.setdefault((text, text != note), {})[name] = None
     several = len({task.question.name for task in tasks}) > 1
+    sharing = _about_sharing(tasks)
     own = [f"{_listed(list(names))}: {text}" if several or named else text for (text, named), names in about.items()]
-    return tuple(dict.fromkeys([*(note for task in tasks for note in task.question.general), *own]))
+    return tuple(dict.fromkeys([*(note for task in tasks for note in task.question.general), *own, *sharing]))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -215,17 +216,16 @@ def _without(task: Task, refused: Mapping[tuple[str, str], EvaluationError]) -> 
     return replace(task, question=replace(question, joined=question.joined.without(reasons)))
 
 
-def _about_sharing(tasks: Sequence[Task]) -> str | None:
+def _about_sharing(tasks: Sequence[Task]) -> list[str]:
     """Say which of several label sets have folds in common."""
     own = [task.question.name for task in tasks if task.common is None]
     shared = len(tasks) - len(own)
     if shared < 2:
-        return None
+        return []
     if not own:
-        return f"all {len(tasks)} label sets have their folds in common"
+        return [f"all {len(tasks)} label sets have their folds in common"]
     few = f"fewer than {FEWEST_ROWS:,} rows, or a class that common folds would tear out of proportion"
-    names = ", ".join(own[:3]) + (f" and {len(own) - 3} more" if len(own) > 3 else "")
-    return f"{shared} of {len(tasks)} label sets have their folds in common; of its own for {names}: {few}"
+    return [f"{shared} of {len(tasks)} label sets have their folds in common; of its own for {_listed(own)}: {few}"]
 
 
 def _common_folds(

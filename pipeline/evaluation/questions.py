@@ -193,8 +193,8 @@ def questions(
         mine = [*own, *question.notes, *_about_groups(question, groups), *about_copies]
         result.append(replace(question, notes=tuple(mine)))
     if guard is not None:
-        about = guard.about([question.train for question in result])
-        result = [replace(question, general=(*question.general, *about)) for question in result]
+        general += guard.about([question.train for question in result])
+        result = [replace(question, general=tuple(general)) for question in result]
     return result
 
 

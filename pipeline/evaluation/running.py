@@ -72,8 +72,8 @@ def run_tasks(
         else:
             run(list(maker.all_whole()))
             run(list(maker.each_fold(chosen={key: answer.params for key, answer in done.items()})))
-    reports = [_report(task, number, done, nested, random_state) for number, task in enumerate(tasks)]
     joined = joined_of(tasks)
+    reports = [_report(task, number, done, nested, random_state) for number, task in enumerate(tasks)]
     return Run(
         name=tasks[0].question.train.collection.name,
         results=tuple(result for one in reports for result in one.results),

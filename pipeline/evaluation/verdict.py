@@ -117,19 +117,6 @@ def _of_numbers(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result]
     return parts
 
 
-def _of_tags(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
-    value, low, high = (_hundredths(number) for number in evidence.values(shown[info.scoring]))
-    scoring = {"average_precision": "mean average precision"}.get(info.scoring, info.scoring)
-    parts = [f"{info.name}: {scoring} {value} ({low} to {high}) on {evidence.photos} with {who}"]
-    parts += _nulls(evidence, info.scoring, "dummy", _hundredths)
-    if len(evidence.tags) > 1:
-        ranked = sorted(evidence.tags, key=lambda tag: (-evidence.tags[tag], tag))
-        best, worst = ranked[0], ranked[-1]
-        parts.append(f"best told: {best} {_hundredths(evidence.tags[best])}")
-        parts.append(f"worst: {worst} {_hundredths(evidence.tags[worst])}")
-    return parts
-
-
 def _apart(info: LabelSetInfo, evidence: Evidence, shown: Result, text: Callable[[float | None], str]) -> list[str]:
     """Return what is left of a test score without the photos that training holds copies of."""
     if not evidence.on_test or info.test_apart is None:
@@ -141,6 +128,20 @@ def _apart(info: LabelSetInfo, evidence: Evidence, shown: Result, text: Callable
     value, low, high = (text(number) for number in (shown.test_apart, shown.test_apart_low, shown.test_apart_high))
     holds = "that training holds copies of" if copies > 1 else "that training holds a copy of"
     return [f"{without} {holds}: {value} ({low} to {high})"]
+
+
+def _of_tags(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
+    value, low, high = (_hundredths(number) for number in evidence.values(shown[info.scoring]))
+    scoring = {"average_precision": "mean average precision"}.get(info.scoring, info.scoring)
+    parts = [f"{info.name}: {scoring} {value} ({low} to {high}) on {evidence.photos} with {who}"]
+    parts += _nulls(evidence, info.scoring, "dummy", _hundredths)
+    parts += _apart(info, evidence, shown[info.scoring], _hundredths)
+    if len(evidence.tags) > 1:
+        ranked = sorted(evidence.tags, key=lambda tag: (-evidence.tags[tag], tag))
+        best, worst = ranked[0], ranked[-1]
+        parts.append(f"best told: {best} {_hundredths(evidence.tags[best])}")
+        parts.append(f"worst: {worst} {_hundredths(evidence.tags[worst])}")
+    return parts
 
 
 def _who_was_chosen(evidence: Evidence) -> str:

@@ -219,11 +219,11 @@ class Run:
         What was left out, cut or assumed.
     verdicts : tuple of str
         One plain sentence a label set.
+    folder : Path or None
+        Where it is kept.
     joined : tuple of Joined
         What was joined to the images of each DATA: label sets with their rows and classes, ids without a partner,
         columns left out.
-    folder : Path or None
-        Where it is kept.
     """
 
     name: str
@@ -232,8 +232,8 @@ class Run:
     predictions: pd.DataFrame = field(repr=False, compare=False)
     notes: tuple[str, ...] = ()
     verdicts: tuple[str, ...] = ()
-    joined: tuple[Joined, ...] = field(default=(), compare=False)
     folder: Path | None = field(default=None, compare=False)
+    joined: tuple[Joined, ...] = field(default=(), compare=False)
 
     def info(self, label_set: str | None = None, *, source: str | None = None) -> LabelSetInfo:
         """Return what was asked of a label set: of the only one by default, of the first where DATA share a name.

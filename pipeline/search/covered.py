@@ -19,6 +19,10 @@ def _is_shrinkage(value: Any) -> bool:
     return _is_number(value) and bool(1e-3 <= value <= 1)
 
 
+def _is_c(value: Any) -> bool:
+    return _is_number(value) and bool(1e-6 <= value <= 1e4)
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
@@ -29,6 +33,7 @@ def _is_number(value: Any) -> bool:
 
 # Of each head, the parameters that share their work, and the values for which they do.
 _COVERED: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "logistic": {"C": _is_c},
     "ridge": {"alpha": _is_alpha},
     "lda": {"shrinkage": _is_shrinkage},
     "knn": {"n_neighbors": _is_count, "weights": lambda value: value in ("uniform", "distance")},
@@ -41,7 +46,7 @@ class SharedHead:
 
     Parameters
     ----------
-    solver : {"ridge", "lda", "knn"}
+    solver : {"logistic", "ridge", "lda", "knn"}
     kind : {"class", "number"}
     candidates : list of dict
         The grid's combinations, in GridSearchCV's order.

@@ -18,6 +18,7 @@ from pipeline.search.closed_form import (
     ridge_numbers,
 )
 from pipeline.search.covered import SharedHead
+from pipeline.search.logistic import Chain, Coefficients, gains, logistic_coefficients, logistic_predictions
 from pipeline.search.neighbours import Neighbours, neighbour_classes, neighbour_numbers, neighbours
 from pipeline.search.predictions import Predictions
 from pipeline.search.scoring import score_predictions
@@ -58,7 +59,7 @@ class Said:
         Positions: of the task, of the head in it, of the split in it.
     predictions : list of Predictions or None
         A candidate each; None where this training part wants scikit-learn itself: it holds one class, or (lda) a
-        class of a single row, or values that are not finite.
+        class of a single row, or values that are not finite, or so few rows that nothing is gained (logistic).
     """
 
     task: int
@@ -77,19 +78,33 @@ class _Member:
     y: np.ndarray
     labels: int
 
+    @property
+    def closed(self) -> list[tuple[int, SharedHead]]:
+        """The heads that a split's own work answers, with their places: all but logistic regression."""
+        return [(which, head) for which, head in enumerate(self.heads) if head.solver != "logistic"]
 
-def shared_predictions(X: np.ndarray, tasks: Sequence[SharedTask]) -> Iterator[Said]:
+
+def shared_predictions(
+    X: np.ndarray, tasks: Sequence[SharedTask], *, device: str = "cpu", n_threads: int = 1
+) -> Iterator[Said]:
     """Give what every candidate of every task says of every split's test rows, in any order.
 
     Parameters
     ----------
     X : ndarray, shape (n, d)
     tasks : sequence of SharedTask
+    device : str
+        Where logistic regressions are solved: "cpu", or a GPU as torch names it.
+    n_threads : int
+        Stacks of logistic regressions to solve side by side.
     """
+    yield from _by_chains(X, tasks, device, n_threads)
     alike: dict[tuple[bytes, bytes], list[_Member]] = {}
     rows: dict[tuple[bytes, bytes], tuple[np.ndarray, np.ndarray]] = {}
     for number, task in enumerate(tasks):
         for split, (train, test) in enumerate(task.splits):
+            if all(head.solver == "logistic" for head in task.heads):
+                continue
             key = np.asarray(train, np.int64).tobytes(), np.asarray(test, np.int64).tobytes()
             rows[key] = train, test
             alike.setdefault(key, []).append(_Member(number, split, task.heads, task.y, task.labels))
@@ -97,11 +112,35 @@ def shared_predictions(X: np.ndarray, tasks: Sequence[SharedTask]) -> Iterator[S
         yield from _of_split(X, *rows[key], members)
 
 
+def _by_chains(X: np.ndarray, tasks: Sequence[SharedTask], device: str, n_threads: int) -> Iterator[Said]:
+    """Give what logistic regressions say: all label sets and splits are solved in one stack."""
+    asked, chains = [], []
+    for number, task in enumerate(tasks):
+        for which, head in enumerate(task.heads):
+            for split, (train, test) in enumerate(task.splits if head.solver == "logistic" else ()):
+                asked.append((number, which, split, np.asarray(test)))
+                Cs = [value[0] for value in head.values]
+                chains.append(Chain(task.y[train], np.asarray(train, np.int64), Cs, task.labels))
+    fits: list[Coefficients | None] = [None] * len(chains)
+    if chains and gains(chains, X.shape[1], device=device):
+        fits = logistic_coefficients(X, chains, device=device, n_threads=n_threads)
+    alike: dict[bytes, list[int]] = {}
+    for place, (number, which, split, test) in enumerate(asked):
+        if fits[place] is None or not np.isfinite(X[test]).all():
+            yield Said(number, which, split, None)
+        else:
+            alike.setdefault(test.tobytes(), []).append(place)
+    for places in alike.values():
+        said = logistic_predictions(X[asked[places[0]][3]], [fit for place in places if (fit := fits[place])])
+        for place, predictions in zip(places, said, strict=True):
+            yield Said(*asked[place][:3], predictions)
+
+
 def _of_split(X: np.ndarray, train: np.ndarray, test: np.ndarray, members: Sequence[_Member]) -> Iterator[Said]:
     """Give what all members say of the test rows: one standardisation, spectrum and search for neighbours for all."""
-    heads = [head for member in members for head in member.heads]
+    heads = [head for member in members for _, head in member.closed]
     if not (np.isfinite(X[train]).all() and np.isfinite(X[test]).all()):  # scikit-learn has its own words for these
-        yield from (Said(one.task, which, one.split, None) for one in members for which in range(len(one.heads)))
+        yield from (Said(one.task, which, one.split, None) for one in members for which, _ in one.closed)
         return
     Z, asked = standardised(X, train, test)
     ks = [k for head in heads if head.solver == "knn" for k, _ in head.values]
@@ -112,7 +151,7 @@ def _of_split(X: np.ndarray, train: np.ndarray, test: np.ndarray, members: Seque
         targets = _targets(members, train, Z.dtype)
         sums = dict(zip(targets, products(whole, list(targets.values())), strict=True)) if targets else {}
     for place, member in enumerate(members):
-        for which, head in enumerate(member.heads):
+        for which, head in member.closed:
             said: Iterator[Predictions] | None = None
             if head.solver == "knn":
                 said = _by_neighbours(near, head, member, train)
@@ -131,7 +170,7 @@ def _targets(members: Sequence[_Member], train: np.ndarray, dtype: np.dtype) -> 
     for place, member in enumerate(members):
         y = member.y[train]
         try:
-            if any(head.solver != "knn" for head in member.heads) and np.isfinite(y).all():
+            if any(head.solver != "knn" for _, head in member.closed) and np.isfinite(y).all():
                 found[place] = class_target(y) if member.labels else number_target(y, dtype)
         except NotCoveredError:
             continue

@@ -1,32 +1,19 @@
 """Folds: which rows train and which test.
 
-Groups stay whole, copies stay together, classes and tags stay in proportion, every row is tested once.
+Groups stay whole, copies stay together, classes stay in proportion, every row is tested once.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.duplicates import components
 from pipeline.errors import EvaluationError
+from pipeline.splits.split import Split, class_name
 from pipeline.splits.tags import deal_tags, refuse_lonely_tags
-
-TRAIN_NAMES = ("train", "training", "trn", "fit")
-VALIDATION_NAMES = ("val", "valid", "validation", "dev")
-TEST_NAMES = ("test", "testing", "tst", "holdout", "hold-out", "held-out", "heldout")
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Rows to learn from and rows to be tested on: int64 positions into y, ascending, none in both."""
-
-    train: np.ndarray
-    test: np.ndarray
 
 
 def outer_folds(
@@ -111,12 +98,12 @@ def outer_folds(
                 what = "groups that it tests" if groups is not None else "copies of one image that it tests"
                 step = "add groups that hold the other classes, or choose another --groups column"
                 raise EvaluationError(
-                    f"fold {fold} of {folds} would learn from {_name(present[0], classes)} alone: "
+                    f"fold {fold} of {folds} would learn from {class_name(present[0], classes)} alone: "
                     f"the other classes lie within the {what}",
                     step if groups is not None else "add images of the other classes that are no copies",
                 )
     if kind == "multi":
-        refuse_lonely_tags(y, [split.train for split in splits], groups, classes)
+        refuse_lonely_tags(y, splits, groups, classes)
     return splits, tuple(notes)
 
 
@@ -163,8 +150,8 @@ def inner_folds(
         # Two rows a test part at least, where that can be had: R2 of one row is undefined.
         folds = max(2, min(folds, len(dealt) // 2))
         if kind == "multi":
-            sides = np.concatenate([dealt.sum(axis=0), len(dealt) - dealt.sum(axis=0)])
-            folds = max(2, min(folds, int(sides[sides > 0].min(initial=folds))))
+            sides = np.concatenate([y.sum(axis=0), len(y) - y.sum(axis=0)])
+            folds = max(2, min(folds, int(sides[sides > 0].min())))
         if len(dealt) < 2:
             raise EvaluationError(f"choosing parameters wanted 2 images or more, found {len(dealt)}", way_out)
     splits = [(s.train, s.test) for s in _split(y, kind, groups, together, folds, random_state)]
@@ -177,56 +164,6 @@ def inner_folds(
                 way_out,
             )
     return splits
-
-
-def train_test(values: Sequence[str | None], *, column: str = "split") -> tuple[Split, tuple[str, ...]]:
-    """Return the fixed split that a column spells out, and what is worth saying about it.
-
-    train, training, trn or fit learn; test, testing, tst or holdout are tested. val, valid, validation or dev are
-    tested where there is no test. Where there are both, test is the test set and val learns: its usual work,
-    choosing parameters, is done by cross-validation within the training part, so it would be idle otherwise.
-    Upper and lower case are the same.
-
-    Raises
-    ------
-    EvaluationError
-        A value is none of those, or one side is missing; the values found are named.
-    """
-    texts = [None if value is None or not value.strip() else value.strip().casefold() for value in values]
-    counts = Counter(text for text in texts if text is not None)
-    found = ", ".join(f"{text!r} ({count})" for text, count in counts.most_common(8)) or "nothing"
-    if len(counts) > 8:
-        found += f" and {len(counts) - 8} more"
-    step = "write train and test into the column, or leave --split out to cross-validate"
-    unknown = [text for text in counts if text not in (*TRAIN_NAMES, *VALIDATION_NAMES, *TEST_NAMES)]
-    if unknown:
-        raise EvaluationError(f"column {column!r}: wanted train and test (or val), found {found}", step)
-    has_test = any(text in TEST_NAMES for text in counts)
-    tested = TEST_NAMES if has_test else VALIDATION_NAMES
-    learned = (*TRAIN_NAMES, *VALIDATION_NAMES) if has_test else TRAIN_NAMES
-    train = np.array([row for row, text in enumerate(texts) if text in learned], dtype=np.int64)
-    test = np.array([row for row, text in enumerate(texts) if text in tested], dtype=np.int64)
-    only_validation_learns = has_test and not any(text in TRAIN_NAMES for text in counts)
-    if not len(train) or not len(test) or only_validation_learns:
-        side = "training" if not len(train) or only_validation_learns else "test"
-        raise EvaluationError(
-            f"column {column!r}: wanted both train and test rows, found no {side} rows: {found}", step
-        )
-    notes = []
-    validation = sum(counts[name] for name in VALIDATION_NAMES)
-    if has_test and validation:
-        notes.append(
-            f"column {column!r} holds train, val and test: val ({validation}) joins the training part "
-            "(parameters are chosen by cross-validation there), and test is scored once"
-        )
-    elif validation:
-        notes.append(f"column {column!r}: val ({validation}) is the test set")
-    missing = sum(text is None for text in texts)
-    if missing:
-        verb = "has no value" if missing == 1 else "have no value"
-        are = "is" if missing == 1 else "are"
-        notes.append(f"{missing} of {len(texts)} images {verb} in column {column!r} and {are} left out")
-    return Split(train, test), tuple(notes)
 
 
 def tied(groups: np.ndarray, together: np.ndarray | None) -> np.ndarray:
@@ -274,8 +211,7 @@ def _split(
     from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
     if kind == "multi":
-        fold_of = deal_tags(y, groups, folds, random_state)
-        return [Split(np.flatnonzero(fold_of != k), np.flatnonzero(fold_of == k)) for k in range(folds)]
+        return deal_tags(y, groups, folds, random_state)
     rows = np.arange(len(y))
     with warnings.catch_warnings():
         # "The least populated class has fewer members than folds": known here, and dealt with by the callers.
@@ -304,14 +240,14 @@ def _refuse_small_classes(y: np.ndarray, folds: int, classes: Sequence[str]) -> 
     present = np.flatnonzero(counts)
     if len(present) < 2:
         raise EvaluationError(
-            f"wanted two classes or more, found {_name(present[0], classes) if len(present) else 'none'} alone",
+            f"wanted two classes or more, found {class_name(present[0], classes) if len(present) else 'none'} alone",
             "label images of a second class",
         )
     small = [code for code in present[np.argsort(counts[present], kind="stable")] if counts[code] < folds]
     if not small:
         return
     smallest = small[0]
-    name, count = _name(smallest, classes), int(counts[smallest])
+    name, count = class_name(smallest, classes), int(counts[smallest])
     others = "class has" if len(small) == 2 else "classes have"
     more = f" (and {len(small) - 1} more {others} fewer than {folds})" if len(small) > 1 else ""
     images = "image" if count == 1 else "images"
@@ -328,7 +264,7 @@ def _classes_in_one_group(y: np.ndarray, groups: np.ndarray, classes: Sequence[s
     alone = [code for code in np.unique(y) if len(np.unique(groups[y == code])) == 1]
     if not alone:
         return []
-    names = ", ".join(_name(code, classes) for code in alone[:3])
+    names = ", ".join(class_name(code, classes) for code in alone[:3])
     if len(alone) > 3:
         names += f" and {len(alone) - 3} more"
     verb = "lies" if len(alone) == 1 else "lie each"
@@ -337,8 +273,4 @@ def _classes_in_one_group(y: np.ndarray, groups: np.ndarray, classes: Sequence[s
 
 def _classes_of_copies(y: np.ndarray, together: np.ndarray, classes: Sequence[str]) -> list[str]:
     alone = [code for code in np.unique(y) if len(np.unique(together[y == code])) == 1 and (y == code).sum() > 1]
-    return [f"{_name(code, classes)} is copies of one image: never both learned and tested" for code in alone[:3]]
-
-
-def _name(code: int, classes: Sequence[str]) -> str:
-    return repr(classes[code]) if code < len(classes) else f"class {code}"
+    return [f"{class_name(code, classes)} is copies of one image: never both learned and tested" for code in alone[:3]]

@@ -1,6 +1,6 @@
-"""Several tags an image dealt into folds: iterative stratification.
+"""Folds of several tags an image, each in proportion, by iterative stratification.
 
-Sechidis, Tsoumakas, Vlahavas (2011), On the stratification of multi-label data. ECML PKDD, algorithm 1.
+Sechidis, Tsoumakas, Vlahavas (2011): On the stratification of multi-label data, ECML PKDD, algorithm 1.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.errors import EvaluationError
+from pipeline.splits.split import Split, class_name
 
 
-def deal_tags(y: np.ndarray, groups: np.ndarray | None, folds: int, random_state: int | None) -> np.ndarray:
-    """Return the fold of each row, shape (n,), groups whole and each tag in proportion; y is an indicator, (n, c).
+def deal_tags(y: np.ndarray, groups: np.ndarray | None, folds: int, random_state: int | None) -> list[Split]:
+    """Return folds of rows, or of whole groups, that hold each tag in proportion; y is an indicator, (n, c).
 
     The tag with the fewest units left is dealt first, each of its units to the fold that lacks most of the tag. Of a
     tag that most images have, the images without it are dealt: what is rare is hard to share out.
@@ -50,26 +51,25 @@ def deal_tags(y: np.ndarray, groups: np.ndarray | None, folds: int, random_state
     for unit in order:
         if fold_of[unit] < 0:
             deal(unit, -1)
-    return fold_of[unit_of]
+    row_fold = fold_of[unit_of]
+    return [Split(np.flatnonzero(row_fold != fold), np.flatnonzero(row_fold == fold)) for fold in range(folds)]
 
 
-def refuse_lonely_tags(
-    y: np.ndarray, learned: Sequence[np.ndarray], groups: np.ndarray | None, tags: Sequence[str]
-) -> None:
+def refuse_lonely_tags(y: np.ndarray, splits: Sequence[Split], groups: np.ndarray | None, tags: Sequence[str]) -> None:
     """Raise where a training part has a tag on all of its rows, or on none: nothing could be learned of it."""
-    rates = np.array([y[rows].mean(axis=0) for rows in learned])
-    lonely = np.flatnonzero(((rates == 0) | (rates == 1)).any(axis=0))
+    learned = np.array([y[split.train].mean(axis=0) for split in splits])
+    lonely = np.flatnonzero(((learned == 0) | (learned == 1)).any(axis=0))
     if not len(lonely):
         return
-    tag, names = lonely[0], [repr(tags[one]) if one < len(tags) else str(one) for one in lonely.tolist()]
-    there = int(y[:, tag].sum())
+    tag = lonely[0]
+    name, there = class_name(tag, tags).replace("class", "tag"), int(y[:, tag].sum())
     few, what = (there, "with") if 2 * there <= len(y) else (len(y) - there, "without")
-    more = f" (and {len(lonely) - 1} more such: {', '.join(names[1:9])})"
+    more = f" (and {len(lonely) - 1} more such: {', '.join(class_name(one, tags) for one in lonely[1:9])})"
     held = f"{few} {'image' if few == 1 else 'images'} {what} it"
     if groups is not None:
         held += f" in {len(np.unique(groups[y[:, tag] == (what == 'with')]))} of {len(np.unique(groups))} groups"
     raise EvaluationError(
-        f"tag {names[0]}: wanted images with and without it in every training part, found {held}"
+        f"tag {name}: wanted images with and without it in every training part, found {held}"
         + (more if len(lonely) > 1 else ""),
         f"add images {what} it, or take the tag out of the column",
     )

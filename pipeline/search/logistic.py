@@ -1,0 +1,207 @@
+"""Logistic regression with every C, for many label sets and folds at once: as StandardScaler, LogisticRegression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain as chain_of
+
+import numpy as np
+
+from pipeline.search.arrays import arrays_on
+from pipeline.search.lbfgs import follow
+from pipeline.search.predictions import Predictions, over_all_classes
+from pipeline.search.scaling import Scaling, scaling
+from pipeline.search.stack import Shared, Stack
+
+_COLUMNS = 256  # in one stack: wide enough for the products, and 1,280 features take 40 MB of memory pairs
+_ANSWERS = 2**24  # probabilities to hold at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """One label set's classes on one training part, for every C.
+
+    Parameters
+    ----------
+    y : ndarray of int, shape (m,)
+        Codes 0..labels-1 of the training rows; some may be absent.
+    train : ndarray of int64, shape (m,)
+        Positions of the training rows in X.
+    Cs : sequence of float
+        In any order.
+    labels : int
+        How many classes there are.
+    """
+
+    y: np.ndarray
+    train: np.ndarray
+    Cs: Sequence[float]
+    labels: int
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """A chain's fits, in the coordinates of X: decisions are X @ weights[i] + intercepts[i].
+
+    Parameters
+    ----------
+    seen : ndarray of int64, shape (classes,)
+        The classes in training, sorted.
+    weights : ndarray of float64, shape (Cs, d, columns)
+        One column for two classes (the second's log odds), otherwise one a class.
+    intercepts : ndarray of float64, shape (Cs, columns)
+    labels : int
+    """
+
+    seen: np.ndarray
+    weights: np.ndarray
+    intercepts: np.ndarray
+    labels: int
+
+
+def gains(chains: Sequence[Chain], d: int, *, device: str = "cpu") -> bool:
+    """Say whether the stack is faster than scikit-learn."""
+    return True
+
+
+def logistic_coefficients(
+    X: np.ndarray, chains: Sequence[Chain], *, device: str = "cpu", n_threads: int = 1
+) -> list[Coefficients | None]:
+    """Return each chain's fits; None where its training part wants scikit-learn itself.
+
+    That is where it holds a single class, values that are not finite, or a feature that hardly varies against what
+    it does elsewhere; or where 2,000 rounds were too few.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n, d)
+    chains : sequence of Chain
+    device : str
+        "cpu", or what torch calls a GPU: "cuda", "cuda:1".
+    n_threads : int
+        Stacks to solve side by side. BLAS has threads of its own, as the caller set them.
+    """
+    found: list[Coefficients | None] = [None] * len(chains)
+    learnt = np.zeros(len(X), dtype=bool)
+    for chain in chains:
+        learnt[chain.train] = True
+    finite = np.zeros(len(X), dtype=bool)
+    finite[learnt] = np.isfinite(X[learnt]).all(axis=1)
+    places = np.cumsum(finite) - 1  # of the rows of X among those that are learnt from
+    lanes, parts = [], {}
+    for which, chain in enumerate(chains):
+        if finite[chain.train].all() and len(np.unique(chain.y)) > 1:
+            rows = places[chain.train]
+            part, _ = parts.setdefault(rows.tobytes(), (len(parts), rows))
+            lanes.append(_Lane(which, rows, part, *np.unique(chain.y, return_inverse=True), np.asarray(chain.Cs)))
+    if not lanes:
+        return found
+    scaled = scaling(X[finite], [rows for _, rows in parts.values()])
+    lanes = [lane for lane in lanes if scaled.covered[lane.part]]
+    if not lanes:
+        return found
+    shared = Shared.of(scaled.A, arrays_on(device))
+    stacks = _stacks(lanes, n_threads)
+    with ThreadPoolExecutor(n_threads) as threads:
+        solved = threads.map(lambda stack: _minima(shared, scaled, stack), stacks)
+        for lane, minima in zip((lane for stack in stacks for lane in stack), chain_of.from_iterable(solved), strict=True):
+            if np.isfinite(minima).all():
+                found[lane.which] = _in_features(minima, lane, scaled, chains[lane.which].labels)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Lane:
+    """A chain that can be solved: the rows it learns from (of A), whose training part it is, classes from 0 on."""
+
+    which: int
+    rows: np.ndarray
+    part: int
+    seen: np.ndarray
+    codes: np.ndarray
+    Cs: np.ndarray
+
+    @property
+    def width(self) -> int:
+        """Columns: the second class's log odds, or one a class."""
+        return 1 if len(self.seen) == 2 else len(self.seen)
+
+
+def _stacks(lanes: Sequence[_Lane], n_threads: int) -> list[list[_Lane]]:
+    """Return the lanes dealt out to stacks of about as many columns, in each the narrow ones first."""
+    columns = sum(lane.width for lane in lanes)
+    many = min(len(lanes), n_threads * -(-columns // (n_threads * _COLUMNS)))
+    dealt = sorted(lanes, key=lambda lane: lane.width)
+    return [dealt[first::many] for first in range(many)]
+
+
+def _minima(shared: Shared, scaled: Scaling, lanes: Sequence[_Lane]) -> list[np.ndarray]:
+    """Return each lane's parameters for its Cs from the smallest up, shape (Cs, columns, d + 1), as `follow` does."""
+    arrays, (n, d) = shared.arrays, scaled.A.shape
+    codes = np.full((len(lanes), n), -1, np.int16)
+    starts = []
+    for place, lane in enumerate(lanes):
+        codes[place, lane.rows] = lane.codes
+        share = np.bincount(lane.codes) / len(lane.codes)
+        starts.append(np.log(share[1:] / share[0]) if lane.width == 1 else np.log(share) - np.log(share).mean())
+    parts = [lane.part for lane in lanes]
+    stack = Stack(
+        shared,
+        arrays.array(codes),
+        np.array([lane.width for lane in lanes]),
+        arrays.float32(scaled.means[parts]),
+        arrays.float32(scaled.scales[parts]),
+        np.array([len(lane.rows) for lane in lanes]),
+    )
+    W = arrays.zeros(int(stack.widths.sum()), d + 1)
+    W[:, -1] = arrays.float32(np.concatenate(starts))
+    return follow(stack, W, [1 / (np.sort(lane.Cs) * len(lane.rows)) for lane in lanes])
+
+
+def _in_features(minima: np.ndarray, lane: _Lane, scaled: Scaling, labels: int) -> Coefficients:
+    """Return minima over a training part's standardised features as coefficients of the features themselves."""
+    minima = minima[np.argsort(np.argsort(lane.Cs, kind="stable"), kind="stable")]  # as the Cs were given
+    weights = (minima[:, :, :-1] * (scaled.scales[lane.part] / scaled.spread)).astype(np.float32)
+    mean = scaled.centre + scaled.means[lane.part] * scaled.spread
+    intercepts = minima[:, :, -1] - weights @ mean
+    return Coefficients(lane.seen.astype(np.int64), weights.transpose(0, 2, 1), intercepts, labels)
+
+
+def logistic_predictions(X: np.ndarray, fits: Sequence[Coefficients]) -> Iterator[list[Predictions]]:
+    """Give what each chain says of the rows of X, a C each, from one multiplication for many chains."""
+    centre = X.mean(axis=0, dtype=np.float64)
+    centred = (X - centre).astype(X.dtype)  # a large mean would cost the answers their digits
+    most = max(1, _ANSWERS // max(len(X), 1))
+    at = 0
+    while at < len(fits):
+        end, columns = at + 1, fits[at].intercepts.size
+        while end < len(fits) and columns + fits[end].intercepts.size <= most:
+            columns += fits[end].intercepts.size
+            end += 1
+        some = fits[at:end]
+        W = np.concatenate([w for fit in some for w in fit.weights], axis=1)
+        answers = centred @ W
+        answers += np.concatenate([(b + centre @ w) for fit in some for w, b in zip(fit.weights, fit.intercepts, strict=True)])
+        column = 0
+        for fit in some:
+            width, said = fit.intercepts.shape[1], []
+            for _ in fit.intercepts:
+                said.append(_said(answers[:, column : column + width], fit))
+                column += width
+            yield said
+        at = end
+
+
+def _said(answers: np.ndarray, fit: Coefficients) -> Predictions:
+    from scipy.special import expit, softmax
+
+    if answers.shape[1] == 1:
+        second = expit(answers)
+        P = np.concatenate([1 - second, second], axis=1)
+        codes = fit.seen[(answers[:, 0] > 0).astype(int)]
+    else:
+        P = softmax(answers, axis=1)
+        codes = fit.seen[answers.argmax(axis=1)]
+    return Predictions(codes, probabilities=over_all_classes(P, fit.seen, fit.labels))
