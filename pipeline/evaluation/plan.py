@@ -174,11 +174,7 @@ def plan(
         tasks.append(Task(question, tuple(candidates), tuple(folds), scorings, notes, common if shared else None))
     if not tasks:
         raise next(iter(refused.values()))
-    tasks = [_without(task, refused) for task in tasks]
-    if about_sharing := _about_sharing(tasks):
-        first = tasks[0].question
-        tasks[0] = replace(tasks[0], question=replace(first, general=(*first.general, about_sharing)))
-    return tasks
+    return [_without(task, refused) for task in tasks]
 
 
 def joined_of(tasks: Sequence[Task]) -> tuple[Joined, ...]:

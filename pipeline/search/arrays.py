@@ -50,7 +50,7 @@ class Arrays:
         if self.xp is np:
             from scipy.linalg import eigh
 
-            return eigh(S, driver="evd", check_finite=False)  # type: ignore[no-any-return]
+            return eigh(S, driver="evd", check_finite=False)
         values, vectors = self.xp.linalg.eigh(S)
         return values, vectors
 

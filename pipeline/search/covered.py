@@ -87,8 +87,9 @@ def shared_candidates(estimator: Any, candidates: Sequence[dict[str, Any]], kind
         known = RECIPES[kind][solver].make(None)
         step = known.steps[-1][0]
         names = [f"{step}__{param}" for param in covered]
+        drawn = f"{step}__random_state"  # none of these solvers draws anything
         if not {key for candidate in candidates for key in candidate} <= set(names) or not _same(
-            estimator, known, names
+            estimator, known, [*names, drawn]
         ):
             continue
         own = estimator.get_params()

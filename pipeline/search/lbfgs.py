@@ -124,13 +124,13 @@ class _March:
         at = 0
         for one in np.flatnonzero(done):
             width = stack.widths[one]
-            self.found[self.chain[one]][self.place[one]] = answers[at : at + width]
+            self.found[int(self.chain[one])][self.place[one]] = answers[at : at + width]
             at += width
         self.place[done] += 1
-        home = failed | (self.place >= [len(self.paths[chain]) for chain in self.chain])
+        home = failed | (self.place >= [len(self.paths[chain]) for chain in self.chain.tolist()])
         ahead = done & ~home
         for one in np.flatnonzero(ahead):
-            self.penalty[one] = self.paths[self.chain[one]][self.place[one]]
+            self.penalty[one] = self.paths[int(self.chain[one])][self.place[one]]
         columns = stack.columns(ahead)
         self.before[columns] = self.last[columns]
         self.last[columns] = self.W[columns]

@@ -11,7 +11,7 @@ from pipeline.search.spectrum import BLOCK
 
 # A feature that varies in a training part less than this part of what it does over all rows has lost too many digits
 # in float32 once it is centred and scaled over all of them.
-_THIN = 1e-3
+_THIN = 5e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,4 +75,4 @@ def _constant(X: np.ndarray, rows: np.ndarray, few: np.ndarray) -> np.ndarray:
     if not few.any():
         return np.ones(0, dtype=bool)
     scaler = StandardScaler().fit(X[np.ix_(rows, np.flatnonzero(few))])
-    return (scaler.scale_ == 1) & (scaler.var_ < 0.5)  # type: ignore[no-any-return]
+    return (scaler.scale_ == 1) & (scaler.var_ < 0.5)
