@@ -539,3 +539,48 @@ def test_an_outcome_is_what_python_gives(place: Path) -> None:
     for row in [*said["results"], *run["results"]]:
         row.pop("seconds")
     assert said["results"] == json.loads(json.dumps(run["results"]))
+
+
+def test_many_label_sets_are_told_in_one_table_and_answered_in_one(flat: Path) -> None:
+    rng = np.random.default_rng(0)
+    header = ["file", *(f"c{n}" for n in range(6)), "tags", "shot"]
+    lines = [",".join(header)]
+    for number in range(24):
+        tags = "|".join(tag for tag, there in (("a", number % 2), ("b", number % 3 == 0)) if there) or "|"
+        lines.append(",".join([f"{number:02d}.png", *rng.choice(["x", "y"], 6), tags, str(1000 + number)]))
+    Path("many.csv").write_text("\n".join([*lines, "99.png,x,y,x,y,x,y,a,5000"]) + "\n")
+    words = ["evaluate", flat, "--labels", "many.csv", "--id", "file", "--column", "*", "--column", "tags:multi"]
+    outcome = done(*words, "--head", "ridge", "--grid", "ridge.alpha=1", "--cv", "2", "--jobs", "1", "--out", "many")
+    told, answered = outcome.err.splitlines(), outcome.out.splitlines()
+    assert told[0].split() == ["label", "set", "kind", "rows", "classes", "missing"]
+    assert told[1].split() == ["c0", "class", "24", "x,", "y", "0"]
+    assert told[7].split() == ["tags", "multi", "24", "a,", "b", "0"]
+    assert told[8] == "note: many.csv: 1 of 25 ids is no image here, e.g. 99.png"
+    assert told[9].startswith("note: columns left out (ask for them with --column): 'shot': 24 different whole numbers")
+    assert answered[0].split()[:3] == ["label", "set", "by"] and len(answered) == 8
+    assert [line.split()[0] for line in answered[1:]] == [*(f"c{n}" for n in range(6)), "tags"]
+    assert "kept in many/: every head in leaderboard.csv, the verdicts in run.json" in outcome.err
+    assert "on new photos with" not in outcome.err
+    assert outcome.next_command[3:5] == ["--column", "c0:class"]
+    said = json.loads(Path("many", "run.json").read_text())
+    assert said["joined"][0]["match"]["strangers"] == 1 and len(said["verdicts"]) == 7
+    assert said["joined"][0]["skipped"][0]["column"] == "shot"
+
+
+def test_tags_go_from_a_table_to_answers(flat: Path) -> None:
+    lines = ["file,tags"]
+    for number in range(24):
+        lines.append(f"{number:02d}.png," + (";".join(["ab"[number % 2], *("c" if number % 3 else "")])))
+    Path("tags.csv").write_text("\n".join(lines) + "\n")
+    words = ["--labels", "tags.csv", "--id", "file", "--column", "tags:multi", "--head", "ridge", "--grid"]
+    outcome = done("evaluate", flat, *words, "ridge.alpha=1", "--cv", "2", "--jobs", "1", "--out", "tags-run")
+    assert "av. precision (95%)" in outcome.out and "micro F1" in outcome.out
+    assert "note: tags: cells are split at ;" in outcome.err
+    assert "tags: mean average precision " in outcome.err
+    again = done("evaluate", flat, *words, "ridge.alpha=1", "--cv", "2", "--jobs", "1", "--out", "tags-run")
+    assert [line.split()[:-1] for line in again.lines] == [line.split()[:-1] for line in outcome.lines]
+    assert "units are known from before" in again.err
+    fitted = run_next(outcome)
+    answers = rows(run_next(fitted, "--top", "1").out)
+    assert list(answers[0]) == ["id", "label", "tag", "score", "error"]
+    assert set("".join(row["label"] for row in answers)) <= set("abc;")

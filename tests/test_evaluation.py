@@ -700,3 +700,51 @@ def test_a_result_is_the_same_after_json(compared: Run) -> None:
     row = json.loads(json.dumps(compared.results[0].as_dict()))
     again = Result(**{name: row[name] for name in Result.__dataclass_fields__})
     assert again.as_dict() == compared.results[0].as_dict()
+
+
+def test_what_was_joined_is_told_before_anything_is_fitted(tmp_path: Path) -> None:
+    X, y = blobs(60)
+    made = make_cache(tmp_path / "a.h5", X)
+    rows = {name: text for name, text in zip(made.ids, names(y), strict=True) if name != made.ids[3]}
+    table = {
+        "kind": rows,
+        "size": {name: f"{value:.3f}" if value > 0 else None for name, value in zip(rows, X[:, 0], strict=False)},
+        "rare": {name: "z" if number == 0 else "xy"[number % 2] for number, name in enumerate(rows)},
+        "patient": {**{name: str(100 + number) for number, name in enumerate(rows)}, "nobody.jpg": "7"},
+    }
+    heard: list[Any] = []
+
+    class Ear(Progress):
+        def joined(self, reports: Any) -> None:
+            heard.extend(reports)
+
+        def advance(self, stage: str, done: int, total: int) -> None:
+            assert heard
+
+    run = run_of(made, labels=table, heads="ridge", grid={"ridge.alpha": 1.0}, progress=Ear())
+    (report,) = run.joined
+    assert heard == [report]
+    assert [(one.name, one.kind, one.rows, one.missing) for one in report.label_sets] == [
+        ("kind", "class", 59, 1), ("size", "number", len([v for v in X[:59, 0] if v > 0]),
+                                   1 + len([v for v in X[:59, 0] if v <= 0])),
+    ]  # fmt: skip
+    assert report.match is not None
+    assert (report.match.strangers, report.match.stranger) == (1, "nobody.jpg")
+    assert (report.match.absent, report.match.absentee) == (1, made.ids[3])
+    reasons = {one.column: one.reason for one in report.skipped}
+    assert reasons["patient"] == "59 different whole numbers in 59 rows look like numbers of patients or photos"
+    # A class of one image stops a run over that column, not one over all columns.
+    assert "found 1 image of 'z'" in reasons["rare"]
+    with pytest.raises(EvaluationError, match="found 1 image of 'z'"):
+        run_of(made, labels=table, column=["rare", "kind"], heads="ridge", grid={"ridge.alpha": 1.0})
+    assert set(report.notes) <= set(run.notes)
+    assert json.loads(json.dumps(run.as_dict()))["joined"] == [report.as_dict()]
+
+
+def test_a_note_that_holds_for_several_label_sets_is_told_once(cache: FeatureCache, tmp_path: Path) -> None:
+    X, y = blobs(60)
+    rng = np.random.default_rng(0)
+    columns: dict[str, Any] = {f"size{n}": [f"{value:.3f}" for value in rng.normal(size=60)] for n in range(5)}
+    made = make_cache(tmp_path / "a.h5", X, {"kind": names(y), **columns})
+    run = run_of(made, heads=["centroid", "ridge"], grid={"ridge.alpha": 1.0, "centroid.shrink_threshold": 1.0})
+    assert "size0, size1, size2 and 2 more label sets: centroid cannot learn number labels and is left out" in run.notes

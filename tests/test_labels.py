@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import numpy as np
@@ -299,3 +300,50 @@ def test_groups_are_codes_and_a_labelled_image_without_one_is_refused() -> None:
         group_codes(IDS[:4], columns, "patient")
     with pytest.raises(LabelError, match="did you mean 'patient'"):
         group_codes(IDS[:4], columns, "patients")
+
+
+# ------------------------------------------------------------------------------- columns that are none by default
+
+
+def dates(form: str, n: int = 60) -> list[str | None]:
+    start = datetime.datetime(2024, 1, 1, 9, 30)
+    return [(start + datetime.timedelta(days=row // 2)).strftime(form) for row in range(n)]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d.%m.%Y", "%m/%d/%y", "%d %b %Y", "%B %d, %Y", "%Y-%m-%dT%H:%M:%SZ",
+        "%Y:%m:%d %H:%M:%S", "%Y-%m-%d %H:%M:%S+01:00", "%m/%d/%Y %I:%M %p",
+    ],
+)  # fmt: skip
+def test_dates_are_no_labels_by_default_even_where_they_repeat(form: str) -> None:
+    columns = {"kind": ["ant", "bee"] * 30, "seen": dates(form)}
+    found = label_sets(IDS, columns)
+    assert [(one.column, one.reason) for one in found.skipped] == [("seen", "30 different dates")]
+    assert [one.name for one in label_sets(IDS, columns, column=["seen"])] == ["seen"]
+    assert [one.name for one in label_sets(IDS, columns, column=["s*:class"])] == ["seen"]
+    few = label_sets(IDS, {"seen": dates(form)[:38] + [dates(form)[0]] * 22})
+    assert [one.name for one in few] == ["seen"]  # 19 days: as good as classes
+
+
+@pytest.mark.parametrize(
+    ("values", "taken"),
+    [
+        ([str(1000 + 7 * row) for row in range(60)], False),  # patients
+        ([f"{1000 + 7 * row}.0" for row in range(60)], False),  # as a table writes them that has gaps
+        ([str(1000 + 7 * (row % 50)) for row in range(60)], True),  # fewer than nine tenths are different
+        ([f"{1000 + 7 * row}.5" for row in range(60)], True),  # a measurement
+        ([str(1000 + 7 * row) for row in range(59)] + ["12.25"], True),
+        ([str(row % 20) for row in range(60)], True),
+        ([f"{row:04d}" for row in range(60)], False),  # codes: text, and all different
+        ([f"type {row % 25}" for row in range(60)], True),
+    ],
+)
+def test_numbers_that_hardly_repeat_are_no_labels_by_default(values: list[str | None], taken: bool) -> None:
+    columns: dict[str, list[str | None]] = {"kind": ["ant", "bee"] * 30, "what": values}
+    found = label_sets(IDS, columns)
+    assert [one.name for one in found] == (["kind", "what"] if taken else ["kind"])
+    assert [one.column for one in found.skipped] == ([] if taken else ["what"])
+    assert len(label_sets(IDS, columns, column=["what"])) == 1
+    assert len(label_sets(IDS, columns, column=["*"])) == 1 + taken  # a pattern names no column

@@ -255,16 +255,20 @@ def run_planned(tasks: Sequence[Task], options: Options) -> Run:
     """Return what the tasks find; in the run's folder, where there is to be one, stands what was found before."""
     folder = _folder(tasks, options)
     with Store.open(folder) as store:
-        store.begin(_subject(tasks).as_json())
-        run = run_tasks(
-            tasks,
-            cv=options.cv,
-            nested=options.nested,
-            n_jobs=options.n_jobs,
-            random_state=options.random_state,
-            progress=options.progress,
-            store=store,
-        )
+        try:
+            store.begin(_subject(tasks).as_json())
+            run = run_tasks(
+                tasks,
+                cv=options.cv,
+                nested=options.nested,
+                n_jobs=options.n_jobs,
+                random_state=options.random_state,
+                progress=options.progress,
+                store=store,
+            )
+        except BaseException:
+            store.leave_no_trace()
+            raise
     if folder is None:
         return run
     run.save(folder)

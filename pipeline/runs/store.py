@@ -119,12 +119,12 @@ class Store:
     Parameters
     ----------
     connection : sqlite3.Connection
-    place : str
-        For messages.
+    path : Path or None
+        None for memory.
     """
 
-    def __init__(self, connection: sqlite3.Connection, place: str) -> None:
-        self._connection, self._place = connection, place
+    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+        self._connection, self._path, self._place = connection, path, "memory" if path is None else str(path)
 
     @classmethod
     def open(cls, folder: str | Path | None) -> Store:
@@ -141,7 +141,7 @@ class Store:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(":memory:" if path is None else path, timeout=_PATIENCE)
-            store = cls(connection, place)
+            store = cls(connection, path)
             try:
                 connection.execute("PRAGMA synchronous = FULL")
                 with connection:
@@ -212,6 +212,16 @@ class Store:
         with _refusals(self._place), self._connection:
             self._connection.executemany(f"INSERT OR REPLACE INTO units VALUES ({','.join('?' * 15)})", rows)
 
+    def leave_no_trace(self) -> None:
+        """Remove a file that holds no unit, and its folder where that holds nothing else: nothing was begun."""
+        if self._path is not None and not len(self):
+            self._connection.close()
+            self._path.unlink(missing_ok=True)
+            for folder in (self._path.parent, self._path.parent.parent):
+                if any(folder.iterdir()):
+                    break
+                folder.rmdir()
+
     def __len__(self) -> int:
         (count,) = self._connection.execute("SELECT COUNT(*) FROM units").fetchone()
         return int(count)
@@ -264,7 +274,8 @@ def _blob(arrays: Mapping[str, np.ndarray]) -> bytes:
 def _arrays(blob: bytes | None) -> dict[str, np.ndarray]:
     if blob is None:
         return {}
-    with np.load(io.BytesIO(blob), allow_pickle=False) as found:
+    stream = io.BytesIO(blob)
+    with np.load(stream, allow_pickle=False) as found:
         return {name: found[name] for name in found.files}
 
 
