@@ -25,10 +25,10 @@ from pipeline.search.shared import SharedTask, shared_predictions
 class SharedGridSearchCV(GridSearchCV):
     """GridSearchCV that learns ridge, lda, knn and centroid heads once a fold for the whole grid.
 
-    Choices and scores are GridSearchCV's; those of logistic regression, which scikit-learn stops early where C is large,
-    are of fits that are converged at least as far. It *is* GridSearchCV wherever nothing can be shared: for another
-    estimator, parameter or value, several scorings, fit parameters, or rows that scikit-learn would warn of. What is
-    refitted is a clone of the estimator.
+    Choices and scores are GridSearchCV's; those of logistic regression, which scikit-learn stops early where C is
+    large, are of fits that are converged at least as far. It *is* GridSearchCV wherever nothing can be shared:
+    for another estimator, parameter or value, several scorings, fit parameters, or rows that scikit-learn would warn
+    of. What is refitted is a clone of the estimator.
 
     Parameters
     ----------
