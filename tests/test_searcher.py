@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import pickle
 from typing import Any
 
@@ -21,7 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pipeline import SharedGridSearchCV, search_many
 from pipeline.heads import resolve_heads
-from pipeline.search import candidate_scores, candidates_of, shared
+from pipeline.search import candidate_scores, candidates_of, searcher, shared
 from pipeline.search.arrays import arrays_on
 from pipeline.search.covered import SharedHead, shared_head
 from pipeline.search.shared import SharedTask, shared_predictions
@@ -324,3 +325,7 @@ def test_tags_are_scored_as_by_gridsearchcv(name: str, scoring: str) -> None:
     )
     assert shared_head(head.estimator, head.grid, "multi") is not None
     np.testing.assert_allclose(ours, oracle, rtol=1e-6)
+
+
+def test_the_docstring_is_true() -> None:
+    assert doctest.testmod(searcher).failed == 0

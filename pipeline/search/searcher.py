@@ -25,9 +25,10 @@ from pipeline.search.shared import SharedTask, shared_predictions
 class SharedGridSearchCV(GridSearchCV):
     """GridSearchCV that learns ridge, lda, knn and centroid heads once a fold for the whole grid.
 
-    Choices and scores are GridSearchCV's. It *is* GridSearchCV wherever nothing can be shared: for another
-    estimator, parameter or value, several scorings, fit parameters, or rows that scikit-learn would warn of. What is
-    refitted is a clone of the estimator.
+    Choices and scores are GridSearchCV's; those of logistic regression, which scikit-learn stops early where C is
+    large, are of fits that are converged at least as far. It *is* GridSearchCV wherever nothing can be shared:
+    for another estimator, parameter or value, several scorings, fit parameters, or rows that scikit-learn would warn
+    of. What is refitted is a clone of the estimator.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ class SharedGridSearchCV(GridSearchCV):
     >>> ridge = make_pipeline(StandardScaler(), RidgeClassifier())
     >>> search = SharedGridSearchCV(ridge, {"ridgeclassifier__alpha": [1000.0, 1.0]}, cv=3).fit(X, y)
     >>> search.best_params_, search.shared_
-    ({'ridgeclassifier__alpha': 1000.0}, True)
+    ({'ridgeclassifier__alpha': 1.0}, True)
     """
 
     def __init__(
