@@ -575,7 +575,7 @@ def test_tags_go_from_a_table_to_answers(flat: Path) -> None:
     words = ["--labels", "tags.csv", "--id", "file", "--column", "tags:multi", "--head", "ridge", "--grid"]
     outcome = done("evaluate", flat, *words, "ridge.alpha=1", "--cv", "2", "--jobs", "1", "--out", "tags-run")
     assert "av. precision (95%)" in outcome.out and "micro F1" in outcome.out
-    assert "note: tags: cells are split at ;" in outcome.err
+    assert "note: tags: cells are split at ';'" in outcome.err
     assert "tags: mean average precision " in outcome.err
     again = done("evaluate", flat, *words, "ridge.alpha=1", "--cv", "2", "--jobs", "1", "--out", "tags-run")
     assert [line.split()[:-1] for line in again.lines] == [line.split()[:-1] for line in outcome.lines]

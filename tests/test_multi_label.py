@@ -73,7 +73,7 @@ def test_a_cell_is_split_and_tags_are_sorted() -> None:
     assert found.kind == "multi" and found.classes == ("dots", "red") and found.separator == ";"
     assert found.rows.tolist() == [0, 2, 3, 4] and found.unlabelled == 2  # an empty cell is missing, ";" says none
     assert found.y.dtype == np.int8 and found.y.tolist() == [[1, 1], [1, 0], [0, 0], [0, 1]]
-    assert found.notes[-1] == "tags: cells are split at ;; 1 image has none of the tags"
+    assert found.notes[-1] == "tags: cells are split at ';'; 1 image has none of the tags"
 
 
 @pytest.mark.parametrize(

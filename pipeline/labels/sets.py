@@ -258,7 +258,7 @@ def _tag_set(name: str, ids: Sequence[str], rows: np.ndarray, texts: list[str], 
             if found is None
             else f"read the column as classes: --column {name}:class",
         )
-    notes = [f"{name}: cells are split at {found}" if found else f"{name}: no cell holds {' '.join(SEPARATORS)}"]
+    notes = [f"{name}: cells are split at {found!r}" if found else f"{name}: no cell holds {' '.join(SEPARATORS)}"]
     without = sum(not cell for cell in cells)
     if without:
         notes[0] += f"; {count(without, 'image')} {'has' if without == 1 else 'have'} none of the tags"
