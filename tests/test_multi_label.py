@@ -88,7 +88,7 @@ def test_a_cell_is_split_and_tags_are_sorted() -> None:
 def test_the_first_separator_that_occurs_splits(values: list[str | None], separator: str, tags: tuple[str]) -> None:
     found = one(values)
     assert found.separator == separator and found.classes == tags
-    said = f"split at {separator}" if separator in "".join(filter(None, values)) else "no cell holds ; | ,"
+    said = f"split at {separator!r}" if separator in "".join(filter(None, values)) else "no cell holds ; | ,"
     assert said in found.notes[-1]
 
 
@@ -343,12 +343,12 @@ def test_every_head_learns_tags_and_gives_a_rank_a_tag() -> None:
     assert not found.probabilities[:, 1].any() and (found.probabilities[:, 2] == 1).all()  # type: ignore[index]
 
 
-def test_the_choice_is_grid_searchs_and_shared_work_is_not_asked() -> None:
+def test_the_choice_is_grid_searchs_from_shared_work_too() -> None:
     X, y = planted()
     folds = inner_folds(y, "multi")
     for name in ("ridge", "knn"):
         (head,) = resolve_heads(name, kind="multi")
-        assert shared_head(head.estimator, head.grid, "multi") is None
+        assert shared_head(head.estimator, head.grid, "multi") is not None
         scoring = "f1_macro"
         found = search(head, X, y, splits=folds, scoring=scoring, labels=4, kind="multi")
         with warnings.catch_warnings():
