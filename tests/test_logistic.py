@@ -170,7 +170,7 @@ def test_label_sets_of_own_rows_folds_and_classes_go_through_one_stack() -> None
 def test_side_by_side_is_the_same_as_one_after_the_other() -> None:
     X, y = wide(200)
     chains = [Chain(y[train], train, CS[:4], 3) for train, _ in folds(y, 4)]
-    for one, two in zip(logistic_coefficients(X, chains), logistic_coefficients(X, chains, n_threads=2), strict=True):
+    for one, two in zip(logistic_coefficients(X, chains), logistic_coefficients(X, chains, n_jobs=2), strict=True):
         assert one is not None and two is not None
         np.testing.assert_allclose(one.weights, two.weights, atol=2e-3 * np.abs(one.weights).max())
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain as chain_of
 
 import numpy as np
@@ -14,6 +13,7 @@ from pipeline.search.lbfgs import follow
 from pipeline.search.predictions import Predictions, over_all_classes
 from pipeline.search.scaling import Scaling, scaling
 from pipeline.search.stack import Shared, Stack
+from pipeline.search.threads import Team
 
 _COLUMNS = 256  # in one stack: wide enough for the products, and 1,280 features take 40 MB of memory pairs
 _FEW_CS = 3  # a path is solved in little more than the time of its last value
@@ -82,7 +82,7 @@ def gains(chains: Sequence[Chain], d: int, *, device: str = "cpu") -> bool:
 
 
 def logistic_coefficients(
-    X: np.ndarray, chains: Sequence[Chain], *, device: str = "cpu", n_threads: int = 1
+    X: np.ndarray, chains: Sequence[Chain], *, device: str = "cpu", n_jobs: int = 1
 ) -> list[Coefficients | None]:
     """Return each chain's fits; None where its training part wants scikit-learn itself.
 
@@ -95,8 +95,8 @@ def logistic_coefficients(
     chains : sequence of Chain
     device : str
         "cpu", or what torch calls a GPU: "cuda", "cuda:1".
-    n_threads : int
-        Stacks to solve side by side. BLAS has threads of its own, as the caller set them.
+    n_jobs : int
+        Threads, each with one BLAS thread, for stacks side by side. 1: the caller's thread, and BLAS as it stands.
     """
     found: list[Coefficients | None] = [None] * len(chains)
     learnt = np.zeros(len(X), dtype=bool)
@@ -114,20 +114,33 @@ def logistic_coefficients(
             lanes.append(_Lane(which, rows, part, *np.unique(chain.y, return_inverse=True), np.asarray(chain.Cs)))
     if not lanes:
         return found
-    scaled = scaling(X[finite], [rows for _, rows in parts.values()])
+    order, cuts = _alike([rows for _, rows in parts.values()], int(finite.sum()))
+    moved = np.argsort(order)
+    lanes = [replace(lane, rows=moved[lane.rows]) for lane in lanes]
+    scaled = scaling(X[np.flatnonzero(finite)[order]], [moved[rows] for _, rows in parts.values()])
     lanes = [lane for lane in lanes if scaled.covered[lane.part]]
     if not lanes:
         return found
-    shared = Shared.of(scaled.A, arrays_on(device))
-    stacks = _stacks(lanes, n_threads)
-    with ThreadPoolExecutor(n_threads) as threads:
-        solved = threads.map(lambda stack: _minima(shared, scaled, stack), stacks)
-        for lane, minima in zip(
-            (lane for stack in stacks for lane in stack), chain_of.from_iterable(solved), strict=True
-        ):
-            if np.isfinite(minima).all():
-                found[lane.which] = _in_features(minima, lane, scaled, chains[lane.which].labels)
+    team = Team(n_jobs)
+    shared = Shared.of(scaled.A, arrays_on(device), cuts=cuts, team=team)
+    stacks = _stacks(lanes, n_jobs)
+    solved = team.each(lambda stack: _minima(shared, scaled, stack), stacks)
+    for lane, minima in zip((lane for stack in stacks for lane in stack), chain_of.from_iterable(solved), strict=True):
+        if np.isfinite(minima).all():
+            found[lane.which] = _in_features(minima, lane, scaled, chains[lane.which].labels)
     return found
+
+
+def _alike(parts: Sequence[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an order of n rows in which those of the same training parts lie together, and where others begin."""
+    members = np.zeros((len(parts), n), bool)
+    for place, rows in enumerate(parts):
+        members[place, rows] = True
+    packed = np.ascontiguousarray(np.packbits(members, axis=0).T)
+    keys = packed.view(f"V{packed.shape[1]}")[:, 0]
+    _, first, keys = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first[keys], kind="stable")
+    return order, 1 + np.flatnonzero(np.diff(keys[order]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,10 +160,10 @@ class _Lane:
         return 1 if len(self.seen) == 2 else len(self.seen)
 
 
-def _stacks(lanes: Sequence[_Lane], n_threads: int) -> list[list[_Lane]]:
+def _stacks(lanes: Sequence[_Lane], n_jobs: int) -> list[list[_Lane]]:
     """Return the lanes dealt out to stacks of about as many columns, in each the narrow ones first."""
     columns = sum(lane.width for lane in lanes)
-    many = min(len(lanes), n_threads * -(-columns // (n_threads * _COLUMNS)))
+    many = min(len(lanes), n_jobs * -(-columns // (n_jobs * _COLUMNS)))
     dealt = sorted(lanes, key=lambda lane: lane.width)
     return [dealt[first::many] for first in range(many)]
 

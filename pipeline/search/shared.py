@@ -172,7 +172,7 @@ def _by_chains(X: np.ndarray, tasks: Sequence[SharedTask], device: str, n_jobs: 
                 chains.append(Chain(task.y[train], np.asarray(train, np.int64), Cs, task.labels))
     fits: list[Coefficients | None] = [None] * len(chains)
     if chains and gains(chains, X.shape[1], device=device):
-        fits = logistic_coefficients(X, chains, device=device, n_threads=n_jobs)
+        fits = logistic_coefficients(X, chains, device=device, n_jobs=n_jobs)
     alike: dict[bytes, list[int]] = {}
     for place, (number, which, split, test) in enumerate(asked):
         if fits[place] is None or not np.isfinite(X[test]).all():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from pipeline.search.arrays import Arrays
+from pipeline.search.threads import Team
 
 _RANK = 512  # eigenpairs that the preconditioner knows; below them it takes the directions as equal
 _FEW = 64
@@ -27,6 +30,10 @@ class Shared:
     vectors : array, shape (d, r)
     rest : float
         The mean of the other eigenvalues.
+    blocks : list of slice
+        Rows to work on at a time.
+    team : Team
+        Threads that help with the blocks when they have nothing else to do.
     """
 
     arrays: Arrays
@@ -34,10 +41,21 @@ class Shared:
     values: Any
     vectors: Any
     rest: float
+    blocks: list[slice]
+    team: Team
 
     @staticmethod
-    def of(A: np.ndarray, arrays: Arrays) -> Shared:
-        """Return standardised rows with their eigenpairs, from those of the smaller side."""
+    def of(A: np.ndarray, arrays: Arrays, *, cuts: Sequence[int] = (), team: Team | None = None) -> Shared:
+        """Return standardised rows with their eigenpairs, from those of the smaller side.
+
+        Parameters
+        ----------
+        A : ndarray of float32, shape (n, d)
+        arrays : Arrays
+        cuts : sequence of int
+            Places where other chains begin to learn from the rows: blocks begin there too.
+        team : Team, optional
+        """
         n, d = A.shape
         A = arrays.float32(A)
         some = A[:: -(-n // _SAMPLE)]
@@ -53,7 +71,17 @@ class Shared:
         values, vectors = values[-_RANK:], vectors[:, -_RANK:]
         r = len(values)
         rest = max(total - float(values.sum()), 0.0) / (d - r) if r < d else 0.0
-        return Shared(arrays, A, values, arrays.copied(vectors), rest)
+        return Shared(arrays, A, values, arrays.copied(vectors), rest, _blocks(n, cuts, arrays.block), team or Team())
+
+
+def _blocks(n: int, cuts: Sequence[int], most: int) -> list[slice]:
+    """Return the rows in blocks of at most so many, none less than half of it for a cut's sake."""
+    edges = [0]
+    for cut in [*sorted(cuts), n]:
+        if cut - edges[-1] >= most // 2 or cut == n:
+            pieces = max(1, -(-(cut - edges[-1]) // most))
+            edges += np.linspace(edges[-1], cut, pieces + 1).astype(int).tolist()[1:]
+    return [slice(start, end) for start, end in pairwise(edges)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +115,14 @@ class Stack:
         owners = np.repeat(np.arange(len(self.widths)), self.widths)
         object.__setattr__(self, "owners", self.shared.arrays.array(owners))
         object.__setattr__(self, "starts", np.concatenate([[0], np.cumsum(self.widths)[:-1]]).astype(np.intp))
+        if self.learning is None:
+            blocks = [(self.codes[:, rows] >= 0).any(1) for rows in self.shared.blocks]
+            learning = np.stack([np.asarray(self.shared.arrays.numpy(block), bool) for block in blocks], axis=1)
+            object.__setattr__(self, "learning", learning)
 
     owners: Any = None  # (k,): the chain of each column
     starts: Any = None  # (p,): the first column of each chain
+    learning: Any = None  # bool (p, blocks): which chains learn from any row of a block
 
     def __len__(self) -> int:
         return len(self.widths)
@@ -104,6 +137,7 @@ class Stack:
             self.means[chosen],
             self.scales[chosen],
             self.counts[kept],
+            learning=self.learning[kept],
         )
 
     def columns(self, kept: np.ndarray) -> Any:
@@ -141,28 +175,42 @@ class Stack:
         means, scales = self.means[self.owners], self.scales[self.owners]
         U = W[:, :-1] * scales
         shift = (W[:, -1] - xp.einsum("ij,ij->i", U, means))[:, None]
-        losses, G, sums, curvatures = np.zeros(len(self)), arrays.zeros(*U.shape), 0.0, 0.0
-        for start in range(0, len(A), arrays.block):
-            rows = A[start : start + arrays.block]
+        losses, G = np.zeros(len(self)), arrays.zeros(*U.shape)
+        sums, curvatures = arrays.zeros(len(U)), arrays.zeros(len(U))
+
+        def over(place: int) -> tuple[np.ndarray, Any, Any, Any]:
+            learning, which = self.learning[:, place], self.shared.blocks[place]
+            rows, codes = A[which], self.codes[:, which]
+            u, b = U, shift
+            if not learning.all():
+                u, b = U[self.columns(learning)], shift[self.columns(learning)]
+                codes = codes[arrays.array(np.flatnonzero(learning))]
             # BLAS takes few columns better as columns, many better as rows: up to three times.
-            Z = arrays.copied((rows @ U.T).T) if len(U) < _FEW else U @ rows.T
-            Z += shift
-            loss, R, curvature = self._residuals(Z, self.codes[:, start : start + arrays.block])
-            losses += loss
-            curvatures = curvatures + curvature
-            sums = sums + R.sum(axis=1)
-            G += R @ rows
-        sums = sums[:, None]  # type: ignore[index]
+            Z = arrays.copied((rows @ u.T).T) if len(u) < _FEW else u @ rows.T
+            Z += b
+            loss, R, curvature = self._residuals(Z, codes, self.widths[learning])
+            return loss, R @ rows, R.sum(axis=1), curvature
+
+        # Summed in the order of the blocks, whoever did them: the same rows give the same sums to the last bit.
+        wanted = np.flatnonzero(self.learning.any(axis=0)).tolist()
+        for place, found in zip(wanted, self.shared.team.map(over, wanted), strict=True):
+            learning, (loss, products, total, curvature) = self.learning[:, place], found
+            losses[learning] += loss
+            which = slice(None) if learning.all() else self.columns(learning)
+            G[which] += products
+            sums[which] += total
+            curvatures[which] += curvature
+        sums = sums[:, None]
         G -= sums * means
         G *= scales
         gradient = xp.concatenate([G, sums], axis=1)
         gradient *= self.spread(1 / self.counts)
-        return losses / self.counts, gradient, curvatures[:, None] * self.spread(1 / self.counts)  # type: ignore[index]
+        return losses / self.counts, gradient, curvatures[:, None] * self.spread(1 / self.counts)
 
-    def _residuals(self, Z: Any, codes: Any) -> tuple[np.ndarray, Any, Any]:
+    def _residuals(self, Z: Any, codes: Any, widths: np.ndarray) -> tuple[np.ndarray, Any, Any]:
         """Return summed losses (p,), probabilities less truth (k, rows), and summed p (1 - p) (k,) of some rows."""
         parts, first, column = [], 0, 0
-        for width, many in self._runs():
+        for width, many in zip(*np.unique(widths, return_counts=True), strict=True):
             z = Z[column : column + many * width].reshape(many, width, -1)
             y = codes[first : first + many, None]
             parts.append(_two_classes(self.shared.arrays, z, y) if width == 1 else _softmax(self.shared.arrays, z, y))
@@ -172,11 +220,6 @@ class Stack:
         else:
             loss, R, curvature = (self.shared.arrays.xp.concatenate(part) for part in zip(*parts, strict=True))
         return self.shared.arrays.numpy(loss), R, curvature
-
-    def _runs(self) -> list[tuple[int, int]]:
-        """Return (columns a chain, chains) for each run of chains of equally many columns."""
-        widths, many = np.unique(self.widths, return_counts=True)
-        return [(int(w), int(m)) for w, m in zip(widths, many, strict=True)]
 
     def precondition(self, Q: Any, curvatures: Any, penalties: Any) -> Any:
         """Return Q times an approximate inverse of the Hessian: that of equally curved answers on all the rows.

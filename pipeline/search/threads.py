@@ -24,6 +24,51 @@ def mapped(work: Callable[[T], R], items: Sequence[T], n_jobs: int) -> list[R]:
         return list(pool.map(work, items))
 
 
+class Team:
+    """Threads for a few long pieces of work that each fall into many short ones: who is done helps the others.
+
+    Parameters
+    ----------
+    n_jobs : int
+        Threads, each with one BLAS thread. 1: the caller's thread, and BLAS as it stands.
+    """
+
+    def __init__(self, n_jobs: int = 1) -> None:
+        self.n_jobs = n_jobs
+        self._pool: ThreadPoolExecutor | None = None
+
+    def each(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Return what the work gives for each item, in order; within it, `map` is helped by whoever is free."""
+        if self.n_jobs == 1:
+            return [work(item) for item in items]
+        with one_thread(), ThreadPoolExecutor(self.n_jobs) as self._pool:
+            try:
+                return list(self._pool.map(work, items))
+            finally:
+                self._pool = None
+
+    def map(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Return what the work gives for each item, in order: this thread does it, and any that has nothing to do."""
+        pool = self._pool
+        if pool is None or len(items) < 2:
+            return [work(item) for item in items]
+        found: list[Any] = [None] * len(items)
+        waiting = iter(range(len(items)))  # one step of it is one step of the interpreter: no two threads get the same
+
+        def drain() -> None:
+            for place in waiting:
+                found[place] = work(items[place])
+
+        helpers = [pool.submit(drain) for _ in range(min(self.n_jobs, len(items)) - 1)]
+        try:
+            drain()
+        finally:
+            for helper in helpers:
+                if not helper.cancel():  # it began
+                    helper.result()
+        return found
+
+
 def interleaved(work: Callable[[T], Iterator[R]], items: Sequence[T], n_jobs: int) -> Iterator[R]:
     """Give everything that the work gives for the items, from `n_jobs` threads; in any order if there are several.
 
