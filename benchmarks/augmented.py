@@ -1,4 +1,4 @@
-"""Real embeddings by the thousand, from the built-in images: turned, shifted and scaled digits, crops of other seeds."""
+"""Real embeddings by the thousand, from the built-in images: digits turned and shifted, crops of other seeds."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _digits(folder: Path) -> tuple[list[FeatureCache], np.ndarray, dict[str, np.
 
 
 def moved(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return an image at four times its size, turned by up to 15 degrees, scaled by up to 15% and shifted by a pixel."""
+    """Return an image at four times its size, turned by up to 15 degrees, scaled by 15% and shifted by a pixel."""
     turn, zoom = np.deg2rad(rng.uniform(-15, 15)), rng.uniform(0.85, 1.15) * image.shape[0] / SIDE
     matrix = zoom * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     middle = (image.shape[0] - 1) / 2 + rng.uniform(-1, 1, 2)

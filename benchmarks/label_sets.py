@@ -5,12 +5,12 @@
 
 Embeddings are real: the bundled network's of scikit-learn's digits, turned, shifted and scaled until there are enough,
 and of the built-in photo crops, drawn with other seeds. 20 label sets of the digits: the digit, each digit against the
-rest, parity, loops, thresholds, remainders, primes and two random ones; 101 of the crops: each quadrant, photo, kind and
-two turns against the rest. Folds are of whole originals: a copy of a test digit is never learned from.
+rest, parity, loops, thresholds, remainders, primes and two random ones; 101 of the crops: each quadrant, photo, kind
+and two turns against the rest. Folds are of whole originals: a copy of a test digit is never learned from.
 
-Both sides score the same grids over the same 5 folds and refit nothing. GridSearchCV has a worker a core, ours a thread a
-core, with one BLAS thread each. A side is a process that has loaded everything; they take turns, and medians count. Where
-GridSearchCV would take too long it has some of the label sets, spread evenly, and its time is scaled ("3 of 20").
+Both sides score the same grids over the same 5 folds and refit nothing. GridSearchCV has a worker a core, ours a thread
+a core, with one BLAS thread each. A side is a process that has loaded everything; they take turns, and medians count.
+Where GridSearchCV would take too long it has some of the label sets, spread evenly, and its time is scaled ("3 of 20").
 
 Agreement is that of the label sets which both had: the same candidate chosen; the largest gap of a score (mean of the
 folds); the share of the first fold's test rows for which ours and scikit-learn's fit of the chosen candidate say the
@@ -32,11 +32,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from augmented import embedded
 from joblib import parallel_config
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
-from augmented import embedded
 from pipeline.heads import Head, resolve_heads
 from pipeline.search import SharedTask, one_thread, shared_predictions
 from pipeline.search.covered import shared_head

@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.cache import FeatureCache
-from pipeline.errors import EvaluationError, HeadError, PipelineError
+from pipeline.errors import BackboneError, EvaluationError, HeadError, PipelineError
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.evaluation import Options
 from pipeline.evaluation.units import Unit, gather, run_unit
@@ -29,6 +29,7 @@ from pipeline.heads import FAST, resolve_heads
 from pipeline.intervals import compare_with_best
 from pipeline.progress import Progress
 from pipeline.runs import CHOSEN, DUMMY, PIXELS, Result, Run
+from pipeline.search import shared_scores
 
 QUICK = {"knn.n_neighbors": 9, "knn.weights": "uniform", "lda.shrinkage": 0.1}
 
@@ -647,7 +648,7 @@ def test_workers_get_the_place_of_the_features_and_read_the_rows_they_need(
     )
     units: list[Unit] = []
 
-    def keep(batches: Any, *, n_jobs: int) -> Any:
+    def keep(batches: Any, **_: Any) -> Any:
         units.extend(unit for batch in batches for unit in batch.units)
         raise LookupError
 
@@ -659,6 +660,34 @@ def test_workers_get_the_place_of_the_features_and_read_the_rows_they_need(
     seen = Parallel(n_jobs=2)(delayed(gather)(unit.X, rows) for unit in (units[0], units[-1]))
     for found in seen:
         assert np.array_equal(found, made.features()[rows]) or np.array_equal(found, made.pixel_statistics()[rows])
+
+
+def test_a_gpu_that_is_named_searches_too_and_finds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.evaluation import batches, evaluation
+
+    X, y = blobs(90, d=40)
+    made = make_cache(tmp_path / "a.h5", X, {"kind": names(y), "other": names(y % 2)})
+    options: dict[str, Any] = {"column": ["kind", "other"], "heads": ["ridge", "knn"]}
+    plain = run_of(made, **options)
+    devices: list[str] = []
+
+    def seen(*given: Any, device: str, **how: Any) -> Any:
+        devices.append(device)
+        return shared_scores(*given, device=device, **how)
+
+    monkeypatch.setattr(batches, "shared_scores", seen)
+    monkeypatch.setattr(evaluation, "devices_of", lambda device: {"cuda:0": ["torch"]}[device])
+    there = run_of(made, device="cuda:0", **options)
+    assert set(devices) == {"torch"}
+    for one, other in zip(plain.results, there.results, strict=True):
+        assert (one.head, one.params) == (other.head, other.params)
+        assert one.mean == pytest.approx(other.mean, abs=1e-3 if one.layer == PIXELS else 1e-9)  # one is L-BFGS's
+
+
+def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    X, y = blobs(30)
+    with pytest.raises(BackboneError, match="CUDA GPU"):
+        run_of(make_cache(tmp_path / "a.h5", X, {"kind": names(y)}), device="cuda:7")
 
 
 def test_half_precision_features_are_learned_from_as_float32(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     heard: list[tuple[str, int]] = []
     real = batches.run_batch
 
-    def listening(batch: batches.Batch) -> list[units.UnitResult]:
-        results = real(batch)
+    def listening(batch: batches.Batch, **how: Any) -> list[units.UnitResult]:
+        results = real(batch, **how)
         by_key = {unit.key: unit for unit in batch.units}
         heard.extend((by_key[one.key].head.name, len(one.scores)) for one in results if not one.refused)
         return results
@@ -173,9 +173,9 @@ from pipeline.cache import FeatureCache
 from pipeline.evaluation import evaluate, batches
 import time
 real = batches.run_batch
-def slow(batch):
+def slow(batch, **how):
     time.sleep(0.15)
-    return real(batch)
+    return real(batch, **how)
 batches.run_batch = slow
 grid = {"random-forest.n_estimators": [5, 10], "ridge.alpha": [1.0, 100.0]}
 heads = ["random-forest", "ridge"]

@@ -231,7 +231,13 @@ Scoring = Annotated[
 ]
 
 Device = Annotated[
-    str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where the network runs.", rich_help_panel=WORK)
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda[:i]",
+        help="Where the network runs; heads are searched there too where a GPU is named.",
+        rich_help_panel=WORK,
+    ),
 ]
 Jobs = Annotated[
     int | None,

@@ -49,16 +49,33 @@ def batched(units: Sequence[Unit]) -> list[Batch]:
     return [*(Batch(units, True) for units in together), *(Batch([unit], False) for unit in alone)]
 
 
-def run_batches(batches: Sequence[Batch], *, n_jobs: int) -> Iterator[list[UnitResult]]:
-    """Give the results of each batch as it is done, in any order; in this process where there is little to do."""
+def run_batches(batches: Sequence[Batch], *, n_jobs: int, device: str = "cpu") -> Iterator[list[UnitResult]]:
+    """Give the results of each batch as it is done, in any order; in this process where there is little to do.
+
+    Parameters
+    ----------
+    batches : sequence of Batch
+    n_jobs : int
+        Workers; where there are fewer batches than these, a batch has threads of its own.
+    device : str
+        Where batches that share their work do it: "cpu", or what torch calls a GPU. There they are done one after
+        another, in this process.
+    """
+    if device != "cpu":
+        together = [batch for batch in batches if batch.shared]
+        yield from (run_batch(batch, device=device) for batch in together)
+        batches = [batch for batch in batches if not batch.shared]
     rows = sum(len(unit.train) for batch in batches for unit in batch.units)
     workers = 1 if rows < FEWEST_ROWS else n_jobs
+    threads = max(1, workers // max(1, len(batches)))
     with deaf_to_ctrl_c():
-        done = Parallel(n_jobs=workers, return_as="generator_unordered")(delayed(run_batch)(one) for one in batches)
+        done = Parallel(n_jobs=workers, return_as="generator_unordered")(
+            delayed(run_batch)(one, threads=threads) for one in batches
+        )
     yield from done
 
 
-def run_batch(batch: Batch) -> list[UnitResult]:
+def run_batch(batch: Batch, *, threads: int = 1, device: str = "cpu") -> list[UnitResult]:
     """Return the results of the units; one that wants scikit-learn comes back as refused."""
     if not batch.shared:
         return [run_unit(unit) for unit in batch.units]
@@ -67,9 +84,9 @@ def run_batch(batch: Batch) -> list[UnitResult]:
     rows = _Rows.of(units)
     heads = {place: found for place, unit in enumerate(units) if (found := covered(unit)) is not None}
     with one_thread():
-        scores = _scores(units, heads, rows)
+        scores = _scores(units, heads, rows, threads, device)
         choices = {place: units[place].chosen({**units[place].known, **mine})[0] for place, mine in scores.items()}
-        said = _answers(units, heads, choices, rows)
+        said = _answers(units, heads, choices, rows, threads, device)
     seconds = (time.perf_counter() - started) / len(units)
     results = []
     for place, unit in enumerate(units):
@@ -122,7 +139,9 @@ class _Rows:
         return y
 
 
-def _scores(units: Sequence[Unit], heads: dict[int, SharedHead], rows: _Rows) -> dict[int, Scores]:
+def _scores(
+    units: Sequence[Unit], heads: dict[int, SharedHead], rows: _Rows, threads: int, device: str
+) -> dict[int, Scores]:
     """Return what was missing of each unit's scores, by the unit's place, without those that want scikit-learn."""
     wanting = [place for place in heads if units[place].missing]
     scores: dict[int, Scores] = {place: {} for place in heads if not units[place].missing}
@@ -133,7 +152,8 @@ def _scores(units: Sequence[Unit], heads: dict[int, SharedHead], rows: _Rows) ->
         splits = [(at[train], at[test]) for train, test in unit.folds]
         mine = [heads[place].take(units[place].missing) for place in places]
         tasks.append(SharedTask(mine, rows.labels(unit), splits, unit.n_classes))
-    found = shared_scores(rows.X, tasks, [units[places[0]].scoring for places in members]) if tasks else []
+    scorings = [units[places[0]].scoring for places in members]
+    found = shared_scores(rows.X, tasks, scorings, n_jobs=threads, device=device) if tasks else []
     for places, tables in zip(members, found, strict=True):
         for place, table in zip(places, tables, strict=True):
             if table is not None:
@@ -142,7 +162,12 @@ def _scores(units: Sequence[Unit], heads: dict[int, SharedHead], rows: _Rows) ->
 
 
 def _answers(
-    units: Sequence[Unit], heads: dict[int, SharedHead], choices: dict[int, int], rows: _Rows
+    units: Sequence[Unit],
+    heads: dict[int, SharedHead],
+    choices: dict[int, int],
+    rows: _Rows,
+    threads: int,
+    device: str,
 ) -> dict[int, Predictions]:
     """Return what each unit's choice says of the rows it is asked about, where that is wanted."""
     members = _by_task(units, [place for place, choice in choices.items() if units[place].wants(choice)])
@@ -152,7 +177,7 @@ def _answers(
         mine = [heads[place].take([choices[place]]) for place in places]
         tasks.append(SharedTask(mine, rows.labels(unit), [(rows.train(unit), rows.ask(unit))], unit.n_classes))
     found = {}
-    for said in shared_predictions(rows.X, tasks):
+    for said in shared_predictions(rows.X, tasks, n_jobs=threads, device=device):
         if said.predictions is not None:
             found[members[said.task][said.head]] = said.predictions[0]
     return found

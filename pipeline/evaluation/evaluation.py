@@ -29,6 +29,7 @@ from pipeline.evaluation.running import run_tasks
 from pipeline.images import ImageSource
 from pipeline.progress import SILENT, Progress
 from pipeline.runs import Run, Store, Subject, Under, feature, place_for, refuse_foreign
+from pipeline.runtime import devices_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +161,7 @@ def evaluate(
         stop, and a new value, head or label set computes just what is new; then the results are. `Under` names a
         folder of runs, in which a run over something else gets a folder of its own. Nothing is kept when not given.
     device, n_jobs, dask, random_state, progress
-        As for `extract`.
+        As for `extract`. Where a GPU is named, label sets share their work there too; "auto" searches on the CPU.
 
     Returns
     -------
@@ -253,6 +254,8 @@ def plan_tasks(
 
 def run_planned(tasks: Sequence[Task], options: Options) -> Run:
     """Return what the tasks find; in the run's folder, where there is to be one, stands what was found before."""
+    # Only who names a GPU has the search there: to ask torch for one takes longer than most searches.
+    device = "cpu" if options.device in ("auto", "cpu") else devices_of(options.device)[0]
     folder = _folder(tasks, options)
     with Store.open(folder) as store:
         try:
@@ -262,6 +265,7 @@ def run_planned(tasks: Sequence[Task], options: Options) -> Run:
                 cv=options.cv,
                 nested=options.nested,
                 n_jobs=options.n_jobs,
+                device=device,
                 random_state=options.random_state,
                 progress=options.progress,
                 store=store,

@@ -29,6 +29,7 @@ def run_tasks(
     cv: int,
     nested: bool,
     n_jobs: int | None,
+    device: str,
     random_state: int,
     progress: Progress,
     store: Store,
@@ -44,6 +45,8 @@ def run_tasks(
         Choose parameters anew within every outer fold; otherwise once, over the outer folds themselves.
     n_jobs : int or None
         Worker processes; the number of cores when None.
+    device : str
+        Where work is done that label sets share: "cpu", or what torch calls a GPU.
     random_state : int
     progress : Progress
     store : Store
@@ -60,7 +63,7 @@ def run_tasks(
             done.update(known)
             progress.note(f"{len(known):,} of {len(units):,} units are known from before and are not computed again")
             progress.advance(STAGE, len(done), total)
-        for batch_done in _run(waiting, workers(n_jobs), ledger):
+        for batch_done in _run(waiting, workers(n_jobs), device, ledger):
             if batch_done:  # all of it may have been refused, and is done later
                 done.update(batch_done)
                 progress.advance(STAGE, len(done), total)
@@ -93,11 +96,11 @@ def refit(
     return fit_unit(UnitMaker([task], cv=cv, nested=nested, random_state=random_state).whole(0, which))
 
 
-def _run(units: Sequence[Unit], n_jobs: int, ledger: Ledger) -> Iterator[Results]:
+def _run(units: Sequence[Unit], n_jobs: int, device: str, ledger: Ledger) -> Iterator[Results]:
     """Give the answers of units as they are done, each kept before it is given."""
     of = {unit.key: unit for unit in units}
     refused: list[Unit] = []
-    for results in run_batches(batched(units), n_jobs=n_jobs):
+    for results in run_batches(batched(units), n_jobs=n_jobs, device=device):
         refused += [of[result.key] for result in results if result.refused]
         yield ledger.keep([(of[result.key], result) for result in results if not result.refused])
     for results in run_batches([Batch([unit], False) for unit in refused], n_jobs=n_jobs):

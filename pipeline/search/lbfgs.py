@@ -13,8 +13,9 @@ import numpy as np
 from pipeline.search.stack import Stack
 
 _PAIRS = 10
-_STEEP = 1e-5  # scikit-learn's own stop is 1e-4
-_GAP = 5e-6  # of the objective, by the model that the pairs make
+# A minimum is reached where the steepest slope and the gap to it (a share of the objective, by the model that the pairs
+# make) are both this small: at scikit-learn's own slope if next to nothing is left to gain, else at a tenth of it.
+_STOPS = ((1e-4, 5e-7), (1e-5, 5e-6))
 _SHALLOW = 0.5  # a step is long enough where the slope along it is no more than this part of the first
 _ARMIJO = 1e-4
 _TRIES = 8
@@ -111,7 +112,8 @@ class _March:
             stack.shared.arrays.numpy(stack.shared.arrays.xp.amax(abs(gradient), 1)), stack.starts
         )
         objective = self.loss + self._penalised(self.W)
-        done = fresh & (steepest <= _STEEP) & (-slope / 2 <= _GAP * objective)
+        gap = -slope / 2 / objective
+        done = fresh & np.any([(steepest <= steep) & (gap <= near) for steep, near in _STOPS], axis=0)
         done |= self.tries >= _TRIES  # no step leads down: this is as far as float32 goes
         failed = (self.rounds >= _ROUNDS) | ~np.isfinite(objective)
         if (done | failed).any():

@@ -45,14 +45,14 @@ class Shared:
     team: Team
 
     @staticmethod
-    def of(A: np.ndarray, arrays: Arrays, *, cuts: Sequence[int] = (), team: Team | None = None) -> Shared:
+    def of(A: np.ndarray, arrays: Arrays, *, cuts: Sequence[int] | np.ndarray = (), team: Team | None = None) -> Shared:
         """Return standardised rows with their eigenpairs, from those of the smaller side.
 
         Parameters
         ----------
         A : ndarray of float32, shape (n, d)
         arrays : Arrays
-        cuts : sequence of int
+        cuts : sequence or array of int
             Places where other chains begin to learn from the rows: blocks begin there too.
         team : Team, optional
         """
@@ -74,7 +74,7 @@ class Shared:
         return Shared(arrays, A, values, arrays.copied(vectors), rest, _blocks(n, cuts, arrays.block), team or Team())
 
 
-def _blocks(n: int, cuts: Sequence[int], most: int) -> list[slice]:
+def _blocks(n: int, cuts: Sequence[int] | np.ndarray, most: int) -> list[slice]:
     """Return the rows in blocks of at most so many, none less than half of it for a cut's sake."""
     edges = [0]
     for cut in [*sorted(cuts), n]:
@@ -227,12 +227,17 @@ class Stack:
         The eigenpairs give the inverse of curvature x A'A / n + penalty; what they leave out is taken as their rest.
         """
         shared = self.shared
-        plain = 1 / (curvatures * shared.rest + penalties)
-        turned = Q[:, :-1] @ shared.vectors
-        turned *= 1 / (curvatures * shared.values + penalties) - plain
-        weights = turned @ shared.vectors.T
-        weights += plain * Q[:, :-1]
-        return shared.arrays.xp.concatenate([weights, Q[:, -1:] / curvatures], axis=1)
+
+        def of(which: slice) -> Any:
+            q, curved, penalty = Q[which], curvatures[which], penalties[which]
+            plain = 1 / (curved * shared.rest + penalty)
+            turned = q[:, :-1] @ shared.vectors
+            turned *= 1 / (curved * shared.values + penalty) - plain
+            weights = turned @ shared.vectors.T
+            weights += plain * q[:, :-1]
+            return shared.arrays.xp.concatenate([weights, q[:, -1:] / curved], axis=1)
+
+        return shared.arrays.xp.concatenate(shared.team.map(of, _blocks(len(Q), (), _FEW)))
 
     def preconditioned_square(self, Q: Any, curvatures: Any, penalties: Any) -> np.ndarray:
         """Return each chain's Q' precondition(Q), shape (p,)."""
