@@ -15,8 +15,9 @@ from pipeline.runs.store import RESULTS, Store
 DEFAULT_FOLDER = "runs"
 RUN = "run.json"
 LEADERBOARD_FILE, PREDICTIONS_FILE = "leaderboard.csv", "predictions.parquet"
+STUDY, POINTS = "study.json", "points.csv"
 
-_FILES = (RUN, LEADERBOARD_FILE, PREDICTIONS_FILE, RESULTS, f"{RESULTS}-journal")
+_FILES = (RUN, LEADERBOARD_FILE, PREDICTIONS_FILE, STUDY, POINTS, RESULTS, f"{RESULTS}-journal")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,384 @@
+"""`Study`: what came of asking whether transfer was worth it; to be read, printed and kept as ``study.json``.
+
+A study is a table of points and what follows from it. Crossovers and verdicts are functions of the points alone
+(`pipeline.studies.crossover`, `pipeline.studies.verdict`): whoever has the table can make them again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import EvaluationError
+from pipeline.runs import refuse_foreign
+from pipeline.runs.folder import POINTS, STUDY, replace_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+
+TRANSFER = "transfer"
+RANDOM = "random weights"
+SCRATCH = "from scratch"
+RAW = "raw pixels"
+STATISTICS = "pixel statistics"
+DUMMY = "dummy"
+METHODS = (TRANSFER, RANDOM, SCRATCH, RAW, STATISTICS, DUMMY)
+NO_LAYER = ""
+
+YES, NOT_HERE, NOT_SHOWN = "yes", "not here", "not shown"
+TIME, LABELS, PERFORMANCE, GENERALISATION = (
+    "less training time",
+    "fewer labels",
+    "better performance",
+    "better generalisation",
+)
+PROMISES = (TIME, LABELS, PERFORMANCE, GENERALISATION)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method with so many labels: a mean over draws of the training labels, all scored on the same test images.
+
+    Attributes
+    ----------
+    method : str
+        One of `METHODS`: ``transfer`` (the frozen pretrained backbone and a head), ``random weights`` (the same network
+        untrained, and a head), ``from scratch`` (a small CNN trained on the pixels), ``raw pixels`` and ``pixel
+        statistics`` (each with a head), ``dummy``.
+    layer : str
+        Of the backbone; empty for the methods without one.
+    per_class : float
+        Labels a class, on average: ``labels`` over the number of classes. The x of a learning curve, to be drawn on a
+        logarithmic axis.
+    labels : int
+        Labels that were learned from.
+    everything : bool
+        Whether these are all training labels.
+    draws : int
+        Sets of labels that were drawn, or, where all labels are taken, trainings with another seed.
+    score, low, high : float
+        Balanced accuracy on the test images, mean over the draws, and its 95% interval: both the draws and the test
+        images might have been others (see ``Study.interval``).
+    train : float
+        Balanced accuracy on the labels that were learned from, mean over the draws.
+    seconds : float
+        To train once, mean over the draws: of one core, or of the GPU where there is one. Choosing parameters counts.
+    extraction_seconds : float
+        To bring as many images through the backbone, once, likewise of one core or the GPU; 0 without a backbone.
+    lead, lead_low, lead_high : float or None
+        By how much transfer scores higher, on the same draws and test images, with its 95% interval; None for the
+        points of transfer itself.
+    gap_lead, gap_lead_low, gap_lead_high : float or None
+        By how much the gap (``train`` - ``score``) of transfer is smaller, likewise.
+    cut_short : int
+        Trainings that were ended by the budget of seconds.
+    params : str
+        How parameters were chosen: ``cross-validated``, ``fixed`` (too few labels to choose by), ``none``.
+    scores : tuple of float
+        Of each draw, in order: the same place is the same draw for every method with as many labels.
+    """
+
+    method: str
+    layer: str
+    per_class: float
+    labels: int
+    everything: bool
+    draws: int
+    score: float
+    low: float
+    high: float
+    train: float
+    seconds: float
+    extraction_seconds: float
+    lead: float | None = None
+    lead_low: float | None = None
+    lead_high: float | None = None
+    gap_lead: float | None = None
+    gap_lead_low: float | None = None
+    gap_lead_high: float | None = None
+    cut_short: int = 0
+    params: str = "none"
+    scores: tuple[float, ...] = ()
+
+    @property
+    def gap(self) -> float:
+        """How much lower the score is on new images than on those learned from."""
+        return self.train - self.score
+
+    @property
+    def total_seconds(self) -> float:
+        """Training and, where there is a backbone, bringing the images through it."""
+        return self.seconds + self.extraction_seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the point as plain JSON values, with ``gap`` and ``total_seconds``."""
+        return {**asdict(self), "scores": list(self.scores), "gap": self.gap, "total_seconds": self.total_seconds}
+
+
+@dataclass(frozen=True)
+class Match:
+    """How many labels a rival needs for the score that transfer has with fewer.
+
+    Attributes
+    ----------
+    per_class : float
+        Labels a class that transfer had.
+    score : float
+        What it scored with them.
+    needed : float or None
+        Labels a class with which the rival first scores as high, interpolated between its points in the logarithm of
+        the labels; None where it does so at no number of labels here.
+    at_least : bool
+        Whether the rival scores as high with the fewest labels already, so that it needs `needed` or fewer.
+    """
+
+    per_class: float
+    score: float
+    needed: float | None
+    at_least: bool = False
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """A rival's curve against that of transfer.
+
+    Attributes
+    ----------
+    rival : str
+        One of `METHODS`.
+    meets : float or None
+        Labels a class from which on the rival scores as high as transfer with as many labels, interpolated likewise;
+        the fewest there are where it always does, None where it does not with all labels.
+    matches : tuple of Match
+        One a point of transfer, the fewest labels first.
+    text : str
+        In a sentence.
+    """
+
+    rival: str
+    meets: float | None
+    matches: tuple[Match, ...]
+    text: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the crossover as plain JSON values."""
+        return {**asdict(self), "matches": [asdict(one) for one in self.matches]}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one of the four promises was kept.
+
+    Attributes
+    ----------
+    promise : str
+        One of `PROMISES`.
+    answer : {"yes", "not here", "not shown"}
+        ``not here``: a rival does as well or better; ``not shown``: transfer does better, but by no more than chance
+        might.
+    text : str
+        In a sentence, with figures.
+    figures : mapping of str to float or None
+        The figures, by name.
+    """
+
+    promise: str
+    answer: str
+    text: str
+    figures: Mapping[str, float | None]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the verdict as plain JSON values."""
+        return {**asdict(self), "figures": dict(self.figures)}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What came of a study.
+
+    Attributes
+    ----------
+    name : str
+        Of the images.
+    label_set : str
+    classes : tuple of str
+    train, test : int
+        Images that might be learned from, and images that every score is about.
+    groups : int or None
+        How many groups they are of; None where images were taken as independent.
+    backbone : str
+        ``NAME:WEIGHTS``.
+    layer : str
+        Of the curves, and of what the verdicts are about.
+    head : str
+        What learns from features.
+    scoring : str
+        ``balanced_accuracy``.
+    points : tuple of Point
+        By method in the order of `METHODS`, by layer, the fewest labels first. Transfer has points of other layers too,
+        at a few numbers of labels: see `curve` and `depth`.
+    crossovers : tuple of Crossover
+        Training from scratch first, then the other rivals.
+    verdicts : tuple of Verdict
+        One a promise, in the order of `PROMISES`.
+    summary : str
+        Whether transfer was worth it, in a sentence.
+    interval : str
+        How the intervals were made.
+    budget : mapping of str to str
+        What each method was given, in words: draws, the small network, its image size, its tries, its limits.
+    notes : tuple of str
+        What was left out, cut or assumed.
+    provenance : mapping
+        Plain JSON values: recipes of the caches, seed, device, cores, versions.
+    seconds : float
+        Of the whole study, by the clock.
+    folder : Path or None
+        Where it is kept.
+    """
+
+    name: str
+    label_set: str
+    classes: tuple[str, ...]
+    train: int
+    test: int
+    groups: int | None
+    backbone: str
+    layer: str
+    head: str
+    scoring: str
+    points: tuple[Point, ...]
+    crossovers: tuple[Crossover, ...]
+    verdicts: tuple[Verdict, ...]
+    summary: str
+    interval: str
+    budget: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    folder: Path | None = field(default=None, compare=False)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that have points, in the order of `METHODS`."""
+        there = {point.method for point in self.points}
+        return tuple(method for method in METHODS if method in there)
+
+    def curve(self, method: str) -> tuple[Point, ...]:
+        """Return a method's learning curve, the fewest labels first; of the backbone's layers the one of the curves.
+
+        Raises
+        ------
+        EvaluationError
+            There is no such method.
+        """
+        found = curve_of(self.points, method, self.layer)
+        if not found:
+            raise EvaluationError(
+                f"wanted one of the methods {', '.join(self.methods)}, found {method!r}", f"name one: {self.methods[0]}"
+            )
+        return found
+
+    def depth(self) -> dict[float, tuple[Point, ...]]:
+        """Return the points of transfer by depth: for a few numbers of labels a class, one point a layer."""
+        mine = [point for point in self.points if point.method == TRANSFER]
+        others = {point.labels for point in mine if point.layer != self.layer}
+        found: dict[float, list[Point]] = {}
+        for point in sorted(mine, key=lambda one: one.labels):
+            if point.labels in others:
+                found.setdefault(point.per_class, []).append(point)
+        return {per_class: tuple(points) for per_class, points in found.items()}
+
+    def table(self) -> pd.DataFrame:
+        """Return the points as a table, one row a point."""
+        import pandas as pd
+
+        rows = [{name: value for name, value in point.as_dict().items() if name != "scores"} for point in self.points]
+        return pd.DataFrame(rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the study as plain JSON values."""
+        values = {name: value for name, value in self.__dict__.items() if name != "folder"}
+        return {
+            **values,
+            "format": FORMAT,
+            "classes": list(self.classes),
+            "points": [point.as_dict() for point in self.points],
+            "crossovers": [one.as_dict() for one in self.crossovers],
+            "verdicts": [one.as_dict() for one in self.verdicts],
+            "budget": dict(self.budget),
+            "notes": list(self.notes),
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any], *, folder: Path | None = None) -> Study:
+        """Return the study that `as_dict` told."""
+        values = {name: value for name, value in said.items() if name in cls.__dataclass_fields__}
+        values |= {name: tuple(said[name]) for name in ("classes", "notes")}
+        values["points"] = tuple(_point(one) for one in said["points"])
+        values["crossovers"] = tuple(
+            Crossover(**{**one, "matches": tuple(Match(**match) for match in one["matches"])})
+            for one in said["crossovers"]
+        )
+        values["verdicts"] = tuple(Verdict(**one) for one in said["verdicts"])
+        return cls(**{**values, "folder": folder})
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``study.json`` and ``points.csv``; each appears whole or not at all.
+
+        Raises
+        ------
+        EvaluationError
+            The folder cannot be written, or holds other things than a run.
+        """
+        folder = Path(folder)
+        refuse_foreign(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            replace_file(folder / POINTS, self.table().to_csv(index=False).encode())
+            replace_file(folder / STUDY, json.dumps(self.as_dict(), indent=1, allow_nan=False).encode())
+        except OSError as error:
+            raise EvaluationError(
+                f"{folder}: wanted to write the study here, found {error.strerror or error}",
+                "give a folder that you may write with --out DIR",
+            ) from error
+        return folder
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Study:
+        """Return the study that a run's folder holds.
+
+        Raises
+        ------
+        EvaluationError
+            There is none, or one of another format.
+        """
+        path = Path(folder) / STUDY
+        step = "make one: pipeline study DATA --out RUN"
+        try:
+            said = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise EvaluationError(f"{path}: wanted a study, found {error.strerror or error}", step) from error
+        except ValueError as error:
+            raise EvaluationError(f"{path}: wanted a study, found no JSON ({error})", step) from error
+        if not isinstance(said, dict) or said.get("format") != FORMAT:
+            found = said.get("format") if isinstance(said, dict) else type(said).__name__
+            raise EvaluationError(f"{path}: wanted a study of format {FORMAT}, found {found}", step)
+        return cls.from_dict(said, folder=Path(folder))
+
+
+def curve_of(points: tuple[Point, ...], method: str, layer: str) -> tuple[Point, ...]:
+    """Return the points of a method, the fewest labels first; of a backbone's layers the one named."""
+    mine = [point for point in points if point.method == method and point.layer in (layer, NO_LAYER)]
+    return tuple(sorted(mine, key=lambda point: point.labels))
+
+
+def _point(said: Mapping[str, Any]) -> Point:
+    values = {name: value for name, value in said.items() if name in Point.__dataclass_fields__}
+    return Point(**{**values, "scores": tuple(said["scores"])})
