@@ -7,7 +7,7 @@ A study is a table of points and what follows from it. Crossovers and verdicts a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,6 +228,8 @@ class Study:
         One a promise, in the order of `PROMISES`.
     summary : str
         Whether transfer was worth it, in a sentence.
+    about_depth : str
+        What each layer of the backbone is worth, in a sentence; empty where one layer alone was studied.
     interval : str
         How the intervals were made.
     budget : mapping of str to str
@@ -256,6 +258,7 @@ class Study:
     crossovers: tuple[Crossover, ...]
     verdicts: tuple[Verdict, ...]
     summary: str
+    about_depth: str
     interval: str
     budget: Mapping[str, str]
     notes: tuple[str, ...] = ()
@@ -373,7 +376,7 @@ class Study:
         return cls.from_dict(said, folder=Path(folder))
 
 
-def curve_of(points: tuple[Point, ...], method: str, layer: str) -> tuple[Point, ...]:
+def curve_of(points: Sequence[Point], method: str, layer: str) -> tuple[Point, ...]:
     """Return the points of a method, the fewest labels first; of a backbone's layers the one named."""
     mine = [point for point in points if point.method == method and point.layer in (layer, NO_LAYER)]
     return tuple(sorted(mine, key=lambda point: point.labels))

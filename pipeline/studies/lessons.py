@@ -1,0 +1,221 @@
+"""One lesson: one method learns one draw of labels, and is asked about the test images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from pipeline.engines import deaf_to_ctrl_c
+from pipeline.errors import EvaluationError
+from pipeline.heads import Head
+from pipeline.search import predict_all, search
+from pipeline.splits import inner_folds
+
+CHOOSE_FROM = 5  # labels a class from which on parameters are chosen by cross-validation, and epochs by holding out
+CV = 5
+SCORING = "balanced_accuracy"
+CHOSEN, FIXED, NOTHING = "cross-validated", "fixed", "none"
+
+
+@dataclass(frozen=True)
+class Key:
+    """Whose lesson it is.
+
+    Attributes
+    ----------
+    method, layer : str
+    rung, draw : int
+    """
+
+    method: str
+    layer: str
+    rung: int
+    draw: int
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What a method sees of all images.
+
+    Attributes
+    ----------
+    X : ndarray, (n, ...)
+        Features, or squares of pixels, of the images to learn from.
+    asked : ndarray, (m, ...)
+        Of the test images.
+    y : ndarray of int64, (n,)
+    groups, together : ndarray, (n,), or None
+        What stays on one side when parameters are chosen.
+    classes : int
+    """
+
+    X: np.ndarray
+    asked: np.ndarray
+    y: np.ndarray
+    groups: np.ndarray | None
+    together: np.ndarray | None
+    classes: int
+
+    def take(self, rows: np.ndarray) -> Material:
+        """Return the material of some of the images to learn from."""
+        groups = None if self.groups is None else self.groups[rows]
+        together = None if self.together is None else self.together[rows]
+        return replace(self, X=self.X[rows], y=self.y[rows], groups=groups, together=together)
+
+    def folds(self, random_state: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return folds to choose parameters by; none where there are too few labels for it."""
+        if len(self.y) < CHOOSE_FROM * self.classes:
+            return []
+        try:
+            return inner_folds(
+                self.y, "class", groups=self.groups, together=self.together, cv=CV, random_state=random_state
+            )
+        except EvaluationError:  # the labels drawn lie in one group, say
+            return []
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What came of a lesson.
+
+    Attributes
+    ----------
+    predicted : ndarray of int64, (m,)
+        Of the test images.
+    train : float
+        Balanced accuracy on the images learned from.
+    seconds : float
+        Of one core; by the clock on a GPU.
+    params : str
+        How parameters were chosen.
+    cut_short : bool
+    """
+
+    predicted: np.ndarray
+    train: float
+    seconds: float
+    params: str
+    cut_short: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """A head that learns from features.
+
+    Attributes
+    ----------
+    key : Key
+    rows : ndarray of int64
+        The draw.
+    material : Material
+        Of all images.
+    head : Head
+    seed : int
+    """
+
+    key: Key
+    rows: np.ndarray
+    material: Material
+    head: Head
+    seed: int
+
+    @property
+    def effort(self) -> float:
+        """A rough measure of how long it takes, to begin with the longest."""
+        return float(len(self.rows))
+
+    def learn(self) -> Learned:
+        """Learn, and answer."""
+        mine = self.material.take(self.rows)
+        started = time.process_time()
+        folds = mine.folds(self.seed)
+        head = self.head if folds else replace(self.head, grid={})
+        X = np.asarray(mine.X, np.float32)
+        fitted = search(head, X, mine.y, splits=folds, scoring=SCORING, labels=mine.classes, kind="class")
+        seconds = time.process_time() - started
+        said, learned = (
+            predict_all(fitted.estimator, np.asarray(part, np.float32), mine.classes, "class", labels_only=True).labels
+            for part in (mine.asked, X)
+        )
+        params = NOTHING if not self.head.grid else CHOSEN if folds else FIXED
+        return Learned(said, balanced_accuracy(mine.y, learned), seconds, params)
+
+
+@dataclass(frozen=True, eq=False)
+class ScratchLesson:
+    """A small network that is trained on the pixels from scratch.
+
+    Attributes
+    ----------
+    key, rows, material, seed
+        As of `Lesson`.
+    small : bool
+        Whether these are small images.
+    budget : float
+        Seconds that the training may take by the clock.
+    device : str
+    """
+
+    key: Key
+    rows: np.ndarray
+    material: Material
+    seed: int
+    small: bool
+    budget: float
+    device: str
+
+    @property
+    def effort(self) -> float:
+        return 1e6 + len(self.rows)
+
+    def learn(self) -> Learned:
+        """Train, and answer."""
+        from pipeline.studies.training import TRIES, TRIES_OF_SMALL, train_from_scratch
+
+        mine = self.material.take(self.rows)
+        clock = time.process_time if self.device == "cpu" else time.perf_counter
+        started = clock()
+        folds = mine.folds(self.seed)
+        done = train_from_scratch(
+            np.ascontiguousarray(mine.X),
+            mine.y,
+            mine.asked,
+            classes=mine.classes,
+            held_out=folds[0] if folds else None,
+            tries=TRIES_OF_SMALL if self.small else TRIES,
+            seconds=self.budget,
+            device=self.device,
+            seed=self.seed,
+        )
+        params = CHOSEN if folds else FIXED
+        return Learned(
+            done.predicted, balanced_accuracy(mine.y, done.learned), clock() - started, params, done.cut_short
+        )
+
+
+AnyLesson = Lesson | ScratchLesson
+
+
+def run_lessons(lessons: Sequence[AnyLesson], *, n_jobs: int) -> Iterator[tuple[Key, Learned]]:
+    """Give what comes of each lesson as it is done, in any order."""
+    ordered = sorted(lessons, key=lambda lesson: -lesson.effort)
+    with deaf_to_ctrl_c():
+        done = Parallel(n_jobs=min(n_jobs, max(1, len(ordered))), return_as="generator_unordered")(
+            delayed(_learned)(lesson) for lesson in ordered
+        )
+    yield from done
+
+
+def balanced_accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the mean recall over the classes of `y`."""
+    counts = np.bincount(y)
+    right = np.bincount(y[predicted == y], minlength=len(counts))
+    return float((right[counts > 0] / counts[counts > 0]).mean())
+
+
+def _learned(lesson: AnyLesson) -> tuple[Key, Learned]:
+    return lesson.key, lesson.learn()

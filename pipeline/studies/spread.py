@@ -1,0 +1,137 @@
+"""How far a mean over draws may be from the one that endless draws and endless test images would give.
+
+Two things might have been otherwise: which labels were drawn, and which images are the test. Each has its own limits,
+and the two are put together as limits of a sum of independent parts are, their distances added in squares (MOVER).
+
+References
+----------
+Zou, Donner (2008), Construction of confidence limits about effect measures: a general approach. Stat. Med. 27.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from pipeline.intervals import score_with_interval
+from pipeline.search import Predictions
+from pipeline.studies.lessons import SCORING
+
+HOW = (
+    "95%, for the draws of labels and the test images together: Student's t over the draws, and over the test images "
+    "the mean over the draws of MOVER of Wilson's, one a class (whole groups resampled where there are groups); the "
+    "two combined in squares. With all labels there is one draw, and the seeds of training from scratch in its place; "
+    "how much lies in which images were labelled is not told there. Differences: of the same draws and images, "
+    "linearised."
+)
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A value and its 95% limits."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """The test images.
+
+    Attributes
+    ----------
+    y : ndarray of int64, (m,)
+    classes : int
+    groups : ndarray, (m,), or None
+    """
+
+    y: np.ndarray
+    classes: int
+    groups: np.ndarray | None
+
+    @property
+    def weights(self) -> np.ndarray:
+        """What each image counts in balanced accuracy, (m,)."""
+        counts = np.bincount(self.y, minlength=self.classes)
+        return 1 / (np.count_nonzero(counts) * counts[self.y])
+
+
+def mean_score(exam: Exam, predicted: Sequence[np.ndarray], *, random_state: int) -> Spread:
+    """Return the mean score of some draws with its interval.
+
+    Parameters
+    ----------
+    exam : Exam
+    predicted : sequence of ndarray of int64, (m,)
+        One a draw.
+    random_state : int
+    """
+    found = [
+        score_with_interval(
+            SCORING,
+            exam.y,
+            Predictions(said),
+            kind="class",
+            n_classes=exam.classes,
+            groups=exam.groups,
+            random_state=random_state,
+        )
+        for said in predicted
+    ]
+    values = np.array([one.value for one in found])
+    below = float(np.mean([one.value - one.low for one in found]))
+    above = float(np.mean([one.high - one.value for one in found]))
+    mean, half = float(values.mean()), half_of_draws(values)
+    return Spread(mean, max(0.0, mean - math.hypot(below, half)), min(1.0, mean + math.hypot(above, half)))
+
+
+def mean_lead(exam: Exam, leader: Sequence[np.ndarray], rival: Sequence[np.ndarray], more: np.ndarray) -> Spread:
+    """Return by how much the leader's mean score is higher on the same draws and images, with its interval.
+
+    Parameters
+    ----------
+    exam : Exam
+    leader, rival : sequence of ndarray of int64, (m,)
+        What each predicted, a pair a draw.
+    more : ndarray, (draws,)
+        What is added to the lead of each draw and does not depend on the test images.
+    """
+    right = np.stack([first == exam.y for first in leader]).astype(float)
+    right -= np.stack([second == exam.y for second in rival])
+    leads = right @ exam.weights + more  # (draws,)
+    half = math.hypot(half_of_draws(leads), _half_of_images(exam, right.mean(axis=0)))
+    mean = float(leads.mean())
+    return Spread(mean, mean - half, mean + half)
+
+
+def half_of_draws(values: np.ndarray) -> float:
+    """Return half the width of Student's interval of the mean; 0 for a single draw, of which nothing is told."""
+    if len(values) < 2:
+        return 0.0
+    t = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    return t * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+
+
+def _half_of_images(exam: Exam, differences: np.ndarray) -> float:
+    """Return half the width of the interval of a weighted mean of differences, (m,), the images or groups varying.
+
+    At least what one image a class would make: few images without a difference do not prove that there is none.
+    """
+    weights = exam.weights
+    means = np.bincount(exam.y, differences * weights) / np.maximum(np.bincount(exam.y, weights), 1e-300)
+    influence = weights * (differences - means[exam.y])
+    if exam.groups is not None:
+        code = np.unique(exam.groups, return_inverse=True)[1].reshape(len(influence))
+        influence = np.bincount(code, influence)
+    units = len(influence)
+    if units < 2:
+        return 1.0  # one group tells nothing of others: any difference may be
+    variance = units / (units - 1) * float(np.sum(influence**2))
+    fewest = float(np.sum(np.unique(np.column_stack([exam.y, weights]), axis=0)[:, 1] ** 2))
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, units - 1)) * math.sqrt(max(variance, fewest))

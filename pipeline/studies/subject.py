@@ -1,0 +1,261 @@
+"""What a study is about: one label set, what may be learned from, the fixed test set, and the photos behind both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.cache import FeatureCache
+from pipeline.errors import CacheError, EvaluationError, PipelineError
+from pipeline.evaluation.collecting import (
+    Collection,
+    Features,
+    Labelling,
+    Source,
+    known_of,
+    open_data,
+    with_features,
+    with_features_as,
+)
+from pipeline.evaluation.leakage import Guard, about_twins, guard_of
+from pipeline.evaluation.questions import NO_SPLIT, Part, Question, questions
+from pipeline.images import BUILTIN_NAMES, ImageSource
+from pipeline.labels import Joined
+from pipeline.progress import Progress
+from pipeline.splits import outer_folds
+from pipeline.studies.draws import at_most
+
+TEST_SHARE = 4  # one part in so many is the test set, where none is given
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What was asked of a study as far as images and labels go; `study` says what each means."""
+
+    features: Features
+    labelling: Labelling
+    root: str | Path | None
+    column: tuple[str, ...]
+    groups: str | None
+    split: str | None
+    test: Any
+    most_labels: int
+    random_state: int
+    progress: Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The labelled images of one side of the split, and their photos.
+
+    Attributes
+    ----------
+    part : Part
+    photos : ImageSource
+        ``part.rows`` are rows of it.
+    """
+
+    part: Part
+    photos: ImageSource
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One label set with its fixed split, every image with features and a photo.
+
+    Attributes
+    ----------
+    question : Question
+        Its parts are those of the sides.
+    train, test : Side
+    notes : tuple of str
+    """
+
+    question: Question
+    train: Side
+    test: Side
+    notes: tuple[str, ...]
+
+    @property
+    def all_classes(self) -> int:
+        """Classes that may be true of a test image: one that training lacks is always missed."""
+        return self.question.n_classes + len(self.question.unknown_classes)
+
+
+def subject_of(data: Any, asked: Asked) -> Subject:
+    """Return what the study is about, its features extracted; a slip is found before the first image is read.
+
+    Raises
+    ------
+    PipelineError
+        There are no photos, no single label set of classes, or too few images to split.
+    """
+    if asked.test is not None and asked.split not in (None, NO_SPLIT):
+        raise EvaluationError(
+            "wanted one test set, found both a split column and test data", "leave out --split or --test"
+        )
+    given = _only(_open(data, asked), "study")
+    photos = given if isinstance(given, ImageSource) else photos_behind(given)
+    known = known_of(photos, asked.labelling)
+    test_photos = known_test = None
+    if asked.test is not None:
+        found = _only(_open(asked.test, asked), "test")
+        test_photos = found if isinstance(found, ImageSource) else photos_behind(found)
+        known_test = known_of(test_photos, asked.labelling, own_if_strange=True)
+    rehearsal = _with_test(_question(known, known_test, None, asked), asked)
+    if rehearsal.joined is not None:
+        asked.progress.joined([_only_set(rehearsal.joined, rehearsal.name)])
+
+    if isinstance(given, FeatureCache):
+        like = replace(known, caches=(given,), layers=(asked.features.layers or (),))
+        collection = with_features_as(photos, known, like, asked.features)
+    else:
+        collection = with_features(photos, known, asked.features)
+    tests = None
+    if known_test is not None and test_photos is not None:
+        tests = with_features_as(test_photos, known_test, collection, asked.features)
+    guard = guard_of(collection, tests, TEST_SHARE)
+    question = _with_test(_question(collection, tests, guard, asked), asked)
+    return _cut(question, photos, test_photos or photos, asked)
+
+
+def photos_behind(cache: FeatureCache) -> ImageSource:
+    """Return the photos that a cache was made of.
+
+    Raises
+    ------
+    CacheError
+        They are gone: features alone cannot tell what a network trained on the pixels would have learned.
+    """
+    place = cache.place
+    name = place.removeprefix("builtin:").partition("@")[0]
+    try:
+        photos = ImageSource.open(name if name in BUILTIN_NAMES else place)
+    except PipelineError as error:
+        raise _gone(cache, error.message) from error
+    missing = set(cache.ids) - set(photos.ids)
+    if missing:
+        raise _gone(cache, f"{len(missing):,} of {len(cache):,} gone, e.g. {min(missing)}")
+    return photos
+
+
+def _gone(cache: FeatureCache, found: str) -> CacheError:
+    return CacheError(
+        f"{cache.path.name}: a study trains on the pixels, so it wanted the photos that the cache was made of, "
+        f"found: {found}",
+        "give the photos themselves: pipeline study PHOTOS; `pipeline evaluate` needs the cache alone",
+    )
+
+
+def _open(data: Any, asked: Asked) -> list[Source]:
+    return open_data(data, asked.features.folder, id_column=asked.labelling.id_column, root=asked.root)
+
+
+def _only(sources: list[Source], what: str) -> Source:
+    if len(sources) > 1:
+        raise EvaluationError(f"{what}: wanted one collection of images, found {len(sources)}", "give one DATA")
+    return sources[0]
+
+
+def _only_set(joined: Joined, name: str) -> Joined:
+    return replace(joined, sets=tuple(one for one in joined.sets if one.name == name))
+
+
+def _question(collection: Collection, test: Collection | None, guard: Guard | None, asked: Asked) -> Question:
+    """Return the one label set of classes that is asked about."""
+    found = questions(
+        collection,
+        column=asked.column,
+        groups=asked.groups,
+        split=asked.split,
+        test=test,
+        id_column=asked.labelling.id_column,
+        guard=guard,
+    )
+    classes = [one for one in found if one.kind == "class"]
+    if len(found) > 1:
+        names = ", ".join(one.name for one in found)
+        raise EvaluationError(
+            f"study: wanted one label set, found {len(found)}: {names}",
+            f"choose one with --column {(classes or found)[0].name}",
+        )
+    if not classes:
+        kinds = {"number": "numbers", "multi": "several tags an image"}
+        raise EvaluationError(
+            f"study: wanted labels that are classes, found {kinds[found[0].kind]} in {found[0].name!r}",
+            f"read them as classes, --column {found[0].name}:class, or evaluate them: pipeline evaluate DATA",
+        )
+    return found[0]
+
+
+def _with_test(question: Question, asked: Asked) -> Question:
+    """Return the question with its test set, drawn where none is given; without copies of what is learned from."""
+    train, test = question.train, question.test
+    if test is not None:
+        notes = question.notes
+        if question.twins is not None:
+            spoken = about_twins(question.twins, train, test)
+            left = np.setdiff1d(np.arange(len(test)), question.twins.asked)
+            copies = f"{len(test) - len(left)} of {len(test)} test images are copies of training images"
+            if not len(left):
+                raise EvaluationError(
+                    f"wanted test images that are new, found that {copies}", "give another test set with --test DATA"
+                )
+            notes = (*(note for note in notes if note not in spoken), f"{copies}, and are left out")
+            test = test.take(left)
+        _refuse_few(question, train, 2)
+        return replace(question, test=test, twins=None, notes=notes)
+    _refuse_few(question, train, TEST_SHARE)
+    folds, cut = outer_folds(
+        train.y,
+        "class",
+        groups=train.groups,
+        together=train.together,
+        cv=TEST_SHARE,
+        random_state=asked.random_state,
+        classes=question.classes,
+    )
+    first = folds[0]
+    drawn = f"{len(first.test):,} of {len(train):,} images are drawn as the test set"
+    if train.groups is not None:
+        drawn += f": {len(np.unique(train.groups[first.test]))} whole groups"
+    del cut  # how many folds there would be is of no matter: one of them is the test set
+    taken, left = train.take(first.train), train.take(first.test)
+    return replace(question, train=taken, test=left, notes=(*question.notes, drawn))
+
+
+def _refuse_few(question: Question, train: Part, fewest: int) -> None:
+    counts = np.bincount(train.y, minlength=question.n_classes)
+    smallest = int(np.argmin(counts))
+    if len(counts) < 2:
+        raise EvaluationError(
+            f"study: wanted two classes or more, found {question.classes[0]!r} alone", "label images of a second class"
+        )
+    if counts[smallest] < fewest:
+        images = "image" if counts[smallest] == 1 else "images"
+        raise EvaluationError(
+            f"study: wanted {fewest} images of every class to learn from and be tested on, found "
+            f"{counts[smallest]} {images} of {question.classes[smallest]!r}",
+            f"add images of {question.classes[smallest]!r}, or clear its labels to leave it out",
+        )
+
+
+def _cut(question: Question, photos: ImageSource, test_photos: ImageSource, asked: Asked) -> Subject:
+    """Return the subject with at most so many images a side as a study has time for."""
+    assert question.test is not None
+    notes = [*question.general, *question.notes]
+    sides = {"to learn from": question.train, "to be tested on": question.test}
+    for what, part in sides.items():
+        kept = at_most(part.y, asked.most_labels, random_state=asked.random_state)
+        if len(kept) < len(part):
+            notes.append(f"{len(kept):,} of {len(part):,} images are drawn {what} (--most-labels)")
+            sides[what] = part.take(kept)
+    train, test = sides.values()
+    cut = replace(question, train=train, test=test)
+    return Subject(cut, Side(train, photos), Side(test, test_photos), tuple(dict.fromkeys(notes)))
+
+

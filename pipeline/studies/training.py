@@ -1,0 +1,205 @@
+"""Training from scratch, as well as a small budget allows: a rival that loses to transfer has had its chance."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from pipeline.studies.network import SmallNetwork, prepared, varied
+
+# Raised when the recipe here comes to give other networks for the same images.
+RECIPE = 1
+
+BATCH, FEW, SMALL_BATCH = 32, 200, 16  # images a step; fewer where there are few labels, for more steps
+VIEWS, FEWEST_VIEWS = 30, 4_000  # of each image; and of all together, however few there are
+MOST_VIEWS, VIEWS_OF_MANY = 16_000, 12  # beyond so many views in all, fewer of each image
+TRY_SHARE = 1 / 3  # of a whole training, for each try
+CHECKS = 10  # looks at the held-out part in a training
+WEIGHT_DECAY, SMOOTHING, WARM_UP = 0.05, 0.1, 0.15
+_ASKED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Try:
+    """What is chosen by the held-out part."""
+
+    rate: float
+    flips: bool
+
+
+TRIES = (Try(5e-3, True), Try(5e-3, False), Try(1.5e-3, True))
+TRIES_OF_SMALL = (Try(5e-3, False), Try(5e-3, True), Try(1.5e-3, False))  # the first where nothing can be held out
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained network's answers.
+
+    Attributes
+    ----------
+    predicted, learned : ndarray of int64
+        Classes of the images asked about, and of those learned from.
+    tried : Try
+        What it was trained with.
+    stopped_at : float
+        Share of the whole schedule after which it was stopped, because the held-out part got no better.
+    cut_short : bool
+        Whether the budget of seconds ended it.
+    """
+
+    predicted: np.ndarray
+    learned: np.ndarray
+    tried: Try
+    stopped_at: float
+    cut_short: bool
+
+
+def train_from_scratch(
+    pixels: np.ndarray,
+    y: np.ndarray,
+    asked: np.ndarray,
+    *,
+    classes: int,
+    held_out: tuple[np.ndarray, np.ndarray] | None,
+    tries: Sequence[Try],
+    seconds: float,
+    device: str,
+    seed: int,
+) -> Trained:
+    """Return the answers of a small network trained on these images.
+
+    Each try is trained for a third of the schedule on all but a held-out part; the one with the lowest loss there
+    is trained once more in full, and that run says after which share of the schedule the loss was lowest. The network
+    that answers learns from all images for as long.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, (n, side, side, 3)
+    y : ndarray of int, shape (n,)
+    asked : ndarray of uint8, (m, side, side, 3)
+    classes : int
+    held_out : (ndarray, ndarray) or None
+        Positions to learn from and to hold out; None: the first try is taken, and its whole schedule.
+    tries : sequence of Try
+    seconds : float
+        At most, by the clock.
+    device : str
+    seed : int
+    """
+    images, labels = torch.from_numpy(pixels).to(device), torch.from_numpy(y).to(device)
+    deadline = time.perf_counter() + seconds
+    whole = steps_for(len(y))
+    chosen, share = tries[0], 1.0
+    cut = False
+    with _apart():
+        if held_out is not None:
+            learn, hold = (torch.from_numpy(part).to(device) for part in held_out)
+            losses = []
+            # Half of the time for choosing, so that a slow machine still trains what it chose.
+            most = seconds / 2 / (len(tries) + 1)
+            for one in tries:
+                run = _Run(images[learn], labels[learn], classes, one, max(1, int(whole * TRY_SHARE)), seed)
+                cut |= run.go(time.perf_counter() + most)
+                losses.append(run.loss(images[hold], labels[hold]))
+            chosen = tries[int(np.argmin(losses))]
+            run = _Run(images[learn], labels[learn], classes, chosen, whole, seed)
+            held: list[tuple[float, float]] = []
+            cut |= run.go(
+                time.perf_counter() + most, look=lambda done: held.append((run.loss(images[hold], labels[hold]), done))
+            )
+            share = min(held, default=(0.0, 1.0))[1]
+        run = _Run(images, labels, classes, chosen, whole, seed)
+        cut |= run.go(deadline, until=share)
+        asked_images = torch.from_numpy(asked).to(device)
+        return Trained(run.answers(asked_images), run.answers(images), chosen, share, cut)
+
+
+def steps_for(n: int) -> int:
+    """Return the steps of a whole training on n images."""
+    views = min(max(VIEWS * n, FEWEST_VIEWS), max(MOST_VIEWS, VIEWS_OF_MANY * n))
+    return math.ceil(views / batch_for(n))
+
+
+def batch_for(n: int) -> int:
+    """Return how many images a step sees."""
+    return SMALL_BATCH if n < FEW else BATCH
+
+
+class _Run:
+    """One training: a network, its optimiser, and its place in the schedule."""
+
+    def __init__(
+        self, images: torch.Tensor, labels: torch.Tensor, classes: int, tried: Try, steps: int, seed: int
+    ) -> None:
+        torch.manual_seed(seed)
+        self._images, self._labels, self._tried, self._steps = images, labels, tried, steps
+        self._generator = torch.Generator().manual_seed(seed)
+        self._batch = batch_for(len(labels))
+        self._network = SmallNetwork(images.shape[1], classes).to(images.device).to(memory_format=torch.channels_last)
+        self._optimiser = torch.optim.AdamW(self._network.parameters(), lr=tried.rate, weight_decay=WEIGHT_DECAY)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimiser, tried.rate, total_steps=max(steps, 2), pct_start=WARM_UP
+        )
+
+    def go(self, deadline: float, *, until: float = 1.0, look: Callable[[float], None] | None = None) -> bool:
+        """Train until that share of the schedule is done, and return whether the deadline came before it."""
+        last = max(1, round(self._steps * until))
+        often = max(1, self._steps // CHECKS)
+        batches = self._batches()
+        for step in range(1, last + 1):
+            self._network.train()
+            rows = next(batches)
+            images = varied(prepared(self._images[rows]), self._generator, flips=self._tried.flips)
+            loss = F.cross_entropy(self._network(images), self._labels[rows], label_smoothing=SMOOTHING)
+            self._optimiser.zero_grad()
+            loss.backward()
+            self._optimiser.step()
+            self._schedule.step()
+            if look is not None and (step % often == 0 or step == last):
+                look(step / self._steps)
+            if step < last and time.perf_counter() > deadline:
+                return True
+        return False
+
+    def loss(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+        """Return the mean cross entropy."""
+        return float(F.cross_entropy(self._said(images), labels))
+
+    def answers(self, images: torch.Tensor) -> np.ndarray:
+        """Return the likeliest class of each image."""
+        return self._said(images).argmax(1).cpu().numpy()
+
+    def _said(self, images: torch.Tensor) -> torch.Tensor:
+        self._network.eval()
+        with torch.no_grad():
+            return torch.cat([self._network(prepared(some)) for some in images.split(_ASKED_AT_ONCE)])
+
+    def _batches(self) -> Iterator[torch.Tensor]:
+        """Give rows without end, every image once before any comes again."""
+        n = len(self._labels)
+        waiting = torch.empty(0, dtype=torch.long)
+        while True:
+            while len(waiting) < self._batch:
+                waiting = torch.cat([waiting, torch.randperm(n, generator=self._generator)])
+            rows, waiting = waiting[: self._batch], waiting[self._batch :]
+            yield rows.to(self._labels.device)
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Draw from seeds and compute with one thread, and leave the caller's generator and threads as they were."""
+    threads = torch.get_num_threads()
+    # One thread: what comes out does not depend on the cores, and draws side by side share them better.
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        torch.set_num_threads(threads)
