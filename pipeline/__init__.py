@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.progress import Progress
     from pipeline.runs import Run
     from pipeline.search.searcher import SharedGridSearchCV, search_many
+    from pipeline.studies import Study, study
 
 _ROOM_OF = {
     "Backbone": "backbone",
@@ -38,10 +39,12 @@ _ROOM_OF = {
     "Progress": "progress",
     "Run": "runs",
     "SharedGridSearchCV": "search.searcher",
+    "Study": "studies",
     "evaluate": "evaluation",
     "extract": "extraction",
     "fit": "model",
     "search_many": "search.searcher",
+    "study": "studies",
 }
 
 __all__ = [
@@ -55,10 +58,12 @@ __all__ = [
     "Progress",
     "Run",
     "SharedGridSearchCV",
+    "Study",
     "evaluate",
     "extract",
     "fit",
     "search_many",
+    "study",
 ]
 
 

@@ -264,9 +264,59 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", metavar=FLAG, help="Nothing on stderr but errors.", rich_help_panel=ALWAYS)
 ]
 
+OneBackbone = Annotated[
+    str,
+    typer.Option(
+        "--backbone",
+        metavar="NAME[:WEIGHTS]",
+        help="The pretrained network; WEIGHTS is a torchvision enum name or a file.",
+        rich_help_panel=FEATURES,
+    ),
+]
+OneLayer = Annotated[
+    str,
+    typer.Option(
+        "--layer",
+        metavar="NAME",
+        help="The layer of the curves: early, middle, late, penultimate, or an exact node name. The four are compared "
+        "at a few numbers of labels anyhow.",
+        rich_help_panel=FEATURES,
+    ),
+]
+OneHead = Annotated[
+    str | None,
+    typer.Option(
+        "--head",
+        metavar="HEAD",
+        help="What learns from features: a name of `pipeline heads` or an import path.",
+        show_default="logistic",
+        rich_help_panel=HEADS,
+    ),
+]
+MostLabels = Annotated[
+    int,
+    typer.Option(
+        "--most-labels",
+        metavar="N",
+        min=1,
+        help="Images to learn from, and to be tested on, at most; so many are drawn where there are more.",
+        rich_help_panel=WORK,
+    ),
+]
+Budget = Annotated[
+    float,
+    typer.Option(
+        "--budget", metavar="SECONDS", help="What one training from scratch may take at most.", rich_help_panel=WORK
+    ),
+]
+
 RunFolder = Annotated[
     str | None,
     typer.Option("--out", metavar="RUN", help="The folder to keep the results in.", show_default="runs/<name>"),
+]
+StudyFolder = Annotated[
+    str | None,
+    typer.Option("--out", metavar="RUN", help="The folder to keep the results in.", show_default="runs/<name>-study"),
 ]
 ModelFolder = Annotated[str, typer.Option("--out", metavar="MODEL", help="The model folder to write, e.g. bees.model.")]
 Weights = Annotated[

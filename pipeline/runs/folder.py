@@ -130,7 +130,7 @@ def _other(place: Path, mine: Subject) -> str | None:
     if (place / RUN).exists():
         what, file = "a run", RUN
     elif (place / RESULTS).exists():
-        what, file = "an unfinished run", RESULTS
+        what, file = "a study" if (place / STUDY).exists() else "an unfinished run", RESULTS
     else:
         return "no run" if place.is_file() or _foreign(place) else None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -32,7 +33,7 @@ def needed(curve: Sequence[Point], score: float) -> tuple[float | None, bool]:
     """
     if curve[0].score >= score:
         return curve[0].per_class, True
-    for before, after in zip(curve, curve[1:], strict=False):
+    for before, after in itertools.pairwise(curve):
         if after.score >= score:
             share = (score - before.score) / (after.score - before.score)
             return _between(before.per_class, after.per_class, share), False

@@ -76,16 +76,14 @@ def _point(
     )
 
 
-def _held_against(
-    point: Point, leader: Sequence[Learned], mine: Sequence[Learned], rung: Rung, exam: Exam
-) -> Point:
+def _held_against(point: Point, leader: Sequence[Learned], mine: Sequence[Learned], rung: Rung, exam: Exam) -> Point:
     """Return the point with the lead of transfer over it."""
     # With all labels every draw is the same one, and heads learned it once: it stands beside every other seed.
     pairs = max(len(leader), len(mine)) if rung.everything else min(len(leader), len(mine))
     first, second = ([each[min(k, len(each) - 1)] for k in range(pairs)] for each in (leader, mine))
     said = [one.predicted for one in first], [one.predicted for one in second]
     lead = mean_lead(exam, *said, np.zeros(pairs))
-    # (train - score) of the rival less that of transfer: the lead, and by how much the rival is better on what it knows.
+    # The rival's gap less that of transfer: the lead, and by how much the rival is better on what it learned from.
     known = np.array([other.train - one.train for one, other in zip(first, second, strict=True)])
     gap = mean_lead(exam, *said, known)
     return replace(
@@ -97,5 +95,3 @@ def _held_against(
         gap_lead_low=gap.low,
         gap_lead_high=gap.high,
     )
-
-

@@ -75,7 +75,8 @@ def at_most(y: np.ndarray, most: int, *, random_state: int) -> np.ndarray:
 def _orders(y: np.ndarray, draw: int, random_state: int) -> list[np.ndarray]:
     """Return the rows of each class in the order in which a draw takes them."""
     return [
-        np.random.default_rng([random_state, draw, code]).permutation(np.flatnonzero(y == code)) for code in np.unique(y)
+        np.random.default_rng([random_state, draw, code]).permutation(np.flatnonzero(y == code))
+        for code in np.unique(y)
     ]
 
 

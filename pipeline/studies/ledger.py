@@ -67,7 +67,9 @@ class Ledger:
     def _cell(self, lesson: AnyLesson) -> Cell:
         if isinstance(lesson, Lesson):
             head, estimator = lesson.head.name, estimator_text(lesson.head, set(lesson.head.grid))
-            params = canonical_json({key: [repr(value) for value in values] for key, values in lesson.head.grid.items()})
+            params = canonical_json(
+                {key: [repr(value) for value in values] for key, values in lesson.head.grid.items()}
+            )
             versions = versions_text()
         else:
             head, estimator = lesson.key.method, recipe_text(lesson)
@@ -97,10 +99,7 @@ def recipe_text(lesson: ScratchLesson) -> str:
     from pipeline.studies import network, training
 
     said = {
-        name: repr(value)
-        for module in (network, training)
-        for name, value in vars(module).items()
-        if name.isupper()
+        name: repr(value) for module in (network, training) for name, value in vars(module).items() if name.isupper()
     }
     return digest_of({**said, "small": lesson.small})[:24]
 

@@ -183,7 +183,7 @@ class ScratchLesson:
         done = train_from_scratch(
             np.ascontiguousarray(mine.X),
             mine.y,
-            mine.asked,
+            np.array(mine.asked),  # torch wants to be allowed to write
             classes=mine.classes,
             held_out=folds[0] if folds else None,
             tries=TRIES_OF_SMALL if self.small else TRIES,

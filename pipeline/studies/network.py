@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 WIDTHS = (32, 64, 128, 128)
 DROPOUT = 0.2
@@ -65,7 +65,7 @@ def varied(images: torch.Tensor, generator: torch.Generator, *, flips: bool) -> 
         torch.stack([across * cos, -sin, 2 * SHIFT * drawn[:, 3]], 1),
         torch.stack([across * sin, cos, 2 * SHIFT * drawn[:, 4]], 1),
     )
-    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
-    moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    grid = functional.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     contrast, light = (LIGHT * drawn[:, number].view(-1, 1, 1, 1) for number in (5, 6))
     return moved * (1 + contrast) + light

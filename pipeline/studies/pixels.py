@@ -82,9 +82,9 @@ def raw_features(*parts: np.ndarray) -> list[np.ndarray]:
     return [(part[..., :channels].reshape(len(part), -1) / np.float32(255)).astype(np.float32) for part in parts]
 
 
-def pixels_text(side: int) -> str:
+def pixels_text(sizes: Sizes) -> str:
     """Return what names such squares in the store: all that changes them."""
-    return f"pixels {side}, {PHOTO_RULES}, {decoder_of('exact')}"
+    return f"pixels {sizes.network} and {sizes.raw}, {PHOTO_RULES}, {decoder_of('exact')}"
 
 
 def _squares(photos: ImageSource, rows: np.ndarray, sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:

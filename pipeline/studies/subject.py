@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from pipeline.evaluation.collecting import (
 from pipeline.evaluation.leakage import Guard, about_twins, guard_of
 from pipeline.evaluation.questions import NO_SPLIT, Part, Question, questions
 from pipeline.images import BUILTIN_NAMES, ImageSource
-from pipeline.labels import Joined
 from pipeline.progress import Progress
 from pipeline.splits import outer_folds
 from pipeline.studies.draws import at_most
@@ -108,7 +106,7 @@ def subject_of(data: Any, asked: Asked) -> Subject:
         known_test = known_of(test_photos, asked.labelling, own_if_strange=True)
     rehearsal = _with_test(_question(known, known_test, None, asked), asked)
     if rehearsal.joined is not None:
-        asked.progress.joined([_only_set(rehearsal.joined, rehearsal.name)])
+        asked.progress.joined([rehearsal.joined])
 
     if isinstance(given, FeatureCache):
         like = replace(known, caches=(given,), layers=(asked.features.layers or (),))
@@ -159,10 +157,6 @@ def _only(sources: list[Source], what: str) -> Source:
     if len(sources) > 1:
         raise EvaluationError(f"{what}: wanted one collection of images, found {len(sources)}", "give one DATA")
     return sources[0]
-
-
-def _only_set(joined: Joined, name: str) -> Joined:
-    return replace(joined, sets=tuple(one for one in joined.sets if one.name == name))
 
 
 def _question(collection: Collection, test: Collection | None, guard: Guard | None, asked: Asked) -> Question:
@@ -224,8 +218,7 @@ def _with_test(question: Question, asked: Asked) -> Question:
     if train.groups is not None:
         drawn += f": {len(np.unique(train.groups[first.test]))} whole groups"
     del cut  # how many folds there would be is of no matter: one of them is the test set
-    taken, left = train.take(first.train), train.take(first.test)
-    return replace(question, train=taken, test=left, notes=(*question.notes, drawn))
+    return replace(question, train=train.take(first.train), test=train.take(first.test), notes=(*question.notes, drawn))
 
 
 def _refuse_few(question: Question, train: Part, fewest: int) -> None:
@@ -257,5 +250,3 @@ def _cut(question: Question, photos: ImageSource, test_photos: ImageSource, aske
     train, test = sides.values()
     cut = replace(question, train=train, test=test)
     return Subject(cut, Side(train, photos), Side(test, test_photos), tuple(dict.fromkeys(notes)))
-
-

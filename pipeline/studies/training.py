@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 from pipeline.studies.network import SmallNetwork, prepared, varied
 
@@ -157,7 +157,7 @@ class _Run:
             self._network.train()
             rows = next(batches)
             images = varied(prepared(self._images[rows]), self._generator, flips=self._tried.flips)
-            loss = F.cross_entropy(self._network(images), self._labels[rows], label_smoothing=SMOOTHING)
+            loss = functional.cross_entropy(self._network(images), self._labels[rows], label_smoothing=SMOOTHING)
             self._optimiser.zero_grad()
             loss.backward()
             self._optimiser.step()
@@ -170,7 +170,7 @@ class _Run:
 
     def loss(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         """Return the mean cross entropy."""
-        return float(F.cross_entropy(self._said(images), labels))
+        return float(functional.cross_entropy(self._said(images), labels))
 
     def answers(self, images: torch.Tensor) -> np.ndarray:
         """Return the likeliest class of each image."""

@@ -1,0 +1,64 @@
+"""The tables of a study: a line a number of labels, a column a method; then the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.cli.terminal import Number, Terminal
+from pipeline.studies import Point, Study
+from pipeline.studies.crossover import labels_text
+from pipeline.studies.results import DUMMY, SCRATCH, TRANSFER
+
+LAST_TO_GO = (TRANSFER, SCRATCH)  # on a narrow terminal
+
+
+def print_study(terminal: Terminal, study: Study) -> None:
+    """Print the learning curves, the scores by depth, the crossover, and the verdicts."""
+    curves = {method: study.curve(method) for method in study.methods}
+    lines = [[_labels(point), *_scores(curves, point.labels)] for point in curves[TRANSFER]]
+    columns = [Number("labels a class"), *(Number(f"{method} (95%)") for method in curves)]
+    spare = [number for number, method in enumerate(curves, start=1) if method not in LAST_TO_GO]
+    left_out = terminal.table(columns, lines, spare=[*reversed(spare)])
+    terminal.say(
+        f"  balanced accuracy on {study.test:,} test images; {study.train:,} to learn from, "
+        f"{len(study.classes)} classes; the mean of the draws"
+    )
+    if left_out:
+        terminal.say(f"  not shown for want of width: {', '.join(reversed(left_out))}")
+    terminal.stdout.print()
+    last = [curve[-1] for method, curve in curves.items() if method != DUMMY]
+    rows = [[one.method, f"{one.train:.3f}", f"{one.score:.3f}", f"{one.gap:.3f}", *_clock(one)] for one in last]
+    columns = ["with all labels", *map(Number, ("known images", "new images", "gap", "training", "network"))]
+    terminal.table(columns, rows)
+    terminal.say(f"  training and network: {study.budget['clock']}")
+    terminal.stdout.print()
+    depths = study.depth()
+    layers = list(dict.fromkeys(point.layer for points in depths.values() for point in points))
+    if depths:
+        columns = [Number("labels a class"), *map(Number, layers)]
+        terminal.table(columns, [[_labels(points[0]), *_by_layer(points, layers)] for points in depths.values()])
+        terminal.stdout.print()
+    terminal.paragraph(study.crossovers[0].text if study.crossovers else "no rival to cross")
+    for verdict in study.verdicts:
+        terminal.paragraph(f"{verdict.promise}: {verdict.answer}. {verdict.text}")
+    if study.about_depth:
+        terminal.paragraph(study.about_depth)
+    terminal.paragraph(study.summary)
+
+
+def _labels(point: Point) -> str:
+    return f"all ({point.labels:,})" if point.everything else labels_text(point.per_class)
+
+
+def _scores(curves: dict[str, tuple[Point, ...]], labels: int) -> list[str]:
+    at = [next((point for point in curve if point.labels == labels), None) for curve in curves.values()]
+    return ["" if one is None else f"{one.score:.3f} ({one.low:.3f} to {one.high:.3f})" for one in at]
+
+
+def _by_layer(points: Sequence[Point], layers: Sequence[str]) -> list[str]:
+    there = {point.layer: point for point in points}
+    return [f"{there[layer].score:.3f}" if layer in there else "" for layer in layers]
+
+
+def _clock(point: Point) -> list[str]:
+    return [f"{point.seconds:.1f} s", f"{point.extraction_seconds:.1f} s" if point.extraction_seconds else ""]

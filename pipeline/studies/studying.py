@@ -1,0 +1,324 @@
+"""`study`: was transfer worth it? Learning curves, and what follows from them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.backbone import Backbone
+from pipeline.backbone.backbone import NAMED_LAYERS
+from pipeline.cache import DEFAULT_FOLDER
+from pipeline.engines import engine, workers
+from pipeline.errors import EvaluationError
+from pipeline.evaluation.cells import features_text
+from pipeline.evaluation.collecting import Features, Labelling, backbone_of
+from pipeline.evaluation.questions import NO_SPLIT
+from pipeline.heads import DEFAULT, Head, resolve_heads
+from pipeline.images import PHOTO_RULES
+from pipeline.progress import SILENT, Progress
+from pipeline.provenance import installed
+from pipeline.runs import Store, Under, feature, place_for, refuse_foreign
+from pipeline.runs import Subject as Matter
+from pipeline.runtime import devices_of
+from pipeline.runtime.devices import cores
+from pipeline.studies.budget import budget_text
+from pipeline.studies.crossover import crossovers_of
+from pipeline.studies.curves import points_of
+from pipeline.studies.draws import rungs
+from pipeline.studies.ledger import Ledger
+from pipeline.studies.lessons import SCORING, AnyLesson, Key, Learned, Lesson, run_lessons
+from pipeline.studies.methods import Method, Teacher, caches_of
+from pipeline.studies.pixels import Sizes, pixels_text, read_pixels, sizes_of
+from pipeline.studies.results import METHODS, RANDOM, STATISTICS, TRANSFER, Study
+from pipeline.studies.spread import HOW, Exam
+from pipeline.studies.subject import Asked, Subject, subject_of
+from pipeline.studies.untrained import seconds_an_image, untrained_features
+from pipeline.studies.verdict import depth_text, summary_of, verdicts_of
+
+HEADS_STAGE, SCRATCH_STAGE = "train heads", "train from scratch"
+VERSIONS = ("transfer-pipeline", "scikit-learn", "numpy", "scipy", "torch", "torchvision", "pillow")
+
+
+def study(
+    data: Any,
+    *,
+    backbone: str | Backbone = "efficientnet_lite0",
+    layer: str = "penultimate",
+    cache: str | Path = DEFAULT_FOLDER,
+    precision: str = "fp32",
+    store: str = "fp32",
+    decode: str = "exact",
+    batch_size: int | None = None,
+    on_error: str = "skip",
+    labels: str | os.PathLike[str] | Mapping[str, Mapping[str, str | None]] | None = None,
+    id_column: str | None = None,
+    root: str | Path | None = None,
+    column: str | Sequence[str] = (),
+    groups: str | None = None,
+    split: str | None = None,
+    test: Any = None,
+    head: Any = None,
+    most_labels: int = 2000,
+    budget: float = 120,
+    out: str | Path | Under | None = None,
+    device: str = "auto",
+    n_jobs: int | None = None,
+    dask: str | None = None,
+    random_state: int = 0,
+    progress: Progress = SILENT,
+) -> Study:
+    """Return learning curves with and without transfer, where they cross, and a verdict on each of its four promises.
+
+    With 1, 2, 5, 10, 20, 50, ... and all labels a class, drawn several times, each drawn within the next, this trains:
+    the head on the frozen backbone; the head on the same network with random weights; a small network from scratch;
+    the head on the raw pixels, and on their twelve statistics; the dummy. All are scored on the same test images.
+
+    Parameters
+    ----------
+    data : str, Path, ImageSource or FeatureCache
+        Images; or a cache whose images are still where they were, because a network is trained on the pixels.
+    backbone, cache, precision, store, decode, batch_size, on_error
+        As for `extract`.
+    layer : str
+        Of the curves. Early, middle, late and penultimate are studied too, at a few numbers of labels.
+    labels, id_column, root, column, groups
+        As for `evaluate`; it must come down to one label set of classes.
+    split : str, optional
+        A column that fixes train and test; ``none`` ignores one that the source announces.
+    test : optional
+        A test set of its own, as `data`. Where neither is given, a quarter of the images is drawn, the classes in
+        proportion and groups and copies whole.
+    head : str or estimator, optional
+        What learns from features: logistic by default. Its parameters are chosen by cross-validation within the labels
+        drawn, from 5 a class on; with fewer it has its defaults.
+    most_labels : int
+        Images to learn from, and to be tested on, at most; so many are drawn where there are more.
+    budget : float
+        Seconds that one training from scratch may take, the choice of its learning rate included.
+    out : path or Under, optional
+        The run's folder: each result is kept there as soon as it is known, so that the same call goes on after a stop.
+    device : str
+        Where the backbone runs and networks are trained: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+    n_jobs, dask, random_state, progress
+        As for `extract`.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    PipelineError
+        With the next step; among them a cache whose photos are gone.
+    """
+    started = time.perf_counter()
+    if most_labels < 1 or budget <= 0:
+        raise EvaluationError(
+            f"wanted labels and seconds to learn with, found {most_labels} labels and {budget:g} seconds",
+            "--most-labels 2000 --budget 120",
+        )
+    found = _head(head, random_state)
+    extraction = {
+        "precision": precision,
+        "store": store,
+        "decode": decode,
+        "batch_size": batch_size,
+        "on_error": on_error,
+        "device": device,
+        "n_jobs": n_jobs,
+        "random_state": random_state,
+    }
+    layers = tuple(dict.fromkeys((layer, *NAMED_LAYERS)))
+    columns = (column,) if isinstance(column, str) else tuple(column)
+    beside = tuple(name for name in (groups, split) if name is not None and name != NO_SPLIT)
+    asked = Asked(
+        features=Features((backbone,), layers, Path(cache), extraction, progress),
+        labelling=Labelling(labels, id_column, (*columns, *beside) if columns else (), beside),
+        root=root,
+        column=columns,
+        groups=groups,
+        split=split,
+        test=test,
+        most_labels=most_labels,
+        random_state=random_state,
+        progress=progress,
+    )
+    with engine(dask):
+        subject = subject_of(data, asked)
+        for note in subject.notes:
+            progress.note(note)
+        where = devices_of(device)[0]
+        folder = _folder(subject, layers, found, out, progress)
+        with Store.open(folder) as kept:
+            try:
+                kept.begin(_matter(subject, layers, found).as_json())
+                made = _studied(subject, found, layer, layers, asked, kept, where, budget, n_jobs)
+            except BaseException:
+                kept.leave_no_trace()
+                raise
+    made = replace(made, seconds=round(time.perf_counter() - started, 1))
+    if folder is None:
+        return made
+    made.save(folder)
+    return replace(made, folder=folder)
+
+
+def _studied(
+    subject: Subject,
+    head: Head,
+    layer: str,
+    layers: Sequence[str],
+    asked: Asked,
+    store: Store,
+    device: str,
+    budget: float,
+    n_jobs: int | None,
+) -> Study:
+    train, test = subject.train.part, subject.test.part
+    extraction = {**asked.features.extraction, "cache": asked.features.folder}
+    ladder = rungs(train.y, random_state=asked.random_state)
+    teacher = Teacher(subject, head, ladder, asked.random_state)
+    backbone = backbone_of(caches_of(subject)[0])
+    sizes = sizes_of(subject.train.photos, train.rows)
+    methods = _methods(teacher, backbone, layer, layers, sizes, asked, n_jobs)
+
+    ledger = Ledger(store, subject, {method.place: method.text for method in methods})
+    learned = _learn(teacher.lessons(methods, sizes, budget=budget, device=device), ledger, device, n_jobs, asked)
+    seconds = {}
+    # After all else is done: what is measured shares the cores with nothing of ours.
+    for method in methods:
+        if method.name in (TRANSFER, RANDOM) and method.layer == layer and method.name not in seconds:
+            where = f"{device.partition(':')[0]}, {extraction['decode']}"
+            known = ledger.image_seconds(method.name, layer, where)
+            if known is None:
+                known = seconds_an_image(backbone, layer, subject.train, extraction, device)
+                ledger.keep_image_seconds(method.name, layer, where, known)
+            seconds[method.name] = known
+
+    exam = Exam(test.y, subject.all_classes, test.groups)
+    points = points_of(learned, ladder, exam, layer=layer, image_seconds=seconds, random_state=asked.random_state)
+    notes = list(subject.notes)
+    if RANDOM not in {method.name for method in methods}:
+        notes.append("the backbone's own weights are random: there is no transfer to study, and no null beside it")
+    return Study(
+        name=train.collection.name,
+        label_set=subject.question.name,
+        classes=subject.question.classes,
+        train=len(train),
+        test=len(test),
+        groups=None if train.groups is None else len({*train.groups, *(() if test.groups is None else test.groups)}),
+        backbone=f"{backbone.name}:{backbone.weights}",
+        layer=layer,
+        head=head.name,
+        scoring=SCORING,
+        points=points,
+        crossovers=crossovers_of(points, layer),
+        verdicts=verdicts_of(points, layer),
+        summary=summary_of(points, layer),
+        about_depth=depth_text(points),
+        interval=HOW,
+        budget=budget_text(head, sizes, seconds=budget, device=device),
+        notes=tuple(notes),
+        provenance={
+            "recipe": dict(caches_of(subject)[0].recipe),
+            "caches": sorted({cache.path.name for cache in caches_of(subject)}),
+            "photo_rules": PHOTO_RULES,
+            "random_state": asked.random_state,
+            "device": device,
+            "cores": cores(),
+            "versions": {name: installed(name) for name in VERSIONS},
+        },
+    )
+
+
+def _methods(
+    teacher: Teacher,
+    backbone: Backbone,
+    layer: str,
+    layers: Sequence[str],
+    sizes: Sizes,
+    asked: Asked,
+    n_jobs: int | None,
+) -> list[Method]:
+    """Return all methods, with what each sees of the images."""
+    subject = teacher.subject
+    caches, rows = caches_of(subject), (subject.train.part.rows, subject.test.part.rows)
+    recipe = caches[0].recipe
+    found = [
+        teacher.of_layer(
+            TRANSFER, one, caches, rows, features_text(recipe, one), teacher.every if one == layer else teacher.some
+        )
+        for one in layers
+    ]
+    if backbone.weights != "random":
+        extraction = {**asked.features.extraction, "cache": asked.features.folder}
+        untrained, places = untrained_features(backbone, layer, subject, extraction, asked.progress)
+        text = features_text(untrained[0].recipe, layer)
+        found.append(teacher.of_layer(RANDOM, layer, untrained, places, text, teacher.every))
+    found.append(teacher.of_statistics(caches, features_text(recipe, STATISTICS)))
+    train, test = (
+        read_pixels(side.photos, side.part.rows, sizes, n_jobs=n_jobs, progress=asked.progress)
+        for side in (subject.train, subject.test)
+    )
+    found += teacher.of_pixels(train, test, pixels_text(sizes))
+    found.append(teacher.dummy())
+    return sorted(found, key=lambda method: METHODS.index(method.name))
+
+
+def _learn(
+    lessons: Sequence[AnyLesson], ledger: Ledger, device: str, n_jobs: int | None, asked: Asked
+) -> dict[Key, Learned]:
+    """Return what comes of all lessons; each is kept as soon as it is done."""
+    learned, waiting = ledger.look_up(lessons)
+    if learned:
+        asked.progress.note(f"{len(learned):,} of {len(lessons):,} lessons are known from before")
+    heads = [lesson for lesson in waiting if isinstance(lesson, Lesson)]
+    networks = [lesson for lesson in waiting if not isinstance(lesson, Lesson)]
+    by_key = {lesson.key: lesson for lesson in waiting}
+    for stage, some in ((HEADS_STAGE, heads), (SCRATCH_STAGE, networks)):
+        # A GPU trains one network after another, in this process.
+        jobs = 1 if device != "cpu" and some is networks else workers(n_jobs)
+        for number, (key, one) in enumerate(run_lessons(some, n_jobs=jobs), start=1):
+            ledger.keep(by_key[key], one)
+            learned[key] = one
+            asked.progress.advance(stage, number, len(some))
+    return learned
+
+
+def _head(asked: Any, random_state: int) -> Head:
+    found = resolve_heads([DEFAULT["class"] if asked is None else asked], kind="class", random_state=random_state)
+    if len(found) > 1:
+        raise EvaluationError(
+            f"study: wanted one head, found {len(found)}: {', '.join(one.name for one in found)}",
+            f"--head {found[0].name}",
+        )
+    return found[0]
+
+
+def _matter(subject: Subject, layers: Sequence[str], head: Head) -> Matter:
+    question, train = subject.question, subject.train.part
+    return Matter(
+        frozenset([(question.name, question.kind, *question.classes)]),
+        frozenset(feature(train.collection.name, str(train.collection.caches[0].path), layer) for layer in layers),
+        frozenset([f"study: {head.name}"]),
+    )
+
+
+def _folder(
+    subject: Subject, layers: Sequence[str], head: Head, out: str | Path | Under | None, progress: Progress
+) -> Path | None:
+    """Return the folder that the study is kept in."""
+    if out is None:
+        return None
+    if not isinstance(out, Under):
+        refuse_foreign(out)
+        return Path(out)
+    name = f"{subject.train.part.collection.name}-study"
+    place, moved = place_for(_matter(subject, layers, head), Path(out.folder) / name)
+    if moved is not None:
+        progress.note(moved)
+    return place

@@ -1,0 +1,60 @@
+"""The same architecture with random weights, and how long an image takes through a network."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline.backbone import Backbone
+from pipeline.cache import FeatureCache
+from pipeline.extraction import extract
+from pipeline.images import ImageSource
+from pipeline.progress import Progress
+from pipeline.studies.subject import Side, Subject
+
+FEW, MORE = 8, 72  # images; what both runs need beside them, such as loading the weights, falls out of the difference
+
+
+def untrained_features(
+    backbone: Backbone, layer: str, subject: Subject, extraction: Mapping[str, Any], progress: Progress
+) -> tuple[tuple[FeatureCache, FeatureCache], tuple[np.ndarray, np.ndarray]]:
+    """Return the features of the same network before any training: a cache and its rows for either side."""
+    train, test = subject.train, subject.test
+    random = Backbone.open(f"{backbone.name}:random", random_state=extraction["random_state"])
+
+    def made(photos: ImageSource) -> FeatureCache:
+        cache = extract(photos, backbone=random, layer=layer, progress=progress, **extraction)
+        progress.note(f"random weights: {cache.summary.text}")
+        return cache
+
+    if train.photos is test.photos:
+        rows = np.union1d(train.part.rows, test.part.rows)
+        cache = made(train.photos.take(rows.tolist()))
+        places = np.searchsorted(rows, train.part.rows), np.searchsorted(rows, test.part.rows)
+        return (cache, cache), places
+    caches = tuple(made(side.photos.take(side.part.rows.tolist())) for side in (train, test))
+    return (caches[0], caches[1]), (np.arange(len(train.part)), np.arange(len(test.part)))
+
+
+def seconds_an_image(backbone: Backbone, layer: str, side: Side, extraction: Mapping[str, Any], device: str) -> float:
+    """Return how long an image takes from its file to its features: seconds of one core, or by the clock on a GPU.
+
+    Measured by the difference between a few images and some more, all through the network anew.
+    """
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    rows = side.part.rows
+    counts = [min(FEW, len(rows) // 2), min(MORE, len(rows))]
+    spent = []
+    # The first run is for what is loaded once in a process.
+    for count in (counts[0], *counts):
+        with tempfile.TemporaryDirectory() as folder:
+            some = side.photos.take(rows[np.linspace(0, len(rows) - 1, count).astype(int)].tolist())
+            options = {**extraction, "cache": folder, "n_jobs": 1, "device": device}
+            started = clock()
+            extract(some, backbone=backbone, layer=layer, **options)
+            spent.append(clock() - started)
+    return max(0.0, spent[2] - spent[1]) / (counts[1] - counts[0])
