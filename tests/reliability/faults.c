@@ -139,6 +139,12 @@ ssize_t write(int file, const void *data, size_t length) {
 PREAD(pread, off_t)
 PREAD(pread64, off64_t)
 
+ssize_t read(int file, void *data, size_t length) {
+    REAL(read);
+    if (file_within(file) && step('P') == FAILED) return -1;
+    return real(file, data, length);
+}
+
 #define SYNC(name)                                                                             \
     int name(int file) {                                                                       \
         REAL(name);                                                                            \

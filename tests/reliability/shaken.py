@@ -1,4 +1,4 @@
-"""Processes that run `pipeline extract` while the system fails them: a nursery with `faults.c` between it and the system.
+"""Processes that run `pipeline extract` while the system fails them: a nursery, and `faults.c` below it.
 
 The calls that touch the folder of caches are counted in order: HDF5's own at the file's creation, and ours. One worker,
 blocks of two photos and a clock that only counts make the order of calls the same in every run.
