@@ -75,7 +75,7 @@ class Nursery:
         self._process.stdout.close()
 
     def _ask(self, order: dict[str, Any]) -> str:
-        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.write(json.dumps(order, default=str) + "\n")
         self._process.stdin.flush()
         return self._listen()
 

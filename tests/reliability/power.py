@@ -1,9 +1,9 @@
 """What a disk may hold after the power failed: made from the log that `faults.c` keeps.
 
-Since the last sync of a file, any sector of it may hold any of the states it went through, independently of all others.
-Names are made, changed and removed in the order in which it was done (file systems keep a journal of that), but when the
-power fails only a beginning of it since the folder's last sync may be there. A sync that failed loses what it was to
-write, although the system goes on showing it.
+Since the last sync of a file, any sector of it may hold any of the states it went through, whatever the others hold.
+Names are made, changed and removed in the order in which that was done (file systems keep a journal of it), but of what
+was done since the folder's last sync only a beginning may be there. A sync that failed loses what it was to write,
+although the system goes on showing it.
 """
 
 from __future__ import annotations
@@ -91,79 +91,70 @@ class _File:
 
 
 class Disk:
-    """Folders and files as the log has them so far, and as a power failure would leave them.
+    """Files as the log has them so far, and as a power failure would leave them.
 
     Parameters
     ----------
-    root : Path
-        Everything in the log lies below it.
+    folder : Path
+        The one that matters.
     before : Path, optional
-        What lay there, on the disk, before the log begins.
+        What lay in it, on the disk, before the log begins; it was not there otherwise.
     """
 
-    def __init__(self, root: Path, before: Path | None = None) -> None:
-        self.root = root
+    def __init__(self, folder: Path, before: Path | None = None) -> None:
+        self.folder = str(folder)
         self.names: dict[str, _File | None] = {}  # as the system shows them; None is a folder
         if before is not None:
-            self.names[str(root)] = None
+            self.names[self.folder] = None
             for path in before.iterdir():
-                self.names[str(root / path.name)] = _File(bytearray(path.read_bytes()))
+                self.names[str(folder / path.name)] = _File(bytearray(path.read_bytes()))
         self.synced = dict(self.names)
-        self.changes: list[tuple[str, str, _File | None]] = []  # (folder, kind and name, file) since it was synced
+        self.changes: list[Entry] = []  # of names, since their folder was synced
+        self._made: dict[int, _File | None] = {}
 
     def play(self, entry: Entry) -> None:
         """Let one call happen."""
-        if entry.kind == "C":
-            self._name(entry.path, _File(bytearray()))
-        elif entry.kind == "M":
-            self._name(entry.path, None)
-        elif entry.kind == "U":
-            self._remove(entry.path)
-        elif entry.kind == "R":
-            file = self.names[entry.path]
-            self._name(entry.other, file)
-            self._remove(entry.path)
-        elif entry.kind in "Ss" and self.names.get(entry.path, self) is None:
-            if entry.kind == "S":
-                self._apply(self.synced, len(self.changes))
-                self.changes.clear()
-        elif entry.kind in "OWTASs":
-            file = self.names.get(entry.path)
-            if file is not None:
-                self._change(file, entry)
+        file = self.names.get(entry.path)
+        if entry.kind in "CMUR":
+            self._made[id(entry)] = _File(bytearray()) if entry.kind == "C" else None
+            self.changes.append(entry)
+            self._rename(self.names, entry)
+        elif file is not None:
+            self._write(file, entry)
+        elif entry.kind == "S":
+            for change in self.changes:
+                if str(Path(change.path).parent) == entry.path:
+                    self._rename(self.synced, change)
+            self.changes = [change for change in self.changes if str(Path(change.path).parent) != entry.path]
 
     def after(self, chance: random.Random, folder: Path) -> None:
-        """Write into `folder` what may be left if the power fails now."""
+        """Write as `folder` what may be left if the power fails now."""
         names = dict(self.synced)
-        self._apply(names, chance.randint(0, len(self.changes)))
-        if str(self.root) not in names:
-            return
-        folder.mkdir()
-        for path, file in names.items():
-            if file is not None:
-                (folder / Path(path).name).write_bytes(file.after(chance))
+        for change in self.changes[: chance.randint(0, len(self.changes))]:
+            self._rename(names, change)
+        if self.folder in names:
+            folder.mkdir()
+            for path, file in names.items():
+                if file is not None:
+                    (folder / Path(path).name).write_bytes(file.after(chance))
 
-    def _change(self, file: _File, entry: Entry) -> None:
+    @staticmethod
+    def _write(file: _File, entry: Entry) -> None:
         if entry.kind == "W":
             file.writes.append((entry.offset, entry.data))
-        elif entry.kind == "T" or (entry.kind == "O" and entry.offset):
-            file.sizes.append(entry.offset if entry.kind == "T" else 0)
+        elif entry.kind == "T":
+            file.sizes.append(entry.offset)
+        elif entry.kind == "O" and entry.offset:
+            file.sizes.append(0)
         elif entry.kind == "S":
             file.sync()
         elif entry.kind == "s":
             file.forget()
 
-    def _name(self, path: str, file: _File | None) -> None:
-        self.names[path] = file
-        self.changes.append(("made", path, file))
-
-    def _remove(self, path: str) -> None:
-        del self.names[path]
-        self.changes.append(("removed", path, None))
-
-    def _apply(self, names: dict[str, _File | None], count: int) -> None:
-        for kind, path, file in self.changes[:count]:
-            if kind == "made":
-                names[path] = file
-            else:
-                names.pop(path, None)
+    def _rename(self, names: dict[str, _File | None], change: Entry) -> None:
+        if change.kind == "R":
+            names[change.other] = names.pop(change.path)
+        elif change.kind == "U":
+            names.pop(change.path)
+        else:
+            names[change.path] = self._made[id(change)]

@@ -48,6 +48,8 @@ def shaken(folder: Path) -> Nursery:
 
     at, action, error, times, kinds
         Of `faults_arm`.
+    watched : str
+        The folder whose calls count, where it is not that of the caches.
     log : str
         The file that all that is written goes to as well; see `power.py`.
     exit : bool
@@ -88,7 +90,7 @@ def _extract(order: dict[str, Any]) -> None:
     words += [word for layer in order["layers"] for word in ("--layer", layer)]
     out, err = io.StringIO(), io.StringIO()
     shim.faults_arm(
-        os.fsencode(order["caches"]),
+        os.fsencode(order.get("watched", order["caches"])),
         ctypes.c_long(order.get("at", 0)),
         order.get("action", 0),
         order.get("error", 0),

@@ -96,8 +96,8 @@ def places_in(path: Path) -> list[tuple[int, int]]:
 def test_no_damage_is_silent(promise, size):
     with (
         promise(
-            "a flipped bit, a zeroed stretch or a cut-off end that changes anything a reader can see (ids, labels, status, "
-            "provenance, features alike) is found by `verify`, nothing else is, and no reading gives a damaged row"
+            "a flipped bit, a zeroed stretch or a cut-off end that changes anything a reader can see (ids, labels, "
+            "status, provenance, features alike) is found by `verify`, nothing else is, no reading gives a damaged row"
         ) as on_trial,
         in_memory() as folder,
     ):
