@@ -56,6 +56,10 @@ class Nursery:
             Seconds an image in the network.
         pause : float
             Seconds before every step that touches the disk for good.
+        user : int
+            Whom the child becomes first, where we may.
+        largest_file : int
+            How many bytes a file of the child's may have.
         """
         self._count += 1
         report = self._folder / f"report-{self._count}.json"
@@ -94,7 +98,8 @@ class Child:
 
     def wait(self) -> dict[str, Any]:
         status = int(self.nursery._ask({"wait": self.pid}))
-        said = json.loads(self.report.read_text()) if self.report.exists() else {}
+        text = self.report.read_text() if self.report.exists() else ""
+        said = json.loads(text or "{}")
         return {**said, "status": status}
 
 
@@ -131,17 +136,31 @@ def _extract(order: dict[str, Any]) -> None:
     for name in ("pwrite", "posix_fallocate", "fsync", "fdatasync", "replace", "unlink"):
         steps.watch(name)
     said: dict[str, Any] = {}
+    report = open(order["report"], "w")  # noqa: SIM115 - before it may be somebody who must not
+    _limit(order)
     try:
         cache = extract(
             order["photos"], backbone=backbone(), layer=order["layers"], cache=order["caches"], batch_size=2, n_jobs=2
         )
         said = {"path": str(cache.path), "summary": cache.summary.as_dict()}
     except PipelineError as error:
-        said = {"error": type(error).__name__, "message": error.message}
+        said = {"error": type(error).__name__, "message": error.message, "next_step": error.next_step}
     except KeyboardInterrupt:
         said = {"error": "KeyboardInterrupt"}
     said |= {"seen": network.seen, "steps": steps.names}
-    Path(order["report"]).write_text(json.dumps(said))
+    with report:
+        json.dump(said, report)
+
+
+def _limit(order: dict[str, Any]) -> None:
+    if "largest_file" in order:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest_file"], order["largest_file"]))
+    if "user" in order:
+        os.setgroups([])
+        os.setgid(order["user"])
+        os.setuid(order["user"])
 
 
 def serve(work: Callable[[dict[str, Any]], None]) -> None:

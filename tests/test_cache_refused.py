@@ -259,9 +259,12 @@ def test_a_disk_that_cannot_be_read_is_no_damaged_file(tmp_path, monkeypatch):
 
 def test_the_names_of_new_folders_are_synced_too(tmp_path, monkeypatch):
     synced, whole = [], os.fsync
-    monkeypatch.setattr(
-        os, "fsync", lambda file: (synced.append(str(Path(f"/proc/self/fd/{file}").readlink())), whole(file))[1]
-    )
+
+    def heard(file: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{file}").readlink()))
+        whole(file)
+
+    monkeypatch.setattr(os, "fsync", heard)
     if not Path("/proc/self/fd").exists():
         pytest.skip("which file a descriptor stands for is asked of /proc")
     empty(tmp_path / "new" / "newer" / "x.h5")
