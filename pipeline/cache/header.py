@@ -254,7 +254,8 @@ def _read_provenance(path: Path, found: Field, sha256: Any) -> dict[str, Any]:
 
 def _refuse_broken_disk(path: Path, error: BaseException) -> None:
     """Raise `CacheError` where it is the disk that failed: the file may be as sound as ever."""
-    if isinstance(error, OSError) and error.errno == errno.EIO:
+    # HDF5 raises errors of any type, and says the system's own number in their text.
+    if getattr(error, "errno", None) == errno.EIO or f"errno = {errno.EIO}," in str(error):
         raise CacheError(
             f"{path}: wanted to read the cache, found {os.strerror(errno.EIO)}",
             "look after the disk, then run the same command again",

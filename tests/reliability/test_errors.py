@@ -71,5 +71,5 @@ def test_an_error_at_any_call_is_told_and_the_next_run_completes(photos, tmp_pat
                     if fault in HARMLESS:
                         assert said["code"] == 0, said
                     if fault == "EIO on a read":
-                        assert "remove" not in said["err"], said  # the file may be as sound as ever
+                        assert "cache remove" not in said["err"], said  # the file may be as sound as ever
                     photos.assert_resumed(caches)
