@@ -107,7 +107,7 @@ def test_no_damage_is_silent(promise, size):
         content, before, places = path.read_bytes(), what_a_reader_sees(path), places_in(path)
         assert verified(path) and not any(refuses_to_read(path, reading) for reading in READINGS.values())
         changed = 0
-        for seed in range(size(quick=800, full=10_000)):
+        for seed in range(size(quick=400, full=10_000)):
             with on_trial.trial(f"seed {seed}"):
                 path.write_bytes(damaged(content, places, random.Random(seed)))
                 try:

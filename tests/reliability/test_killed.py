@@ -37,7 +37,7 @@ def test_a_kill_at_any_call_loses_nothing(photos, tmp_path, promise, size, road)
             photos.resume(caches)
         assert set("OWASR") <= set(said["calls"])
         ways = [(at, half) for at, kind in changes(said["calls"]) for half in ((0, 1) if kind == "W" else (0,))]
-        for at, half in ways[:: size(quick=12, full=1)]:
+        for at, half in ways[:: size(quick=20, full=1)]:
             with on_trial.trial(f"call {at}, half {half}"), photos.caches(empty=empty) as caches:
                 killed = nursery.run(**order(photos, caches), at=at, action=KILL, error=half)
                 assert killed["status"] == signal.SIGKILL, killed

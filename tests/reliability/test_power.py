@@ -100,7 +100,7 @@ def test_a_power_failure_at_any_moment_loses_no_acknowledged_row(photos, tmp_pat
     ) as on_trial:
         logs = {road: logged(photos, road, tmp_path / road)[0] for road in ROADS}
         assert all(acknowledged(log) for log in logs.values())
-        for seed in range(size(quick=90, full=1002)):
+        for seed in range(size(quick=45, full=1002)):
             chance, road = random.Random(seed), ROADS[seed % len(ROADS)]
             log = logs[road][: chance.randint(0, len(logs[road]))]
             with (
@@ -119,7 +119,7 @@ def test_a_power_failure_after_a_failed_sync_loses_no_acknowledged_row(photos, t
         for road in ("made", "grown"):
             calls = logged(photos, road, tmp_path / f"{road}-undisturbed")[1]
             syncs = [at for at, kind in enumerate(calls, start=1) if kind == "S"]
-            for at in syncs[:: size(quick=3, full=1)]:
+            for at in syncs[:: size(quick=4, full=1)]:
                 folder = tmp_path / f"{road}-{at}"
                 log, _ = logged(photos, road, folder, at=at, action=FAIL, error=errno.EIO, kinds="S")
                 for seed in range(size(quick=2, full=20)):
