@@ -63,7 +63,7 @@ def test_an_error_at_any_call_is_told_and_the_next_run_completes(photos, tmp_pat
             with photos.caches(empty=empty) as caches:
                 calls = nursery.run(**order(photos, caches))["calls"]
             places = [at for at, kind in enumerate(calls, start=1) if kind in kinds]
-            for at in places[:: size(quick=100, full=1)]:
+            for at in places[size(quick=7, full=0) :: size(quick=100, full=1)]:
                 with on_trial.trial(f"{road}, call {at} ({calls[at - 1]})"), photos.caches(empty=empty) as caches:
                     said = nursery.run(**order(photos, caches), at=at, kinds=kinds, exit=True, **how)
                     assert said["fired"], said
