@@ -1,7 +1,7 @@
 """Processes that run `pipeline extract` while the system fails them: a nursery, and `faults.c` below it.
 
-The calls that touch the folder of caches are counted in order: HDF5's own at the file's creation, and ours. One worker,
-blocks of two photos and a clock that only counts make the order of calls the same in every run.
+The calls that touch the folder of caches are counted in order, whichever library makes them. One worker, blocks of two
+photos and a clock that only counts make the order of calls the same in every run.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any
 import cachefiles
 import numpy as np
 from collection import in_memory
+from commands import pipeline
 
 from pipeline.cache import PENDING, STORED, FeatureCache
 from pipeline.cache.header import read_header
@@ -116,6 +117,8 @@ def test_no_damage_is_silent(promise, size):
                     is_changed = True
                 changed += is_changed
                 assert verified(path) != is_changed
+                if seed % 50 == 0:
+                    assert pipeline("cache", "verify", path).code == int(is_changed)
                 if is_changed:
                     given = [name for name, reading in READINGS.items() if not refuses_to_read(path, reading)]
                     assert not given

@@ -24,7 +24,7 @@ def photos() -> Iterator[Collection]:
 
 @pytest.mark.parametrize("road", ["made", "grown"])
 def test_a_kill_at_any_call_loses_nothing(photos, tmp_path, promise, size, road):
-    """Before every call that changes the disk, HDF5's own among them, and in the midst of every write."""
+    """Before every call that changes the disk, and in the midst of every write."""
     text = (
         f"a cache that is being {road}, killed at the k-th write, fsync, rename or other call that changes the disk, "
         "for every k: it opens, no row that counts is wrong or lost, the next run completes it"
