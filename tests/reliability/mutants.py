@@ -202,7 +202,7 @@ MUTANTS = (
         "pipeline/provenance.py",
         'digest_of({"recipe": self.as_dict(), "place": place})',
         'digest_of({"recipe": self.as_dict()})',
-        "tests/test_extraction.py::test_folders_of_one_name_do_not_collide",
+        "tests/test_provenance.py::test_recipe_and_place_cannot_be_taken_for_each_other",
     ),
     # Files from strangers
     Mutant(
@@ -258,9 +258,9 @@ MUTANTS = (
         CELLS,
         "            label_set=self.label_set,\n",
         '            label_set="",\n',
-        KNOWN,
+        "tests/test_store.py::test_labels_that_leave_the_folds_as_they_are_are_told_apart",
     ),
-    mutant("the seed in a result's key", CELLS, "            seed=self.seed,\n", "            seed=0,\n", KNOWN),
+    mutant("the rows in a result's key", CELLS, "            rows=rows,\n", '            rows="",\n', KNOWN),
     mutant(
         "the estimator in a result's key",
         CELLS,
