@@ -6,8 +6,10 @@ offset and no HDF5 metadata ever changes: a process killed at any instant leaves
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -145,16 +147,17 @@ def read_header(path: Path, *, provenance: Mapping[str, Any] | None = None) -> H
             fields = {field.name: field for field in found}
             _refuse_missing(path, fields)
             sha256 = _attribute(file["provenance"], "sha256")
+        rows = fields["ids"].shape[0]
+        _refuse_wrong_sizes(path, fields, rows)
+        if provenance is None:
+            provenance = _read_provenance(path, fields["provenance"], sha256)
     except FileNotFoundError:
         raise CacheError(f"{path}: wanted a cache, found no such file", "pipeline cache list") from None
     except PermissionError as error:
         raise CacheError(f"{path}: wanted to read the cache, found no permission", f"chmod u+r {path}") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        _refuse_broken_disk(path, error)
         raise CacheError(f"{path}: wanted a cache, found {_what_is_wrong(error)}", _again(path)) from error
-    rows = fields["ids"].shape[0]
-    _refuse_wrong_sizes(path, fields, rows)
-    if provenance is None:
-        provenance = _read_provenance(path, fields["provenance"], sha256)
     return Header(path, rows, fields, provenance)
 
 
@@ -234,7 +237,9 @@ def _refuse_wrong_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> N
 
 
 def _read_provenance(path: Path, found: Field, sha256: Any) -> dict[str, Any]:
-    text = np.fromfile(path, np.uint8, count=found.shape[0], offset=found.offset).tobytes()
+    with open(path, "rb") as file:
+        file.seek(found.offset)
+        text = file.read(found.shape[0])
     if hashlib.sha256(text).hexdigest().encode() != sha256:
         raise CacheError(f"{path}: the provenance does not match its own SHA-256: the file is damaged", _again(path))
     try:
@@ -245,6 +250,16 @@ def _read_provenance(path: Path, found: Field, sha256: Any) -> dict[str, Any]:
     if not known:
         raise CacheError(f"{path}: wanted a recipe and a place in the provenance, found others", _again(path))
     return provenance
+
+
+def _refuse_broken_disk(path: Path, error: BaseException) -> None:
+    """Raise `CacheError` where it is the disk that failed: the file may be as sound as ever."""
+    # HDF5 raises errors of any type, and says the system's own number in their text.
+    if getattr(error, "errno", None) == errno.EIO or f"errno = {errno.EIO}," in str(error):
+        raise CacheError(
+            f"{path}: wanted to read the cache, found {os.strerror(errno.EIO)}",
+            "look after the disk, then run the same command again",
+        ) from error
 
 
 def _what_is_wrong(error: BaseException) -> str:
