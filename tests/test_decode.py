@@ -270,8 +270,23 @@ def test_a_header_alone_is_enough_to_refuse_a_size():
 
 
 def test_a_phone_s_108_megapixels_are_read_without_a_warning():
-    data = saved(Image.new("L", (12_000, 9_000), 90), "PNG", compress_level=1)
+    data = saved(Image.new("L", (12_000, 9_000), 90), "PNG", compress_level=0)
     assert decode(data).size == (12_000, 9_000)
+
+
+def test_many_pixels_from_next_to_no_bytes_are_a_bomb():
+    side = 8_001  # one over 64 megapixels
+    flat = saved(Image.new("L", (side, side), 90), "PNG")
+    assert reason(flat) == (SkipReason.TOO_LARGE, f"8001 x 8001 pixels from {len(flat):,} bytes")
+    assert decode(saved(Image.new("L", (8_000, 8_000), 90), "PNG")).size == (8_000, 8_000)
+
+
+@pytest.mark.parametrize("values", [[0.25, 1.0], [-3.0, 7.5], [np.nan, 0.5]])
+def test_float_grey_is_scaled_alike_however_many_bands_it_is_read_in(values):
+    tall = np.resize(np.array(values, np.float32), (3000, 400))  # more than a megapixel
+    narrow = pixels(saved(Image.fromarray(tall), "TIFF"))
+    assert np.array_equal(narrow[:10], pixels(saved(Image.fromarray(tall[:10]), "TIFF")))
+    assert np.array_equal(narrow[-10:], narrow[:10])
 
 
 def test_heic_without_its_decoder_names_the_extra(monkeypatch):

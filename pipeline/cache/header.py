@@ -19,9 +19,12 @@ import numpy as np
 
 from pipeline.cache.layout import FORMAT, KIND, REQUIRED, features_name, fits, is_features, is_labels, plain_name
 from pipeline.cache.stored import StoredRows
+from pipeline.cache.superblock import refuse_strange_superblock, without_plugins
 from pipeline.errors import CacheError
 
 MEMORY = 16 << 20
+MOST_PARTS = 1_000_000  # as many names are listed where parts are missing
+LONGEST_ATTRIBUTE = 64  # bytes: a SHA-256 in hexadecimal
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ def read_header(path: Path, *, provenance: Mapping[str, Any] | None = None) -> H
         Not a cache, of another format, truncated, or with a damaged provenance.
     """
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        refuse_strange_superblock(path)
+        with without_plugins(), h5py.File(path, "r", locking=False) as file:
             _refuse_strange_format(path, file)
             # HDF5 lists by name; by place they stand in the order in which they were given.
             found = sorted(_fields(path, file), key=lambda field: field.offset)
@@ -170,11 +174,12 @@ def _refuse_strange_format(path: Path, file: h5py.File) -> None:
 
 
 def _attribute(item: h5py.HLObject, name: str) -> Any:
-    """Return a scalar number or fixed-length text, None where there is nothing of the kind."""
+    """Return a scalar number or short fixed-length text, None where there is nothing of the kind."""
     if name not in item.attrs:
         return None
     stored = item.attrs.get_id(name)
-    return item.attrs[name] if stored.shape == () and stored.dtype.kind in "Siu" else None
+    fits = stored.shape == () and stored.dtype.kind in "Siu" and stored.dtype.itemsize <= LONGEST_ATTRIBUTE
+    return item.attrs[name] if fits else None
 
 
 def _fields(path: Path, file: h5py.File) -> Iterator[Field]:
@@ -222,7 +227,14 @@ def _refuse_missing(path: Path, fields: Mapping[str, Field]) -> None:
 
 def _refuse_wrong_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> None:
     size = path.stat().st_size
-    for found in fields.values():
+    end, before = 0, ""
+    for found in fields.values():  # by place
+        if found.offset < end:
+            raise CacheError(
+                f"{path}: wanted every dataset in a place of its own, found {found.name} within {before}", _again(path)
+            )
+        if found.end > found.offset:
+            end, before = found.end, found.name
         if found.name != "provenance" and found.shape[0] != rows:
             raise CacheError(
                 f"{path}: wanted {rows} rows in every dataset, found {found.shape[0]} in {found.name}", _again(path)
@@ -239,12 +251,26 @@ def _read_provenance(path: Path, found: Field, sha256: Any) -> dict[str, Any]:
         raise CacheError(f"{path}: the provenance does not match its own SHA-256: the file is damaged", _again(path))
     try:
         provenance = json.loads(text)
-        known = isinstance(provenance["recipe"], dict) and isinstance(provenance["place"], str)
-    except (ValueError, KeyError, TypeError):
+        known = isinstance(provenance["recipe"], dict) and all(
+            isinstance(provenance[name], str) for name in ("place", "source")
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
         known = False
     if not known:
         raise CacheError(f"{path}: wanted a recipe and a place in the provenance, found others", _again(path))
+    if "part" in provenance and not _is_part(provenance["part"]):
+        raise CacheError(
+            f"{path}: wanted to know which part of what this is, found {provenance['part']!r:.80}", _again(path)
+        )
     return provenance
+
+
+def _is_part(part: Any) -> bool:
+    """Whether this says which part of what a file is: shards have names, shares have numbers."""
+    if not isinstance(part, dict) or not all(isinstance(part.get(name), str) for name in ("place", "source")):
+        return False
+    number, of = part.get("number"), part.get("of")
+    return number is of is None or (type(number) is int and type(of) is int and 1 <= number <= of <= MOST_PARTS)
 
 
 def _what_is_wrong(error: BaseException) -> str:

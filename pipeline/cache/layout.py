@@ -70,7 +70,7 @@ def fits(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> bool:
     if name in FIXED:
         return (dtype, shape[1:]) == FIXED[name]
     if is_features(name):
-        return len(shape) == 2 and dtype in STORE_TYPES.values()
+        return len(shape) == 2 and shape[1] > 0 and dtype in STORE_TYPES.values()
     return len(shape) == 1 and dtype.kind == "S" and (name == "ids" or is_labels(name))
 
 

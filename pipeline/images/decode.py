@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from io import BytesIO
 from typing import Any
@@ -21,6 +21,11 @@ from pipeline.images.sniff import HEAD, sniff
 
 MAX_PIXELS = 200_000_000
 MAX_ASPECT = 50
+
+# A photo of many pixels is a file of many bytes: a JPEG of one flat colour has a byte for 64 of them, a real one for 10
+# or fewer. Larger than this, what has next to no bytes is no photo; up to this, nothing takes more than a gigabyte.
+BOMB_PIXELS = 64_000_000
+BOMB_PIXELS_A_BYTE = 50
 
 #: What the pixels of a photo depend on besides the decoder. Change a rule, change the number: old features are then
 #: not used again.
@@ -72,8 +77,9 @@ def decode(data: bytes) -> Image.Image:
     Raises
     ------
     UnreadablePhoto
-        EMPTY, NOT_AN_IMAGE, NO_DECODER, TOO_LARGE (over `MAX_PIXELS`) or TOO_LONG (over `MAX_ASPECT` to 1), the last
-        two from the header, before any pixel is decoded; UNREADABLE for whatever the decoder trips over.
+        EMPTY, NOT_AN_IMAGE, NO_DECODER, TOO_LARGE (over `MAX_PIXELS`, or over `BOMB_PIXELS` from too few bytes) or
+        TOO_LONG (over `MAX_ASPECT` to 1), the last two from the header, before any pixel is decoded; UNREADABLE for
+        whatever the decoder trips over.
     """
     if not data:
         raise UnreadablePhoto(SkipReason.EMPTY)
@@ -88,7 +94,7 @@ def decode(data: bytes) -> Image.Image:
         )
     try:
         image = _opener(found)(BytesIO(data))
-        check_size(*image.size)
+        check_size(*image.size, len(data))
         image.load()
         upright = image if found in ("TIFF", "HEIC") else _turned(image)  # those two are turned as they are read
         return to_rgb(upright)
@@ -102,12 +108,17 @@ def decode(data: bytes) -> Image.Image:
         raise UnreadablePhoto(SkipReason.UNREADABLE, _short(error)) from error
 
 
-def check_size(width: int, height: int) -> None:
-    """Raise `UnreadablePhoto` for a size that would blow up in memory, or in the resize."""
+def check_size(width: int, height: int, size: int | None = None) -> None:
+    """Raise `UnreadablePhoto` for a size that would blow up in memory, or in the resize.
+
+    `size` is that of the file in bytes, where there is one.
+    """
     if width < 1 or height < 1:
         raise UnreadablePhoto(SkipReason.UNREADABLE, f"{width} x {height} pixels")
     if width * height > MAX_PIXELS:
         raise UnreadablePhoto(SkipReason.TOO_LARGE, f"{width} x {height} pixels")
+    if size is not None and width * height > max(BOMB_PIXELS, size * BOMB_PIXELS_A_BYTE):
+        raise UnreadablePhoto(SkipReason.TOO_LARGE, f"{width} x {height} pixels from {size:,} bytes")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise UnreadablePhoto(SkipReason.TOO_LONG, f"{width} x {height} pixels")
 
@@ -152,7 +163,7 @@ def _open_heic(file: BytesIO) -> Image.Image:
     except ImportError:
         raise UnreadablePhoto(SkipReason.NO_DECODER, "a HEIC photo: pip install 'transfer-pipeline[heif]'") from None
     photo = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)
-    check_size(*photo.size)  # to_pillow decodes; opening did not
+    check_size(*photo.size, file.getbuffer().nbytes)  # to_pillow decodes; opening did not
     return photo.to_pillow()
 
 
@@ -207,8 +218,7 @@ def _narrowed(image: Image.Image) -> Image.Image:
         return Image.fromarray(grey)
     if image.mode == "I" and image.format == "PPM":  # PIL has scaled these to 65,535 already
         return Image.fromarray(_sixteen(65535)[values])
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    low, high = _range(values)
     if image.mode == "F" and low >= 0 and high <= 1:
         bottom, top = 0.0, 1.0
     elif low >= 0 and high <= 255:
@@ -217,10 +227,30 @@ def _narrowed(image: Image.Image) -> Image.Image:
         bottom, top = 0.0, 65535.0
     else:
         bottom, top = low, high
-    filled = np.nan_to_num(values.astype(np.float64), nan=bottom, posinf=top, neginf=bottom)
     span = top - bottom
-    scaled = (filled - bottom) * (255 / span) if 0 < span < np.inf else np.zeros_like(filled)
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+    grey = np.zeros(values.shape, np.uint8)
+    if 0 < span < np.inf:
+        for some in _bands(values):
+            filled = np.nan_to_num(values[some].astype(np.float64), nan=bottom, posinf=top, neginf=bottom)
+            grey[some] = np.rint((filled - bottom) * (255 / span))
+    return Image.fromarray(grey)
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """Return the lowest and the highest value that is finite; zeros where none is."""
+    low, high = np.inf, -np.inf
+    for some in _bands(values):
+        finite = values[some][np.isfinite(values[some])]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    return (low, high) if low <= high else (0.0, 0.0)
+
+
+def _bands(values: np.ndarray) -> Iterator[slice]:
+    """Give the rows of an image a megapixel at a time: as float64, a large one would take gigabytes."""
+    rows = max(1, (1 << 20) // values.shape[1])
+    for start in range(0, len(values), rows):
+        yield slice(start, start + rows)
 
 
 @cache

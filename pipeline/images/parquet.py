@@ -19,7 +19,7 @@ from pyarrow import compute, parquet
 
 from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
 from pipeline.images.descriptor import Stat
-from pipeline.images.listing import Columns, Listing, name_trouble, printable, short_name
+from pipeline.images.listing import Columns, Listing, id_trouble, printable, short_name
 from pipeline.images.photo import Photo
 from pipeline.images.sniff import HEAD, sniff
 from pipeline.images.table import ID_COLUMNS, Column, column_text, find_id_column, holds_bytes, tidy_names
@@ -149,7 +149,7 @@ def _ids(
         key = find_id_column(columns, id_column, shown)
         return _unique(columns[key], key, shown), key
     if paths and any(paths):
-        if len(set(paths)) == count and all(path and not name_trouble(path) for path in paths):
+        if len(set(paths)) == count and all(path and not id_trouble(path, "table") for path in paths):
             return [path for path in paths if path], None
         notes.append(f"{shown}: the images' paths are not all there or not all different: rows are known by number")
     digits = max(6, len(str(count - 1)))
@@ -162,7 +162,7 @@ def _unique(texts: Column, key: str, shown: str) -> list[str]:
     for row, text in enumerate(texts):
         if text is None:
             raise SourceError(f"{shown}: row {row + 1} has no id: its column {key} is empty", step)
-        if trouble := name_trouble(text):
+        if trouble := id_trouble(text, "table"):
             raise SourceError(f"{shown}: row {row + 1}: {printable(text)} cannot be an id: {trouble}", step)
         first = seen.setdefault(text, row)
         if first != row:
