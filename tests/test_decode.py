@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 import sys
+import warnings
 import zlib
 from base64 import b64decode
+from contextlib import nullcontext
 from io import BytesIO
 
 import numpy as np
@@ -16,6 +18,7 @@ from PIL import Image, ImageFile, ImageOps, features
 
 from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
 from pipeline.images import PHOTO_RULES, decoder_fingerprint, fingerprint
+from pipeline.images import decode as decode_room
 from pipeline.images.decode import decode, exif_orientation
 from pipeline.images.fingerprint import _SAMPLES
 from pipeline.images.sniff import IMAGE_ENDINGS, ending, sniff
@@ -234,6 +237,23 @@ def test_a_photo_with_damaged_exif_is_read_as_it_lies():
     assert exif_orientation(None) == 1
 
 
+@pytest.mark.parametrize("action", ["error", "ignore", "default"])
+def test_a_photo_is_read_alike_whatever_a_process_makes_of_warnings(action):
+    data = bytearray(saved(gradient(), "TIFF"))
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    # A tag of text whose bytes lie beyond the file's end: PIL warns, and reads the photo.
+    struct.pack_into("<HHII", data, start + 2 + 12 * (count - 1), 0x0131, 2, 1000, len(data) + 5000)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter(action)
+        with pytest.raises(UserWarning) if action == "error" else nullcontext():
+            Image.open(BytesIO(data)).load()
+        assert bool(heard) == (action == "default"), "PIL does warn"
+        heard.clear()
+        assert pixels(bytes(data)).shape == (24, 32, 3)
+        assert not heard
+
+
 def test_what_is_no_image_is_named_so():
     assert reason(b"") == (SkipReason.EMPTY, "")
     assert reason(b"hello, I am a text") == (SkipReason.NOT_AN_IMAGE, "begins with b'hello, I am '")
@@ -274,11 +294,13 @@ def test_a_phone_s_108_megapixels_are_read_without_a_warning():
     assert decode(data).size == (12_000, 9_000)
 
 
-def test_many_pixels_from_next_to_no_bytes_are_a_bomb():
-    side = 8_001  # one over 64 megapixels
-    flat = saved(Image.new("L", (side, side), 90), "PNG")
-    assert reason(flat) == (SkipReason.TOO_LARGE, f"8001 x 8001 pixels from {len(flat):,} bytes")
-    assert decode(saved(Image.new("L", (8_000, 8_000), 90), "PNG")).size == (8_000, 8_000)
+def test_many_pixels_from_next_to_no_bytes_are_a_bomb(monkeypatch):
+    assert decode_room.BOMB_PIXELS == 64_000_000
+    monkeypatch.setattr(decode_room, "BOMB_PIXELS", 640_000)
+    flat = saved(Image.new("L", (801, 800), 90), "PNG")
+    assert reason(flat) == (SkipReason.TOO_LARGE, f"801 x 800 pixels from {len(flat):,} bytes")
+    assert decode(flat + bytes(20_000)).size == (801, 800), "a byte for fewer than 50 pixels"
+    assert decode(saved(Image.new("L", (800, 800), 90), "PNG")).size == (800, 800)
 
 
 @pytest.mark.parametrize("values", [[0.25, 1.0], [-3.0, 7.5], [np.nan, 0.5]])

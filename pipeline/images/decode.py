@@ -7,7 +7,9 @@ can be reached, and PIL's own global limit on sizes, which warns, is not in the 
 from __future__ import annotations
 
 import importlib
+import re
 import struct
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from io import BytesIO
@@ -36,6 +38,8 @@ PHOTO_RULES = (
     " 255, integers within 0..65535 by 255/65535, otherwise its own minimum to maximum as 0..255, not-a-number as the"
     " minimum"
 )
+
+_SILENCE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps it
 
 _MODULES = {  # format: PIL's module, its class, the codec that PIL may have been built without
     "PNG": ("PngImagePlugin", "PngImageFile", "zlib"),
@@ -92,6 +96,7 @@ def decode(data: bytes) -> Image.Image:
             "photos must be read whole, but PIL.ImageFile.LOAD_TRUNCATED_IMAGES is switched on in this process",
             "set PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False",
         )
+    _hush()
     try:
         image = _opener(found)(BytesIO(data))
         check_size(*image.size, len(data))
@@ -106,6 +111,12 @@ def decode(data: bytes) -> Image.Image:
         # Damaged bytes reach every corner of the decoders: OSError, SyntaxError, ValueError, struct.error, zlib.error,
         # IndexError and MemoryError have all been seen. None of them may end a run of a million photos.
         raise UnreadablePhoto(SkipReason.UNREADABLE, _short(error)) from error
+
+
+def _hush() -> None:
+    """Let PIL get over damage in silence: where a process makes errors of warnings, another would read the photo."""
+    if _SILENCE not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # added, and safe beside other threads
 
 
 def check_size(width: int, height: int, size: int | None = None) -> None:
@@ -163,7 +174,8 @@ def _open_heic(file: BytesIO) -> Image.Image:
     except ImportError:
         raise UnreadablePhoto(SkipReason.NO_DECODER, "a HEIC photo: pip install 'transfer-pipeline[heif]'") from None
     photo = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)
-    check_size(*photo.size, file.getbuffer().nbytes)  # to_pillow decodes; opening did not
+    width, height = photo.size
+    check_size(width, height, file.getbuffer().nbytes)  # to_pillow decodes; opening did not
     return photo.to_pillow()
 
 
