@@ -176,6 +176,7 @@ def test_sixteen_bit_colour_is_scaled():
         ([np.nan, np.nan, np.nan], [0, 0, 0]),
         ([-5.0, -5.0, -5.0], [0, 0, 0]),
         ([np.inf, 0.0, 10.0], [255, 0, 10]),
+        (np.array([0x7F800001, 0, 0x3F800000], np.uint32).view(np.float32), [0, 0, 255]),  # a signalling NaN
     ],
 )
 def test_float_grey_is_scaled_by_the_rule(values, expected):

@@ -217,6 +217,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, rgba).convert("RGB")
 
 
+@np.errstate(all="ignore")  # numpy warns of signalling not-a-numbers and of the largest floats
 def _narrowed(image: Image.Image) -> Image.Image:
     """Return 16-bit, 32-bit or float grey as 8-bit grey: scaled, never clipped."""
     values = np.asarray(image)  # (h, w)
