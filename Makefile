@@ -23,7 +23,7 @@ check: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n auto $(TESTS)
 
 # Every promise of tests/reliability/ at its full size; docs/reliability.md says what came of it. RELIABILITY=FILE runs a
-# part of it and leaves the figures of the others as they were.
+# part of it and leaves the figures of the others as they were. `make mutants` after it adds its own.
 reliability: $(VENV)/.test
 	$(if $(filter command line,$(origin RELIABILITY)),,rm -f docs/reliability.jsonl)
 	$(BIN)/python -m pytest -q -n auto $(RELIABILITY) --trials full --results docs/reliability.jsonl; status=$$?; \
@@ -31,7 +31,8 @@ reliability: $(VENV)/.test
 
 # The suite is itself tested: each safeguard is taken away, and a test must fail.
 mutants: $(VENV)/.test
-	$(BIN)/python tests/reliability/mutants.py
+	$(BIN)/python tests/reliability/mutants.py --results docs/reliability.jsonl; status=$$?; \
+	$(BIN)/python tests/reliability/page.py docs/reliability.jsonl docs/reliability.md && exit $$status
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -6,8 +6,8 @@ offset and no HDF5 metadata ever changes: a process killed at any instant leaves
 
 from __future__ import annotations
 
-import hashlib
-import json
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,12 +18,12 @@ import h5py
 import numpy as np
 
 from pipeline.cache.layout import FORMAT, KIND, REQUIRED, features_name, fits, is_features, is_labels, plain_name
+from pipeline.cache.origin import made_again, origin
 from pipeline.cache.stored import StoredRows
 from pipeline.cache.superblock import refuse_strange_superblock, without_plugins
 from pipeline.errors import CacheError
 
 MEMORY = 16 << 20
-MOST_PARTS = 1_000_000  # as many names are listed where parts are missing
 LONGEST_ATTRIBUTE = 64  # bytes: a SHA-256 in hexadecimal
 
 
@@ -149,16 +149,20 @@ def read_header(path: Path, *, provenance: Mapping[str, Any] | None = None) -> H
             fields = {field.name: field for field in found}
             _refuse_missing(path, fields)
             sha256 = _attribute(file["provenance"], "sha256")
+        rows = fields["ids"].shape[0]
+        _refuse_wrong_sizes(path, fields, rows)
+        if provenance is None:
+            with open(path, "rb") as raw:
+                raw.seek(fields["provenance"].offset)
+                text = raw.read(fields["provenance"].shape[0])
+            provenance = origin(path, text, sha256)
     except FileNotFoundError:
         raise CacheError(f"{path}: wanted a cache, found no such file", "pipeline cache list") from None
     except PermissionError as error:
         raise CacheError(f"{path}: wanted to read the cache, found no permission", f"chmod u+r {path}") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise CacheError(f"{path}: wanted a cache, found {_what_is_wrong(error)}", _again(path)) from error
-    rows = fields["ids"].shape[0]
-    _refuse_wrong_sizes(path, fields, rows)
-    if provenance is None:
-        provenance = _read_provenance(path, fields["provenance"], sha256)
+        _refuse_broken_disk(path, error)
+        raise CacheError(f"{path}: wanted a cache, found {_what_is_wrong(error)}", made_again(path)) from error
     return Header(path, rows, fields, provenance)
 
 
@@ -195,24 +199,27 @@ def _fields(path: Path, file: h5py.File) -> Iterator[Field]:
 def _items(path: Path, group: h5py.Group, prefix: str) -> Iterator[tuple[str, h5py.HLObject]]:
     for name in group:
         if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-            raise CacheError(f"{path}: wanted plain datasets, found {prefix}{name} to be a link", _again(path))
+            raise CacheError(f"{path}: wanted plain datasets, found {prefix}{name} to be a link", made_again(path))
         yield prefix + name, group[name]
 
 
 def _field(path: Path, name: str, item: h5py.HLObject) -> Field:
     if not isinstance(item, h5py.Dataset):
-        raise CacheError(f"{path}: wanted plain datasets, found {name} to be something else", _again(path))
+        raise CacheError(f"{path}: wanted plain datasets, found {name} to be something else", made_again(path))
     made = item.id.get_create_plist()
     contiguous = (
         made.get_layout() == h5py.h5d.CONTIGUOUS and made.get_external_count() == 0 and made.get_nfilters() == 0
     )
     offset = item.id.get_offset() if contiguous else None
     if not contiguous or (offset is None and item.size):
-        raise CacheError(f"{path}: wanted contiguous datasets within the file, found {name} is not one", _again(path))
+        raise CacheError(
+            f"{path}: wanted contiguous datasets within the file, found {name} is not one", made_again(path)
+        )
     dtype = np.dtype(item.dtype.str) if item.dtype.kind in "Sfiu" else item.dtype  # variable length has kind "O"
     if not fits(name, dtype, item.shape):
         raise CacheError(
-            f"{path}: wanted the datasets of cache format {FORMAT}, found {name} of {dtype} {item.shape}", _again(path)
+            f"{path}: wanted the datasets of cache format {FORMAT}, found {name} of {dtype} {item.shape}",
+            made_again(path),
         )
     return Field(name, dtype, item.shape, int(offset or 0))
 
@@ -220,9 +227,9 @@ def _field(path: Path, name: str, item: h5py.HLObject) -> Field:
 def _refuse_missing(path: Path, fields: Mapping[str, Field]) -> None:
     missing = [name for name in REQUIRED if name not in fields]
     if missing:
-        raise CacheError(f"{path}: wanted a cache, found no dataset {', '.join(missing)}", _again(path))
+        raise CacheError(f"{path}: wanted a cache, found no dataset {', '.join(missing)}", made_again(path))
     if not any(map(is_features, fields)):
-        raise CacheError(f"{path}: wanted a cache, found no features in it", _again(path))
+        raise CacheError(f"{path}: wanted a cache, found no features in it", made_again(path))
 
 
 def _refuse_wrong_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> None:
@@ -231,46 +238,30 @@ def _refuse_wrong_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> N
     for found in fields.values():  # by place
         if found.offset < end:
             raise CacheError(
-                f"{path}: wanted every dataset in a place of its own, found {found.name} within {before}", _again(path)
+                f"{path}: wanted every dataset in a place of its own, found {found.name} within {before}",
+                made_again(path),
             )
         if found.end > found.offset:
             end, before = found.end, found.name
         if found.name != "provenance" and found.shape[0] != rows:
             raise CacheError(
-                f"{path}: wanted {rows} rows in every dataset, found {found.shape[0]} in {found.name}", _again(path)
+                f"{path}: wanted {rows} rows in every dataset, found {found.shape[0]} in {found.name}", made_again(path)
             )
         if found.end > size:
             raise CacheError(
-                f"{path}: wanted {found.end} bytes for {found.name}, found the file truncated at {size}", _again(path)
+                f"{path}: wanted {found.end} bytes for {found.name}, found the file truncated at {size}",
+                made_again(path),
             )
 
 
-def _read_provenance(path: Path, found: Field, sha256: Any) -> dict[str, Any]:
-    text = np.fromfile(path, np.uint8, count=found.shape[0], offset=found.offset).tobytes()
-    if hashlib.sha256(text).hexdigest().encode() != sha256:
-        raise CacheError(f"{path}: the provenance does not match its own SHA-256: the file is damaged", _again(path))
-    try:
-        provenance = json.loads(text)
-        known = isinstance(provenance["recipe"], dict) and all(
-            isinstance(provenance[name], str) for name in ("place", "source")
-        )
-    except (ValueError, KeyError, TypeError, RecursionError):
-        known = False
-    if not known:
-        raise CacheError(f"{path}: wanted a recipe and a place in the provenance, found others", _again(path))
-    if "part" in provenance and not _is_part(provenance["part"]):
+def _refuse_broken_disk(path: Path, error: BaseException) -> None:
+    """Raise `CacheError` where it is the disk that failed: the file may be as sound as ever."""
+    # HDF5 raises errors of any type, and says the system's own number in their text.
+    if getattr(error, "errno", None) == errno.EIO or f"errno = {errno.EIO}," in str(error):
         raise CacheError(
-            f"{path}: wanted to know which part of what this is, found {provenance['part']!r:.80}", _again(path)
-        )
-    return provenance
-
-
-def _is_part(part: Any) -> bool:
-    """Whether this says which part of what a file is: shards have names, shares have numbers."""
-    if not isinstance(part, dict) or not all(isinstance(part.get(name), str) for name in ("place", "source")):
-        return False
-    number, of = part.get("number"), part.get("of")
-    return number is of is None or (type(number) is int and type(of) is int and 1 <= number <= of <= MOST_PARTS)
+            f"{path}: wanted to read the cache, found {os.strerror(errno.EIO)}",
+            "look after the disk, then run the same command again",
+        ) from error
 
 
 def _what_is_wrong(error: BaseException) -> str:
@@ -280,7 +271,3 @@ def _what_is_wrong(error: BaseException) -> str:
     if "truncated file" in text:
         return "the file truncated: it is shorter than it says of itself"
     return f"a damaged file ({text[:120]})"
-
-
-def _again(path: Path) -> str:
-    return f"pipeline cache remove {path}, then extract again"

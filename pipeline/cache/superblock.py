@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 
+from pipeline.cache.origin import made_again
 from pipeline.errors import CacheError
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -28,6 +29,8 @@ def refuse_strange_superblock(path: Path) -> None:
     OSError
         The file cannot be read.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise CacheError(f"{path}: wanted a cache, found no regular file", "pipeline cache list")
     with open(path, "rb") as file:
         head = file.read(_SUPERBLOCK.size)
     if not head.startswith(_SIGNATURE):
@@ -35,7 +38,7 @@ def refuse_strange_superblock(path: Path) -> None:
     if len(head) < _SUPERBLOCK.size:
         raise CacheError(
             f"{path}: wanted a cache, found the file truncated at {len(head)} bytes",
-            f"pipeline cache remove {path}, then extract again",
+            made_again(path),
         )
     _, version, offsets, lengths, _, base, extension, _, _ = _SUPERBLOCK.unpack(head)
     if (version, offsets, lengths, base, extension) != (_VERSION, 8, 8, 0, _NOWHERE):

@@ -23,7 +23,7 @@ from pipeline.cache import (
     retire,
     stem_of,
 )
-from pipeline.cache.creation import cannot_write
+from pipeline.cache.creation import cannot_write, make_folder
 from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import CacheError, SourceError
 from pipeline.extraction.doubts import doubtful
@@ -129,7 +129,7 @@ def _open(path: Path, work: Work, generation: str) -> FeatureCache:
 def _locked(folder: Path, path: Path) -> Iterator[CacheLock]:
     """Hold the lock for making and filling; a file in which nothing came to be stored does not stay behind."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = CacheLock.exclusive(path)
     except OSError as error:
         raise cannot_write(folder, error) from error

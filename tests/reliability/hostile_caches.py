@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,11 @@ def _superblock(field: str, at: int, value: int) -> Make:
     return make
 
 
+def _pipe(path: Path, _: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def _beyond_the_end(path: Path, _: Path) -> None:
     """A dataset of a terabyte, of which the file that was sent has the first bytes, and says that it has all."""
     with h5py.File(path, "r+", libver=V110) as file:
@@ -151,7 +157,8 @@ CACHES: dict[str, tuple[Make, str]] = {
     "a base that is not the beginning": (_superblock("<Q", 12, 512), "another kind of HDF5 file"),
     "an older superblock": (_superblock("<B", 8, 2), "another kind of HDF5 file"),
     "a block of the user's own": (_user_block, "a file that is not HDF5"),
-    "an attribute of a megabyte": (_attribute("kind", np.bytes_(b"x" * 60_000)), "another kind of HDF5 file"),
+    "a pipe": (_pipe, "found no regular file"),
+    "a long attribute": (_attribute("kind", np.bytes_(b"x" * 60_000)), "another kind of HDF5 file"),
     "a list for a number": (_attribute("format", np.arange(1000)), "wanted cache format 1, found format None"),
     "an attribute of any length": (_attribute("kind", "transfer-pipeline feature cache"), "another kind of HDF5 file"),
     "a provenance without end": (_provenance("[" * 200_000), "wanted a recipe and a place"),

@@ -50,7 +50,7 @@ def page(records: Sequence[dict[str, Any]]) -> str:
 def _line(record: dict[str, Any]) -> str:
     file, _, test = record["test"].partition("::")
     size = "" if record["size"] == "full" else f" ({record['size']} run)"
-    where = f"[`{test}`](../{file}){size}"
+    where = f"[`{test or Path(file).name}`](../{file}){size}"
     if record["skipped"]:
         return f"| {_cell(record['promise'])} | not run | | | {where}: {_cell(record['skipped'])} |"
     lost = f" ({_cell(record['lost'][0])})" if record["losses"] else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from page import page, read
@@ -65,3 +67,16 @@ def test_the_last_record_of_a_promise_counts(tmp_path):
         with on_trial("all is well", test="x::y", about="x", size="full", results=results) as promise:
             promise.held(trials)
     assert [record["trials"] for record in read(results)] == [2]
+
+
+def test_the_page_says_what_the_results_say(request):
+    if request.config.getoption("--results"):
+        pytest.skip("the results are being written")
+    root = Path(__file__).parents[2]
+    records = read(root / "docs" / "reliability.jsonl")
+    assert (root / "docs" / "reliability.md").read_text(encoding="utf-8") == page(records)
+    assert not sum(record["losses"] for record in records)
+    for record in records:
+        file, _, test = record["test"].partition("::")
+        text = (root / file).read_text(encoding="utf-8")  # the test is still there
+        assert not test or re.search(rf"^def {test.partition('[')[0]}\(", text, re.MULTILINE), record["test"]
