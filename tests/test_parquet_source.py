@@ -295,3 +295,12 @@ def test_a_table_is_inferred_once_each_row_group_read_once_and_again_for_no_new_
     assert extractor.network.seen == []
     assert_planted(extractor(root))  # the digests are the files'
     assert extractor.network.seen == []
+
+
+def test_a_damaged_page_is_an_error_of_ours_and_not_of_arrows(tmp_path):
+    path = write_parquet(tmp_path / "x.parquet", [1, 2], name=["a", "b"])
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes([content[4] ^ 0xFF]) + content[5:])  # the header of the first page
+    with pytest.raises(SourceError, match=r"x\.parquet: not a Parquet file that can be read: ") as caught:
+        ImageSource.open(path)
+    assert "\n" not in caught.value.message

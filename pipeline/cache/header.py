@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from pipeline.cache.layout import FORMAT, KIND, REQUIRED, features_name, fits, is_features, is_labels, plain_name
-from pipeline.cache.origin import made_again, origin
+from pipeline.cache.origin import again, origin
 from pipeline.cache.stored import StoredRows
 from pipeline.cache.superblock import refuse_strange_superblock, without_plugins
 from pipeline.errors import CacheError
@@ -162,7 +162,7 @@ def read_header(path: Path, *, provenance: Mapping[str, Any] | None = None) -> H
         raise CacheError(f"{path}: wanted to read the cache, found no permission", f"chmod u+r {path}") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         _refuse_broken_disk(path, error)
-        raise CacheError(f"{path}: wanted a cache, found {_what_is_wrong(error)}", made_again(path)) from error
+        raise CacheError(f"{path}: wanted a cache, found {_what_is_wrong(error)}", again(path)) from error
     return Header(path, rows, fields, provenance)
 
 
@@ -198,28 +198,28 @@ def _fields(path: Path, file: h5py.File) -> Iterator[Field]:
 
 def _items(path: Path, group: h5py.Group, prefix: str) -> Iterator[tuple[str, h5py.HLObject]]:
     for name in group:
+        if isinstance(name, bytes):  # h5py leaves it so where it is no UTF-8
+            raise CacheError(f"{path}: wanted plain names, found {prefix}{name!r:.40}", again(path))
         if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-            raise CacheError(f"{path}: wanted plain datasets, found {prefix}{name} to be a link", made_again(path))
+            raise CacheError(f"{path}: wanted plain datasets, found {prefix}{name} to be a link", again(path))
         yield prefix + name, group[name]
 
 
 def _field(path: Path, name: str, item: h5py.HLObject) -> Field:
     if not isinstance(item, h5py.Dataset):
-        raise CacheError(f"{path}: wanted plain datasets, found {name} to be something else", made_again(path))
+        raise CacheError(f"{path}: wanted plain datasets, found {name} to be something else", again(path))
     made = item.id.get_create_plist()
     contiguous = (
         made.get_layout() == h5py.h5d.CONTIGUOUS and made.get_external_count() == 0 and made.get_nfilters() == 0
     )
     offset = item.id.get_offset() if contiguous else None
     if not contiguous or (offset is None and item.size):
-        raise CacheError(
-            f"{path}: wanted contiguous datasets within the file, found {name} is not one", made_again(path)
-        )
+        raise CacheError(f"{path}: wanted contiguous datasets within the file, found {name} is not one", again(path))
     dtype = np.dtype(item.dtype.str) if item.dtype.kind in "Sfiu" else item.dtype  # variable length has kind "O"
     if not fits(name, dtype, item.shape):
         raise CacheError(
             f"{path}: wanted the datasets of cache format {FORMAT}, found {name} of {dtype} {item.shape}",
-            made_again(path),
+            again(path),
         )
     return Field(name, dtype, item.shape, int(offset or 0))
 
@@ -227,9 +227,9 @@ def _field(path: Path, name: str, item: h5py.HLObject) -> Field:
 def _refuse_missing(path: Path, fields: Mapping[str, Field]) -> None:
     missing = [name for name in REQUIRED if name not in fields]
     if missing:
-        raise CacheError(f"{path}: wanted a cache, found no dataset {', '.join(missing)}", made_again(path))
+        raise CacheError(f"{path}: wanted a cache, found no dataset {', '.join(missing)}", again(path))
     if not any(map(is_features, fields)):
-        raise CacheError(f"{path}: wanted a cache, found no features in it", made_again(path))
+        raise CacheError(f"{path}: wanted a cache, found no features in it", again(path))
 
 
 def _refuse_wrong_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> None:
@@ -239,18 +239,18 @@ def _refuse_wrong_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> N
         if found.offset < end:
             raise CacheError(
                 f"{path}: wanted every dataset in a place of its own, found {found.name} within {before}",
-                made_again(path),
+                again(path),
             )
         if found.end > found.offset:
             end, before = found.end, found.name
         if found.name != "provenance" and found.shape[0] != rows:
             raise CacheError(
-                f"{path}: wanted {rows} rows in every dataset, found {found.shape[0]} in {found.name}", made_again(path)
+                f"{path}: wanted {rows} rows in every dataset, found {found.shape[0]} in {found.name}", again(path)
             )
         if found.end > size:
             raise CacheError(
                 f"{path}: wanted {found.end} bytes for {found.name}, found the file truncated at {size}",
-                made_again(path),
+                again(path),
             )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 
-from pipeline.cache.origin import made_again
+from pipeline.cache.origin import again
 from pipeline.errors import CacheError
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -38,7 +38,7 @@ def refuse_strange_superblock(path: Path) -> None:
     if len(head) < _SUPERBLOCK.size:
         raise CacheError(
             f"{path}: wanted a cache, found the file truncated at {len(head)} bytes",
-            made_again(path),
+            again(path),
         )
     _, version, offsets, lengths, _, base, extension, _, _ = _SUPERBLOCK.unpack(head)
     if (version, offsets, lengths, base, extension) != (_VERSION, 8, 8, 0, _NOWHERE):

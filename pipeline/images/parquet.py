@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -210,17 +211,25 @@ def _largest_group(metadata: parquet.FileMetaData, leaf: str) -> int:
     return max((chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == leaf), default=0)
 
 
-def _opened(path: str, shown: str) -> parquet.ParquetFile:
+@contextmanager
+def _opened(path: str, shown: str) -> Iterator[parquet.ParquetFile]:
+    """Give the file; what Arrow says while it is opened or read becomes the error that a person is told."""
     try:
-        return parquet.ParquetFile(path, pre_buffer=False)
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
+            yield file
     except pa.ArrowException as error:
-        raise SourceError(
-            f"{shown}: not a Parquet file that can be read: {' '.join(str(error).split())[:120]}", "write it again"
-        ) from error
+        raise _cannot_read(shown, error) from error
     except OSError as error:
+        if error.errno is None:  # Arrow's own, for a damaged page
+            raise _cannot_read(shown, error) from error
         raise SourceError(
             f"{shown}: cannot read this table: {error.strerror or error}", "check the path and its permissions"
         ) from error
+
+
+def _cannot_read(shown: str, error: Exception) -> SourceError:
+    said = " ".join(str(error).split())[:120]
+    return SourceError(f"{shown}: not a Parquet file that can be read: {said}", "write it again")
 
 
 def _stat(path: str) -> Stat:

@@ -73,7 +73,8 @@ def read_text_table(path: str | os.PathLike[str]) -> Columns:
             names, columns = _read_csv(Path(path).read_bytes(), "\t" if tail == ".tsv" else None, shown)
     except OSError as error:
         raise SourceError(
-            f"{shown}: cannot read this table: {error.strerror or error}", "check the path and its permissions"
+            f"{shown}: cannot read this table: {error.strerror or ' '.join(str(error).split())[:120]}",
+            "check the path and its permissions",
         ) from error
     names = tidy_names(names, shown)
     table = dict(zip(names, columns, strict=True))

@@ -157,6 +157,10 @@ CACHES: dict[str, tuple[Make, str]] = {
     "a base that is not the beginning": (_superblock("<Q", 12, 512), "another kind of HDF5 file"),
     "an older superblock": (_superblock("<B", 8, 2), "another kind of HDF5 file"),
     "a block of the user's own": (_user_block, "a file that is not HDF5"),
+    "a name that is no text": (
+        _in_place_of(FEATURES, lambda f, _: f["features"].create_dataset(b"\xff\xfe", (N, 5), "<f4")),
+        "wanted plain names",
+    ),
     "a pipe": (_pipe, "found no regular file"),
     "a long attribute": (_attribute("kind", np.bytes_(b"x" * 60_000)), "another kind of HDF5 file"),
     "a list for a number": (_attribute("format", np.arange(1000)), "wanted cache format 1, found format None"),
