@@ -17,7 +17,7 @@ from pyarrow import parquet
 from tars import write_parquet
 from test_images import photo_bytes, planted, put, refused, why
 
-from pipeline.errors import SkipReason
+from pipeline.errors import SkipReason, SourceError
 from pipeline.images import ImageSource, read_text_table
 from pipeline.images import parquet as parquet_room
 

@@ -161,6 +161,10 @@ CACHES: dict[str, tuple[Make, str]] = {
         _in_place_of(FEATURES, lambda f, _: f["features"].create_dataset(b"\xff\xfe", (N, 5), "<f4")),
         "wanted plain names",
     ),
+    "a second spelling of a layer": (
+        _in_place_of("labels/label", lambda f, _: f.create_dataset("features/penulti%6Date", data=np.zeros((N, 5), "<f4"))),
+        "wanted the datasets of cache format 1",
+    ),
     "a pipe": (_pipe, "found no regular file"),
     "a long attribute": (_attribute("kind", np.bytes_(b"x" * 60_000)), "another kind of HDF5 file"),
     "a list for a number": (_attribute("format", np.arange(1000)), "wanted cache format 1, found format None"),
