@@ -162,7 +162,7 @@ CACHES: dict[str, tuple[Make, str]] = {
         "wanted plain names",
     ),
     "a second spelling of a layer": (
-        _in_place_of("labels/label", lambda f, _: f.create_dataset("features/penulti%6Date", data=np.zeros((N, 5), "<f4"))),
+        _in_place_of("labels/label", lambda f, _: f.__setitem__("features/penulti%6Date", np.zeros((N, 5), "<f4"))),
         "wanted the datasets of cache format 1",
     ),
     "a pipe": (_pipe, "found no regular file"),
