@@ -6,6 +6,7 @@ apostrophe in front makes it text, as spreadsheets themselves have it; our own r
 
 from __future__ import annotations
 
+import csv
 import re
 from typing import TYPE_CHECKING
 
@@ -35,4 +36,7 @@ def csv_text(table: pd.DataFrame, *, float_format: str | None = None) -> str:
     safe = table.rename(columns=lambda name: safe_cell(str(name)))
     texts = safe.select_dtypes(include=["object", "string"]).columns
     safe[texts] = safe[texts].map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell)
-    return safe.to_csv(index=False, float_format=float_format)
+    # Before Python 3.13 a carriage return alone gets no quotes, and ends the line for whoever reads it.
+    returns = any("\r" in cell for name in texts for cell in safe[name] if isinstance(cell, str))
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    return safe.to_csv(index=False, float_format=float_format, quoting=quoting)
