@@ -37,6 +37,6 @@ def csv_text(table: pd.DataFrame, *, float_format: str | None = None) -> str:
     texts = safe.select_dtypes(include=["object", "string"]).columns
     safe[texts] = safe[texts].map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell)
     # Before Python 3.13 a carriage return alone gets no quotes, and ends the line for whoever reads it.
-    returns = any("\r" in cell for name in texts for cell in safe[name] if isinstance(cell, str))
-    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
-    return safe.to_csv(index=False, float_format=float_format, quoting=quoting)
+    if any("\r" in cell for name in texts for cell in safe[name] if isinstance(cell, str)):
+        return safe.to_csv(index=False, float_format=float_format, quoting=csv.QUOTE_NONNUMERIC)
+    return safe.to_csv(index=False, float_format=float_format)

@@ -174,7 +174,7 @@ def main() -> None:
             (corpus / str(number)).write_bytes(
                 target.seeds[number] if number < len(target.seeds) else mutated(target.seeds, number)
             )
-        limits = ["-timeout=20", "-rss_limit_mb=4096", "-max_len=4096", f"-artifact_prefix={folder}/"]
+        limits = ["-timeout=120", "-rss_limit_mb=4096", "-max_len=4096", f"-artifact_prefix={folder}/"]
         atheris.Setup([sys.argv[0], str(corpus), f"-max_total_time={asked.seconds}", *limits], one)
         atheris.Fuzz()
     finally:

@@ -27,5 +27,6 @@ def test_any_bytes_are_opened_or_refused(target, promise, size):
         runs = re.findall(r"Done (\d+) runs|^#(\d+)\s", ended.stderr, re.MULTILINE)
         on_trial.held(max((int(number) for pair in runs for number in pair if number), default=1))
         if ended.returncode:
-            told = re.search(r"Uncaught Python exception[\s\S]*?\n==", ended.stderr) or ended.stderr[-3000:]
-            on_trial.lost(told if isinstance(told, str) else told[0])
+            # From the exception, or what libFuzzer says of a crash, to the input in base64, which comes last.
+            told = re.search(r"(Uncaught Python exception|==\d+==)[\s\S]*", ended.stderr)
+            on_trial.lost((told[0] if told else ended.stderr)[:200] + " ... " + ended.stderr[-250:])
