@@ -304,3 +304,13 @@ def test_a_damaged_page_is_an_error_of_ours_and_not_of_arrows(tmp_path):
     with pytest.raises(SourceError, match=r"x\.parquet: not a Parquet file that can be read: ") as caught:
         ImageSource.open(path)
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("what", [b"plain", b"colour"])
+def test_text_that_is_none_is_refused_in_names_and_in_cells(tmp_path, what):
+    path = write_parquet(tmp_path / "x.parquet", [1, 2], colour=["plain", "plain"])
+    path.write_bytes(path.read_bytes().replace(what, b"\x9c" + what[1:]))
+    for read in (ImageSource.open, read_text_table):
+        with pytest.raises(SourceError, match=r"x\.parquet: not a Parquet file that can be read: ") as caught:
+            read(path)
+        assert "\n" not in caught.value.message

@@ -55,7 +55,7 @@ class ParquetReader:
             raise UnreadablePhoto(SkipReason.MISSING, "the table is gone") from error
         except PermissionError as error:
             raise UnreadablePhoto(SkipReason.FORBIDDEN) from error
-        except (OSError, pa.ArrowException, IndexError, KeyError) as error:
+        except (OSError, pa.ArrowException, UnicodeDecodeError, IndexError, KeyError) as error:
             raise UnreadablePhoto(SkipReason.UNREADABLE, " ".join(str(error).split())[:120]) from error
         if not data:
             raise UnreadablePhoto(SkipReason.EMPTY, "no bytes in its cell")
@@ -217,7 +217,7 @@ def _opened(path: str, shown: str) -> Iterator[parquet.ParquetFile]:
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as file:
             yield file
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # its texts are decoded when they are asked for
         raise _cannot_read(shown, error) from error
     except OSError as error:
         if error.errno is None:  # Arrow's own, for a damaged page

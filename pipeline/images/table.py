@@ -232,13 +232,13 @@ def _read_parquet(path: str | os.PathLike[str], shown: str) -> tuple[list[str], 
                     "give a table with a column of text",
                 )
             table = file.read(columns=names)
-    except pa.ArrowException as error:
+        return table.column_names, [
+            column_text(table[place], f"{shown}: column {name!r}") for place, name in enumerate(table.column_names)
+        ]
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # its texts are decoded when they are asked for
         raise SourceError(
             f"{shown}: not a Parquet file that can be read: {' '.join(str(error).split())[:120]}", "write it again"
         ) from error
-    return table.column_names, [
-        column_text(table[place], f"{shown}: column {name!r}") for place, name in enumerate(table.column_names)
-    ]
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
