@@ -67,12 +67,12 @@ def refuses_to_read(path: Path, reading: Callable[[FeatureCache], Any]) -> bool:
     return False
 
 
-def damaged(content: bytes, places: list[tuple[int, int]], chance: random.Random) -> bytes:
+def damaged(content: bytes, places: list[list[tuple[int, int]]], chance: random.Random) -> bytes:
     """Return the file with a bit flipped, a stretch zeroed or its end cut off.
 
-    `places` are ``(start, end)`` of what is not padding: most of the damage goes there.
+    `places` are ``(start, end)`` of what is not padding, kind by kind: most of the damage goes there.
     """
-    start, end = chance.choice(places) if chance.random() < 0.9 else (0, len(content))
+    start, end = chance.choice(chance.choice(places)) if chance.random() < 0.9 else (0, len(content))
     place = chance.randrange(start, end)
     kind = chance.random()
     if kind < 0.7:
@@ -86,12 +86,12 @@ def damaged(content: bytes, places: list[tuple[int, int]], chance: random.Random
     return content[:place]
 
 
-def places_in(path: Path) -> list[tuple[int, int]]:
-    """Return the stretches of a file that say something: each dataset, and each of HDF5's own blocks."""
+def places_in(path: Path) -> list[list[tuple[int, int]]]:
+    """Return the stretches of a file that say something: of every dataset, and of HDF5's own blocks."""
     fields = [(field.offset, field.end) for field in read_header(path).fields.values()]
     metadata = np.flatnonzero(np.frombuffer(cachefiles.outside_datasets(path), np.uint8))
     blocks = np.split(metadata, np.flatnonzero(np.diff(metadata) > 64) + 1)
-    return [*fields, *((int(block[0]), int(block[-1]) + 1) for block in blocks)]
+    return [fields, [(int(block[0]), int(block[-1]) + 1) for block in blocks]]
 
 
 def test_no_damage_is_silent(promise, size):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 from mutants import MUTANTS, ROOT, Mutant
@@ -10,13 +11,12 @@ from mutants import MUTANTS, ROOT, Mutant
 
 @pytest.mark.parametrize("one", MUTANTS, ids=lambda one: one.without)
 def test_a_mutant_can_be_made_and_its_tests_are_there(one: Mutant, tmp_path):
+    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     for patch in one.patches:
-        copied = tmp_path / patch.file
-        copied.parent.mkdir(parents=True, exist_ok=True)
-        if not copied.exists():
-            copied.write_bytes((ROOT / patch.file).read_bytes())
         patch.apply(tmp_path)
-        compile(copied.read_text(encoding="utf-8"), patch.file, "exec")
+        place = tmp_path / patch.file
+        for path in [place] if place.is_file() else place.rglob("*.py"):
+            compile(path.read_text(encoding="utf-8"), str(path), "exec")
     assert one.tests
     for test in one.tests:
         file, _, name = test.partition("::")
