@@ -115,8 +115,8 @@ def decode(data: bytes) -> Image.Image:
 
 def _hush() -> None:
     """Let PIL get over damage in silence: where a process makes errors of warnings, another would read the photo."""
-    if _SILENCE not in warnings.filters:
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # added, and safe beside other threads
+    if warnings.filters[:1] != [_SILENCE]:  # the first that fits decides
+        warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def check_size(width: int, height: int, size: int | None = None) -> None:
