@@ -202,6 +202,18 @@ def test_wrong_rows_are_not_handed_on_in_silence(run, bitmaps, network):
     assert caught.value.next_step.startswith("pipeline cache remove ")
 
 
+def test_a_recheck_of_what_cannot_be_decoded_any_more_says_so(run, bitmaps, network, monkeypatch):
+    run(bitmaps)
+
+    def without_decoder(self: Photo) -> Any:
+        raise UnreadablePhoto(SkipReason.NO_DECODER)
+
+    monkeypatch.setattr(Photo, "pixels", without_decoder)
+    with pytest.raises(SourceError, match="found needs a decoder that is not installed") as caught:
+        run(bitmaps, recheck=2)
+    assert "decoder is missing" in caught.value.next_step
+
+
 def test_a_recheck_of_rows_that_get_a_layer_more_looks_at_what_the_loaded_network_has(run, bitmaps, network):
     run(bitmaps, layer="penultimate")
     added = run(bitmaps, layer=["penultimate", "early"], recheck=None).summary

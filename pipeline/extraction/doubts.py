@@ -125,6 +125,13 @@ def _compare(work: Work, cache: FeatureCache, block: Block) -> None:
             + block.details.get(row, "other content behind the same size and time"),
             "extract again with --rehash, which reads every image",
         )
+    failed = np.flatnonzero(block.status != STORED)
+    if failed.size:
+        row = int(block.rows[failed[0]])
+        raise SourceError(
+            f"{cache.ids[row]}: wanted the features that are stored of this image, found {block.details[row]}",
+            "see whether a decoder is missing that was there when the cache was made",
+        )
     for layer in block.features.keys() & cache.layers.keys():
         stored, values = cache.header.features(layer)[block.rows].astype(np.float32), block.features[layer]
         scale = np.abs(stored).max(axis=1).clip(1e-12)
