@@ -24,7 +24,7 @@ check: $(VENV)/.dev
 
 # Every promise of tests/reliability/ at its full size; docs/reliability.md says what came of it. RELIABILITY=FILE runs a
 # part of it and leaves the figures of the others as they were. `make mutants` after it adds its own.
-reliability: $(VENV)/.test
+reliability: $(VENV)/.fuzz
 	$(if $(filter command line,$(origin RELIABILITY)),,rm -f docs/reliability.jsonl)
 	$(BIN)/python -m pytest -q -n auto $(RELIABILITY) --trials full --results docs/reliability.jsonl; status=$$?; \
 	$(BIN)/python tests/reliability/page.py docs/reliability.jsonl docs/reliability.md && exit $$status
@@ -39,7 +39,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 # A stamp a set of extras: made again when the requirements change.
-$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.demo $(VENV)/.test $(VENV)/.fuzz $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS) -e '.[$*]'
 	touch $@
 

@@ -95,7 +95,7 @@ _REASON_TEXT = {
     SkipReason.UNREADABLE: "unreadable: truncated or damaged",
     SkipReason.EMPTY: "empty file",
     SkipReason.NOT_AN_IMAGE: "not an image",
-    SkipReason.TOO_LARGE: "too large: over 200 megapixels",
+    SkipReason.TOO_LARGE: "too large: over 200 megapixels, or over 64 from next to no bytes",
     SkipReason.TOO_LONG: "too long: aspect ratio over 50 to 1",
     SkipReason.MISSING: "file is missing",
     SkipReason.FORBIDDEN: "no permission to read the file",

@@ -140,7 +140,13 @@ def _extract(order: dict[str, Any]) -> None:
     _limit(order)
     try:
         cache = extract(
-            order["photos"], backbone=backbone(), layer=order["layers"], cache=order["caches"], batch_size=2, n_jobs=2
+            order["photos"],
+            backbone=backbone(),
+            layer=order["layers"],
+            cache=order["caches"],
+            batch_size=2,
+            n_jobs=2,
+            recheck=0,  # what it computes once more would stand among what the network has seen
         )
         said = {"path": str(cache.path), "summary": cache.summary.as_dict()}
     except PipelineError as error:

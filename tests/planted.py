@@ -158,7 +158,8 @@ class Extractor:
 
     def __call__(self, data: Any, **options: Any) -> FeatureCache:
         self.network.forget()
-        return extract(data, **{"backbone": backbone(), "cache": self.folder, **options})
+        # What a recheck computes once more would stand among what the network has seen.
+        return extract(data, **{"backbone": backbone(), "cache": self.folder, "recheck": 0, **options})
 
     def caches(self) -> list[str]:
         """Return the names of the cache files, sorted."""

@@ -107,9 +107,14 @@ Rehash = Annotated[
     ),
 ]
 Recheck = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--recheck", metavar="N", min=0, help="Recompute N stored rows at random and compare.", rich_help_panel=FEATURES
+        "--recheck",
+        metavar="N",
+        min=0,
+        help="Recompute N reused rows at random and compare.",
+        show_default="3 where the network runs anyway, otherwise 0",
+        rich_help_panel=FEATURES,
     ),
 ]
 

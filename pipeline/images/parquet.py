@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -19,7 +20,7 @@ from pyarrow import compute, parquet
 
 from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
 from pipeline.images.descriptor import Stat
-from pipeline.images.listing import Columns, Listing, name_trouble, printable, short_name
+from pipeline.images.listing import Columns, Listing, id_trouble, printable, short_name
 from pipeline.images.photo import Photo
 from pipeline.images.sniff import HEAD, sniff
 from pipeline.images.table import ID_COLUMNS, Column, column_text, find_id_column, holds_bytes, tidy_names
@@ -54,7 +55,7 @@ class ParquetReader:
             raise UnreadablePhoto(SkipReason.MISSING, "the table is gone") from error
         except PermissionError as error:
             raise UnreadablePhoto(SkipReason.FORBIDDEN) from error
-        except (OSError, pa.ArrowException, IndexError, KeyError) as error:
+        except (OSError, pa.ArrowException, UnicodeDecodeError, IndexError, KeyError) as error:
             raise UnreadablePhoto(SkipReason.UNREADABLE, " ".join(str(error).split())[:120]) from error
         if not data:
             raise UnreadablePhoto(SkipReason.EMPTY, "no bytes in its cell")
@@ -149,7 +150,7 @@ def _ids(
         key = find_id_column(columns, id_column, shown)
         return _unique(columns[key], key, shown), key
     if paths and any(paths):
-        if len(set(paths)) == count and all(path and not name_trouble(path) for path in paths):
+        if len(set(paths)) == count and all(path and not id_trouble(path, "table") for path in paths):
             return [path for path in paths if path], None
         notes.append(f"{shown}: the images' paths are not all there or not all different: rows are known by number")
     digits = max(6, len(str(count - 1)))
@@ -162,7 +163,7 @@ def _unique(texts: Column, key: str, shown: str) -> list[str]:
     for row, text in enumerate(texts):
         if text is None:
             raise SourceError(f"{shown}: row {row + 1} has no id: its column {key} is empty", step)
-        if trouble := name_trouble(text):
+        if trouble := id_trouble(text, "table"):
             raise SourceError(f"{shown}: row {row + 1}: {printable(text)} cannot be an id: {trouble}", step)
         first = seen.setdefault(text, row)
         if first != row:
@@ -210,17 +211,25 @@ def _largest_group(metadata: parquet.FileMetaData, leaf: str) -> int:
     return max((chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == leaf), default=0)
 
 
-def _opened(path: str, shown: str) -> parquet.ParquetFile:
+@contextmanager
+def _opened(path: str, shown: str) -> Iterator[parquet.ParquetFile]:
+    """Give the file; what Arrow says while it is opened or read becomes the error that a person is told."""
     try:
-        return parquet.ParquetFile(path, pre_buffer=False)
-    except pa.ArrowException as error:
-        raise SourceError(
-            f"{shown}: not a Parquet file that can be read: {' '.join(str(error).split())[:120]}", "write it again"
-        ) from error
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
+            yield file
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # its texts are decoded when they are asked for
+        raise _cannot_read(shown, error) from error
     except OSError as error:
+        if error.errno is None:  # Arrow's own, for a damaged page
+            raise _cannot_read(shown, error) from error
         raise SourceError(
             f"{shown}: cannot read this table: {error.strerror or error}", "check the path and its permissions"
         ) from error
+
+
+def _cannot_read(shown: str, error: Exception) -> SourceError:
+    said = " ".join(str(error).split())[:120]
+    return SourceError(f"{shown}: not a Parquet file that can be read: {said}", "write it again")
 
 
 def _stat(path: str) -> Stat:
