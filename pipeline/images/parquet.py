@@ -118,7 +118,14 @@ def open_parquet(path: str, column: str, *, id_column: str | None = None) -> Lis
         columns: Columns = {name: column_text(table[at], f"{shown}: column {name!r}") for at, name in enumerate(names)}
         paths = _paths(file, column)
         largest = _largest_group(metadata)
+        groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     count = metadata.num_rows
+    lengths = {len(values) for values in (*columns.values(), *([] if paths is None else [paths]))}
+    if sum(groups) != count or min(groups, default=0) < 0 or lengths - {count} or count > stat[0]:
+        raise SourceError(
+            f"{shown}: wanted as many rows as it says it has, {count:,}, found others in a file of {stat[0]:,} bytes",
+            "write it again",
+        )
     if count == 0:
         raise SourceError(f"{shown}: wanted a table with rows, found none", "fill it")
     notes = [f"{shown}: its columns {', '.join(left_out)} hold no plain values and are left out"] if left_out else []
@@ -129,7 +136,6 @@ def open_parquet(path: str, column: str, *, id_column: str | None = None) -> Lis
         )
     ids, key = _ids(columns, paths, id_column, shown, place.stem, count, notes)
     order = np.array(sorted(range(count), key=ids.__getitem__), np.int64)
-    groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     return Listing(
         name=short_name(place.stem),
         place=printable(place.as_posix()),
