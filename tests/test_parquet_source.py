@@ -314,3 +314,14 @@ def test_text_that_is_none_is_refused_in_names_and_in_cells(tmp_path, what):
         with pytest.raises(SourceError, match=r"x\.parquet: not a Parquet file that can be read: ") as caught:
             read(path)
         assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("more", [{}, {"colour": ["red", "blue"]}])
+def test_a_table_that_says_it_has_more_rows_than_it_has_is_refused(tmp_path, more):
+    path = write_parquet(tmp_path / "x.parquet", [1, 2], **more)
+    content = path.read_bytes()
+    two, three = b"\x16\x04\x19", b"\x16\x06\x19"  # the number of rows in the footer, before the list of row groups
+    assert content.count(two) == 1
+    path.write_bytes(content.replace(two, three))
+    with pytest.raises(SourceError, match="wanted as many rows as it says it has, 3, found others"):
+        ImageSource.open(path)

@@ -24,12 +24,14 @@ By hand: ``pytest tests/reliability/test_x.py --trials full --results out.jsonl`
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from nursery import Nursery
 from promises import Promise, on_trial
 
 T = TypeVar("T")
@@ -50,6 +52,15 @@ def promise(request: pytest.FixtureRequest) -> Callable[[str], AbstractContextMa
         )
 
     return given
+
+
+@pytest.fixture(scope="session")
+def shaken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Nursery]]:
+    """``shaken()``: the nursery of `shaken.py`, started when it is first called; where it cannot be, a skip."""
+    from shaken import shaken
+
+    with ExitStack() as held:
+        yield cache(lambda: held.enter_context(shaken(tmp_path_factory.mktemp("shaken"))))
 
 
 @pytest.fixture

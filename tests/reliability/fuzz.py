@@ -32,7 +32,7 @@ with atheris.instrument_imports(include=["pipeline"]) if atheris else contextlib
     import pipeline.cache.header
     import pipeline.images.parquet  # noqa: F401
     from pipeline.cache import FeatureCache
-    from pipeline.errors import PipelineError
+    from pipeline.errors import PipelineError, UnreadablePhoto
     from pipeline.images import ImageSource, read_text_table
     from pipeline.labels import read_label_table
     from pipeline.model import Model
@@ -119,12 +119,20 @@ class TableTarget:
         suffix = {b"p": "parquet", b"t": "tsv"}.get(data[:1], "csv")
         path = self.folder / f"x.{suffix}"
         path.write_bytes(data[1:])
-        for read in (read_text_table, read_label_table, ImageSource.open):
+        for read in (read_text_table, read_label_table, _first_photo):
             with contextlib.suppress(PipelineError):
                 read(path)
 
 
+def _first_photo(path: Path) -> None:
+    with contextlib.suppress(UnreadablePhoto):
+        ImageSource.open(path).read(0)
+
+
 TARGETS: dict[str, Callable[[Path], Any]] = {"cache": CacheTarget, "model": ModelTarget, "table": TableTarget}
+
+
+FINDS = Path(__file__).with_name("finds")  # inputs that ended a process once; each is tried in every run
 
 
 def _edited(content: bytes, edits: bytes) -> bytes:
@@ -161,6 +169,9 @@ def main() -> None:
             with contextlib.suppress(PipelineError):
                 target(data)
 
+        for find in sorted(FINDS.glob(f"{asked.target}-*")):
+            target.seeds.append(find.read_bytes())
+            one(target.seeds[-1])
         if asked.seconds is None:
             for number in range(asked.runs):
                 one(mutated(target.seeds, number))

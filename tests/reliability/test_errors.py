@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from collection import Collection, collection, order
-from shaken import ALWAYS, CHANGES, FAIL, SHORTEN, shaken
+from shaken import ALWAYS, CHANGES, FAIL, SHORTEN
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -49,15 +49,13 @@ def assert_told(said: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_error_at_any_call_is_told_and_the_next_run_completes(photos, tmp_path, promise, size, fault):
+def test_an_error_at_any_call_is_told_and_the_next_run_completes(photos, shaken, promise, size, fault):
     kinds, how = FAULTS[fault]
-    with (
-        promise(
-            f"{fault}, at the k-th call for every k: two clear lines and exit code 1, or no harm at all; no crash of "
-            "the interpreter, no row that counts is wrong, the same command completes the cache"
-        ) as on_trial,
-        shaken(tmp_path) as nursery,
-    ):
+    with promise(
+        f"{fault}, at the k-th call for every k: two clear lines and exit code 1, or no harm at all; no crash of "
+        "the interpreter, no row that counts is wrong, the same command completes the cache"
+    ) as on_trial:
+        nursery = shaken()
         for road in ("made", "grown"):
             empty = road == "made"
             with photos.caches(empty=empty) as caches:

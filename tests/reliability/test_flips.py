@@ -120,6 +120,6 @@ def test_no_damage_is_silent(promise, size):
                 if seed % 50 == 0:
                     assert pipeline("cache", "verify", path).code == int(is_changed)
                 if is_changed:
-                    given = [name for name, reading in READINGS.items() if not refuses_to_read(path, reading)]
-                    assert not given
+                    tried = random.Random(seed).sample(list(READINGS), size(quick=1, full=len(READINGS)))
+                    assert [name for name in tried if not refuses_to_read(path, READINGS[name])] == []
         assert changed > on_trial.trials / 2  # the damage does not lie in padding alone

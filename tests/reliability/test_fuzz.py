@@ -21,6 +21,8 @@ def test_any_bytes_are_opened_or_refused(target, promise, size):
     how = ["--seconds", "200"] if followed else ["--runs", str(size(quick=60, full=20_000))]
     with promise(f"any bytes given to the opener of a {target} are opened or refused with a PipelineError") as on_trial:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        if not followed:
+            environment["PYTHONFAULTHANDLER"] = "1"
         ended = subprocess.run(
             [sys.executable, FUZZ, target, *how], capture_output=True, text=True, errors="replace", env=environment
         )
@@ -28,5 +30,5 @@ def test_any_bytes_are_opened_or_refused(target, promise, size):
         on_trial.held(max((int(number) for pair in runs for number in pair if number), default=1))
         if ended.returncode:
             # From the exception, or what libFuzzer says of a crash, to the input in base64, which comes last.
-            told = re.search(r"(Uncaught Python exception|==\d+==)[\s\S]*", ended.stderr)
+            told = re.search(r"(Uncaught Python exception|==\d+==|Fatal Python error|Traceback)[\s\S]*", ended.stderr)
             on_trial.lost((told[0] if told else ended.stderr)[:200] + " ... " + ended.stderr[-250:])

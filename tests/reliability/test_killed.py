@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from collection import Collection, collection, order
 from nursery import Nursery
-from shaken import KILL, changes, shaken
+from shaken import KILL, changes
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -23,14 +23,15 @@ def photos() -> Iterator[Collection]:
 
 
 @pytest.mark.parametrize("road", ["made", "grown"])
-def test_a_kill_at_any_call_loses_nothing(photos, tmp_path, promise, size, road):
+def test_a_kill_at_any_call_loses_nothing(photos, shaken, promise, size, road):
     """Before every call that changes the disk, and in the midst of every write."""
     text = (
         f"a cache that is being {road}, killed at the k-th write, fsync, rename or other call that changes the disk, "
         "for every k: it opens, no row that counts is wrong or lost, the next run completes it"
     )
     empty = road == "made"
-    with promise(text) as on_trial, shaken(tmp_path) as nursery:
+    with promise(text) as on_trial:
+        nursery = shaken()
         with photos.caches(empty=empty) as caches:
             said = nursery.run(**order(photos, caches))
             assert (said["code"], said["status"]) == (0, 0), said

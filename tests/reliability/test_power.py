@@ -16,8 +16,9 @@ import numpy as np
 import planted
 import pytest
 from collection import Collection, collection, order
+from nursery import Nursery
 from power import Disk, Entry, read_log
-from shaken import FAIL, shaken
+from shaken import FAIL
 
 from pipeline.cache import STORED, FeatureCache
 from pipeline.cache.checksum import sound
@@ -45,14 +46,13 @@ def set_out(photos: Collection, road: str, caches: Path) -> None:
             cachefiles.flip(path, "status", row, mask=int(FeatureCache.open(path).status[row]))  # pending
 
 
-def logged(photos: Collection, road: str, folder: Path, **how: object) -> tuple[list[Entry], str]:
+def logged(nursery: Nursery, photos: Collection, road: str, folder: Path, **how: object) -> tuple[list[Entry], str]:
     """Return what a run does to the disk, and its calls, each by its kind; `how` is how the system fails it."""
     folder.mkdir()
     set_out(photos, road, folder / "caches")
     log = folder.with_suffix(".log")
-    with shaken(folder.parent) as nursery:
-        told = {"watched": str(folder), "log": str(log), "blocks_a_sync": 2}
-        said = nursery.run(**order(photos, folder / "caches"), **told, **how)
+    told = {"watched": str(folder), "log": str(log), "blocks_a_sync": 2}
+    said = nursery.run(**order(photos, folder / "caches"), **told, **how)
     assert said["code"] == (1 if how else 0) and said["status"] == 0, said
     return read_log(log), said["calls"]
 
@@ -93,12 +93,12 @@ def assert_survived(photos: Collection, caches: Path, rows: set[int], *, may_be_
     assert not {planted.number_of(name) for name in safe} & set(seen), "a row that was acknowledged is computed again"
 
 
-def test_a_power_failure_at_any_moment_loses_no_acknowledged_row(photos, tmp_path, promise, size):
+def test_a_power_failure_at_any_moment_loses_no_acknowledged_row(photos, shaken, tmp_path, promise, size):
     with promise(
         "the power fails at any moment, and of what was written since the last fsync any sectors are missing or old: "
         "the cache opens, acknowledged rows are there, no other row counts that is not whole, the next run completes it"
     ) as on_trial:
-        logs = {road: logged(photos, road, tmp_path / road)[0] for road in ROADS}
+        logs = {road: logged(shaken(), photos, road, tmp_path / road)[0] for road in ROADS}
         assert all(acknowledged(log) for log in logs.values())
         for seed in range(size(quick=45, full=1002)):
             chance, road = random.Random(seed), ROADS[seed % len(ROADS)]
@@ -113,17 +113,17 @@ def test_a_power_failure_at_any_moment_loses_no_acknowledged_row(photos, tmp_pat
                 assert_survived(photos, after, acknowledged(log), may_be_damaged=road == "mended")
 
 
-def test_a_power_failure_after_a_failed_sync_loses_no_acknowledged_row(photos, tmp_path, promise, size):
+def test_a_power_failure_after_a_failed_sync_loses_no_acknowledged_row(photos, shaken, tmp_path, promise, size):
     with promise(
         "an fsync fails and what it was to write is lost, although the system goes on showing it; then the power "
         "fails: acknowledged rows are there, the next run completes the cache"
     ) as on_trial:
         for road in ("made", "grown"):
-            calls = logged(photos, road, tmp_path / f"{road}-undisturbed")[1]
+            calls = logged(shaken(), photos, road, tmp_path / f"{road}-undisturbed")[1]
             syncs = [at for at, kind in enumerate(calls, start=1) if kind == "S"]
             for at in syncs[:: size(quick=4, full=1)]:
                 folder = tmp_path / f"{road}-{at}"
-                log, _ = logged(photos, road, folder, at=at, action=FAIL, error=errno.EIO, kinds="S")
+                log, _ = logged(shaken(), photos, road, folder, at=at, action=FAIL, error=errno.EIO, kinds="S")
                 for seed in range(size(quick=2, full=20)):
                     with (
                         on_trial.trial(f"{road}, sync at call {at}, seed {seed}"),
