@@ -34,6 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "intervals": {"scipy"},
     "runs": {"pandas"},
     "evaluation": {"joblib", "sklearn"},
+    "export": {"torch", "torchvision", "safetensors", "onnx", "onnxruntime", "sklearn", "skl2onnx", "PIL"},
     "model": {"skops", "sklearn", "pandas"},
     "report": {"PIL"},
     "demo": set(),
