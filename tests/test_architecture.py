@@ -37,6 +37,7 @@ ROOMS: dict[str, set[str]] = {
     "export": {"torch", "torchvision", "safetensors", "onnx", "onnxruntime", "sklearn", "skl2onnx", "PIL"},
     "model": {"skops", "sklearn", "pandas"},
     "report": {"PIL"},
+    "doctor": {"packaging", "torch", "onnxruntime"},
     "demo": set(),
     "cli": {"typer", "rich", "pandas"},
 }

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import backbones, cache, demo, evaluate, export, extract, fit, heads, predict, score
+from pipeline.cli import backbones, cache, demo, doctor, evaluate, export, extract, fit, heads, predict, score
 from pipeline.cli.guard import guarded
 
 MAIN, AWAY, HOUSE = "Main", "Take away", "Keep house"
@@ -29,6 +29,7 @@ app.command("export", rich_help_panel=AWAY)(guarded(export.command))
 app.add_typer(cache.app, name="cache", rich_help_panel=HOUSE)
 app.command("backbones", rich_help_panel=HOUSE)(guarded(backbones.command))
 app.command("heads", rich_help_panel=HOUSE)(guarded(heads.command))
+app.command("doctor", rich_help_panel=HOUSE)(guarded(doctor.command))
 app.command("demo", rich_help_panel=HOUSE)(guarded(demo.command))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -78,12 +79,14 @@ def _converted(
     # Trees and ties are decided by last bits, so double comes first; some converters know float alone.
     for type_of, dtype in ((DoubleTensorType, np.float64), (FloatTensorType, np.float32)):
         try:
-            model = skl2onnx.to_onnx(
-                estimator,
-                initial_types=[("features", type_of([None, width]))],
-                options=None if kind == "number" else {id(estimator): options},
-                target_opset={"": OPSET, ML: ML_OPSET},
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that skl2onnx reads attributes which scikit-learn will drop
+                model = skl2onnx.to_onnx(
+                    estimator,
+                    initial_types=[("features", type_of([None, width]))],
+                    options=None if kind == "number" else {id(estimator): options},
+                    target_opset={"": OPSET, ML: ML_OPSET},
+                )
             return model, _run(model, np.zeros((2, width), dtype))
         except Exception as error:  # skl2onnx and ONNX Runtime have a dozen kinds, without a common one
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"

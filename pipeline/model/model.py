@@ -59,6 +59,8 @@ class Model:
         Of the libraries it was fitted with.
     separator : str
         Between the tags of a cell; empty for the other kinds.
+    evidence : mapping
+        What it learned from and how it was wrong, as `evidence_of` counts it; empty for models of before.
     """
 
     label_set: str
@@ -76,6 +78,7 @@ class Model:
     verdict: str = ""
     versions: Mapping[str, str] = field(default_factory=dict, repr=False)
     separator: str = field(default="", repr=False)
+    evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Model:
@@ -127,6 +130,7 @@ class Model:
             "notes": list(self.notes),
             "versions": dict(self.versions),
             **({"separator": self.separator} if self.kind == "multi" else {}),
+            "evidence": dict(self.evidence),
         }
 
     def predict(
