@@ -35,8 +35,8 @@ def write_network(model: Exportable, folder: Path) -> None:
         The head is not linear, or the network cannot be exported as a program.
     """
     layer = layer_of(model)
-    network = model.backbone.load_network()
-    how, state = _replaced(model, layer, network)
+    with torch.random.fork_rng(devices=[]):  # layers are initialised before they are filled
+        how, state = _replaced(model, layer, model.backbone.load_network())
     record = {**record_of(model), "network": how}
     # Not `save_file`: whoever may read the folder is to read its weights too.
     content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()})
@@ -68,7 +68,7 @@ def layer_of(model: Exportable) -> Linear:
 
 def whole(folder: Path) -> nn.Module:
     """Return the network of a written folder, from pixels to answers, as its own code loads it."""
-    with torch.random.fork_rng(devices=[]):  # it is initialised before it is filled
+    with torch.random.fork_rng(devices=[]):
         network = standalone.load(folder)
     return standalone.FromPixels(network, standalone.read_record(folder)).eval().requires_grad_(False)
 
