@@ -100,7 +100,8 @@ def _data(model: Model) -> list[str]:
     groups = "" if known["groups"] is None else f", in {known['groups']:,} groups that stay on one side of every split"
     lines = [f"- `{known['source']}`: {known['photos']:,} labelled photos{groups}"]
     if known["unlabelled"]:
-        lines.append(f"- {known['unlabelled']:,} photos without a label were left out")
+        count = known["unlabelled"]
+        lines.append(f"- without a label, and left out: {count:,} {'photo' if count == 1 else 'photos'}")
     if known["test"] is not None:
         lines.append(f"- {known['test']:,} photos of a fixed test set, not learned from")
     labels = known["labels"]
