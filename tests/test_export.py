@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from pipeline.export import Witnesses, export_model, standalone, torch_folder
 from pipeline.export import linear as kinds
 from pipeline.export.draft import Draft
 from pipeline.export.head_graph import answered
+from pipeline.export.place import placed, refuse_place
 from pipeline.export.proof import TOLERANCE
 from pipeline.extraction import recipe_of
 from pipeline.images import ImageSource, prepare
@@ -186,13 +188,14 @@ def test_the_program_runs_with_torch_alone(
     as_torch: Outcome, model: Model, place: Path, wanted: dict[str, Any]
 ) -> None:
     seen = exporting.witnesses(model, place / "new.jpg", SILENT)
-    np.save(place / "pixels.npy", np.concatenate([seen.pixels] * 3))
+    np.save(place / "pixels.npy", np.concatenate([seen.pixels] * 3))  # any number, and one
     code = (
         "import numpy, torch\nwhole = torch.export.load('bees.torch/model.pt2').module()\n"
-        "said = whole(torch.from_numpy(numpy.load('pixels.npy')))\nprint(said['probabilities'].max(1).values.tolist())"
+        "pixels = torch.from_numpy(numpy.load('pixels.npy'))\n"
+        "print([p for part in (pixels, pixels[:1]) for p in whole(part)['probabilities'].max(1).values.tolist()])"
     )
     said = json.loads(alone(code, place, without=("pipeline", "torchvision", "onnxruntime")))
-    assert said == pytest.approx([wanted["probability"]] * 3, abs=TOLERANCE)
+    assert said == pytest.approx([wanted["probability"]] * 4, abs=TOLERANCE)
 
 
 def test_the_network_is_the_one_it_was_but_for_its_last_layer(as_torch: Outcome, model: Model, place: Path) -> None:
@@ -365,7 +368,20 @@ def test_nothing_of_a_person_s_is_replaced(place: Path, tmp_path: Path) -> None:
         ("mine", "torch", "found a folder with other things in it"),
         ("mine", "onnx", "wanted to write a file here, found a folder"),
         ("file", "torch", "wanted to write a folder here, found a file"),
+        ("file", "onnx", "wanted an ONNX file to replace, found another file"),
     ):
         error, _ = refused("export", place / "bees.model", "--out", tmp_path / out, "--format", format)
         assert text in error
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
+
+
+def test_an_earlier_export_is_replaced_unless_something_was_added_to_it(as_torch: Outcome, place: Path) -> None:
+    folder = Path(shutil.copytree(place / "bees.torch", place / "again.torch"))
+    refuse_place(folder, folder=True)
+    with placed(folder, folder=True) as made:
+        (made / "new").write_text("")
+    assert [item.name for item in folder.iterdir()] == ["new"]
+    added = Path(shutil.copytree(place / "bees.torch", place / "added.torch"))
+    (added / "notes.txt").write_text("mine")
+    with pytest.raises(ExportError, match="found a folder with other things in it"):
+        refuse_place(added, folder=True)

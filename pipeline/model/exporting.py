@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.cache import DEFAULT_FOLDER, FeatureCache, caches_in
-from pipeline.errors import ExportError, PipelineError
+from pipeline.errors import ExportError, PipelineError, UnreadablePhoto
 from pipeline.export import Witnesses
 from pipeline.images import ImageSource, decode_mode, prepare
 from pipeline.model.answering import answer_for
@@ -90,9 +90,7 @@ def _learned_from(cache: FeatureCache, learned: set[bytes]) -> ImageSource | Non
 def _digest(source: ImageSource, row: int) -> bytes:
     try:
         return source.read(row).digest
-    except PipelineError:
-        raise
-    except Exception:  # an unreadable photo is no witness
+    except UnreadablePhoto:  # it is no witness
         return b""
 
 
