@@ -72,6 +72,10 @@ class ModelError(PipelineError):
     """A model folder cannot be written, opened or trusted."""
 
 
+class ExportError(PipelineError):
+    """A model cannot be taken away in this format, or what was written does not answer as the model does."""
+
+
 class SkipReason(IntEnum):
     """Why one image has no features. The values are part of cache format 1: never renumber, only add."""
 

@@ -178,7 +178,8 @@ def saved_heads(model: Model, tmp_path_factory: pytest.TempPathFactory) -> tuple
             estimator = head.estimator.fit(X, target)
             name = f"{kind}-{head.name}"
             classes = {"class": model.classes, "number": (), "multi": ("a", "b", "c")}[kind]
-            models[name] = replace(model, estimator=estimator, head=head.name, kind=kind, classes=classes)
+            # Of the labels that these heads learned nothing is counted.
+            models[name] = replace(model, estimator=estimator, head=head.name, kind=kind, classes=classes, evidence={})
             shutil.move(models[name].save(made / f"{name}.model", weights=False), folder / f"{name}.model")
     np.save(folder / "X.npy", blobs(20, d=8, seed=9)[0])
     subprocess.run([sys.executable, "-c", ASK, str(folder)], check=True, cwd=folder)

@@ -16,7 +16,7 @@ from pipeline.provenance import Preprocessing
 if TYPE_CHECKING:
     from torch import fx, nn
 
-    from pipeline.backbone.layers import Anatomy
+    from pipeline.backbone.layers import Anatomy, Node
 
 NAMED_LAYERS = ("early", "middle", "late", "penultimate")
 
@@ -122,6 +122,16 @@ class Backbone:
     def layer_nodes(self, layers: Sequence[str]) -> dict[str, str]:
         """Return ``{layer: node}``, the step of the network that each layer reads; all else as for `resolve_layers`."""
         return {name: node for name, (node, _) in self._nodes(layers).items()}
+
+    def node(self, layer: str) -> Node:
+        """Return the step of the network that a layer reads, and how its output becomes a vector.
+
+        Parameters
+        ----------
+        layer : str
+            As for `resolve_layers`, but ``all``.
+        """
+        return self._anatomy().node(layer)
 
     def load(self, layers: Sequence[str]) -> fx.GraphModule:
         """Return the network cut off after the deepest of these layers, in evaluation mode, without gradients.

@@ -290,3 +290,26 @@ AnswerFile = Annotated[
         show_default="CSV on stdout",
     ),
 ]
+ExportPlace = Annotated[
+    str,
+    typer.Option(
+        "--out", metavar="PATH", help="The file to write, e.g. bees.onnx; for torch a folder, e.g. bees.torch."
+    ),
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="onnx|torch",
+        help="One ONNX file, or a folder for plain torchvision (linear heads), with a torch.export program in it.",
+    ),
+]
+Check = Annotated[
+    str | None,
+    typer.Option(
+        "--check",
+        metavar="DIR",
+        help="Photos to check it on.",
+        show_default="those it learned from, or others at hand",
+    ),
+]

@@ -131,6 +131,7 @@ def load(path: Path) -> Model:
         verdict=record["verdict"],
         versions=record["versions"],
         separator=record.get("separator", ""),
+        evidence=record.get("evidence", {}),
     )
 
 
