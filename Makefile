@@ -5,7 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := $(if $(CI),-c constraints.txt,)
 
-.PHONY: demo test check format clean
+RELIABILITY ?= tests/reliability
+
+.PHONY: demo test check reliability mutants format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pipeline demo
@@ -20,12 +22,24 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n auto $(TESTS)
 
+# Every promise of tests/reliability/ at its full size; docs/reliability.md says what came of it. RELIABILITY=FILE runs a
+# part of it and leaves the figures of the others as they were. `make mutants` after it adds its own.
+reliability: $(VENV)/.fuzz
+	$(if $(filter command line,$(origin RELIABILITY)),,rm -f docs/reliability.jsonl)
+	$(BIN)/python -m pytest -q -n auto $(RELIABILITY) --trials full --results docs/reliability.jsonl; status=$$?; \
+	$(BIN)/python tests/reliability/page.py docs/reliability.jsonl docs/reliability.md && exit $$status
+
+# The suite is itself tested: each safeguard is taken away, and a test must fail.
+mutants: $(VENV)/.test
+	$(BIN)/python tests/reliability/mutants.py --results docs/reliability.jsonl; status=$$?; \
+	$(BIN)/python tests/reliability/page.py docs/reliability.jsonl docs/reliability.md && exit $$status
+
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 # A stamp a set of extras: made again when the requirements change.
-$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.demo $(VENV)/.test $(VENV)/.fuzz $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS) -e '.[$*]'
 	touch $@
 

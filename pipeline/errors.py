@@ -72,6 +72,10 @@ class ModelError(PipelineError):
     """A model folder cannot be written, opened or trusted."""
 
 
+class ExportError(PipelineError):
+    """A model cannot be taken away in this format, or what was written does not answer as the model does."""
+
+
 class SkipReason(IntEnum):
     """Why one image has no features. The values are part of cache format 1: never renumber, only add."""
 
@@ -95,7 +99,7 @@ _REASON_TEXT = {
     SkipReason.UNREADABLE: "unreadable: truncated or damaged",
     SkipReason.EMPTY: "empty file",
     SkipReason.NOT_AN_IMAGE: "not an image",
-    SkipReason.TOO_LARGE: "too large: over 200 megapixels",
+    SkipReason.TOO_LARGE: "too large: over 200 megapixels, or over 64 from next to no bytes",
     SkipReason.TOO_LONG: "too long: aspect ratio over 50 to 1",
     SkipReason.MISSING: "file is missing",
     SkipReason.FORBIDDEN: "no permission to read the file",

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -95,6 +96,7 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+@cache  # a millisecond a name, and no module is another one for having been upgraded under a running process
 def installed(name: str) -> str:
     """Return the version of an installed distribution, ``unknown`` where there is none."""
     try:

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of `tests/reliability/`: how much of it runs, and where it is written down."""
+    parser.addoption("--trials", choices=("quick", "full"), default="quick", help="how many trials a promise gets")
+    parser.addoption("--results", metavar="FILE", help="append a line of JSON a promise on trial")
+
+
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Planted:
     """The planted network in the place of the real one."""

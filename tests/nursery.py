@@ -1,7 +1,8 @@
 """Processes that run `extract` and may be killed: started in milliseconds, because everything is imported already.
 
 Run as a program, it reads a line of JSON a child, forks the child and prints its process id; ``{"wait": pid}`` prints
-the child's exit status. The child writes what it did to the file ``report``.
+the child's exit status. The child writes what it did to the file ``report``. `tests/reliability/shaken.py` is another
+such program.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,24 @@ class Nursery:
     ----------
     folder : Path
         Where the children's reports go.
+    program : Path
+        Ends in a call of `serve`.
+    environment : mapping, optional
+        Added to this process's own.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, program: Path = Path(__file__), environment: Mapping[str, str] | None = None
+    ) -> None:
         self._folder = folder
         self._count = 0
+        path = os.pathsep.join(map(str, (Path(__file__).parents[1], Path(__file__).parent)))
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", __file__],
+            [sys.executable, "-W", "error", str(program)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path, **(environment or {})},
         )
         self._listen()
 
@@ -47,8 +56,10 @@ class Nursery:
             Seconds an image in the network.
         pause : float
             Seconds before every step that touches the disk for good.
-        die_at : int
-            The step at which the child kills itself; a write is then left half done.
+        user : int
+            Whom the child becomes first, where we may.
+        largest_file : int
+            How many bytes a file of the child's may have.
         """
         self._count += 1
         report = self._folder / f"report-{self._count}.json"
@@ -68,7 +79,7 @@ class Nursery:
         self._process.stdout.close()
 
     def _ask(self, order: dict[str, Any]) -> str:
-        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.write(json.dumps(order, default=str) + "\n")
         self._process.stdin.flush()
         return self._listen()
 
@@ -87,27 +98,24 @@ class Child:
 
     def wait(self) -> dict[str, Any]:
         status = int(self.nursery._ask({"wait": self.pid}))
-        said = json.loads(self.report.read_text()) if self.report.exists() else {}
+        text = self.report.read_text() if self.report.exists() else ""
+        said = json.loads(text or "{}")
         return {**said, "status": status}
 
 
 class Steps:
-    """Stand before every call that changes the disk: count it, pause before it, or die in it."""
+    """Stand before every call that changes the disk: note it, and pause before it."""
 
-    def __init__(self, pause: float, die_at: int | None) -> None:
-        self.pause, self.die_at, self.names = pause, die_at, []
+    def __init__(self, pause: float) -> None:
+        self.pause, self.names = pause, []
 
-    def watch(self, name: str, half: Callable[..., Any] | None = None) -> None:
+    def watch(self, name: str) -> None:
         whole = getattr(os, name)
 
         def step(*given: Any, **options: Any) -> Any:
             self.names.append(name)
             if self.pause and name != "pwrite":
                 time.sleep(self.pause)
-            if len(self.names) == self.die_at:
-                if half is not None:
-                    half(whole, *given)
-                os.kill(os.getpid(), signal.SIGKILL)
             return whole(*given, **options)
 
         setattr(os, name, step)
@@ -124,25 +132,45 @@ def _extract(order: dict[str, Any]) -> None:
     network = network_room.open_runtime = Planted()
     network.slowness = order.get("slowness", 0.0)
     writer_room.SECONDS_BETWEEN_SYNCS = 0.02
-    steps = Steps(order.get("pause", 0.0), order.get("die_at"))
-    steps.watch("pwrite", half=lambda whole, file, data, place: whole(file, data[: len(data) // 2], place))
-    for name in ("posix_fallocate", "fsync", "fdatasync", "replace", "unlink"):
+    steps = Steps(order.get("pause", 0.0))
+    for name in ("pwrite", "posix_fallocate", "fsync", "fdatasync", "replace", "unlink"):
         steps.watch(name)
     said: dict[str, Any] = {}
+    report = open(order["report"], "w")  # noqa: SIM115 - before it may be somebody who must not
+    _limit(order)
     try:
         cache = extract(
-            order["photos"], backbone=backbone(), layer=order["layers"], cache=order["caches"], batch_size=2, n_jobs=2
+            order["photos"],
+            backbone=backbone(),
+            layer=order["layers"],
+            cache=order["caches"],
+            batch_size=2,
+            n_jobs=2,
+            recheck=0,  # what it computes once more would stand among what the network has seen
         )
         said = {"path": str(cache.path), "summary": cache.summary.as_dict()}
     except PipelineError as error:
-        said = {"error": type(error).__name__, "message": error.message}
+        said = {"error": type(error).__name__, "message": error.message, "next_step": error.next_step}
     except KeyboardInterrupt:
         said = {"error": "KeyboardInterrupt"}
     said |= {"seen": network.seen, "steps": steps.names}
-    Path(order["report"]).write_text(json.dumps(said))
+    with report:
+        json.dump(said, report)
 
 
-def _serve() -> None:
+def _limit(order: dict[str, Any]) -> None:
+    if "largest_file" in order:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest_file"], order["largest_file"]))
+    if "user" in order:
+        os.setgroups([])
+        os.setgid(order["user"])
+        os.setuid(order["user"])
+
+
+def serve(work: Callable[[dict[str, Any]], None]) -> None:
+    """Fork a child for every order that is read, and let it work."""
     from planted import backbone
 
     import pipeline.extraction
@@ -157,14 +185,16 @@ def _serve() -> None:
             continue
         pid = os.fork()
         if pid == 0:
-            status = 1
             try:
-                _extract(order)
-                status = 0
-            finally:
-                os._exit(status)
+                work(order)
+            except SystemExit:  # the work wants Python to end the process its own way
+                raise
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
         print(pid, flush=True)
 
 
 if __name__ == "__main__":
-    _serve()
+    serve(_extract)

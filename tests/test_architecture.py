@@ -34,9 +34,11 @@ ROOMS: dict[str, set[str]] = {
     "intervals": {"scipy"},
     "runs": {"pandas"},
     "evaluation": {"joblib", "sklearn"},
+    "export": {"torch", "torchvision", "safetensors", "onnx", "onnxruntime", "sklearn", "skl2onnx", "PIL"},
     "model": {"skops", "sklearn", "pandas"},
     "studies": {"PIL", "joblib", "pandas", "scipy", "sklearn", "torch"},
     "report": {"PIL"},
+    "doctor": {"packaging", "torch", "onnxruntime"},
     "demo": set(),
     "cli": {"typer", "rich", "pandas"},
 }

@@ -219,3 +219,53 @@ def test_an_error_of_the_disk_while_rows_are_written_is_told(tmp_path, monkeypat
         with pytest.raises(CacheError, match="wanted to write the cache, found Input/output error"):
             writer.write(np.arange(N), **values())
     assert (FeatureCache.open(path).status == PENDING).all()
+
+
+def test_rows_whose_sync_failed_are_not_acknowledged_by_the_next_one(tmp_path, monkeypatch):
+    path, whole, calls = empty(tmp_path / "x.h5"), os.fdatasync, []
+
+    def fail_once(file: int) -> None:
+        calls.append(file)
+        if len(calls) == 1:
+            raise OSError(5, "Input/output error")  # the system drops what it could not write, and says so once
+        whole(file)
+
+    monkeypatch.setattr(os, "fdatasync", fail_once)
+    with (
+        pytest.raises(CacheError, match="wanted to write the cache, found Input/output error"),
+        CacheLock.exclusive(path) as lock,
+        CacheWriter(FeatureCache.open(path), lock) as writer,
+    ):
+        writer.write(np.arange(N), **values())
+        writer.acknowledge()
+    assert calls
+    assert (FeatureCache.open(path).status == PENDING).all()
+
+
+def test_a_disk_that_cannot_be_read_is_no_damaged_file(tmp_path, monkeypatch):
+    path = filled(tmp_path / "x.h5")
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(
+            5, "[Errno 5] Unable to synchronously open file (errno = 5, error message = 'Input/output error')"
+        )
+
+    monkeypatch.setattr(h5py, "File", fail)
+    assert refused(path) == (
+        f"{path}: wanted to read the cache, found Input/output error\ntry: look after the disk, then run the same "
+        "command again"
+    )
+
+
+def test_the_names_of_new_folders_are_synced_too(tmp_path, monkeypatch):
+    synced, whole = [], os.fsync
+
+    def heard(file: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{file}").readlink()))
+        whole(file)
+
+    monkeypatch.setattr(os, "fsync", heard)
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("which file a descriptor stands for is asked of /proc")
+    empty(tmp_path / "new" / "newer" / "x.h5")
+    assert {str(tmp_path), str(tmp_path / "new"), str(tmp_path / "new" / "newer")} <= set(synced)

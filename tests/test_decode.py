@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 import sys
+import warnings
 import zlib
 from base64 import b64decode
+from contextlib import nullcontext
 from io import BytesIO
 
 import numpy as np
@@ -16,6 +18,7 @@ from PIL import Image, ImageFile, ImageOps, features
 
 from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
 from pipeline.images import PHOTO_RULES, decoder_fingerprint, fingerprint
+from pipeline.images import decode as decode_room
 from pipeline.images.decode import decode, exif_orientation
 from pipeline.images.fingerprint import _SAMPLES
 from pipeline.images.sniff import IMAGE_ENDINGS, ending, sniff
@@ -173,6 +176,7 @@ def test_sixteen_bit_colour_is_scaled():
         ([np.nan, np.nan, np.nan], [0, 0, 0]),
         ([-5.0, -5.0, -5.0], [0, 0, 0]),
         ([np.inf, 0.0, 10.0], [255, 0, 10]),
+        (np.array([0x7F800001, 0, 0x3F800000], np.uint32).view(np.float32), [0, 0, 255]),  # a signalling NaN
     ],
 )
 def test_float_grey_is_scaled_by_the_rule(values, expected):
@@ -234,6 +238,24 @@ def test_a_photo_with_damaged_exif_is_read_as_it_lies():
     assert exif_orientation(None) == 1
 
 
+@pytest.mark.parametrize("action", ["error", "ignore", "default"])
+def test_a_photo_is_read_alike_whatever_a_process_makes_of_warnings(action):
+    data = bytearray(saved(gradient(), "TIFF"))
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    # A tag of text whose bytes lie beyond the file's end: PIL warns, and reads the photo.
+    struct.pack_into("<HHII", data, start + 2 + 12 * (count - 1), 0x0131, 2, 1000, len(data) + 5000)
+    with warnings.catch_warnings(record=True) as heard:
+        pixels(bytes(data))  # whatever it did about warnings comes before what the process says of them
+        warnings.simplefilter(action)
+        with pytest.raises(UserWarning) if action == "error" else nullcontext():
+            Image.open(BytesIO(data)).load()
+        assert bool(heard) == (action == "default"), "PIL does warn"
+        heard.clear()
+        assert pixels(bytes(data)).shape == (24, 32, 3)
+        assert not heard
+
+
 def test_what_is_no_image_is_named_so():
     assert reason(b"") == (SkipReason.EMPTY, "")
     assert reason(b"hello, I am a text") == (SkipReason.NOT_AN_IMAGE, "begins with b'hello, I am '")
@@ -270,8 +292,25 @@ def test_a_header_alone_is_enough_to_refuse_a_size():
 
 
 def test_a_phone_s_108_megapixels_are_read_without_a_warning():
-    data = saved(Image.new("L", (12_000, 9_000), 90), "PNG", compress_level=1)
+    data = saved(Image.new("L", (12_000, 9_000), 90), "PNG", compress_level=0)
     assert decode(data).size == (12_000, 9_000)
+
+
+def test_many_pixels_from_next_to_no_bytes_are_a_bomb(monkeypatch):
+    assert decode_room.BOMB_PIXELS == 64_000_000
+    monkeypatch.setattr(decode_room, "BOMB_PIXELS", 640_000)
+    flat = saved(Image.new("L", (801, 800), 90), "PNG")
+    assert reason(flat) == (SkipReason.TOO_LARGE, f"801 x 800 pixels from {len(flat):,} bytes")
+    assert decode(flat + bytes(20_000)).size == (801, 800), "a byte for fewer than 50 pixels"
+    assert decode(saved(Image.new("L", (800, 800), 90), "PNG")).size == (800, 800)
+
+
+@pytest.mark.parametrize("values", [[0.25, 1.0], [-3.0, 7.5], [np.nan, 0.5]])
+def test_float_grey_is_scaled_alike_however_many_bands_it_is_read_in(values):
+    tall = np.resize(np.array(values, np.float32), (3000, 400))  # more than a megapixel
+    narrow = pixels(saved(Image.fromarray(tall), "TIFF"))
+    assert np.array_equal(narrow[:10], pixels(saved(Image.fromarray(tall[:10]), "TIFF")))
+    assert np.array_equal(narrow[-10:], narrow[:10])
 
 
 def test_heic_without_its_decoder_names_the_extra(monkeypatch):

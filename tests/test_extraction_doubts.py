@@ -157,8 +157,9 @@ def test_rehash_of_changed_photos_trusts_content_alone(run, bitmaps, network):
 
 def test_recheck_finds_a_changed_photo_and_a_doctored_row(run, bitmaps, network):
     cache = run(bitmaps)
-    assert run(bitmaps, recheck=5).summary.inferred == 5
-    assert run(bitmaps, recheck=100).summary.inferred == 12
+    assert run(bitmaps, recheck=5).summary.rechecked == len(network.seen) == 5
+    assert run(bitmaps, recheck=100).summary.rechecked == 12
+    assert run(bitmaps, recheck=100).summary.inferred == 0
     path = bitmaps / "c0" / "00004.png"
     change_behind(path, 77)
     with pytest.raises(SourceError) as caught:
@@ -172,6 +173,52 @@ def test_recheck_finds_a_changed_photo_and_a_doctored_row(run, bitmaps, network)
     with pytest.raises(CacheError, match="1 of 12 rows compared differ") as doctored:
         run(bitmaps, recheck=12)
     assert cache.ids[4] in str(doctored.value)
+
+
+def test_a_few_reused_rows_are_rechecked_where_the_network_is_loaded_anyway(run, bitmaps, network):
+    assert run(bitmaps, recheck=None).summary.rechecked == 0  # there is nothing but what was computed just now
+    assert len(network.seen) == 12
+    assert run(bitmaps, recheck=None).summary.rechecked == 0
+    assert not network.opened, "it was loaded for nothing else"
+    planted.folder_of(bitmaps, [90])
+    grown = run(bitmaps, recheck=None).summary
+    assert (grown.inferred, grown.rechecked, grown.stored, grown.reused) == (1, 3, 1, 12)
+    assert network.seen[0] == 90 and set(network.seen[1:]) < set(range(12)) and len(network.seen) == 4
+    assert "1 went through the network; 3 rechecked; " in grown.text
+    planted.folder_of(bitmaps, [91])
+    assert run(bitmaps, recheck=0).summary.rechecked == 0
+    assert network.seen == [91]
+
+
+def test_wrong_rows_are_not_handed_on_in_silence(run, bitmaps, network):
+    cache = run(bitmaps)
+    for row in cache.rows:
+        doctor(cache.path, int(row))
+    planted.folder_of(bitmaps, [90])
+    with pytest.raises(
+        CacheError, match=r"penultimate features of .* are not what the network gives .*3 of 3"
+    ) as caught:
+        run(bitmaps, recheck=None)
+    assert caught.value.next_step.startswith("pipeline cache remove ")
+
+
+def test_a_recheck_of_what_cannot_be_decoded_any_more_says_so(run, bitmaps, network, monkeypatch):
+    run(bitmaps)
+
+    def without_decoder(self: Photo) -> Any:
+        raise UnreadablePhoto(SkipReason.NO_DECODER)
+
+    monkeypatch.setattr(Photo, "pixels", without_decoder)
+    with pytest.raises(SourceError, match="found needs a decoder that is not installed") as caught:
+        run(bitmaps, recheck=2)
+    assert "decoder is missing" in caught.value.next_step
+
+
+def test_a_recheck_of_rows_that_get_a_layer_more_looks_at_what_the_loaded_network_has(run, bitmaps, network):
+    run(bitmaps, layer="penultimate")
+    added = run(bitmaps, layer=["penultimate", "early"], recheck=None).summary
+    assert (added.inferred, added.rechecked, len(network.opened)) == (12, 0, 1)
+    assert run(bitmaps, layer=["penultimate", "early"], recheck=4).summary.rechecked == 4
 
 
 def doctor(path: Path, row: int) -> None:

@@ -413,3 +413,14 @@ def test_a_folder_that_bears_a_built_in_name_is_not_hidden_in_silence(tmp_path, 
         "digits is the built-in source; for the folder of that name write ./digits"
     ]
     assert ImageSource.open("./digits").ids == ["a.png"]
+
+
+def test_links_in_a_circle_are_named_and_end_no_listing(tmp_path):
+    put(tmp_path / "a" / "a.png")
+    put(tmp_path / "a" / "z.png")
+    (tmp_path / "a" / "one.png").symlink_to("two.png")
+    (tmp_path / "a" / "two.png").symlink_to("one.png")
+    source = ImageSource.open(tmp_path)
+    assert source.ids == ["a/a.png", "a/z.png"]
+    assert [name for name, _ in source.skipped] == ["a/one.png", "a/two.png"]
+    assert all(why.startswith("a link that leads nowhere: ") for _, why in source.skipped)

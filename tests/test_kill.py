@@ -1,4 +1,7 @@
-"""No crash can break a cache: killed at any instant, it opens, and the next run makes it whole."""
+"""No crash can break a cache: killed or interrupted, it opens, and the next run makes it whole.
+
+Kills at every step and at thousands of random moments are in `reliability/`.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import planted
 import pytest
 from nursery import Child, Nursery
 
-from pipeline.cache import STORED, FeatureCache
+from pipeline.cache import FeatureCache
 
 pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"), pytest.mark.slow]
 
 LAYERS = ["penultimate", "early"]
 SLOW = {"slowness": 0.002, "pause": 0.006}
-KILLS, STEPS, INTERRUPTS = 50, 20, 5
+INTERRUPTS = 5
 
 
 @dataclass
@@ -71,37 +73,15 @@ def stage(tmp_path_factory) -> Iterator[Stage]:
         yield Stage(nursery, photos, before, expected, said, seconds, root / "scratch")
 
 
-def assert_nothing_wrong(caches: Path) -> dict[Path, list[int]]:
-    """Every file opens with plain h5py, and every row that counts is the right one; return what the rows say."""
-    counted = {}
-    for path in caches.glob("*.h5"):
-        with h5py.File(path) as file:
-            stored = file["status"][:] == STORED
-            numbers = [planted.number_of(name.decode()) for name in file["ids"][:][stored]]
-            for layer, dataset in file["features"].items():
-                assert np.array_equal(dataset[:][stored], planted.features_of(numbers, layer)), (path, layer)
-        assert not FeatureCache.open(path).damaged().size, path
-        counted[path] = numbers
-    return counted
-
-
-def assert_equal(found: FeatureCache, expected: FeatureCache) -> None:
-    """Two caches hold the same bits in every row."""
-    assert found.path.name == expected.path.name
-    assert found.header.row_fields == expected.header.row_fields
-    for name in found.header.row_fields:
-        assert np.array_equal(found.header.map(name), expected.header.map(name)), name
-
-
 def assert_resumed(stage: Stage, caches: Path) -> None:
     """A killed run has left nothing wrong, and the next one makes it equal to one that was never interrupted."""
-    counted = assert_nothing_wrong(caches)
+    counted = planted.assert_nothing_wrong(caches)
     said = stage.nursery.run(stage.photos, caches, LAYERS)
     assert said["status"] == 0 and "error" not in said, said
     summary = said["summary"]
     assert summary["images"] == summary["stored"] + summary["reused"] + summary["failed"]
     path = Path(said["path"])
-    assert_equal(FeatureCache.open(path), stage.expected)
+    planted.assert_equal(FeatureCache.open(path), stage.expected)
     kept = set(counted.get(path, []))
     assert not kept & set(said["seen"]), "a row that counted was computed again"
     left = {entry.name for entry in caches.iterdir() if entry.suffix != ".lock"}  # an empty lock may stay for a while
@@ -116,32 +96,6 @@ def test_the_uninterrupted_run_is_right(stage):
     assert set(stage.said["steps"]) == {"posix_fallocate", "fsync", "fdatasync", "replace", "pwrite", "unlink"}
 
 
-def test_kills_at_random_moments_lose_nothing(stage):
-    chance = random.Random(1)
-    seconds, killed = stage.seconds, 0
-    while killed < KILLS:
-        caches = stage.caches()
-        child = stage.nursery.start(stage.photos, caches, LAYERS, **SLOW)
-        time.sleep(chance.uniform(0, seconds))
-        child.send(signal.SIGKILL)
-        if child.wait()["status"] == signal.SIGKILL:
-            killed += 1
-        else:
-            seconds *= 0.9  # it was done before: the machine has become faster
-        assert_resumed(stage, caches)
-        shutil.rmtree(caches)
-
-
-def test_a_kill_at_any_step_loses_nothing(stage):
-    """In the middle of a write, or right before anything else that changes the disk; evenly over the whole run."""
-    total = len(stage.said["steps"])
-    for step in sorted({round(step) for step in np.linspace(1, total * 0.9, STEPS - 6)} | {1, 2, 3, 4, 5, 6}):
-        caches = stage.caches()
-        assert stage.nursery.run(stage.photos, caches, LAYERS, die_at=step)["status"] in (0, signal.SIGKILL)
-        assert_resumed(stage, caches)
-        shutil.rmtree(caches)
-
-
 def test_kill_after_kill_still_comes_to_an_end(stage):
     chance = random.Random(2)
     caches = stage.caches()
@@ -151,7 +105,7 @@ def test_kill_after_kill_still_comes_to_an_end(stage):
         child.send(signal.SIGKILL)
         if child.wait()["status"] == 0:
             break
-        assert_nothing_wrong(caches)
+        planted.assert_nothing_wrong(caches)
     assert_resumed(stage, caches)
 
 

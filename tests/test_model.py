@@ -335,7 +335,7 @@ def test_models_of_numbers_write_a_value(bees: Model, tmp_path: Path) -> None:
     assert list(table.columns) == ["id", "value", "error"]
     good = table["error"] == ""
     np.testing.assert_allclose(table["value"][good], model.estimator.predict(X)[good])
-    assert np.isnan(table["value"][3]) and table["error"][3] == "too large: over 200 megapixels"
+    assert np.isnan(table["value"][3]) and table["error"][3] == SkipReason.TOO_LARGE.text
     model.save(tmp_path / "size.model", weights=False)
     assert Model.open(tmp_path / "size.model").predict(made).equals(table)
     assert "answers `size`: a number" in (tmp_path / "size.model" / "README.md").read_text()

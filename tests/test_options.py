@@ -19,7 +19,7 @@ from commands import class_folders, done, in_a_process, pipeline, refused
 from made_caches import blobs, make_cache, names
 
 from pipeline.cache import STORED, FeatureCache
-from pipeline.cli import demo, evaluate, extract, fit, predict, score
+from pipeline.cli import demo, evaluate, export, extract, fit, predict, score
 from pipeline.cli.app import app
 from pipeline.demo import run_demo
 from pipeline.errors import PipelineError
@@ -36,13 +36,21 @@ RENAMED = {
 }
 OWN = {"ctx", "as_json", "quiet"}  # of the command line alone
 # Where a command makes a file of what its function returns.
-OWN_OF = {"evaluate": set(), "predict": {"out", "model"}, "score": {"model"}, "fit": set(), "extract": set()}
+OWN_OF = {
+    "evaluate": set(),
+    "predict": {"out", "model"},
+    "score": {"model"},
+    "fit": set(),
+    "extract": set(),
+    "export": {"model"},
+}
 COMMANDS = {
     "extract": extract.command,
     "evaluate": evaluate.command,
     "fit": fit.command,
     "predict": predict.command,
     "score": score.command,
+    "export": export.command,
 }
 # The root command is a group of commands: `cache` holds four more.
 ROOT = typer.main.get_command(app)
@@ -60,6 +68,7 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
         "fit": [fit, evaluate],  # `fit` hands on every option of `evaluate`
         "predict": [Model.predict],
         "score": [Model.score],
+        "export": [Model.export],
     }
 
 

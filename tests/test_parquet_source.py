@@ -17,7 +17,7 @@ from pyarrow import parquet
 from tars import write_parquet
 from test_images import photo_bytes, planted, put, refused, why
 
-from pipeline.errors import SkipReason
+from pipeline.errors import SkipReason, SourceError
 from pipeline.images import ImageSource, read_text_table
 from pipeline.images import parquet as parquet_room
 
@@ -295,3 +295,33 @@ def test_a_table_is_inferred_once_each_row_group_read_once_and_again_for_no_new_
     assert extractor.network.seen == []
     assert_planted(extractor(root))  # the digests are the files'
     assert extractor.network.seen == []
+
+
+def test_a_damaged_page_is_an_error_of_ours_and_not_of_arrows(tmp_path):
+    path = write_parquet(tmp_path / "x.parquet", [1, 2], name=["a", "b"])
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes([content[4] ^ 0xFF]) + content[5:])  # the header of the first page
+    with pytest.raises(SourceError, match=r"x\.parquet: not a Parquet file that can be read: ") as caught:
+        ImageSource.open(path)
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("what", [b"plain", b"colour"])
+def test_text_that_is_none_is_refused_in_names_and_in_cells(tmp_path, what):
+    path = write_parquet(tmp_path / "x.parquet", [1, 2], colour=["plain", "plain"])
+    path.write_bytes(path.read_bytes().replace(what, b"\x9c" + what[1:]))
+    for read in (ImageSource.open, read_text_table):
+        with pytest.raises(SourceError, match=r"x\.parquet: not a Parquet file that can be read: ") as caught:
+            read(path)
+        assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("more", [{}, {"colour": ["red", "blue"]}])
+def test_a_table_that_says_it_has_more_rows_than_it_has_is_refused(tmp_path, more):
+    path = write_parquet(tmp_path / "x.parquet", [1, 2], **more)
+    content = path.read_bytes()
+    two, three = b"\x16\x04\x19", b"\x16\x06\x19"  # the number of rows in the footer, before the list of row groups
+    assert content.count(two) == 1
+    path.write_bytes(content.replace(two, three))
+    with pytest.raises(SourceError, match="wanted as many rows as it says it has, 3, found others"):
+        ImageSource.open(path)

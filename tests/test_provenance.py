@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -139,6 +140,15 @@ def test_the_runtime_is_in_the_recipe_of_lower_precision_alone():
 def test_another_backbone_has_another_key(change):
     backbone = Backbone.open()
     assert recipe_of(replace(backbone, **change)).key(PLACE) != recipe_of(backbone).key(PLACE)
+
+
+def test_every_choice_that_changes_a_feature_has_a_key_of_its_own():
+    backbone = Backbone.open()
+    choices: dict[str, Any] = {"precision": "bf16", "store": "fp16", "decode": "fast"}
+    # The device moves the last bits in fp32, and in lower precision it is the runtime, which is looked at above.
+    assert {*signature(recipe_of).parameters} == choices.keys() | {"backbone", "device"}
+    keys = {recipe_of(backbone, **{name: value}).key(PLACE) for name, value in choices.items()}
+    assert len({recipe_of(backbone).key(PLACE), *keys}) == 4
 
 
 def test_where_the_weights_lie_is_not_in_the_key(tmp_path):

@@ -137,6 +137,21 @@ def test_changed_labels_features_seeds_and_folds_are_computed_anew(
     assert asked == []
 
 
+def test_labels_that_leave_the_folds_as_they_are_are_told_apart(
+    cache: FeatureCache, tmp_path: Path, asked: list[tuple[str, int]]
+) -> None:
+    """Folds that are in proportion are the same where two classes change their names."""
+    run_of(cache, tmp_path / "run", column="kind")
+    everything = len(asked)
+    asked.clear()
+    other = {"ant": "bee", "bee": "ant"}
+    renamed = {**LABELS, "kind": [other.get(str(name), name) for name in LABELS["kind"]]}
+    made = make_cache(tmp_path / "renamed" / "made.h5", X, renamed)
+    found = run_of(made, tmp_path / "run", column="kind")
+    assert len(asked) == everything
+    assert found.predictions.equals(run_of(made, None, column="kind").predictions)
+
+
 def test_another_estimator_of_the_same_name_is_computed_anew(
     cache: FeatureCache, tmp_path: Path, asked: list[tuple[str, int]]
 ) -> None:

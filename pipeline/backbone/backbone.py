@@ -16,7 +16,7 @@ from pipeline.provenance import Preprocessing
 if TYPE_CHECKING:
     from torch import fx, nn
 
-    from pipeline.backbone.layers import Anatomy
+    from pipeline.backbone.layers import Anatomy, Node
 
 NAMED_LAYERS = ("early", "middle", "late", "penultimate")
 
@@ -55,7 +55,7 @@ class Backbone:
     classes: int
     file: Path | None = field(compare=False)
     random_state: int | None = None
-    # What the file must still be when a worker reads it; empty for a model folder's file, which the folder vouches for.
+    # What the file must still be when a worker reads it; empty where whoever opened the backbone vouches for it.
     file_sha256: str = field(default="", repr=False, compare=False)
 
     @classmethod
@@ -88,7 +88,7 @@ class Backbone:
             return cls(name, found.label, digest, preprocessing, architecture, classes, None, random_state)
         architecture = known.architecture_of(name, found.named)
         if "@" in found.label:  # torchvision's own files and the bundled one are vouched for by their hash
-            state = stored.in_our_names(name, stored.read_tensors(found.file))
+            state = stored.in_our_names(name, stored.read_tensors(found.file, found.sha256))
             classes = stored.number_of_classes(name, state, str(found.file))
             stored.network_of(name, state, classes=classes, architecture=architecture, origin=str(found.file))
         return cls(
@@ -122,6 +122,16 @@ class Backbone:
     def layer_nodes(self, layers: Sequence[str]) -> dict[str, str]:
         """Return ``{layer: node}``, the step of the network that each layer reads; all else as for `resolve_layers`."""
         return {name: node for name, (node, _) in self._nodes(layers).items()}
+
+    def node(self, layer: str) -> Node:
+        """Return the step of the network that a layer reads, and how its output becomes a vector.
+
+        Parameters
+        ----------
+        layer : str
+            As for `resolve_layers`, but ``all``.
+        """
+        return self._anatomy().node(layer)
 
     def load(self, layers: Sequence[str]) -> fx.GraphModule:
         """Return the network cut off after the deepest of these layers, in evaluation mode, without gradients.
@@ -164,13 +174,7 @@ class Backbone:
                 f"backbone {self.name!r}: wanted its weights at {self.file}, found no such file",
                 f"put the file back, or --backbone {bundled.NAME}",
             )
-        if self.file_sha256 and stored.file_sha256(self.file) != self.file_sha256:
-            raise BackboneError(
-                f"{self.file}: changed since the backbone was opened: wanted SHA-256 {self.file_sha256[:12]}..., "
-                f"found {stored.file_sha256(self.file)[:12]}...",
-                "run the same command again",
-            )
-        state = stored.in_our_names(self.name, stored.read_tensors(self.file))
+        state = stored.in_our_names(self.name, stored.read_tensors(self.file, self.file_sha256))
         return stored.network_of(
             self.name, state, classes=self.classes, architecture=self.architecture, origin=str(self.file)
         )
@@ -209,10 +213,12 @@ class Backbone:
         safetensors.torch.save_file(state, path)
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any], weights_file: str | Path | None = None) -> Backbone:
+    def from_record(
+        cls, record: Mapping[str, Any], weights_file: str | Path | None = None, *, file_sha256: str = ""
+    ) -> Backbone:
         """Return the backbone of a record, its tensors in a file that `save_weights` wrote.
 
-        The file's own hash is the caller's to check; `weights_sha256` stays that of the weights it was made from.
+        `weights_sha256` stays that of the weights that the file was made from.
 
         Parameters
         ----------
@@ -220,6 +226,8 @@ class Backbone:
             What `record` gave.
         weights_file : path or None
             None finds the weights again by their name, and refuses any others.
+        file_sha256 : str
+            Digest of the file's bytes; when the tensors are loaded, another file is refused.
 
         Raises
         ------
@@ -245,7 +253,9 @@ class Backbone:
             )
         if weights_file is not None:
             file = Path(weights_file)
-            return cls(name, weights, digest, preprocessing, architecture, classes, file, random_state)
+            return cls(
+                name, weights, digest, preprocessing, architecture, classes, file, random_state, file_sha256=file_sha256
+            )
         if "@" in weights:
             raise BackboneError(
                 f"backbone {name!r}: wanted the weights file {weights.rpartition('@')[0]!r} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,9 +98,9 @@ class BackboneDescription:
         return {called: layer for layer in self.layers for called in layer.called}
 
 
-def summaries() -> list[BackboneSummary]:
-    """Return all backbones with their weights, and which of them are at hand; nothing is downloaded."""
-    return [BackboneSummary(name, _weights_of(name)) for name in known.catalogue()]
+def summaries(names: Sequence[str] | None = None) -> list[BackboneSummary]:
+    """Return backbones, all by default, with their weights, and which of them are at hand; nothing is downloaded."""
+    return [BackboneSummary(name, _weights_of(name)) for name in (known.catalogue() if names is None else names)]
 
 
 def describe(name: str) -> BackboneDescription:

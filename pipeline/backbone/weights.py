@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,25 +212,34 @@ def tensors_sha256(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path, sha256: str = "") -> dict[str, torch.Tensor]:
     """Return the state dict of a file, unwrapped from what training scripts and DataParallel put around it.
+
+    The file is read once: the bytes that are parsed are those that have this digest, where one is given.
 
     Raises
     ------
     BackboneError
-        If the file is damaged, holds anything but tensors, or cannot be read.
+        If the file is another one, damaged, holds anything but tensors, or cannot be read.
     """
     import safetensors
     import safetensors.torch
     import torch
 
     try:
+        data = path.read_bytes()
+        if sha256 and (found := hashlib.sha256(data).hexdigest()) != sha256:
+            raise BackboneError(
+                f"{path}: changed since the backbone was opened: wanted SHA-256 {sha256[:12]}..., "
+                f"found {found[:12]}...",
+                "run the same command again",
+            )
         if path.suffix.lower() == ".safetensors":
-            content: Any = safetensors.torch.load_file(path)
+            content: Any = safetensors.torch.load(data)
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # about the pickle's protocol: it loads, or it is refused
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                content = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise BackboneError(

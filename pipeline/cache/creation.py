@@ -11,17 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from pipeline.cache.header import Header, read_header
-from pipeline.cache.layout import FORMAT, KIND, SUFFIX, as_fixed_text, labels_name, shapes_of
+from pipeline.cache.layout import SUFFIX, as_fixed_text, labels_name, shapes_of
 from pipeline.cache.lock import CacheLock, lock_path
 from pipeline.cache.rows import Rows
+from pipeline.cache.skeleton import ALIGNMENT, skeleton
 from pipeline.errors import CacheError
 from pipeline.provenance import canonical_json
-
-ALIGNMENT = 4096
 
 
 def create(
@@ -66,11 +64,11 @@ def create(
     needed = sum(int(np.prod(shape)) * dtype.itemsize + ALIGNMENT for shape, dtype in shapes.values())
     temporary = temporary_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         _refuse_full_disk(path.parent, needed)
-        _write_skeleton(temporary, shapes, hashlib.sha256(text).hexdigest())
-        header = read_header(temporary, provenance=provenance)
-        with Rows(temporary) as rows:
+        with Rows(temporary, new=True) as rows:
+            rows.lay(skeleton(shapes, hashlib.sha256(text).hexdigest()))
+            header = read_header(temporary, provenance=provenance)
             rows.reserve(header.fields.values())
             for name, array in given.items():
                 rows.write(header.fields[name], 0, array)
@@ -79,12 +77,20 @@ def create(
         _sync_folder(path.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise _no_space(path.parent, needed) from error
+            raise _no_space(path.parent, needed, os.strerror(error.errno)) from error
         raise cannot_write(path.parent, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     return Header(path, header.rows, header.fields, header.provenance)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder, and return when its name is on the disk as well."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
 
 
 def temporary_path(path: Path) -> Path:
@@ -107,41 +113,11 @@ def remove_left_over(folder: Path) -> None:
 
 def cannot_write(folder: Path, error: OSError) -> CacheError:
     """Return the error for a folder in which no cache can be made."""
-    why = os.strerror(error.errno) if error.errno else str(error)  # h5py puts a paragraph into `strerror`
+    why = os.strerror(error.errno) if error.errno else str(error)
     return CacheError(
         f"{folder}: wanted to write a cache here, found {why}",
         "give a folder that you may write with --cache DIR",
     )
-
-
-def _write_skeleton(path: Path, shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]], sha256: str) -> None:
-    """Write the file's metadata, with every dataset at its place and nothing in it."""
-    # v110 metadata carries checksums, so that a flipped byte in it is an error instead of another shape.
-    with h5py.File(
-        path, "w", libver=("v110", "v110"), alignment_threshold=1, alignment_interval=ALIGNMENT, locking=False
-    ) as file:
-        contiguous = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        contiguous.set_layout(h5py.h5d.CONTIGUOUS)
-        contiguous.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        # The reserved space reads as zeros, so nothing needs to be filled.
-        contiguous.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        contiguous.set_obj_track_times(False)  # the same cache is the same bytes, whenever it was made
-        names = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-        names.set_create_intermediate_group(True)
-        names.set_char_encoding(h5py.h5t.CSET_UTF8)
-        for name, (shape, dtype) in shapes.items():
-            kind = h5py.string_dtype("utf-8", dtype.itemsize) if dtype.kind == "S" else dtype
-            h5py.h5d.create(
-                file.id,
-                name.encode(),
-                h5py.h5t.py_create(kind, logical=True),
-                h5py.h5s.create_simple(shape),
-                contiguous,
-                names,
-            )
-        file.attrs["format"] = np.int64(FORMAT)
-        file.attrs["kind"] = np.bytes_(KIND)
-        file["provenance"].attrs["sha256"] = np.bytes_(sha256.encode())
 
 
 def _sync_folder(folder: Path) -> None:
@@ -157,12 +133,11 @@ def _sync_folder(folder: Path) -> None:
 
 def _refuse_full_disk(folder: Path, needed: int) -> None:
     if shutil.disk_usage(folder).free < needed:
-        raise _no_space(folder, needed)
+        raise _no_space(folder, needed, f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB free")
 
 
-def _no_space(folder: Path, needed: int) -> CacheError:
-    free = shutil.disk_usage(folder).free
+def _no_space(folder: Path, needed: int, found: str) -> CacheError:
     return CacheError(
-        f"{folder}: the cache needs {needed / 1e6:,.0f} MB, found {free / 1e6:,.0f} MB free",
+        f"{folder}: the cache needs {needed / 1e6:,.0f} MB, found {found}",
         "make room, give another folder with --cache DIR, or halve it with --store fp16",
     )

@@ -202,9 +202,10 @@ class FeatureCache:
         return self._header.stored("pixel_statistics")
 
     def pixel_statistics(self) -> np.ndarray:
-        """Return the 12 statistics of the decoded pixels, all n rows, ``(n, 12)``. Errors as `features`."""
+        """Return the 12 statistics of the decoded pixels for `rows`, ``(len(self.rows), 12)``. Errors as `features`."""
         self.check()
-        return self._header.map("pixel_statistics")
+        # The row of an image that failed may hold whatever the disk held there; its checksum passes it over.
+        return self._header.map("pixel_statistics")[self.rows]
 
     def labels(self, column: str = "label") -> np.ndarray:
         """Return a column of the source's labels for `rows`, as texts (None where there is none).
@@ -212,13 +213,14 @@ class FeatureCache:
         Raises
         ------
         CacheError
-            The source had no such column.
+            The source had no such column; or as `features`.
         """
         if column not in self._header.columns:
             raise CacheError(
                 f"{self.path}: wanted the label column {column!r}, found {self._header.columns or 'none'}",
                 "give the labels with --labels TABLE",
             )
+        self.check()
         texts = np.array(self._column(column), dtype=object)[self.rows]
         return texts if any(text is None for text in texts) else texts.astype(str)
 

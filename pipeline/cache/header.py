@@ -6,8 +6,8 @@ offset and no HDF5 metadata ever changes: a process killed at any instant leaves
 
 from __future__ import annotations
 
-import hashlib
-import json
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,10 +18,13 @@ import h5py
 import numpy as np
 
 from pipeline.cache.layout import FORMAT, KIND, REQUIRED, features_name, fits, is_features, is_labels, plain_name
+from pipeline.cache.origin import again, origin
 from pipeline.cache.stored import StoredRows
+from pipeline.cache.superblock import refuse_strange_superblock, without_plugins
 from pipeline.errors import CacheError
 
 MEMORY = 16 << 20
+LONGEST_ATTRIBUTE = 64  # bytes: a SHA-256 in hexadecimal
 
 
 @dataclass(frozen=True)
@@ -138,23 +141,28 @@ def read_header(path: Path, *, provenance: Mapping[str, Any] | None = None) -> H
         Not a cache, of another format, truncated, or with a damaged provenance.
     """
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        refuse_strange_superblock(path)
+        with without_plugins(), h5py.File(path, "r", locking=False) as file:
             _refuse_strange_format(path, file)
             # HDF5 lists by name; by place they stand in the order in which they were given.
             found = sorted(_fields(path, file), key=lambda field: field.offset)
             fields = {field.name: field for field in found}
             _refuse_missing(path, fields)
             sha256 = _attribute(file["provenance"], "sha256")
+        rows = fields["ids"].shape[0]
+        _refuse_wrong_sizes(path, fields, rows)
+        if provenance is None:
+            with open(path, "rb") as raw:
+                raw.seek(fields["provenance"].offset)
+                text = raw.read(fields["provenance"].shape[0])
+            provenance = origin(path, text, sha256)
     except FileNotFoundError:
         raise CacheError(f"{path}: wanted a cache, found no such file", "pipeline cache list") from None
     except PermissionError as error:
         raise CacheError(f"{path}: wanted to read the cache, found no permission", f"chmod u+r {path}") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise CacheError(f"{path}: wanted a cache, found {_what_is_wrong(error)}", _again(path)) from error
-    rows = fields["ids"].shape[0]
-    _refuse_wrong_sizes(path, fields, rows)
-    if provenance is None:
-        provenance = _read_provenance(path, fields["provenance"], sha256)
+        _refuse_broken_disk(path, error)
+        raise CacheError(f"{path}: wanted a cache, found {_what_is_wrong(error)}", again(path)) from error
     return Header(path, rows, fields, provenance)
 
 
@@ -170,11 +178,12 @@ def _refuse_strange_format(path: Path, file: h5py.File) -> None:
 
 
 def _attribute(item: h5py.HLObject, name: str) -> Any:
-    """Return a scalar number or fixed-length text, None where there is nothing of the kind."""
+    """Return a scalar number or short fixed-length text, None where there is nothing of the kind."""
     if name not in item.attrs:
         return None
     stored = item.attrs.get_id(name)
-    return item.attrs[name] if stored.shape == () and stored.dtype.kind in "Siu" else None
+    fits = stored.shape == () and stored.dtype.kind in "Siu" and stored.dtype.itemsize <= LONGEST_ATTRIBUTE
+    return item.attrs[name] if fits else None
 
 
 def _fields(path: Path, file: h5py.File) -> Iterator[Field]:
@@ -189,25 +198,28 @@ def _fields(path: Path, file: h5py.File) -> Iterator[Field]:
 
 def _items(path: Path, group: h5py.Group, prefix: str) -> Iterator[tuple[str, h5py.HLObject]]:
     for name in group:
+        if isinstance(name, bytes):  # h5py leaves it so where it is no UTF-8
+            raise CacheError(f"{path}: wanted plain names, found {prefix}{name!r:.40}", again(path))
         if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-            raise CacheError(f"{path}: wanted plain datasets, found {prefix}{name} to be a link", _again(path))
+            raise CacheError(f"{path}: wanted plain datasets, found {prefix}{name} to be a link", again(path))
         yield prefix + name, group[name]
 
 
 def _field(path: Path, name: str, item: h5py.HLObject) -> Field:
     if not isinstance(item, h5py.Dataset):
-        raise CacheError(f"{path}: wanted plain datasets, found {name} to be something else", _again(path))
+        raise CacheError(f"{path}: wanted plain datasets, found {name} to be something else", again(path))
     made = item.id.get_create_plist()
     contiguous = (
         made.get_layout() == h5py.h5d.CONTIGUOUS and made.get_external_count() == 0 and made.get_nfilters() == 0
     )
     offset = item.id.get_offset() if contiguous else None
     if not contiguous or (offset is None and item.size):
-        raise CacheError(f"{path}: wanted contiguous datasets within the file, found {name} is not one", _again(path))
+        raise CacheError(f"{path}: wanted contiguous datasets within the file, found {name} is not one", again(path))
     dtype = np.dtype(item.dtype.str) if item.dtype.kind in "Sfiu" else item.dtype  # variable length has kind "O"
     if not fits(name, dtype, item.shape):
         raise CacheError(
-            f"{path}: wanted the datasets of cache format {FORMAT}, found {name} of {dtype} {item.shape}", _again(path)
+            f"{path}: wanted the datasets of cache format {FORMAT}, found {name} of {dtype} {item.shape}",
+            again(path),
         )
     return Field(name, dtype, item.shape, int(offset or 0))
 
@@ -215,36 +227,41 @@ def _field(path: Path, name: str, item: h5py.HLObject) -> Field:
 def _refuse_missing(path: Path, fields: Mapping[str, Field]) -> None:
     missing = [name for name in REQUIRED if name not in fields]
     if missing:
-        raise CacheError(f"{path}: wanted a cache, found no dataset {', '.join(missing)}", _again(path))
+        raise CacheError(f"{path}: wanted a cache, found no dataset {', '.join(missing)}", again(path))
     if not any(map(is_features, fields)):
-        raise CacheError(f"{path}: wanted a cache, found no features in it", _again(path))
+        raise CacheError(f"{path}: wanted a cache, found no features in it", again(path))
 
 
 def _refuse_wrong_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> None:
     size = path.stat().st_size
-    for found in fields.values():
+    end, before = 0, ""
+    for found in fields.values():  # by place
+        if found.offset < end:
+            raise CacheError(
+                f"{path}: wanted every dataset in a place of its own, found {found.name} within {before}",
+                again(path),
+            )
+        if found.end > found.offset:
+            end, before = found.end, found.name
         if found.name != "provenance" and found.shape[0] != rows:
             raise CacheError(
-                f"{path}: wanted {rows} rows in every dataset, found {found.shape[0]} in {found.name}", _again(path)
+                f"{path}: wanted {rows} rows in every dataset, found {found.shape[0]} in {found.name}", again(path)
             )
         if found.end > size:
             raise CacheError(
-                f"{path}: wanted {found.end} bytes for {found.name}, found the file truncated at {size}", _again(path)
+                f"{path}: wanted {found.end} bytes for {found.name}, found the file truncated at {size}",
+                again(path),
             )
 
 
-def _read_provenance(path: Path, found: Field, sha256: Any) -> dict[str, Any]:
-    text = np.fromfile(path, np.uint8, count=found.shape[0], offset=found.offset).tobytes()
-    if hashlib.sha256(text).hexdigest().encode() != sha256:
-        raise CacheError(f"{path}: the provenance does not match its own SHA-256: the file is damaged", _again(path))
-    try:
-        provenance = json.loads(text)
-        known = isinstance(provenance["recipe"], dict) and isinstance(provenance["place"], str)
-    except (ValueError, KeyError, TypeError):
-        known = False
-    if not known:
-        raise CacheError(f"{path}: wanted a recipe and a place in the provenance, found others", _again(path))
-    return provenance
+def _refuse_broken_disk(path: Path, error: BaseException) -> None:
+    """Raise `CacheError` where it is the disk that failed: the file may be as sound as ever."""
+    # HDF5 raises errors of any type, and says the system's own number in their text.
+    if getattr(error, "errno", None) == errno.EIO or f"errno = {errno.EIO}," in str(error):
+        raise CacheError(
+            f"{path}: wanted to read the cache, found {os.strerror(errno.EIO)}",
+            "look after the disk, then run the same command again",
+        ) from error
 
 
 def _what_is_wrong(error: BaseException) -> str:
@@ -254,7 +271,3 @@ def _what_is_wrong(error: BaseException) -> str:
     if "truncated file" in text:
         return "the file truncated: it is shorter than it says of itself"
     return f"a damaged file ({text[:120]})"
-
-
-def _again(path: Path) -> str:
-    return f"pipeline cache remove {path}, then extract again"

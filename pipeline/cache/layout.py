@@ -69,8 +69,11 @@ def fits(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> bool:
     """Return whether format 1 has a dataset of this name, type and shape."""
     if name in FIXED:
         return (dtype, shape[1:]) == FIXED[name]
+    _, slash, link = name.partition("/")
+    if slash and _link(plain_name(name)) != link:  # two spellings of one layer would be two datasets
+        return False
     if is_features(name):
-        return len(shape) == 2 and dtype in STORE_TYPES.values()
+        return len(shape) == 2 and shape[1] > 0 and dtype in STORE_TYPES.values()
     return len(shape) == 1 and dtype.kind == "S" and (name == "ids" or is_labels(name))
 
 

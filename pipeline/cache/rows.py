@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.cache.header import Field
+from pipeline.cache.skeleton import Skeleton
 
 _ZEROS = bytes(1 << 20)
 # What a file system says that cannot reserve space.
@@ -22,10 +23,19 @@ class Rows:
     Parameters
     ----------
     path : Path
+    new : bool
+        Make the file, or empty it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    def __init__(self, path: Path, *, new: bool = False) -> None:
+        made = os.O_CREAT | os.O_TRUNC if new else 0
+        self._file = os.open(path, os.O_RDWR | made | getattr(os, "O_BINARY", 0), 0o666)
+
+    def lay(self, skeleton: Skeleton) -> None:
+        """Give the file its size and HDF5's metadata."""
+        os.ftruncate(self._file, skeleton.size)
+        for position, page in sorted(skeleton.pages.items()):
+            self._write_at(position, bytes(page[: skeleton.size - position]))
 
     def write(self, field: Field, row: int, values: np.ndarray) -> None:
         """Write `values` (k, ...) to rows ``row .. row + k`` of `field`: all of them, or raise `OSError`."""

@@ -110,7 +110,7 @@ class CacheWriter:
         """Return when every row written so far is on the disk and counts."""
         if self._unacknowledged:
             with self._telling():
-                self._rows.sync()
+                self._sync_data()
                 for rows, status in self._unacknowledged:
                     for at, start, stop in _runs(rows):
                         self._put("status", start, status[at : at + stop - start])
@@ -130,6 +130,14 @@ class CacheWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _sync_data(self) -> None:
+        try:
+            self._rows.sync()
+        except OSError:
+            # The system forgets what it could not write, and the next sync would call it written.
+            self._unacknowledged.clear()
+            raise
 
     def _put(self, name: str, row: int, values: np.ndarray) -> None:
         self._rows.write(self._fields[name], row, values)

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import backbones, cache, demo, evaluate, extract, fit, heads, predict, score, study
+from pipeline.cli import backbones, cache, demo, doctor, evaluate, export, extract, fit, heads, predict, score, study
 from pipeline.cli.guard import guarded
 
-MAIN, SEE, HOUSE = "Main", "See", "Keep house"
+MAIN, SEE, AWAY, HOUSE = "Main", "See", "Take away", "Keep house"
 
 app = typer.Typer(
     name="pipeline",
@@ -26,9 +26,11 @@ app.command("fit", rich_help_panel=MAIN)(guarded(fit.command))
 app.command("predict", rich_help_panel=MAIN)(guarded(predict.command))
 app.command("score", rich_help_panel=MAIN)(guarded(score.command))
 app.command("study", rich_help_panel=SEE)(guarded(study.command))
+app.command("export", rich_help_panel=AWAY)(guarded(export.command))
 app.add_typer(cache.app, name="cache", rich_help_panel=HOUSE)
 app.command("backbones", rich_help_panel=HOUSE)(guarded(backbones.command))
 app.command("heads", rich_help_panel=HOUSE)(guarded(heads.command))
+app.command("doctor", rich_help_panel=HOUSE)(guarded(doctor.command))
 app.command("demo", rich_help_panel=HOUSE)(guarded(demo.command))
 
 

@@ -16,7 +16,7 @@ def print_study(terminal: Terminal, study: Study) -> None:
     """Print the learning curves, the scores by depth, the crossover, and the verdicts."""
     curves = {method: study.curve(method) for method in study.methods}
     lines = [[_labels(point), *_scores(curves, point.labels)] for point in curves[TRANSFER]]
-    columns = [Number("labels a class"), *(Number(f"{method} (95%)") for method in curves)]
+    columns: list[str | Number] = [Number("labels a class"), *(Number(f"{method} (95%)") for method in curves)]
     spare = [number for number, method in enumerate(curves, start=1) if method not in LAST_TO_GO]
     left_out = terminal.table(columns, lines, spare=[*reversed(spare)])
     terminal.say(

@@ -28,7 +28,7 @@ def command(
     batch_size: o.BatchSize = None,
     on_error: o.OnError = "skip",
     rehash: o.Rehash = False,
-    recheck: o.Recheck = 0,
+    recheck: o.Recheck = None,
     part: o.Part = None,
     id_column: o.Id = None,
     root: o.Root = None,

@@ -107,9 +107,14 @@ Rehash = Annotated[
     ),
 ]
 Recheck = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--recheck", metavar="N", min=0, help="Recompute N stored rows at random and compare.", rich_help_panel=FEATURES
+        "--recheck",
+        metavar="N",
+        min=0,
+        help="Recompute N reused rows at random and compare.",
+        show_default="3 where the network runs anyway, otherwise 0",
+        rich_help_panel=FEATURES,
     ),
 ]
 
@@ -333,5 +338,28 @@ AnswerFile = Annotated[
         metavar="FILE.csv|.parquet|.jsonl",
         help="Write the answers to this file.",
         show_default="CSV on stdout",
+    ),
+]
+ExportPlace = Annotated[
+    str,
+    typer.Option(
+        "--out", metavar="PATH", help="The file to write, e.g. bees.onnx; for torch a folder, e.g. bees.torch."
+    ),
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="onnx|torch",
+        help="One ONNX file, or a folder for plain torchvision (linear heads), with a torch.export program in it.",
+    ),
+]
+Check = Annotated[
+    str | None,
+    typer.Option(
+        "--check",
+        metavar="DIR",
+        help="Photos to check it on.",
+        show_default="those it learned from, or others at hand",
     ),
 ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MOST_NAMED = 5  # of the images without an answer
 ENDINGS = (".csv", ".parquet", ".jsonl")
+FLOATS = "%.6g"
 
 
 def command(
@@ -33,6 +34,7 @@ def command(
     quiet: o.Quiet = False,
 ) -> None:
     """Answer for every photo, one row an input, as CSV: id, label, probability, the next likeliest, error."""
+    from pipeline.images.cells import csv_text
     from pipeline.model import Model
 
     if out is not None:
@@ -63,7 +65,7 @@ def command(
         answers = {} if out is not None else {"predictions": json.loads(table.to_json(orient="records"))}
         terminal.object({**said, **answers})
     elif out is None:
-        terminal.result(table.to_csv(index=False, float_format="%.6g").rstrip("\n"))
+        terminal.result(csv_text(table, float_format=FLOATS).rstrip("\n"))
     else:
         terminal.result(out)
     for name, error in zip(without["id"][:MOST_NAMED], without["error"][:MOST_NAMED], strict=True):
@@ -75,6 +77,8 @@ def command(
 
 def _write(table: pd.DataFrame, path: Path) -> None:
     """Write the answers whole or not at all."""
+    from pipeline.images.cells import csv_text
+
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +87,7 @@ def _write(table: pd.DataFrame, path: Path) -> None:
         elif path.suffix == ".jsonl":
             table.to_json(temporary, orient="records", lines=True)
         else:
-            table.to_csv(temporary, index=False, float_format="%.6g")
+            temporary.write_text(csv_text(table, float_format=FLOATS), encoding="utf-8", newline="")
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ def command(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Was transfer worth it? Learning curves beside training from scratch and the pixels, and a verdict with figures."""
+    """Was transfer worth it? Learning curves beside training from scratch and the pixels, and verdicts with figures."""
     from pipeline.cli.curves import print_study
     from pipeline.runs import DEFAULT_FOLDER, Under, refuse_foreign
     from pipeline.studies import study

@@ -237,13 +237,15 @@ def backbone_of(cache: FeatureCache) -> Backbone:
     Raises
     ------
     CacheError
-        The weights are gone, or are others now.
+        The weights are gone, or are others now; or the cache does not say which they were.
     """
-    record = cache.provenance["backbone"]
-    wanted = str(record["weights_sha256"])
+    record = cache.provenance.get("backbone")
     step = "put the original weights back, or extract the images again"
+    if not isinstance(record, dict) or not {"name", "weights", "weights_sha256"} <= record.keys():
+        raise CacheError(f"{cache.path.name}: wanted the backbone's record, found none in its provenance", step)
+    wanted = str(record["weights_sha256"])
     try:
-        if "@" not in record["weights"]:
+        if "@" not in str(record["weights"]):
             return Backbone.from_record(record)
         found = Backbone.open(f"{record['name']}:{record['weights']}")
     except BackboneError as error:
@@ -282,12 +284,12 @@ def _extract(
 def _extract_as(source: ImageSource, cache: FeatureCache, layers: Sequence[str], features: Features) -> FeatureCache:
     """Extract a test set by the recipe of a cache, whatever the options would say."""
     recipe = cache.recipe
-    alike = {"precision": recipe["precision"], "store": recipe["store"], "decode": _decode(cache)}
+    alike = {"precision": str(recipe.get("precision")), "store": str(recipe.get("store")), "decode": _decode(cache)}
     return _extract(source, backbone_of(cache), layers, features, **alike)
 
 
 def _decode(cache: FeatureCache) -> str:
-    return decode_mode(str(cache.recipe["decoder"]))
+    return decode_mode(str(cache.recipe.get("decoder")))
 
 
 def _layers(cache: FeatureCache, wanted: Sequence[str] | None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,12 @@ class Ledger:
 
     def look_up(self, units: Sequence[Unit]) -> tuple[dict[Key, Answer], list[Unit]]:
         """Return the answers that are known; and the other units, with what is known of each."""
-        cells = [cell for unit in units for cell in self._cells(unit)]
-        known = self._store.get(cell.key() for cell in cells)
+        keys = [_Keys.of(unit, self._identity(unit)) for unit in units]
+        known = self._store.get(key for mine in keys for key in mine.all)
         answers, waiting = {}, []
-        for unit in units:
-            unit = self._with_known(unit, known)
-            answer = None if unit.missing else self._answer(unit, known)
+        for unit, mine in zip(units, keys, strict=True):
+            unit = _with_known(unit, mine, known)
+            answer = None if unit.missing else _answer(unit, mine, known)
             if answer is None:
                 waiting.append(unit)
             else:
@@ -75,31 +75,6 @@ class Ledger:
             answers[unit.key] = Answer(said, unit.choices[result.choice], score, known.warnings, result.seconds)
         self._store.put(rows)
         return answers
-
-    def _answer(self, unit: Unit, known: Mapping[bytes, Known]) -> Answer | None:
-        """Return the answer of a unit whose choices are all scored; None where the chosen one is not fitted."""
-        choice, score = unit.chosen(unit.known)
-        if choice not in unit.fitted:
-            return None
-        identity = self._identity(unit)
-        fitted = known[identity.fitted(unit.choices[choice]).key()]
-        scored = [known[cell.key()].seconds for params in unit.choices for cell in identity.scored(params)]
-        seconds = fitted.seconds + sum(scored)
-        return Answer(_predictions(fitted.arrays), unit.choices[choice], score, fitted.warnings, seconds)
-
-    def _with_known(self, unit: Unit, known: Mapping[bytes, Known]) -> Unit:
-        identity, scores, fitted = self._identity(unit), {}, set()
-        for place, params in enumerate(unit.choices):
-            found = [known.get(cell.key()) for cell in identity.scored(params)]
-            if found and None not in found:
-                scores[place] = np.array([one.score for one in found if one is not None])
-            if identity.fitted(params).key() in known:
-                fitted.add(place)
-        return replace(unit, known=scores, fitted=frozenset(fitted))
-
-    def _cells(self, unit: Unit) -> list[Cell]:
-        identity = self._identity(unit)
-        return [cell for params in unit.choices for cell in (*identity.scored(params), identity.fitted(params))]
 
     def _identity(self, unit: Unit) -> Identity:
         if unit.key not in self._identities:
@@ -139,6 +114,49 @@ class Ledger:
         if id(what) not in self._texts:
             self._texts[id(what)] = what, text()  # held, so that no other object gets its id
         return self._texts[id(what)][1]
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """The keys of a unit's cells, by the place of the choice.
+
+    Attributes
+    ----------
+    scored : list of list of bytes
+        One a fold.
+    fitted : list of bytes
+    """
+
+    scored: list[list[bytes]]
+    fitted: list[bytes]
+
+    @classmethod
+    def of(cls, unit: Unit, identity: Identity) -> _Keys:
+        scored = [[cell.key() for cell in identity.scored(params)] for params in unit.choices]
+        return cls(scored, [identity.fitted(params).key() for params in unit.choices])
+
+    @property
+    def all(self) -> list[bytes]:
+        return [*self.fitted, *(key for keys in self.scored for key in keys)]
+
+
+def _with_known(unit: Unit, keys: _Keys, known: Mapping[bytes, Known]) -> Unit:
+    scores = {}
+    for place, mine in enumerate(keys.scored):
+        found = [known.get(key) for key in mine]
+        if found and None not in found:
+            scores[place] = np.array([one.score for one in found if one is not None])
+    return replace(unit, known=scores, fitted=frozenset(place for place, key in enumerate(keys.fitted) if key in known))
+
+
+def _answer(unit: Unit, keys: _Keys, known: Mapping[bytes, Known]) -> Answer | None:
+    """Return the answer of a unit whose choices are all scored; None where the chosen one is not fitted."""
+    choice, score = unit.chosen(unit.known)
+    if choice not in unit.fitted:
+        return None
+    fitted = known[keys.fitted[choice]]
+    seconds = fitted.seconds + sum(known[key].seconds for mine in keys.scored for key in mine)
+    return Answer(_predictions(fitted.arrays), unit.choices[choice], score, fitted.warnings, seconds)
 
 
 def _arrays(said: Predictions | None) -> dict[str, np.ndarray]:

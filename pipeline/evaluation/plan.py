@@ -45,7 +45,7 @@ class Candidate:
 
     @property
     def backbone(self) -> str:
-        return str(self.cache.recipe["backbone"])
+        return str(self.cache.recipe.get("backbone"))
 
     @property
     def features(self) -> StoredRows:

@@ -23,6 +23,7 @@ from pipeline.search import (
     candidate_scores,
     fit_head,
     predict_all,
+    search,
     shared_candidates,
     summary,
 )
@@ -154,11 +155,17 @@ def run_unit(unit: Unit) -> UnitResult:
 
 def fit_unit(unit: Unit) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
     """Return the estimator fitted on all the unit's rows, its chosen parameters and what it warned of."""
-    X = gather(unit.X, unit.train)
-    scores, choice, warned, fits = _searched(unit, X, share=True)
-    estimator, more = fit_head(unit.head, unit.choices[choice], X, unit.y)
-    warnings = (*about(unit, scores), *summary(unit.head.name, [*warned, *more], fits + 1))
-    return estimator, unit.choices[choice], warnings
+    found = search(
+        unit.head,
+        gather(unit.X, unit.train),
+        unit.y,
+        splits=unit.folds,
+        scoring=unit.scoring,
+        labels=unit.n_classes,
+        kind=unit.kind,
+        candidates=unit.choices,
+    )
+    return found.estimator, found.params, (*unit.said, *found.warnings)
 
 
 def covered(unit: Unit) -> SharedHead | None:
@@ -171,7 +178,7 @@ def gather(X: StoredRows, rows: np.ndarray) -> np.ndarray:
     return np.asarray(X[rows], dtype=np.float32)
 
 
-def _searched(unit: Unit, X: np.ndarray, *, share: bool = False) -> tuple[Scores, int, list[Any], int]:
+def _searched(unit: Unit, X: np.ndarray) -> tuple[Scores, int, list[Any], int]:
     """Return the scores of what was missing, the choice, the warnings, and how many fits they are of."""
     missing = unit.missing
     scores: dict[int, np.ndarray] = {}
@@ -186,7 +193,7 @@ def _searched(unit: Unit, X: np.ndarray, *, share: bool = False) -> tuple[Scores
             scoring=unit.scoring,
             labels=unit.n_classes,
             kind=unit.kind,
-            share=share,
+            share=False,
         )
         scores = dict(zip(missing, table, strict=True))
     choice, _ = unit.chosen({**unit.known, **scores})

@@ -23,7 +23,8 @@ from pipeline.cache import (
     retire,
     stem_of,
 )
-from pipeline.cache.creation import cannot_write
+from pipeline.cache.creation import cannot_write, make_folder
+from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import CacheError, SourceError
 from pipeline.extraction.doubts import doubtful
 from pipeline.extraction.filling import fill
@@ -31,6 +32,7 @@ from pipeline.extraction.shelf import Shelf
 from pipeline.extraction.work import Counts, Work
 from pipeline.images import decode_mode, decoder_of
 from pipeline.provenance import installed
+from pipeline.runtime import PRECISIONS
 
 # A label, a group or a split is shorter. Texts are stored at the length of the longest, so that one report of a page
 # in a table would make every row as long.
@@ -127,7 +129,7 @@ def _open(path: Path, work: Work, generation: str) -> FeatureCache:
 def _locked(folder: Path, path: Path) -> Iterator[CacheLock]:
     """Hold the lock for making and filling; a file in which nothing came to be stored does not stay behind."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = CacheLock.exclusive(path)
     except OSError as error:
         raise cannot_write(folder, error) from error
@@ -207,9 +209,12 @@ def _near_misses(work: Work, found: Sequence[FeatureCache]) -> list[str]:
         if not differs:  # the same images in a cache of their own, or in parts: it lends its rows
             continue
         sentence = f"{cache.path.name} holds these images too, but differs in {', '.join(differs)}"
-        flags = [f"--{name} {cache.recipe[name]}" for name in differs if name in ("precision", "store")]
+        # Of values that there are alone: the sentence is there to be pasted, and the file may be a stranger's.
+        choices = {"precision": PRECISIONS, "store": tuple(STORE_TYPES)}
+        values = {name: cache.recipe.get(name) for name in differs if name in choices}
+        flags = [f"--{name} {value}" for name, value in values.items() if value in choices[name]]
         told = {"precision", "store", "runtime"}
-        decode = decode_mode(str(cache.recipe["decoder"]))
+        decode = decode_mode(str(cache.recipe.get("decoder")))
         if decode != work.decode and _decodes_so_here(cache, decode):
             flags.append(f"--decode {decode}")
             told.add("decoder")
@@ -222,7 +227,7 @@ def _near_misses(work: Work, found: Sequence[FeatureCache]) -> list[str]:
 def _decodes_so_here(cache: FeatureCache, decode: str) -> bool:
     """Whether this mode makes the pixels that a cache was made of, on this machine too."""
     with suppress(SourceError):  # the library for it is not installed
-        return decoder_of(decode) == cache.recipe["decoder"]
+        return decoder_of(decode) == cache.recipe.get("decoder")
     return False
 
 

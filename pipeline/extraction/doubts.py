@@ -11,14 +11,17 @@ from pipeline.cache import PENDING, STORED, FeatureCache
 from pipeline.cache.layout import DIGEST_BYTES
 from pipeline.engines import workers
 from pipeline.errors import CacheError, SkipReason, SourceError, UnreadablePhoto
+from pipeline.extraction.block import Block
 from pipeline.extraction.embedding import Embedding
 from pipeline.extraction.known import TRIED_AGAIN
-from pipeline.extraction.work import Work
+from pipeline.extraction.work import Counts, Work
 from pipeline.images import ImageSource
 
 # How far a recomputed row may lie from the stored one, relative to the row's largest value: batch size and runtime
 # move the last bits of fp32 (2e-6), and half precision or half storage a good deal more.
 RECHECK_TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}
+
+RECHECKED = 3  # rows, where the network is loaded for others anyway
 
 _NO_CONTENT = bytes(DIGEST_BYTES)
 
@@ -75,8 +78,21 @@ def _reason(source: ImageSource, row: int) -> int:
     return int(STORED)
 
 
-def recompute_and_compare(work: Work, cache: FeatureCache, count: int, random_state: int) -> int:
-    """Recompute `count` stored rows drawn at random, compare, and return how many images were inferred.
+def recompute_and_compare(
+    work: Work, cache: FeatureCache, counts: Counts, count: int | None, random_state: int
+) -> None:
+    """Recompute rows that this run has not, drawn at random, and compare.
+
+    Parameters
+    ----------
+    work : Work
+    cache : FeatureCache
+        Complete, in one file.
+    counts : Counts
+        Says which rows are fresh; added to.
+    count : int or None
+        How many rows; None for `RECHECKED` where a network is loaded already, in the layers that it has.
+    random_state : int
 
     Raises
     ------
@@ -85,31 +101,44 @@ def recompute_and_compare(work: Work, cache: FeatureCache, count: int, random_st
     CacheError
         A stored row is not what the network gives for that image now.
     """
-    rows = np.random.default_rng(random_state).permutation(cache.rows)[:count]
-    network = work.network(list(cache.layers), len(rows))
+    network = work.open_network if count is None else work.network(list(cache.layers), count)
+    if network is None or count == 0:
+        return
+    reused = np.setdiff1d(cache.rows, np.concatenate([*counts.fresh.get(cache.path, []), np.zeros(0, np.int64)]))
+    rows = np.random.default_rng(random_state).permutation(reused)[: RECHECKED if count is None else count]
     how = Embedding(work.source, network, work.backbone.preprocessing, decode=work.decode)
-    tolerance = max(RECHECK_TOLERANCE[work.recipe.precision], RECHECK_TOLERANCE[work.recipe.store])
-    inferred = 0
     for start in range(0, len(rows), network.batch_size):
         some = np.sort(rows[start : start + network.batch_size])
         block = how.block(some)
-        inferred += block.inferred
-        other = np.flatnonzero((block.digest != cache.digest[some]).any(axis=1))
-        if other.size:
-            row = int(some[other[0]])
-            raise SourceError(
-                f"{cache.ids[row]}: wanted the image that the cache was made from, found "
-                + block.details.get(row, "other content behind the same size and time"),
-                "extract again with --rehash, which reads every image",
+        counts.rechecked += block.inferred
+        _compare(work, cache, block)
+
+
+def _compare(work: Work, cache: FeatureCache, block: Block) -> None:
+    """Raise where a block is not what the cache holds of the same rows."""
+    tolerance = max(RECHECK_TOLERANCE[work.recipe.precision], RECHECK_TOLERANCE[work.recipe.store])
+    other = np.flatnonzero((block.digest != cache.digest[block.rows]).any(axis=1))
+    if other.size:
+        row = int(block.rows[other[0]])
+        raise SourceError(
+            f"{cache.ids[row]}: wanted the image that the cache was made from, found "
+            + block.details.get(row, "other content behind the same size and time"),
+            "extract again with --rehash, which reads every image",
+        )
+    failed = np.flatnonzero(block.status != STORED)
+    if failed.size:
+        row = int(block.rows[failed[0]])
+        raise SourceError(
+            f"{cache.ids[row]}: wanted the features that are stored of this image, found {block.details[row]}",
+            "see whether a decoder is missing that was there when the cache was made",
+        )
+    for layer in block.features.keys() & cache.layers.keys():
+        stored, values = cache.header.features(layer)[block.rows].astype(np.float32), block.features[layer]
+        scale = np.abs(stored).max(axis=1).clip(1e-12)
+        wrong = np.flatnonzero(~(np.abs(stored - values).max(axis=1) <= tolerance * scale))
+        if wrong.size:
+            raise CacheError(
+                f"{cache.path}: the stored {layer} features of {cache.ids[block.rows[wrong[0]]]} are not what the "
+                f"network gives for that image now ({wrong.size} of {len(block)} rows compared differ)",
+                f"pipeline cache remove {cache.path}, and other caches here that hold the image, then extract again",
             )
-        for layer, values in block.features.items():
-            stored = cache.header.features(layer)[some].astype(np.float32)
-            scale = np.abs(stored).max(axis=1).clip(1e-12)
-            wrong = np.flatnonzero(~(np.abs(stored - values).max(axis=1) <= tolerance * scale))
-            if wrong.size:
-                raise CacheError(
-                    f"{cache.path}: the stored {layer} features of {cache.ids[some[wrong[0]]]} are not what the "
-                    f"network gives for that image now ({wrong.size} of {len(some)} rows compared differ)",
-                    f"pipeline cache remove {cache.path}, then extract again",
-                )
-    return inferred

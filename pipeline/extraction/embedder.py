@@ -157,7 +157,8 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):
             unknown = [one for one, is_known in zip(contents, known.tolist(), strict=True) if not is_known]
             if unknown:
                 source, taken = found.growth(unknown)
-                options = {**choices, "batch_size": self.batch_size, "n_jobs": self.n_jobs}
+                # What only a cache holds has no bytes to compute it from once more.
+                options = {**choices, "batch_size": self.batch_size, "n_jobs": self.n_jobs, "recheck": 0}
                 made = extract(source, backbone=network, layer=layer, cache=found.folder, **options)
                 for path in taken:
                     if path != made.path:

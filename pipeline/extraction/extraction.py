@@ -37,7 +37,7 @@ def extract(
     batch_size: int | None = None,
     on_error: str = "skip",
     rehash: bool = False,
-    recheck: int = 0,
+    recheck: int | None = None,
     part: str | None = None,
     id_column: str | None = None,
     root: str | Path | None = None,
@@ -73,8 +73,9 @@ def extract(
         Whether an image that cannot be read is recorded with its reason, or ends the run.
     rehash : bool
         Read every image again and compare its content, instead of trusting size and time.
-    recheck : int
-        Recompute this many reused rows at random and compare.
+    recheck : int, optional
+        Recompute this many reused rows, drawn at random, and compare; 0 for none. When not given, a few where the
+        network is loaded for other images anyway.
     part : str, optional
         ``I/N``: make only the part I of N of the cache, from 1, so that N jobs make all of it; shards are shared out
         among the jobs.
@@ -100,7 +101,8 @@ def extract(
     Raises
     ------
     PipelineError
-        `SourceError`, `BackboneError` or `CacheError`, with the next step.
+        `SourceError`, `BackboneError` or `CacheError`, with the next step; among them, a reused row that is not what
+        the network gives for its image now.
     """
     _check(on_error, precision, store, decode, recheck)
     check_numbers(batch_size, n_jobs)
@@ -126,8 +128,8 @@ def extract(
     with engine(dask):
         widths = network.resolve_layers(layers)
         result, done = _made(how, data, wanted, widths, Path(cache), counts, id_column=id_column, root=root)
-        for work, one in done if recheck else ():
-            counts.inferred += recompute_and_compare(work, one, recheck, random_state)
+        for work, one in done:
+            recompute_and_compare(work, one, counts, recheck, random_state)
     mine = [one for _, one in done]
     result.summary = summarise(mine, counts, time.perf_counter() - started, how=how)
     if result.summary.failed and how.stop:
@@ -151,7 +153,7 @@ def _made(
     return made, [(work, made)]
 
 
-def _check(on_error: str, precision: str, store: str, decode: str, recheck: int) -> None:
+def _check(on_error: str, precision: str, store: str, decode: str, recheck: int | None) -> None:
     if on_error not in ("skip", "stop"):
         raise SourceError(f"on_error: wanted skip or stop, found {on_error!r}", "--on-error skip")
     if precision not in PRECISIONS:
@@ -160,7 +162,7 @@ def _check(on_error: str, precision: str, store: str, decode: str, recheck: int)
         raise CacheError(f"store: wanted {' or '.join(STORE_TYPES)}, found {store!r}", "--store fp32")
     if decode not in DECODES:
         raise SourceError(f"decode: wanted {' or '.join(DECODES)}, found {decode!r}", "--decode exact")
-    if recheck < 0:
+    if recheck is not None and recheck < 0:
         raise PipelineError(f"recheck: wanted a number of rows, found {recheck}", "--recheck 10")
 
 

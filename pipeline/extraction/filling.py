@@ -165,6 +165,7 @@ class _Run:
     def _store(self, block: Block) -> None:
         """Write what this run computed."""
         self.counts.stored += int((block.status == STORED).sum())
+        self.counts.fresh.setdefault(self.writer.cache.path, []).append(block.rows)
         self._copy(block)
 
     def _copy(self, block: Block) -> np.ndarray:

@@ -54,7 +54,9 @@ class ExtractionSummary:
     failed : int
         Images without features; `FeatureCache.skipped` says why.
     inferred : int
-        Images that went through the network in this run.
+        Images that went through the network in this run, to be stored.
+    rechecked : int
+        Reused rows that were computed once more and compared.
     seconds : float
     notes : tuple of str
         What the run announced.
@@ -72,6 +74,7 @@ class ExtractionSummary:
     failed: int
     inferred: int
     seconds: float
+    rechecked: int = 0
     notes: tuple[str, ...] = ()
     time: TimeSplit | None = None
     runtime: str = ""
@@ -83,9 +86,10 @@ class ExtractionSummary:
     @property
     def text(self) -> str:
         """The counts in one line."""
+        again = f"{self.rechecked:,} rechecked; " if self.rechecked else ""
         return (
             f"{self.images:,} images: {self.stored:,} stored, {self.reused:,} reused, {self.failed:,} failed; "
-            f"{self.inferred:,} went through the network; {self.seconds:.1f} s"
+            f"{self.inferred:,} went through the network; {again}{self.seconds:.1f} s"
         )
 
 
@@ -102,6 +106,7 @@ def summarise(
         reused=images - counts.stored - failed,
         failed=failed,
         inferred=counts.inferred,
+        rechecked=counts.rechecked,
         seconds=round(seconds, 3),
         notes=tuple(counts.notes),
         time=split,

@@ -26,6 +26,8 @@ class Counts:
 
     stored: int = 0
     inferred: int = 0
+    rechecked: int = 0
+    fresh: dict[Path, list[np.ndarray]] = field(default_factory=dict)  # of each file, the rows that it got in this run
     notes: list[str] = field(default_factory=list)
     spent: Spent = field(default_factory=Spent)  # by all workers together
     writing: float = 0.0  # seconds of the one that writes
@@ -81,6 +83,12 @@ class How:
                 progress=self.progress,
             )
         return self._networks[key]
+
+    @property
+    def open_network(self) -> Network | None:
+        """Return what is loaded in this process already, of several the one with most layers."""
+        opened = [network for network in self._networks.values() if network.name]
+        return max(opened, key=lambda network: len(network.layers), default=None)
 
     @property
     def runtimes(self) -> str:

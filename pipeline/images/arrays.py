@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
-from pipeline.images.listing import Columns, Listing, name_trouble, printable, short_name
+from pipeline.images.listing import Columns, Listing, id_trouble, printable, short_name
 from pipeline.images.photo import Photo, array_digest, array_stat
 from pipeline.images.table import cell_text, number_text
 
@@ -243,8 +243,9 @@ def _texts(values: np.ndarray, where: str) -> list[str | None]:
 def _named(ids: list[str | None], shown: str) -> list[str]:
     seen: set[str] = set()
     for row, image_id in enumerate(ids):
-        if image_id is None or name_trouble(image_id) or image_id in seen:
-            what = "is empty" if image_id is None else f"{image_id!r} stands there twice or is no plain text"
+        trouble = "it is empty" if image_id is None else id_trouble(image_id, "file")
+        if image_id is None or trouble or image_id in seen:
+            what = f"cannot be an id: {trouble}" if trouble else f"{image_id!r} stands there twice"
             raise SourceError(f"{shown}: ids[{row}] {what}", "give each image one id of its own")
         seen.add(image_id)
     return [image_id for image_id in ids if image_id is not None]

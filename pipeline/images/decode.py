@@ -7,8 +7,10 @@ can be reached, and PIL's own global limit on sizes, which warns, is not in the 
 from __future__ import annotations
 
 import importlib
+import re
 import struct
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from functools import cache
 from io import BytesIO
 from typing import Any
@@ -22,6 +24,11 @@ from pipeline.images.sniff import HEAD, sniff
 MAX_PIXELS = 200_000_000
 MAX_ASPECT = 50
 
+# A photo of many pixels is a file of many bytes: a JPEG of one flat colour has a byte for 64 of them, a real one for 10
+# or fewer. Larger than this, what has next to no bytes is no photo; up to this, nothing takes more than a gigabyte.
+BOMB_PIXELS = 64_000_000
+BOMB_PIXELS_A_BYTE = 50
+
 #: What the pixels of a photo depend on besides the decoder. Change a rule, change the number: old features are then
 #: not used again.
 PHOTO_RULES = (
@@ -31,6 +38,8 @@ PHOTO_RULES = (
     " 255, integers within 0..65535 by 255/65535, otherwise its own minimum to maximum as 0..255, not-a-number as the"
     " minimum"
 )
+
+_SILENCE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps it
 
 _MODULES = {  # format: PIL's module, its class, the codec that PIL may have been built without
     "PNG": ("PngImagePlugin", "PngImageFile", "zlib"),
@@ -72,8 +81,9 @@ def decode(data: bytes) -> Image.Image:
     Raises
     ------
     UnreadablePhoto
-        EMPTY, NOT_AN_IMAGE, NO_DECODER, TOO_LARGE (over `MAX_PIXELS`) or TOO_LONG (over `MAX_ASPECT` to 1), the last
-        two from the header, before any pixel is decoded; UNREADABLE for whatever the decoder trips over.
+        EMPTY, NOT_AN_IMAGE, NO_DECODER, TOO_LARGE (over `MAX_PIXELS`, or over `BOMB_PIXELS` from too few bytes) or
+        TOO_LONG (over `MAX_ASPECT` to 1), the last two from the header, before any pixel is decoded; UNREADABLE for
+        whatever the decoder trips over.
     """
     if not data:
         raise UnreadablePhoto(SkipReason.EMPTY)
@@ -86,9 +96,10 @@ def decode(data: bytes) -> Image.Image:
             "photos must be read whole, but PIL.ImageFile.LOAD_TRUNCATED_IMAGES is switched on in this process",
             "set PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False",
         )
+    _hush()
     try:
         image = _opener(found)(BytesIO(data))
-        check_size(*image.size)
+        check_size(*image.size, len(data))
         image.load()
         upright = image if found in ("TIFF", "HEIC") else _turned(image)  # those two are turned as they are read
         return to_rgb(upright)
@@ -102,12 +113,23 @@ def decode(data: bytes) -> Image.Image:
         raise UnreadablePhoto(SkipReason.UNREADABLE, _short(error)) from error
 
 
-def check_size(width: int, height: int) -> None:
-    """Raise `UnreadablePhoto` for a size that would blow up in memory, or in the resize."""
+def _hush() -> None:
+    """Let PIL get over damage in silence: where a process makes errors of warnings, another would read the photo."""
+    if warnings.filters[:1] != [_SILENCE]:  # the first that fits decides
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def check_size(width: int, height: int, size: int | None = None) -> None:
+    """Raise `UnreadablePhoto` for a size that would blow up in memory, or in the resize.
+
+    `size` is that of the file in bytes, where there is one.
+    """
     if width < 1 or height < 1:
         raise UnreadablePhoto(SkipReason.UNREADABLE, f"{width} x {height} pixels")
     if width * height > MAX_PIXELS:
         raise UnreadablePhoto(SkipReason.TOO_LARGE, f"{width} x {height} pixels")
+    if size is not None and width * height > max(BOMB_PIXELS, size * BOMB_PIXELS_A_BYTE):
+        raise UnreadablePhoto(SkipReason.TOO_LARGE, f"{width} x {height} pixels from {size:,} bytes")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise UnreadablePhoto(SkipReason.TOO_LONG, f"{width} x {height} pixels")
 
@@ -152,7 +174,8 @@ def _open_heic(file: BytesIO) -> Image.Image:
     except ImportError:
         raise UnreadablePhoto(SkipReason.NO_DECODER, "a HEIC photo: pip install 'transfer-pipeline[heif]'") from None
     photo = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)
-    check_size(*photo.size)  # to_pillow decodes; opening did not
+    width, height = photo.size
+    check_size(width, height, file.getbuffer().nbytes)  # to_pillow decodes; opening did not
     return photo.to_pillow()
 
 
@@ -194,6 +217,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, rgba).convert("RGB")
 
 
+@np.errstate(all="ignore")  # numpy warns of signalling not-a-numbers and of the largest floats
 def _narrowed(image: Image.Image) -> Image.Image:
     """Return 16-bit, 32-bit or float grey as 8-bit grey: scaled, never clipped."""
     values = np.asarray(image)  # (h, w)
@@ -207,8 +231,7 @@ def _narrowed(image: Image.Image) -> Image.Image:
         return Image.fromarray(grey)
     if image.mode == "I" and image.format == "PPM":  # PIL has scaled these to 65,535 already
         return Image.fromarray(_sixteen(65535)[values])
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    low, high = _range(values)
     if image.mode == "F" and low >= 0 and high <= 1:
         bottom, top = 0.0, 1.0
     elif low >= 0 and high <= 255:
@@ -217,10 +240,30 @@ def _narrowed(image: Image.Image) -> Image.Image:
         bottom, top = 0.0, 65535.0
     else:
         bottom, top = low, high
-    filled = np.nan_to_num(values.astype(np.float64), nan=bottom, posinf=top, neginf=bottom)
     span = top - bottom
-    scaled = (filled - bottom) * (255 / span) if 0 < span < np.inf else np.zeros_like(filled)
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+    grey = np.zeros(values.shape, np.uint8)
+    if 0 < span < np.inf:
+        for some in _bands(values):
+            filled = np.nan_to_num(values[some].astype(np.float64), nan=bottom, posinf=top, neginf=bottom)
+            grey[some] = np.rint((filled - bottom) * (255 / span))
+    return Image.fromarray(grey)
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """Return the lowest and the highest value that is finite; zeros where none is."""
+    low, high = np.inf, -np.inf
+    for some in _bands(values):
+        finite = values[some][np.isfinite(values[some])]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    return (low, high) if low <= high else (0.0, 0.0)
+
+
+def _bands(values: np.ndarray) -> Iterator[slice]:
+    """Give the rows of an image a megapixel at a time: as float64, a large one would take gigabytes."""
+    rows = max(1, (1 << 20) // values.shape[1])
+    for start in range(0, len(values), rows):
+        yield slice(start, start + rows)
 
 
 @cache

@@ -176,8 +176,14 @@ def _meet(entry: os.DirEntry[str], prefix: str, found: _Found, folders: list[tup
         if prefix and (named or not tail):
             found.witnesses.setdefault("/".join(prefix.split("/")[:2]), image_id)
         return
-    if not entry.is_file():  # a link is followed to a file, not to a folder
-        if entry.is_dir():
+    try:
+        is_file, is_folder = entry.is_file(), entry.is_dir()  # links are followed
+    except OSError as error:  # a circle of links; it must not end the listing of what lies beside it
+        if named:
+            found.skipped.append((image_id, f"a link that leads nowhere: {error.strerror}"))
+        return
+    if not is_file:  # a link is followed to a file, not to a folder
+        if is_folder:
             found.skipped.append((image_id, "a link to a folder, which is not followed"))
         elif named:
             found.skipped.append((image_id, "a link to nothing" if entry.is_symlink() else "not a regular file"))

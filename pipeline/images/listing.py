@@ -146,3 +146,18 @@ def name_trouble(name: str) -> str | None:
     if any(unicodedata.category(letter) == "Cc" for letter in name):
         return "its name holds a control character or a line break"
     return None
+
+
+def id_trouble(name: str, holder: str) -> str | None:
+    """Return why a name within a tar or a table cannot be an id, or None.
+
+    Nothing is ever written under it, but an id goes into paths: with ``--root``, in a model's answers, on a page.
+    """
+    if trouble := name_trouble(name):
+        return trouble
+    slashed = name.replace("\\", "/")
+    if slashed.startswith("/") or slashed[1:3] == ":/":
+        return "its name is an absolute path"
+    if ".." in slashed and ".." in slashed.split("/"):
+        return f"its name leads out of the {holder}"
+    return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -19,7 +20,7 @@ from pyarrow import compute, parquet
 
 from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
 from pipeline.images.descriptor import Stat
-from pipeline.images.listing import Columns, Listing, name_trouble, printable, short_name
+from pipeline.images.listing import Columns, Listing, id_trouble, printable, short_name
 from pipeline.images.photo import Photo
 from pipeline.images.sniff import HEAD, sniff
 from pipeline.images.table import ID_COLUMNS, Column, column_text, find_id_column, holds_bytes, tidy_names
@@ -54,7 +55,7 @@ class ParquetReader:
             raise UnreadablePhoto(SkipReason.MISSING, "the table is gone") from error
         except PermissionError as error:
             raise UnreadablePhoto(SkipReason.FORBIDDEN) from error
-        except (OSError, pa.ArrowException, IndexError, KeyError) as error:
+        except (OSError, pa.ArrowException, UnicodeDecodeError, IndexError, KeyError) as error:
             raise UnreadablePhoto(SkipReason.UNREADABLE, " ".join(str(error).split())[:120]) from error
         if not data:
             raise UnreadablePhoto(SkipReason.EMPTY, "no bytes in its cell")
@@ -116,8 +117,15 @@ def open_parquet(path: str, column: str, *, id_column: str | None = None) -> Lis
         names = tidy_names(told, shown)
         columns: Columns = {name: column_text(table[at], f"{shown}: column {name!r}") for at, name in enumerate(names)}
         paths = _paths(file, column)
-        largest = _largest_group(metadata, _leaf(schema, column))
+        largest = _largest_group(metadata)
+        groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     count = metadata.num_rows
+    lengths = {len(values) for values in (*columns.values(), *([] if paths is None else [paths]))}
+    if sum(groups) != count or min(groups, default=0) < 0 or lengths - {count} or count > stat[0]:
+        raise SourceError(
+            f"{shown}: wanted as many rows as it says it has, {count:,}, found others in a file of {stat[0]:,} bytes",
+            "write it again",
+        )
     if count == 0:
         raise SourceError(f"{shown}: wanted a table with rows, found none", "fill it")
     notes = [f"{shown}: its columns {', '.join(left_out)} hold no plain values and are left out"] if left_out else []
@@ -128,7 +136,6 @@ def open_parquet(path: str, column: str, *, id_column: str | None = None) -> Lis
         )
     ids, key = _ids(columns, paths, id_column, shown, place.stem, count, notes)
     order = np.array(sorted(range(count), key=ids.__getitem__), np.int64)
-    groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     return Listing(
         name=short_name(place.stem),
         place=printable(place.as_posix()),
@@ -149,7 +156,7 @@ def _ids(
         key = find_id_column(columns, id_column, shown)
         return _unique(columns[key], key, shown), key
     if paths and any(paths):
-        if len(set(paths)) == count and all(path and not name_trouble(path) for path in paths):
+        if len(set(paths)) == count and all(path and not id_trouble(path, "table") for path in paths):
             return [path for path in paths if path], None
         notes.append(f"{shown}: the images' paths are not all there or not all different: rows are known by number")
     digits = max(6, len(str(count - 1)))
@@ -162,7 +169,7 @@ def _unique(texts: Column, key: str, shown: str) -> list[str]:
     for row, text in enumerate(texts):
         if text is None:
             raise SourceError(f"{shown}: row {row + 1} has no id: its column {key} is empty", step)
-        if trouble := name_trouble(text):
+        if trouble := id_trouble(text, "table"):
             raise SourceError(f"{shown}: row {row + 1}: {printable(text)} cannot be an id: {trouble}", step)
         first = seen.setdefault(text, row)
         if first != row:
@@ -204,23 +211,32 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _largest_group(metadata: parquet.FileMetaData, leaf: str) -> int:
-    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
-    chunks = [group.column(at) for group in groups for at in range(group.num_columns)]
-    return max((chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == leaf), default=0)
+def _largest_group(metadata: parquet.FileMetaData) -> int:
+    """Return the bytes of the largest row group, which the images make up nearly all of."""
+    # Not of the one column: in damaged metadata Arrow looks for it with an exception in C++ that ends the process.
+    groups = (metadata.row_group(group) for group in range(metadata.num_row_groups))
+    return max((group.total_byte_size for group in groups), default=0)
 
 
-def _opened(path: str, shown: str) -> parquet.ParquetFile:
+@contextmanager
+def _opened(path: str, shown: str) -> Iterator[parquet.ParquetFile]:
+    """Give the file; what Arrow says while it is opened or read becomes the error that a person is told."""
     try:
-        return parquet.ParquetFile(path, pre_buffer=False)
-    except pa.ArrowException as error:
-        raise SourceError(
-            f"{shown}: not a Parquet file that can be read: {' '.join(str(error).split())[:120]}", "write it again"
-        ) from error
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
+            yield file
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # its texts are decoded when they are asked for
+        raise _cannot_read(shown, error) from error
     except OSError as error:
+        if error.errno is None:  # Arrow's own, for a damaged page
+            raise _cannot_read(shown, error) from error
         raise SourceError(
             f"{shown}: cannot read this table: {error.strerror or error}", "check the path and its permissions"
         ) from error
+
+
+def _cannot_read(shown: str, error: Exception) -> SourceError:
+    said = " ".join(str(error).split())[:120]
+    return SourceError(f"{shown}: not a Parquet file that can be read: {said}", "write it again")
 
 
 def _stat(path: str) -> Stat:

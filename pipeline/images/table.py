@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import SourceError
+from pipeline.images.cells import read_cell
 from pipeline.images.listing import Columns, Listing, name_trouble, printable, short_name
 from pipeline.images.photo import FileReader
 
@@ -41,7 +42,8 @@ def clean_text(text: str) -> str:
 def read_text_table(path: str | os.PathLike[str]) -> Columns:
     """Return a CSV, TSV or Parquet table as columns of text; nothing is guessed, so ``007`` stays ``007``.
 
-    Cells are cleaned by `clean_text`; those in `MISSING` become None. A CSV whose header line has no comma may be
+    Cells are cleaned by `clean_text`; those in `MISSING` become None. Of a CSV's cells that `safe_cell` wrote, the
+    apostrophe goes. A CSV whose header line has no comma may be
     separated by semicolons or tabs. The numbers of a Parquet file become their plain text (1 -> "1", 1.0 -> "1",
     0.5 -> "0.5"), its truth values "true" and "false", its nulls and NaNs None; its columns of bytes are left out.
 
@@ -71,7 +73,8 @@ def read_text_table(path: str | os.PathLike[str]) -> Columns:
             names, columns = _read_csv(Path(path).read_bytes(), "\t" if tail == ".tsv" else None, shown)
     except OSError as error:
         raise SourceError(
-            f"{shown}: cannot read this table: {error.strerror or error}", "check the path and its permissions"
+            f"{shown}: cannot read this table: {error.strerror or ' '.join(str(error).split())[:120]}",
+            "check the path and its permissions",
         ) from error
     names = tidy_names(names, shown)
     table = dict(zip(names, columns, strict=True))
@@ -210,7 +213,8 @@ def _read_csv(data: bytes, separator: str | None, shown: str) -> tuple[list[str]
     except csv.Error as error:
         raise SourceError(f"{shown}: line {end + 1}: {error}", "correct the quotes in this line") from error
     header, *body = rows
-    return header, map(_cleaned, zip(*body, strict=True)) if body else ([] for _ in header)
+    columns = map(_cleaned, (map(read_cell, column) for column in zip(*body, strict=True)))
+    return [read_cell(name) for name in header], columns if body else ([] for _ in header)
 
 
 def _read_parquet(path: str | os.PathLike[str], shown: str) -> tuple[list[str], Iterable[Column]]:
@@ -228,13 +232,13 @@ def _read_parquet(path: str | os.PathLike[str], shown: str) -> tuple[list[str], 
                     "give a table with a column of text",
                 )
             table = file.read(columns=names)
-    except pa.ArrowException as error:
+        return table.column_names, [
+            column_text(table[place], f"{shown}: column {name!r}") for place, name in enumerate(table.column_names)
+        ]
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # its texts are decoded when they are asked for
         raise SourceError(
             f"{shown}: not a Parquet file that can be read: {' '.join(str(error).split())[:120]}", "write it again"
         ) from error
-    return table.column_names, [
-        column_text(table[place], f"{shown}: column {name!r}") for place, name in enumerate(table.column_names)
-    ]
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
@@ -273,8 +277,9 @@ def number_text(value: float | np.floating) -> str | None:
     return str(value).removesuffix(".0")
 
 
-def _cleaned(values: Sequence[str | None]) -> Column:
+def _cleaned(values: Iterable[str | None]) -> Column:
     """Return the cells cleaned, those that say nothing as None; each distinct text is cleaned, and kept, once."""
+    values = list(values)
     known: dict[str | None, str | None] = {text: cell_text(text) for text in set(values)}
     return [known[text] for text in values]
 

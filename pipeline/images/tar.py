@@ -16,7 +16,7 @@ from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
 from pipeline.images.descriptor import Descriptor, Stat, opened
 from pipeline.images.folder import SYSTEM_FOLDERS
 from pipeline.images.labelling import archive_columns
-from pipeline.images.listing import Listing, name_trouble, printable, short_name
+from pipeline.images.listing import Listing, id_trouble, printable, short_name
 from pipeline.images.photo import MAX_BYTES, Photo
 from pipeline.images.sidecars import MAX_SIDECAR, OWN_COLUMNS, Sidecars, key_of
 from pipeline.images.sniff import HEAD, IMAGE_ENDINGS, RAW_ENDINGS, ending, sniff
@@ -229,15 +229,10 @@ class _Found:
 
 
 def _trouble(name: str) -> str | None:
-    """Return why a member's name cannot be an id, or None. Nothing is ever written, but an id goes into paths."""
-    if trouble := name_trouble(name):
+    """Return why a member's name cannot be an id, or None."""
+    if trouble := id_trouble(name, "tar"):
         return trouble
-    slashed = name.replace("\\", "/")
-    if slashed.startswith("/") or slashed[1:3] == ":/":
-        return "its name is an absolute path"
-    if ".." in slashed and ".." in slashed.split("/"):
-        return "its name leads out of the tar"
-    return "it has no name" if not slashed.strip("./") else None
+    return "it has no name" if not name.replace("\\", "/").strip("./") else None
 
 
 def _tidy(name: str) -> str:

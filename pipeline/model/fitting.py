@@ -17,6 +17,7 @@ from pipeline.evaluation.collecting import backbone_of
 from pipeline.evaluation.evaluation import Options, plan_tasks, run_planned
 from pipeline.evaluation.plan import Task
 from pipeline.evaluation.running import refit
+from pipeline.model.evidence import evidence_of
 from pipeline.model.model import Model
 from pipeline.provenance import installed
 from pipeline.runs import ALL_ROWS, Result, Run, plain_params
@@ -143,6 +144,7 @@ def _fitted(task: Task, run: Run, asked: Options) -> Model:
         verdict=run.verdicts[run.label_sets.index(run.info(question.name))],
         versions={name: installed(name) for name in _RECORDED},
         separator=question.separator,
+        evidence=evidence_of(question, run, run.info(question.name), best),
     )
 
 

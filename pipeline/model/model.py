@@ -23,6 +23,7 @@ from pipeline.search import Predictions, predict_all
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipeline.export import Exported
     from pipeline.model.scoring import ModelScore
 
 
@@ -58,6 +59,8 @@ class Model:
         Of the libraries it was fitted with.
     separator : str
         Between the tags of a cell; empty for the other kinds.
+    evidence : mapping
+        What it learned from and how it was wrong, as `evidence_of` counts it; empty for models of before.
     """
 
     label_set: str
@@ -75,6 +78,7 @@ class Model:
     verdict: str = ""
     versions: Mapping[str, str] = field(default_factory=dict, repr=False)
     separator: str = field(default="", repr=False)
+    evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Model:
@@ -126,6 +130,7 @@ class Model:
             "notes": list(self.notes),
             "versions": dict(self.versions),
             **({"separator": self.separator} if self.kind == "multi" else {}),
+            "evidence": dict(self.evidence),
         }
 
     def predict(
@@ -226,6 +231,44 @@ class Model:
                 random_state=random_state,
                 answering={"batch_size": batch_size, "device": device, "n_jobs": n_jobs, "progress": progress},
             )
+
+    def export(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        format: str = "onnx",
+        check: Any = None,
+        progress: Progress = SILENT,
+    ) -> Exported:
+        """Write backbone and head as one model that runs without this package; checked first, put in place only then.
+
+        Parameters
+        ----------
+        out : path
+            A file such as ``bees.onnx``, or for ``torch`` a folder such as ``bees.torch``; an earlier export there is
+            replaced.
+        format : {"onnx", "torch"}
+            ``onnx``: one file, uint8 images (n, crop, crop, 3) in, answers out. ``torch``: the network with its final
+            layer replaced, for plain torchvision, and the same as a `torch.export` program; for linear heads.
+        check : as `data` for `extract`, optional
+            Photos to check it on: the answers are to be those of `predict`, to 1e-4 and without a changed label. By
+            default those it learned from, where they are at hand.
+        progress : Progress
+
+        Returns
+        -------
+        Exported
+            The path, and the figures of the check.
+
+        Raises
+        ------
+        ExportError
+            It cannot be exported, or answers otherwise; nothing is left behind.
+        """
+        from pipeline.export import export_model
+        from pipeline.model.exporting import witnesses
+
+        return export_model(self, Path(out), format, lambda: witnesses(self, check, progress), progress=progress)
 
     def ask(self, X: np.ndarray) -> Predictions:
         """Return what the head says of features, ``(n, d)``."""

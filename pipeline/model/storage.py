@@ -7,18 +7,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.backbone import Backbone
+from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import ModelError
+from pipeline.heads import DEFAULT
 from pipeline.model.card import card
 from pipeline.model.model import Model
 from pipeline.model.types import load_head, refuse_types, stored_head
 from pipeline.provenance import digest_of
+from pipeline.runtime import PRECISIONS
 
 FORMAT = 1
 KIND = "transfer-pipeline model"
@@ -30,10 +33,45 @@ RECORD, HEAD, WEIGHTS, DIGESTS, CARD = (
     "README.md",
 )
 _OURS = frozenset((RECORD, HEAD, WEIGHTS, DIGESTS, CARD))
-_ENTRIES = frozenset((
-    "label_set", "task", "classes", "head", "params", "layer", "backbone", "recipe", "verdict", "scores", "notes",
-    "versions", "files",
-))  # fmt: skip
+
+
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+def _all(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(isinstance(one, kind) for one in value)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+
+
+def _is_recipe(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("store") in tuple(STORE_TYPES)
+        and value.get("precision") in PRECISIONS
+        and isinstance(value.get("decoder"), str)
+    )
+
+
+# What the record must hold, and how each is recognised: its hash says that it is whole, not that it makes sense.
+_ENTRIES: dict[str, Callable[[Any], bool]] = {
+    "label_set": _is(str),
+    "task": lambda value: value in tuple(DEFAULT),
+    "classes": _all(str),
+    "head": _is(str),
+    "params": _is(dict),
+    "layer": _is(str),
+    "backbone": _is(dict),
+    "recipe": _is_recipe,
+    "verdict": _is(str),
+    "scores": _all(dict),
+    "notes": _all(str),
+    "versions": _texts,
+    "files": _texts,
+}
 
 
 def save(model: Model, path: Path, *, weights: bool) -> Path:
@@ -70,29 +108,38 @@ def load(path: Path) -> Model:
     """Read a model folder. See `Model.open`."""
     record = _record(path)
     files = record["files"]
-    for name in (HEAD, DIGESTS, *([WEIGHTS] if WEIGHTS in files else [])):
-        _check(path, name, files)  # the README is a person's to add to
+    # Each is read once, and what is parsed are the very bytes that were hashed. The README is a person's to add to.
+    head, digests = (_bytes(path, name, files) for name in (HEAD, DIGESTS))
+    if WEIGHTS in files:
+        _check(path, WEIGHTS, files)  # hashed again when it is loaded, which may be much later
     _refuse_other_sklearn(path, record)
-    estimator = load_head(_bytes(path, HEAD, files), path / HEAD, _again(path))
-    digests = np.frombuffer(_bytes(path, DIGESTS, files), np.uint8).reshape(-1, 16)
-    backbone = Backbone.from_record(record["backbone"], path / WEIGHTS if WEIGHTS in files else None)
+    if len(digests) % 16:
+        raise ModelError(f"{path / DIGESTS}: wanted digests of 16 bytes, found {len(digests)} bytes", _again(path))
     return Model(
         label_set=record["label_set"],
         kind=record["task"],
         classes=tuple(record["classes"]),
         head=record["head"],
-        estimator=estimator,
+        estimator=load_head(head, path / HEAD, _again(path)),
         params=record["params"],
         layer=record["layer"],
-        backbone=backbone,
+        backbone=_backbone(path, record, files),
         recipe=record["recipe"],
         scores=tuple(record["scores"]),
-        training_digests=digests,
+        training_digests=np.frombuffer(digests, np.uint8).reshape(-1, 16),
         notes=tuple(record["notes"]),
         verdict=record["verdict"],
         versions=record["versions"],
         separator=record.get("separator", ""),
+        evidence=record.get("evidence", {}),
     )
+
+
+def _backbone(path: Path, record: Mapping[str, Any], files: Mapping[str, str]) -> Backbone:
+    """Return the model's backbone, which refuses any other weights than these when it is loaded."""
+    if WEIGHTS not in files:
+        return Backbone.from_record(record["backbone"])
+    return Backbone.from_record(record["backbone"], path / WEIGHTS, file_sha256=files[WEIGHTS])
 
 
 def refuse_place(path: str | os.PathLike[str]) -> None:
@@ -135,7 +182,7 @@ def _record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         kind, number = record["kind"], record["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{file}: wanted a model's record, found {type(error).__name__}", _again(path)) from error
     if kind != KIND:
         raise ModelError(f"{file}: wanted a {KIND}, found {kind!r}", _again(path))
@@ -145,8 +192,13 @@ def _record(path: Path) -> dict[str, Any]:
             "install the version of transfer-pipeline that wrote it",
         )
     wanted = record.pop("sha256", None)
-    if wanted != digest_of(record) or _ENTRIES - record.keys():
+    if wanted != digest_of(record) or _ENTRIES.keys() - record.keys():
         raise ModelError(f"{file}: wanted the record as it was written, found one that was changed since", _again(path))
+    strange = [name for name, fits in _ENTRIES.items() if not fits(record[name])]
+    if strange:
+        raise ModelError(
+            f"{file}: wanted a {strange[0]} such as a model has, found {record[strange[0]]!r:.60}", _again(path)
+        )
     return record
 
 
@@ -160,7 +212,10 @@ def _check(path: Path, name: str, files: Mapping[str, str]) -> None:
 
 def _bytes(path: Path, name: str, files: Mapping[str, str]) -> bytes:
     """Return a file's bytes, the very ones that match the hash in the record."""
-    content = (path / name).read_bytes()
+    try:
+        content = (path / name).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path / name}: wanted a file of the model, found {error.strerror}", _again(path)) from error
     _refuse_other_hash(path, name, hashlib.sha256(content).hexdigest(), files)
     return content
 

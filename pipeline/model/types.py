@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +45,31 @@ def load_head(content: bytes, file: Path, next_step: str) -> Any:
     """Return the estimator in a stored head, its types looked at before anything is made of them."""
     import skops.io
 
+    _refuse_unpacking(content, str(file), next_step)
     refuse_types(content, str(file))
     try:
-        return skops.io.loads(content, trusted=list(ALLOWED_TYPES))
+        head = skops.io.loads(content, trusted=list(ALLOWED_TYPES))
     except Exception as error:
         raise ModelError(f"{file}: wanted a stored head, found {type(error).__name__}", next_step) from error
+    if not callable(getattr(head, "predict", None)):
+        raise ModelError(
+            f"{file}: wanted a stored head, found a {type(head).__name__}, which predicts nothing", next_step
+        )
+    return head
+
+
+def _refuse_unpacking(content: bytes, what: str, next_step: str) -> None:
+    """Raise `ModelError` where the archive holds more than its own bytes: `stored_head` compresses nothing."""
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            members = archive.infolist()
+    except Exception as error:  # a damaged archive reaches every corner of the reader
+        raise ModelError(f"{what}: wanted a stored head, found {type(error).__name__}", next_step) from error
+    packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
+    if packed or sum(member.file_size for member in members) > len(content):
+        raise ModelError(
+            f"{what}: wanted a stored head, found an archive that unpacks to more than its own size", next_step
+        )
 
 
 def refuse_types(content: bytes, what: str) -> None:

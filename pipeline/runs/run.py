@@ -298,12 +298,14 @@ class Run:
         EvaluationError
             The folder cannot be written, or holds other things than a run.
         """
+        from pipeline.images.cells import csv_text
+
         folder = Path(folder)
         refuse_foreign(folder)
         table = self.leaderboard()
         table["params"] = [json.dumps(params) for params in table["params"]]
         contents = {
-            "leaderboard.csv": table.to_csv(index=False).encode(),
+            "leaderboard.csv": csv_text(table).encode(),
             "predictions.parquet": self.predictions.to_parquet(index=False),
             "run.json": json.dumps(self.as_dict(), indent=1, allow_nan=False).encode(),
         }

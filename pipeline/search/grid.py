@@ -41,7 +41,17 @@ class Fitted:
     warnings: tuple[str, ...]
 
 
-def search(head: Head, X: np.ndarray, y: np.ndarray, *, splits: Folds, scoring: str, labels: int, kind: str) -> Fitted:
+def search(
+    head: Head,
+    X: np.ndarray,
+    y: np.ndarray,
+    *,
+    splits: Folds,
+    scoring: str,
+    labels: int,
+    kind: str,
+    candidates: Sequence[Params] | None = None,
+) -> Fitted:
     """Return the head with the parameters that score best over the splits, refitted on all rows of X.
 
     Parameters
@@ -51,12 +61,13 @@ def search(head: Head, X: np.ndarray, y: np.ndarray, *, splits: Folds, scoring: 
     y : ndarray, shape (n,)
         Codes 0..labels-1 (some may be absent), or numbers.
     splits : sequence of (train, test)
-        Positions into X, from `inner_folds`. Not looked at when the grid holds a single combination: nothing is
-        chosen then.
+        Positions into X, from `inner_folds`. Not looked at where there is a single combination: nothing is chosen then.
     scoring : str
     labels : int
         How many classes there are; 0 for numbers.
-    kind : {"class", "number"}
+    kind : {"class", "number", "multi"}
+    candidates : sequence of dict, optional
+        The combinations to choose among; by default those of the head's grid that fit (`candidates_of`).
 
     Raises
     ------
@@ -64,8 +75,10 @@ def search(head: Head, X: np.ndarray, y: np.ndarray, *, splits: Folds, scoring: 
         The estimator failed (named, with its own words), or the scoring does not fit.
     """
     refuse_scoring(head, scoring)
-    smallest = min([len(train) for train, _ in splits], default=len(y))
-    candidates, said = candidates_of(head, smallest, len(y))
+    said: list[str] = []
+    if candidates is None:
+        smallest = min([len(train) for train, _ in splits], default=len(y))
+        candidates, said = candidates_of(head, smallest, len(y))
     params, fits = candidates[0], 1
     score: float | None = None
     caught: list[WarningMessage] = []

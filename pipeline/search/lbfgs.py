@@ -15,7 +15,7 @@ from pipeline.search.stack import Stack
 _PAIRS = 10
 # A minimum is reached where the steepest slope and the gap to it (a share of the objective, by the model that the pairs
 # make) are both this small: at scikit-learn's own slope if next to nothing is left to gain, else at a tenth of it.
-_STOPS = ((1e-4, 5e-7), (1e-5, 5e-6))
+_STOPS = ((1e-4, 2e-7), (1e-5, 2e-6))
 _SHALLOW = 0.5  # a step is long enough where the slope along it is no more than this part of the first
 _ARMIJO = 1e-4
 _TRIES = 8

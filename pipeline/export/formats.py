@@ -1,0 +1,118 @@
+"""The two forms that a model can be taken away in, and the one road to both: write, check, put in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ExportError
+from pipeline.export.place import placed, refuse_place
+from pipeline.export.proof import Proof, Witnesses, prove
+from pipeline.export.record import Exportable, refuse_unexportable
+from pipeline.progress import SILENT, Progress
+
+FORMATS = ("onnx", "torch")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported model and the proof that it is the same.
+
+    Attributes
+    ----------
+    path : Path
+    format : {"onnx", "torch"}
+    proofs : tuple of Proof
+        One a file that can be run.
+    """
+
+    path: Path
+    format: str
+    proofs: tuple[Proof, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {"export": str(self.path), "format": self.format, "checks": [proof.as_dict() for proof in self.proofs]}
+
+
+def refuse_export(model: Exportable, path: Path, format: str) -> None:
+    """Raise `ExportError` for what can be known before the work begins: the format, the place, the model."""
+    if format not in FORMATS:
+        raise ExportError(f"--format: wanted {' or '.join(FORMATS)}, found {format!r}", "--format onnx")
+    refuse_place(path, folder=format == "torch")
+    refuse_unexportable(model)
+    if format == "torch":
+        from pipeline.export.torch_folder import layer_of
+
+        layer_of(model)
+
+
+def export_model(
+    model: Exportable, path: Path, format: str, witnesses: Callable[[], Witnesses], *, progress: Progress = SILENT
+) -> Exported:
+    """Write backbone and head as one model, check it on photos, and only then put it in place.
+
+    Parameters
+    ----------
+    model : Exportable
+    path : Path
+        A file for ``onnx``, a folder for ``torch``; an earlier export there is replaced.
+    format : {"onnx", "torch"}
+    witnesses : callable
+        Gives the photos that it is checked on; asked once something is written.
+    progress : Progress
+
+    Raises
+    ------
+    ExportError
+        It cannot be exported, or answers otherwise than the model; nothing is left behind.
+    """
+    refuse_export(model, path, format)
+    write = _write_onnx if format == "onnx" else _write_torch
+    with placed(path, folder=format == "torch") as made:
+        proofs = write(model, made, witnesses, progress)
+    return Exported(path, format, proofs)
+
+
+def _write_onnx(
+    model: Exportable, made: Path, witnesses: Callable[[], Witnesses], progress: Progress
+) -> tuple[Proof, ...]:
+    from pipeline.export.onnx_file import describe, onnx_model, runner
+
+    whole = onnx_model(model, progress)
+    describe(whole, model)
+    made.write_bytes(whole.SerializeToString())
+    return (_proof(made, runner, witnesses(), model),)
+
+
+def _write_torch(
+    model: Exportable, made: Path, witnesses: Callable[[], Witnesses], progress: Progress
+) -> tuple[Proof, ...]:
+    from pipeline.export import torch_folder as torch_format
+    from pipeline.export.readme import readme
+
+    progress.note(f"exporting {model.backbone.name}: some seconds")
+    torch_format.write_network(model, made)
+    seen = witnesses()
+    proofs = (
+        prove(torch_format.CODE, torch_format.runner(torch_format.whole(made)), seen, model.kind),
+        _proof(made / torch_format.PROGRAM, torch_format.program_runner, seen, model),
+    )
+    answer = torch_format.layer_of(model).answer
+    (made / torch_format.README).write_text(readme(model, made.name, answer, proofs), encoding="utf-8")
+    return proofs
+
+
+def _proof(path: Path, runner: Callable[[Path], Any], witnesses: Witnesses, model: Exportable) -> Proof:
+    """Open what was written with the library that others will open it with, and prove it."""
+    try:
+        run = runner(path)
+    except Exception as error:  # of whichever runtime
+        reason = str(error).strip().partition("\n")[0]
+        raise ExportError(
+            f"{path.name}: wanted a file that opens, found {type(error).__name__}: {reason}",
+            "update the libraries: pipeline doctor",
+        ) from error
+    return prove(path.name, run, witnesses, model.kind)

@@ -1,0 +1,82 @@
+"""Written whole or not at all: under a temporary name beside the place, checked there, and only then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import ExportError
+from pipeline.export.record import KIND
+from pipeline.export.standalone import RECORD
+from pipeline.export.torch_folder import ENTRIES
+
+
+def refuse_place(path: Path, *, folder: bool) -> None:
+    """Raise `ExportError` where something stands that an export must not replace.
+
+    An ONNX file takes an ONNX file's place, a folder that of an earlier export with nothing added to it.
+    """
+    if not path.exists():
+        return
+    if not folder and path.is_dir():
+        raise ExportError(f"{path}: wanted to write a file here, found a folder", "--out bees.onnx")
+    if folder and not path.is_dir():
+        raise ExportError(f"{path}: wanted to write a folder here, found a file", "--out bees.torch")
+    if not folder and path.suffix != ".onnx":
+        raise ExportError(f"{path}: wanted an ONNX file to replace, found another file", "--out bees.onnx")
+    if folder and any(path.iterdir()) and not _is_ours(path):
+        raise ExportError(
+            f"{path}: wanted an empty folder or an earlier export to replace, found a folder with other things in it",
+            "choose another place with --out",
+        )
+
+
+@contextlib.contextmanager
+def placed(path: Path, *, folder: bool) -> Iterator[Path]:
+    """Give a temporary file's or folder's path, and give it its own name once the block has ended without an error.
+
+    Raises
+    ------
+    ExportError
+        Nothing can be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        made = room / path.name
+        if folder:
+            made.mkdir()
+        yield made
+        if folder and path.exists():
+            path.rename(room / f"{path.name}.before")
+        made.replace(path)
+    except OSError as error:
+        before = room / f"{path.name}.before"
+        if before.exists() and not path.exists():
+            before.rename(path)
+        raise _cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _is_ours(path: Path) -> bool:
+    if not {item.name for item in path.iterdir()} <= ENTRIES:
+        return False
+    try:
+        return f'"{KIND}"' in (path / RECORD).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _cannot_write(path: Path, error: OSError) -> ExportError:
+    return ExportError(
+        f"{path}: wanted to write the exported model here, found {os.strerror(error.errno) if error.errno else error}",
+        "give a place that you may write with --out",
+    )

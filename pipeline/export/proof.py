@@ -1,0 +1,146 @@
+"""The proof of an export: on the same photos it answers as the model does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import ExportError
+from pipeline.search import Predictions
+
+TOLERANCE = 1e-4
+_BATCH = 16  # and what is left over: a batch size frozen into the network is found out
+
+Answers = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Witnesses:
+    """Photos that an export is checked on.
+
+    Attributes
+    ----------
+    ids : list of str, length n
+    pixels : ndarray of uint8, shape (n, crop, crop, 3)
+        As the network takes them.
+    wanted : Predictions
+        What the model says of them.
+    which : str
+        In words, such as ``64 of the 245 photos it learned from``.
+    """
+
+    ids: list[str]
+    pixels: np.ndarray
+    wanted: Predictions
+    which: str
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How an exported model's answers compare with the model's own.
+
+    Attributes
+    ----------
+    what : str
+        The file that was run.
+    photos : int
+    which : str
+    changed : int
+        Photos with another class, or another set of tags; 0 for numbers.
+    largest : float
+        Largest difference of a probability; of a score or number as a share of the largest one. Not-a-number where the
+        head gives classes alone.
+    of : {"probability", "score", "number", "label"}
+    """
+
+    what: str
+    photos: int
+    which: str
+    changed: int
+    largest: float
+    of: str
+
+    @property
+    def text(self) -> str:
+        """The figures in one line."""
+        changed = "" if self.of == "number" else f", {self.changed} changed label{'' if self.changed == 1 else 's'}"
+        if self.of == "label":
+            return f"{self.what} checked on {self.which}{changed}"
+        share = "" if self.of == "probability" else ", as a share of the largest"
+        return (
+            f"{self.what} checked on {self.which}: largest difference of a {self.of} {self.largest:.1e}{share}{changed}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON values."""
+        return {**asdict(self), "largest": self.largest if np.isfinite(self.largest) else None}
+
+
+def prove(what: str, run: Callable[[np.ndarray], Answers], witnesses: Witnesses, kind: str) -> Proof:
+    """Run an exported model on the photos and return how it compares.
+
+    Parameters
+    ----------
+    what : str
+        Its file, for the figures and for errors.
+    run : callable
+        Maps uint8 (b, crop, crop, 3) to the exported model's outputs by name.
+    witnesses : Witnesses
+    kind : {"class", "number", "multi"}
+
+    Raises
+    ------
+    ExportError
+        It cannot be run, or answers otherwise.
+    """
+    wanted, n = witnesses.wanted, len(witnesses.pixels)
+    try:
+        parts = [run(witnesses.pixels[start : start + _BATCH]) for start in range(0, n, _BATCH)]
+    except Exception as error:  # of whichever runtime
+        reason = str(error).strip().partition("\n")[0]
+        raise ExportError(
+            f"{what}: wanted it to answer for {witnesses.which}, found {type(error).__name__}: {reason}", _TRY
+        ) from error
+    found = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+    labels = found[{"class": "label", "multi": "tags", "number": "value"}[kind]]
+    if kind == "number":
+        changed = np.zeros(n, bool)
+        proof = Proof(what, n, witnesses.which, 0, _gap(labels, wanted.labels, relative=True), "number")
+    else:
+        changed = _differ(labels, wanted.labels)
+        name, of = ("probabilities", "probability") if wanted.probabilities is not None else ("scores", "score")
+        if wanted.ranks is None:
+            of, largest = "label", float("nan")
+        else:
+            largest = _gap(found.get(name), wanted.ranks, relative=of == "score")
+        proof = Proof(what, n, witnesses.which, int(changed.sum()), largest, of)
+    if proof.changed or proof.largest > TOLERANCE or (np.isnan(proof.largest) and proof.of != "label"):
+        first = f", the first of them {witnesses.ids[int(np.flatnonzero(changed)[0])]}" if proof.changed else ""
+        raise ExportError(
+            f"{proof.text}{first}; wanted differences up to {TOLERANCE:.0e} and no changed label: nothing was written",
+            _TRY,
+        )
+    return proof
+
+
+_TRY = "check on other photos with --check DIR (a tie may fall either way), or fit with another head: pipeline heads"
+
+
+def _differ(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return which photos have another answer, (n,)."""
+    if found.shape != wanted.shape:
+        return np.ones(len(wanted), bool)
+    return (found != wanted).reshape(len(wanted), -1).any(axis=1)
+
+
+def _gap(found: np.ndarray | None, wanted: np.ndarray, *, relative: bool) -> float:
+    """Return the largest difference; not-a-number where shapes or the values that are not finite differ."""
+    if found is None or found.shape != wanted.shape:
+        return float("nan")
+    same = found == wanted  # infinite scores among them
+    gap = float(np.abs(np.where(same, 0.0, found) - np.where(same, 0.0, wanted)).max(initial=0.0))
+    largest = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0))
+    return gap / largest if relative and largest > 0 else gap

@@ -1,0 +1,81 @@
+"""The README of a torch folder: what is in it, and the lines that use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.backbone import bundled
+from pipeline.export import linear
+from pipeline.export.proof import Proof
+from pipeline.export.record import Exportable
+from pipeline.export.standalone import OWN_ARCHITECTURE
+
+_MEANING = {
+    linear.SOFTMAX: "One output a class; softmax makes probabilities of them.",
+    linear.NEAREST: "Two outputs a class: the first half tells the class, by the distance to its centroid; softmax of"
+    " the second half, the distances over the spread within classes, makes probabilities.",
+    linear.ONE_VS_REST: "One output a class; their sigmoids, divided by their sum, are the probabilities.",
+    linear.SCORES: "One output a class: a score, the largest of which tells the class. This head has no probabilities.",
+    linear.TAGS: "One output a tag: above zero it is there; the sigmoid is its probability.",
+    linear.TAG_SCORES: "One output a tag: a score, above zero it is there. This head has no probabilities.",
+    linear.NUMBER: "One output: the number.",
+}
+
+
+def readme(model: Exportable, name: str, answer: str, proofs: Sequence[Proof]) -> str:
+    """Return the text.
+
+    Parameters
+    ----------
+    model : Exportable
+    name : str
+        The folder's.
+    answer : str
+        What the outputs mean.
+    proofs : sequence of Proof
+    """
+    how = model.backbone.preprocessing
+    own = model.backbone.name == bundled.NAME
+    fast = (
+        ""
+        if "fast" not in str(model.recipe["decoder"])
+        else (" The model learned from photos resized with `--decode fast`, hardly a grey level away.")
+    )
+    lines = [
+        f"# {name}",
+        "",
+        f"`{model.backbone.name}` with its final layer replaced by a `{model.head}` head, which answers"
+        f" `{model.label_set}`.",
+        *(["", f"> {model.verdict}"] if model.verdict else []),
+        "",
+        "```sh",
+        "python model.py photo.jpg    # needs torch, torchvision, safetensors and Pillow",
+        "```",
+        "",
+        "| file | what |",
+        "|---|---|",
+        "| `model.safetensors` | the tensors of the whole network |",
+        "| `model.json` | class names, preprocessing, how the network is built, where it comes from |",
+        "| `model.py` | reads those two: `load()` is the plain network, `FromPixels` the whole road from pixels |",
+        *([f"| `{OWN_ARCHITECTURE}` | the architecture, which torchvision does not have |"] if own else []),
+        "| `model.pt2` | the whole road as one exported program, for torch alone |",
+        "",
+        "```python",
+        "import torch",
+        "",
+        'whole = torch.export.load("model.pt2").module()',
+        f"said = whole(pixels)  # uint8 (n, {how.crop}, {how.crop}, 3), any n, as `prepare` in model.py makes them",
+        "```",
+        "",
+        _MEANING[answer],
+        "",
+        f"A photo is turned upright, resized to {how.resize} pixels on its short side ({how.interpolation}), and its"
+        f" centre {how.crop} x {how.crop} cut out; normalisation is inside, but for `load()`, which wants"
+        " (value - mean) / std." + fast,
+        "",
+        "Checked before this folder was put in place, against the model it was made from:",
+        "",
+        *(f"- {proof.text}" for proof in proofs),
+        "",
+    ]
+    return "\n".join(lines)

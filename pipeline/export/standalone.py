@@ -1,0 +1,140 @@
+"""A trained model in plain torch and torchvision: this file reads `model.json` and `model.safetensors` beside it.
+
+    python model.py photo.jpg ...
+
+In Python, with the folder on the path:
+
+    from model import FromPixels, load, prepare
+
+    network = load()              # nn.Module: normalised float32 (n, 3, crop, crop) to outputs (n, m)
+    whole = FromPixels(network)   # nn.Module: uint8 (n, crop, crop, 3), as `prepare` makes them, to answers
+
+Needs torch, torchvision, safetensors and Pillow.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from safetensors.torch import load_file
+from torch import nn
+from torchvision import models
+from torchvision.models.feature_extraction import create_feature_extractor
+
+HERE = Path(__file__).parent
+RECORD, WEIGHTS, OWN_ARCHITECTURE = "model.json", "model.safetensors", "efficientnet_lite.py"
+
+
+def read_record(folder: Path = HERE) -> dict[str, Any]:
+    """Return `model.json`: class names, preprocessing, and how the network is built."""
+    return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+
+
+def load(folder: Path = HERE) -> nn.Module:
+    """Return the network with its new final layer, in evaluation mode: float32 (n, 3, crop, crop) -> (n, m)."""
+    network = build(read_record(folder)["network"], folder)
+    network.load_state_dict(load_file(folder / WEIGHTS))
+    return network.eval().requires_grad_(False)
+
+
+def build(how: Mapping[str, Any], folder: Path = HERE) -> nn.Module:
+    """Return the network without its weights."""
+    if how["builder"] == "efficientnet_lite0":  # not in torchvision: its few lines are in the folder
+        network = runpy.run_path(str(folder / OWN_ARCHITECTURE))["EfficientNetLite0"](**how["arguments"])
+    else:
+        network = models.get_model_builder(how["builder"])(weights=None, **how["arguments"])
+    for name in how["bypassed"]:
+        network.set_submodule(name, nn.Identity())
+    if how["cut"] is not None:
+        network = Cut(network.eval(), **how["cut"])
+    return network
+
+
+class Cut(nn.Module):
+    """A network up to one layer, averaged over its positions, and a linear layer on that."""
+
+    def __init__(self, network: nn.Module, node: str, pooled: Sequence[int], width: int, outputs: int) -> None:
+        super().__init__()
+        self.body = create_feature_extractor(network, [node])
+        self.head = nn.Linear(width, outputs)
+        self.node, self.pooled = node, tuple(pooled)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.body(images)[self.node]
+        return self.head(features.mean(self.pooled) if self.pooled else features)  # (n, width) -> (n, outputs)
+
+
+class FromPixels(nn.Module):
+    """Images as uint8 (n, crop, crop, 3) to ``label``, ``tags`` or ``value``, and ``probabilities`` or ``scores``."""
+
+    def __init__(self, network: nn.Module, record: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        record = read_record() if record is None else record
+        how = record["preprocessing"]
+        self.network, self.answer = network, str(record["network"]["answer"])
+        self.grey_levels = 255.0 / how["value_range"]
+        self.register_buffer("mean", torch.tensor(how["mean"])[:, None, None])
+        self.register_buffer("std", torch.tensor(how["std"])[:, None, None])
+
+    def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32) / self.grey_levels  # (n, h, w, 3) -> (n, 3, h, w)
+        return answers(self.network((images - self.mean) / self.std), self.answer)
+
+
+def answers(outputs: torch.Tensor, answer: str) -> dict[str, torch.Tensor]:
+    """Return what the network's outputs (n, m) mean; `answer` is what `model.json` says of them."""
+    if answer == "number":
+        return {"value": outputs.squeeze(1)}
+    if answer == "tags":
+        return {"tags": (outputs > 0).long(), "probabilities": outputs.sigmoid()}
+    if answer == "tag-scores":
+        return {"tags": (outputs > 0).long(), "scores": outputs}
+    if answer == "scores":
+        return {"label": outputs.argmax(1), "scores": outputs}
+    if answer == "one-vs-rest":
+        each = outputs.sigmoid()
+        return {"label": outputs.argmax(1), "probabilities": each / each.sum(1, keepdim=True)}
+    if answer == "nearest":  # the class by the distance to its centroid, probabilities by that over the spread
+        nearness, scored = outputs.chunk(2, dim=1)
+        return {"label": nearness.argmax(1), "probabilities": scored.softmax(1)}
+    return {"label": outputs.argmax(1), "probabilities": outputs.softmax(1)}
+
+
+def prepare(photo: Image.Image, record: Mapping[str, Any] | None = None) -> np.ndarray:
+    """Return a photo as the network wants it: upright, resized, the centre cut out; uint8 (crop, crop, 3)."""
+    how = (read_record() if record is None else record)["preprocessing"]
+    image, resize, crop = ImageOps.exif_transpose(photo).convert("RGB"), how["resize"], how["crop"]
+    long = int(resize * max(image.size) / min(image.size))
+    size = (resize, long) if image.width <= image.height else (long, resize)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling[how["interpolation"].upper()])
+    left, top = round((image.width - crop) / 2), round((image.height - crop) / 2)
+    return np.array(image.crop((left, top, left + crop, top + crop)))
+
+
+def main(paths: Sequence[str]) -> None:
+    """Print a line a photo."""
+    record = read_record()
+    network = FromPixels(load(), record)
+    for path in paths:
+        with Image.open(path) as photo:
+            said = network(torch.from_numpy(prepare(photo, record))[None])
+        if "value" in said:
+            print(f"{path}\t{said['value'].item():.6g}")
+            continue
+        sure = said.get("probabilities", said.get("scores"))
+        assert sure is not None
+        there = [int(said["label"])] if "label" in said else said["tags"][0].nonzero().flatten().tolist()
+        print("\t".join([path, *(f"{record['classes'][code]}\t{sure[0, code].item():.6g}" for code in there)]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
