@@ -19,7 +19,7 @@ from commands import class_folders, done, in_a_process, pipeline, refused
 from made_caches import blobs, make_cache, names
 
 from pipeline.cache import STORED, FeatureCache
-from pipeline.cli import demo, evaluate, export, extract, fit, predict, score
+from pipeline.cli import demo, evaluate, export, extract, fit, predict, score, study
 from pipeline.cli.app import app
 from pipeline.demo import run_demo
 from pipeline.errors import PipelineError
@@ -34,6 +34,7 @@ RENAMED = {
     "--no-nested": "nested",
     "--no-weights": "weights",
 }
+RENAMED_OF = {("study", "--head"): "head"}  # one alone
 OWN = {"ctx", "as_json", "quiet"}  # of the command line alone
 # Where a command makes a file of what its function returns.
 OWN_OF = {
@@ -43,6 +44,7 @@ OWN_OF = {
     "fit": set(),
     "extract": set(),
     "export": {"model"},
+    "study": set(),
 }
 COMMANDS = {
     "extract": extract.command,
@@ -50,6 +52,7 @@ COMMANDS = {
     "fit": fit.command,
     "predict": predict.command,
     "score": score.command,
+    "study": study.command,
     "export": export.command,
 }
 # The root command is a group of commands: `cache` holds four more.
@@ -61,6 +64,7 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
     from pipeline.evaluation import evaluate
     from pipeline.extraction import extract
     from pipeline.model import Model, fit
+    from pipeline.studies import study
 
     return {
         "extract": [extract],
@@ -69,6 +73,7 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
         "predict": [Model.predict],
         "score": [Model.score],
         "export": [Model.export],
+        "study": [study],
     }
 
 
@@ -140,7 +145,7 @@ def test_a_flag_is_named_as_its_keyword() -> None:
             for flag in [*parameter.opts, *parameter.secondary_opts]:
                 if not flag.startswith("--") or flag == "--help":
                     continue
-                keyword = RENAMED.get(flag, flag.removeprefix("--").replace("-", "_"))
+                keyword = RENAMED_OF.get((name, flag)) or RENAMED.get(flag, flag.removeprefix("--").replace("-", "_"))
                 assert keyword == parameter.name, f"{name} {flag}"
 
 

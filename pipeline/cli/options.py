@@ -311,7 +311,10 @@ MostLabels = Annotated[
 Budget = Annotated[
     float,
     typer.Option(
-        "--budget", metavar="SECONDS", help="What one training from scratch may take at most.", rich_help_panel=WORK
+        "--budget",
+        metavar="SECONDS",
+        help="What one training from scratch may take at most: of one core, or by the clock on a GPU.",
+        rich_help_panel=WORK,
     ),
 ]
 

@@ -80,5 +80,5 @@ def command(
         return
     print_study(terminal, found)
     terminal.say(f"kept in {found.folder}/: every point in points.csv, all of it in study.json")
-    without = {"most_labels", "budget", "head", *(("head",) if head is None else ())}
+    without = {"most_labels", "budget", "head"}
     terminal.next("pipeline", "evaluate", data, *carried(ctx, without=without), *(["--head", head] if head else []))

@@ -6,7 +6,8 @@ The room is not named `study`: `pipeline.study` is the function.
 from __future__ import annotations
 
 from pipeline.runs.folder import STUDY
-from pipeline.studies.results import METHODS, PROMISES, Crossover, Match, Point, Study, Verdict
+from pipeline.studies.points import METHODS, Point
+from pipeline.studies.results import PROMISES, Crossover, Match, Study, Verdict
 from pipeline.studies.studying import study
 
 __all__ = ["METHODS", "PROMISES", "STUDY", "Crossover", "Match", "Point", "Study", "Verdict", "study"]

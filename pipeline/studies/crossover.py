@@ -6,7 +6,8 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from pipeline.studies.results import DUMMY, METHODS, SCRATCH, TRANSFER, Crossover, Match, Point, curve_of
+from pipeline.studies.points import DUMMY, METHODS, SCRATCH, TRANSFER, Point, curve_of
+from pipeline.studies.results import Crossover, Match
 
 FEW = 5  # labels a class: what a person has labelled on the first evening
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.studies.draws import Rung
 from pipeline.studies.lessons import Key, Learned, balanced_accuracy
-from pipeline.studies.results import METHODS, TRANSFER, Point
+from pipeline.studies.points import METHODS, TRANSFER, Point
 from pipeline.studies.spread import Exam, mean_lead, mean_score
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -156,7 +157,7 @@ class ScratchLesson:
     small : bool
         Whether these are small images.
     budget : float
-        Seconds that the training may take by the clock.
+        Seconds that the training may take, of one core or by the clock on a GPU.
     device : str
     """
 
@@ -174,10 +175,10 @@ class ScratchLesson:
 
     def learn(self) -> Learned:
         """Train, and answer."""
-        from pipeline.studies.training import TRIES, TRIES_OF_SMALL, train_from_scratch
+        from pipeline.studies.training import TRIES, TRIES_OF_SMALL, clock_of, train_from_scratch
 
         mine = self.material.take(self.rows)
-        clock = time.process_time if self.device == "cpu" else time.perf_counter
+        clock = clock_of(self.device)
         started = clock()
         folds = mine.folds(self.seed)
         done = train_from_scratch(
@@ -203,11 +204,14 @@ AnyLesson = Lesson | ScratchLesson
 def run_lessons(lessons: Sequence[AnyLesson], *, n_jobs: int) -> Iterator[tuple[Key, Learned]]:
     """Give what comes of each lesson as it is done, in any order."""
     ordered = sorted(lessons, key=lambda lesson: -lesson.effort)
-    with deaf_to_ctrl_c():
-        done = Parallel(n_jobs=min(n_jobs, max(1, len(ordered))), return_as="generator_unordered")(
-            delayed(_learned)(lesson) for lesson in ordered
-        )
-    yield from done
+    with warnings.catch_warnings():
+        # A process that comes to load torch is taken for one that leaks, and replaced between two lessons.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+        with deaf_to_ctrl_c():
+            done = Parallel(n_jobs=min(n_jobs, max(1, len(ordered))), return_as="generator_unordered")(
+                delayed(_learned)(lesson) for lesson in ordered
+            )
+        yield from done
 
 
 def balanced_accuracy(y: np.ndarray, predicted: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from pipeline.heads import Head, resolve_heads
 from pipeline.studies.draws import Rung
 from pipeline.studies.lessons import AnyLesson, Key, Lesson, Material, ScratchLesson
 from pipeline.studies.pixels import Pixels, Sizes, raw_features
-from pipeline.studies.results import DUMMY, NO_LAYER, RAW, SCRATCH, STATISTICS
+from pipeline.studies.points import DUMMY, NO_LAYER, RAW, SCRATCH, STATISTICS
 from pipeline.studies.subject import Subject
 
 DEPTH_AT = (5, 50)  # labels a class at which layers are compared, beside all of them

@@ -33,7 +33,8 @@ from pipeline.studies.ledger import Ledger
 from pipeline.studies.lessons import SCORING, AnyLesson, Key, Learned, Lesson, run_lessons
 from pipeline.studies.methods import Method, Teacher, caches_of
 from pipeline.studies.pixels import Sizes, pixels_text, read_pixels, sizes_of
-from pipeline.studies.results import METHODS, RANDOM, STATISTICS, TRANSFER, Study
+from pipeline.studies.points import METHODS, RANDOM, STATISTICS, TRANSFER
+from pipeline.studies.results import Study
 from pipeline.studies.spread import HOW, Exam
 from pipeline.studies.subject import Asked, Subject, subject_of
 from pipeline.studies.untrained import seconds_an_image, untrained_features
@@ -98,7 +99,8 @@ def study(
     most_labels : int
         Images to learn from, and to be tested on, at most; so many are drawn where there are more.
     budget : float
-        Seconds that one training from scratch may take, the choice of its learning rate included.
+        Seconds that one training from scratch may take, the choice of its learning rate included: of one core, or by
+        the clock on a GPU.
     out : path or Under, optional
         The run's folder: each result is kept there as soon as it is known, so that the same call goes on after a stop.
     device : str

@@ -14,6 +14,7 @@ from pipeline.cache import FeatureCache
 from pipeline.extraction import extract
 from pipeline.images import ImageSource
 from pipeline.progress import Progress
+from pipeline.studies.points import RANDOM
 from pipeline.studies.subject import Side, Subject
 
 FEW, MORE = 8, 72  # images; what both runs need beside them, such as loading the weights, falls out of the difference
@@ -27,8 +28,8 @@ def untrained_features(
     random = Backbone.open(f"{backbone.name}:random", random_state=extraction["random_state"])
 
     def made(photos: ImageSource) -> FeatureCache:
-        cache = extract(photos, backbone=random, layer=layer, progress=progress, **extraction)
-        progress.note(f"random weights: {cache.summary.text}")
+        cache = extract(photos, backbone=random, layer=layer, progress=_BarsAlone(progress), **extraction)
+        progress.note(f"{RANDOM}: {cache.summary.text}")
         return cache
 
     if train.photos is test.photos:
@@ -58,3 +59,13 @@ def seconds_an_image(backbone: Backbone, layer: str, side: Side, extraction: Map
             extract(some, backbone=backbone, layer=layer, **options)
             spent.append(clock() - started)
     return max(0.0, spent[2] - spent[1]) / (counts[1] - counts[0])
+
+
+class _BarsAlone(Progress):
+    """Tells how far it is, and no notes: the same photos gave them with the pretrained network."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def advance(self, stage: str, done: int, total: int) -> None:
+        self._progress.advance(f"{stage}, {RANDOM}", done, total)

@@ -9,22 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.studies.crossover import few, labels_text, needed
-from pipeline.studies.results import (
-    DUMMY,
-    GENERALISATION,
-    LABELS,
-    METHODS,
-    NOT_HERE,
-    NOT_SHOWN,
-    PERFORMANCE,
-    SCRATCH,
-    TIME,
-    TRANSFER,
-    YES,
-    Point,
-    Verdict,
-    curve_of,
-)
+from pipeline.studies.points import DUMMY, METHODS, SCRATCH, TRANSFER, Point, curve_of
+from pipeline.studies.results import GENERALISATION, LABELS, NOT_HERE, NOT_SHOWN, PERFORMANCE, TIME, YES, Verdict
 
 RIVALS = tuple(method for method in METHODS if method not in (TRANSFER, DUMMY))
 CLEARLY = 1.5  # times as long: clocks of two runs differ by less
