@@ -26,7 +26,7 @@ def budget_text(head: Head, sizes: Sizes, *, seconds: float, device: str) -> dic
         "length": f"{training.VIEWS} looks at each image, {training.FEWEST_VIEWS:,} looks in all at least and "
         f"{training.MOST_VIEWS:,} at most (or {training.VIEWS_OF_MANY} at each)",
         "choice": f"tries of a third of that, {listed}; the best on a held-out fifth of the labels is trained, "
-        "stopped where that part says, and trained again on all labels for as long; with fewer than "
+        "to see when that part gets no better, and again on all labels for as long; with fewer than "
         f"{lessons.CHOOSE_FROM} labels a class the first try, in full",
         "limit": f"{seconds:g} seconds a training",
         "raw pixels": f"{sizes.raw} x {sizes.raw} pixels",

@@ -22,6 +22,7 @@ VIEWS, FEWEST_VIEWS = 30, 4_000  # of each image; and of all together, however f
 MOST_VIEWS, VIEWS_OF_MANY = 16_000, 12  # beyond so many views in all, fewer of each image
 TRY_SHARE = 1 / 3  # of a whole training, for each try
 CHECKS = 10  # looks at the held-out part in a training
+LEAST_SHARE = 0.3  # of the schedule: a held-out part of few images is soon at its best by luck
 WEIGHT_DECAY, SMOOTHING, WARM_UP = 0.05, 0.1, 0.15
 _ASKED_AT_ONCE = 256
 
@@ -51,7 +52,7 @@ class Trained:
     tried : Try
         What it was trained with.
     stopped_at : float
-        Share of the whole schedule after which it was stopped, because the held-out part got no better.
+        Share of the whole schedule that it was given, because the held-out part got no better after it.
     cut_short : bool
         Whether the budget of seconds ended it.
     """
@@ -79,7 +80,8 @@ def train_from_scratch(
 
     Each try is trained for a third of the schedule on all but a held-out part; the one with the lowest loss there
     is trained once more in full, and that run says after which share of the schedule the loss was lowest. The network
-    that answers learns from all images for as long.
+    that answers learns from all images for as long, with a schedule of that length: stopped in the middle of a longer
+    one, its rate would still be high and its weights noisy.
 
     Parameters
     ----------
@@ -117,16 +119,15 @@ def train_from_scratch(
             cut |= run.go(
                 clock, clock() + most, look=lambda done: held.append((run.loss(images[hold], labels[hold]), done))
             )
-            share = min(held, default=(0.0, 1.0))[1]
-        run = _Run(images, labels, classes, chosen, whole, seed)
-        cut |= run.go(clock, deadline, until=share)
+            share = max(LEAST_SHARE, min(held, default=(0.0, 1.0))[1])
+        run = _Run(images, labels, classes, chosen, max(1, round(whole * share)), seed)
+        cut |= run.go(clock, deadline)
         asked_images = torch.from_numpy(asked).to(device)
         return Trained(run.answers(asked_images), run.answers(images), chosen, share, cut)
 
 
 def clock_of(device: str) -> Clock:
-    """Return the clock that a training is measured by: of this process, which computes with one thread, or on a GPU
-    the one on the wall."""
+    """Return the clock that a training is measured by: that of this process, or on a GPU the one on the wall."""
     return time.process_time if device == "cpu" else time.perf_counter
 
 
@@ -157,14 +158,11 @@ class _Run:
             self._optimiser, tried.rate, total_steps=max(steps, 2), pct_start=WARM_UP
         )
 
-    def go(
-        self, clock: Clock, deadline: float, *, until: float = 1.0, look: Callable[[float], None] | None = None
-    ) -> bool:
-        """Train until that share of the schedule is done, and return whether the deadline came before it."""
-        last = max(1, round(self._steps * until))
+    def go(self, clock: Clock, deadline: float, *, look: Callable[[float], None] | None = None) -> bool:
+        """Train until the schedule is done, and return whether the deadline came before it."""
         often = max(1, self._steps // CHECKS)
         batches = self._batches()
-        for step in range(1, last + 1):
+        for step in range(1, self._steps + 1):
             self._network.train()
             rows = next(batches)
             images = varied(prepared(self._images[rows]), self._generator, flips=self._tried.flips)
@@ -173,9 +171,9 @@ class _Run:
             loss.backward()
             self._optimiser.step()
             self._schedule.step()
-            if look is not None and (step % often == 0 or step == last):
+            if look is not None and (step % often == 0 or step == self._steps):
                 look(step / self._steps)
-            if step < last and clock() > deadline:
+            if step < self._steps and clock() > deadline:
                 return True
         return False
 
