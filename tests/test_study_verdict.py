@@ -82,13 +82,13 @@ def test_a_crossover_says_it_in_a_sentence() -> None:
     assert scratch.rival == SCRATCH
     assert scratch.matches[1].needed == pytest.approx(10**1.5)
     assert scratch.text == (
-        "from scratch: about 32 labels a class match 5 with transfer (0.800); with as many labels it is level from "
-        "about 100 a class on"
+        "from scratch needs about 32 labels a class to match 5 with transfer (0.800); with as many labels as transfer "
+        "it has caught up from about 100 a class on"
     )
     assert raw.rival == RAW and raw.meets is None
     assert raw.text == (
-        "raw pixels: at no number of labels here (up to 100 a class) as good as 5 with transfer (0.800); with as many "
-        "labels it never catches up here"
+        "raw pixels matches 5 with transfer (0.800) at no number of labels here, up to 100 a class; with as many "
+        "labels as transfer it never catches up here"
     )
 
 

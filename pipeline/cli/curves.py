@@ -35,7 +35,7 @@ def print_study(terminal: Terminal, study: Study) -> None:
     depths = study.depth()
     layers = list(dict.fromkeys(point.layer for points in depths.values() for point in points))
     if depths:
-        columns = [Number("labels a class"), *map(Number, layers)]
+        columns = [Number("labels a class"), *(Number(f"{layer} (95%)") for layer in layers)]
         terminal.table(columns, [[_labels(points[0]), *_by_layer(points, layers)] for points in depths.values()])
         terminal.stdout.print()
     terminal.paragraph(study.crossovers[0].text if study.crossovers else "no rival to cross")
@@ -51,13 +51,16 @@ def _labels(point: Point) -> str:
 
 
 def _scores(curves: dict[str, tuple[Point, ...]], labels: int) -> list[str]:
-    at = [next((point for point in curve if point.labels == labels), None) for curve in curves.values()]
-    return ["" if one is None else f"{one.score:.3f} ({one.low:.3f} to {one.high:.3f})" for one in at]
+    return [_score(next((point for point in curve if point.labels == labels), None)) for curve in curves.values()]
 
 
 def _by_layer(points: Sequence[Point], layers: Sequence[str]) -> list[str]:
     there = {point.layer: point for point in points}
-    return [f"{there[layer].score:.3f}" if layer in there else "" for layer in layers]
+    return [_score(there.get(layer)) for layer in layers]
+
+
+def _score(point: Point | None) -> str:
+    return "" if point is None else f"{point.score:.3f} ({point.low:.3f} to {point.high:.3f})"
 
 
 def _clock(point: Point) -> list[str]:

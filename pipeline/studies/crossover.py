@@ -77,14 +77,13 @@ def _in_words(
     match = matches[list(mine).index(at)]
     given = f"{labels_text(at.per_class)} with transfer ({at.score:.3f})"
     if match.needed is None:
-        most = labels_text(theirs[-1].per_class)
-        text = f"{rival}: at no number of labels here (up to {most} a class) as good as {given}"
+        text = f"{rival} matches {given} at no number of labels here, up to {labels_text(theirs[-1].per_class)} a class"
     elif match.at_least:
-        text = f"{rival}: {labels_text(match.needed)} labels a class or fewer match {given}"
+        text = f"{rival} matches {given} with {labels_text(match.needed)} a class already"
     else:
-        text = f"{rival}: about {labels_text(match.needed)} labels a class match {given}"
+        text = f"{rival} needs about {labels_text(match.needed)} labels a class to match {given}"
     if meets is None:
-        return f"{text}; with as many labels it never catches up here"
+        return f"{text}; with as many labels as transfer it never catches up here"
     if meets <= theirs[0].per_class:
-        return f"{text}; with as many labels it is never behind here"
-    return f"{text}; with as many labels it is level from about {labels_text(meets)} a class on"
+        return f"{text}; with as many labels as transfer it is never behind here"
+    return f"{text}; with as many labels as transfer it has caught up from about {labels_text(meets)} a class on"

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.studies.draws import Rung
 from pipeline.studies.lessons import Key, Learned, balanced_accuracy
-from pipeline.studies.points import METHODS, TRANSFER, Point
+from pipeline.studies.points import METHODS, TRANSFER, Point, depth_of
 from pipeline.studies.spread import Exam, mean_lead, mean_score
 
 
@@ -36,7 +36,7 @@ def points_of(
     random_state : int
     """
     places = {(key.method, key.layer, key.rung) for key in learned}
-    order = sorted(places, key=lambda place: (METHODS.index(place[0]), place[1] != layer, place[1], place[2]))
+    order = sorted(places, key=lambda place: (METHODS.index(place[0]), place[1] != layer, depth_of(place[1]), place[2]))
     found = []
     for method, at, number in order:
         mine = _draws(learned, method, at, number)

@@ -57,7 +57,7 @@ def rungs(y: np.ndarray, *, random_state: int) -> tuple[Rung, ...]:
         for draw in range(DRAWS.get(asked, FEWEST_DRAWS)):
             orders.setdefault(draw, _orders(y, draw, random_state))
             draws.append(np.sort(np.concatenate([rows[:asked] for rows in orders[draw]])))
-        found.append(Rung(int(counts.sum()), counts.sum() / classes, False, tuple(draws)))
+        found.append(Rung(int(counts.sum()), float(counts.sum() / classes), False, tuple(draws)))
     every = np.arange(len(y))
     return (*found, Rung(len(y), len(y) / classes, True, (every,) * FEWEST_DRAWS))
 

@@ -81,7 +81,8 @@ class Ledger:
             head=head,
             estimator=estimator,
             params=params,
-            outer_fold=OUTER,
+            # Two draws of few labels may be the same: each is kept, so that a run that goes on says what it would have.
+            outer_fold=f"{OUTER}, draw {lesson.key.draw}",
             rows=f"{rows_text(lesson.rows)} {self._sides} {self._asked}",
             inner_fold=None,
             scoring=SCORING,

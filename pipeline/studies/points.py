@@ -14,6 +14,7 @@ STATISTICS = "pixel statistics"
 DUMMY = "dummy"
 METHODS = (TRANSFER, RANDOM, SCRATCH, RAW, STATISTICS, DUMMY)
 NO_LAYER = ""
+DEPTHS = ("early", "middle", "late", "penultimate")  # in the order of the network
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,8 @@ def curve_of(points: Sequence[Point], method: str, layer: str) -> tuple[Point, .
     """Return the points of a method, the fewest labels first; of a backbone's layers the one named."""
     mine = [point for point in points if point.method == method and point.layer in (layer, NO_LAYER)]
     return tuple(sorted(mine, key=lambda point: point.labels))
+
+
+def depth_of(layer: str) -> tuple[int, str]:
+    """Return what sorts layers from early to late; those with names of their own come last."""
+    return (DEPTHS.index(layer) if layer in DEPTHS else len(DEPTHS), layer)

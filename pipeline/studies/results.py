@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import EvaluationError
 from pipeline.runs import refuse_foreign
 from pipeline.runs.folder import POINTS, STUDY, replace_file
-from pipeline.studies.points import METHODS, TRANSFER, Point, curve_of
+from pipeline.studies.points import METHODS, TRANSFER, Point, curve_of, depth_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -200,11 +200,11 @@ class Study:
         return found
 
     def depth(self) -> dict[float, tuple[Point, ...]]:
-        """Return the points of transfer by depth: for a few numbers of labels a class, one point a layer."""
+        """Return the points of transfer by depth: for a few numbers of labels a class, one a layer, the early first."""
         mine = [point for point in self.points if point.method == TRANSFER]
         others = {point.labels for point in mine if point.layer != self.layer}
         found: dict[float, list[Point]] = {}
-        for point in sorted(mine, key=lambda one: one.labels):
+        for point in sorted(mine, key=lambda one: (one.labels, depth_of(one.layer))):
             if point.labels in others:
                 found.setdefault(point.per_class, []).append(point)
         return {per_class: tuple(points) for per_class, points in found.items()}

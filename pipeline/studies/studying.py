@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from pipeline.studies.ledger import Ledger
 from pipeline.studies.lessons import SCORING, AnyLesson, Key, Learned, Lesson, run_lessons
 from pipeline.studies.methods import Method, Teacher, caches_of
 from pipeline.studies.pixels import Sizes, pixels_text, read_pixels, sizes_of
-from pipeline.studies.points import METHODS, RANDOM, STATISTICS, TRANSFER
+from pipeline.studies.points import METHODS, RANDOM, SCRATCH, STATISTICS, TRANSFER, Point
 from pipeline.studies.results import Study
 from pipeline.studies.spread import HOW, Exam
 from pipeline.studies.subject import Asked, Subject, subject_of
@@ -203,9 +203,9 @@ def _studied(
 
     exam = Exam(test.y, subject.all_classes, test.groups)
     points = points_of(learned, ladder, exam, layer=layer, image_seconds=seconds, random_state=asked.random_state)
-    notes = list(subject.notes)
-    if RANDOM not in {method.name for method in methods}:
-        notes.append("the backbone's own weights are random: there is no transfer to study, and no null beside it")
+    later = list(_doubts(points, budget))
+    for note in later:
+        asked.progress.note(note)
     return Study(
         name=train.collection.name,
         label_set=subject.question.name,
@@ -224,7 +224,7 @@ def _studied(
         about_depth=depth_text(points),
         interval=HOW,
         budget=budget_text(head, sizes, seconds=budget, device=device),
-        notes=tuple(notes),
+        notes=(*subject.notes, *later),
         provenance={
             "recipe": dict(caches_of(subject)[0].recipe),
             "caches": sorted({cache.path.name for cache in caches_of(subject)}),
@@ -235,6 +235,19 @@ def _studied(
             "versions": {name: installed(name) for name in VERSIONS},
         },
     )
+
+
+def _doubts(points: Sequence[Point], budget: float) -> Iterator[str]:
+    """Give what the verdicts are to be read with."""
+    if RANDOM not in {point.method for point in points}:
+        yield "the backbone's own weights are random: there is no transfer to study, and no null beside it"
+    mine = [point for point in points if point.method == SCRATCH]
+    cut, trained = sum(point.cut_short for point in mine), sum(point.draws for point in mine)
+    if cut:
+        yield (
+            f"{cut} of {trained} trainings from scratch were ended by their budget of {budget:g} seconds: with more "
+            "(--budget) they might do better than they do here"
+        )
 
 
 def _methods(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.studies.crossover import few, labels_text, needed
-from pipeline.studies.points import DUMMY, METHODS, SCRATCH, TRANSFER, Point, curve_of
+from pipeline.studies.points import DUMMY, METHODS, SCRATCH, TRANSFER, Point, curve_of, depth_of
 from pipeline.studies.results import GENERALISATION, LABELS, NOT_HERE, NOT_SHOWN, PERFORMANCE, TIME, YES, Verdict
 
 RIVALS = tuple(method for method in METHODS if method not in (TRANSFER, DUMMY))
@@ -46,7 +46,7 @@ def summary_of(points: Sequence[Point], layer: str) -> str:
 def depth_text(points: Sequence[Point]) -> str:
     """Return what each layer of the backbone is worth with the most labels that all were tried with, in a sentence."""
     mine = [point for point in points if point.method == TRANSFER]
-    layers = list(dict.fromkeys(point.layer for point in sorted(mine, key=_depth)))
+    layers = sorted({point.layer for point in mine}, key=depth_of)
     common = [labels for labels in {p.labels for p in mine} if len({p.layer for p in mine if p.labels == labels}) > 1]
     if len(layers) < 2 or not common:
         return ""
@@ -54,14 +54,9 @@ def depth_text(points: Sequence[Point]) -> str:
     told = ", ".join(f"{layer} {there[layer].score:.3f}" for layer in layers if layer in there)
     best = max(there.values(), key=lambda point: point.score)
     return (
-        f"by depth, with {labels_text(best.per_class)} labels a class: {told}; the best is {best.layer}, a little "
-        "flattered, because these very images say so"
+        f"by depth, with {labels_text(best.per_class)} labels a class: {told}; the best is "
+        f"{best.layer} (picked by these very test images, which flatters it a little)"
     )
-
-
-def _depth(point: Point) -> int:
-    order = ("early", "middle", "late", "penultimate")
-    return order.index(point.layer) if point.layer in order else len(order)
 
 
 def _rivals(points: Sequence[Point], at: Point) -> dict[str, Point]:
@@ -112,15 +107,14 @@ def _on_labels(points: Sequence[Point], layer: str, at: Point, rivals: dict[str,
         return Verdict(LABELS, NOT_SHOWN, f"{text}; nothing to hold it against", figures)
     answer, rival = _held_against(rivals)
     text += f", {_against(rival)}"
-    if answer == NOT_HERE:
-        return Verdict(LABELS, answer, text, figures)
-    needs = figures[f"labels a class that {rival.method} needs"]
-    most = curve_of(points, rival.method, layer)[-1].per_class
-    text += (
-        f", which needs about {labels_text(needs)} for as much"
-        if needs is not None
-        else f", which is as good at no number of labels here (up to {labels_text(most)})"
-    )
+    if answer != NOT_HERE:
+        needs = figures[f"labels a class that {rival.method} needs"]
+        most = labels_text(curve_of(points, rival.method, layer)[-1].per_class)
+        text += (
+            f"; {rival.method} needs about {labels_text(needs)} for as much"
+            if needs is not None
+            else f"; {rival.method} reaches as much at no number of labels here, up to {most} a class"
+        )
     return Verdict(LABELS, answer, text, figures)
 
 

@@ -1,0 +1,494 @@
+"""`study` from photos to verdicts: what is scored on what, what is kept, and what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import planted
+import pytest
+from commands import class_folders, done, photo, refused
+from PIL import Image
+
+import pipeline as pl
+from pipeline.backbone import Backbone
+from pipeline.errors import CacheError, EvaluationError
+from pipeline.progress import Progress
+from pipeline.runs import Store
+from pipeline.studies import Study, draws, ledger, methods, study, studying
+from pipeline.studies.crossover import crossovers_of, few
+from pipeline.studies.lessons import AnyLesson, Learned, Lesson
+from pipeline.studies.points import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER, Point
+from pipeline.studies.results import (
+    GENERALISATION,
+    LABELS,
+    NOT_HERE,
+    NOT_SHOWN,
+    PERFORMANCE,
+    TIME,
+    YES,
+)
+from pipeline.studies.verdict import CLEARLY, depth_text, summary_of, verdicts_of
+
+QUICK: dict[str, Any] = {"budget": 0.05, "n_jobs": 1, "device": "cpu"}
+LAYERS = ("early", "middle", "late", "penultimate")
+
+
+class Eyes:
+    """Stands where `open_runtime` stood: a network that, if it is pretrained, sees what class a photo is of.
+
+    Features of random weights are noise of each photo's own; the earlier a layer, the more noise lies over the class.
+    """
+
+    name, version, batch_size = "eyes", "1", 8
+    noise: ClassVar = dict(zip(LAYERS, (3.0, 1.5, 0.6, 0.05), strict=True))
+
+    def __init__(self, backbone: Backbone, layers: Any, **_: Any) -> None:
+        self.sighted, self.layers = backbone.weights != "random", tuple(layers)
+
+    def workers(self, count: int) -> Any:
+        return planted.PlantedRuntime.workers(self, count)  # type: ignore[arg-type]
+
+    def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        answer = {}
+        for layer in self.layers:
+            width = planted.WIDTHS.get(layer, 112)
+            seeds = [int(image.astype(np.int64).sum()) for image in pixels]
+            found = np.stack([np.random.default_rng(seed).normal(size=width) for seed in seeds])
+            if self.sighted:
+                hue = pixels[..., 0].mean((1, 2)) / 100 - pixels[..., 2].mean((1, 2)) / 100
+                found = self.noise[layer] * found + hue[:, None] * np.linspace(1, 2, width)
+            answer[layer] = found.astype(np.float32)
+        return answer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def eyes() -> Iterator[None]:
+    import pipeline.extraction.network as network_room
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network_room, "open_runtime", Eyes)
+        fewer_draws(patch)
+        yield
+
+
+def fewer_draws(patch: pytest.MonkeyPatch) -> None:
+    """As many as show what they do."""
+    patch.setattr(draws, "DRAWS", {1: 4, 2: 4})
+    patch.setattr(methods, "SCRATCH_DRAWS", {1: 3, 2: 3})
+    for room in (draws, methods):
+        patch.setattr(room, "FEWEST_DRAWS" if room is draws else "FEWEST_SCRATCH_DRAWS", 2)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return class_folders(tmp_path_factory.mktemp("data") / "photos", 16)
+
+
+def asked_of(photos: Any, folder: Path, **options: Any) -> Study:
+    return study(photos, **{**QUICK, "cache": folder / "caches", "out": folder / "run", **options})
+
+
+@pytest.fixture(scope="module")
+def taught() -> list[AnyLesson]:
+    """Every lesson of the study that `found` is."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def found(
+    photos: Path, taught: list[AnyLesson], subjects: list[Any], tmp_path_factory: pytest.TempPathFactory
+) -> Study:
+    real = studying.run_lessons
+
+    def listening(lessons: Any, **how: Any) -> Any:
+        taught.extend(lessons)
+        return real(lessons, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studying, "run_lessons", listening)
+        remember_subjects(patch, subjects)
+        return asked_of(photos, tmp_path_factory.mktemp("study"))
+
+
+def remember_subjects(patch: pytest.MonkeyPatch, subjects: list[Any]) -> None:
+    """Append what each study is about."""
+    real = studying.Teacher
+    patch.setattr(studying, "Teacher", lambda subject, *rest: (subjects.append(subject), real(subject, *rest))[1])
+
+
+@pytest.fixture(scope="module")
+def subjects() -> list[Any]:
+    """What the study that `found` is was about."""
+    return []
+
+
+def without_seconds(points: Any) -> list[dict[str, Any]]:
+    """The points, less what no two trainings have in common."""
+    clocks = ("seconds", "extraction_seconds", "total_seconds")
+    return [{name: value for name, value in point.as_dict().items() if name not in clocks} for point in points]
+
+
+# --- what is studied
+
+
+def test_every_method_has_a_curve_over_the_same_labels(found: Study) -> None:
+    assert found.methods == METHODS
+    assert found.train + found.test == 32 and found.test == 8
+    for method in METHODS:
+        assert [point.labels for point in found.curve(method)] == [2, 4, 10, 24]
+        assert [point.per_class for point in found.curve(method)] == [1, 2, 5, 12]
+    assert [point.draws for point in found.curve(TRANSFER)] == [4, 4, 2, 1]
+    assert [point.draws for point in found.curve(SCRATCH)] == [3, 3, 2, 2]
+    for point in found.points:
+        assert 0 <= point.low <= point.score <= point.high <= 1 and len(point.scores) == point.draws
+        assert point.score == pytest.approx(np.mean(point.scores))
+        assert point.seconds > 0 and (point.extraction_seconds > 0) == (point.method in (TRANSFER, RANDOM))
+        assert (point.lead is None) == (point.method == TRANSFER)
+
+
+def test_scores_are_those_of_what_was_planted(found: Study) -> None:
+    at = {method: found.curve(method)[-1] for method in METHODS}
+    assert at[TRANSFER].score == at[RAW].score == 1  # the class is the colour
+    assert at[DUMMY].score == 0.5
+    assert abs(at[RANDOM].score - 0.5) < 0.35 and at[RANDOM].train > at[RANDOM].score  # noise, learned by heart
+    assert at[SCRATCH].cut_short == 2
+    assert found.notes[-1].startswith("10 of 10 trainings from scratch were ended by their budget of 0.05 seconds: ")
+
+
+def test_every_layer_is_studied_at_a_few_numbers_of_labels(found: Study) -> None:
+    depth = found.depth()
+    assert list(depth) == [5, 12]
+    assert all({point.layer for point in points} == set(LAYERS) for points in depth.values())
+    scores = {point.layer: point.score for point in depth[5]}
+    assert scores["early"] < scores["penultimate"] == 1
+    assert found.about_depth == depth_text(found.points) != ""
+
+
+def test_no_draw_touches_the_test_images(found: Study, taught: list[AnyLesson]) -> None:
+    assert len(taught) > 60
+    for lesson in taught:
+        assert lesson.rows.max() < found.train
+        if lesson.key.method == DUMMY:
+            continue
+        learned = {image.tobytes() for image in lesson.material.X[lesson.rows]}
+        asked = {image.tobytes() for image in lesson.material.asked}
+        assert len(learned) == len(lesson.rows) and len(asked) == found.test
+        assert not learned & asked
+
+
+def test_all_methods_learn_the_same_draws(taught: list[AnyLesson]) -> None:
+    drawn: dict[tuple[int, int], set[bytes]] = {}
+    for lesson in taught:
+        drawn.setdefault((lesson.key.rung, lesson.key.draw), set()).add(lesson.rows.tobytes())
+    assert all(len(rows) == 1 for rows in drawn.values())
+    assert len(set().union(*drawn.values())) > 10
+
+
+def subject_of(photos: Any, folder: Path, **options: Any) -> Any:
+    """What a study would be about, with nothing learned."""
+
+    class Enough(Exception):
+        pass
+
+    def stop(subject: Any, *_: Any) -> None:
+        raise Enough(subject)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studying, "Teacher", stop)
+        with pytest.raises(Enough) as caught:
+            asked_of(photos, folder, **options)
+    assert not (folder / "run").exists()  # nothing was kept, so nothing is left
+    return caught.value.args[0]
+
+
+def test_copies_of_what_is_learned_are_no_test(photos: Path, tmp_path: Path) -> None:
+    test = class_folders(tmp_path / "test", 3, first=100)
+    shutil.copy(photos / "ants" / "00.png", test / "ants" / "copy.png")
+    subject = subject_of(photos, tmp_path, test=str(test))
+    assert (len(subject.train.part), len(subject.test.part)) == (32, 6)
+    assert "1 of 7 test images are copies of training images, and are left out" in subject.notes
+    assert not set(map(bytes, subject.train.part.digests())) & set(map(bytes, subject.test.part.digests()))
+
+
+def test_the_test_set_is_of_whole_groups(photos: Path, tmp_path: Path) -> None:
+    rows = [f"{kind}/{number:02d}.png,{kind},{kind}{number // 3}" for kind in ("ants", "bees") for number in range(16)]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["id,kind,nest", *rows]), encoding="utf-8")
+    subject = subject_of(photos, tmp_path, labels=str(table), groups="nest")
+    train, test = (set(side.part.groups) for side in (subject.train, subject.test))
+    assert len(train | test) == 12 and not train & test
+    assert any(text.endswith(f": {len(test)} whole groups") for text in subject.notes)
+
+
+def test_at_most_so_many_images_are_studied_and_it_is_said(photos: Path, tmp_path: Path) -> None:
+    subject = subject_of(photos, tmp_path, most_labels=6)
+    assert [np.bincount(side.part.y).tolist() for side in (subject.train, subject.test)] == [[3, 3], [3, 3]]
+    assert "6 of 24 images are drawn to learn from (--most-labels)" in subject.notes
+    assert "6 of 8 images are drawn to be tested on (--most-labels)" in subject.notes
+
+
+# --- what follows
+
+
+def test_the_verdicts_follow_from_the_table(found: Study) -> None:
+    """Recomputed from points.csv by rules written down here once more."""
+    assert found.folder is not None
+    kept = json.loads((found.folder / "study.json").read_text(encoding="utf-8"))
+    table = pd.read_csv(found.folder / "points.csv", keep_default_na=False)
+    assert answers_of(table, kept["layer"]) == {one["promise"]: one["answer"] for one in kept["verdicts"]}
+    assert_said(kept)
+
+
+def answers_of(table: pd.DataFrame, layer: str) -> dict[str, str]:
+    """The answers that a table of points gives, method by method."""
+    mine = table[(table.method == TRANSFER) & (table.layer == layer)].sort_values("labels")
+    rivals = table[table.method.isin([RANDOM, SCRATCH, RAW, STATISTICS])]
+    for name in ("lead", "lead_low", "gap_lead", "gap_lead_low"):
+        rivals = rivals.assign(**{name: pd.to_numeric(rivals[name])})
+
+    def answer(lead: pd.Series, low: pd.Series) -> str:
+        return NOT_HERE if (lead <= 0).any() else YES if (low > 0).all() else NOT_SHOWN
+
+    most = mine.labels.max()
+    few_labels = mine.labels.iloc[int(np.argmin(np.abs(np.log(mine.per_class.to_numpy() / 5))))]
+    last, early = rivals[rivals.labels == most], rivals[rivals.labels == few_labels]
+    scratch = last[last.method == SCRATCH].iloc[0]
+    slow = last[(last.method == SCRATCH) | (last.lead_low <= 0)].total_seconds.min()
+    ours = mine.total_seconds.iloc[-1]
+    return {
+        TIME: NOT_HERE if slow <= ours else YES if slow >= CLEARLY * ours else NOT_SHOWN,
+        LABELS: answer(early.lead, early.lead_low),
+        PERFORMANCE: answer(last.lead, last.lead_low),
+        GENERALISATION: answer(scratch[["gap_lead"]], scratch[["gap_lead_low"]]),
+    }
+
+
+def assert_said(kept: dict[str, Any]) -> None:
+    """What a study says is what its points make of it."""
+    again = Study.from_dict(kept)
+    assert tuple(verdicts_of(again.points, again.layer)) == again.verdicts
+    assert tuple(crossovers_of(again.points, again.layer)) == again.crossovers
+    assert summary_of(again.points, again.layer) == again.summary
+    for verdict in again.verdicts:
+        text = verdict.text
+        said = [value for value in verdict.figures.values() if value is not None]
+        assert any(f"{value:.3f}" in text or f"{value:.2g} s" in text or f"{value:,.0f} s" in text for value in said)
+
+
+def test_leads_are_differences_of_the_same_draws(found: Study) -> None:
+    mine = {point.labels: point for point in found.curve(TRANSFER)}
+    for method in (RANDOM, SCRATCH, RAW, STATISTICS):
+        for point in found.curve(method):
+            leader = mine[point.labels]
+            pairs = min(leader.draws, point.draws)
+            lead = np.mean(leader.scores[:pairs]) - np.mean(point.scores[: max(pairs, point.draws * point.everything)])
+            assert point.lead == pytest.approx(lead)
+            assert point.lead_low is not None and point.lead_high is not None
+            assert point.lead_low <= point.lead <= point.lead_high
+
+
+# --- what is kept
+
+
+def test_a_study_is_kept_whole_and_opened_again(found: Study) -> None:
+    assert found.folder is not None
+    assert Study.open(found.folder) == found
+    table = pd.read_csv(found.folder / "points.csv", keep_default_na=False)
+    assert len(table) == len(found.points) and list(table.columns) == list(found.table().columns)
+    assert table.score.to_numpy() == pytest.approx(found.table().score.to_numpy())
+
+
+def test_the_same_study_again_learns_nothing(found: Study, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found.folder is not None
+    monkeypatch.setattr(Lesson, "learn", lambda self: pytest.fail("learned again"))
+    again = study(photos, cache=found.folder.parent / "caches", out=found.folder, **QUICK)
+    assert again.points == found.points and again.verdicts == found.verdicts
+
+
+def test_another_seed_or_draw_is_another_lesson(found: Study, taught: list[AnyLesson], subjects: list[Any]) -> None:
+    lesson = next(one for one in taught if one.key.method == TRANSFER)
+    other_draw = replace(lesson, key=replace(lesson.key, draw=99))  # which happens to draw the same labels
+    other_seed = replace(lesson, seed=99)
+    with Store.open(None) as store:
+        (subject,) = subjects
+        kept = ledger.Ledger(store, subject, {(lesson.key.method, lesson.key.layer): "features"})
+        learned = Learned(np.zeros(found.test, np.int64), 0.75, 1.5, "fixed")
+        kept.keep(lesson, learned)
+        known, waiting = kept.look_up([lesson, other_draw])
+        assert list(known) == [lesson.key] and waiting == [other_draw]
+        assert known[lesson.key].seconds == 1.5 and known[lesson.key].train == 0.75
+        assert kept.look_up([other_seed])[1] == [other_seed]
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import os, signal
+import pipeline.extraction.network as network_room
+from test_study import Eyes, QUICK, fewer_draws
+import pytest
+from pipeline.studies import ledger, study
+network_room.open_runtime = Eyes
+fewer_draws(pytest.MonkeyPatch())
+kept = ledger.Ledger.keep
+def keep(self, lesson, learned, done=[]):
+    kept(self, lesson, learned)
+    done.append(lesson)
+    if len(done) == 40:
+        os.kill(os.getpid(), signal.SIGKILL)
+ledger.Ledger.keep = keep
+study(sys.argv[2], cache=sys.argv[3] + "/caches", out=sys.argv[3] + "/run", **QUICK)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+@pytest.mark.slow
+def test_a_killed_study_goes_on_and_says_the_same(found: Study, photos: Path, tmp_path: Path) -> None:
+    here = str(Path(__file__).parent)
+    ended = subprocess.run([sys.executable, "-c", KILLED, here, str(photos), str(tmp_path)], timeout=300)
+    assert ended.returncode == -signal.SIGKILL
+    assert not (tmp_path / "run" / "study.json").exists()
+    notes: list[str] = []
+    learned: list[AnyLesson] = []
+
+    class Listener(Progress):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        keep = ledger.Ledger.keep
+        patch.setattr(ledger.Ledger, "keep", lambda self, one, what: (learned.append(one), keep(self, one, what))[0])
+        again = asked_of(photos, tmp_path, progress=Listener())
+    (said,) = [text for text in notes if text.endswith("lessons are known from before")]
+    assert said == f"40 of {40 + len(learned)} lessons are known from before"
+    # The small network's budget here is so short that where it ends is a matter of the clock.
+    steady = [[point for point in one.points if point.method != SCRATCH] for one in (again, found)]
+    assert without_seconds(steady[0]) == without_seconds(steady[1])
+
+
+# --- what is refused
+
+
+def test_a_cache_is_enough_while_its_photos_are_there(photos: Path, tmp_path: Path, found: Study) -> None:
+    there = class_folders(tmp_path / "photos", 16)
+    cache = pl.extract(there, layer=list(LAYERS), cache=tmp_path / "caches", n_jobs=1)
+    again = asked_of(cache, tmp_path)
+    steady = [[point for point in one.points if point.method != SCRATCH] for one in (again, found)]
+    assert without_seconds(steady[0]) == without_seconds(steady[1])
+
+    (there / "bees" / "03.png").unlink()
+    with pytest.raises(
+        CacheError, match=r"wanted the photos that the cache was made of, found: 1 of 32 gone, e.g. bee"
+    ):
+        asked_of(cache, tmp_path)
+    shutil.rmtree(there)
+    with pytest.raises(CacheError, match="a study trains on the pixels, so it wanted the photos") as caught:
+        asked_of(str(cache.path), tmp_path)
+    assert "pipeline study PHOTOS" in str(caught.value)
+
+
+def test_what_cannot_be_studied_is_refused_before_the_network_runs(photos: Path, tmp_path: Path) -> None:
+    photo(tmp_path / "few" / "ants" / "0.png", "ants", 0)
+    for number in range(6):
+        photo(tmp_path / "few" / "bees" / f"{number}.png", "bees", number)
+    with pytest.raises(EvaluationError, match=r"wanted 4 images of every class .* found 1 image of 'ants'"):
+        asked_of(tmp_path / "few", tmp_path)
+    rows = [f"{kind}/{number:02d}.png,{kind},{number / 7:.3f}" for kind in ("ants", "bees") for number in range(16)]
+    (tmp_path / "labels.csv").write_text("\n".join(["id,kind,wing", *rows]), encoding="utf-8")
+    told = {"labels": str(tmp_path / "labels.csv")}
+    with pytest.raises(EvaluationError, match="wanted one label set, found 2: kind, wing"):
+        asked_of(photos, tmp_path, **told)
+    with pytest.raises(EvaluationError, match="wanted labels that are classes, found numbers in 'wing'"):
+        asked_of(photos, tmp_path, column="wing", **told)
+    with pytest.raises(EvaluationError, match="wanted labels and seconds to learn with"):
+        asked_of(photos, tmp_path, budget=0)
+    with pytest.raises(EvaluationError, match="wanted one head, found "):
+        asked_of(photos, tmp_path, head="fast")
+    assert not (tmp_path / "caches").exists() and not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_other_things_is_left_alone(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "letter.txt").write_text("dear", encoding="utf-8")
+    with pytest.raises(EvaluationError, match="run"):
+        asked_of(photos, tmp_path)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["letter.txt"]
+
+
+def test_a_study_of_another_format_is_refused(found: Study, tmp_path: Path) -> None:
+    assert found.folder is not None
+    said = json.loads((found.folder / "study.json").read_text(encoding="utf-8"))
+    (tmp_path / "study.json").write_text(json.dumps({**said, "format": 99}), encoding="utf-8")
+    with pytest.raises(EvaluationError, match="wanted a study of format 1, found 99"):
+        Study.open(tmp_path)
+    with pytest.raises(EvaluationError, match="wanted a study, found No such file"):
+        Study.open(tmp_path / "nothing")
+    with pytest.raises(EvaluationError, match=r"wanted one of the methods transfer, .* found 'magic'"):
+        found.curve("magic")
+
+
+# --- the command
+
+
+def test_the_command_says_it_in_plain_words(found: Study, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found.folder is not None
+    monkeypatch.chdir(found.folder.parent)
+    words = ("study", photos, "--cache", "caches", "--out", "run", "--budget", 0.05, "--jobs", 1, "--device", "cpu")
+    outcome = done(*words)
+    assert outcome.lines[0].split()[:3] == ["labels", "a", "class"]
+    told = " ".join(outcome.out.split())
+    for verdict in found.verdicts:
+        assert f"{verdict.promise}: {verdict.answer}. {verdict.text}" in told
+    assert outcome.lines[-1] == found.summary
+    assert found.crossovers[0].text in told
+    assert "kept in run/: every point in points.csv, all of it in study.json" in outcome.err
+    assert outcome.next_command[:2] == ["pipeline", "evaluate"]
+    said = json.loads(done(*words, "--json").out)
+    assert said["verdicts"] == [one.as_dict() for one in found.verdicts] and said["run"] == "run"
+    assert {"points", "crossovers", "budget", "interval"} <= said.keys()
+
+
+def test_the_command_refuses_a_cache_whose_photos_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    there = class_folders(tmp_path / "photos", 8)
+    path = done("extract", there).out.strip()
+    shutil.rmtree(there)
+    error, step = refused("study", path, "--out", "run")
+    assert "so it wanted the photos that the cache was made of, found: " in error
+    assert step.startswith("give the photos themselves: pipeline study PHOTOS")
+    assert not Path("run").exists()
+
+
+# --- where transfer is not worth it
+
+
+def test_where_the_pixels_tell_more_than_the_backbone_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backbone that sees little, over squares whose brightness says it all."""
+    monkeypatch.setattr(Eyes, "noise", dict.fromkeys(LAYERS, 30.0))
+    rng = np.random.default_rng(0)
+    for kind, level in (("dark", 60), ("light", 180)):
+        for number in range(16):
+            path = tmp_path / "squares" / kind / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.normal(level, 20, (8, 8, 3)).clip(0, 255).astype(np.uint8)).save(path)
+    made = asked_of(tmp_path / "squares", tmp_path)
+    answers = {one.promise: one.answer for one in made.verdicts}
+    assert answers[LABELS] == answers[PERFORMANCE] == NOT_HERE
+    assert made.summary.startswith("transfer was not worth it here: with all 24 labels transfer scores ")
+    crossing = {one.rival: one for one in made.crossovers}[RAW]
+    assert crossing.meets == 1 and "with as many labels as transfer it is never behind here" in crossing.text
+    at: Point = few(made.curve(TRANSFER))
+    assert at.per_class == 5 and at.score < 0.8 < {p.per_class: p for p in made.curve(RAW)}[5].score
