@@ -107,11 +107,11 @@ def train_from_scratch(
         if held_out is not None:
             learn, hold = (torch.from_numpy(part).to(device) for part in held_out)
             losses = []
-            # Half of the time for choosing, so that a slow machine still trains what it chose.
-            most = seconds / 2 / (len(tries) + 1)
+            # Each training may take its share, so that a slow machine still trains what it chose.
+            most = seconds / (2 + TRY_SHARE * len(tries))
             for one in tries:
                 run = _Run(images[learn], labels[learn], classes, one, max(1, int(whole * TRY_SHARE)), seed)
-                cut |= run.go(clock, clock() + most)
+                cut |= run.go(clock, clock() + TRY_SHARE * most)
                 losses.append(run.loss(images[hold], labels[hold]))
             chosen = tries[int(np.argmin(losses))]
             run = _Run(images[learn], labels[learn], classes, chosen, whole, seed)

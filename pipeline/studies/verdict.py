@@ -84,13 +84,10 @@ def _on_time(mine: Point, rivals: dict[str, Point]) -> Verdict:
     if not slow:
         return Verdict(TIME, NOT_SHOWN, f"{text}; nothing to hold it against", figures)
     quickest = min(slow.values(), key=lambda point: point.total_seconds)
-    told = ", ".join(f"{method} {_seconds(point.total_seconds)}" for method, point in slow.items())
-    text += f"; {told}"
-    if SCRATCH in slow and slow[SCRATCH].cut_short:
-        text += f" ({slow[SCRATCH].cut_short} of {slow[SCRATCH].draws} trainings ended by the budget)"
+    text += f"; {', '.join(_time_of(point) for point in slow.values())}"
     if quickest.total_seconds <= mine.total_seconds:
         if quickest.method != SCRATCH:
-            text += f", and {quickest.method} is not shown to score less"
+            text += f"; {quickest.method}, the quickest, is not shown to score less"
         return Verdict(TIME, NOT_HERE, text, figures)
     answer = YES if quickest.total_seconds >= CLEARLY * mine.total_seconds else NOT_SHOWN
     return Verdict(TIME, answer, text, figures)
@@ -162,6 +159,11 @@ def _lead(point: Point) -> tuple[float, float, float]:
 def _against(rival: Point) -> str:
     lead, low, high = _lead(rival)
     return f"{rival.method} {rival.score:.3f} (lead {lead:+.3f}, {low:+.3f} to {high:+.3f})"
+
+
+def _time_of(point: Point) -> str:
+    text = f"{point.method} {_seconds(point.total_seconds)}"
+    return f"{text} ({point.cut_short} of {point.draws} ended by the budget)" if point.cut_short else text
 
 
 def _seconds(seconds: float) -> str:
