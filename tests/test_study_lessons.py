@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,11 +126,41 @@ def test_mirroring_is_chosen_by_what_was_held_out() -> None:
 
 
 @pytest.mark.usefixtures("short")
-def test_a_budget_that_ends_a_training_is_told() -> None:
+def test_a_training_is_made_as_short_as_its_budget_and_it_is_told() -> None:
     pixels, y = squares(40, 0, above_or_below)
     for held_out in (PARTS, None):
         found = train_from_scratch(pixels, y, pixels, held_out=held_out, tries=PLAIN, **{**HOW, "seconds": 1e-3})
         assert found.cut_short and found.predicted.shape == (40,)
+        # A clock that stands still: there is always time.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "clock_of", lambda device: lambda: 0.0)
+            assert not train_from_scratch(pixels, y, pixels, held_out=held_out, tries=PLAIN, **HOW).cut_short
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("held_out", [PARTS, None])
+def test_a_shortened_schedule_is_gone_through_to_its_end(
+    held_out: tuple[np.ndarray, np.ndarray] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which every step takes a second and nothing else takes any."""
+    steps: list[float] = []
+    real = training._Run.go
+
+    def counted(self: Any, *how: Any, **more: Any) -> bool:
+        broken_off = real(self, *how, **more)
+        lengths.append(self._steps)
+        assert not broken_off and self._schedule.last_epoch == self._steps  # where its rate is nothing
+        return broken_off
+
+    lengths: list[int] = []
+    monkeypatch.setattr(training._Run, "go", counted)
+    monkeypatch.setattr(training, "varied", lambda images, generator, flips: (steps.append(1.0), images)[1])
+    monkeypatch.setattr(training, "clock_of", lambda device: lambda: float(len(steps)))
+    pixels, y = squares(40, 0, above_or_below)
+    found = train_from_scratch(pixels, y, pixels, held_out=held_out, tries=PLAIN, **{**HOW, "seconds": 60.0})
+    assert found.cut_short and len(steps) <= 60
+    whole = int(0.9 * 50 / (1 if held_out is None else 2 + 1 / 3))
+    assert whole in lengths and steps_for(40) > whole
 
 
 def test_the_schedule_grows_with_the_images_and_is_bounded() -> None:

@@ -135,13 +135,15 @@ def test_time_is_held_against_what_scores_as_high_and_counts_the_way_through_the
     found = verdicts([*mine, *curve(SCRATCH, (0.5, 0.6, 0.8), **slow), *curve(RAW, (0.5, 0.6, 0.9), **quick, **UNSURE)])
     assert found[TIME].answer == NOT_HERE
     assert found[TIME].text == (
-        "with all 200 labels transfer takes 2 s to train and 4 s once through the network; from scratch 60 s, raw pixels "
-        "5 s; raw pixels, the quickest, is not shown to score less"
+        "with all 200 labels transfer takes 2 s to train and 4 s once through the network; from scratch 60 s, raw "
+        "pixels 5 s; raw pixels, the quickest, is not shown to score less"
     )
     found = verdicts([*mine, *curve(SCRATCH, (0.5, 0.6, 0.8), **slow, cut_short=2)])
-    assert found[TIME].text.endswith("; from scratch 60 s (2 of 3 ended by the budget)")
+    assert found[TIME].text.endswith("; from scratch 60 s (2 of 3 shortened for the budget)")
     found = verdicts([*mine, *curve(SCRATCH, (0.5, 0.6, 0.8), **quick)])
     assert found[TIME].answer == NOT_HERE
+    found = verdicts([*mine, *curve(SCRATCH, (0.5, 0.6, 0.8), **quick, cut_short=1)])
+    assert found[TIME].answer == NOT_SHOWN  # it was quick because it had to be
     found = verdicts([*mine, *curve(SCRATCH, (0.5, 0.6, 0.8), seconds=8.0)])
     assert found[TIME].answer == NOT_SHOWN  # clocks of two runs differ by as much
 
@@ -157,6 +159,14 @@ def test_generalisation_is_held_against_training_from_scratch(low: float, gap: f
     found = verdicts(points)[GENERALISATION]
     assert found.answer == answer
     assert found.figures == {TRANSFER: pytest.approx(0.1), SCRATCH: pytest.approx(0.2)}
+
+
+def test_what_has_learned_little_is_no_measure_of_generalisation() -> None:
+    more = {"train": 0.4, "gap_lead": -0.1, "gap_lead_low": -0.2, "gap_lead_high": 0.0}
+    points = [*curve(TRANSFER, (0.7, 0.8, 0.9)), *curve(SCRATCH, (0.3, 0.3, 0.4), **more)]
+    found = verdicts(points)[GENERALISATION]
+    assert found.answer == NOT_SHOWN
+    assert found.text.endswith("knows its own images no better than transfer knows new ones, so its gap tells little")
 
 
 def test_depth_names_every_layer_in_the_order_of_the_network() -> None:
@@ -218,10 +228,31 @@ def test_images_of_one_group_count_as_one() -> None:
     alone = mean_lead(EXAM, said, other, np.zeros(1))
     repeated = Exam(np.repeat(Y, 4), 2, np.repeat(np.arange(80), 4))
     found = mean_lead(repeated, [np.repeat(said[0], 4)], [np.repeat(other[0], 4)], np.zeros(1))
-    assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=1e-3)
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=1e-9)
     blind = Exam(np.repeat(Y, 4), 2, None)
     closer = mean_lead(blind, [np.repeat(said[0], 4)], [np.repeat(other[0], 4)], np.zeros(1))
     assert closer.high - closer.low < 0.6 * (alone.high - alone.low)
+
+
+def test_a_class_of_one_group_does_not_tell_how_groups_differ() -> None:
+    """Four photographs, a class each, a hundred crops of each: right on all crops of one more is no proof."""
+    y = np.repeat(np.arange(4), 100)
+    exam = Exam(y, 4, y.astype(str))
+    wrong = np.where(y < 2, y, 0)
+    lead = mean_lead(exam, [np.where(y < 3, y, 0)], [wrong], np.zeros(1))
+    assert lead.value == 0.25 and lead.low < 0
+    assert mean_lead(Exam(y, 4, None), [np.where(y < 3, y, 0)], [wrong], np.zeros(1)).low > 0
+
+
+def test_the_interval_of_a_lead_is_that_of_a_mean_over_the_classes() -> None:
+    """Without groups: t times the root of the summed variances of the classes' means, which are independent."""
+    rng = np.random.default_rng(2)
+    y = np.repeat([0, 1, 2], (90, 60, 30))
+    mine, other = (np.where(rng.random(180) < chance, y, (y + 1) % 3) for chance in (0.8, 0.6))
+    lead = mean_lead(Exam(y, 3, None), [mine], [other], np.zeros(1))
+    differences = (mine == y).astype(float) - (other == y)
+    variance = sum(np.var(differences[y == code], ddof=1) / np.sum(y == code) for code in range(3)) / 9
+    assert lead.high - lead.value == pytest.approx(stats.t.ppf(0.975, 179) * np.sqrt(variance), rel=0.02)
 
 
 def test_no_difference_on_few_images_proves_nothing() -> None:

@@ -53,7 +53,7 @@ class Point:
     gap_lead, gap_lead_low, gap_lead_high : float or None
         By how much the gap (``train`` - ``score``) of transfer is smaller, likewise.
     cut_short : int
-        Trainings that were ended by the budget of seconds.
+        Trainings that were shortened for the budget of seconds.
     params : str
         How parameters were chosen: ``cross-validated``, ``fixed`` (too few labels to choose by), ``none``.
     scores : tuple of float

@@ -25,8 +25,8 @@ HOW = (
     "95%, for the draws of labels and the test images together: Student's t over the draws, and over the test images "
     "the mean over the draws of MOVER of Wilson's, one a class (whole groups resampled where there are groups); the "
     "two combined in squares. With all labels there is one draw, and the seeds of training from scratch in its place; "
-    "how much lies in which images were labelled is not told there. Differences: of the same draws and images, "
-    "linearised."
+    "how much lies in which images were labelled is not told there. Differences: of the same draws and images, by the "
+    "jackknife over images or groups."
 )
 CONFIDENCE = 0.95
 
@@ -121,17 +121,20 @@ def half_of_draws(values: np.ndarray) -> float:
 def _half_of_images(exam: Exam, differences: np.ndarray) -> float:
     """Return half the width of the interval of a weighted mean of differences, (m,), the images or groups varying.
 
-    At least what one image a class would make: few images without a difference do not prove that there is none.
+    By the jackknife, which leaves out one image or group after the other. At least what one of them a class would make:
+    few without a difference do not prove that there is none, and a class of one group does not tell how groups differ.
     """
-    weights = exam.weights
-    means = np.bincount(exam.y, differences * weights) / np.maximum(np.bincount(exam.y, weights), 1e-300)
-    influence = weights * (differences - means[exam.y])
-    if exam.groups is not None:
-        code = np.unique(exam.groups, return_inverse=True)[1].reshape(len(influence))
-        influence = np.bincount(code, influence)
-    units = len(influence)
+    members = np.arange(len(exam.y)) if exam.groups is None else np.unique(exam.groups, return_inverse=True)[1].ravel()
+    units, classes = int(members.max()) + 1, exam.classes
     if units < 2:
         return 1.0  # one group tells nothing of others: any difference may be
-    variance = units / (units - 1) * float(np.sum(influence**2))
-    fewest = float(np.sum(np.unique(np.column_stack([exam.y, weights]), axis=0)[:, 1] ** 2))
+    place = members * classes + exam.y  # (m,), unit by class
+    counts = np.bincount(place, minlength=units * classes).reshape(units, classes)
+    sums = np.bincount(place, differences, minlength=units * classes).reshape(units, classes)
+    there = counts.sum(axis=0) > 0
+    counts, sums = counts[:, there], sums[:, there]
+    left, rest = counts.sum(axis=0) - counts, sums.sum(axis=0) - sums  # (units, classes), without each unit
+    means = np.where(left > 0, rest / np.maximum(left, 1), 0).sum(axis=1) / np.count_nonzero(left, axis=1).clip(1)
+    variance = (units - 1) / units * float(np.sum((means - means.mean()) ** 2))
+    fewest = float(np.sum((1 / (len(counts[0]) * np.count_nonzero(counts, axis=0))) ** 2))
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, units - 1)) * math.sqrt(max(variance, fewest))

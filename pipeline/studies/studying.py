@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,20 @@ from pipeline.heads import DEFAULT, Head, resolve_heads
 from pipeline.images import PHOTO_RULES
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import installed
-from pipeline.runs import Store, Under, feature, place_for, refuse_foreign
-from pipeline.runs import Subject as Matter
+from pipeline.runs import Store, Under
 from pipeline.runtime import devices_of
 from pipeline.runtime.devices import cores
 from pipeline.studies.budget import budget_text
 from pipeline.studies.crossover import crossovers_of
 from pipeline.studies.curves import points_of
+from pipeline.studies.doubts import doubts_about
 from pipeline.studies.draws import rungs
 from pipeline.studies.ledger import Ledger
 from pipeline.studies.lessons import SCORING, AnyLesson, Key, Learned, Lesson, run_lessons
 from pipeline.studies.methods import Method, Teacher, caches_of
 from pipeline.studies.pixels import Sizes, pixels_text, read_pixels, sizes_of
-from pipeline.studies.points import METHODS, RANDOM, SCRATCH, STATISTICS, TRANSFER, Point
+from pipeline.studies.place import folder_for, matter_of
+from pipeline.studies.points import METHODS, RANDOM, STATISTICS, TRANSFER
 from pipeline.studies.results import Study
 from pipeline.studies.spread import HOW, Exam
 from pipeline.studies.subject import Asked, Subject, subject_of
@@ -154,10 +155,10 @@ def study(
         for note in subject.notes:
             progress.note(note)
         where = devices_of(device)[0]
-        folder = _folder(subject, layers, found, out, progress)
+        folder = folder_for(subject, layers, found, out, progress)
         with Store.open(folder) as kept:
             try:
-                kept.begin(_matter(subject, layers, found).as_json())
+                kept.begin(matter_of(subject, layers, found).as_json())
                 made = _studied(subject, found, layer, layers, asked, kept, where, budget, n_jobs)
             except BaseException:
                 kept.leave_no_trace()
@@ -203,7 +204,7 @@ def _studied(
 
     exam = Exam(test.y, subject.all_classes, test.groups)
     points = points_of(learned, ladder, exam, layer=layer, image_seconds=seconds, random_state=asked.random_state)
-    later = list(_doubts(points, budget))
+    later = list(doubts_about(subject, points, budget))
     for note in later:
         asked.progress.note(note)
     return Study(
@@ -235,19 +236,6 @@ def _studied(
             "versions": {name: installed(name) for name in VERSIONS},
         },
     )
-
-
-def _doubts(points: Sequence[Point], budget: float) -> Iterator[str]:
-    """Give what the verdicts are to be read with."""
-    if RANDOM not in {point.method for point in points}:
-        yield "the backbone's own weights are random: there is no transfer to study, and no null beside it"
-    mine = [point for point in points if point.method == SCRATCH]
-    cut, trained = sum(point.cut_short for point in mine), sum(point.draws for point in mine)
-    if cut:
-        yield (
-            f"{cut} of {trained} trainings from scratch were ended by their budget of {budget:g} seconds: with more "
-            "(--budget) they might do better than they do here"
-        )
 
 
 def _methods(
@@ -312,28 +300,3 @@ def _head(asked: Any, random_state: int) -> Head:
             f"--head {found[0].name}",
         )
     return found[0]
-
-
-def _matter(subject: Subject, layers: Sequence[str], head: Head) -> Matter:
-    question, train = subject.question, subject.train.part
-    return Matter(
-        frozenset([(question.name, question.kind, *question.classes)]),
-        frozenset(feature(train.collection.name, str(train.collection.caches[0].path), layer) for layer in layers),
-        frozenset([f"study: {head.name}"]),
-    )
-
-
-def _folder(
-    subject: Subject, layers: Sequence[str], head: Head, out: str | Path | Under | None, progress: Progress
-) -> Path | None:
-    """Return the folder that the study is kept in."""
-    if out is None:
-        return None
-    if not isinstance(out, Under):
-        refuse_foreign(out)
-        return Path(out)
-    name = f"{subject.train.part.collection.name}-study"
-    place, moved = place_for(_matter(subject, layers, head), Path(out.folder) / name)
-    if moved is not None:
-        progress.note(moved)
-    return place

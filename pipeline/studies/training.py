@@ -21,6 +21,7 @@ BATCH, FEW, SMALL_BATCH = 32, 200, 16  # images a step; fewer where there are fe
 VIEWS, FEWEST_VIEWS = 30, 4_000  # of each image; and of all together, however few there are
 MOST_VIEWS, VIEWS_OF_MANY = 16_000, 12  # beyond so many views in all, fewer of each image
 TRY_SHARE = 1 / 3  # of a whole training, for each try
+PACE_STEPS, GIVEN = 5, 0.9  # steps that foretell how long a training takes; the share of the time that is given out
 CHECKS = 10  # looks at the held-out part in a training
 LEAST_SHARE = 0.3  # of the schedule: a held-out part of few images is soon at its best by luck
 WEIGHT_DECAY, SMOOTHING, WARM_UP = 0.05, 0.1, 0.15
@@ -54,7 +55,7 @@ class Trained:
     stopped_at : float
         Share of the whole schedule that it was given, because the held-out part got no better after it.
     cut_short : bool
-        Whether the budget of seconds ended it.
+        Whether the schedule was shortened for the budget of seconds.
     """
 
     predicted: np.ndarray
@@ -98,27 +99,33 @@ def train_from_scratch(
     seed : int
     """
     clock = clock_of(device)
-    images, labels = torch.from_numpy(pixels).to(device), torch.from_numpy(y).to(device)
     deadline = clock() + seconds
+    images, labels = torch.from_numpy(pixels).to(device), torch.from_numpy(y).to(device)
     whole = steps_for(len(y))
+    trainings = 1.0 if held_out is None else 2 + TRY_SHARE * len(tries)
     chosen, share = tries[0], 1.0
-    cut = False
     with _apart():
+        for _ in range(2):  # the first steps of a process are slow
+            started = clock()
+            run = _Run(images, labels, classes, chosen, PACE_STEPS, seed)
+            run.go(clock, deadline)
+            run.loss(images[:1], labels[:1])  # waits for what a GPU still has to do
+            pace = (clock() - started) / PACE_STEPS
+        affordable = GIVEN * (deadline - clock()) / max(pace, 1e-9) / trainings
+        # A schedule that is as short as the budget is better than a longer one that the budget breaks off.
+        cut = affordable < whole
+        whole = min(whole, max(1, int(affordable)))
         if held_out is not None:
             learn, hold = (torch.from_numpy(part).to(device) for part in held_out)
             losses = []
-            # Each training may take its share, so that a slow machine still trains what it chose.
-            most = seconds / (2 + TRY_SHARE * len(tries))
             for one in tries:
                 run = _Run(images[learn], labels[learn], classes, one, max(1, int(whole * TRY_SHARE)), seed)
-                cut |= run.go(clock, clock() + TRY_SHARE * most)
+                cut |= run.go(clock, deadline)
                 losses.append(run.loss(images[hold], labels[hold]))
             chosen = tries[int(np.argmin(losses))]
             run = _Run(images[learn], labels[learn], classes, chosen, whole, seed)
             held: list[tuple[float, float]] = []
-            cut |= run.go(
-                clock, clock() + most, look=lambda done: held.append((run.loss(images[hold], labels[hold]), done))
-            )
+            cut |= run.go(clock, deadline, look=lambda done: held.append((run.loss(images[hold], labels[hold]), done)))
             share = max(LEAST_SHARE, min(held, default=(0.0, 1.0))[1])
         run = _Run(images, labels, classes, chosen, max(1, round(whole * share)), seed)
         cut |= run.go(clock, deadline)

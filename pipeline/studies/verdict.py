@@ -85,10 +85,11 @@ def _on_time(mine: Point, rivals: dict[str, Point]) -> Verdict:
         return Verdict(TIME, NOT_SHOWN, f"{text}; nothing to hold it against", figures)
     quickest = min(slow.values(), key=lambda point: point.total_seconds)
     text += f"; {', '.join(_time_of(point) for point in slow.values())}"
-    if quickest.total_seconds <= mine.total_seconds:
+    if quickest.total_seconds <= mine.total_seconds and not quickest.cut_short:
         if quickest.method != SCRATCH:
             text += f"; {quickest.method}, the quickest, is not shown to score less"
         return Verdict(TIME, NOT_HERE, text, figures)
+    # Where the budget made it short, nobody knows how long it would have taken.
     answer = YES if quickest.total_seconds >= CLEARLY * mine.total_seconds else NOT_SHOWN
     return Verdict(TIME, answer, text, figures)
 
@@ -126,7 +127,7 @@ def _on_performance(mine: Point, rivals: dict[str, Point]) -> Verdict:
 
 
 def _on_generalisation(mine: Point, rivals: dict[str, Point]) -> Verdict:
-    """Held against training from scratch alone: a method that learns little has no gap, and that is no merit."""
+    """Held against training from scratch alone: heads on pixels learn little, and what is not learned has no gap."""
     figures: dict[str, float | None] = {"transfer": mine.gap}
     text = f"with all {mine.labels:,} labels transfer loses {mine.gap:.3f} from known to new images"
     rival = rivals.get(SCRATCH)
@@ -137,8 +138,13 @@ def _on_generalisation(mine: Point, rivals: dict[str, Point]) -> Verdict:
         f" ({mine.train:.3f} to {mine.score:.3f}), {SCRATCH} {rival.gap:.3f} ({rival.train:.3f} to {rival.score:.3f})"
         f"; difference {rival.gap_lead:+.3f} ({rival.gap_lead_low:+.3f} to {rival.gap_lead_high:+.3f})"
     )
-    answer = NOT_HERE if rival.gap_lead <= 0 else YES if rival.gap_lead_low > 0 else NOT_SHOWN
-    return Verdict(GENERALISATION, answer, text, figures)
+    if rival.gap_lead_low > 0:
+        return Verdict(GENERALISATION, YES, text, figures)
+    if rival.train <= mine.score:
+        # What has learned little has little to lose.
+        text += f"; but {SCRATCH} knows its own images no better than transfer knows new ones, so its gap tells little"
+        return Verdict(GENERALISATION, NOT_SHOWN, text, figures)
+    return Verdict(GENERALISATION, NOT_HERE if rival.gap_lead <= 0 else NOT_SHOWN, text, figures)
 
 
 def _held_against(rivals: dict[str, Point]) -> tuple[str, Point]:
@@ -163,7 +169,7 @@ def _against(rival: Point) -> str:
 
 def _time_of(point: Point) -> str:
     text = f"{point.method} {_seconds(point.total_seconds)}"
-    return f"{text} ({point.cut_short} of {point.draws} ended by the budget)" if point.cut_short else text
+    return f"{text} ({point.cut_short} of {point.draws} shortened for the budget)" if point.cut_short else text
 
 
 def _seconds(seconds: float) -> str:
