@@ -157,10 +157,17 @@ def test_a_shortened_schedule_is_gone_through_to_its_end(
     monkeypatch.setattr(training, "varied", lambda images, generator, flips: (steps.append(1.0), images)[1])
     monkeypatch.setattr(training, "clock_of", lambda device: lambda: float(len(steps)))
     pixels, y = squares(40, 0, above_or_below)
-    found = train_from_scratch(pixels, y, pixels, held_out=held_out, tries=PLAIN, **{**HOW, "seconds": 60.0})
-    assert found.cut_short and len(steps) <= 60
-    whole = int(0.9 * 50 / (1 if held_out is None else 2 + 1 / 3))
-    assert whole in lengths and steps_for(40) > whole
+    trainings = 1 if held_out is None else 2 + 1 / 3
+    for seconds in (20.0, 130.0):
+        lengths.clear()
+        steps.clear()
+        found = train_from_scratch(pixels, y, pixels, held_out=held_out, tries=PLAIN, **{**HOW, "seconds": seconds})
+        assert len(steps) <= seconds
+        # With too little time for choosing one training has it all.
+        share = trainings if seconds > 100 else 1
+        whole = int(0.9 * (seconds - 10) / share)
+        assert min(whole, steps_for(40)) in lengths
+        assert found.cut_short == (whole < steps_for(40)) and found.chosen == (share > 1)
 
 
 def test_the_schedule_grows_with_the_images_and_is_bounded() -> None:

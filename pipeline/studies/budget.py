@@ -28,7 +28,8 @@ def budget_text(head: Head, sizes: Sizes, *, seconds: float, device: str) -> dic
         "choice": f"tries of a third of that, {listed}; the best on a held-out fifth of the labels is trained, "
         "to see when that part gets no better, and again on all labels for as long; with fewer than "
         f"{lessons.CHOOSE_FROM} labels a class the first try, in full",
-        "limit": f"{seconds:g} seconds a training, the choice included; a longer schedule is shortened to it",
+        "limit": f"{seconds:g} seconds a training, the choice included; a longer schedule is shortened to it, and "
+        "nothing is chosen where that would more than halve it",
         "raw pixels": f"{sizes.raw} x {sizes.raw} pixels",
         "clock": "seconds of one core" if device == "cpu" else f"seconds by the clock on {device}; heads: of one core",
     }

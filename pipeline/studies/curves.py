@@ -89,8 +89,8 @@ def _held_against(point: Point, leader: Sequence[Learned], mine: Sequence[Learne
     return replace(
         point,
         lead=lead.value,
-        lead_low=lead.low,
-        lead_high=lead.high,
+        lead_low=max(-1.0, lead.low),
+        lead_high=min(1.0, lead.high),
         gap_lead=gap.value,
         gap_lead_low=gap.low,
         gap_lead_high=gap.high,

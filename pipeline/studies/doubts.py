@@ -13,7 +13,7 @@ FEW_GROUPS = 8
 
 
 def doubts_about(subject: Subject, points: Sequence[Point], budget: float) -> Iterator[str]:
-    """Give a sentence each on test images that tell little, a backbone without training, and budgets that were short."""
+    """Give a sentence each on test images that tell little, an untrained backbone and short budgets."""
     test = subject.test.part
     if test.groups is not None and len(np.unique(test.groups)) < FEW_GROUPS:
         yield f"the test images are of {len(np.unique(test.groups))} groups alone: intervals are wide, verdicts careful"

@@ -192,7 +192,7 @@ class ScratchLesson:
             device=self.device,
             seed=self.seed,
         )
-        params = CHOSEN if folds else FIXED
+        params = CHOSEN if done.chosen else FIXED
         return Learned(
             done.predicted, balanced_accuracy(mine.y, done.learned), clock() - started, params, done.cut_short
         )

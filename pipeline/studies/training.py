@@ -23,6 +23,7 @@ MOST_VIEWS, VIEWS_OF_MANY = 16_000, 12  # beyond so many views in all, fewer of 
 TRY_SHARE = 1 / 3  # of a whole training, for each try
 PACE_STEPS, GIVEN = 5, 0.9  # steps that foretell how long a training takes; the share of the time that is given out
 CHECKS = 10  # looks at the held-out part in a training
+ENOUGH = 0.5  # of all steps of choosing and training: with less, nothing is chosen
 LEAST_SHARE = 0.3  # of the schedule: a held-out part of few images is soon at its best by luck
 WEIGHT_DECAY, SMOOTHING, WARM_UP = 0.05, 0.1, 0.15
 _ASKED_AT_ONCE = 256
@@ -52,6 +53,8 @@ class Trained:
         Classes of the images asked about, and of those learned from.
     tried : Try
         What it was trained with.
+    chosen : bool
+        Whether that was chosen; else it is the first try.
     stopped_at : float
         Share of the whole schedule that it was given, because the held-out part got no better after it.
     cut_short : bool
@@ -61,6 +64,7 @@ class Trained:
     predicted: np.ndarray
     learned: np.ndarray
     tried: Try
+    chosen: bool
     stopped_at: float
     cut_short: bool
 
@@ -111,9 +115,12 @@ def train_from_scratch(
             run.go(clock, deadline)
             run.loss(images[:1], labels[:1])  # waits for what a GPU still has to do
             pace = (clock() - started) / PACE_STEPS
-        affordable = GIVEN * (deadline - clock()) / max(pace, 1e-9) / trainings
+        affordable = GIVEN * (deadline - clock()) / max(pace, 1e-9)
+        cut = affordable < trainings * whole
+        if affordable < ENOUGH * trainings * whole:
+            held_out, trainings = None, 1.0  # there is no time to choose: one training has it all
+        affordable /= trainings
         # A schedule that is as short as the budget is better than a longer one that the budget breaks off.
-        cut = affordable < whole
         whole = min(whole, max(1, int(affordable)))
         if held_out is not None:
             learn, hold = (torch.from_numpy(part).to(device) for part in held_out)
@@ -130,7 +137,7 @@ def train_from_scratch(
         run = _Run(images, labels, classes, chosen, max(1, round(whole * share)), seed)
         cut |= run.go(clock, deadline)
         asked_images = torch.from_numpy(asked).to(device)
-        return Trained(run.answers(asked_images), run.answers(images), chosen, share, cut)
+        return Trained(run.answers(asked_images), run.answers(images), chosen, held_out is not None, share, cut)
 
 
 def clock_of(device: str) -> Clock:
