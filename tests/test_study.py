@@ -459,6 +459,23 @@ def test_a_study_of_another_format_is_refused(found: Study, tmp_path: Path) -> N
         found.curve("magic")
 
 
+def test_a_head_that_needs_more_labels_starts_with_more_and_it_is_said(photos: Path, tmp_path: Path) -> None:
+    notes: set[str] = set()
+
+    class Listener(Progress):
+        def note(self, text: str) -> None:
+            notes.add(text)
+
+    made = asked_of(photos, tmp_path, head="knn", progress=Listener())
+    assert [point.labels for point in made.curve(TRANSFER)] == [10, 24]  # five neighbours among four are too few
+    assert [point.labels for point in made.curve(SCRATCH)] == [2, 4, 10, 24]
+    assert [point.lead is None for point in made.curve(SCRATCH)] == [True, True, False, False]
+    said = [text for text in notes if text.startswith("with 4 labels there is no transfer: ")]
+    assert len(said) == 1 and "n_neighbors = 5, n_samples_fit = 4" in said[0]
+    assert {one.rival: one for one in made.crossovers}[RAW].meets == 5
+    assert Study.open(tmp_path / "run").points == made.points
+
+
 # --- the command
 
 

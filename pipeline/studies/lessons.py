@@ -11,7 +11,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from pipeline.engines import deaf_to_ctrl_c
-from pipeline.errors import EvaluationError
+from pipeline.errors import EvaluationError, HeadError
 from pipeline.heads import Head
 from pipeline.search import predict_all, search
 from pipeline.splits import inner_folds
@@ -103,6 +103,18 @@ class Learned:
     cut_short: bool = False
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A lesson that was not learned, such as LDA with one label a class, or five neighbours among four labels.
+
+    Attributes
+    ----------
+    why : str
+    """
+
+    why: str
+
+
 @dataclass(frozen=True, eq=False)
 class Lesson:
     """A head that learns from features.
@@ -129,21 +141,32 @@ class Lesson:
         """A rough measure of how long it takes, to begin with the longest."""
         return float(len(self.rows))
 
-    def learn(self) -> Learned:
-        """Learn, and answer."""
+    def learn(self) -> Learned | Refused:
+        """Learn, and answer; a head that cannot learn from so few labels says why.
+
+        Raises
+        ------
+        HeadError
+            It cannot learn from more labels either.
+        """
         mine = self.material.take(self.rows)
         started = time.process_time()
         folds = mine.folds(self.seed)
         head = self.head if folds else replace(self.head, grid={})
         X = np.asarray(mine.X, np.float32)
-        fitted = search(head, X, mine.y, splits=folds, scoring=SCORING, labels=mine.classes, kind="class")
-        seconds = time.process_time() - started
-        said, learned = (
-            predict_all(fitted.estimator, np.asarray(part, np.float32), mine.classes, "class", labels_only=True).labels
-            for part in (mine.asked, X)
-        )
+        try:
+            fitted = search(head, X, mine.y, splits=folds, scoring=SCORING, labels=mine.classes, kind="class")
+            seconds = time.process_time() - started
+            said, learned = (
+                predict_all(fitted.estimator, np.asarray(some, np.float32), mine.classes, "class", labels_only=True)
+                for some in (mine.asked, X)
+            )
+        except HeadError as error:
+            if folds:
+                raise
+            return Refused(error.message)
         params = NOTHING if not self.head.grid else CHOSEN if folds else FIXED
-        return Learned(said, balanced_accuracy(mine.y, learned), seconds, params)
+        return Learned(said.labels, balanced_accuracy(mine.y, learned.labels), seconds, params)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +224,7 @@ class ScratchLesson:
 AnyLesson = Lesson | ScratchLesson
 
 
-def run_lessons(lessons: Sequence[AnyLesson], *, n_jobs: int) -> Iterator[tuple[Key, Learned]]:
+def run_lessons(lessons: Sequence[AnyLesson], *, n_jobs: int) -> Iterator[tuple[Key, Learned | Refused]]:
     """Give what comes of each lesson as it is done, in any order."""
     ordered = sorted(lessons, key=lambda lesson: -lesson.effort)
     with warnings.catch_warnings():
@@ -221,5 +244,5 @@ def balanced_accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
     return float((right[counts > 0] / counts[counts > 0]).mean())
 
 
-def _learned(lesson: AnyLesson) -> tuple[Key, Learned]:
+def _learned(lesson: AnyLesson) -> tuple[Key, Learned | Refused]:
     return lesson.key, lesson.learn()

@@ -30,7 +30,7 @@ from pipeline.studies.curves import points_of
 from pipeline.studies.doubts import doubts_about
 from pipeline.studies.draws import rungs
 from pipeline.studies.ledger import Ledger
-from pipeline.studies.lessons import SCORING, AnyLesson, Key, Learned, Lesson, run_lessons
+from pipeline.studies.lessons import SCORING, AnyLesson, Key, Learned, Lesson, Refused, run_lessons
 from pipeline.studies.methods import Method, Teacher, caches_of
 from pipeline.studies.pixels import Sizes, pixels_text, read_pixels, sizes_of
 from pipeline.studies.place import folder_for, matter_of
@@ -286,8 +286,11 @@ def _learn(
         # A GPU trains one network after another, in this process.
         jobs = 1 if device != "cpu" and some is networks else workers(n_jobs)
         for number, (key, one) in enumerate(run_lessons(some, n_jobs=jobs), start=1):
-            ledger.keep(by_key[key], one)
-            learned[key] = one
+            if isinstance(one, Refused):
+                asked.progress.note(f"with {len(by_key[key].rows)} labels there is no {key.method}: {one.why}")
+            else:
+                ledger.keep(by_key[key], one)
+                learned[key] = one
             asked.progress.advance(stage, number, len(some))
     return learned
 

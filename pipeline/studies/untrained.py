@@ -17,7 +17,11 @@ from pipeline.progress import Progress
 from pipeline.studies.points import RANDOM
 from pipeline.studies.subject import Side, Subject
 
-FEW, MORE = 8, 72  # images; what both runs need beside them, such as loading the weights, falls out of the difference
+FEW, MORE, REPEATS = (
+    8,
+    72,
+    3,
+)  # images; what both runs need beside them, such as loading the weights, falls out of the difference
 
 
 def untrained_features(
@@ -44,21 +48,23 @@ def untrained_features(
 def seconds_an_image(backbone: Backbone, layer: str, side: Side, extraction: Mapping[str, Any], device: str) -> float:
     """Return how long an image takes from its file to its features: seconds of one core, or by the clock on a GPU.
 
-    Measured by the difference between a few images and some more, all through the network anew.
+    Measured by the difference between a few images and some more, all through the network anew; the median of three.
     """
     clock = time.process_time if device == "cpu" else time.perf_counter
     rows = side.part.rows
     counts = [min(FEW, len(rows) // 2), min(MORE, len(rows))]
-    spent = []
-    # The first run is for what is loaded once in a process.
-    for count in (counts[0], *counts):
+
+    def spent(count: int) -> float:
         with tempfile.TemporaryDirectory() as folder:
             some = side.photos.take(rows[np.linspace(0, len(rows) - 1, count).astype(int)].tolist())
             options = {**extraction, "cache": folder, "n_jobs": 1, "device": device}
             started = clock()
             extract(some, backbone=backbone, layer=layer, **options)
-            spent.append(clock() - started)
-    return max(0.0, spent[2] - spent[1]) / (counts[1] - counts[0])
+            return clock() - started
+
+    spent(counts[0])  # for what is loaded once in a process
+    found = [max(0.0, spent(counts[1]) - spent(counts[0])) / (counts[1] - counts[0]) for _ in range(REPEATS)]
+    return float(np.median(found))
 
 
 class _BarsAlone(Progress):
