@@ -159,6 +159,8 @@ def test_generalisation_is_held_against_training_from_scratch(low: float, gap: f
     found = verdicts(points)[GENERALISATION]
     assert found.answer == answer
     assert found.figures == {TRANSFER: pytest.approx(0.1), SCRATCH: pytest.approx(0.2)}
+    level = verdicts([*curve(TRANSFER, (0.7, 0.8, 0.9), train=0.89999), *curve(SCRATCH, (0.5, 0.6, 0.8), **more)])
+    assert "transfer loses 0.000 from known to new images" in level[GENERALISATION].text
 
 
 def test_what_has_learned_little_is_no_measure_of_generalisation() -> None:

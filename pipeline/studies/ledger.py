@@ -11,6 +11,7 @@ from pipeline.evaluation.cells import estimator_text, label_set_text, rows_text,
 from pipeline.provenance import canonical_json, digest_of, installed
 from pipeline.runs import Cell, Known, Store
 from pipeline.studies.lessons import SCORING, AnyLesson, Key, Learned, Lesson, ScratchLesson
+from pipeline.studies.points import TRANSFER
 from pipeline.studies.subject import Subject
 
 # Raised when our own code comes to give other results for the same lesson.
@@ -54,15 +55,15 @@ class Ledger:
         }
         self._store.put([(self._cell(lesson), Known(math.nan, arrays, (), learned.seconds))])
 
-    def image_seconds(self, method: str, layer: str, where: str) -> float | None:
+    def image_seconds(self, layer: str, where: str) -> float | None:
         """Return how long an image was measured to take through the backbone, where that is known."""
-        cell = self._measured(method, layer, where)
+        cell = self._measured(layer, where)
         known = self._store.get([cell.key()])
         return known[cell.key()].seconds if known else None
 
-    def keep_image_seconds(self, method: str, layer: str, where: str, seconds: float) -> None:
+    def keep_image_seconds(self, layer: str, where: str, seconds: float) -> None:
         """Keep how long an image takes through the backbone."""
-        self._store.put([(self._measured(method, layer, where), Known(math.nan, {}, (), seconds))])
+        self._store.put([(self._measured(layer, where), Known(math.nan, {}, (), seconds))])
 
     def _cell(self, lesson: AnyLesson) -> Cell:
         if isinstance(lesson, Lesson):
@@ -90,8 +91,8 @@ class Ledger:
             versions=f"{versions}, lessons {GENERATION}",
         )
 
-    def _measured(self, method: str, layer: str, where: str) -> Cell:
-        named = self._named[method, layer]
+    def _measured(self, layer: str, where: str) -> Cell:
+        named = self._named[TRANSFER, layer]
         return Cell(named, "", "seconds an image", where, "", OUTER, "", None, None, 0, versions_text())
 
 

@@ -198,11 +198,9 @@ class ScratchLesson:
 
     def learn(self) -> Learned:
         """Train, and answer."""
-        from pipeline.studies.training import TRIES, TRIES_OF_SMALL, clock_of, train_from_scratch
+        from pipeline.studies.training import TRIES, TRIES_OF_SMALL, train_from_scratch
 
         mine = self.material.take(self.rows)
-        clock = clock_of(self.device)
-        started = clock()
         folds = mine.folds(self.seed)
         done = train_from_scratch(
             np.ascontiguousarray(mine.X),
@@ -216,9 +214,7 @@ class ScratchLesson:
             seed=self.seed,
         )
         params = CHOSEN if done.chosen else FIXED
-        return Learned(
-            done.predicted, balanced_accuracy(mine.y, done.learned), clock() - started, params, done.cut_short
-        )
+        return Learned(done.predicted, balanced_accuracy(mine.y, done.learned), done.seconds, params, done.cut_short)
 
 
 AnyLesson = Lesson | ScratchLesson

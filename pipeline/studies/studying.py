@@ -191,16 +191,13 @@ def _studied(
 
     ledger = Ledger(store, subject, {method.place: method.text for method in methods})
     learned = _learn(teacher.lessons(methods, sizes, budget=budget, device=device), ledger, device, n_jobs, asked)
-    seconds = {}
     # After all else is done: what is measured shares the cores with nothing of ours.
-    for method in methods:
-        if method.name in (TRANSFER, RANDOM) and method.layer == layer and method.name not in seconds:
-            where = f"{device.partition(':')[0]}, {extraction['decode']}"
-            known = ledger.image_seconds(method.name, layer, where)
-            if known is None:
-                known = seconds_an_image(backbone, layer, subject.train, extraction, device)
-                ledger.keep_image_seconds(method.name, layer, where, known)
-            seconds[method.name] = known
+    where = f"{device.partition(':')[0]}, {extraction['decode']}"
+    measured = ledger.image_seconds(layer, where)
+    if measured is None:
+        measured = seconds_an_image(backbone, layer, subject.train, extraction, device)
+        ledger.keep_image_seconds(layer, where, measured)
+    seconds = dict.fromkeys((TRANSFER, RANDOM), measured)  # random weights take as long as any
 
     exam = Exam(test.y, subject.all_classes, test.groups)
     points = points_of(learned, ladder, exam, layer=layer, image_seconds=seconds, random_state=asked.random_state)

@@ -59,6 +59,8 @@ class Trained:
         Share of the whole schedule that it was given, because the held-out part got no better after it.
     cut_short : bool
         Whether the schedule was shortened for the budget of seconds.
+    seconds : float
+        What it took, by the clock that the budget is of.
     """
 
     predicted: np.ndarray
@@ -67,6 +69,7 @@ class Trained:
     chosen: bool
     stopped_at: float
     cut_short: bool
+    seconds: float
 
 
 def train_from_scratch(
@@ -103,19 +106,16 @@ def train_from_scratch(
     seed : int
     """
     clock = clock_of(device)
-    deadline = clock() + seconds
     images, labels = torch.from_numpy(pixels).to(device), torch.from_numpy(y).to(device)
     whole = steps_for(len(y))
     trainings = 1.0 if held_out is None else 2 + TRY_SHARE * len(tries)
     chosen, share = tries[0], 1.0
     with _apart():
-        for _ in range(2):  # the first steps of a process are slow
-            started = clock()
-            run = _Run(images, labels, classes, chosen, PACE_STEPS, seed)
-            run.go(clock, deadline)
-            run.loss(images[:1], labels[:1])  # waits for what a GPU still has to do
-            pace = (clock() - started) / PACE_STEPS
-        affordable = GIVEN * (deadline - clock()) / max(pace, 1e-9)
+        # What is loaded once in a process, and what it takes to foretell, is nobody's time.
+        a_step = [pace(images, labels, classes, clock) for _ in range(2)][-1]
+        started = clock()
+        deadline = started + seconds
+        affordable = GIVEN * seconds / max(a_step, 1e-9)
         cut = affordable < trainings * whole
         if affordable < ENOUGH * trainings * whole:
             held_out, trainings = None, 1.0  # there is no time to choose: one training has it all
@@ -137,7 +137,17 @@ def train_from_scratch(
         run = _Run(images, labels, classes, chosen, max(1, round(whole * share)), seed)
         cut |= run.go(clock, deadline)
         asked_images = torch.from_numpy(asked).to(device)
-        return Trained(run.answers(asked_images), run.answers(images), chosen, held_out is not None, share, cut)
+        predicted, learned = run.answers(asked_images), run.answers(images)
+        return Trained(predicted, learned, chosen, held_out is not None, share, cut, clock() - started)
+
+
+def pace(images: torch.Tensor, labels: torch.Tensor, classes: int, clock: Clock) -> float:
+    """Return how long a step takes, by a few that are thrown away."""
+    started = clock()
+    run = _Run(images, labels, classes, Try(1e-3, True), PACE_STEPS, seed=0)
+    run.go(clock, math.inf)
+    run.loss(images[:1], labels[:1])  # waits for what a GPU still has to do
+    return (clock() - started) / PACE_STEPS
 
 
 def clock_of(device: str) -> Clock:

@@ -129,13 +129,13 @@ def _on_performance(mine: Point, rivals: dict[str, Point]) -> Verdict:
 def _on_generalisation(mine: Point, rivals: dict[str, Point]) -> Verdict:
     """Held against training from scratch alone: heads on pixels learn little, and what is not learned has no gap."""
     figures: dict[str, float | None] = {"transfer": mine.gap}
-    text = f"with all {mine.labels:,} labels transfer loses {mine.gap:.3f} from known to new images"
+    text = f"with all {mine.labels:,} labels transfer loses {_gap(mine)} from known to new images"
     rival = rivals.get(SCRATCH)
     if rival is None or rival.gap_lead is None or rival.gap_lead_low is None or rival.gap_lead_high is None:
         return Verdict(GENERALISATION, NOT_SHOWN, f"{text}; nothing to hold it against", figures)
     figures[SCRATCH] = rival.gap
     text += (
-        f" ({mine.train:.3f} to {mine.score:.3f}), {SCRATCH} {rival.gap:.3f} ({rival.train:.3f} to {rival.score:.3f})"
+        f" ({mine.train:.3f} to {mine.score:.3f}), {SCRATCH} {_gap(rival)} ({rival.train:.3f} to {rival.score:.3f})"
         f"; difference {rival.gap_lead:+.3f} ({rival.gap_lead_low:+.3f} to {rival.gap_lead_high:+.3f})"
     )
     if rival.gap_lead_low > 0:
@@ -165,6 +165,10 @@ def _lead(point: Point) -> tuple[float, float, float]:
 def _against(rival: Point) -> str:
     lead, low, high = _lead(rival)
     return f"{rival.method} {rival.score:.3f} (lead {lead:+.3f}, {low:+.3f} to {high:+.3f})"
+
+
+def _gap(point: Point) -> str:
+    return f"{round(point.gap, 3) + 0.0:.3f}"  # never -0.000
 
 
 def _time_of(point: Point) -> str:
