@@ -36,7 +36,7 @@ RENAMED = {
 }
 OWN = {"ctx", "as_json", "quiet"}  # of the command line alone
 # Where a command makes a file of what its function returns.
-OWN_OF = {"evaluate": set(), "predict": {"out", "model"}, "score": {"model"}, "fit": set(), "extract": set()}
+OWN_OF = {"evaluate": set(), "predict": {"out", "model", "format"}, "score": {"model"}, "fit": set(), "extract": set()}
 COMMANDS = {
     "extract": extract.command,
     "evaluate": evaluate.command,

@@ -56,13 +56,15 @@ _TURNS = {  # EXIF orientation: what puts the photo upright
 }
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
     """Return the photo's pixels as an upright RGB image.
 
     Parameters
     ----------
     data : bytes
         The whole file.
+    most : int
+        Pixels that a photo may have.
 
     Returns
     -------
@@ -72,7 +74,7 @@ def decode(data: bytes) -> Image.Image:
     Raises
     ------
     UnreadablePhoto
-        EMPTY, NOT_AN_IMAGE, NO_DECODER, TOO_LARGE (over `MAX_PIXELS`) or TOO_LONG (over `MAX_ASPECT` to 1), the last
+        EMPTY, NOT_AN_IMAGE, NO_DECODER, TOO_LARGE (over `most`) or TOO_LONG (over `MAX_ASPECT` to 1), the last
         two from the header, before any pixel is decoded; UNREADABLE for whatever the decoder trips over.
     """
     if not data:
@@ -87,8 +89,8 @@ def decode(data: bytes) -> Image.Image:
             "set PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False",
         )
     try:
-        image = _opener(found)(BytesIO(data))
-        check_size(*image.size)
+        image = _open_heic(BytesIO(data), most) if found == "HEIC" else _opener(found)(BytesIO(data))
+        check_size(*image.size, most)
         image.load()
         upright = image if found in ("TIFF", "HEIC") else _turned(image)  # those two are turned as they are read
         return to_rgb(upright)
@@ -102,11 +104,11 @@ def decode(data: bytes) -> Image.Image:
         raise UnreadablePhoto(SkipReason.UNREADABLE, _short(error)) from error
 
 
-def check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
     """Raise `UnreadablePhoto` for a size that would blow up in memory, or in the resize."""
     if width < 1 or height < 1:
         raise UnreadablePhoto(SkipReason.UNREADABLE, f"{width} x {height} pixels")
-    if width * height > MAX_PIXELS:
+    if width * height > most:
         raise UnreadablePhoto(SkipReason.TOO_LARGE, f"{width} x {height} pixels")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise UnreadablePhoto(SkipReason.TOO_LONG, f"{width} x {height} pixels")
@@ -126,8 +128,6 @@ def _opener(found: str) -> Callable[[BytesIO], Image.Image]:
     """Return what makes an unread PIL image of a file in the format; PIL's modules load on first use."""
     if found == "JPEG":
         return _jpeg_class()
-    if found == "HEIC":
-        return _open_heic
     module, name, codec = _MODULES[found]
     if codec and not features.check(codec):
         raise UnreadablePhoto(SkipReason.NO_DECODER, f"this Pillow was built without {found}")
@@ -146,13 +146,14 @@ def _jpeg_class() -> Callable[[BytesIO], Image.Image]:
     return Jpeg
 
 
-def _open_heic(file: BytesIO) -> Image.Image:
+def _open_heic(file: BytesIO, most: int) -> Image.Image:
     try:
         import pillow_heif
     except ImportError:
         raise UnreadablePhoto(SkipReason.NO_DECODER, "a HEIC photo: pip install 'transfer-pipeline[heif]'") from None
     photo = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)
-    check_size(*photo.size)  # to_pillow decodes; opening did not
+    width, height = photo.size
+    check_size(width, height, most)  # to_pillow decodes; opening did not
     return photo.to_pillow()
 
 

@@ -16,20 +16,25 @@ import numpy as np
 from pipeline.backbone import Backbone
 from pipeline.errors import ModelError
 from pipeline.model.card import card
+from pipeline.model.kept import KeptPhotos
 from pipeline.model.model import Model
+from pipeline.model.training import Training
 from pipeline.model.types import load_head, refuse_types, stored_head
 from pipeline.provenance import digest_of
 
 FORMAT = 1
 KIND = "transfer-pipeline model"
-RECORD, HEAD, WEIGHTS, DIGESTS, CARD = (
+RECORD, HEAD, WEIGHTS, DIGESTS, PHOTOS, CARD = (
     "model.json",
     "head.skops",
     "backbone.safetensors",
     "training.digests",
+    "training.photos.parquet",
     "README.md",
 )
-_OURS = frozenset((RECORD, HEAD, WEIGHTS, DIGESTS, CARD))
+_OURS = frozenset((RECORD, HEAD, WEIGHTS, DIGESTS, PHOTOS, CARD))
+# Those of every record of format 1. Later ones (`separator`, `training`) are optional: a record without them is read
+# as one that says nothing of the matter, and an earlier reader passes them by.
 _ENTRIES = frozenset((
     "label_set", "task", "classes", "head", "params", "layer", "backbone", "recipe", "verdict", "scores", "notes",
     "versions", "files",
@@ -51,6 +56,8 @@ def save(model: Model, path: Path, *, weights: bool) -> Path:
         (temporary / DIGESTS).write_bytes(np.ascontiguousarray(model.training_digests).tobytes())
         if weights:
             model.backbone.save_weights(temporary / WEIGHTS)
+        if model.kept is not None:
+            model.kept.write(temporary / PHOTOS, model.training_digests)
         (temporary / CARD).write_text(card(model, path.name), encoding="utf-8")
         files = {item.name: _sha256(item) for item in sorted(temporary.iterdir())}
         record = {"format": FORMAT, "kind": KIND, **model.as_dict(), "files": files}
@@ -70,7 +77,7 @@ def load(path: Path) -> Model:
     """Read a model folder. See `Model.open`."""
     record = _record(path)
     files = record["files"]
-    for name in (HEAD, DIGESTS, *([WEIGHTS] if WEIGHTS in files else [])):
+    for name in (HEAD, DIGESTS, *(name for name in (WEIGHTS, PHOTOS) if name in files)):
         _check(path, name, files)  # the README is a person's to add to
     _refuse_other_sklearn(path, record)
     estimator = load_head(_bytes(path, HEAD, files), path / HEAD, _again(path))
@@ -92,6 +99,8 @@ def load(path: Path) -> Model:
         verdict=record["verdict"],
         versions=record["versions"],
         separator=record.get("separator", ""),
+        training=Training.from_record(record),
+        kept=KeptPhotos.read(path / PHOTOS, digests, _again(path)) if PHOTOS in files else None,
     )
 
 
