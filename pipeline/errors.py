@@ -72,6 +72,10 @@ class ModelError(PipelineError):
     """A model folder cannot be written, opened or trusted."""
 
 
+class ServerError(PipelineError):
+    """The server cannot be started as asked."""
+
+
 class SkipReason(IntEnum):
     """Why one image has no features. The values are part of cache format 1: never renumber, only add."""
 

@@ -34,8 +34,9 @@ ROOMS: dict[str, set[str]] = {
     "intervals": {"scipy"},
     "runs": {"pandas"},
     "evaluation": {"joblib", "sklearn"},
-    "model": {"skops", "sklearn", "pandas"},
+    "model": {"skops", "sklearn", "pandas", "pyarrow"},
     "report": {"PIL"},
+    "server": {"fastapi", "starlette", "uvicorn", "h11", "pydantic"},
     "demo": set(),
     "cli": {"typer", "rich", "pandas"},
 }
