@@ -1,4 +1,4 @@
-"""Answers a second: `predict` against `extract` and `serve` against `predict`; and a server under requests of all kinds.
+"""Answers a second: `predict` against `extract`, `serve` against `predict`; and a server under requests of all kinds.
 
     python benchmarks/serve.py PHOTOS
     python benchmarks/serve.py PHOTOS --mixed 1000 --times 3      # the second part alone
@@ -68,7 +68,7 @@ def fitted(photos: Path, folder: Path) -> None:
     """Make the model, and leave the exported network where all find it."""
     from pipeline import fit
 
-    fit(photos, cache=folder / "caches", out=folder / "b.model", keep_photos=True, heads="logistic", cv=5)
+    fit(photos, cache=folder / "caches", out=folder / "b.model", keep_photos=True, heads="logistic", cv=2)
 
 
 # Throughput
@@ -100,10 +100,10 @@ def compared(photos: Path, folder: Path, count: int, rounds: int) -> None:
 def extracting(many: Path) -> None:
     from pipeline import extract
 
-    caches = many.parent / "caches"
+    caches = many.parent / "extracted"  # where no cache knows the photos
 
     def run() -> int:
-        for path in caches.glob(f"{many.name}*.h5*"):
+        for path in caches.glob("*.h5*"):
             path.unlink()
         cache = extract(many, cache=caches)
         assert cache.summary.inferred == len(cache) == len(cache.rows)

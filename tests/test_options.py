@@ -19,7 +19,7 @@ from commands import class_folders, done, in_a_process, pipeline, refused
 from made_caches import blobs, make_cache, names
 
 from pipeline.cache import STORED, FeatureCache
-from pipeline.cli import demo, evaluate, extract, fit, predict, score
+from pipeline.cli import demo, evaluate, extract, fit, predict, score, serve
 from pipeline.cli.app import app
 from pipeline.demo import run_demo
 from pipeline.errors import PipelineError
@@ -34,15 +34,24 @@ RENAMED = {
     "--no-nested": "nested",
     "--no-weights": "weights",
 }
+PYTHON_ALONE = {"self", "progress", "limits", "ready"}
 OWN = {"ctx", "as_json", "quiet"}  # of the command line alone
 # Where a command makes a file of what its function returns.
-OWN_OF = {"evaluate": set(), "predict": {"out", "model", "format"}, "score": {"model"}, "fit": set(), "extract": set()}
+OWN_OF = {
+    "evaluate": set(),
+    "predict": {"out", "model", "format"},
+    "score": {"model"},
+    "serve": set(),
+    "fit": set(),
+    "extract": set(),
+}
 COMMANDS = {
     "extract": extract.command,
     "evaluate": evaluate.command,
     "fit": fit.command,
     "predict": predict.command,
     "score": score.command,
+    "serve": serve.command,
 }
 # The root command is a group of commands: `cache` holds four more.
 ROOT = typer.main.get_command(app)
@@ -53,6 +62,7 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
     from pipeline.evaluation import evaluate
     from pipeline.extraction import extract
     from pipeline.model import Model, fit
+    from pipeline.server import serve
 
     return {
         "extract": [extract],
@@ -60,6 +70,7 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
         "fit": [fit, evaluate],  # `fit` hands on every option of `evaluate`
         "predict": [Model.predict],
         "score": [Model.score],
+        "serve": [serve],
     }
 
 
@@ -68,7 +79,7 @@ def keywords(name: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for function in functions()[name]:
         for parameter in inspect.signature(function).parameters.values():
-            if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in ("self", "progress"):
+            if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in PYTHON_ALONE:
                 found[parameter.name] = parameter.default
     return found
 

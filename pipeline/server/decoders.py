@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-import pipeline
 from pipeline.errors import SkipReason
 from pipeline.provenance import Preprocessing
 from pipeline.server.decoder import LENGTH, PIXELS
@@ -24,6 +23,7 @@ from pipeline.server.refusal import Refused
 
 _KINDS = "send a JPEG, PNG, WebP, TIFF, GIF, BMP or AVIF photo"
 _BUFFER = 1 << 20
+_HOME = str(Path(__file__).parents[2])  # where this package is, for a process that is to find the same one
 
 
 class Decoders:
@@ -114,8 +114,7 @@ class _Decoder:
         if self._process is None:
             # One thread each: there is a process for every core.
             threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-            home = str(Path(pipeline.__path__[0]).parent)
-            path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
+            path = os.pathsep.join(filter(None, (_HOME, os.environ.get("PYTHONPATH", ""))))
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
