@@ -268,6 +268,25 @@ def test_progress_hears_of_every_image(bees: Model, new: Path) -> None:
     assert Heard.last == ("predict", 7, 7)
 
 
+def test_photos_run_as_in_extraction_and_few_leave_nothing_behind(
+    bees: Model, new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pipeline.extraction.network as network_room
+
+    heard: dict[str, Any] = {}
+    opened = network_room.open_runtime
+
+    def listen(*given: Any, **options: Any) -> Any:
+        heard.update(options)
+        return opened(*given, **options)
+
+    monkeypatch.setattr(network_room, "open_runtime", listen)
+    bees.predict(new, n_jobs=1, cache=tmp_path)
+    # How many they are decides whether the network is exported, as `extract` does for as many.
+    assert (heard["images"], heard["graphs"]) == (7, tmp_path / "graphs")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_decoder_is_a_note_and_no_error(bees: Model, new: Path) -> None:
     heard: list[str] = []
 
