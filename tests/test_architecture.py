@@ -35,9 +35,10 @@ ROOMS: dict[str, set[str]] = {
     "runs": {"pandas"},
     "evaluation": {"joblib", "sklearn"},
     "export": {"torch", "torchvision", "safetensors", "onnx", "onnxruntime", "sklearn", "skl2onnx", "PIL"},
-    "model": {"skops", "sklearn", "pandas"},
+    "model": {"skops", "sklearn", "pandas", "pyarrow"},
     "report": {"PIL"},
     "doctor": {"packaging", "torch", "onnxruntime"},
+    "server": {"fastapi", "starlette", "uvicorn", "h11", "pydantic"},
     "demo": set(),
     "cli": {"typer", "rich", "pandas"},
 }

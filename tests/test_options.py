@@ -19,7 +19,7 @@ from commands import class_folders, done, in_a_process, pipeline, refused
 from made_caches import blobs, make_cache, names
 
 from pipeline.cache import STORED, FeatureCache
-from pipeline.cli import demo, evaluate, export, extract, fit, predict, score
+from pipeline.cli import demo, evaluate, export, extract, fit, predict, score, serve
 from pipeline.cli.app import app
 from pipeline.demo import run_demo
 from pipeline.errors import PipelineError
@@ -34,12 +34,14 @@ RENAMED = {
     "--no-nested": "nested",
     "--no-weights": "weights",
 }
+PYTHON_ALONE = {"self", "progress", "limits", "ready"}
 OWN = {"ctx", "as_json", "quiet"}  # of the command line alone
 # Where a command makes a file of what its function returns.
 OWN_OF = {
     "evaluate": set(),
-    "predict": {"out", "model"},
+    "predict": {"out", "model", "format"},
     "score": {"model"},
+    "serve": set(),
     "fit": set(),
     "extract": set(),
     "export": {"model"},
@@ -51,6 +53,7 @@ COMMANDS = {
     "predict": predict.command,
     "score": score.command,
     "export": export.command,
+    "serve": serve.command,
 }
 # The root command is a group of commands: `cache` holds four more.
 ROOT = typer.main.get_command(app)
@@ -61,6 +64,7 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
     from pipeline.evaluation import evaluate
     from pipeline.extraction import extract
     from pipeline.model import Model, fit
+    from pipeline.server import serve
 
     return {
         "extract": [extract],
@@ -69,6 +73,7 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
         "predict": [Model.predict],
         "score": [Model.score],
         "export": [Model.export],
+        "serve": [serve],
     }
 
 
@@ -77,7 +82,7 @@ def keywords(name: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for function in functions()[name]:
         for parameter in inspect.signature(function).parameters.values():
-            if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in ("self", "progress"):
+            if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in PYTHON_ALONE:
                 found[parameter.name] = parameter.default
     return found
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import backbones, cache, demo, doctor, evaluate, export, extract, fit, heads, predict, score
+from pipeline.cli import backbones, cache, demo, doctor, evaluate, export, extract, fit, heads, predict, score, serve
 from pipeline.cli.guard import guarded
 
 MAIN, AWAY, HOUSE = "Main", "Take away", "Keep house"
@@ -26,6 +26,7 @@ app.command("fit", rich_help_panel=MAIN)(guarded(fit.command))
 app.command("predict", rich_help_panel=MAIN)(guarded(predict.command))
 app.command("score", rich_help_panel=MAIN)(guarded(score.command))
 app.command("export", rich_help_panel=AWAY)(guarded(export.command))
+app.command("serve", rich_help_panel=AWAY)(guarded(serve.command))
 app.add_typer(cache.app, name="cache", rich_help_panel=HOUSE)
 app.command("backbones", rich_help_panel=HOUSE)(guarded(backbones.command))
 app.command("heads", rich_help_panel=HOUSE)(guarded(heads.command))

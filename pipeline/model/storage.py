@@ -18,21 +18,24 @@ from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import ModelError
 from pipeline.heads import DEFAULT
 from pipeline.model.card import card
+from pipeline.model.kept import KeptPhotos
 from pipeline.model.model import Model
+from pipeline.model.training import Training
 from pipeline.model.types import load_head, refuse_types, stored_head
 from pipeline.provenance import digest_of
 from pipeline.runtime import PRECISIONS
 
 FORMAT = 1
 KIND = "transfer-pipeline model"
-RECORD, HEAD, WEIGHTS, DIGESTS, CARD = (
+RECORD, HEAD, WEIGHTS, DIGESTS, PHOTOS, CARD = (
     "model.json",
     "head.skops",
     "backbone.safetensors",
     "training.digests",
+    "training.photos.parquet",
     "README.md",
 )
-_OURS = frozenset((RECORD, HEAD, WEIGHTS, DIGESTS, CARD))
+_OURS = frozenset((RECORD, HEAD, WEIGHTS, DIGESTS, PHOTOS, CARD))
 
 
 def _is(kind: type) -> Callable[[Any], bool]:
@@ -72,6 +75,13 @@ _ENTRIES: dict[str, Callable[[Any], bool]] = {
     "versions": _texts,
     "files": _texts,
 }
+# Those that came later: a record without them is read as one that says nothing of the matter, and an earlier reader
+# passes them by.
+_LATER: dict[str, Callable[[Any], bool]] = {
+    "separator": _is(str),
+    "evidence": _is(dict),
+    "training": Training.reads,
+}
 
 
 def save(model: Model, path: Path, *, weights: bool) -> Path:
@@ -89,6 +99,8 @@ def save(model: Model, path: Path, *, weights: bool) -> Path:
         (temporary / DIGESTS).write_bytes(np.ascontiguousarray(model.training_digests).tobytes())
         if weights:
             model.backbone.save_weights(temporary / WEIGHTS)
+        if model.kept is not None:
+            model.kept.write(temporary / PHOTOS, model.training_digests)
         (temporary / CARD).write_text(card(model, path.name), encoding="utf-8")
         files = {item.name: _sha256(item) for item in sorted(temporary.iterdir())}
         record = {"format": FORMAT, "kind": KIND, **model.as_dict(), "files": files}
@@ -115,24 +127,39 @@ def load(path: Path) -> Model:
     _refuse_other_sklearn(path, record)
     if len(digests) % 16:
         raise ModelError(f"{path / DIGESTS}: wanted digests of 16 bytes, found {len(digests)} bytes", _again(path))
+    training_digests = np.frombuffer(digests, np.uint8).reshape(-1, 16)
+    estimator = load_head(head, path / HEAD, _again(path))
     return Model(
         label_set=record["label_set"],
         kind=record["task"],
         classes=tuple(record["classes"]),
         head=record["head"],
-        estimator=load_head(head, path / HEAD, _again(path)),
+        estimator=estimator,
         params=record["params"],
         layer=record["layer"],
         backbone=_backbone(path, record, files),
         recipe=record["recipe"],
         scores=tuple(record["scores"]),
-        training_digests=np.frombuffer(digests, np.uint8).reshape(-1, 16),
+        training_digests=training_digests,
         notes=tuple(record["notes"]),
         verdict=record["verdict"],
         versions=record["versions"],
         separator=record.get("separator", ""),
         evidence=record.get("evidence", {}),
+        training=Training.from_record(record),
+        kept=_kept(path, training_digests, files) if PHOTOS in files else None,
     )
+
+
+def _kept(path: Path, digests: np.ndarray, files: Mapping[str, str]) -> KeptPhotos:
+    try:
+        with open(path / PHOTOS, "rb") as file:
+            _refuse_other_hash(path, PHOTOS, hashlib.file_digest(file, "sha256").hexdigest(), files)
+            return KeptPhotos.read(file, digests, _again(path))
+    except OSError as error:
+        raise ModelError(
+            f"{path / PHOTOS}: wanted a file of the model, found {error.strerror or error}", _again(path)
+        ) from error
 
 
 def _backbone(path: Path, record: Mapping[str, Any], files: Mapping[str, str]) -> Backbone:
@@ -194,7 +221,8 @@ def _record(path: Path) -> dict[str, Any]:
     wanted = record.pop("sha256", None)
     if wanted != digest_of(record) or _ENTRIES.keys() - record.keys():
         raise ModelError(f"{file}: wanted the record as it was written, found one that was changed since", _again(path))
-    strange = [name for name, fits in _ENTRIES.items() if not fits(record[name])]
+    later = {name: fits for name, fits in _LATER.items() if name in record}
+    strange = [name for name, fits in (_ENTRIES | later).items() if not fits(record[name])]
     if strange:
         raise ModelError(
             f"{file}: wanted a {strange[0]} such as a model has, found {record[strange[0]]!r:.60}", _again(path)
