@@ -10,6 +10,7 @@ from pipeline.cli import options as o
 from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 from pipeline.errors import ModelError
+from pipeline.placing import placed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,16 +111,13 @@ def _text(table: pd.DataFrame, kind: str) -> str:
 
 def _write(table: pd.DataFrame, path: Path, kind: str) -> None:
     """Write the answers whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if kind == "parquet":
-            table.to_parquet(temporary, index=False)
-        else:
-            temporary.write_text(_text(table, kind), encoding="utf-8", newline="")
-        temporary.replace(path)
+        with placed(path) as made:
+            if kind == "parquet":
+                table.to_parquet(made, index=False)
+            else:
+                made.write_text(_text(table, kind), encoding="utf-8", newline="")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ModelError(
             f"{path}: wanted to write the answers here, found {error.strerror or error}",
             "give a file that you may write with --out",

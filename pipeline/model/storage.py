@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from pipeline.model.kept import KeptPhotos
 from pipeline.model.model import Model
 from pipeline.model.training import Training
 from pipeline.model.types import load_head, refuse_types, stored_head
+from pipeline.placing import placed
 from pipeline.provenance import digest_of
 from pipeline.runtime import PRECISIONS
 
@@ -90,29 +89,21 @@ def save(model: Model, path: Path, *, weights: bool) -> Path:
     head = stored_head(model.estimator, model.head)
     refuse_types(head, f"head {model.head!r}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        with placed(path, folder=True) as made:
+            (made / HEAD).write_bytes(head)
+            (made / DIGESTS).write_bytes(np.ascontiguousarray(model.training_digests).tobytes())
+            if weights:
+                model.backbone.save_weights(made / WEIGHTS)
+            if model.kept is not None:
+                model.kept.write(made / PHOTOS, model.training_digests)
+            (made / CARD).write_text(card(model, path.name), encoding="utf-8")
+            files = {item.name: _sha256(item) for item in sorted(made.iterdir())}
+            record = {"format": FORMAT, "kind": KIND, **model.as_dict(), "files": files}
+            record["sha256"] = digest_of(record)
+            text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+            (made / RECORD).write_text(text, encoding="utf-8")
     except OSError as error:
         raise _cannot_write(path, error) from error
-    try:
-        (temporary / HEAD).write_bytes(head)
-        (temporary / DIGESTS).write_bytes(np.ascontiguousarray(model.training_digests).tobytes())
-        if weights:
-            model.backbone.save_weights(temporary / WEIGHTS)
-        if model.kept is not None:
-            model.kept.write(temporary / PHOTOS, model.training_digests)
-        (temporary / CARD).write_text(card(model, path.name), encoding="utf-8")
-        files = {item.name: _sha256(item) for item in sorted(temporary.iterdir())}
-        record = {"format": FORMAT, "kind": KIND, **model.as_dict(), "files": files}
-        record["sha256"] = digest_of(record)
-        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-        (temporary / RECORD).write_text(text, encoding="utf-8")
-        temporary.chmod(0o755)
-        _put_in_place(temporary, path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return path
 
 
@@ -266,22 +257,6 @@ def _refuse_other_sklearn(path: Path, record: Mapping[str, Any]) -> None:
             f"{path}: wanted scikit-learn {wanted}, which fitted the head, found {found}",
             f"pip install 'scikit-learn=={wanted}.*', or fit the model again",
         )
-
-
-def _put_in_place(temporary: Path, path: Path) -> None:
-    """Give the folder its name; an earlier model of that name is back in its place if that fails."""
-    if not path.exists():
-        temporary.rename(path)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-    path.rename(aside / path.name)
-    try:
-        temporary.rename(path)
-    except OSError:
-        (aside / path.name).rename(path)
-        aside.rmdir()
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _cannot_write(path: Path, error: OSError) -> ModelError:
