@@ -76,6 +76,10 @@ class ExportError(PipelineError):
     """A model cannot be taken away in this format, or what was written does not answer as the model does."""
 
 
+class ServerError(PipelineError):
+    """The server cannot be started as asked."""
+
+
 class SkipReason(IntEnum):
     """Why one image has no features. The values are part of cache format 1: never renumber, only add."""
 

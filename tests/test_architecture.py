@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "pipeline"
 # beside the standard library and numpy.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "placing": set(),
     "provenance": set(),
     "progress": set(),
     "engines": {"joblib", "distributed"},
@@ -35,10 +36,11 @@ ROOMS: dict[str, set[str]] = {
     "runs": {"pandas"},
     "evaluation": {"joblib", "sklearn"},
     "export": {"torch", "torchvision", "safetensors", "onnx", "onnxruntime", "sklearn", "skl2onnx", "PIL"},
-    "model": {"skops", "sklearn", "pandas"},
+    "model": {"skops", "sklearn", "pandas", "pyarrow"},
     "studies": {"PIL", "joblib", "pandas", "scipy", "sklearn", "torch"},
     "report": {"PIL"},
     "doctor": {"packaging", "torch", "onnxruntime"},
+    "server": {"fastapi", "starlette", "uvicorn", "h11", "pydantic"},
     "demo": set(),
     "cli": {"typer", "rich", "pandas"},
 }

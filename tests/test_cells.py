@@ -88,7 +88,7 @@ def test_answers_and_leaderboards_hold_nothing_that_is_run(tmp_path: Path):
     answers = pd.DataFrame(
         {"id": ["=cmd|' /C calc'!A0.png", "b.png"], "label": ["@x", "y"], "probability": [0.5, 0.25]}
     )
-    _write(answers, tmp_path / "answers.csv")
+    _write(answers, tmp_path / "answers.csv", "csv")
     X, y = blobs(24, apart=3.0)
     made = make_cache(tmp_path / "a.h5", X, {"=kind": names(y)}, name="+photos")
     evaluate(made, heads="ridge", cv=2, n_jobs=1).save(tmp_path / "run")

@@ -358,7 +358,7 @@ def test_predict_gives_one_row_an_input(new: Path, place: Path) -> None:
     Path("new/text.jpg").write_text("no photo")
     outcome = done("predict", place / "bees.model", "new")
     answers = rows(outcome.out)
-    assert list(answers[0]) == ["id", "label", "probability", "label_2", "probability_2", "error"]
+    assert list(answers[0]) == ["id", "label", "probability", "label_2", "probability_2", "unfamiliar", "error"]
     assert [row["id"] for row in answers] == ["a.png", "b.png", "text.jpg"]
     assert [row["label"] for row in answers] == ["ants", "bees", ""]
     assert 0.5 <= float(answers[0]["probability"]) <= 1
@@ -382,7 +382,7 @@ def test_predict_writes_the_same_answers_into_files(new: Path, place: Path) -> N
     class_folders(Path("new"), 2, first=60)
     words = ["predict", place / "bees.model", "new", "--top", "1"]
     wanted = pd.DataFrame(rows(done(*words).out))
-    assert list(wanted.columns) == ["id", "label", "probability", "error"]
+    assert list(wanted.columns) == ["id", "label", "probability", "unfamiliar", "error"]
     readers = {
         "out/answers.csv": pd.read_csv,
         "out/answers.parquet": pd.read_parquet,
@@ -582,5 +582,5 @@ def test_tags_go_from_a_table_to_answers(flat: Path) -> None:
     assert "units are known from before" in again.err
     fitted = run_next(outcome)
     answers = rows(run_next(fitted, "--top", "1").out)
-    assert list(answers[0]) == ["id", "label", "tag", "score", "error"]
+    assert list(answers[0]) == ["id", "label", "tag", "score", "unfamiliar", "error"]
     assert set("".join(row["label"] for row in answers)) <= set("abc;")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -113,3 +114,8 @@ def test_a_folder_that_cannot_hold_caches_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     (finding,) = doctor.examine(cache=tmp_path / "file" / "caches").places
     assert finding.wrong and "cannot be written" in finding.found
+
+
+def test_every_extra_that_is_not_for_developers_is_looked_at() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"test", "fuzz", "dev"}

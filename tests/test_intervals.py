@@ -18,9 +18,10 @@ from sklearn.metrics import (
     r2_score,
 )
 
-from pipeline import intervals
 from pipeline.errors import EvaluationError, HeadError
-from pipeline.intervals import Score, compare_with_best, corrected_t_test, holm, score_with_interval, wilson
+from pipeline.intervals import Score, compare_with_best, corrected_t_test, holm, resampling, score_with_interval, wilson
+from pipeline.intervals.intervals import _expanded_tails
+from pipeline.intervals.resampling import Sample, draws
 from pipeline.search import Predictions, score_predictions
 
 CLASS_SCORINGS = ("accuracy", "balanced_accuracy", "f1_macro", "neg_log_loss")
@@ -190,8 +191,8 @@ def test_sums_over_groups_say_what_scoring_each_resample_says(scoring: str) -> N
         y, said = classes(40, 5, seed=2)
         y[groups == 0] = 4  # a class that some resamples lack
         kind = "class"
-    weights = next(intervals._weights(6, 50, 9)).astype(int)
-    fast = intervals._Sample(scoring, y, said, groups, 6, kind, 5).scores(weights)
+    weights = next(iter(draws(6, 50, 9))).astype(int)
+    fast = Sample(scoring, y, said, groups, 6, kind, 5).scores(weights)
     for value, counts in zip(fast, weights, strict=True):
         rows = np.concatenate([np.tile(np.flatnonzero(groups == g), count) for g, count in enumerate(counts)])
         slow = score_predictions(scoring, y[rows], said.take(rows), kind=kind, n_classes=5)
@@ -201,7 +202,9 @@ def test_sums_over_groups_say_what_scoring_each_resample_says(scoring: str) -> N
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     y, said = classes(60, 3)
     whole = scored("f1_macro", y, said)
-    monkeypatch.setattr(intervals, "_BLOCK_DRAWS", 60 * 7)
+    monkeypatch.setattr(resampling, "_KEPT_DRAWS", 0)
+    assert scored("f1_macro", y, said) == whole
+    monkeypatch.setattr(resampling, "_BLOCK_DRAWS", 60 * 7)
     assert scored("f1_macro", y, said) == whole
 
 
@@ -250,10 +253,10 @@ def test_more_confidence_is_wider_and_limits_stay_within_what_is_possible() -> N
 
 
 def test_few_groups_get_the_wider_expanded_limits() -> None:
-    low, high = intervals._expanded_tails(4, 0.95)
+    low, high = _expanded_tails(4, 0.95)
     assert low == pytest.approx(stats.norm.cdf(-3.182 * np.sqrt(4 / 3)), rel=1e-2)
     assert high == 1 - low
-    assert intervals._expanded_tails(10_000, 0.95)[0] == pytest.approx(0.025, rel=1e-2)
+    assert _expanded_tails(10_000, 0.95)[0] == pytest.approx(0.025, rel=1e-2)
 
 
 def test_other_scorers_are_resampled_one_by_one_and_their_gaps_counted() -> None:

@@ -203,7 +203,7 @@ def test_an_option_that_does_not_exist_is_a_type_error(photos: Path) -> None:
 
 def test_one_row_an_input_always(bees: Model, new: Path) -> None:
     table = bees.predict(new, **{"n_jobs": 1})
-    assert list(table.columns) == ["id", "label", "probability", "label_2", "probability_2", "error"]
+    assert list(table.columns) == ["id", "label", "probability", "label_2", "probability_2", "unfamiliar", "error"]
     assert table["id"].tolist() == ["a.png", "b.png", "cut.png", "deep/c.jpg", "empty.jpg", "text.jpg", "z.png"]
     good = table[table["error"] == ""]
     assert good["id"].tolist() == ["a.png", "b.png", "deep/c.jpg", "z.png"]
@@ -253,7 +253,7 @@ def test_predictions_do_not_depend_on_batch_size_or_jobs(bees: Model, new: Path)
 
 def test_a_source_without_one_readable_photo_has_the_same_columns(bees: Model, new: Path) -> None:
     table = bees.predict([new / "empty.jpg", new / "text.jpg"], n_jobs=1)
-    assert list(table.columns) == ["id", "label", "probability", "label_2", "probability_2", "error"]
+    assert list(table.columns) == ["id", "label", "probability", "label_2", "probability_2", "unfamiliar", "error"]
     assert (table["error"] != "").all() and table["label"].isna().all()
 
 
@@ -268,6 +268,25 @@ def test_progress_hears_of_every_image(bees: Model, new: Path) -> None:
     assert Heard.last == ("predict", 7, 7)
 
 
+def test_photos_run_as_in_extraction_and_few_leave_nothing_behind(
+    bees: Model, new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pipeline.extraction.network as network_room
+
+    heard: dict[str, Any] = {}
+    opened = network_room.open_runtime
+
+    def listen(*given: Any, **options: Any) -> Any:
+        heard.update(options)
+        return opened(*given, **options)
+
+    monkeypatch.setattr(network_room, "open_runtime", listen)
+    bees.predict(new, n_jobs=1, cache=tmp_path)
+    # How many they are decides whether the network is exported, as `extract` does for as many.
+    assert (heard["images"], heard["graphs"]) == (7, tmp_path / "graphs")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_decoder_is_a_note_and_no_error(bees: Model, new: Path) -> None:
     heard: list[str] = []
 
@@ -277,7 +296,7 @@ def test_another_decoder_is_a_note_and_no_error(bees: Model, new: Path) -> None:
 
     other = replace(bees, recipe={**bees.recipe, "decoder": "another"})
     other.predict(new / "a.png", n_jobs=1, progress=Heard())
-    assert heard == ["this machine makes features a little otherwise than where the model was fitted: decoder"]
+    assert heard[-1:] == ["this machine makes features a little otherwise than where the model was fitted: decoder"]
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +311,7 @@ def test_classes_come_in_the_order_of_their_probability(three: Model, tmp_path: 
     X, _ = blobs(30, d=8, apart=1.5, seed=4)
     table = three.predict(planted(tmp_path / "a.h5", three, X), top=5)  # more than there are
     assert list(table.columns) == [
-        "id", "label", "probability", "label_2", "probability_2", "label_3", "probability_3", "error",
+        "id", "label", "probability", "label_2", "probability_2", "label_3", "probability_3", "unfamiliar", "error",
     ]  # fmt: skip
     P = three.estimator.predict_proba(X)
     order = np.argsort(-P, axis=1)
@@ -300,7 +319,7 @@ def test_classes_come_in_the_order_of_their_probability(three: Model, tmp_path: 
         assert table[f"label{suffix}"].tolist() == [three.classes[code] for code in order[:, place]]
         np.testing.assert_allclose(table[f"probability{suffix}"], np.sort(P, axis=1)[:, -1 - place])
     assert list(three.predict(planted(tmp_path / "b.h5", three, X), top=1).columns) == [
-        "id", "label", "probability", "error",
+        "id", "label", "probability", "unfamiliar", "error",
     ]  # fmt: skip
     with pytest.raises(ModelError, match="top: wanted 1 or more, found 0"):
         three.predict(tmp_path, top=0)
@@ -312,7 +331,7 @@ def test_the_label_is_what_the_estimator_predicts_even_against_its_scores(three:
     pairs = SVC(decision_function_shape="ovo").fit(np.vstack([X, X + 9]), np.concatenate([y, y % 1 + 3]))
     model = replace(three, estimator=pairs, classes=("ant", "bee", "cat", "dog"))
     table = model.predict(planted(tmp_path / "a.h5", three, X))
-    assert list(table.columns) == ["id", "label", "error"]
+    assert list(table.columns) == ["id", "label", "unfamiliar", "error"]
     assert table["label"].tolist() == [model.classes[code] for code in pairs.predict(X)]
 
 
@@ -320,7 +339,7 @@ def test_heads_without_probabilities_write_scores(three: Model, tmp_path: Path) 
     X, y = blobs(60, d=8, apart=1.5)
     ridge = RidgeClassifier().fit(X, y)
     table = replace(three, estimator=ridge).predict(planted(tmp_path / "a.h5", three, X), top=2)
-    assert list(table.columns) == ["id", "label", "score", "label_2", "score_2", "error"]
+    assert list(table.columns) == ["id", "label", "score", "label_2", "score_2", "unfamiliar", "error"]
     assert table["label"].tolist() == [three.classes[code] for code in ridge.predict(X)]
     np.testing.assert_allclose(table["score"], ridge.decision_function(X).max(axis=1))
 
@@ -332,7 +351,7 @@ def test_models_of_numbers_write_a_value(bees: Model, tmp_path: Path) -> None:
     model = fit(made, grid={"ridge.alpha": 1.0}, cv=2, n_jobs=1)
     assert (model.kind, model.classes) == ("number", ())
     table = model.predict(made)
-    assert list(table.columns) == ["id", "value", "error"]
+    assert list(table.columns) == ["id", "value", "unfamiliar", "error"]
     good = table["error"] == ""
     np.testing.assert_allclose(table["value"][good], model.estimator.predict(X)[good])
     assert np.isnan(table["value"][3]) and table["error"][3] == SkipReason.TOO_LARGE.text

@@ -516,7 +516,7 @@ def test_a_model_answers_with_all_tags_and_the_likeliest(tmp_path: Path) -> None
     assert (model.kind, model.classes, model.separator) == ("multi", TAGS, "|")
     assert "any of 4 tags: dots, moss, red, stripes" in (path / "README.md").read_text()
     table = model.predict(made, top=2)
-    assert list(table) == ["id", "label", "tag", "probability", "tag_2", "probability_2", "error"]
+    assert list(table) == ["id", "label", "tag", "probability", "tag_2", "probability_2", "unfamiliar", "error"]
     P, labels = model.estimator.predict_proba(X), model.estimator.predict(X)
     assert list(table["label"]) == [
         "|".join(tag for tag, there in zip(TAGS, row, strict=True) if there) or "|" for row in labels

@@ -78,8 +78,11 @@ def programs(folder: str) -> list[Path]:
 
 @pytest.mark.parametrize("folder", ["pipeline", "benchmarks"])
 def test_nothing_unpickles(folder: str) -> None:
+    # An exported folder's own program, never run by this package, runs the architecture that was written beside it.
+    allowed = {"standalone.py": {"runpy.run_path"}}
     for path in programs(folder):
-        assert not list(strange(path.read_text(encoding="utf-8"))), path
+        found = {what for _, what in strange(path.read_text(encoding="utf-8"))}
+        assert found <= allowed.get(path.name, set()), path
 
 
 def test_no_test_loads_a_file_that_could_run_code() -> None:

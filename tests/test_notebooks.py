@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
-QUICKSTART, WORTH_IT = NOTEBOOKS / "01_quickstart.ipynb", NOTEBOOKS / "03_was_transfer_worth_it.ipynb"
-FEWEST_PICTURES = 2
+QUICKSTART = NOTEBOOKS / "01_quickstart.ipynb"
+MANY = NOTEBOOKS / "02_many_label_sets.ipynb"
+WORTH_IT = NOTEBOOKS / "03_was_transfer_worth_it.ipynb"
+PICTURES = {QUICKSTART: 4, MANY: 4, WORTH_IT: 4}
 PNG = b"\x89PNG\r\n\x1a\n"
 # A place on the machine that ran it, such as /home/ann or C:\Users; "/q4/" in a photo's id is none.
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|usr|var|opt|mnt|work|private|Users)/|[A-Z]:\\")
@@ -39,16 +40,20 @@ def pictures(found: list[dict]) -> list[bytes]:
     ]
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_every_notebook_is_known_here() -> None:
+    assert sorted(NOTEBOOKS.glob("*.ipynb")) == sorted(PICTURES)
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
 def test_a_notebook_is_stored_executed_with_pictures_in_it(path: Path) -> None:
     stored = cells(path)
     assert [cell["execution_count"] for cell in stored] == list(range(1, len(stored) + 1))
-    assert len(pictures(stored)) >= FEWEST_PICTURES
+    assert len(pictures(stored)) == PICTURES[path]
     for picture in pictures(stored):
         assert picture.startswith(PNG) and len(picture) > 5_000
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
 def test_the_stored_outputs_hold_no_warning_and_no_machine(path: Path) -> None:
     for cell in cells(path):
         assert cell["metadata"] == {}, "execution times and the like do not belong into the repository"
@@ -62,7 +67,7 @@ def test_the_stored_outputs_hold_no_warning_and_no_machine(path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_quickstart_runs_and_shows_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    printed = printed_anew(QUICKSTART, tmp_path, monkeypatch)
+    printed = ran(QUICKSTART, tmp_path, monkeypatch)
     assert "270 photos to learn from, 90 new ones" in printed
     assert "0 stored, 270 reused, 0 failed; 0 went through the network" in printed
     right = re.search(r"right on (\d+) of 90 new photos", printed)
@@ -71,21 +76,34 @@ def test_the_quickstart_runs_and_shows_what_is_stored(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.slow
+def test_many_label_sets_run_and_random_ones_are_tied_with_the_dummy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = ran(MANY, tmp_path, monkeypatch)
+    assert "27 columns" in printed and "27 label sets" in printed
+    assert "tied with the dummy: random 0, random 1, random 2, random 3, random 4\n" in printed
+    average_precision = re.search(r"tags: average_precision (\d\.\d+)", printed)
+    assert average_precision and float(average_precision[1]) > 0.95
+    assert (tmp_path / "work" / "runs" / "digits" / "leaderboard.csv").is_file()
+
+
+@pytest.mark.slow
 def test_transfer_is_worth_it_for_photographs_and_not_for_digits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The small network has seconds, and what it makes of them is the machine's; the rest is the same everywhere."""
-    printed = printed_anew(WORTH_IT, tmp_path, monkeypatch)
+    """What the small network makes of its seconds is the machine's; the rest is the same everywhere."""
+    printed = ran(WORTH_IT, tmp_path, monkeypatch)
     assert "214 crops, 160 digits" in printed
     assert "transfer was worth it here, for fewer labels and better performance: with all 160 labels" in printed
     assert "transfer was not worth it here: with all 120 labels" in printed
     assert "raw pixels needs about 1.1 labels a class to match 5 with transfer" in printed
 
 
-def printed_anew(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a notebook, which is to show what is stored, kind by kind, and return what it printed."""
+def ran(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a notebook, hold what it shows against what is stored, and return what it printed."""
     found = execute(path, folder, monkeypatch)
     assert [kinds(cell) for cell in found] == [kinds(cell) for cell in cells(path)]
+    assert len(pictures(found)) == PICTURES[path]
     return "".join("".join(output.get("text", "")) for cell in found for output in cell["outputs"])
 
 

@@ -19,7 +19,7 @@ from commands import class_folders, done, in_a_process, pipeline, refused
 from made_caches import blobs, make_cache, names
 
 from pipeline.cache import STORED, FeatureCache
-from pipeline.cli import demo, evaluate, export, extract, fit, predict, score, study
+from pipeline.cli import demo, evaluate, export, extract, fit, predict, score, serve, study
 from pipeline.cli.app import app
 from pipeline.demo import run_demo
 from pipeline.errors import PipelineError
@@ -35,12 +35,14 @@ RENAMED = {
     "--no-weights": "weights",
 }
 RENAMED_OF = {("study", "--head"): "head"}  # one alone
+PYTHON_ALONE = {"self", "progress", "limits", "ready"}
 OWN = {"ctx", "as_json", "quiet"}  # of the command line alone
 # Where a command makes a file of what its function returns.
 OWN_OF = {
     "evaluate": set(),
-    "predict": {"out", "model"},
+    "predict": {"out", "model", "format"},
     "score": {"model"},
+    "serve": set(),
     "fit": set(),
     "extract": set(),
     "export": {"model"},
@@ -54,6 +56,7 @@ COMMANDS = {
     "score": score.command,
     "study": study.command,
     "export": export.command,
+    "serve": serve.command,
 }
 # The root command is a group of commands: `cache` holds four more.
 ROOT = typer.main.get_command(app)
@@ -64,6 +67,7 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
     from pipeline.evaluation import evaluate
     from pipeline.extraction import extract
     from pipeline.model import Model, fit
+    from pipeline.server import serve
     from pipeline.studies import study
 
     return {
@@ -74,6 +78,7 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
         "score": [Model.score],
         "export": [Model.export],
         "study": [study],
+        "serve": [serve],
     }
 
 
@@ -82,7 +87,7 @@ def keywords(name: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for function in functions()[name]:
         for parameter in inspect.signature(function).parameters.values():
-            if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in ("self", "progress"):
+            if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in PYTHON_ALONE:
                 found[parameter.name] = parameter.default
     return found
 

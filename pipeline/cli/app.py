@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import backbones, cache, demo, doctor, evaluate, export, extract, fit, heads, predict, score, study
+from pipeline.cli import (
+    backbones,
+    cache,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    extract,
+    fit,
+    heads,
+    predict,
+    score,
+    serve,
+    study,
+)
 from pipeline.cli.guard import guarded
 
 MAIN, SEE, AWAY, HOUSE = "Main", "See", "Take away", "Keep house"
@@ -27,6 +41,7 @@ app.command("predict", rich_help_panel=MAIN)(guarded(predict.command))
 app.command("score", rich_help_panel=MAIN)(guarded(score.command))
 app.command("study", rich_help_panel=SEE)(guarded(study.command))
 app.command("export", rich_help_panel=AWAY)(guarded(export.command))
+app.command("serve", rich_help_panel=AWAY)(guarded(serve.command))
 app.add_typer(cache.app, name="cache", rich_help_panel=HOUSE)
 app.command("backbones", rich_help_panel=HOUSE)(guarded(backbones.command))
 app.command("heads", rich_help_panel=HOUSE)(guarded(heads.command))

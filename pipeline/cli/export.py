@@ -12,7 +12,7 @@ from pipeline.cli.terminal import Terminal
 def command(
     model: o.ModelArgument,
     out: o.ExportPlace,
-    format: o.Format = "onnx",
+    format: o.ExportFormat = "onnx",
     check: o.Check = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,

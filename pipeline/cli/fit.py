@@ -12,7 +12,7 @@ from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 
 # The options of this command that `predict` knows too.
-PREDICT = frozenset(("id_column", "root", "batch_size", "device", "n_jobs", "dask"))
+PREDICT = frozenset(("cache", "id_column", "root", "batch_size", "device", "n_jobs", "dask"))
 
 
 def command(
@@ -20,6 +20,7 @@ def command(
     data: o.DataArgument,
     out: o.ModelFolder,
     weights: o.Weights = True,
+    keep_photos: o.KeepPhotos = False,
     backbone: o.Backbone = None,
     layer: o.Layer = None,
     cache: o.Cache = "features_cache",
@@ -57,6 +58,7 @@ def command(
             data,
             out=out,
             weights=weights,
+            keep_photos=keep_photos,
             backbone=backbone or "efficientnet_lite0",
             layer=layer or None,
             cache=cache,

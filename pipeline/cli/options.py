@@ -333,6 +333,46 @@ Weights = Annotated[
         "--weights/--no-weights", metavar=FLAG, help="Whether the backbone's weights are saved with the model."
     ),
 ]
+KeepPhotos = Annotated[
+    bool,
+    typer.Option(
+        "--keep-photos",
+        metavar=FLAG,
+        help="Keep small pictures and the embeddings of the training photos in the model; whoever has it sees them.",
+    ),
+]
+Neighbours = Annotated[
+    int,
+    typer.Option("--neighbours", metavar="K", min=0, help="How many of the most similar training photos to name."),
+]
+TrainingCache = Annotated[
+    str,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="The folder of caches: the training photos' embeddings are looked for there, unless the model keeps them.",
+    ),
+]
+AnswerFormat = Annotated[
+    str | None,
+    typer.Option("--format", metavar="csv|parquet|jsonl", help="Of the answers.", show_default="by the ending; csv"),
+]
+Host = Annotated[
+    str,
+    typer.Option("--host", metavar="ADDRESS", help="Where to listen; anything but this machine itself needs a token."),
+]
+Port = Annotated[
+    int, typer.Option("--port", metavar="N", min=0, max=65535, help="The port to listen on; 0 takes a free one.")
+]
+TokenFile = Annotated[
+    str | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        help="A file with the token that every request has to show.",
+        show_default="none is wanted on this machine",
+    ),
+]
 Top = Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes to name, the likeliest first.")]
 AnswerFile = Annotated[
     str | None,
@@ -349,7 +389,7 @@ ExportPlace = Annotated[
         "--out", metavar="PATH", help="The file to write, e.g. bees.onnx; for torch a folder, e.g. bees.torch."
     ),
 ]
-Format = Annotated[
+ExportFormat = Annotated[
     str,
     typer.Option(
         "--format",

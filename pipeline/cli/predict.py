@@ -10,12 +10,13 @@ from pipeline.cli import options as o
 from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 from pipeline.errors import ModelError
+from pipeline.placing import placed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MOST_NAMED = 5  # of the images without an answer
-ENDINGS = (".csv", ".parquet", ".jsonl")
+FORMATS = ("csv", "parquet", "jsonl")
 FLOATS = "%.6g"
 
 
@@ -23,7 +24,10 @@ def command(
     model: o.ModelArgument,
     data: o.DataArguments,
     top: o.Top = 3,
+    neighbours: o.Neighbours = 0,
     out: o.AnswerFile = None,
+    format: o.AnswerFormat = None,
+    cache: o.TrainingCache = "features_cache",
     id_column: o.Id = None,
     root: o.Root = None,
     batch_size: o.BatchSize = None,
@@ -33,21 +37,21 @@ def command(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Answer for every photo, one row an input, as CSV: id, label, probability, the next likeliest, error."""
-    from pipeline.images.cells import csv_text
+    """Answer for every photo, one row an input, as CSV: id, label, probability, the next likeliest, unfamiliar, error.
+
+    A photo is unfamiliar that lies further from the training photos than 99% of them lie from one another.
+    """
     from pipeline.model import Model
 
+    kind = _format_of(out, format)
     if out is not None:
-        if Path(out).suffix not in ENDINGS:
-            raise ModelError(
-                f"--out {out}: wanted a file ending in {', '.join(ENDINGS)}, found {Path(out).suffix or 'no ending'}",
-                "--out predictions.csv",
-            )
         refuse_unwritable(out, "the answers")
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
         table = Model.open(model).predict(
             data[0] if len(data) == 1 else data,
             top=top,
+            neighbours=neighbours,
+            cache=cache,
             id_column=id_column,
             root=root,
             batch_size=batch_size,
@@ -59,13 +63,13 @@ def command(
     without = table[table["error"] != ""]
     failed = len(without)
     if out is not None:
-        _write(table, Path(out))
+        _write(table, Path(out), kind)
     if as_json:
         said = {"images": len(table), "failed": failed, "out": out}
         answers = {} if out is not None else {"predictions": json.loads(table.to_json(orient="records"))}
         terminal.object({**said, **answers})
     elif out is None:
-        terminal.result(csv_text(table, float_format=FLOATS).rstrip("\n"))
+        terminal.result(_text(table, kind).rstrip("\n"))
     else:
         terminal.result(out)
     for name, error in zip(without["id"][:MOST_NAMED], without["error"][:MOST_NAMED], strict=True):
@@ -75,22 +79,45 @@ def command(
     terminal.say(f"{len(table):,} {'image' if len(table) == 1 else 'images'}, {failed:,} without an answer")
 
 
-def _write(table: pd.DataFrame, path: Path) -> None:
-    """Write the answers whole or not at all."""
+def _format_of(out: str | None, asked: str | None) -> str:
+    """Return the format of the answers: the one asked for, or that of the file's ending."""
+    if asked is not None:
+        if asked not in FORMATS:
+            raise ModelError(f"--format: wanted one of {', '.join(FORMATS)}, found {asked!r}", "--format csv")
+        if asked == "parquet" and out is None:
+            raise ModelError(
+                "--format parquet: wanted a file to write, found none: it is no text", "--out answers.parquet"
+            )
+        return asked
+    if out is None:
+        return "csv"
+    ending = Path(out).suffix.removeprefix(".")
+    if ending not in FORMATS:
+        raise ModelError(
+            f"--out {out}: wanted a file ending in {', '.join(f'.{name}' for name in FORMATS)}, "
+            f"found {Path(out).suffix or 'no ending'}",
+            "--out predictions.csv, or name the format with --format",
+        )
+    return ending
+
+
+def _text(table: pd.DataFrame, kind: str) -> str:
     from pipeline.images.cells import csv_text
 
-    temporary = path.with_name(f".{path.name}.tmp")
+    if kind == "jsonl":
+        return table.to_json(orient="records", lines=True)
+    return csv_text(table, float_format=FLOATS)
+
+
+def _write(table: pd.DataFrame, path: Path, kind: str) -> None:
+    """Write the answers whole or not at all."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".parquet":
-            table.to_parquet(temporary, index=False)
-        elif path.suffix == ".jsonl":
-            table.to_json(temporary, orient="records", lines=True)
-        else:
-            temporary.write_text(csv_text(table, float_format=FLOATS), encoding="utf-8", newline="")
-        temporary.replace(path)
+        with placed(path) as made:
+            if kind == "parquet":
+                table.to_parquet(made, index=False)
+            else:
+                made.write_text(_text(table, kind), encoding="utf-8", newline="")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ModelError(
             f"{path}: wanted to write the answers here, found {error.strerror or error}",
             "give a file that you may write with --out",

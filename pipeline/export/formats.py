@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ExportError
-from pipeline.export.place import placed, refuse_place
+from pipeline.export.place import cannot_write, refuse_place
 from pipeline.export.proof import Proof, Witnesses, prove
 from pipeline.export.record import Exportable, refuse_unexportable
+from pipeline.placing import placed
 from pipeline.progress import SILENT, Progress
 
 FORMATS = ("onnx", "torch")
@@ -71,8 +72,11 @@ def export_model(
     """
     refuse_export(model, path, format)
     write = _write_onnx if format == "onnx" else _write_torch
-    with placed(path, folder=format == "torch") as made:
-        proofs = write(model, made, witnesses, progress)
+    try:
+        with placed(path, folder=format == "torch") as made:
+            proofs = write(model, made, witnesses, progress)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     return Exported(path, format, proofs)
 
 

@@ -1,12 +1,8 @@
-"""Written whole or not at all: under a temporary name beside the place, checked there, and only then renamed."""
+"""Where an export may go."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import ExportError
@@ -35,37 +31,6 @@ def refuse_place(path: Path, *, folder: bool) -> None:
         )
 
 
-@contextlib.contextmanager
-def placed(path: Path, *, folder: bool) -> Iterator[Path]:
-    """Give a temporary file's or folder's path, and give it its own name once the block has ended without an error.
-
-    Raises
-    ------
-    ExportError
-        Nothing can be written there.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    try:
-        made = room / path.name
-        if folder:
-            made.mkdir()
-        yield made
-        if folder and path.exists():
-            path.rename(room / f"{path.name}.before")
-        made.replace(path)
-    except OSError as error:
-        before = room / f"{path.name}.before"
-        if before.exists() and not path.exists():
-            before.rename(path)
-        raise _cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
-
-
 def _is_ours(path: Path) -> bool:
     if not {item.name for item in path.iterdir()} <= ENTRIES:
         return False
@@ -75,7 +40,8 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _cannot_write(path: Path, error: OSError) -> ExportError:
+def cannot_write(path: Path, error: OSError) -> ExportError:
+    """Return the error for a place that nothing could be written to."""
     return ExportError(
         f"{path}: wanted to write the exported model here, found {os.strerror(error.errno) if error.errno else error}",
         "give a place that you may write with --out",

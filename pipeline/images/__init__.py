@@ -5,12 +5,13 @@ from __future__ import annotations
 from pipeline.images.decode import PHOTO_RULES
 from pipeline.images.fingerprint import decode_mode, decoder_fingerprint, decoder_of
 from pipeline.images.photo import Photo
-from pipeline.images.preparation import DECODES, prepare
+from pipeline.images.preparation import DECODES, prepare, squared
 from pipeline.images.preprocess import preprocess
 from pipeline.images.shards import name_and_place, shards_of
 from pipeline.images.source import BUILTIN_NAMES, ImageSource
 from pipeline.images.statistics import PIXEL_STATISTICS, pixel_statistics
 from pipeline.images.table import clean_text, find_id_column, read_text_table
+from pipeline.images.thumbnail import thumbnail
 
 __all__ = [
     "BUILTIN_NAMES",
@@ -30,4 +31,6 @@ __all__ = [
     "preprocess",
     "read_text_table",
     "shards_of",
+    "squared",
+    "thumbnail",
 ]

@@ -65,13 +65,15 @@ _TURNS = {  # EXIF orientation: what puts the photo upright
 }
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
     """Return the photo's pixels as an upright RGB image.
 
     Parameters
     ----------
     data : bytes
         The whole file.
+    most : int
+        Pixels that a photo may have.
 
     Returns
     -------
@@ -81,7 +83,7 @@ def decode(data: bytes) -> Image.Image:
     Raises
     ------
     UnreadablePhoto
-        EMPTY, NOT_AN_IMAGE, NO_DECODER, TOO_LARGE (over `MAX_PIXELS`, or over `BOMB_PIXELS` from too few bytes) or
+        EMPTY, NOT_AN_IMAGE, NO_DECODER, TOO_LARGE (over `most`, or over `BOMB_PIXELS` from too few bytes) or
         TOO_LONG (over `MAX_ASPECT` to 1), the last two from the header, before any pixel is decoded; UNREADABLE for
         whatever the decoder trips over.
     """
@@ -98,8 +100,8 @@ def decode(data: bytes) -> Image.Image:
         )
     _hush()
     try:
-        image = _opener(found)(BytesIO(data))
-        check_size(*image.size, len(data))
+        image = _open_heic(BytesIO(data), most) if found == "HEIC" else _opener(found)(BytesIO(data))
+        check_size(*image.size, len(data), most)
         image.load()
         upright = image if found in ("TIFF", "HEIC") else _turned(image)  # those two are turned as they are read
         return to_rgb(upright)
@@ -119,14 +121,14 @@ def _hush() -> None:
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def check_size(width: int, height: int, size: int | None = None) -> None:
+def check_size(width: int, height: int, size: int | None = None, most: int = MAX_PIXELS) -> None:
     """Raise `UnreadablePhoto` for a size that would blow up in memory, or in the resize.
 
-    `size` is that of the file in bytes, where there is one.
+    `size` is that of the file in bytes, where there is one; `most` the pixels that a photo may have.
     """
     if width < 1 or height < 1:
         raise UnreadablePhoto(SkipReason.UNREADABLE, f"{width} x {height} pixels")
-    if width * height > MAX_PIXELS:
+    if width * height > most:
         raise UnreadablePhoto(SkipReason.TOO_LARGE, f"{width} x {height} pixels")
     if size is not None and width * height > max(BOMB_PIXELS, size * BOMB_PIXELS_A_BYTE):
         raise UnreadablePhoto(SkipReason.TOO_LARGE, f"{width} x {height} pixels from {size:,} bytes")
@@ -148,8 +150,6 @@ def _opener(found: str) -> Callable[[BytesIO], Image.Image]:
     """Return what makes an unread PIL image of a file in the format; PIL's modules load on first use."""
     if found == "JPEG":
         return _jpeg_class()
-    if found == "HEIC":
-        return _open_heic
     module, name, codec = _MODULES[found]
     if codec and not features.check(codec):
         raise UnreadablePhoto(SkipReason.NO_DECODER, f"this Pillow was built without {found}")
@@ -168,14 +168,14 @@ def _jpeg_class() -> Callable[[BytesIO], Image.Image]:
     return Jpeg
 
 
-def _open_heic(file: BytesIO) -> Image.Image:
+def _open_heic(file: BytesIO, most: int) -> Image.Image:
     try:
         import pillow_heif
     except ImportError:
         raise UnreadablePhoto(SkipReason.NO_DECODER, "a HEIC photo: pip install 'transfer-pipeline[heif]'") from None
     photo = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)
     width, height = photo.size
-    check_size(width, height, file.getbuffer().nbytes)  # to_pillow decodes; opening did not
+    check_size(width, height, file.getbuffer().nbytes, most)  # to_pillow decodes; opening did not
     return photo.to_pillow()
 
 

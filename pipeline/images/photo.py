@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import SkipReason, UnreadablePhoto
-from pipeline.images.decode import check_size, decode, to_rgb
+from pipeline.images.decode import MAX_PIXELS, check_size, decode, to_rgb
 from pipeline.images.sniff import RAW_ENDINGS, ending
 
 MAX_BYTES = 2 << 30  # the largest photo that is read into memory
@@ -40,12 +40,12 @@ class Photo:
     stat: tuple[int, int]
     content: bytes | np.ndarray = field(repr=False)
 
-    def pixels(self) -> Image.Image:
-        """Return the photo upright in mode RGB, or raise `UnreadablePhoto` with the reason."""
+    def pixels(self, most: int = MAX_PIXELS) -> Image.Image:
+        """Return the photo upright in mode RGB, or raise `UnreadablePhoto` with the reason; `most` is in pixels."""
         if isinstance(self.content, bytes):
-            return decode(self.content)
+            return decode(self.content, most)
         values = self.content[:, :, 0] if self.content.shape[2:] == (1,) else self.content
-        check_size(values.shape[1], values.shape[0])
+        check_size(values.shape[1], values.shape[0], most)
         return to_rgb(Image.fromarray(np.ascontiguousarray(values)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.images.decode import MAX_PIXELS
 from pipeline.images.fast_resize import preprocess_fast
 from pipeline.images.photo import Photo
 from pipeline.images.preprocess import preprocess
@@ -38,3 +39,8 @@ def prepare(photo: Photo, how: Preprocessing, decode: str = "exact") -> tuple[np
     """
     image = photo.pixels()
     return _RESIZES[decode](image, how), pixel_statistics(image)
+
+
+def squared(photo: Photo, how: Preprocessing, decode: str = "exact", *, most_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Return the photo's pixels for the network alone, as `prepare` does, of a photo of so many pixels at the most."""
+    return _RESIZES[decode](photo.pixels(most_pixels), how)

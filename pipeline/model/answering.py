@@ -14,6 +14,7 @@ from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import ModelError, SkipReason
 from pipeline.extraction import Block, Network, embed_blocks, recipe_of
 from pipeline.images import ImageSource, decode_mode
+from pipeline.model.training import Near, TrainingPhotos
 from pipeline.progress import SILENT, Progress
 from pipeline.runtime import GRAPHS_FOLDER
 from pipeline.search import Predictions
@@ -38,11 +39,14 @@ class Answer:
         Empty where there is an answer.
     digests : ndarray of uint8, shape (n, 16)
         Content of the images; zeros where they could not be read.
+    near : Near or None
+        The training photos nearest to each, where they were given; rows with an error hold nothing of meaning.
     """
 
     predictions: Predictions
     errors: list[str]
     digests: np.ndarray
+    near: Near | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +64,28 @@ def answer_for(
     model: Model,
     source: ImageSource | FeatureCache,
     *,
+    training: TrainingPhotos | None = None,
+    neighbours: int = 1,
+    graphs: Path = Path(DEFAULT_FOLDER) / GRAPHS_FOLDER,
     batch_size: int | None = None,
     device: str = "auto",
     n_jobs: int | None = None,
     progress: Progress = SILENT,
 ) -> Answer:
     """Return what the model says of each image, in the source's order.
+
+    Parameters
+    ----------
+    model : Model
+    source : ImageSource or FeatureCache
+    training : TrainingPhotos, optional
+        Among which the nearest are looked for.
+    neighbours : int
+        How many of them.
+    graphs : Path
+        The folder of exported networks.
+    batch_size, device, n_jobs, progress
+        As for `extract`.
 
     Raises
     ------
@@ -74,11 +94,11 @@ def answer_for(
     """
     n = len(source)
     errors, digests = [""] * n, np.zeros((n, 16), np.uint8)
-    rows, said = [np.zeros(0, np.int64)], []
+    rows, said, near = [np.zeros(0, np.int64)], [], []
     if isinstance(source, FeatureCache):
         found = _from_cache(model, source)
     else:
-        found = _from_images(model, source, batch_size, device, n_jobs, progress)
+        found = _from_images(model, source, graphs, batch_size, device, n_jobs, progress)
     done = 0
     for some in found:
         digests[some.rows] = some.digest
@@ -88,44 +108,40 @@ def answer_for(
         if ready.any():
             rows.append(some.rows[ready])
             said.append(model.ask(some.X[ready]))
+            if training is not None:
+                near.append(training.nearest(some.X[ready], neighbours))
         done += len(some.rows)
         progress.advance(STAGE, done, n)
     if not said:  # not one answer: ask about zeros, to learn what the answers would look like
         widths = source.layers if isinstance(source, FeatureCache) else model.backbone.resolve_layers([model.layer])
         said = [model.ask(np.zeros((1, widths[model.layer]), np.float32)).take(np.zeros(0, np.int64))]
-    return Answer(_placed(n, np.concatenate(rows), said), errors, digests)
+    answered = np.concatenate(rows)
+    nearest = None
+    if near:
+        places, cosine = [one.rows for one in near], [one.cosine for one in near]
+        nearest = Near(_spread(n, answered, places), _spread(n, answered, cosine))
+    return Answer(_placed(n, answered, said), errors, digests, nearest)
 
 
 def _from_images(
-    model: Model, source: ImageSource, batch_size: int | None, device: str, n_jobs: int | None, progress: Progress
+    model: Model,
+    source: ImageSource,
+    graphs: Path,
+    batch_size: int | None,
+    device: str,
+    n_jobs: int | None,
+    progress: Progress,
 ) -> Iterator[_Some]:
-    precision, store = str(model.recipe["precision"]), str(model.recipe["store"])
-    decode = decode_mode(str(model.recipe["decoder"]))
-    here = recipe_of(model.backbone, precision=precision, store=store, decode=decode, device=device).as_dict()
-    differs = [name for name in here if here[name] != model.recipe.get(name)]
-    if differs:
-        progress.note(
-            f"this machine makes features a little otherwise than where the model was fitted: {', '.join(differs)}"
-        )
-    store_type = STORE_TYPES[store]
+    store_type = STORE_TYPES[str(model.recipe["store"])]
     with embed_blocks(
         source,
         range(len(source)),
-        # A graph that extraction left here is used; answering alone leaves nothing behind.
-        Network(
-            model.backbone,
-            [model.layer],
-            device=device,
-            precision=precision,
-            runtime=here["runtime"],
-            graphs=Path(DEFAULT_FOLDER) / GRAPHS_FOLDER,
-            progress=progress,
-        ),
+        network_of(model, images=len(source), device=device, graphs=graphs, progress=progress),
         model.backbone.preprocessing,
         batch_size=batch_size,
         n_jobs=n_jobs,
         store_type=store_type,
-        decode=decode,
+        decode=decode_of(model),
     ) as blocks:
         for together in _together(blocks):
             X = np.concatenate([block.features[model.layer] for block in together])
@@ -137,6 +153,35 @@ def _from_images(
                 X=X.astype(store_type).astype(np.float32),
                 details={row: text for block in together for row, text in block.details.items()},
             )
+
+
+def network_of(model: Model, *, images: int, device: str, graphs: Path, progress: Progress = SILENT) -> Network:
+    """Return the model's network, to run over so many images; what this machine does otherwise is said.
+
+    As in extraction, a graph is exported where there are images enough to pay for it, and kept in the folder.
+    """
+    precision, store = str(model.recipe["precision"]), str(model.recipe["store"])
+    here = recipe_of(model.backbone, precision=precision, store=store, decode=decode_of(model), device=device).as_dict()
+    differs = [name for name in here if here[name] != model.recipe.get(name)]
+    if differs:
+        progress.note(
+            f"this machine makes features a little otherwise than where the model was fitted: {', '.join(differs)}"
+        )
+    return Network(
+        model.backbone,
+        [model.layer],
+        device=device,
+        precision=precision,
+        runtime=here["runtime"],
+        images=images,
+        graphs=graphs,
+        progress=progress,
+    )
+
+
+def decode_of(model: Model) -> str:
+    """Return how the model's photos became pixels: ``exact`` or ``fast``."""
+    return decode_mode(str(model.recipe["decoder"]))
 
 
 def _from_cache(model: Model, cache: FeatureCache) -> Iterator[_Some]:
@@ -170,13 +215,16 @@ def _placed(n: int, rows: np.ndarray, said: Sequence[Predictions]) -> Prediction
 
     def place(parts: list[np.ndarray | None]) -> np.ndarray | None:
         there = [part for part in parts if part is not None]
-        if len(there) < len(parts):
-            return None
-        values = np.concatenate(there)
-        whole = np.zeros((n, *values.shape[1:]), values.dtype)
-        whole[rows] = values
-        return whole
+        return _spread(n, rows, there) if len(there) == len(parts) else None
 
     labels = place([part.labels for part in said])
     assert labels is not None
     return Predictions(labels, place([part.probabilities for part in said]), place([part.scores for part in said]))
+
+
+def _spread(n: int, rows: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return n rows, those of `rows` from the parts one after another, the others zeros."""
+    values = np.concatenate(parts)
+    whole = np.zeros((n, *values.shape[1:]), values.dtype)
+    whole[rows] = values
+    return whole

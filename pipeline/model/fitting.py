@@ -10,22 +10,36 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.cache import StoredRows
 from pipeline.engines import engine
-from pipeline.errors import EvaluationError
+from pipeline.errors import EvaluationError, ModelError, SourceError
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.collecting import backbone_of
+from pipeline.evaluation.collecting import backbone_of, open_data
 from pipeline.evaluation.evaluation import Options, plan_tasks, run_planned
 from pipeline.evaluation.plan import Task
+from pipeline.evaluation.questions import Question
 from pipeline.evaluation.running import refit
+from pipeline.images import ImageSource
+from pipeline.labels import joined_tags
 from pipeline.model.evidence import evidence_of
+from pipeline.model.familiarity import distance_beyond
+from pipeline.model.kept import KeptPhotos, keep
 from pipeline.model.model import Model
+from pipeline.model.training import Training
 from pipeline.provenance import installed
 from pipeline.runs import ALL_ROWS, Result, Run, plain_params
 
 _RECORDED = ("transfer-pipeline", "scikit-learn", "skops", "torch", "torchvision", "numpy", "pillow")
 
 
-def fit(data: Any, *, out: str | os.PathLike[str] | None = None, weights: bool = True, **options: Any) -> Model:
+def fit(
+    data: Any,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    weights: bool = True,
+    keep_photos: bool = False,
+    **options: Any,
+) -> Model:
     """Return the head that scores best, refitted on every labelled photo that may be learned from.
 
     The scores it carries are those of the evaluation that chose it: nested, so they are about photos that neither
@@ -39,6 +53,9 @@ def fit(data: Any, *, out: str | os.PathLike[str] | None = None, weights: bool =
         Save the model folder there; that it can be saved is checked before the work begins.
     weights : bool
         Whether the backbone's weights are saved with it.
+    keep_photos : bool
+        Whether small pictures and the embeddings of the training photos are kept in it: what is most like a new photo
+        can then be shown anywhere. Whoever has the model sees them.
     **options
         Every option of `evaluate`; it must come down to one label set.
 
@@ -64,7 +81,8 @@ def fit(data: Any, *, out: str | os.PathLike[str] | None = None, weights: bool =
         task = _only(tasks)
         for cache in task.question.train.collection.caches:
             backbone_of(cache)  # a model without its backbone is none: better known before the work than after it
-        model = _fitted(task, run_planned(tasks, asked), asked)
+        photos = _photos(data, asked) if keep_photos else None
+        model = _fitted(task, run_planned(tasks, asked), asked, photos)
     if out is not None:
         model.save(out, weights=weights)
     return model
@@ -110,7 +128,21 @@ def _asked(data: Any, options: dict[str, Any]) -> Options:
     return Options(**{name: value for name, value in arguments.arguments.items() if name != "data"})
 
 
-def _fitted(task: Task, run: Run, asked: Options) -> Model:
+def _photos(data: Any, asked: Options) -> ImageSource:
+    """Return the photos themselves, those that a cache was made of where the data is a cache."""
+    source = open_data(data, Path(asked.cache), id_column=asked.id_column, root=asked.root)[0]
+    if isinstance(source, ImageSource):
+        return source
+    try:
+        return ImageSource.open(source.place)
+    except SourceError as error:
+        raise ModelError(
+            f"--keep-photos: wanted the photos that {source.path.name} was made of, found {error.message}",
+            "give the photos themselves as DATA; those that the cache knows run no network again",
+        ) from error
+
+
+def _fitted(task: Task, run: Run, asked: Options, photos: ImageSource | None = None) -> Model:
     """Return the model of the best head of one task of a run, with the scores of that task."""
     question = task.question
     best = run.best(question.name)
@@ -123,6 +155,7 @@ def _fitted(task: Task, run: Run, asked: Options) -> Model:
     estimator, params, warnings = refit(task, which, cv=asked.cv, random_state=asked.random_state, nested=asked.nested)
     # The scores of the model's own head stand beside the parameters that it has.
     own = {"params": plain_params(params), "params_of": ALL_ROWS}
+    X, rows, digests = candidate.features, question.train.rows, question.train.digests()
     return Model(
         label_set=question.name,
         kind=question.kind,
@@ -139,13 +172,33 @@ def _fitted(task: Task, run: Run, asked: Options) -> Model:
             for result in run.results
             if result.label_set == question.name
         ),
-        training_digests=np.array(candidate.cache.digest[question.train.rows]),
+        training_digests=digests,
         notes=tuple(dict.fromkeys((*run.notes, *warnings))),
         verdict=run.verdicts[run.label_sets.index(run.info(question.name))],
         versions={name: installed(name) for name in _RECORDED},
         separator=question.separator,
         evidence=evidence_of(question, run, run.info(question.name), best),
+        training=Training.of(candidate.cache, distance_beyond(X, rows, digests)),
+        kept=None if photos is None else _kept(photos, question, X, digests, asked),
     )
+
+
+def _kept(photos: ImageSource, question: Question, X: StoredRows, digests: np.ndarray, asked: Options) -> KeptPhotos:
+    """Return what is kept of the training photos."""
+    train = question.train
+    return keep(
+        photos, train.ids, _labels(question), digests, X, train.rows, n_jobs=asked.n_jobs, progress=asked.progress
+    )
+
+
+def _labels(question: Question) -> list[str]:
+    """Return the label of each training photo as a text."""
+    y = question.train.y
+    if question.kind == "number":
+        return [f"{value:g}" for value in y]
+    if question.kind == "multi":
+        return [joined_tags(row, question.classes, question.separator) for row in y]
+    return [question.classes[code] for code in y]
 
 
 def _of(result: Result) -> tuple[str, str, str]:

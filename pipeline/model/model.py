@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.backbone import Backbone
-from pipeline.cache import FeatureCache, cache_at
+from pipeline.cache import DEFAULT_FOLDER, FeatureCache, cache_at
 from pipeline.engines import engine
 from pipeline.errors import ModelError
 from pipeline.images import ImageSource
-from pipeline.labels import joined_tags
 from pipeline.model.answering import answer_for
+from pipeline.model.kept import KeptPhotos
+from pipeline.model.training import Near, Training, TrainingPhotos, training_photos
 from pipeline.progress import SILENT, Progress
+from pipeline.runtime import GRAPHS_FOLDER
 from pipeline.search import Predictions, predict_all
 
 if TYPE_CHECKING:
@@ -61,6 +63,10 @@ class Model:
         Between the tags of a cell; empty for the other kinds.
     evidence : mapping
         What it learned from and how it was wrong, as `evidence_of` counts it; empty for models of before.
+    training : Training
+        Where the embeddings of the training photos are, and how far from one another they lie.
+    kept : KeptPhotos or None
+        Their embeddings and small pictures, where it keeps them.
     """
 
     label_set: str
@@ -79,6 +85,8 @@ class Model:
     versions: Mapping[str, str] = field(default_factory=dict, repr=False)
     separator: str = field(default="", repr=False)
     evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    training: Training = field(default=Training(), repr=False)
+    kept: KeptPhotos | None = field(default=None, repr=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Model:
@@ -127,6 +135,7 @@ class Model:
             "verdict": self.verdict,
             "scores": [dict(score) for score in self.scores],
             "training_images": len(self.training_digests),
+            "training": self.training.as_dict(),
             "notes": list(self.notes),
             "versions": dict(self.versions),
             **({"separator": self.separator} if self.kind == "multi" else {}),
@@ -138,6 +147,8 @@ class Model:
         data: Any,
         *,
         top: int = 3,
+        neighbours: int = 0,
+        cache: str | os.PathLike[str] = DEFAULT_FOLDER,
         id_column: str | None = None,
         root: str | os.PathLike[str] | None = None,
         batch_size: int | None = None,
@@ -146,13 +157,18 @@ class Model:
         dask: str | None = None,
         progress: Progress = SILENT,
     ) -> pd.DataFrame:
-        """Return one row an image, always: ``id, label, probability, label_2, probability_2, ..., error``.
+        """Return one row an image, always: ``id, label, probability, label_2, ..., unfamiliar, error``.
 
         Parameters
         ----------
         data : as for `extract`, or a FeatureCache of the same recipe
         top : int
             How many classes to name, the likeliest first.
+        neighbours : int
+            How many of the most similar training photos to name, by the cosine of the embeddings, exactly.
+        cache : path
+            The folder of caches: the training photos' embeddings are looked for there where the model does not keep
+            them, and exported networks are kept there.
         id_column, root, batch_size, device, n_jobs, dask, progress
             As for `extract`.
 
@@ -160,28 +176,38 @@ class Model:
         -------
         DataFrame
             In the source's order. Heads without probabilities have ``score`` columns instead; models of numbers
-            have ``id, value, error``. Models of tags have ``id, label``, all tags of the image in one cell, and the
-            likeliest tags, said of it or not: ``tag, probability, tag_2, probability_2, ..., error``. `error` says
-            why an image has no answer, and is empty for the others.
+            have ``value``. Models of tags have ``label``, all tags of the image in one cell, and the likeliest tags,
+            said of it or not: ``tag, probability, tag_2, probability_2, ...``. `unfamiliar` says whether an image lies
+            further from the nearest training photo than 99% of those do from one another, and is empty where the
+            training photos' embeddings are not at hand, which `progress` hears. Then come ``neighbour, similarity,
+            neighbour_2, ...``. `error` says why an image has no answer, and is empty for the others.
 
         Raises
         ------
         PipelineError
             No images, a cache of another recipe, or less than one class to name.
         """
-        import pandas as pd
+        from pipeline.model.table import answer_table
 
         if top < 1:
             raise ModelError(f"top: wanted 1 or more, found {top}", "--top 3")
+        if neighbours < 0:
+            raise ModelError(f"neighbours: wanted 0 or more, found {neighbours}", "--neighbours 3")
         source = _open_data(data, id_column, root)
+        training = self._training(Path(cache), neighbours, progress)
         with engine(dask):
-            answer = answer_for(self, source, batch_size=batch_size, device=device, n_jobs=n_jobs, progress=progress)
-        said = answer.predictions
-        ranked = {"class": self._ranked, "multi": self._tagged}
-        columns = {"value": said.labels} if self.kind == "number" else ranked[self.kind](said, top)
-        table = pd.DataFrame({"id": source.ids, **columns, "error": answer.errors})
-        table.loc[table["error"] != "", list(columns)] = None
-        return table
+            answer = answer_for(
+                self,
+                source,
+                training=training,
+                neighbours=max(neighbours, 1),
+                graphs=Path(cache) / GRAPHS_FOLDER,
+                batch_size=batch_size,
+                device=device,
+                n_jobs=n_jobs,
+                progress=progress,
+            )
+        return answer_table(self, source.ids, answer, training, top=top, neighbours=neighbours)
 
     def score(
         self,
@@ -274,38 +300,20 @@ class Model:
         """Return what the head says of features, ``(n, d)``."""
         return predict_all(self.estimator, X, len(self.classes), self.kind)
 
-    def _ranked(self, predictions: Predictions, top: int) -> dict[str, Any]:
-        """Return the columns of the `top` likeliest classes, what the head predicts always first."""
-        codes = predictions.labels.astype(np.int64)
-        columns: dict[str, Any] = {"label": np.array([*self.classes], dtype=object)[codes]}
-        if predictions.ranks is None:
-            return columns
-        ranking = predictions.ranks.copy()
-        ranking[np.arange(len(ranking)), codes] = np.inf
-        return {**columns, **self._named("label", predictions, ranking, top)}
+    def is_unfamiliar(self, near: Near) -> np.ndarray | None:
+        """Return whether each image is too far from its nearest training photo, (n,); None where no distance is."""
+        beyond = self.training.beyond
+        return None if beyond is None else 1 - near.cosine[:, 0].astype(np.float64) > beyond
 
-    def _tagged(self, predictions: Predictions, top: int) -> dict[str, Any]:
-        """Return the column of all tags of each image, and those of the `top` likeliest tags."""
-        columns: dict[str, Any] = {
-            "label": [joined_tags(row, self.classes, self.separator) for row in predictions.labels]
-        }
-        if predictions.ranks is None:
-            return columns
-        return {**columns, **self._named("tag", predictions, predictions.ranks, top)}
-
-    def _named(self, name: str, predictions: Predictions, ranking: np.ndarray, top: int) -> dict[str, Any]:
-        """Return names and how sure the head is of each, the highest of the ranking, (n, n_classes), first."""
-        values = predictions.ranks
-        assert values is not None
-        what = "probability" if predictions.probabilities is not None else "score"
-        names, rows = np.array([*self.classes], dtype=object), np.arange(len(values))
-        order = np.argsort(-ranking, axis=1, kind="stable")
-        columns = {}
-        for place in range(min(top, len(self.classes))):
-            suffix = "" if place == 0 else f"_{place + 1}"
-            columns[f"{name}{suffix}"] = names[order[:, place]]
-            columns[f"{what}{suffix}"] = values[rows, order[:, place]]
-        return columns
+    def _training(self, folder: Path, neighbours: int, progress: Progress) -> TrainingPhotos | None:
+        """Return the training photos; what cannot be said, and why, `progress` hears."""
+        found, why_not = training_photos(self, folder)
+        unsaid = [name for name, there in (("unfamiliar", True), ("neighbours", neighbours > 0)) if there]
+        if found is None:
+            progress.note(f"nothing is said in {' and '.join(unsaid)}: {why_not}")
+        elif self.training.beyond is None:
+            progress.note("nothing is said in unfamiliar: no training photo has another one that is no copy of it")
+        return found
 
 
 def _open_data(data: Any, id_column: str | None, root: str | os.PathLike[str] | None) -> ImageSource | FeatureCache:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,21 +16,25 @@ from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import ModelError
 from pipeline.heads import DEFAULT
 from pipeline.model.card import card
+from pipeline.model.kept import KeptPhotos
 from pipeline.model.model import Model
+from pipeline.model.training import Training
 from pipeline.model.types import load_head, refuse_types, stored_head
+from pipeline.placing import placed
 from pipeline.provenance import digest_of
 from pipeline.runtime import PRECISIONS
 
 FORMAT = 1
 KIND = "transfer-pipeline model"
-RECORD, HEAD, WEIGHTS, DIGESTS, CARD = (
+RECORD, HEAD, WEIGHTS, DIGESTS, PHOTOS, CARD = (
     "model.json",
     "head.skops",
     "backbone.safetensors",
     "training.digests",
+    "training.photos.parquet",
     "README.md",
 )
-_OURS = frozenset((RECORD, HEAD, WEIGHTS, DIGESTS, CARD))
+_OURS = frozenset((RECORD, HEAD, WEIGHTS, DIGESTS, PHOTOS, CARD))
 
 
 def _is(kind: type) -> Callable[[Any], bool]:
@@ -72,6 +74,13 @@ _ENTRIES: dict[str, Callable[[Any], bool]] = {
     "versions": _texts,
     "files": _texts,
 }
+# Those that came later: a record without them is read as one that says nothing of the matter, and an earlier reader
+# passes them by.
+_LATER: dict[str, Callable[[Any], bool]] = {
+    "separator": _is(str),
+    "evidence": _is(dict),
+    "training": Training.reads,
+}
 
 
 def save(model: Model, path: Path, *, weights: bool) -> Path:
@@ -80,27 +89,21 @@ def save(model: Model, path: Path, *, weights: bool) -> Path:
     head = stored_head(model.estimator, model.head)
     refuse_types(head, f"head {model.head!r}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        with placed(path, folder=True) as made:
+            (made / HEAD).write_bytes(head)
+            (made / DIGESTS).write_bytes(np.ascontiguousarray(model.training_digests).tobytes())
+            if weights:
+                model.backbone.save_weights(made / WEIGHTS)
+            if model.kept is not None:
+                model.kept.write(made / PHOTOS, model.training_digests)
+            (made / CARD).write_text(card(model, path.name), encoding="utf-8")
+            files = {item.name: _sha256(item) for item in sorted(made.iterdir())}
+            record = {"format": FORMAT, "kind": KIND, **model.as_dict(), "files": files}
+            record["sha256"] = digest_of(record)
+            text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+            (made / RECORD).write_text(text, encoding="utf-8")
     except OSError as error:
         raise _cannot_write(path, error) from error
-    try:
-        (temporary / HEAD).write_bytes(head)
-        (temporary / DIGESTS).write_bytes(np.ascontiguousarray(model.training_digests).tobytes())
-        if weights:
-            model.backbone.save_weights(temporary / WEIGHTS)
-        (temporary / CARD).write_text(card(model, path.name), encoding="utf-8")
-        files = {item.name: _sha256(item) for item in sorted(temporary.iterdir())}
-        record = {"format": FORMAT, "kind": KIND, **model.as_dict(), "files": files}
-        record["sha256"] = digest_of(record)
-        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-        (temporary / RECORD).write_text(text, encoding="utf-8")
-        temporary.chmod(0o755)
-        _put_in_place(temporary, path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return path
 
 
@@ -115,24 +118,39 @@ def load(path: Path) -> Model:
     _refuse_other_sklearn(path, record)
     if len(digests) % 16:
         raise ModelError(f"{path / DIGESTS}: wanted digests of 16 bytes, found {len(digests)} bytes", _again(path))
+    training_digests = np.frombuffer(digests, np.uint8).reshape(-1, 16)
+    estimator = load_head(head, path / HEAD, _again(path))
     return Model(
         label_set=record["label_set"],
         kind=record["task"],
         classes=tuple(record["classes"]),
         head=record["head"],
-        estimator=load_head(head, path / HEAD, _again(path)),
+        estimator=estimator,
         params=record["params"],
         layer=record["layer"],
         backbone=_backbone(path, record, files),
         recipe=record["recipe"],
         scores=tuple(record["scores"]),
-        training_digests=np.frombuffer(digests, np.uint8).reshape(-1, 16),
+        training_digests=training_digests,
         notes=tuple(record["notes"]),
         verdict=record["verdict"],
         versions=record["versions"],
         separator=record.get("separator", ""),
         evidence=record.get("evidence", {}),
+        training=Training.from_record(record),
+        kept=_kept(path, training_digests, files) if PHOTOS in files else None,
     )
+
+
+def _kept(path: Path, digests: np.ndarray, files: Mapping[str, str]) -> KeptPhotos:
+    try:
+        with open(path / PHOTOS, "rb") as file:
+            _refuse_other_hash(path, PHOTOS, hashlib.file_digest(file, "sha256").hexdigest(), files)
+            return KeptPhotos.read(file, digests, _again(path))
+    except OSError as error:
+        raise ModelError(
+            f"{path / PHOTOS}: wanted a file of the model, found {error.strerror or error}", _again(path)
+        ) from error
 
 
 def _backbone(path: Path, record: Mapping[str, Any], files: Mapping[str, str]) -> Backbone:
@@ -194,7 +212,8 @@ def _record(path: Path) -> dict[str, Any]:
     wanted = record.pop("sha256", None)
     if wanted != digest_of(record) or _ENTRIES.keys() - record.keys():
         raise ModelError(f"{file}: wanted the record as it was written, found one that was changed since", _again(path))
-    strange = [name for name, fits in _ENTRIES.items() if not fits(record[name])]
+    later = {name: fits for name, fits in _LATER.items() if name in record}
+    strange = [name for name, fits in (_ENTRIES | later).items() if not fits(record[name])]
     if strange:
         raise ModelError(
             f"{file}: wanted a {strange[0]} such as a model has, found {record[strange[0]]!r:.60}", _again(path)
@@ -238,22 +257,6 @@ def _refuse_other_sklearn(path: Path, record: Mapping[str, Any]) -> None:
             f"{path}: wanted scikit-learn {wanted}, which fitted the head, found {found}",
             f"pip install 'scikit-learn=={wanted}.*', or fit the model again",
         )
-
-
-def _put_in_place(temporary: Path, path: Path) -> None:
-    """Give the folder its name; an earlier model of that name is back in its place if that fails."""
-    if not path.exists():
-        temporary.rename(path)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-    path.rename(aside / path.name)
-    try:
-        temporary.rename(path)
-    except OSError:
-        (aside / path.name).rename(path)
-        aside.rmdir()
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _cannot_write(path: Path, error: OSError) -> ModelError:

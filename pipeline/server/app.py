@@ -1,0 +1,209 @@
+"""The application: one photo a request, and the pages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from pipeline.model import Model
+from pipeline.model.training import TrainingPhotos
+from pipeline.provenance import installed
+from pipeline.server.answerer import Answerer
+from pipeline.server.answers import About, Answer, Health, Problem, answer_of
+from pipeline.server.decoders import Decoders
+from pipeline.server.limits import Limits
+from pipeline.server.pages import documentation, front_page, policy_of
+from pipeline.server.refusal import Refused
+
+_PHOTO = {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "The token is missing or another one."},
+    408: {"model": Problem, "description": "The photo did not arrive in time."},
+    413: {"model": Problem, "description": "The photo is too large, in bytes or in pixels."},
+    415: {"model": Problem, "description": "It is no photo, or of a kind that this server cannot decode."},
+    422: {"model": Problem, "description": "The photo is damaged, or takes too long to decode."},
+    503: {"model": Problem, "description": "Too many requests at once; try again in a second."},
+}
+_UNKNOWN: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "There is no such picture."},
+    401: _REFUSALS[401],
+}
+
+
+def application(
+    model: Model,
+    name: str,
+    *,
+    answerer: Answerer,
+    decoders: Decoders,
+    training: TrainingPhotos | None,
+    why_not: str,
+    limits: Limits,
+) -> FastAPI:
+    """Return the application that answers for a model.
+
+    Parameters
+    ----------
+    model : Model
+    name : str
+        What it is called.
+    answerer : Answerer
+    decoders : Decoders
+    training : TrainingPhotos or None
+    why_not : str
+        Why there are none.
+    limits : Limits
+    """
+
+    @asynccontextmanager
+    async def open_and_close(_: FastAPI) -> AsyncIterator[None]:
+        answerer.start()
+        await decoders.start()
+        try:
+            yield
+        finally:
+            await decoders.stop()
+            await asyncio.to_thread(answerer.stop)
+
+    app = FastAPI(
+        title="transfer-pipeline serve",
+        version=installed("transfer-pipeline"),
+        description="Send one photo a request; read what the model says of it.",
+        docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
+        redoc_url=None,
+        lifespan=open_and_close,
+    )
+    house = _House(limits.places)
+
+    @app.post("/predict", responses=_REFUSALS, openapi_extra={"requestBody": _PHOTO}, summary="Answer for one photo")
+    async def predict(
+        request: Request,
+        # A default, not an annotation: those are read where this function's names are not known.
+        neighbours: int = Query(3, ge=0, le=limits.neighbours, description="How many training photos to name."),
+    ) -> Answer:
+        """The body is the photo itself, as in curl --data-binary @new.jpg"""
+        with house:
+            data = await _body(request, limits)
+            try:
+                async with asyncio.timeout(limits.answer_seconds):
+                    said = await asyncio.wrap_future(answerer.ask(await decoders.pixels_of(data)))
+            except TimeoutError:
+                raise _busy() from None
+        if said is None:
+            raise Refused(422, "wanted a photo, found one that the network has no finite answer to", "send another one")
+        return answer_of(model, said, training, neighbours)
+
+    @app.get(
+        "/thumbnails/{row}", responses=_UNKNOWN, response_class=Response, summary="A training photo's small picture"
+    )
+    async def thumbnail(row: int) -> Response:
+        """A JPEG; answers say which."""
+        picture = training.thumbnail(row) if training is not None and 0 <= row < len(training) else b""
+        if not picture:
+            raise Refused(404, f"wanted the picture of a training photo, found none of number {row}", "see /predict")
+        return Response(picture, media_type="image/jpeg")
+
+    @app.get("/model", responses={401: _REFUSALS[401]}, summary="What the model is")
+    async def about() -> About:
+        return About(
+            name=name,
+            label_set=model.label_set,
+            task=model.kind,
+            classes=list(model.classes),
+            head=model.head,
+            backbone=model.backbone.name,
+            verdict=model.verdict,
+            training_images=len(model.training_digests),
+            unfamiliar=why_not or (None if model.training.beyond is not None else "all training photos are copies"),
+            nearest=why_not or None,
+            megabytes=limits.bytes / 1e6,
+            megapixels=limits.pixels / 1e6,
+        )
+
+    @app.get("/health", summary="Whether the server is well")
+    async def health() -> Health:
+        return Health(status="ok", in_house=house.taken)
+
+    front, front_policy = front_page()
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return HTMLResponse(front, headers={"content-security-policy": front_policy})
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        text = documentation(app.openapi())
+        return HTMLResponse(text, headers={"content-security-policy": policy_of(text)})
+
+    _say_errors_in_two_parts(app)
+    return app
+
+
+class _House:
+    """So many requests at once; used from one event loop."""
+
+    def __init__(self, places: int) -> None:
+        self._places, self.taken = places, 0
+
+    def __enter__(self) -> None:
+        if self.taken >= self._places:
+            raise _busy()
+        self.taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.taken -= 1
+
+
+def _busy() -> Refused:
+    return Refused(503, "wanted a free place, found too many requests at once", "send it again in a second")
+
+
+async def _body(request: Request, limits: Limits) -> bytes:
+    """Return the photo that a request brings, or raise `Refused`; no more of it is held than a photo may have."""
+    most = limits.bytes
+    large = Refused(413, f"wanted at most {most / 1e6:g} MB, found more", "send a smaller photo")
+    if int(request.headers.get("content-length", "0")) > most:
+        raise large
+    data = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > most:
+                    raise large
+    except TimeoutError:
+        seconds = limits.body_seconds
+        raise Refused(408, f"wanted the photo within {seconds:g} seconds, found part of it", "send it again") from None
+    except ClientDisconnect:
+        raise Refused(400, "wanted the photo, found that the client has gone", "send it again") from None
+    return bytes(data)
+
+
+def _say_errors_in_two_parts(app: FastAPI) -> None:
+    """Let every error be an object of `error` and `try`."""
+
+    def said(status: int, error: str, next_step: str) -> JSONResponse:
+        headers = {408: {"connection": "close"}, 503: {"retry-after": "1"}}.get(status)
+        return JSONResponse({"error": error, "try": next_step}, status, headers)
+
+    @app.exception_handler(Refused)
+    async def refused(_: Request, error: Refused) -> Response:
+        return said(error.status, error.error, error.next_step)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        return said(error.status_code, f"{request.method} {request.url.path}: {error.detail}", "see /docs")
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return said(422, f"{where}: {first['msg']}", "see /docs")

@@ -1,0 +1,83 @@
+"""A headless Chromium to read the server's page in; tests that want one skip, and say why, where there is none."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WAIT = 60  # seconds for an answer to appear: the machine may be busy
+
+
+@contextmanager
+def browser(*, width: int = 1440, height: int = 1000, dark: bool = False) -> Iterator[Any]:
+    """Give a browser whose window has this size, on the outside of which nothing is asked for.
+
+    Chromium keeps a window no narrower than 500 pixels: the size is that of the page's own viewport, as on a phone.
+    """
+    pytest.importorskip("selenium", reason="selenium is not installed: pip install selenium")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no Chromium with its driver here: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = chromium
+        for word in (
+            "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", f"--user-data-dir={profile}",
+            "--disable-background-networking", "--disable-component-update", "--no-first-run",
+        ):  # fmt: skip
+            options.add_argument(word)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+        try:
+            resize(opened, width, height)
+            scheme = "dark" if dark else "light"
+            features = [{"name": "prefers-color-scheme", "value": scheme}]
+            opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+            yield opened
+        finally:
+            opened.quit()
+
+
+def resize(opened: Any, width: int, height: int) -> None:
+    """Give the page a viewport of this size."""
+    phone = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+
+
+def drop(opened: Any, *photos: Path) -> None:
+    """Drop files on the page, as a hand does with the mouse."""
+    from base64 import b64encode
+
+    files = [[photo.name, b64encode(photo.read_bytes()).decode()] for photo in photos]
+    opened.execute_script(
+        """
+        const carried = new DataTransfer();
+        for (const [name, text] of arguments[0])
+          carried.items.add(new File([Uint8Array.from(atob(text), letter => letter.charCodeAt(0))], name));
+        for (const kind of ["dragenter", "dragover", "drop"])
+          document.getElementById("drop").dispatchEvent(
+            new DragEvent(kind, {dataTransfer: carried, bubbles: true, cancelable: true}));
+        """,
+        files,
+    )
+
+
+def until(opened: Any, selector: str, count: int = 1) -> list[Any]:
+    """Return the elements of a selector as soon as there are so many."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def there(_: Any) -> list[Any]:
+        found = opened.find_elements(By.CSS_SELECTOR, selector)
+        return found if len(found) >= count else []
+
+    return WebDriverWait(opened, WAIT, poll_frequency=0.1).until(there, f"{count} of {selector}")
