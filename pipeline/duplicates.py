@@ -156,14 +156,14 @@ class Likeness:
     def of(cls, X: Rows, rows: np.ndarray) -> Likeness:
         """Return the measure that fits these rows of X."""
         total = np.zeros(X.shape[1])
-        for block in _blocks(len(rows), _READ):
+        for block in blocks(len(rows), _READ):
             total += np.asarray(X[rows[block]], np.float64).sum(axis=0)
         mean = total / len(rows)
         chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).astype(np.int64))
         sample = _unit(X[rows[chosen]], mean)
         _, _, axes = np.linalg.svd(sample.astype(np.float64), full_matrices=False)
         nearest = np.full(len(chosen), -1.0)
-        for block in _blocks(len(rows), _READ):
+        for block in blocks(len(rows), _READ):
             cosine = sample @ _unit(X[rows[block]], mean).T
             inside = (chosen >= block.start) & (chosen < block.stop)
             cosine[np.flatnonzero(inside), chosen[inside] - block.start] = -1.0
@@ -183,7 +183,7 @@ class Likeness:
         """
         k = self.directions.shape[1]
         found = np.empty((len(rows), k + 1), np.float32)
-        for block in _blocks(len(rows), _READ):
+        for block in blocks(len(rows), _READ):
             unit = self.unit(X, rows[block])
             found[block, :k] = unit @ self.directions
             rest = (unit**2).sum(axis=1) - (found[block, :k] ** 2).sum(axis=1)
@@ -240,7 +240,7 @@ def _with_near(copies: Copies, X: Rows, first: np.ndarray, other: Rows | None, m
     Y = X if other is None else other
     pairs, cosines, count = [], [], 0
     for one, two in _candidates(likeness, X, first[left], Y, first[right], within=mine is None):
-        for block in _blocks(len(one), _PAIRS):
+        for block in blocks(len(one), _PAIRS):
             a, b = left[one[block]], right[two[block]]
             cosine = _cosines(likeness, X, first[a], Y, first[b])
             near = cosine >= likeness.threshold
@@ -264,8 +264,8 @@ def _candidates(
     tall = likeness.sketch(X, left)
     wide = tall if within else likeness.sketch(Y, right)
     least = np.float32(likeness.threshold - _ROUNDING)
-    for rows in _blocks(len(left), _TALL):
-        for columns in _blocks(len(right), _WIDE):
+    for rows in blocks(len(left), _TALL):
+        for columns in blocks(len(right), _WIDE):
             if within and columns.stop <= rows.start + 1:
                 continue  # below the diagonal
             bound = tall[rows] @ wide[columns].T
@@ -314,5 +314,6 @@ def _contents(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first[order], place[content]
 
 
-def _blocks(n: int, size: int) -> Iterator[slice]:
+def blocks(n: int, size: int) -> Iterator[slice]:
+    """Give n rows, so many at a time."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from pipeline.duplicates import FEWEST_DIMENSIONS, MOST_PAIRS, Likeness, Rows
+from pipeline.duplicates import FEWEST_DIMENSIONS, MOST_PAIRS, Likeness, Rows, blocks
 
 QUANTILE = 0.99
 SAMPLE = 4096  # photos whose nearest other one is looked for, among all of them
@@ -61,10 +59,10 @@ def _nearest_others(
     """Return the cosine of each photo asked about and its nearest other one, -inf for none, and the near-copies met."""
     best = np.full(len(asked), -np.inf, np.float32)
     near_copies = 0
-    for tall in _blocks(len(asked), _TALL):
+    for tall in blocks(len(asked), _TALL):
         mine = asked[tall]
         one, centred = unit_rows(X[rows[mine]]), None if likeness is None else likeness.unit(X, rows[mine])
-        for wide in _blocks(len(rows), _WIDE):
+        for wide in blocks(len(rows), _WIDE):
             cosine = one @ unit_rows(X[rows[wide]]).T  # (tall, wide)
             copies = (content[mine][:, None] == content[wide][None, :]) | (cosine >= 1 - _ROUNDING)
             if likeness is not None:
@@ -74,7 +72,3 @@ def _nearest_others(
             cosine[copies] = -np.inf
             np.maximum(best[tall], cosine.max(axis=1), out=best[tall])
     return best, near_copies
-
-
-def _blocks(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))

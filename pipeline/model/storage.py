@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -114,7 +115,8 @@ def load(path: Path) -> Model:
     # Each is read once, and what is parsed are the very bytes that were hashed. The README is a person's to add to.
     head, digests = (_bytes(path, name, files) for name in (HEAD, DIGESTS))
     if WEIGHTS in files:
-        _check(path, WEIGHTS, files)  # hashed again when it is loaded, which may be much later
+        with _checked(path, WEIGHTS, files):
+            pass  # hashed again when it is loaded, which may be much later
     _refuse_other_sklearn(path, record)
     if len(digests) % 16:
         raise ModelError(f"{path / DIGESTS}: wanted digests of 16 bytes, found {len(digests)} bytes", _again(path))
@@ -143,14 +145,8 @@ def load(path: Path) -> Model:
 
 
 def _kept(path: Path, digests: np.ndarray, files: Mapping[str, str]) -> KeptPhotos:
-    try:
-        with open(path / PHOTOS, "rb") as file:
-            _refuse_other_hash(path, PHOTOS, hashlib.file_digest(file, "sha256").hexdigest(), files)
-            return KeptPhotos.read(file, digests, _again(path))
-    except OSError as error:
-        raise ModelError(
-            f"{path / PHOTOS}: wanted a file of the model, found {error.strerror or error}", _again(path)
-        ) from error
+    with _checked(path, PHOTOS, files) as file:
+        return KeptPhotos.read(file, digests, _again(path))
 
 
 def _backbone(path: Path, record: Mapping[str, Any], files: Mapping[str, str]) -> Backbone:
@@ -221,22 +217,31 @@ def _record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _check(path: Path, name: str, files: Mapping[str, str]) -> None:
-    try:
-        found = _sha256(path / name)
-    except OSError as error:
-        raise ModelError(f"{path / name}: wanted a file of the model, found {error.strerror}", _again(path)) from error
-    _refuse_other_hash(path, name, found, files)
+@contextmanager
+def _checked(path: Path, name: str, files: Mapping[str, str]) -> Iterator[BinaryIO]:
+    """Give a file of the model, open, once its bytes match the hash in the record."""
+    with _told(path, name), open(path / name, "rb") as file:
+        _refuse_other_hash(path, name, hashlib.file_digest(file, "sha256").hexdigest(), files)
+        yield file
 
 
 def _bytes(path: Path, name: str, files: Mapping[str, str]) -> bytes:
     """Return a file's bytes, the very ones that match the hash in the record."""
-    try:
+    with _told(path, name):
         content = (path / name).read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path / name}: wanted a file of the model, found {error.strerror}", _again(path)) from error
     _refuse_other_hash(path, name, hashlib.sha256(content).hexdigest(), files)
     return content
+
+
+@contextmanager
+def _told(path: Path, name: str) -> Iterator[None]:
+    """Let a file that cannot be read be told in the words of a model."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(
+            f"{path / name}: wanted a file of the model, found {error.strerror or error}", _again(path)
+        ) from error
 
 
 def _refuse_other_hash(path: Path, name: str, found: str, files: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pipeline.errors import UnreadablePhoto
 from pipeline.images import ImageSource
+from pipeline.placing import placed
 
 SIDE = 168
 BORDER = 6
@@ -107,10 +108,8 @@ def contact_sheet(
             )
         top += section.height
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    sheet.save(temporary, format="PNG")
-    temporary.replace(path)
+    with placed(path) as made:
+        sheet.save(made, format="PNG")
     return path
 
 

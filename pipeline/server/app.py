@@ -104,7 +104,7 @@ def application(
     @app.get(
         "/thumbnails/{row}", responses=_UNKNOWN, response_class=Response, summary="A training photo's small picture"
     )
-    async def thumbnail(row: int) -> Response:
+    def thumbnail(row: int) -> Response:  # on a thread: it reads the disk, and the loop answers others meanwhile
         """A JPEG; answers say which."""
         picture = training.thumbnail(row) if training is not None and 0 <= row < len(training) else b""
         if not picture:

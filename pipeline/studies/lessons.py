@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 from pipeline.engines import deaf_to_ctrl_c
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.heads import Head
-from pipeline.search import predict_all, search
+from pipeline.search import Predictions, predict_all, score_predictions, search
 from pipeline.splits import inner_folds
 
 CHOOSE_FROM = 5  # labels a class from which on parameters are chosen by cross-validation, and epochs by holding out
@@ -235,9 +235,7 @@ def run_lessons(lessons: Sequence[AnyLesson], *, n_jobs: int) -> Iterator[tuple[
 
 def balanced_accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
     """Return the mean recall over the classes of `y`."""
-    counts = np.bincount(y)
-    right = np.bincount(y[predicted == y], minlength=len(counts))
-    return float((right[counts > 0] / counts[counts > 0]).mean())
+    return score_predictions(SCORING, y, Predictions(predicted), kind="class", n_classes=int(y.max()) + 1)
 
 
 def _learned(lesson: AnyLesson) -> tuple[Key, Learned | Refused]:

@@ -252,11 +252,13 @@ class Study:
         EvaluationError
             The folder cannot be written, or holds other things than a run.
         """
+        from pipeline.images.cells import csv_text
+
         folder = Path(folder)
         refuse_foreign(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            replace_file(folder / POINTS, self.table().to_csv(index=False).encode())
+            replace_file(folder / POINTS, csv_text(self.table()).encode())
             replace_file(folder / STUDY, json.dumps(self.as_dict(), indent=1, allow_nan=False).encode())
         except OSError as error:
             raise EvaluationError(

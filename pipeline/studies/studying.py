@@ -182,7 +182,6 @@ def _studied(
     n_jobs: int | None,
 ) -> Study:
     train, test = subject.train.part, subject.test.part
-    extraction = {**asked.features.extraction, "cache": asked.features.folder}
     ladder = rungs(train.y, random_state=asked.random_state)
     teacher = Teacher(subject, head, ladder, asked.random_state)
     backbone = backbone_of(caches_of(subject)[0])
@@ -192,10 +191,10 @@ def _studied(
     ledger = Ledger(store, subject, {method.place: method.text for method in methods})
     learned = _learn(teacher.lessons(methods, sizes, budget=budget, device=device), ledger, device, n_jobs, asked)
     # After all else is done: what is measured shares the cores with nothing of ours.
-    where = f"{device.partition(':')[0]}, {extraction['decode']}"
+    where = f"{device.partition(':')[0]}, {asked.extraction['decode']}"
     measured = ledger.image_seconds(layer, where)
     if measured is None:
-        measured = seconds_an_image(backbone, layer, subject.train, extraction, device)
+        measured = seconds_an_image(backbone, layer, subject.train, asked.extraction, device)
         ledger.keep_image_seconds(layer, where, measured)
     seconds = dict.fromkeys((TRANSFER, RANDOM), measured)  # random weights take as long as any
 
@@ -255,8 +254,7 @@ def _methods(
         for one in layers
     ]
     if backbone.weights != "random":
-        extraction = {**asked.features.extraction, "cache": asked.features.folder}
-        untrained, places = untrained_features(backbone, layer, subject, extraction, asked.progress)
+        untrained, places = untrained_features(backbone, layer, subject, asked.extraction, asked.progress)
         text = features_text(untrained[0].recipe, layer)
         found.append(teacher.of_layer(RANDOM, layer, untrained, places, text, teacher.every))
     found.append(teacher.of_statistics(caches, features_text(recipe, STATISTICS)))

@@ -45,6 +45,11 @@ class Asked:
     random_state: int
     progress: Progress
 
+    @property
+    def extraction(self) -> dict[str, Any]:
+        """Keywords of `extract`, the folder of caches among them."""
+        return {**self.features.extraction, "cache": self.features.folder}
+
 
 @dataclass(frozen=True, eq=False)
 class Side:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,11 +16,7 @@ from pipeline.progress import Progress
 from pipeline.studies.points import RANDOM
 from pipeline.studies.subject import Side, Subject
 
-FEW, MORE, REPEATS = (
-    8,
-    72,
-    3,
-)  # images; what both runs need beside them, such as loading the weights, falls out of the difference
+FEW, MORE = 8, 72  # images; what both runs need beside them, such as loading the weights, falls out of the difference
 
 
 def untrained_features(
@@ -50,7 +45,9 @@ def seconds_an_image(backbone: Backbone, layer: str, side: Side, extraction: Map
 
     Measured by the difference between a few images and some more, all through the network anew.
     """
-    clock = time.process_time if device == "cpu" else time.perf_counter
+    from pipeline.studies.training import clock_of
+
+    clock = clock_of(device)
     rows = side.part.rows
     counts = [min(FEW, len(rows) // 2), min(MORE, len(rows))]
 
