@@ -279,14 +279,14 @@ def test_resamples_score_what_scoring_each_says(scoring: str, grouped: bool) -> 
 
 
 def test_sums_over_units_say_what_scikit_learn_says() -> None:
-    from pipeline.intervals import _Sample
+    from pipeline.intervals.resampling import Sample
 
     _, y = planted(60)
     answers = said(y)
     codes = np.arange(60) // 4
     weights = np.random.default_rng(0).integers(0, 3, (10, 15)).astype(float)
     for scoring in ("accuracy", "f1_macro", "f1_micro"):
-        found = _Sample(scoring, y, answers, codes, 15, "multi", 4).scores(weights)
+        found = Sample(scoring, y, answers, codes, 15, "multi", 4).scores(weights)
         for value, counts in zip(found, weights, strict=True):
             rows = np.repeat(np.arange(60), counts[codes].astype(int))
             if scoring == "accuracy":
