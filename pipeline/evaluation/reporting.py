@@ -301,11 +301,19 @@ def _table(
         **columns,
         "true": [text(code) for code in part.y],
         "predicted": [text(code) for code in said.labels],
-        # Each tag has its own.
-        "probability": np.nan
-        if said.probabilities is None or question.kind == "multi"
-        else said.probabilities.max(axis=1),
+        "probability": _probability_of(question, said, said.labels),
+        "probability_true": _probability_of(question, said, part.y),
     }
+
+
+def _probability_of(question: Question, said: Predictions, codes: np.ndarray) -> np.ndarray | float:
+    """Return the probability of one class a row, by its code; NaN where there is none, or each tag has its own."""
+    if said.probabilities is None or question.kind == "multi":
+        return np.nan
+    # A class that training never saw has a code of its own, and no probability.
+    wide = widen(said, question.n_classes + len(question.unknown_classes)).probabilities
+    assert wide is not None
+    return wide[np.arange(len(codes)), codes]
 
 
 def _text_of(question: Question) -> Callable[[Any], str]:
