@@ -1,0 +1,123 @@
+"""The frame of every page: one file that runs its own scripts alone and loads nothing.
+
+Its policy names the hash of each script. Styles are known by a number that the page's own content makes: Bokeh writes
+style elements when it draws, which no hash can know beforehand.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from pipeline.report.needs import needed
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from pipeline.report.charts import Chart
+
+_MARKUP = files("pipeline.report").joinpath("markup")
+_EARLY, _PAGE, _STYLE = "early.js", "page.js", "style.css"
+
+
+def framed(template: str, charts: Sequence[Chart], pictures: Sequence[str] = (), **said: Any) -> str:
+    """Return a page: a template with what it says filled in, every text escaped.
+
+    Parameters
+    ----------
+    template : str
+        A file of ``markup/``.
+    charts : sequence of Chart
+        All that the page shows, in the order of their numbers.
+    pictures : sequence of str
+        JPEG files in base 64; the page's pictures name their place here.
+    **said
+        What the template asks for; a name that it asks for and does not find is an error.
+    """
+    from importlib.metadata import version
+
+    scripts = [_text(_EARLY), *([_bokeh()] if charts else []), _text(_PAGE)]
+    marked = {
+        "charts": charts,
+        "pictures": pictures,
+        "style": _safe(_text(_STYLE)),
+        "scripts": [_safe(text) for text in scripts],
+        "version": version("transfer-pipeline"),
+        **said,
+    }
+    made = _environment().get_template(template)
+    # The number is a hash of all that the page says: whoever names a class cannot foresee it.
+    nonce = b64encode(sha256(made.render(policy="", nonce="", **marked).encode()).digest()[:18]).decode()
+    return made.render(policy=policy(scripts, nonce), nonce=nonce, **marked)
+
+
+def policy(scripts: Sequence[str], nonce: str) -> str:
+    """Return the policy under which these scripts run, these styles hold, and nothing else does."""
+    hashes = " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'nonce-{nonce}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def sentence(text: str) -> str:
+    """Return a text as a sentence of its own: with a capital and a full stop."""
+    text = text.strip()
+    return text and f"{text[0].upper()}{text[1:]}{'' if text[-1] in '.!?' else '.'}"
+
+
+def flat(said: Mapping[str, Any], within: str = "") -> list[tuple[str, str]]:
+    """Return plain JSON values as pairs of a name and a text, what lies within one another under dotted names."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in said.items():
+        name = f"{within}.{name}" if within else str(name)
+        if isinstance(value, Mapping):
+            pairs += flat(value, name)
+        elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
+            pairs += [pair for place, one in enumerate(value, 1) for pair in flat({str(place): one}, name)]
+        elif isinstance(value, list | tuple):
+            pairs.append((name, ", ".join(map(str, value))))
+        elif value not in (None, ""):
+            pairs.append((name, str(value)))
+    return pairs
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    jinja2 = needed("jinja2")
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.report", "markup"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["data"] = _data
+    return made
+
+
+def _data(value: Any) -> Any:
+    """Return a value as JSON that ends no script element, whatever it says."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _safe(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _safe(text: str) -> Any:
+    return needed("markupsafe").Markup(text)
+
+
+@cache
+def _text(name: str) -> str:
+    return _MARKUP.joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _bokeh() -> str:
+    """Return Bokeh's own code without what it has no need of here: widgets, tables, WebGL (which would want eval)."""
+    (text,) = needed("bokeh.resources").Resources(mode="inline", components=["bokeh"], minified=True).js_raw
+    return str(text)
