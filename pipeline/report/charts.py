@@ -61,18 +61,18 @@ class Chart:
     alt : str
         What it shows, in words.
     keys : tuple of Key
-    shape : str
-        A class of the style sheet: ``square``, ``map`` or nothing.
-    narrow : int or None
-        Its height in pixels on a phone.
+    shape : {"usual", "low", "tall", "square"}
+        A class of the style sheet, which has its height.
     """
 
     number: int
     item: Mapping[str, Any] = field(repr=False)
     alt: str
     keys: tuple[Key, ...] = ()
-    shape: str = ""
-    narrow: int | None = 300
+    shape: str = "usual"
+
+
+HEIGHT = {"usual": 400, "low": 340, "tall": 560, "square": 340}  # as in ``style.css``
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ def lines(
     y_name: str,
     logarithmic: bool = False,
     bands: bool = True,
-    height: int = 400,
+    shape: str = "usual",
 ) -> Chart:
     """Return lines with their intervals, as bands or as bars; the first line is drawn last, over the others."""
-    figure = _figure(height, "log" if logarithmic else "linear")
+    figure = _figure(shape, "log" if logarithmic else "linear")
     models = needed("bokeh.models")
     xs = [x for line in drawn for x in line.x]
     figure.x_range = _range(min(xs), max(xs), logarithmic)
@@ -122,7 +122,7 @@ def lines(
         )
         ink, part = HUES[line.hue], str(place)
         if bands:
-            band = figure.varea("x", "low", "high", source=source, name=part, fill_alpha=0.2 if place == 0 else 0.1)
+            band = figure.varea("x", "low", "high", source=source, name=part, fill_alpha=0.2 if place == 0 else 0.08)
             paint(band.glyph, fill_color=ink)
         else:
             bars = figure.segment("x", "low", "x", "high", source=source, name=part, line_width=1.6, line_alpha=0.55)
@@ -138,7 +138,7 @@ def lines(
     _name_ticks(figure.xaxis[0], ticks)
     figure.xaxis.axis_label, figure.yaxis.axis_label = x_name, y_name
     keys = tuple(Key(str(place), line.name, line.hue) for place, line in enumerate(drawn))
-    return Chart(number, _item(figure), alt, keys)
+    return Chart(number, _item(figure), alt, keys, shape)
 
 
 def paint(model: Any, **inks: Ink) -> None:
@@ -150,10 +150,10 @@ def paint(model: Any, **inks: Ink) -> None:
         model.tags = [*model.tags, ["paint", name, isinstance(model.lookup(name).property, DataSpec), light, dark]]
 
 
-def _figure(height: int, x_axis: str = "linear", **options: Any) -> Any:
+def _figure(shape: str, x_axis: str = "linear", **options: Any) -> Any:
     """Return an empty figure that looks like the page, its tools out of sight."""
     figure = needed("bokeh.plotting").figure(
-        height=height,
+        height=HEIGHT[shape],
         sizing_mode="stretch_width",
         x_axis_type=x_axis,
         tools="",

@@ -119,5 +119,4 @@ def _text(name: str) -> str:
 @cache
 def _bokeh() -> str:
     """Return Bokeh's own code without what it has no need of here: widgets, tables, WebGL (which would want eval)."""
-    (text,) = needed("bokeh.resources").Resources(mode="inline", components=["bokeh"], minified=True).js_raw
-    return str(text)
+    return str(needed("bokeh.resources").Resources(mode="inline", components=["bokeh"], minified=True).js_raw[0])

@@ -41,7 +41,7 @@ def study_page(study: Study) -> str:
             for one in study.verdicts
         ],
         curves=charts[0],
-        interval=f"95% intervals: {study.interval}",
+        interval=sentence(study.interval),
         crossovers=[sentence(one.text) for one in study.crossovers],
         points=_points(study),
         everything=_everything(curves),
@@ -146,7 +146,7 @@ def _depth(number_: int, depths: dict[float, tuple[Point, ...]]) -> Chart:
     )
     ticks = {float(place): name for place, name in enumerate(layers)}
     return lines(
-        number_, f"{alt}.", drawn, ticks=ticks, x_name="", y_name="balanced accuracy", bands=False, height=340
+        number_, f"{alt}.", drawn, ticks=ticks, x_name="", y_name="balanced accuracy", bands=False, shape="low"
     )
 
 

@@ -46,7 +46,7 @@ async function draw(plot) {
   const manager = await Bokeh.embed.embed_item(said(`item-${plot.dataset.chart}`), plot.id);
   const [view] = [...manager];
   for (const model of view.model.references()) if (model.type === "HoverTool") model.tooltips = tip;
-  if (narrow.matches && plot.dataset.narrow) view.model.height = Number(plot.dataset.narrow);
+  if (narrow.matches) view.model.height = parseInt(getComputedStyle(plot).minHeight);
   paint(view);
   drawn.set(plot, view);
   plot.dataset.drawn = "yes";
