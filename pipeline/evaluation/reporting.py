@@ -132,8 +132,17 @@ def _line(task: Task, number: int, answers: Answers, nested: bool, random_state:
         "params": plain_params(answers.params),
         # Where there is nothing to choose, all rows would choose the same.
         "params_of": answers.params_of if combinations(candidate.head) > 1 else ALL_ROWS,
+        "test_cache": _test_cache(task.question, candidate),
     }
     return _Line(answers, _results(task, answers, shared, random_state), _tables(task, answers, shared))
+
+
+def _test_cache(question: Question, candidate: Candidate) -> str:
+    """Return where the features of a test set of its own are; empty where there is none."""
+    train, test = question.train.collection, question.test
+    if test is None or test.collection is train:
+        return ""
+    return str(test.collection.caches[train.caches.index(candidate.cache)].path)
 
 
 def _compared(task: Task, lines: Sequence[_Line]) -> list[_Line]:

@@ -68,6 +68,9 @@ class Result:
     params_of : {"all rows", "most folds", "each fold"}
         Whether `params` were chosen on all training rows, as `fit` does; or are those chosen most often over the outer
         folds, because nothing was fitted on all rows; or, for ``chosen``, name the head of each fold.
+    test_cache : str
+        Where the features of the test images are, if the test set is one of its own; empty where they are in `cache`,
+        or there is no test set.
     """
 
     label_set: str
@@ -97,6 +100,7 @@ class Result:
     test_apart: float | None = None
     test_apart_low: float | None = None
     test_apart_high: float | None = None
+    test_cache: str = ""
 
     @property
     def optimistic(self) -> bool:
