@@ -110,6 +110,11 @@ class NumberAnswers:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def labels(self) -> np.ndarray:
+        """``(n,)`` of str: the number of each image, as a person reads it."""
+        return np.array([f"{value:.4g}" for value in self.true])
+
 
 @dataclass(frozen=True)
 class TagRow:

@@ -90,7 +90,13 @@ class Evidence:
 
 
 def evidence_of(
-    run: Run, info: LabelSetInfo, *, most_mistakes: int = 12, neighbours: int = 3, most_points: int = 20_000
+    run: Run,
+    info: LabelSetInfo,
+    *,
+    most_mistakes: int = 12,
+    neighbours: int = 3,
+    most_points: int = 20_000,
+    placed: bool = True,
 ) -> Evidence:
     """Return what there is to show about a label set.
 
@@ -103,6 +109,8 @@ def evidence_of(
         One of the run's.
     most_mistakes, neighbours, most_points : int
         As of `most_confident_mistakes` and `embedding_map`.
+    placed : bool
+        Whether to look for the map and the copies, which label sets of one cache have in common.
     """
     best = run.best(info.name, source=info.source)
     answers, test = answers_of(run, info), answers_of(run, info, part=ON_TEST)
@@ -110,8 +118,8 @@ def evidence_of(
     suspected, suspected_by, more = _suspected(run, info)
     notes += more
     drawn = copies = None
-    if features is not None:
-        ids, labels = _labelled(run, best, features)
+    if features is not None and placed:
+        ids, labels = labelled(run, best, features)
         rows = features.rows(ids)
         there = np.flatnonzero(rows >= 0)
         drawn = embedding_map(
@@ -217,7 +225,7 @@ def _suspected(run: Run, info: LabelSetInfo) -> tuple[tuple[Suspect, ...] | None
     return found, result.head, [f"no labels are suspected: {OLD_RUN}"] if found is None else []
 
 
-def _labelled(run: Run, best: Result, features: Features) -> tuple[list[str], np.ndarray]:
+def labelled(run: Run, best: Result, features: Features) -> tuple[list[str], np.ndarray]:
     """Return the ids and labels of the images of this cache: in the folds, then in the test set.
 
     A test set of its own may have other images under the same ids: none of it is taken for the cache's.

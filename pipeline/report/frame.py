@@ -19,7 +19,7 @@ from pipeline.report.needs import needed
 if TYPE_CHECKING:
     import jinja2
 
-    from pipeline.report.charts import Chart
+    from pipeline.report.canvas import Chart
 
 _MARKUP = files("pipeline.report").joinpath("markup")
 _EARLY, _PAGE, _STYLE = "early.js", "page.js", "style.css"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.duplicates import blocks
 from pipeline.model.familiarity import unit_rows
-from pipeline.report.answers import Answers
+from pipeline.report.answers import Answers, NumberAnswers
 from pipeline.report.features import Features
 
 _BLOCK = 4096
@@ -102,8 +103,33 @@ def most_confident_mistakes(
     )
 
 
+def largest_errors(
+    answers: NumberAnswers, features: Features | None, *, most: int = 12, neighbours: int = 3
+) -> tuple[Mistake, ...]:
+    """Return the images whose number a head missed by most, the furthest first; numbers stand as texts.
+
+    Parameters as of `most_confident_mistakes`.
+    """
+    errors = np.abs(answers.predicted - answers.true)
+    chosen = np.argsort(-errors, kind="stable")[:most]
+    chosen = chosen[errors[chosen] > 0]
+    near: list[tuple[Neighbour, ...]] = [()] * len(chosen)
+    if features is not None and len(chosen):
+        near = _nearest(answers, chosen, features, answers, features, neighbours)
+    said = [f"{value:.4g}" for value in answers.predicted]
+    return tuple(
+        Mistake(answers.ids[row], answers.labels[row], said[row], float("nan"), mine)
+        for row, mine in zip(chosen, near, strict=True)
+    )
+
+
 def _nearest(
-    answers: Answers, chosen: np.ndarray, features: Features, known: Answers, learned: Features, k: int
+    answers: Answers | NumberAnswers,
+    chosen: np.ndarray,
+    features: Features,
+    known: Answers | NumberAnswers,
+    learned: Features,
+    k: int,
 ) -> list[tuple[Neighbour, ...]]:
     """Return of each chosen image the k most alike among the known ones that are in another fold."""
     at = features.rows([answers.ids[row] for row in chosen])
@@ -115,12 +141,12 @@ def _nearest(
         cosine[:, block] = asked @ unit_rows(learned.X[rows[usable[block]]]).T
     same_part = answers.part[chosen][:, None] == known.part[usable][None, :]
     cosine[same_part | (at < 0)[:, None]] = -np.inf
-    found = []
+    found, labels = [], known.labels
     for mine in cosine:
         order = np.argsort(-mine, kind="stable")[:k]
         found.append(
             tuple(
-                Neighbour(known.ids[row], known.classes[known.true[row]], float(mine[place]))
+                Neighbour(known.ids[row], str(labels[row]), float(mine[place]))
                 for place, row in zip(order, usable[order], strict=True)
                 if np.isfinite(mine[place])
             )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.report.charts import GREY, Chart, Line, lines
+from pipeline.report.canvas import GREY, Chart
+from pipeline.report.charts import Line, lines
 from pipeline.report.frame import flat, framed, sentence
 from pipeline.report.tables import Column, Table, headline, number, span
 from pipeline.studies import Point, Study

@@ -1,0 +1,148 @@
+"""The map that label sets of one cache have in common: their images as points, told once whatever they are coloured by."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.cache import TakenRows
+from pipeline.report.canvas import GREY, Key
+from pipeline.report.copies import FoundCopies, copies_among
+from pipeline.report.embedding_map import EmbeddingMap, embedding_map
+from pipeline.report.evidence import features_of, labelled
+from pipeline.report.features import Features
+from pipeline.runs import LabelSetInfo, Run
+
+MARKS = ("circle", "triangle", "square", "diamond", "inverted_triangle", "hex")
+APART = GREY * len(MARKS)  # classes that colour and shape tell apart
+NOT_LABELLED = 2**16 - 1
+NUMBER_STEPS = 5  # colours from low to high
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """One layer of one cache, and the label sets that were learned from it.
+
+    Attributes
+    ----------
+    number : int
+        Its own on the page.
+    source : str
+        The name of the images.
+    layer : str
+    infos : tuple of LabelSetInfo
+    features : Features or None
+        None where the cache is gone.
+    map : EmbeddingMap or None
+    copies : FoundCopies or None
+    labels : mapping of str to mapping
+        Of each label set by name: what an image is, by its id.
+    notes : tuple of str
+    """
+
+    number: int
+    source: str
+    layer: str
+    infos: tuple[LabelSetInfo, ...]
+    features: Features | None = field(repr=False)
+    map: EmbeddingMap | None = field(repr=False)
+    copies: FoundCopies | None = field(repr=False)
+    labels: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+
+def grounds_of(run: Run, *, most: int) -> list[Ground]:
+    """Return what the label sets of a run stand on: those of one cache and layer on one ground."""
+    together: dict[tuple[str, str], list[LabelSetInfo]] = {}
+    for info in run.label_sets:
+        best = run.best(info.name, source=info.source)
+        together.setdefault((best.cache, best.layer), []).append(info)
+    return [_ground(run, number, tuple(infos), most) for number, infos in enumerate(together.values())]
+
+
+def _ground(run: Run, number: int, infos: tuple[LabelSetInfo, ...], most: int) -> Ground:
+    first = run.best(infos[0].name, source=infos[0].source)
+    features, notes = features_of(run, first)
+    if features is None:
+        return Ground(number, infos[0].source, first.layer, infos, None, None, None, {}, tuple(notes))
+    labels = {}
+    for info in infos:
+        ids, texts = labelled(run, run.best(info.name, source=info.source), features)
+        labels[info.name] = dict(zip(ids, texts.tolist(), strict=True))
+    # Drawn in proportion to the classes of the first label set; images that it leaves out are a class of their own.
+    everybody = list(dict.fromkeys(name for known in labels.values() for name in known))
+    rows = features.rows(everybody)
+    there = np.flatnonzero(rows >= 0)
+    names = [everybody[place] for place in there]
+    known = labels[infos[0].name]
+    first_labels: Any = [known.get(name, "") for name in names]
+    if infos[0].kind == "number":
+        first_labels = np.array([float(value) if value != "" else np.nan for value in first_labels])
+    drawn = embedding_map(TakenRows(features.X, rows[there]), names, first_labels, most=most)
+    copies = copies_among(features, names, [str(one) for one in first_labels], folds=infos[0].folds)
+    return Ground(number, infos[0].source, first.layer, infos, features, drawn, copies, labels, tuple(notes))
+
+
+def points(drawn: EmbeddingMap, pictures: Sequence[int]) -> dict[str, Any]:
+    """Return a map's images for the page: ids, places, and which of the page's pictures shows which."""
+    pictured = [[row, place] for row, place in enumerate(pictures) if place >= 0]
+    return {"ids": list(drawn.ids), "x": _packed(drawn.x, "<f4"), "y": _packed(drawn.y, "<f4"), "pictures": pictured}
+
+
+def colouring(ground: Ground, info: LabelSetInfo) -> tuple[dict[str, Any], tuple[Key, ...]]:
+    """Return how one label set colours the map, and its legend: the commonest classes have colour and shape."""
+    assert ground.map is not None
+    known = ground.labels[info.name]
+    if info.kind == "number":
+        values = np.array([float(known.get(name, np.nan)) for name in ground.map.ids])
+        low, high = (float(np.nanmin(values)), float(np.nanmax(values))) if np.isfinite(values).any() else (0.0, 0.0)
+        ranks = _steps(values)
+        told = [_number(value) for value in values]
+        said = {"names": told, "codes": _packed(ranks, "<u2"), "ramp": True, "hues": [], "marks": []}
+        return said, (Key("low", f"from {low:.4g}", 0), Key("high", f"to {high:.4g}", NUMBER_STEPS - 1))
+    texts = [str(known[name]) if name in known else None for name in ground.map.ids]
+    counts: dict[str, int] = {}
+    for text in texts:
+        if text is not None:
+            counts[text] = counts.get(text, 0) + 1
+    order = {name: place for place, name in enumerate(info.classes)}
+    names = sorted(counts, key=lambda name: (-counts[name], order.get(name, len(order)), name))
+    code = {name: place for place, name in enumerate(names[: NOT_LABELLED - 1])}
+    shown = [(place % GREY, place // GREY) if place < APART else (GREY, 0) for place in range(len(code))]
+    said = {
+        "names": names,
+        "codes": _packed(np.array([NOT_LABELLED if text is None else code[text] for text in texts]), "<u2"),
+        "ramp": False,
+        "hues": [hue for hue, _ in shown],
+        "marks": [MARKS[mark] for _, mark in shown],
+    }
+    keys = tuple(Key(str(place), name, shown[place][0], MARKS[shown[place][1]]) for name, place in code.items())
+    return said, keys[:APART]
+
+
+def sample(drawn: EmbeddingMap, *, random_state: int = 0) -> Iterator[str]:
+    """Give the ids of a map in random order: the first of them are to have a picture."""
+    order = np.random.default_rng(random_state).permutation(len(drawn))
+    return (drawn.ids[row] for row in order)
+
+
+def _steps(values: np.ndarray) -> np.ndarray:
+    """Return a colour's place for each number, by its rank; `NOT_LABELLED` where there is none."""
+    found = np.full(len(values), NOT_LABELLED)
+    there = np.flatnonzero(np.isfinite(values))
+    if len(there):
+        edges = np.quantile(values[there], np.linspace(0, 1, NUMBER_STEPS + 1)[1:-1])
+        found[there] = np.searchsorted(edges, values[there], side="right")
+    return found
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if np.isfinite(value) else ""
+
+
+def _packed(values: np.ndarray, kind: str) -> str:
+    return b64encode(np.ascontiguousarray(values, kind).tobytes()).decode()
