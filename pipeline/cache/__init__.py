@@ -17,7 +17,7 @@ from pipeline.cache.folder import (
 from pipeline.cache.layout import PENDING, STORED
 from pipeline.cache.lock import CacheLock
 from pipeline.cache.parts import part_files
-from pipeline.cache.stored import StoredRows
+from pipeline.cache.stored import StoredRows, TakenRows
 from pipeline.cache.writer import CacheWriter
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "CacheWriter",
     "FeatureCache",
     "StoredRows",
+    "TakenRows",
     "cache_at",
     "caches_in",
     "create",

@@ -1,4 +1,4 @@
-"""`StoredRows`: the rows of a dataset, in one file or in several, read when they are asked for."""
+"""`StoredRows`: the rows of a dataset, in one file or in several, read when they are asked for; some of them alone."""
 
 from __future__ import annotations
 
@@ -56,3 +56,20 @@ class StoredRows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         whole = self[:]
         return whole if dtype is None else whole.astype(dtype)
+
+
+class TakenRows:
+    """Some rows of a dataset as if they were all.
+
+    Parameters
+    ----------
+    X : StoredRows or array, shape (n, d)
+    rows : ndarray of int64, shape (m,)
+    """
+
+    def __init__(self, X: Any, rows: np.ndarray) -> None:
+        self._X, self._rows = X, rows
+        self.shape = (len(rows), *X.shape[1:])
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self._X[self._rows[rows]]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.cache import StoredRows
+from pipeline.cache import TakenRows
 from pipeline.duplicates import Copies, Twins, find_copies, find_copies_between
 from pipeline.evaluation.collecting import Collection
 from pipeline.splits import tied
@@ -18,17 +18,6 @@ if TYPE_CHECKING:
     from pipeline.evaluation.questions import Part
 
 MOST_NAMED = 3
-
-
-class _Taken:
-    """Some rows of a dataset as if they were all."""
-
-    def __init__(self, X: StoredRows, rows: np.ndarray) -> None:
-        self._X, self._rows = X, rows
-        self.shape = (len(rows), *X.shape[1:])
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        return self._X[self._rows[rows]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,9 +144,9 @@ class Guard:
             return True
         return not (_within_one(clusters, part.y) & ~_within_one(exact, part.y)).any()
 
-    def _features(self, collection: Collection) -> _Taken:
+    def _features(self, collection: Collection) -> TakenRows:
         name = self._layer
-        return _Taken(
+        return TakenRows(
             collection.caches[0].stored(name), self._rows if collection is self.collection else collection.rows
         )
 

@@ -132,8 +132,17 @@ def _line(task: Task, number: int, answers: Answers, nested: bool, random_state:
         "params": plain_params(answers.params),
         # Where there is nothing to choose, all rows would choose the same.
         "params_of": answers.params_of if combinations(candidate.head) > 1 else ALL_ROWS,
+        "test_cache": _test_cache(task.question, candidate),
     }
     return _Line(answers, _results(task, answers, shared, random_state), _tables(task, answers, shared))
+
+
+def _test_cache(question: Question, candidate: Candidate) -> str:
+    """Return where the features of a test set of its own are; empty where there is none."""
+    train, test = question.train.collection, question.test
+    if test is None or test.collection is train:
+        return ""
+    return str(test.collection.caches[train.caches.index(candidate.cache)].path)
 
 
 def _compared(task: Task, lines: Sequence[_Line]) -> list[_Line]:
@@ -301,11 +310,19 @@ def _table(
         **columns,
         "true": [text(code) for code in part.y],
         "predicted": [text(code) for code in said.labels],
-        # Each tag has its own.
-        "probability": np.nan
-        if said.probabilities is None or question.kind == "multi"
-        else said.probabilities.max(axis=1),
+        "probability": _probability_of(question, said, said.labels),
+        "probability_true": _probability_of(question, said, part.y),
     }
+
+
+def _probability_of(question: Question, said: Predictions, codes: np.ndarray) -> np.ndarray | float:
+    """Return the probability of one class a row, by its code; NaN where there is none, or each tag has its own."""
+    if said.probabilities is None or question.kind == "multi":
+        return np.nan
+    # A class that training never saw has a code of its own, and no probability.
+    wide = widen(said, question.n_classes + len(question.unknown_classes)).probabilities
+    assert wide is not None
+    return wide[np.arange(len(codes)), codes]
 
 
 def _text_of(question: Question) -> Callable[[Any], str]:

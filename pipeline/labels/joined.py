@@ -154,3 +154,15 @@ class Joined:
             ],
             "skipped": [asdict(one) for one in self.skipped],
         }
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> Joined:
+        """Return the report that `as_dict` told."""
+        sets = [{**one, "classes": tuple(one["classes"]), "notes": tuple(one["notes"])} for one in said["label_sets"]]
+        return cls(
+            said["source"],
+            said["images"],
+            tuple(JoinedSet(**one) for one in sets),
+            tuple(Skipped(**one) for one in said["skipped"]),
+            None if said["match"] is None else Match(**said["match"]),
+        )

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from pipeline.evaluation.questions import Question
-from pipeline.labels.tags import split_tags
-from pipeline.runs import LabelSetInfo, Result, Run
-
-OUT_OF_FOLD, ON_TEST = "out of fold", "test"
+from pipeline.runs import ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, confusion_counts, said_by, tag_counts
 
 
 def evidence_of(question: Question, run: Run, info: LabelSetInfo, best: Result) -> dict[str, Any]:
@@ -49,36 +45,21 @@ def evidence_of(question: Question, run: Run, info: LabelSetInfo, best: Result) 
 def _mistakes(question: Question, run: Run, info: LabelSetInfo, best: Result) -> dict[str, Any]:
     if question.kind == "number":
         return {}
-    table = run.predictions
     part = OUT_OF_FOLD if info.test is None else ON_TEST
-    mine = (table["label_set"] == info.name) & (table["source"] == info.source)
-    for name in ("cache", "layer", "head"):
-        mine &= table[name] == getattr(best, name)
-    table = table[mine & ((table["part"] == ON_TEST) == (part == ON_TEST))]
-    pairs = list(zip(table["true"], table["predicted"], strict=True))
-    count = _tag_counts if question.kind == "multi" else _class_counts
-    return {"part": part, "photos": len(pairs), "counts": count(question, pairs)}
+    table = said_by(run.predictions, best, part=part)
+    counts = (
+        tag_counts(table["true"], table["predicted"], question.classes, question.separator)
+        if question.kind == "multi"
+        else _class_counts(question, table)
+    )
+    return {"part": part, "photos": len(table), "counts": counts}
 
 
-def _class_counts(question: Question, pairs: list[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    found = Counter(pairs)
-    true = (*question.classes, *question.unknown_classes)
+def _class_counts(question: Question, table: Any) -> dict[str, dict[str, int]]:
+    true, said = (*question.classes, *question.unknown_classes), question.classes
+    counts = confusion_counts(table["true"], table["predicted"], true, said)
     return {
-        was: {said: found[was, said] for said in question.classes if found[was, said]}
-        for was in true
-        if any(found[was, said] for said in question.classes)
-    }
-
-
-def _tag_counts(question: Question, pairs: list[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    cells = [
-        (set(split_tags(was, question.separator)), set(split_tags(said, question.separator))) for was, said in pairs
-    ]
-    return {
-        tag: {
-            "found": sum(tag in was and tag in said for was, said in cells),
-            "missed": sum(tag in was and tag not in said for was, said in cells),
-            "wrong": sum(tag not in was and tag in said for was, said in cells),
-        }
-        for tag in question.classes
+        was: {name: int(count) for name, count in zip(said, row, strict=True) if count}
+        for was, row in zip(true, counts, strict=True)
+        if row.any()
     }

@@ -1,4 +1,4 @@
-"""Pictures of what a model said."""
+"""What a run has to show, and the pictures of it."""
 
 from pipeline.report.contact_sheet import Tile, contact_sheet
 

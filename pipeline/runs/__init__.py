@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pipeline.runs.counting import ON_TEST, OUT_OF_FOLD, confusion_counts, said_by, tag_counts
 from pipeline.runs.folder import DEFAULT_FOLDER, Subject, Under, feature, place_for, refuse_foreign
-from pipeline.runs.run import (
+from pipeline.runs.results import (
     ALL_ROWS,
     CHOSEN,
     DUMMY,
@@ -14,11 +15,9 @@ from pipeline.runs.run import (
     PIXELS,
     LabelSetInfo,
     Result,
-    Run,
     TestCopy,
-    as_table,
-    plain_params,
 )
+from pipeline.runs.run import Run, as_table, plain_params
 from pipeline.runs.store import Cell, Known, Store
 
 __all__ = [
@@ -30,6 +29,8 @@ __all__ = [
     "LEADERBOARD",
     "MOST_FOLDS",
     "NOTHING",
+    "ON_TEST",
+    "OUT_OF_FOLD",
     "PIXELS",
     "Cell",
     "Known",
@@ -41,8 +42,11 @@ __all__ = [
     "TestCopy",
     "Under",
     "as_table",
+    "confusion_counts",
     "feature",
     "place_for",
     "plain_params",
     "refuse_foreign",
+    "said_by",
+    "tag_counts",
 ]

@@ -14,189 +14,16 @@ import numpy as np
 
 from pipeline.errors import EvaluationError
 from pipeline.labels import Joined
-from pipeline.runs.folder import refuse_foreign, replace_file
+from pipeline.runs.folder import LEADERBOARD_FILE, PREDICTIONS_FILE, RUN, STUDY, refuse_foreign, replace_file
+from pipeline.runs.results import CHOSEN, LEADERBOARD, LabelSetInfo, Result
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# The columns of the leaderboard; a result holds a few more.
-LEADERBOARD = (
-    "label_set", "source", "cache", "backbone", "layer", "head", "n", "scoring", "mean", "low", "high", "nested",
-    "optimistic", "tied", "p_best", "test", "test_low", "test_high", "test_apart", "test_apart_low", "test_apart_high",
-    "params", "params_of", "seconds",
-)  # fmt: skip
-
-CHOSEN = "chosen"
-DUMMY = "dummy"
-PIXELS = "pixel_statistics"
-NOTHING = "none"  # the features of the dummy
-
-# What the parameters of a result were chosen on.
-ALL_ROWS = "all rows"
-MOST_FOLDS = "most folds"
-EACH_FOLD = "each fold"
-
-
-@dataclass(frozen=True)
-class Result:
-    """One head on one label set under one scoring. A score never travels without its interval.
-
-    Attributes
-    ----------
-    label_set, cache, backbone, layer, head : str
-        What was evaluated; `layer` is ``pixel_statistics`` for the null of that name and ``none`` for the dummy, and
-        `head` is ``chosen`` for the whole procedure of choosing among the heads within every fold (the other three
-        are then those of the best head).
-    n : int
-        Rows that were scored out of fold.
-    scoring : str
-    mean, low, high : float or None
-        The score of all out-of-fold predictions together, and its 95% interval; None where nothing can be said.
-    nested : bool
-        False: the parameters were chosen on the rows they are scored on, so the score is optimistic.
-    test, test_low, test_high : float or None
-        The score on the fixed test set, looked at once.
-    test_apart, test_apart_low, test_apart_high : float or None
-        The same without the test images that training holds copies of; None where it holds none.
-    params : mapping
-        Plain JSON values.
-    seconds : float
-        Time spent on this head, all folds together.
-    method : str
-        How the interval was made.
-    fold_scores : tuple of float
-        The score of each outer fold.
-    null : bool
-        Whether this is a null to hold the others against: the dummy, or the pixel statistics.
-    warnings : tuple of str
-    source : str
-        The name of the images, which tells label sets of one name apart where several DATA were evaluated.
-    tied : bool or None
-        Whether the best head of this label set, by this scoring, is not shown to be better: a paired t-test over the
-        outer folds, corrected for the rows that they share, at 5% after Holm's adjustment for all heads, layers,
-        backbones and nulls that the best was held against. The best is tied with itself. None for ``chosen``, and
-        where fewer than 3 folds have a score.
-    p_best : float or None
-        That test's adjusted p value, two-sided.
-    params_of : {"all rows", "most folds", "each fold"}
-        Whether `params` were chosen on all training rows, as `fit` does; or are those chosen most often over the outer
-        folds, because nothing was fitted on all rows; or, for ``chosen``, name the head of each fold.
-    """
-
-    label_set: str
-    cache: str
-    backbone: str
-    layer: str
-    head: str
-    n: int
-    scoring: str
-    mean: float | None
-    low: float | None
-    high: float | None
-    nested: bool
-    test: float | None
-    test_low: float | None
-    test_high: float | None
-    params: Mapping[str, Any]
-    seconds: float
-    method: str
-    fold_scores: tuple[float | None, ...] = ()
-    null: bool = False
-    warnings: tuple[str, ...] = ()
-    source: str = ""
-    tied: bool | None = None
-    p_best: float | None = None
-    params_of: str = MOST_FOLDS
-    test_apart: float | None = None
-    test_apart_low: float | None = None
-    test_apart_high: float | None = None
-
-    @property
-    def optimistic(self) -> bool:
-        """Whether the parameters were chosen on the rows that `mean` is about; a test score never is."""
-        return not self.nested
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the result as plain JSON values."""
-        values = {**self.__dict__, "optimistic": self.optimistic}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-
-@dataclass(frozen=True)
-class TestCopy:
-    """A test image and the training image that it is a copy of.
-
-    Attributes
-    ----------
-    id, copy_of : str
-    cosine : float
-        Of their embeddings less the mean of the training images'; 1 for exact copies.
-    exact : bool
-        Whether the two files have one content.
-    """
-
-    __test__ = False  # for pytest, which takes it for a test
-
-    id: str
-    copy_of: str
-    cosine: float
-    exact: bool
-
-
-@dataclass(frozen=True)
-class LabelSetInfo:
-    """What was asked of one label set: how many rows, which classes, how it was split.
-
-    Attributes
-    ----------
-    name : str
-    kind : {"class", "number", "multi"}
-    n : int
-        Rows that were learned from and scored out of fold.
-    classes : tuple of str
-        Classes or tags that could be learned; empty for numbers.
-    unlabelled : int
-        Images without a label, which were left out.
-    groups : int or None
-        How many there were; None where images were taken as independent.
-    folds : int
-    test : int or None
-        Rows of the fixed test set.
-    scoring : str
-        What the choice was made by.
-    source : str
-        The name of the images.
-    test_copies : tuple of TestCopy
-        The test images that are copies of training images, each with the one it is most like.
-    test_apart : int or None
-        Rows of the test set without those; None where there are none.
-    """
-
-    name: str
-    kind: str
-    n: int
-    classes: tuple[str, ...]
-    unlabelled: int
-    groups: int | None
-    folds: int
-    test: int | None
-    scoring: str
-    source: str = ""
-    test_copies: tuple[TestCopy, ...] = ()
-
-    @property
-    def test_apart(self) -> int | None:
-        return self.test - len(self.test_copies) if self.test is not None and self.test_copies else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the label set as plain JSON values."""
-        copies = [dict(copy.__dict__) for copy in self.test_copies]
-        return {
-            **self.__dict__,
-            "classes": list(self.classes),
-            "test_apart": self.test_apart,
-            "test_copies": copies,
-        }
+FORMAT = 1  # of run.json
+# What every row of the predictions has; the rest depends on the kind of the labels.
+PREDICTIONS = ("label_set", "source", "cache", "layer", "head", "id", "part")
+_AGAIN = "make it again: pipeline evaluate DATA --out RUN; what is in its results.sqlite is not computed anew"
 
 
 @dataclass(frozen=True)
@@ -213,8 +40,9 @@ class Run:
         In the order of the results; those of several DATA may share a name, and differ in `source`.
     predictions : DataFrame
         One row an image and head: ``label_set, source, cache, layer, head, id, part`` (the fold's number, or "test")
-        and, for classes, ``true, predicted, probability`` (of the predicted class; missing where the head gives none);
-        for several tags an image ``true, predicted``, as cells of a table; for numbers ``true_value, predicted_value``.
+        and, for classes, ``true, predicted, probability, probability_true`` (of the predicted class and of the image's
+        own; missing where the head gives none); for several tags an image ``true, predicted``, as cells of a table; for
+        numbers ``true_value, predicted_value``. A run kept by an earlier version lacks ``probability_true``.
     notes : tuple of str
         What was left out, cut or assumed.
     verdicts : tuple of str
@@ -288,7 +116,56 @@ class Run:
             "notes": list(self.notes),
             "verdicts": list(self.verdicts),
             "joined": [one.as_dict() for one in self.joined],
+            "format": FORMAT,
         }
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any], predictions: pd.DataFrame, *, folder: Path | None = None) -> Run:
+        """Return the run that `as_dict` told, with its table of predictions."""
+        return cls(
+            name=said["name"],
+            results=tuple(Result.from_dict(one) for one in said["results"]),
+            label_sets=tuple(LabelSetInfo.from_dict(one) for one in said["label_sets"]),
+            predictions=predictions,
+            notes=tuple(said["notes"]),
+            verdicts=tuple(said["verdicts"]),
+            folder=folder,
+            joined=tuple(Joined.from_dict(one) for one in said.get("joined", ())),
+        )
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Return the run that a folder holds.
+
+        Raises
+        ------
+        EvaluationError
+            There is none, a study, one of another format, or a damaged one.
+        """
+        folder = Path(folder)
+        path = folder / RUN
+        if not path.exists() and (folder / STUDY).exists():
+            raise EvaluationError(
+                f"{folder}: wanted a run of evaluate, found a study",
+                f"open it as what it is: Study.open({str(folder)!r})",
+            )
+        try:
+            said = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            step = "make one: pipeline evaluate DATA --out RUN"
+            raise EvaluationError(f"{path}: wanted a run, found {error.strerror or error}", step) from error
+        except ValueError as error:
+            raise EvaluationError(f"{path}: wanted a run, found no JSON ({error})", _AGAIN) from error
+        # The first runs were kept without a number; what they lack, they lacked.
+        found = said.get("format", FORMAT) if isinstance(said, dict) else type(said).__name__
+        if found != FORMAT:
+            raise EvaluationError(f"{path}: wanted a run of format {FORMAT}, found {found}", _AGAIN)
+        predictions = _read_predictions(folder / PREDICTIONS_FILE)
+        try:
+            return cls.from_dict(said, predictions, folder=folder)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            found = " ".join(f"{type(error).__name__}: {error}".split())
+            raise EvaluationError(f"{path}: wanted a run, found one that is not whole ({found})", _AGAIN) from error
 
     def save(self, folder: str | Path) -> Path:
         """Write ``run.json``, ``leaderboard.csv`` and ``predictions.parquet``; each appears whole or not at all.
@@ -305,9 +182,9 @@ class Run:
         table = self.leaderboard()
         table["params"] = [json.dumps(params) for params in table["params"]]
         contents = {
-            "leaderboard.csv": csv_text(table).encode(),
-            "predictions.parquet": self.predictions.to_parquet(index=False),
-            "run.json": json.dumps(self.as_dict(), indent=1, allow_nan=False).encode(),
+            LEADERBOARD_FILE: csv_text(table).encode(),
+            PREDICTIONS_FILE: self.predictions.to_parquet(index=False),
+            RUN: json.dumps(self.as_dict(), indent=1, allow_nan=False).encode(),
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -336,6 +213,20 @@ def as_table(parts: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True) if parts else pd.DataFrame()
+
+
+def _read_predictions(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        table = pd.read_parquet(path)
+    except Exception as error:  # Arrow has a dozen kinds
+        found = getattr(error, "strerror", None) or " ".join(f"{type(error).__name__}: {error}".split())
+        raise EvaluationError(f"{path}: wanted the run's predictions, found {found}", _AGAIN) from error
+    lacking = [name for name in PREDICTIONS if len(table) and name not in table]
+    if lacking:
+        raise EvaluationError(f"{path}: wanted the run's predictions, found no column {', '.join(lacking)}", _AGAIN)
+    return table
 
 
 def _plain(value: Any) -> Any:

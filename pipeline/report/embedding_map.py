@@ -1,0 +1,100 @@
+"""A map of the embeddings: their two directions of the largest variance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.duplicates import Rows
+
+MOST = 20_000
+# Below as many rows or columns the exact solver costs no second.
+_SMALL = 500
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingMap:
+    """Images as points of a plane.
+
+    Attributes
+    ----------
+    ids : tuple of str
+    x, y : ndarray of float64, shape (n,)
+        Along the first and the second principal component.
+    labels : ndarray, shape (n,)
+        Texts, or numbers.
+    explained : tuple of float
+        The share of the variance along each of the two.
+    of : int
+        How many images there were to draw these from.
+    """
+
+    ids: tuple[str, ...]
+    x: np.ndarray
+    y: np.ndarray
+    labels: np.ndarray
+    explained: tuple[float, float]
+    of: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def embedding_map(
+    features: Rows, ids: Sequence[str], labels: Sequence[str] | np.ndarray, *, most: int = MOST, random_state: int = 0
+) -> EmbeddingMap | None:
+    """Return the images' places on the first two principal components of their standardised embeddings.
+
+    Parameters
+    ----------
+    features : array or StoredRows, shape (n, d)
+    ids : sequence of str, length n
+    labels : sequence of str, or array of numbers, length n
+    most : int
+        Images; of more than that as many are drawn, of each class in proportion, and the components are theirs.
+    random_state : int
+
+    Returns
+    -------
+    EmbeddingMap or None
+        None of fewer than three images.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import StandardScaler
+
+    labels = np.asarray(labels)
+    n = len(ids)
+    if n < 3:
+        return None
+    rows = _drawn(labels, most, random_state) if n > most else np.arange(n)
+    X = np.asarray(features[rows], np.float32)
+    X = StandardScaler(copy=False).fit_transform(X)
+    wanted = min(2, *X.shape)
+    solver = "full" if min(X.shape) <= _SMALL else "randomized"
+    pca = PCA(wanted, svd_solver=solver, random_state=random_state)
+    found = np.zeros((len(rows), 2))
+    share = [0.0, 0.0]
+    if X.any():  # embeddings that are all the same have no direction
+        found[:, :wanted] = pca.fit_transform(X)  # the largest loading is positive: no sign hangs on the solver
+        share[:wanted] = pca.explained_variance_ratio_.tolist()
+    return EmbeddingMap(
+        tuple(ids[row] for row in rows.tolist()), found[:, 0], found[:, 1], labels[rows], (share[0], share[1]), n
+    )
+
+
+def _drawn(labels: np.ndarray, most: int, random_state: int) -> np.ndarray:
+    """Return `most` rows, ascending: of each class in proportion, one at least; of numbers evenly by their rank."""
+    rng = np.random.default_rng(random_state)
+    shuffled = rng.permutation(len(labels))
+    # Sorted by class, in random order within each: evenly spaced rows of that are of each class in proportion.
+    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)
+    order = shuffled[np.argsort(codes[shuffled], kind="stable")]
+    chosen = order[np.linspace(0, len(order) - 1, most).round().astype(np.int64)]
+    if np.issubdtype(labels.dtype, np.number):
+        return np.unique(chosen)
+    # A class smaller than the spacing may have been stepped over.
+    missed = np.setdiff1d(np.unique(codes), codes[chosen])
+    firsts = [order[np.searchsorted(codes[order], code)] for code in missed.tolist()]
+    return np.unique(np.concatenate([chosen, np.array(firsts, np.int64)]))

@@ -1,0 +1,236 @@
+"""All that a run, its caches and its photos have to show about one label set, joined by the images' ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.cache import FeatureCache, TakenRows
+from pipeline.errors import PipelineError
+from pipeline.images import ImageSource
+from pipeline.report.answers import (
+    OLD_RUN,
+    Answers,
+    NumberAnswers,
+    TagRow,
+    answers_of,
+    number_answers_of,
+    probable_result,
+    tag_rows,
+)
+from pipeline.report.calibration import Calibration, calibration
+from pipeline.report.confusion import ClassRow, Confusion, confusion, per_class
+from pipeline.report.copies import FoundCopies, copies_among
+from pipeline.report.embedding_map import EmbeddingMap, embedding_map
+from pipeline.report.features import Features
+from pipeline.report.mistakes import Mistake, most_confident_mistakes
+from pipeline.report.photos import open_photos
+from pipeline.report.suspects import Suspect, suspects
+from pipeline.runs import ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, said_by
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What there is to show about one label set.
+
+    Attributes
+    ----------
+    info : LabelSetInfo
+    results : tuple of Result
+        By the scoring of the choice, best first, nulls last.
+    best : Result
+    answers, test_answers : Answers or None
+        Of the best head, out of fold and on the fixed test set; None for other kinds of labels, or where there is no
+        such set.
+    numbers, test_numbers : NumberAnswers or None
+        The same of numbers.
+    tags, test_tags : tuple of TagRow or None
+        The same of several tags an image, counted.
+    confusion, test_confusion : Confusion or None
+    per_class, test_per_class : tuple of ClassRow or None
+    calibration : Calibration or None
+        Of the best head, out of fold; None where it gives no probabilities.
+    mistakes : tuple of Mistake
+        Of the best head, out of fold, the surest first.
+    suspects : tuple of Suspect or None
+        None where no head gives probabilities.
+    suspected_by : str
+        The head that suspects: the best of those that give probabilities.
+    map : EmbeddingMap or None
+        None where the cache is gone.
+    copies : FoundCopies or None
+        Among the images of the folds; None where the cache is gone.
+    notes : tuple of str
+        What is left out, and the way to it.
+    """
+
+    info: LabelSetInfo
+    results: tuple[Result, ...]
+    best: Result
+    answers: Answers | None
+    test_answers: Answers | None
+    numbers: NumberAnswers | None
+    test_numbers: NumberAnswers | None
+    tags: tuple[TagRow, ...] | None
+    test_tags: tuple[TagRow, ...] | None
+    confusion: Confusion | None
+    test_confusion: Confusion | None
+    per_class: tuple[ClassRow, ...] | None
+    test_per_class: tuple[ClassRow, ...] | None
+    calibration: Calibration | None
+    mistakes: tuple[Mistake, ...]
+    suspects: tuple[Suspect, ...] | None
+    suspected_by: str
+    map: EmbeddingMap | None
+    copies: FoundCopies | None
+    notes: tuple[str, ...] = ()
+
+
+def evidence_of(
+    run: Run, info: LabelSetInfo, *, most_mistakes: int = 12, neighbours: int = 3, most_points: int = 20_000
+) -> Evidence:
+    """Return what there is to show about a label set.
+
+    What is gone is a note, and all else is still there. Photos are not opened: see `photos_of`.
+
+    Parameters
+    ----------
+    run : Run
+    info : LabelSetInfo
+        One of the run's.
+    most_mistakes, neighbours, most_points : int
+        As of `most_confident_mistakes` and `embedding_map`.
+    """
+    best = run.best(info.name, source=info.source)
+    answers, test = answers_of(run, info), answers_of(run, info, part=ON_TEST)
+    features, notes = features_of(run, best)
+    suspected, suspected_by, more = _suspected(run, info)
+    notes += more
+    drawn = copies = None
+    if features is not None:
+        ids, labels = _labelled(run, best, features)
+        rows = features.rows(ids)
+        there = np.flatnonzero(rows >= 0)
+        drawn = embedding_map(
+            TakenRows(features.X, rows[there]), [ids[row] for row in there], labels[there], most=most_points
+        )
+        if drawn is not None and len(drawn) < drawn.of:
+            notes.append(f"the map shows {len(drawn):,} of {drawn.of:,} images, drawn of each class in proportion")
+        folds = said_by(run.predictions, best, part=OUT_OF_FOLD)
+        copies = copies_among(features, list(folds["id"]), _texts(folds), folds=info.folds)
+    return Evidence(
+        info=info,
+        results=tuple(run.of(info.name, source=info.source)),
+        best=best,
+        answers=answers,
+        test_answers=test,
+        numbers=number_answers_of(run, info),
+        test_numbers=number_answers_of(run, info, part=ON_TEST),
+        tags=tag_rows(run, info),
+        test_tags=tag_rows(run, info, part=ON_TEST),
+        confusion=None if answers is None else confusion(answers),
+        test_confusion=None if test is None else confusion(test),
+        per_class=None if answers is None else per_class(answers),
+        test_per_class=None if test is None else per_class(test),
+        calibration=None if answers is None else calibration(answers),
+        mistakes=()
+        if answers is None
+        else most_confident_mistakes(answers, features, most=most_mistakes, neighbours=neighbours),
+        suspects=suspected,
+        suspected_by=suspected_by,
+        map=drawn,
+        copies=copies,
+        notes=tuple(notes),
+    )
+
+
+def features_of(run: Run, result: Result) -> tuple[Features | None, list[str]]:
+    """Return the features that a result was learned from; None, and a note, where they are not to be had."""
+    try:
+        return Features.of(open_cache(run, result), result.layer), []
+    except PipelineError as error:
+        return None, [f"no map, no copies and no nearest photos: {error.message}; {error.next_step}"]
+
+
+def photos_of(run: Run, info: LabelSetInfo, photos: Any = None) -> tuple[ImageSource | None, str]:
+    """Return the photos that a label set is about, or why they are not to be had.
+
+    Parameters
+    ----------
+    run : Run
+    info : LabelSetInfo
+        One of the run's.
+    photos : path or ImageSource, optional
+        Where they are now; by default where they were when their features were extracted.
+
+    Returns
+    -------
+    (ImageSource or None, str)
+        With a note, empty where all of them were found.
+    """
+    try:
+        cache = open_cache(run, run.best(info.name, source=info.source))
+    except PipelineError as error:
+        if photos is None:
+            return None, f"no photos are shown: {error.message}; say where they are: photos=DIR, or --photos DIR"
+        try:
+            return ImageSource.open(photos), ""
+        except PipelineError as refused:
+            return None, f"no photos are shown: {refused.message}; {refused.next_step}"
+    return open_photos(cache, photos)
+
+
+def open_cache(run: Run, result: Result) -> FeatureCache:
+    """Return the cache that a result was learned from.
+
+    A path that is relative is looked for in the working folder, and in the folders that the run lies in.
+
+    Raises
+    ------
+    CacheError
+        It is gone, or cannot be trusted.
+    """
+    path = Path(result.cache)
+    if not path.exists() and not path.is_absolute() and run.folder is not None:
+        above = run.folder.absolute().parents
+        path = next((parent / path for parent in above if (parent / path).exists()), path)
+    return FeatureCache.open(path)
+
+
+def _suspected(run: Run, info: LabelSetInfo) -> tuple[tuple[Suspect, ...] | None, str, list[str]]:
+    """Return the suspects, the head that suspects them, and what is worth saying about that."""
+    if info.kind != "class":
+        return None, "", []
+    result = probable_result(run, info)
+    if result is None:
+        return (
+            None,
+            "",
+            ["no labels are suspected: no head gives probabilities; evaluate one that does, e.g. logistic"],
+        )
+    answers = answers_of(run, info, result=result)
+    assert answers is not None
+    found = suspects(answers)
+    return found, result.head, [f"no labels are suspected: {OLD_RUN}"] if found is None else []
+
+
+def _labelled(run: Run, best: Result, features: Features) -> tuple[list[str], np.ndarray]:
+    """Return the ids and labels of the images of this cache: in the folds, then in the test set.
+
+    A test set of its own may have other images under the same ids: none of it is taken for the cache's.
+    """
+    parts = [said_by(run.predictions, best, part=part) for part in (OUT_OF_FOLD, ON_TEST)]
+    folds, test = ([str(name) for name in part["id"]] for part in parts)
+    if best.test_cache or set(folds) & set(test) or (features.rows(test) < 0).any():
+        return folds, _texts(parts[0])
+    return [*folds, *test], np.concatenate([_texts(part) for part in parts])
+
+
+def _texts(table: Any) -> np.ndarray:
+    """Return what the images of a table of predictions are: texts, or numbers."""
+    if "true_value" in table and table["true_value"].notna().any():
+        return table["true_value"].to_numpy(np.float64)
+    return table["true"].to_numpy(dtype=object).astype(str)

@@ -1,0 +1,128 @@
+"""The mistakes a head was surest of, each beside the training photos that are most like it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.duplicates import blocks
+from pipeline.model.familiarity import unit_rows
+from pipeline.report.answers import Answers
+from pipeline.report.features import Features
+
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training photo that is like another photo.
+
+    Attributes
+    ----------
+    id, label : str
+    cosine : float
+        Of the two embeddings.
+    """
+
+    id: str
+    label: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image that a head was wrong about.
+
+    Attributes
+    ----------
+    id, true, predicted : str
+    probability : float
+        Of what was said; NaN where the head gives none.
+    neighbours : tuple of Neighbour
+        The most alike first; empty where the features of the image are not to be had.
+    """
+
+    id: str
+    true: str
+    predicted: str
+    probability: float
+    neighbours: tuple[Neighbour, ...] = ()
+
+
+def most_confident_mistakes(
+    answers: Answers,
+    features: Features | None,
+    *,
+    most: int = 12,
+    neighbours: int = 3,
+    trained: tuple[Answers, Features] | None = None,
+    random_state: int = 0,
+) -> tuple[Mistake, ...]:
+    """Return the mistakes that the head was surest of.
+
+    Parameters
+    ----------
+    answers : Answers
+    features : Features or None
+        Without them there are no neighbours.
+    most : int
+    neighbours : int
+        How many, among the images that the head learned from when it was asked: for an answer out of fold those of all
+        other folds.
+    trained : (Answers, Features), optional
+        For answers about a test set: those out of fold, about the images that the head learned from.
+    random_state : int
+        Where the head gives no probabilities, as many mistakes are drawn at random.
+
+    Returns
+    -------
+    tuple of Mistake
+        The surest first; where two are equally sure, the one with the less probable truth. Drawn ones in the order of
+        `answers`.
+    """
+    wrong = answers.wrong
+    if answers.has_probabilities:
+        truth = np.where(np.isfinite(answers.probability_true), answers.probability_true, 0.0)
+        chosen = wrong[np.lexsort((truth[wrong], -answers.probability[wrong]))][:most]
+    else:
+        chosen = np.sort(np.random.default_rng(random_state).permutation(wrong)[:most])
+    near: list[tuple[Neighbour, ...]] = [()] * len(chosen)
+    if features is not None and len(chosen):
+        near = _nearest(answers, chosen, features, *(trained or (answers, features)), neighbours)
+    return tuple(
+        Mistake(
+            answers.ids[row],
+            answers.classes[answers.true[row]],
+            answers.classes[answers.predicted[row]],
+            float(answers.probability[row]),
+            mine,
+        )
+        for row, mine in zip(chosen, near, strict=True)
+    )
+
+
+def _nearest(
+    answers: Answers, chosen: np.ndarray, features: Features, known: Answers, learned: Features, k: int
+) -> list[tuple[Neighbour, ...]]:
+    """Return of each chosen image the k most alike among the known ones that are in another fold."""
+    at = features.rows([answers.ids[row] for row in chosen])
+    rows = learned.rows(known.ids)
+    usable = np.flatnonzero(rows >= 0)
+    asked = unit_rows(features.X[np.maximum(at, 0)])  # (chosen, d)
+    cosine = np.empty((len(chosen), len(usable)), np.float32)
+    for block in blocks(len(usable), _BLOCK):
+        cosine[:, block] = asked @ unit_rows(learned.X[rows[usable[block]]]).T
+    same_part = answers.part[chosen][:, None] == known.part[usable][None, :]
+    cosine[same_part | (at < 0)[:, None]] = -np.inf
+    found = []
+    for mine in cosine:
+        order = np.argsort(-mine, kind="stable")[:k]
+        found.append(
+            tuple(
+                Neighbour(known.ids[row], known.classes[known.true[row]], float(mine[place]))
+                for place, row in zip(order, usable[order], strict=True)
+                if np.isfinite(mine[place])
+            )
+        )
+    return found
