@@ -215,11 +215,21 @@ def test_an_unreadable_table(name: str, content: bytes | None, said: str) -> Non
     check(Case(["evaluate", "flat", "--labels", name], [said], [" "]))
 
 
-def test_a_table_of_photos_that_are_not_there() -> None:
+NOT_THERE = (["labels.csv: wanted the images of its column id below", "found none of 12, e.g. 00.png"], ["--root DIR"])
+
+
+@pytest.mark.parametrize("words", [["evaluate"], ["extract"], ["fit", "--out", "m.model"]], ids=lambda words: words[0])
+def test_a_table_of_photos_that_are_not_there(words: list[str]) -> None:
     labels()
-    outcome = pipeline("evaluate", "labels.csv", "--jobs", "1")
-    assert outcome.code == 1 and "Traceback" not in outcome.err
-    outcome = done("extract", "labels.csv")
+    check(Case([*words, "labels.csv"], *NOT_THERE))
+    assert not Path("features_cache").exists() and not Path("m.model").exists()
+
+
+def test_a_table_of_photos_of_which_some_are_not_there() -> None:
+    labels()
+    flat()
+    Path("flat/00.png").unlink()
+    outcome = done("extract", "labels.csv", "--root", "flat")
     assert "skipped: 00.png: file is missing" in outcome.err
 
 
@@ -383,6 +393,10 @@ class TestModels:
     def test_photos_that_are_missing(self, model: Path) -> None:
         check(Case(["predict", str(model), "new.jpg"], ["new.jpg: no such file"], ["ls"]))
         check(Case(["predict", str(model), "photos/ants/00.png", "new.jpg"], ["new.jpg: no such file"], ["ls"]))
+
+    def test_a_table_of_photos_that_are_not_there(self, model: Path) -> None:
+        labels()
+        check(Case(["predict", str(model), "labels.csv"], *NOT_THERE))
 
     def test_labels_that_are_missing(self, model: Path) -> None:
         check(Case(["score", str(model), flat()], ["flat: wanted labels, found none"], ["--labels"]))

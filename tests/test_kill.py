@@ -154,7 +154,9 @@ def test_ctrl_c_while_the_real_network_runs_ends_the_process_cleanly(tmp_path):
         started = time.monotonic()
         said = process.communicate(timeout=30)[1]
     assert time.monotonic() - started < 10
-    assert process.returncode == -signal.SIGINT, said  # not an abort from inside the network
+    # Not an abort from inside the network. CPython ends with 1 instead of by the signal where an exit handler compiles
+    # anything, as torch's does with the package tabulate at hand.
+    assert process.returncode in (-signal.SIGINT, 1), said
     assert said.rstrip().endswith("KeyboardInterrupt")
     (path,) = (tmp_path / "caches").glob("*.h5")
     cache = FeatureCache.open(path)

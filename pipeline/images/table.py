@@ -94,7 +94,10 @@ def tidy_names(names: Sequence[str], shown: str) -> list[str]:
 
 
 def open_table(path: str, *, id_column: str | None = None, root: str | os.PathLike[str] | None = None) -> Listing:
-    """Return the images that a table names, with its other columns; a file that is missing fails when it is read."""
+    """Return the images that a table names, with its other columns; a file that is missing fails when it is read.
+
+    Where every file is missing, the paths start from somewhere else: that is an error, and not so many failed images.
+    """
     shown = printable(path)
     place = Path(path).resolve()
     columns = read_text_table(path)
@@ -120,6 +123,12 @@ def open_table(path: str, *, id_column: str | None = None, root: str | os.PathLi
                         "keep one row for each image",
                     )
     ids = sorted(seen)
+    if not any(map(any, stats.values())):
+        raise SourceError(
+            f"{shown}: wanted the images of its column {key} below {printable(str(base))}, found none of {len(ids):,}, "
+            f"e.g. {printable(ids[0])}",
+            f"name the folder that the paths are relative to: --root {'OTHER' if root is not None else 'DIR'}",
+        )
     rows = [seen[image_id] for image_id in ids]
     at_home = base == place.parent
     collapsed = len(columns[key]) - len(ids)
