@@ -144,16 +144,12 @@ def confusion_chart(number: int, found: Confusion) -> Chart:
         what = "right" if row == column else f"taken for {found.classes[column]}"
         n = int(found.counts[row].sum())
         tips.append(f"{found.classes[row]}\n{what}: {int(found.counts[row, column]):,} of {n:,} ({share:.0%})")
-    source = models.ColumnDataSource(
-        {"x": columns, "y": rows, "alpha": 0.08 + 0.92 * shares, "tip": tips}
-    )
+    source = models.ColumnDataSource({"x": columns, "y": rows, "alpha": 0.08 + 0.92 * shares, "tip": tips})
     on = models.CDSView(filter=models.BooleanFilter((rows == columns).tolist()))
     off = models.CDSView(filter=models.BooleanFilter((rows != columns).tolist()))
     cells = []
     for view, hue in ((on, 0), (off, 1)):
-        cells.append(
-            plot.rect("x", "y", 0.96, 0.96, source=source, view=view, fill_alpha="alpha", line_color=None)
-        )
+        cells.append(plot.rect("x", "y", 0.96, 0.96, source=source, view=view, fill_alpha="alpha", line_color=None))
         paint(cells[-1].glyph, fill_color=HUES[hue])
     told(plot, *cells)
     plot.x_range, plot.y_range = models.Range1d(-0.6, k - 0.4), models.Range1d(k - 0.4, -0.6)

@@ -129,7 +129,9 @@ def board(run: Run, info: LabelSetInfo) -> Board:
     rows = [_row(line, info.scoring, others, scale, tested, best) for line in lines.values()]
     legend = []
     if any(row.tied and not row.best for row in rows):
-        legend.append("tied: the best is not shown to be better (corrected t-test over the folds, Holm's adjustment, 5%)")
+        legend.append(
+            "tied: the best is not shown to be better (corrected t-test over the folds, Holm's adjustment, 5%)"
+        )
     if any(one.params_of == MOST_FOLDS and one.params for one in mine):
         legend.append("parameters: those chosen most often over the folds")
     if any(row.optimistic for row in rows):
@@ -182,9 +184,7 @@ def _ends(one: Result) -> tuple[float | None, ...]:
     return one.mean, one.low, one.high, one.test, one.test_low, one.test_high
 
 
-def _row(
-    line: dict[str, Result], scoring: str, others: Sequence[str], scale: Scale, tested: bool, best: Result
-) -> Row:
+def _row(line: dict[str, Result], scoring: str, others: Sequence[str], scale: Scale, tested: bool, best: Result) -> Row:
     first = line.get(scoring) or next(iter(line.values()))
     chosen = first.head == CHOSEN
     has = line.get(scoring)

@@ -81,10 +81,8 @@ def _curves(study: Study, curves: dict[str, tuple[Point, ...]]) -> Chart:
         f"{method} from {points[0].score:.3f} to {points[-1].score:.3f}" for method, points in curves.items() if points
     )
     mine = curves[TRANSFER]
-    alt = (
-        f"Learning curves: balanced accuracy from {labels_text(mine[0].per_class)} to {labels_text(mine[-1].per_class)} "
-        f"labels a class. {ends}. Every point stands in the table below."
-    )
+    span_of = f"from {labels_text(mine[0].per_class)} to {labels_text(mine[-1].per_class)} labels a class"
+    alt = f"Learning curves: balanced accuracy {span_of}. {ends}. Every point stands in the table below."
     return lines(
         0,
         alt,
