@@ -1,10 +1,10 @@
-"""The map that label sets of one cache have in common: their images as points, told once whatever they are coloured by."""
+"""The map that label sets of one cache have in common: their images as points, told once whatever colours them."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,19 +33,21 @@ class Ground:
         Its own on the page.
     source : str
         The name of the images.
-    layer : str
+    cache, layer : str
+        As of `Result`.
     infos : tuple of LabelSetInfo
     features : Features or None
         None where the cache is gone.
     map : EmbeddingMap or None
     copies : FoundCopies or None
     labels : mapping of str to mapping
-        Of each label set by name: what an image is, by its id.
+        Of each label set by name: what an image is, by its id. Empty where the cache is gone.
     notes : tuple of str
     """
 
     number: int
     source: str
+    cache: str
     layer: str
     infos: tuple[LabelSetInfo, ...]
     features: Features | None = field(repr=False)
@@ -61,17 +63,35 @@ def grounds_of(run: Run, *, most: int) -> list[Ground]:
     for info in run.label_sets:
         best = run.best(info.name, source=info.source)
         together.setdefault((best.cache, best.layer), []).append(info)
-    return [_ground(run, number, tuple(infos), most) for number, infos in enumerate(together.values())]
+    alone = apart(run)
+    return [_ground(run, alone, number, tuple(infos), most) for number, infos in enumerate(together.values())]
 
 
-def _ground(run: Run, number: int, infos: tuple[LabelSetInfo, ...], most: int) -> Ground:
+def apart(run: Run) -> dict[tuple[str, str], Run]:
+    """Return the run once for each label set, by its name and source, with the predictions of that one alone.
+
+    Of many label sets the whole table is long: it is searched once, and not for each question.
+    """
+    tables = {}
+    if len(run.predictions):
+        found = run.predictions.groupby(["label_set", "source"], sort=False, observed=True)
+        tables = {(str(name), str(source)): table for (name, source), table in found}
+    nothing = run.predictions.iloc[:0]
+    keys = [(info.name, info.source) for info in run.label_sets]
+    return {key: replace(run, predictions=tables.get(key, nothing)) for key in keys}
+
+
+def _ground(
+    run: Run, alone: Mapping[tuple[str, str], Run], number: int, infos: tuple[LabelSetInfo, ...], most: int
+) -> Ground:
     first = run.best(infos[0].name, source=infos[0].source)
     features, notes = features_of(run, first)
     if features is None:
-        return Ground(number, infos[0].source, first.layer, infos, None, None, None, {}, tuple(notes))
+        return Ground(number, infos[0].source, first.cache, first.layer, infos, None, None, None, {}, tuple(notes))
     labels = {}
     for info in infos:
-        ids, texts = labelled(run, run.best(info.name, source=info.source), features)
+        mine = alone[info.name, info.source]
+        ids, texts = labelled(mine, mine.best(info.name, source=info.source), features)
         labels[info.name] = dict(zip(ids, texts.tolist(), strict=True))
     # Drawn in proportion to the classes of the first label set; images that it leaves out are a class of their own.
     everybody = list(dict.fromkeys(name for known in labels.values() for name in known))
@@ -84,7 +104,9 @@ def _ground(run: Run, number: int, infos: tuple[LabelSetInfo, ...], most: int) -
         first_labels = np.array([float(value) if value != "" else np.nan for value in first_labels])
     drawn = embedding_map(TakenRows(features.X, rows[there]), names, first_labels, most=most)
     copies = copies_among(features, names, [str(one) for one in first_labels], folds=infos[0].folds)
-    return Ground(number, infos[0].source, first.layer, infos, features, drawn, copies, labels, tuple(notes))
+    return Ground(
+        number, infos[0].source, first.cache, first.layer, infos, features, drawn, copies, labels, tuple(notes)
+    )
 
 
 def points(drawn: EmbeddingMap, pictures: Sequence[int]) -> dict[str, Any]:

@@ -103,7 +103,12 @@ def most_confident_mistakes(
 
 
 def largest_errors(
-    answers: NumberAnswers, features: Features | None, *, most: int = 12, neighbours: int = 3
+    answers: NumberAnswers,
+    features: Features | None,
+    *,
+    most: int = 12,
+    neighbours: int = 3,
+    trained: tuple[NumberAnswers, Features] | None = None,
 ) -> tuple[Mistake, ...]:
     """Return the images whose number a head missed by most, the furthest first; numbers stand as texts.
 
@@ -114,7 +119,7 @@ def largest_errors(
     chosen = chosen[errors[chosen] > 0]
     near: list[tuple[Neighbour, ...]] = [()] * len(chosen)
     if features is not None and len(chosen):
-        near = _nearest(answers, chosen, features, answers, features, neighbours)
+        near = _nearest(answers, chosen, features, *(trained or (answers, features)), neighbours)
     said = [f"{value:.4g}" for value in answers.predicted]
     return tuple(
         Mistake(answers.ids[row], answers.labels[row], said[row], float("nan"), mine)

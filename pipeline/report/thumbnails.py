@@ -79,6 +79,7 @@ class Album:
         side: int,
         budget: int,
         progress: Progress = SILENT,
+        stage: str = STAGE,
     ) -> None:
         """Add photos, the first that are wanted first, until as many bytes are spent.
 
@@ -92,6 +93,8 @@ class Album:
         budget : int
             Bytes of base 64.
         progress : Progress
+        stage : str
+            What the progress is called.
         """
         left = [one for one in dict.fromkeys(wanted) if one not in self._place]
         left = [(shelf, name) for shelf, name in left if shelf in shelves]
@@ -112,5 +115,5 @@ class Album:
                     spent += len(text)
                     self._place[one] = len(self.pictures)
                     self.pictures.append(text)
-                progress.advance(STAGE, total - len(left), total)
+                progress.advance(stage, total - len(left), total)
         self.left_out += len(left)

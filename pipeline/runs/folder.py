@@ -16,8 +16,9 @@ DEFAULT_FOLDER = "runs"
 RUN = "run.json"
 LEADERBOARD_FILE, PREDICTIONS_FILE = "leaderboard.csv", "predictions.parquet"
 STUDY, POINTS = "study.json", "points.csv"
+REPORT = "report.html"
 
-_FILES = (RUN, LEADERBOARD_FILE, PREDICTIONS_FILE, STUDY, POINTS, RESULTS, f"{RESULTS}-journal")
+_FILES = (RUN, LEADERBOARD_FILE, PREDICTIONS_FILE, STUDY, POINTS, REPORT, RESULTS, f"{RESULTS}-journal")
 
 
 @dataclass(frozen=True)

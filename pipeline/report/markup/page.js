@@ -25,6 +25,68 @@ function paint(view) {
       if (what === "paint") model[name] = glyph ? {value: inks[lights()]} : inks[lights()];
 }
 
+// A map's points are told once, whatever colours them: each chart has the codes and names of its own label set.
+const grounds = new Map(), maps = new Map();  // number -> points; data source of a chart -> what it shows
+const unpack = (text, kind) => new kind(Uint8Array.from(atob(text), letter => letter.charCodeAt(0)).buffer);
+const NOT_LABELLED = 65535;
+
+function ground(number) {
+  if (!grounds.has(number)) {
+    const told = said(`ground-${number}`), x = unpack(told.x, Float32Array), y = unpack(told.y, Float32Array);
+    const picture = new Int32Array(x.length).fill(-1);
+    for (const [row, place] of told.pictures) picture[row] = place;
+    // Points with a picture last, so that they lie on top and are met first.
+    const order = [...x.keys()].sort((one, other) => (picture[one] >= 0) - (picture[other] >= 0) || one - other);
+    grounds.set(number, {...told, x, y, picture, order});
+  }
+  return grounds.get(number);
+}
+
+function place(number, view) {
+  const told = said(`map-${number}`), on = ground(told.ground);
+  const map = {told, on, view, codes: unpack(told.codes, Uint16Array), hidden: new Set(), whole: [spanned(on.x), spanned(on.y)]};
+  maps.set(view.model.renderers[0].data_source, map);
+  return map;
+}
+
+function spanned(values) {
+  let low = Infinity, high = -Infinity;
+  for (const value of values) { if (value < low) low = value; if (value > high) high = value; }
+  const margin = .04 * (high - low) || .5;
+  return [low - margin, high + margin];
+}
+
+function fill(map) {
+  const {told, on, codes, hidden, view} = map, lit = lights();
+  const hues = told.ramp ? on.ramp : told.hues.map(hue => on.inks[hue]);
+  const rows = on.order.filter(row => codes[row] !== NOT_LABELLED && !hidden.has(codes[row]));
+  const size = rows.length < 600 ? 10 : rows.length < 4000 ? 7 : 5;
+  view.model.renderers[0].data_source.data = {
+    x: rows.map(row => on.x[row]),
+    y: rows.map(row => on.y[row]),
+    colour: rows.map(row => hues[codes[row]][lit]),
+    mark: rows.map(row => told.ramp ? "circle" : told.marks[codes[row]]),
+    size: rows.map(row => on.picture[row] < 0 ? size : size + 1),
+    row: rows,
+    picture: rows.map(row => on.picture[row]),
+  };
+}
+
+function zoom(map, factor) {
+  for (const [range, whole] of [[map.view.model.x_range, map.whole[0]], [map.view.model.y_range, map.whole[1]]]) {
+    const middle = (range.start + range.end) / 2, half = factor * (range.end - range.start) / 2;
+    const [start, end] = factor ? [middle - half, middle + half] : whole;
+    range.setv({start, end});
+  }
+}
+
+function words(source, index) {
+  const map = maps.get(source);
+  if (!map) return source.get_column("tip")[index];
+  const row = source.get_column("row")[index];
+  return `${map.told.names[map.told.ramp ? row : map.codes[row]]}\n${map.on.ids[row]}`;
+}
+
 // The first line of a tip is its title; `picture` is a place among the page's pictures, -1 for none.
 function tip(source, {index}) {
   const whole = make("div", {display: "grid", gap: "2px", maxWidth: "240px", overflowWrap: "anywhere"});
@@ -35,7 +97,7 @@ function tip(source, {index}) {
     picture.src = address(number);
     whole.append(picture);
   }
-  String(source.get_column("tip")[index]).split("\n").forEach((line, place) =>
+  String(words(source, index)).split("\n").forEach((line, place) =>
     whole.append(make("div", place ? {color: "var(--soft)", fontSize: "13px"} : {fontWeight: "650"}, line)));
   return whole;
 }
@@ -47,6 +109,14 @@ async function draw(plot) {
   const [view] = [...manager];
   for (const model of view.model.references()) if (model.type === "HoverTool") model.tooltips = tip;
   if (narrow.matches) view.model.height = parseInt(getComputedStyle(plot).minHeight);
+  if (plot.dataset.map) {
+    const map = place(plot.dataset.chart, view);
+    fill(map);
+    zoom(map, 0);
+    plot.map = map;
+    // A finger on the map scrolls the page; it has buttons to come closer.
+    if (matchMedia("(pointer: coarse)").matches) view.model.toolbar.active_drag = null;
+  }
   paint(view);
   drawn.set(plot, view);
   plot.dataset.drawn = "yes";
@@ -69,11 +139,22 @@ for (const key of document.querySelectorAll("button.key"))
   key.onclick = () => {
     const shown = key.getAttribute("aria-pressed") === "false";
     key.setAttribute("aria-pressed", String(shown));
-    const view = drawn.get($(key.closest("[data-of]").dataset.of));
-    if (view) for (const part of view.model.renderers) if (part.name === key.dataset.part) part.visible = shown;
+    const plot = $(key.closest("[data-of]").dataset.of), view = drawn.get(plot);
+    if (plot.map) {
+      plot.map.hidden[shown ? "delete" : "add"](Number(key.dataset.part));
+      fill(plot.map);
+    } else if (view) for (const part of view.model.renderers) if (part.name === key.dataset.part) part.visible = shown;
   };
 
-const repaint = () => { for (const view of drawn.values()) if (view) paint(view); };
+for (const button of document.querySelectorAll("[data-zoom]"))
+  button.onclick = () => {
+    const {map} = $(button.closest("[data-of]").dataset.of);
+    if (map) zoom(map, Number(button.dataset.zoom));
+  };
+
+const repaint = () => {
+  for (const [plot, view] of drawn) if (view) { paint(view); if (plot.map) fill(plot.map); }
+};
 dark.addEventListener("change", repaint);
 addEventListener("beforeprint", () => {
   printing = true;

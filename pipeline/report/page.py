@@ -1,0 +1,90 @@
+"""`write_report`: a run, or a study, as one page to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ReportError
+from pipeline.progress import SILENT, Progress
+from pipeline.report.run_page import run_page
+from pipeline.report.study_page import study_page
+from pipeline.runs import Run
+from pipeline.runs.folder import REPORT, RUN, STUDY, replace_file
+from pipeline.studies import Study
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page that was written.
+
+    Attributes
+    ----------
+    path : Path
+    about : Run or Study
+    bytes : int
+        How large the file is.
+    """
+
+    path: Path
+    about: Run | Study
+    bytes: int
+
+
+def write_report(
+    run: str | Path | Run | Study, *, out: str | Path | None = None, photos: Any = None, progress: Progress = SILENT
+) -> Report:
+    """Write one self-contained HTML page about a run or a study, which asks for nothing from anywhere.
+
+    Parameters
+    ----------
+    run : path, Run or Study
+        The folder that `evaluate` or `study` kept it in, or the thing itself.
+    out : str or Path, optional
+        ``report.html`` in the run's folder by default.
+    photos : path or ImageSource, optional
+        Where the photos are now; by default where they were when their features were extracted. Without photos, or
+        without the cache, the page is made without what needs them, and says so.
+    progress : Progress
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    PipelineError
+        There is no run, the page cannot be written, or what draws it is not installed.
+    """
+    about = run if isinstance(run, Run | Study) else open_run(run)
+    if out is None and about.folder is None:
+        raise ReportError(
+            f"the report of {about.name}: wanted a file to write, found a run that no folder holds", "out="
+        )
+    path = Path(out) if out is not None else about.folder / REPORT  # type: ignore[operator]
+    text = study_page(about) if isinstance(about, Study) else run_page(about, photos=photos, progress=progress)
+    content = text.encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content)
+    except OSError as error:
+        raise ReportError(
+            f"{path}: wanted to write the report here, found {error.strerror or error}",
+            "choose another place with --out",
+        ) from error
+    return Report(path, about, len(content))
+
+
+def open_run(folder: str | Path) -> Run | Study:
+    """Return the run or the study that a folder holds.
+
+    Raises
+    ------
+    PipelineError
+        It holds neither.
+    """
+    folder = Path(folder)
+    if (folder / STUDY).exists() and not (folder / RUN).exists():
+        return Study.open(folder)
+    return Run.open(folder)

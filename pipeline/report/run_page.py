@@ -1,0 +1,225 @@
+"""The page of an evaluation: what it found, and the photos behind the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.images import ImageSource
+from pipeline.progress import SILENT, Progress
+from pipeline.provenance import installed
+from pipeline.report.canvas import HUES, Chart
+from pipeline.report.evidence import cache_at
+from pipeline.report.features import Features
+from pipeline.report.frame import flat, framed, sentence
+from pipeline.report.ground import Ground, grounds_of, points, sample
+from pipeline.report.leaderboard import named, null_of, shown_score
+from pipeline.report.photos import open_photos
+from pipeline.report.set_view import set_view
+from pipeline.report.stories import STAGE, Story, in_turn, stories_of
+from pipeline.report.tables import headline, number, span
+from pipeline.report.thumbnails import LARGE, SMALL, Album, Shelf
+from pipeline.runs import CHOSEN, NOTHING, PIXELS, LabelSetInfo, Run
+
+MOST_POINTS = 20_000
+LOOKED_AT, MET = 5_000_000, 4_500_000  # bytes of pictures: to be looked at, and to be met on the maps
+MAP_PICTURES = "thumbnails of the map"
+VERSIONS = ("transfer-pipeline", "scikit-learn", "numpy", "pillow", "bokeh")
+# Colours of numbers from low to high, in light and in dark: told apart by how light they are, too.
+RAMP = (
+    ("#42127a", "#7f6cf5"),
+    ("#8f2680", "#b565c9"),
+    ("#cf4a6c", "#ea6f86"),
+    ("#ee8047", "#f9a866"),
+    ("#dfae2b", "#fbe08a"),
+)
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """One label set in the index."""
+
+    number: int
+    name: str
+    source: str
+    kind: str
+    images: str
+    best: str
+    scoring: str
+    score: str
+    interval: str
+    dummy: str
+    pixels: str
+    verdict: str
+
+
+def run_page(run: Run, *, photos: Any = None, progress: Progress = SILENT) -> str:
+    """Return the page, one self-contained HTML text.
+
+    Parameters
+    ----------
+    run : Run
+    photos : path or ImageSource, optional
+        Where the photos are now; by default where they were when their features were extracted.
+    progress : Progress
+        Hears of what is left out, too.
+    """
+    progress.advance(STAGE, 0, len(run.label_sets))
+    grounds = grounds_of(run, most=MOST_POINTS)
+    stories = stories_of(run, grounds, progress)
+    shelves, gone = _shelves(run, stories, photos)
+    album = Album()
+    album.fill(shelves, in_turn(stories), side=LARGE, budget=LOOKED_AT, progress=progress)
+    left_out = album.left_out
+    mapped = [ground for ground in grounds if ground.map is not None]
+    for ground in mapped:
+        album.fill(
+            shelves, _met(ground), side=SMALL, budget=MET // len(mapped), progress=progress, stage=MAP_PICTURES
+        )  # fmt: skip
+    notes = list(dict.fromkeys([*gone, *(note for ground in grounds for note in ground.notes)]))
+    if album.gone:
+        some = f"{len(album.gone):,} photo{'s are' if len(album.gone) > 1 else ' is'} not shown"
+        notes.append(f"{some}, e.g. {album.gone[0]}: missing, unreadable, or not as when the features were extracted")
+    if left_out:
+        notes.append(
+            f"{left_out:,} photos beside mistakes, copies or doubtful labels have no picture: the page has no more room"
+        )
+    for note in notes:
+        progress.note(note)
+
+    charts: list[Chart] = []
+    several = len({info.source for info in run.label_sets}) > 1
+    views = [set_view(story, album, charts, several_sources=several) for story in stories]
+    told = {ground.number: _told(ground, album) for ground in mapped}
+    first, rest = _headline(run)
+    return framed(
+        "run.jinja",
+        charts,
+        album.pictures,
+        title=f"{run.name}: what was evaluated",
+        grounds=told,
+        run=run,
+        said={"first": first, "rest": rest},
+        facts=_facts(run, grounds),
+        index=[_index_row(run, number, info) for number, info in enumerate(run.label_sets)],
+        several_sources=several,
+        views=views,
+        notes=[sentence(text) for text in (*notes, *run.notes)],
+        made=_made(run, grounds),
+        ramp=RAMP,
+    )
+
+
+def _shelves(run: Run, stories: Sequence[Story], photos: Any) -> tuple[dict[str, Shelf], list[str]]:
+    """Return the photos of all caches that the run names, and why some are not to be had."""
+    shelves: dict[str, Shelf] = {}
+    notes = []
+    places = [story.shelf for story in stories] + [part.shelf for story in stories for part in story.parts]
+    for place in dict.fromkeys(places):
+        source, digests, note = _photos_at(run, place, photos)
+        if source is not None:
+            shelves[place] = Shelf(source, digests)
+        if note:
+            notes.append(note)
+    return shelves, notes
+
+
+def _photos_at(run: Run, place: str, photos: Any) -> tuple[ImageSource | None, Mapping[str, bytes], str]:
+    try:
+        cache = cache_at(run, place)
+    except PipelineError as error:
+        if photos is None:
+            return None, {}, f"no photos are shown: {error.message}; say where they are: --photos DIR"
+        return ImageSource.open(photos), {}, ""
+    source, note = open_photos(cache, photos)
+    if source is None and photos is not None:
+        # A test set's photos may be where they were while the others have moved.
+        other, _ = open_photos(cache)
+        source, note = (other, "") if other is not None else (source, note)
+    features = Features.of(cache)
+    rows = [row for row, has in enumerate(features.has) if has]
+    return source, {features.ids[row]: features.digests[row].tobytes() for row in rows}, note
+
+
+def _met(ground: Ground) -> Iterable[tuple[str, str]]:
+    assert ground.map is not None
+    return ((ground.cache, name) for name in sample(ground.map))
+
+
+def _told(ground: Ground, album: Album) -> dict[str, Any]:
+    assert ground.map is not None
+    places = [album.place(ground.cache, name) for name in ground.map.ids]
+    return {**points(ground.map, places), "inks": HUES, "ramp": RAMP}
+
+
+def _headline(run: Run) -> tuple[str, str]:
+    """Return the verdict to read first, and what goes with it."""
+    if len(run.label_sets) == 1:
+        info = run.label_sets[0]
+        return headline((run.verdicts or (info.name,))[0].removeprefix(f"{info.name}: "))
+    above: list[str] = []
+    level: list[str] = []
+    for info in run.label_sets:
+        low = shown_score(run, info)[2]
+        dummy = _null_value(run, info, NOTHING)
+        (above if low is not None and dummy is not None and low > dummy else level).append(info.name)
+    n = len(run.label_sets)
+    if not level:
+        return f"All {n:,} label sets are told better than by guessing.", ""
+    first = f"{len(above):,} of {n:,} label sets are told better than by guessing."
+    few = ", ".join(level[:6]) + (f" and {len(level) - 6:,} more" if len(level) > 6 else "")
+    return first, f"Not shown to be better: {few}."
+
+
+def _facts(run: Run, grounds: Sequence[Ground]) -> list[tuple[str, str]]:
+    infos = run.label_sets
+    images = max(info.n + (info.test or 0) + info.unlabelled for info in infos)
+    backbones = list(dict.fromkeys(one.backbone for one in run.results if not one.null))
+    heads = list(dict.fromkeys(one.head for one in run.results if not one.null and one.head != CHOSEN))
+    facts = [("images", f"{images:,}")]
+    facts += [("label sets", f"{len(infos):,}")] if len(infos) > 1 else []
+    facts += [("classes", f"{len(infos[0].classes):,}")] if len(infos) == 1 and infos[0].kind == "class" else []
+    facts += [("head" if len(heads) == 1 else "heads", f"{len(heads):,}")]
+    return [*facts, ("", ", ".join(backbones[:3]) + (" ..." if len(backbones) > 3 else ""))]
+
+
+def _null_value(run: Run, info: LabelSetInfo, layer: str) -> float | None:
+    null = null_of(run, info, layer)
+    return None if null is None else null.test if info.test is not None else null.mean
+
+
+def _index_row(run: Run, place: int, info: LabelSetInfo) -> IndexRow:
+    best = run.best(info.name, source=info.source)
+    heads = [one for one in run.of(info.name, source=info.source) if one.head != CHOSEN and not one.null]
+    _, value, low, high = shown_score(run, info)
+    verdict = run.verdicts[place] if place < len(run.verdicts) else ""
+    return IndexRow(
+        number=place,
+        name=info.name,
+        source=info.source,
+        kind={"class": f"{len(info.classes):,} classes", "multi": f"{len(info.classes):,} tags"}.get(
+            info.kind, "numbers"
+        ),
+        images=f"{info.n + (info.test or 0):,}",
+        best=named(best, heads),
+        scoring=info.scoring,
+        score=number(value),
+        interval=span(low, high),
+        dummy=number(_null_value(run, info, NOTHING)),
+        pixels=number(_null_value(run, info, PIXELS)),
+        verdict=headline(verdict.removeprefix(f"{info.name}: "))[0],
+    )
+
+
+def _made(run: Run, grounds: Sequence[Ground]) -> list[tuple[str, list[tuple[str, str]]]]:
+    groups = [("", [("run", str(run.folder))] if run.folder is not None else [])]
+    for place in dict.fromkeys(one.cache for one in run.results):
+        try:
+            said = dict(cache_at(run, place).provenance)
+        except PipelineError:
+            continue  # that it is gone stands among the notes
+        groups.append((f"The features: {place.rpartition('/')[2]}", flat(said)))
+    groups.append(("This page", [(name, installed(name) or "") for name in VERSIONS]))
+    return [(name, pairs) for name, pairs in groups if pairs]
