@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.labels import LabelSet
     from pipeline.model import Model, fit
     from pipeline.progress import Progress
+    from pipeline.report.page import write_report
     from pipeline.runs import Run
     from pipeline.search.searcher import SharedGridSearchCV, search_many
     from pipeline.studies import Study, study
@@ -45,6 +46,7 @@ _ROOM_OF = {
     "fit": "model",
     "search_many": "search.searcher",
     "study": "studies",
+    "write_report": "report.page",  # beside the room's door, because it alone needs what the pages are drawn with
 }
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "fit",
     "search_many",
     "study",
+    "write_report",
 ]
 
 

@@ -19,7 +19,7 @@ from commands import class_folders, done, in_a_process, pipeline, refused
 from made_caches import blobs, make_cache, names
 
 from pipeline.cache import STORED, FeatureCache
-from pipeline.cli import demo, evaluate, export, extract, fit, predict, score, serve, study
+from pipeline.cli import demo, evaluate, export, extract, fit, predict, report, score, serve, study
 from pipeline.cli.app import app
 from pipeline.demo import run_demo
 from pipeline.errors import PipelineError
@@ -47,6 +47,7 @@ OWN_OF = {
     "extract": set(),
     "export": {"model"},
     "study": set(),
+    "report": set(),
 }
 COMMANDS = {
     "extract": extract.command,
@@ -55,6 +56,7 @@ COMMANDS = {
     "predict": predict.command,
     "score": score.command,
     "study": study.command,
+    "report": report.command,
     "export": export.command,
     "serve": serve.command,
 }
@@ -67,6 +69,7 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
     from pipeline.evaluation import evaluate
     from pipeline.extraction import extract
     from pipeline.model import Model, fit
+    from pipeline.report.page import write_report
     from pipeline.server import serve
     from pipeline.studies import study
 
@@ -78,6 +81,7 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
         "score": [Model.score],
         "export": [Model.export],
         "study": [study],
+        "report": [write_report],
         "serve": [serve],
     }
 

@@ -17,6 +17,7 @@ from pipeline.cli import (
     fit,
     heads,
     predict,
+    report,
     score,
     serve,
     study,
@@ -40,6 +41,7 @@ app.command("fit", rich_help_panel=MAIN)(guarded(fit.command))
 app.command("predict", rich_help_panel=MAIN)(guarded(predict.command))
 app.command("score", rich_help_panel=MAIN)(guarded(score.command))
 app.command("study", rich_help_panel=SEE)(guarded(study.command))
+app.command("report", rich_help_panel=SEE)(guarded(report.command))
 app.command("export", rich_help_panel=AWAY)(guarded(export.command))
 app.command("serve", rich_help_panel=AWAY)(guarded(serve.command))
 app.add_typer(cache.app, name="cache", rich_help_panel=HOUSE)

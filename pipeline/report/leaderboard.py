@@ -196,7 +196,7 @@ def _row(line: dict[str, Result], scoring: str, others: Sequence[str], scale: Sc
     further = [line.get(name) for name in others]
     return Row(
         name="best of these" if chosen else first.head,
-        features="chosen anew in each fold" if chosen else _FEATURES.get(first.layer, first.layer),
+        features="chosen by fold" if chosen else _FEATURES.get(first.layer, first.layer),
         backbone="" if chosen or first.head == DUMMY else first.backbone,
         null=first.null,
         best=first is best or (first.cache, first.layer, first.head) == (best.cache, best.layer, best.head),

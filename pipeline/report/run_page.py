@@ -17,7 +17,7 @@ from pipeline.report.frame import flat, framed, sentence
 from pipeline.report.ground import Ground, grounds_of, points, sample
 from pipeline.report.leaderboard import named, null_of, shown_score
 from pipeline.report.photos import open_photos
-from pipeline.report.set_view import set_view
+from pipeline.report.set_view import SetView, set_view
 from pipeline.report.stories import STAGE, Story, in_turn, stories_of
 from pipeline.report.tables import headline, number, span
 from pipeline.report.thumbnails import LARGE, SMALL, Album, Shelf
@@ -86,6 +86,8 @@ def run_page(run: Run, *, photos: Any = None, progress: Progress = SILENT) -> st
         notes.append(
             f"{left_out:,} photos beside mistakes, copies or doubtful labels have no picture: the page has no more room"
         )
+    if len(stories) == 1:
+        notes += stories[0].evidence.notes
     for note in notes:
         progress.note(note)
 
@@ -102,12 +104,13 @@ def run_page(run: Run, *, photos: Any = None, progress: Progress = SILENT) -> st
         grounds=told,
         run=run,
         said={"first": first, "rest": rest},
-        facts=_facts(run, grounds),
+        facts=_facts(run),
+        places=_places(views, notes or run.notes),
         index=[_index_row(run, number, info) for number, info in enumerate(run.label_sets)],
         several_sources=several,
         views=views,
         notes=[sentence(text) for text in (*notes, *run.notes)],
-        made=_made(run, grounds),
+        made=_made(run),
         ramp=RAMP,
     )
 
@@ -162,9 +165,7 @@ def _headline(run: Run) -> tuple[str, str]:
     above: list[str] = []
     level: list[str] = []
     for info in run.label_sets:
-        low = shown_score(run, info)[2]
-        dummy = _null_value(run, info, NOTHING)
-        (above if low is not None and dummy is not None and low > dummy else level).append(info.name)
+        (above if _is_better(run, info) else level).append(info.name)
     n = len(run.label_sets)
     if not level:
         return f"All {n:,} label sets are told better than by guessing.", ""
@@ -173,7 +174,17 @@ def _headline(run: Run) -> tuple[str, str]:
     return first, f"Not shown to be better: {few}."
 
 
-def _facts(run: Run, grounds: Sequence[Ground]) -> list[tuple[str, str]]:
+def _is_better(run: Run, info: LabelSetInfo) -> bool:
+    """Return whether a label set is told better than by the dummy, by the rule of the verdicts."""
+    low, dummy = shown_score(run, info)[2], null_of(run, info, NOTHING)
+    guessing = _null_value(run, info, NOTHING)
+    if low is None or dummy is None or guessing is None or low <= guessing:
+        return False
+    tied = bool(dummy.tied) and (dummy.high is None or dummy.high >= low)
+    return info.test is not None or not tied
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
     infos = run.label_sets
     images = max(info.n + (info.test or 0) + info.unlabelled for info in infos)
     backbones = list(dict.fromkeys(one.backbone for one in run.results if not one.null))
@@ -183,6 +194,20 @@ def _facts(run: Run, grounds: Sequence[Ground]) -> list[tuple[str, str]]:
     facts += [("classes", f"{len(infos[0].classes):,}")] if len(infos) == 1 and infos[0].kind == "class" else []
     facts += [("head" if len(heads) == 1 else "heads", f"{len(heads):,}")]
     return [*facts, ("", ", ".join(backbones[:3]) + (" ..." if len(backbones) > 3 else ""))]
+
+
+def _places(views: Sequence[SetView], noted: Sequence[str]) -> list[tuple[str, str]]:
+    end = [*([("notes", "Notes")] if noted else []), ("made", "How it was made")]
+    if len(views) > 1:
+        return [("index", "Label sets"), *end]
+    (one,) = views
+    places = [("leaderboard-0", "Leaderboard")]
+    places += [("mistakes-0", "Mistakes")] if one.parts else []
+    places += [("calibration-0", "Calibration")] if one.calibration else []
+    places += [("map-0", "The map")] if one.map else []
+    places += [("suspects-0", "Doubtful labels")] if one.suspects_about else []
+    places += [("copies-0", "Copies")] if one.copies_about else []
+    return [*places, *end]
 
 
 def _null_value(run: Run, info: LabelSetInfo, layer: str) -> float | None:
@@ -213,7 +238,7 @@ def _index_row(run: Run, place: int, info: LabelSetInfo) -> IndexRow:
     )
 
 
-def _made(run: Run, grounds: Sequence[Ground]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _made(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     groups = [("", [("run", str(run.folder))] if run.folder is not None else [])]
     for place in dict.fromkeys(one.cache for one in run.results):
         try:

@@ -44,6 +44,7 @@ class Card:
     said: str
     sure: str
     near: tuple[Shot, ...] = ()
+    verb: str = "said"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class PartView:
     classes: Table | None
     folded: bool
     cards: tuple[Card, ...]
+    cards_title: str
     cards_about: str
 
 
@@ -148,8 +150,12 @@ def _part(story: Story, part: Part, album: Album, charts: list[Chart]) -> PartVi
     if chart is not None:
         charts.append(chart)
     table = _classes(part.per_class) if part.per_class is not None else _tags(part) if part.tags is not None else None
-    where = "the test set, which nothing was learned or chosen from" if part.on_test else "images left out of its fold"
-    n = f"{part.count:,} images of " if part.count and part.on_test else f"{part.count:,} " if part.count else ""
+    n = f"{part.count:,} images" if part.count else "the images"
+    where = (
+        " of the test set, which nothing was learned or chosen from"
+        if part.on_test
+        else ", each left out when it learned"
+    )
     return PartView(
         title="On the test set" if part.on_test else "Out of fold",
         about=f"What {story.evidence.best.head} said of {n}{where}.",
@@ -160,8 +166,15 @@ def _part(story: Story, part: Part, album: Album, charts: list[Chart]) -> PartVi
         classes=table,
         folded=table is not None and len(table.rows) > LONG,
         cards=tuple(_card(story, part, one, album) for one in part.mistakes),
+        cards_title=_cards_title(part),
         cards_about=_cards_about(story, part),
     )
+
+
+def _cards_title(part: Part) -> str:
+    if part.answers is not None and part.answers.has_probabilities:
+        return "What it was surest of, and wrong"
+    return "Mistakes" if part.answers is not None else "What it missed by most"
 
 
 def _cards_about(story: Story, part: Part) -> str:
@@ -172,10 +185,18 @@ def _cards_about(story: Story, part: Part) -> str:
     if part.answers is None:
         return ""
     wrong = len(part.answers.wrong)
+    shown = len(part.mistakes)
     if part.answers.has_probabilities:
-        how = f"The surest {len(part.mistakes)} of {wrong:,}." if len(part.mistakes) < wrong else "The surest first."
+        how = f"The surest {shown} of {wrong:,}." if shown < wrong else "The surest first."
     else:
-        how = f"{len(part.mistakes)} of {wrong:,}; {story.evidence.best.head} gives no probabilities."
+        some = (
+            f"{shown} of {wrong:,}, drawn at random"
+            if shown < wrong
+            else "All of them"
+            if wrong > 1
+            else "The only one"
+        )
+        how = f"{some}; {story.evidence.best.head} gives no probabilities."
     return how + near
 
 
@@ -295,8 +316,8 @@ def _suspects(story: Story, album: Album) -> tuple[tuple[Card, ...], str, Table 
         return (), f"None: where {by} disagrees with a label, it is not sure enough of another.", None
     cards = tuple(
         Card(
-            Shot(album.place(story.shelf, one.id), one.id, one.label, f"{one.probability_of_label:.0%} sure of that"),
-            one.suggested, f"{one.probability_of_suggested:.0%} sure",
+            Shot(album.place(story.shelf, one.id), one.id, one.label, f"{one.probability_of_label:.0%} sure"),
+            one.suggested, f"{one.probability_of_suggested:.0%} sure", verb="rather",
         )
         for one in found[:SUSPECTS]
     )  # fmt: skip

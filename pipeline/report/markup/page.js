@@ -43,7 +43,7 @@ function ground(number) {
 }
 
 function place(number, view) {
-  const told = said(`map-${number}`), on = ground(told.ground);
+  const told = said(`colours-${number}`), on = ground(told.ground);
   const map = {told, on, view, codes: unpack(told.codes, Uint16Array), hidden: new Set(), whole: [spanned(on.x), spanned(on.y)]};
   maps.set(view.model.renderers[0].data_source, map);
   return map;
@@ -108,7 +108,11 @@ async function draw(plot) {
   const manager = await Bokeh.embed.embed_item(said(`item-${plot.dataset.chart}`), plot.id);
   const [view] = [...manager];
   for (const model of view.model.references()) if (model.type === "HoverTool") model.tooltips = tip;
-  if (narrow.matches) view.model.height = parseInt(getComputedStyle(plot).minHeight);
+  if (narrow.matches) {
+    view.model.height = parseInt(getComputedStyle(plot).minHeight);
+    // Many names would run into one another; each cell tells its own when it is met.
+    for (const axis of view.model.below) if (axis.ticker.ticks?.length > 10) axis.major_label_text_font_size = "0px";
+  }
   if (plot.dataset.map) {
     const map = place(plot.dataset.chart, view);
     fill(map);

@@ -1,0 +1,51 @@
+"""`pipeline report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options as o
+from pipeline.cli.place import refuse_unwritable
+from pipeline.cli.terminal import Terminal
+
+RunArgument = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="The folder that `pipeline evaluate` or `pipeline study` kept its results in."),
+]
+Photos = Annotated[
+    str | None,
+    typer.Option(
+        "--photos", metavar="DIR", help="Where the photos are now.", show_default="where they were when extracted"
+    ),
+]
+ReportFile = Annotated[
+    str | None, typer.Option("--out", metavar="FILE", help="The page to write.", show_default="RUN/report.html")
+]
+
+
+def command(
+    run: RunArgument,
+    photos: Photos = None,
+    out: ReportFile = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Write one page about a run or a study, to look at: scores, mistakes, a map of the photos, doubtful labels."""
+    from pipeline.report.page import open_run, write_report
+    from pipeline.runs.folder import REPORT
+
+    about = open_run(run)
+    place = Path(out) if out else Path(run) / REPORT
+    refuse_unwritable(place, "the report")
+    with Terminal(as_json=as_json, quiet=quiet) as terminal:
+        made = write_report(about, out=place, photos=photos, progress=terminal)
+    what = "run" if about.__class__.__name__ == "Run" else "study"
+    if as_json:
+        terminal.object({"report": str(made.path), "of": what, "name": about.name, "bytes": made.bytes})
+        return
+    terminal.result(str(made.path))
+    terminal.say(f"{made.bytes / 1e6:.1f} MB, one file that asks for nothing from anywhere")
+    terminal.next("python", "-m", "webbrowser", str(made.path))
