@@ -61,6 +61,7 @@ class Album:
         self.left_out = 0
         self.gone: list[str] = []
         self._place: dict[tuple[str, str], int] = {}
+        self._gone: set[tuple[str, str]] = set()
 
     @property
     def bytes(self) -> int:
@@ -97,7 +98,7 @@ class Album:
             What the progress is called.
         """
         left = [one for one in dict.fromkeys(wanted) if one not in self._place]
-        left = [(shelf, name) for shelf, name in left if shelf in shelves]
+        left = [one for one in left if one[0] in shelves and one not in self._gone]
         spent, total = 0, len(left)
         with ThreadPoolExecutor(workers(None)) as pool:
             while left and spent < budget:
@@ -105,6 +106,7 @@ class Album:
                 made = pool.map(lambda one: shelves[one[0]].picture(one[1], side), some)
                 for one, picture in zip(some, made, strict=True):
                     if not picture:
+                        self._gone.add(one)
                         self.gone.append(one[1])
                         continue
                     text = b64encode(picture).decode()
