@@ -76,6 +76,10 @@ class ExportError(PipelineError):
     """A model cannot be taken away in this format, or what was written does not answer as the model does."""
 
 
+class ReportError(PipelineError):
+    """A page or a picture cannot be made as asked."""
+
+
 class ServerError(PipelineError):
     """The server cannot be started as asked."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,26 +105,40 @@ def evidence_of(
         As of `most_confident_mistakes` and `embedding_map`.
     """
     best = run.best(info.name, source=info.source)
-    answers, test = answers_of(run, info), answers_of(run, info, part=ON_TEST)
     features, notes = features_of(run, best)
-    suspected, suspected_by, more = _suspected(run, info)
-    notes += more
-    drawn = copies = None
-    if features is not None:
-        ids, labels = _labelled(run, best, features)
-        rows = features.rows(ids)
-        there = np.flatnonzero(rows >= 0)
-        drawn = embedding_map(
-            TakenRows(features.X, rows[there]), [ids[row] for row in there], labels[there], most=most_points
-        )
-        if drawn is not None and len(drawn) < drawn.of:
-            notes.append(f"the map shows {len(drawn):,} of {drawn.of:,} images, drawn of each class in proportion")
-        folds = said_by(run.predictions, best, part=OUT_OF_FOLD)
-        copies = copies_among(features, list(folds["id"]), _texts(folds), folds=info.folds)
+    found = evidence_with(run, info, features, most_mistakes=most_mistakes, neighbours=neighbours)
+    notes += found.notes
+    if features is None:
+        return replace(found, notes=tuple(notes))
+    ids, labels = labelled(run, best, features)
+    rows = features.rows(ids)
+    there = np.flatnonzero(rows >= 0)
+    drawn = embedding_map(
+        TakenRows(features.X, rows[there]), [ids[row] for row in there], labels[there], most=most_points
+    )
+    if drawn is not None and len(drawn) < drawn.of:
+        notes.append(f"the map shows {len(drawn):,} of {drawn.of:,} images, drawn of each class in proportion")
+    folds = said_by(run.predictions, best, part=OUT_OF_FOLD)
+    copies = copies_among(features, list(folds["id"]), _texts(folds), folds=info.folds)
+    return replace(found, map=drawn, copies=copies, notes=tuple(notes))
+
+
+def evidence_with(
+    run: Run, info: LabelSetInfo, features: Features | None, *, most_mistakes: int = 12, neighbours: int = 3
+) -> Evidence:
+    """Return the same without the map and the copies, which label sets of one cache may have in common.
+
+    Parameters as of `evidence_of`; without `features` mistakes have no neighbours.
+    """
+    answers, test = answers_of(run, info), answers_of(run, info, part=ON_TEST)
+    suspected, suspected_by, notes = _suspected(run, info)
+    mistakes: tuple[Mistake, ...] = ()
+    if answers is not None:
+        mistakes = most_confident_mistakes(answers, features, most=most_mistakes, neighbours=neighbours)
     return Evidence(
         info=info,
         results=tuple(run.of(info.name, source=info.source)),
-        best=best,
+        best=run.best(info.name, source=info.source),
         answers=answers,
         test_answers=test,
         numbers=number_answers_of(run, info),
@@ -136,13 +150,11 @@ def evidence_of(
         per_class=None if answers is None else per_class(answers),
         test_per_class=None if test is None else per_class(test),
         calibration=None if answers is None else calibration(answers),
-        mistakes=()
-        if answers is None
-        else most_confident_mistakes(answers, features, most=most_mistakes, neighbours=neighbours),
+        mistakes=mistakes,
         suspects=suspected,
         suspected_by=suspected_by,
-        map=drawn,
-        copies=copies,
+        map=None,
+        copies=None,
         notes=tuple(notes),
     )
 
@@ -193,7 +205,12 @@ def open_cache(run: Run, result: Result) -> FeatureCache:
     CacheError
         It is gone, or cannot be trusted.
     """
-    path = Path(result.cache)
+    return cache_at(run, result.cache)
+
+
+def cache_at(run: Run, place: str) -> FeatureCache:
+    """Return the cache at a place that a run tells; see `open_cache`."""
+    path = Path(place)
     if not path.exists() and not path.is_absolute() and run.folder is not None:
         above = run.folder.absolute().parents
         path = next((parent / path for parent in above if (parent / path).exists()), path)
@@ -217,7 +234,7 @@ def _suspected(run: Run, info: LabelSetInfo) -> tuple[tuple[Suspect, ...] | None
     return found, result.head, [f"no labels are suspected: {OLD_RUN}"] if found is None else []
 
 
-def _labelled(run: Run, best: Result, features: Features) -> tuple[list[str], np.ndarray]:
+def labelled(run: Run, best: Result, features: Features) -> tuple[list[str], np.ndarray]:
     """Return the ids and labels of the images of this cache: in the folds, then in the test set.
 
     A test set of its own may have other images under the same ids: none of it is taken for the cache's.
