@@ -96,16 +96,14 @@ class CalibrationDisplay:
         )
         ax.plot(x, y, "o-", color=BLUE, linewidth=1.4, markersize=6)
         ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
-        ax.set(xlabel="how sure the head was", ylabel="how often it was right, with 95% interval")
+        lead = self.calibration.lead
+        told = (
+            f"{abs(lead):.3f} too {'sure' if lead > 0 else 'modest'} on average; "
+            f"calibration error {self.calibration.error:.3f}"
+        )
+        ax.set(xlabel=f"how sure the head was\n{told}", ylabel="how often it was right, with 95% interval")
         ax.grid(color=PALE, linewidth=0.6)
         ax.set_axisbelow(True)
-        lead = self.calibration.lead
-        ax.text(
-            0.03, 0.97,
-            f"{abs(lead):.3f} too {'sure' if lead > 0 else 'modest'} on average\n"
-            f"expected calibration error {self.calibration.error:.3f}",
-            transform=ax.transAxes, va="top", fontsize="small",
-        )  # fmt: skip
         entitle(ax, f"{short(self.answers.label_set, 24)}: {about(self.answers)}")
         quiet(ax, "left", "bottom")
         self.ax_, self.figure_ = ax, figure_of(ax)

@@ -11,8 +11,8 @@ from pipeline.report.answers import FOLDS, Answers
 from pipeline.report.confusion import Confusion, confusion
 from pipeline.report.displays.look import BLUE, INK, VERMILLION, axis_for, entitle, figure_of, quiet
 from pipeline.report.displays.look import shortened as short
-from pipeline.report.displays.picked import about, label_set_of, picked_answers
-from pipeline.runs import Run
+from pipeline.report.displays.picked import label_set_of, picked_answers
+from pipeline.runs import ON_TEST, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ class ConfusionDisplay:
         k = len(self.confusion.classes)
         names = [short(name, 22) for name in self.confusion.classes]
         longest = max(len(name) for name in names)
-        side = min(max(0.36 * k, 1.8), 14)
+        side = min(max(0.36 * k, 2.2), 14)
         ax = axis_for(ax, side + 0.085 * longest + 0.9, side + 0.06 * longest + 1.1)
         shades, dark = _shades(self.confusion.shares)
         ax.imshow(shades, aspect="equal")
@@ -90,7 +90,7 @@ class ConfusionDisplay:
                     color="white" if dark[row, column] else INK,
                 )  # fmt: skip
         size = 9.0 if k <= _MOST_COUNTED else max(4.0, 9 * _MOST_COUNTED / k)
-        turned = longest > 3
+        turned = 0.095 * longest > side / k  # they would touch
         ax.set_xticks(
             range(k), names, rotation=45 if turned else 0, ha="right" if turned else "center",
             rotation_mode="anchor" if turned else "default", fontsize=size,
@@ -100,11 +100,10 @@ class ConfusionDisplay:
         ax.set_yticks(np.arange(k - 1) + 0.5, minor=True)
         ax.grid(which="minor", color="white", linewidth=1.0)
         ax.tick_params(which="minor", length=0)
-        ax.set(xlabel="what was said", ylabel="what it is")
+        where = "on the test set" if self.answers.part[0] == ON_TEST else "out of fold"
+        ax.set(xlabel=f"what {self.answers.head} said, {where}", ylabel="what it is")
         right = int(np.trace(self.confusion.counts))
-        entitle(
-            ax, f"{short(self.answers.label_set, 24)}: {right:,} of {len(self.answers):,} right\n{about(self.answers)}"
-        )
+        entitle(ax, f"{short(self.answers.label_set, 26)}\n{right:,} of {len(self.answers):,} right")
         quiet(ax)
         self.ax_, self.figure_ = ax, figure_of(ax)
         return ax

@@ -196,18 +196,17 @@ class EmbeddingMapDisplay:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What the images are, the commonest first; empty for numbers."""
+        """The classes that have a colour and a mark of their own, sorted: the 20 commonest; empty for numbers."""
         if np.issubdtype(self.map.labels.dtype, np.number):
             return ()
-        names, counts = np.unique(self.map.labels, return_counts=True)
-        return tuple(str(names[place]) for place in np.argsort(-counts, kind="stable"))
+        names, counts = np.unique(self.map.labels[self.map.labels != _NO_LABEL], return_counts=True)
+        return tuple(sorted(str(names[place]) for place in np.argsort(-counts, kind="stable")[:_NAMED]))
 
     def hue(self, name: str) -> tuple[str, str]:
-        """Return the colour and the mark of a class; those after the twentieth are all grey."""
-        classes = [one for one in self.classes if one != _NO_LABEL]
-        place = classes.index(name) if name in classes else _NAMED
-        if place >= _NAMED:
+        """Return the colour and the mark of a class; those without one of their own are grey."""
+        if name not in self.classes:
             return GREY, "o"
+        place = self.classes.index(name)
         return HUES[place % len(HUES)], MARKS[place // len(HUES) % len(MARKS)]
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -219,14 +218,14 @@ class EmbeddingMapDisplay:
             By default that of a new figure.
         """
         ax = axis_for(ax, 7.4, 5.2)
-        drawn, classes = self.map, self.classes
-        size = float(np.clip(6_000 / len(drawn), 3, 30))
-        if not classes:
+        drawn = self.map
+        size = float(np.clip(14_000 / len(drawn), 3, 30))
+        if np.issubdtype(drawn.labels.dtype, np.number):
             points = ax.scatter(drawn.x, drawn.y, s=size, c=drawn.labels, cmap="viridis", alpha=0.8, linewidths=0)
             bar = figure_of(ax).colorbar(points, ax=ax, shrink=0.7)
             bar.outline.set_visible(False)
         else:
-            self._draw_classes(ax, classes, size)
+            self._draw_classes(ax, size)
         for place, pixels in self.pictures.items():
             self._draw_picture(ax, place, pixels)
         reach = self._side() / 2 if self.pictures else 0.0
@@ -245,14 +244,12 @@ class EmbeddingMapDisplay:
         self.ax_, self.figure_ = ax, figure_of(ax)
         return ax
 
-    def _draw_classes(self, ax: Axes, classes: Sequence[str], size: float) -> None:
-        drawn = self.map
-        named = [name for name in classes if name != _NO_LABEL][:_NAMED]
+    def _draw_classes(self, ax: Axes, size: float) -> None:
+        drawn, named = self.map, self.classes
         rest = ~np.isin(drawn.labels, named)
         if rest.any():
-            unlabelled = int((drawn.labels == _NO_LABEL).sum())
-            kinds = len(classes) - len(named) - bool(unlabelled)
-            text = _NO_LABEL if not kinds else f"{_OTHERS} ({kinds:,} classes)"
+            others = set(drawn.labels[rest].tolist()) - {_NO_LABEL}
+            text = f"{_OTHERS} ({len(others):,} classes)" if others else _NO_LABEL
             ax.scatter(drawn.x[rest], drawn.y[rest], s=0.7 * size, c=GREY, alpha=0.5, linewidths=0, label=text)
         for name in named:
             mine = drawn.labels == name
@@ -261,7 +258,7 @@ class EmbeddingMapDisplay:
                 drawn.x[mine], drawn.y[mine], s=size, c=colour, marker=mark, alpha=0.75, linewidths=0,
                 label=short(name, 22) or " ",
             )  # fmt: skip
-        if len(classes) > 1:
+        if len(named) + bool(rest.any()) > 1:
             handles, labels = ax.get_legend_handles_labels()
             if rest.any():  # the others last
                 handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]

@@ -23,13 +23,15 @@ GREY, PALE = "#8c8c8c", "#d9d9d9"
 INK = BLACK
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _SIDE = 128  # pixels of a photo
+_PAD = 0.09  # inches around a picture
 
 
 def axis_for(ax: Axes | None, width: float, height: float) -> Axes:
     """Return the axis to draw on: the one given, or that of a new figure of so many inches."""
     if ax is not None:
         return ax
-    _figure, made = needed("matplotlib.pyplot").subplots(figsize=(width, height), layout="constrained")
+    figure, made = needed("matplotlib.pyplot").subplots(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=_PAD, h_pad=_PAD)
     return made
 
 

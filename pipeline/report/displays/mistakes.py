@@ -146,10 +146,11 @@ class MistakesDisplay:
             return np.empty(shape, dtype=object)
         beside = _LINE if mistakes > 1 and wide <= 5 else 1
         lines = -(-mistakes // beside)
-        side = 1.16
+        side = 1.25
         self.figure_ = pyplot.figure(
             figsize=(beside * (side * wide + 0.25), lines * (side + 0.55)), layout="constrained"
         )
+        self.figure_.get_layout_engine().set(w_pad=0.06, h_pad=0.09)
         ratios = [ratio for block in range(beside) for ratio in ([0.16] if block else []) + [1.0] * wide]
         grid = self.figure_.add_gridspec(lines, len(ratios), width_ratios=ratios)
         axes = np.empty(shape, dtype=object)
@@ -163,14 +164,14 @@ class MistakesDisplay:
         sure = f" {100 * mistake.probability:.0f}%" if np.isfinite(mistake.probability) else ""
         self._photo(axes[0], mistake.id, VERMILLION, 3.0)
         axes[0].set_title(
-            f"{short(mistake.predicted, 14)}{sure}?\nis {short(mistake.true, 15)}",
+            f"{short(mistake.predicted, 15 - len(sure))}{sure}?\nis {short(mistake.true, 13)}",
             loc="left", fontsize="small", fontweight="bold", color=VERMILLION, pad=4,
         )  # fmt: skip
         for ax, near in zip(axes[1:], mistake.neighbours, strict=False):
             hue = {mistake.predicted: VERMILLION, mistake.true: BLUE}.get(near.label, GREY)
             self._photo(ax, near.id, hue, 1.6)
             ax.set_title(
-                f"{short(near.label, 16)}\ncosine {near.cosine:.2f}", loc="left", fontsize="small", color=hue, pad=4
+                f"{short(near.label, 15)}\ncosine {near.cosine:.2f}", loc="left", fontsize="small", color=hue, pad=4
             )
         for ax in axes[1 + len(mistake.neighbours) :]:
             ax.set_axis_off()
