@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from pipeline.labels import LabelSet
     from pipeline.model import Model, fit
     from pipeline.progress import Progress
+    from pipeline.report.displays import (
+        CalibrationDisplay,
+        ConfusionDisplay,
+        DepthDisplay,
+        EmbeddingMapDisplay,
+        LeaderboardDisplay,
+        LearningCurveDisplay,
+        MistakesDisplay,
+    )
     from pipeline.report.page import write_report
     from pipeline.runs import Run
     from pipeline.search.searcher import SharedGridSearchCV, search_many
@@ -31,10 +40,17 @@ if TYPE_CHECKING:
 
 _ROOM_OF = {
     "Backbone": "backbone",
+    "CalibrationDisplay": "report.displays",
+    "ConfusionDisplay": "report.displays",
+    "DepthDisplay": "report.displays",
+    "EmbeddingMapDisplay": "report.displays",
     "FeatureCache": "cache",
     "ImageEmbedder": "extraction.embedder",  # beside the room's door, because it alone needs scikit-learn
     "ImageSource": "images",
     "LabelSet": "labels",
+    "LeaderboardDisplay": "report.displays",
+    "LearningCurveDisplay": "report.displays",
+    "MistakesDisplay": "report.displays",
     "Model": "model",
     "PipelineError": "errors",
     "Progress": "progress",
@@ -51,10 +67,17 @@ _ROOM_OF = {
 
 __all__ = [
     "Backbone",
+    "CalibrationDisplay",
+    "ConfusionDisplay",
+    "DepthDisplay",
+    "EmbeddingMapDisplay",
     "FeatureCache",
     "ImageEmbedder",
     "ImageSource",
     "LabelSet",
+    "LeaderboardDisplay",
+    "LearningCurveDisplay",
+    "MistakesDisplay",
     "Model",
     "PipelineError",
     "Progress",

@@ -1,0 +1,110 @@
+"""How sure a head was, held against how often it was right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ReportError
+from pipeline.report.answers import FOLDS, Answers, probable_result
+from pipeline.report.calibration import Calibration, calibration
+from pipeline.report.displays.look import BLUE, GREY, PALE, axis_for, entitle, figure_of, quiet
+from pipeline.report.displays.look import shortened as short
+from pipeline.report.displays.picked import about, label_set_of, picked_answers
+from pipeline.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(eq=False)
+class CalibrationDisplay:
+    """Images in bins of about equally many by how sure the head was; each bin's share of right answers above it.
+
+    Points on the diagonal are right as often as the head says; below it the head is too sure.
+
+    Parameters
+    ----------
+    answers : Answers
+    calibration : Calibration
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    """
+
+    answers: Answers
+    calibration: Calibration
+    ax_: Any = field(init=False, repr=False)
+    figure_: Any = field(init=False, repr=False)
+
+    @classmethod
+    def from_run(
+        cls,
+        run: Run,
+        label_set: str | None = None,
+        *,
+        source: str | None = None,
+        part: str = FOLDS,
+        bins: int = 10,
+    ) -> CalibrationDisplay:
+        """Return how sure the best head that gives probabilities was, held against how often it was right.
+
+        Parameters
+        ----------
+        run : Run
+        label_set : str, optional
+            By default the only one.
+        source : str, optional
+            The name of the images, where several DATA have a label set of this name.
+        part : {"folds", "test"}
+        bins : int
+            At the most.
+
+        Raises
+        ------
+        EvaluationError
+            No such label set, or several and none named.
+        ReportError
+            No classes, no such part, or no head that gives probabilities.
+        """
+        info = label_set_of(run, label_set, source, part)
+        answers = picked_answers(run, info, part, probable_result(run, info))
+        found = calibration(answers, bins=bins)
+        if found is None:
+            raise ReportError(
+                f"{info.name}: wanted a head that gives probabilities, found {answers.head} alone or others like it",
+                'evaluate one that does, e.g. heads=["logistic"]',
+            )
+        return cls(answers, found)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the curve and return the axis.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            By default that of a new figure.
+        """
+        ax = axis_for(ax, 4.6, 4.6)
+        bins = self.calibration.bins
+        x, y = [one.probability for one in bins], [one.accuracy for one in bins]
+        ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+        ax.vlines(
+            x, [one.accuracy_low for one in bins], [one.accuracy_high for one in bins], BLUE, alpha=0.3, linewidth=4
+        )
+        ax.plot(x, y, "o-", color=BLUE, linewidth=1.4, markersize=6)
+        ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+        lead = self.calibration.lead
+        told = (
+            f"{abs(lead):.3f} too {'sure' if lead > 0 else 'modest'} on average; "
+            f"calibration error {self.calibration.error:.3f}"
+        )
+        ax.set(xlabel=f"how sure the head was\n{told}", ylabel="how often it was right, with 95% interval")
+        ax.grid(color=PALE, linewidth=0.6)
+        ax.set_axisbelow(True)
+        entitle(ax, f"{short(self.answers.label_set, 24)}: {about(self.answers)}")
+        quiet(ax, "left", "bottom")
+        self.ax_, self.figure_ = ax, figure_of(ax)
+        return ax

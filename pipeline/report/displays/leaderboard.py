@@ -1,0 +1,165 @@
+"""The leaderboard of one label set: each head's score with its interval, the nulls apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ReportError
+from pipeline.report.answers import FOLDS
+from pipeline.report.displays.look import BLUE, GREY, INK, PALE, axis_for, entitle, figure_of, quiet, scoring_text
+from pipeline.report.displays.look import shortened as short
+from pipeline.report.displays.picked import label_set_of
+from pipeline.runs import CHOSEN, NOTHING, ON_TEST, PIXELS, LabelSetInfo, Result, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_NULLS = {PIXELS: "colours alone", NOTHING: "guessing"}
+_APART = 0.6  # between heads and nulls, in lines
+
+
+@dataclass(eq=False)
+class LeaderboardDisplay:
+    """Heads by their scores, best first, each with its 95% interval; the nulls below, in grey.
+
+    A hollow mark and the word "tied" say that the folds do not show the best head to be better.
+
+    Parameters
+    ----------
+    info : LabelSetInfo
+    results : tuple of Result
+        Of one scoring, in the order they are drawn; nulls are drawn last.
+    part : {"folds", "test"}
+        The scores out of fold, or those on the fixed test set.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    Examples
+    --------
+    >>> LeaderboardDisplay.from_run(run).plot()  # doctest: +SKIP
+    """
+
+    info: LabelSetInfo
+    results: tuple[Result, ...]
+    part: str = FOLDS
+    ax_: Any = field(init=False, repr=False)
+    figure_: Any = field(init=False, repr=False)
+
+    @classmethod
+    def from_run(
+        cls,
+        run: Run,
+        label_set: str | None = None,
+        *,
+        source: str | None = None,
+        scoring: str | None = None,
+        part: str = FOLDS,
+    ) -> LeaderboardDisplay:
+        """Return the leaderboard of a label set, by default of the only one.
+
+        Parameters
+        ----------
+        run : Run
+        label_set : str, optional
+        source : str, optional
+            The name of the images, where several DATA have a label set of this name.
+        scoring : str, optional
+            By default the one the choice was made by.
+        part : {"folds", "test"}
+
+        Raises
+        ------
+        EvaluationError
+            No such label set, or several and none named.
+        ReportError
+            No such part or scoring.
+        """
+        info = label_set_of(run, label_set, source, part)
+        found = tuple(run.of(info.name, source=info.source, scoring=scoring))
+        if not found:
+            mine = [one for one in run.results if (one.label_set, one.source) == (info.name, info.source)]
+            there = sorted({one.scoring for one in mine})
+            raise ReportError(
+                f"{info.name}: wanted scores by {scoring!r}, found {', '.join(there)}", f"scoring={info.scoring!r}"
+            )
+        return cls(info, found, part)
+
+    @property
+    def rows(self) -> tuple[Result, ...]:
+        """The results from top to bottom: heads, then nulls."""
+        return tuple(sorted(self.results, key=lambda one: one.null))  # stable: as they came, within each
+
+    def score(self, result: Result) -> tuple[float | None, float | None, float | None]:
+        """Return the score and its interval, of the part that is shown."""
+        if self.part == ON_TEST:
+            return result.test, result.test_low, result.test_high
+        return result.mean, result.low, result.high
+
+    def name(self, result: Result) -> str:
+        """Return a head with as much of layer and backbone as tells it from the others."""
+        if result.null:
+            return _NULLS.get(result.layer, result.head)
+        if result.head == CHOSEN:
+            return result.head
+        heads = [one for one in self.results if not one.null and one.head != CHOSEN]
+        parts = [result.head]
+        if len({one.layer for one in heads}) > 1:
+            parts.append(result.layer)
+        if len({one.cache for one in heads}) > 1:
+            same = len({one.backbone for one in heads}) < len({one.cache for one in heads})
+            parts.append(Path(result.cache).stem if same else result.backbone)
+        return ", ".join(parts)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the leaderboard and return the axis.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            By default that of a new figure.
+        """
+        rows = self.rows
+        places = [line + _APART * result.null for line, result in enumerate(rows)]
+        ax = axis_for(ax, 7, 0.36 * len(rows) + 1.2)
+        best = next((one for one in rows if not one.null and one.head != CHOSEN), None)
+        for place, result in zip(places, rows, strict=True):
+            self._draw(ax, place, result, result is best)
+        if rows and rows[-1].null and not rows[0].null:
+            line = max(place for place, one in zip(places, rows, strict=True) if not one.null) + (1 + _APART) / 2
+            ax.axhline(line, color=PALE, linewidth=0.8, zorder=0)
+        ax.set_yticks(places, [short(self.name(result), 36) for result in rows])
+        ax.set_ylim((places[-1] if places else 0) + 0.6, -0.6)
+        where = "on the test set" if self.part == ON_TEST else "out of fold"
+        ax.set_xlabel(f"{scoring_text(self.results[0].scoring)} {where}, with 95% interval")
+        ax.grid(axis="x", color=PALE, linewidth=0.6)
+        ax.set_axisbelow(True)
+        n = self.info.test if self.part == ON_TEST else self.info.n
+        entitle(ax, f"{short(self.info.name, 48)}: {n:,} images")
+        quiet(ax, "bottom")
+        self.ax_, self.figure_ = ax, figure_of(ax)
+        return ax
+
+    def _draw(self, ax: Axes, place: float, result: Result, is_best: bool) -> None:
+        value, low, high = self.score(result)
+        colour = GREY if result.null else INK if result.head == CHOSEN else BLUE
+        beside: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": "small"}
+        if value is None:
+            ax.text(1.02, place, "no score", color=GREY, **beside)
+            return
+        if low is not None and high is not None:
+            ax.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.3, solid_capstyle="butt")
+        # The folds say which are tied; a test set, looked at once, does not.
+        tied = bool(result.tied) and not is_best and self.part == FOLDS
+        ax.plot(
+            value, place, "s" if result.head == CHOSEN else "o", color=colour, markersize=6.5,
+            markerfacecolor="white" if tied else colour, markeredgewidth=1.6,
+        )  # fmt: skip
+        ax.text(
+            1.02, place, f"{value:.3f}{'  tied' if tied else ''}", color=colour,
+            fontweight="bold" if is_best else "normal", **beside,
+        )  # fmt: skip

@@ -1,0 +1,107 @@
+"""How the pictures look: colours that the colour-blind tell apart, quiet axes, names that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pipeline.errors import UnreadablePhoto
+from pipeline.images import ImageSource
+from pipeline.report.needs import needed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours.
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = HUES = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1a1a1a",
+)  # fmt: skip
+GREY, PALE = "#8c8c8c", "#d9d9d9"
+INK = BLACK
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+_SIDE = 128  # pixels of a photo
+_PAD = 0.09  # inches around a picture
+
+
+def axis_for(ax: Axes | None, width: float, height: float) -> Axes:
+    """Return the axis to draw on: the one given, or that of a new figure of so many inches."""
+    if ax is not None:
+        return ax
+    figure, made = needed("matplotlib.pyplot").subplots(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=_PAD, h_pad=_PAD)
+    return made
+
+
+def quiet(ax: Axes, *spines: str) -> None:
+    """Leave an axis these spines alone, and no tick where there is none."""
+    for name, spine in ax.spines.items():
+        spine.set_visible(name in spines)
+        spine.set_color(GREY)
+    ax.tick_params(left="left" in spines, bottom="bottom" in spines, color=GREY)
+
+
+def entitle(ax: Axes, title: str) -> None:
+    """Give an axis its title, above its left end."""
+    ax.set_title(title, loc="left", fontweight="bold", fontsize="medium", pad=10)
+
+
+def shortened(name: str, most: int = 24) -> str:
+    """Return a name of at most so many characters, beginning and end kept: long names often differ at the end."""
+    if len(name) <= most:
+        return name
+    head = (most - 1) * 2 // 3
+    return f"{name[:head]}…{name[len(name) - (most - 1 - head) :]}"
+
+
+def scoring_text(scoring: str) -> str:
+    """Return a scoring as a person says it."""
+    if scoring == "r2":
+        return "R²"
+    return scoring.removeprefix("neg_").replace("_", " ") + (", negative" if scoring.startswith("neg_") else "")
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Return places near the wanted ones, in the same order, at least `gap` apart and within the limits if they fit."""
+    order = np.argsort(wanted, kind="stable")
+    places = np.asarray(wanted, float)[order]
+    for number in range(len(places)):
+        floor = low if number == 0 else places[number - 1] + gap
+        places[number] = max(places[number], floor)
+    for number in reversed(range(len(places))):
+        ceiling = high if number == len(places) - 1 else places[number + 1] - gap
+        places[number] = min(places[number], ceiling)
+    found = np.empty(len(places))
+    found[order] = places
+    return found.tolist()
+
+
+def line_height(ax: Axes, points: float) -> float:
+    """Return how high a line of text of so many points is, as a share of the axis."""
+    height = ax.get_window_extent().height / figure_of(ax).dpi
+    return 1.25 * points / 72 / max(height, 0.1)
+
+
+def pixels_of(photos: ImageSource, row: int, side: int = _SIDE) -> np.ndarray | None:
+    """Return a photo as a square, uint8 ``(side, side, 3)``; None where it cannot be read."""
+    try:
+        image = photos.read(row).pixels()
+    except UnreadablePhoto:
+        return None
+    # Tiny images are shown with their pixels, large ones smoothed.
+    resample = Image.Resampling.NEAREST if max(image.size) < side // 2 else Image.Resampling.LANCZOS
+    return np.asarray(ImageOps.fit(image, (side, side), method=resample))
+
+
+def framed(ax: Axes, colour: str, width: float = 2.0) -> None:
+    """Leave of an axis nothing but a frame of one colour."""
+    ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=colour, linewidth=width)
+
+
+def figure_of(ax: Axes) -> Any:
+    """Return the figure that an axis lies in, be it in a subfigure."""
+    return ax.get_figure(root=True)

@@ -1,0 +1,185 @@
+"""The mistakes a head was surest of, as photos, each beside the training photos that are most like it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import ReportError
+from pipeline.report.answers import FOLDS, Answers
+from pipeline.report.displays.look import BLUE, GREY, PALE, VERMILLION, figure_of, framed, pixels_of
+from pipeline.report.displays.look import shortened as short
+from pipeline.report.displays.picked import label_set_of, picked_answers
+from pipeline.report.evidence import features_of, photos_of
+from pipeline.report.mistakes import Mistake, most_confident_mistakes
+from pipeline.report.needs import needed
+from pipeline.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LINE = 2  # mistakes, where there is more than one
+
+
+@dataclass(eq=False)
+class MistakesDisplay:
+    """A row a mistake: the photo, then the photos most like it among those that the head had learned from.
+
+    A neighbour's frame is vermillion where it is of the class that was said by mistake, blue where it is of the true
+    one: neighbours tell why the head said what it said.
+
+    Parameters
+    ----------
+    answers : Answers
+    mistakes : tuple of Mistake
+    pixels : mapping of str to ndarray
+        The photos that could be read, by id: uint8 ``(side, side, 3)``.
+    neighbours : int
+        Photos beside each.
+
+    Attributes
+    ----------
+    ax_ : ndarray of matplotlib Axes, shape (mistakes, 1 + neighbours)
+    figure_ : matplotlib Figure
+    """
+
+    answers: Answers
+    mistakes: tuple[Mistake, ...]
+    pixels: Mapping[str, np.ndarray] = field(repr=False)
+    neighbours: int = 3
+    ax_: Any = field(init=False, repr=False)
+    figure_: Any = field(init=False, repr=False)
+
+    @classmethod
+    def from_run(
+        cls,
+        run: Run,
+        label_set: str | None = None,
+        *,
+        source: str | None = None,
+        photos: Any = None,
+        most: int = 6,
+        neighbours: int = 3,
+    ) -> MistakesDisplay:
+        """Return the mistakes out of fold that the best head of a label set was surest of.
+
+        Parameters
+        ----------
+        run : Run
+        label_set : str, optional
+            By default the only one.
+        source : str, optional
+            The name of the images, where several DATA have a label set of this name.
+        photos : path or ImageSource, optional
+            Where they are now; by default where they were when their features were extracted.
+        most : int
+            Of a head without probabilities as many are drawn at random.
+        neighbours : int
+
+        Raises
+        ------
+        EvaluationError
+            No such label set, or several and none named.
+        ReportError
+            No classes, or the photos are gone.
+        """
+        info = label_set_of(run, label_set, source, FOLDS)
+        answers = picked_answers(run, info)
+        features, _ = features_of(run, run.best(info.name, source=info.source))
+        found = most_confident_mistakes(answers, features, most=most, neighbours=neighbours)
+        if features is None or not any(one.neighbours for one in found):
+            neighbours = 0
+        if not found:
+            return cls(answers, (), {}, neighbours)
+        opened, note = photos_of(run, info, photos)
+        if opened is None:
+            text, _, step = note.partition("; ")
+            raise ReportError(text, step)
+        row_of = {name: row for row, name in enumerate(opened.ids)}
+        shown = {name for one in found for name in (one.id, *(near.id for near in one.neighbours))}
+        read = {name: pixels_of(opened, row_of[name]) for name in shown if name in row_of}
+        return cls(answers, found, {name: one for name, one in read.items() if one is not None}, neighbours)
+
+    def plot(self, ax: np.ndarray | None = None) -> np.ndarray:
+        """Draw the photos and return their axes.
+
+        Parameters
+        ----------
+        ax : ndarray of matplotlib Axes, shape (mistakes, 1 + neighbours), optional
+            By default those of a new figure, two mistakes a line.
+
+        Returns
+        -------
+        ndarray of matplotlib Axes, shape (mistakes, 1 + neighbours)
+            Empty where there is no mistake; the figure says so.
+
+        Raises
+        ------
+        ReportError
+            Axes of another shape.
+        """
+        shape = (len(self.mistakes), 1 + self.neighbours)
+        if ax is None:
+            axes = self._axes(shape)
+        else:
+            axes = np.asarray(ax, dtype=object)
+            if axes.shape != shape:
+                raise ReportError(
+                    f"wanted axes of shape {shape}, a row a mistake, found {axes.shape}", "plot() makes them itself"
+                )
+            self.figure_ = figure_of(axes.flat[0]) if axes.size else None
+        for line, mistake in zip(axes, self.mistakes, strict=True):
+            self._draw(line, mistake)
+        self.ax_ = axes
+        return axes
+
+    def _axes(self, shape: tuple[int, int]) -> np.ndarray:
+        """Make a figure with a place for each photo: two mistakes a line, a gap between."""
+        pyplot = needed("matplotlib.pyplot")
+        mistakes, wide = shape
+        if not mistakes:
+            self.figure_ = pyplot.figure(figsize=(5, 0.8), layout="constrained")
+            self.figure_.text(0.5, 0.5, f"no mistake among {len(self.answers):,} images", ha="center", va="center")
+            return np.empty(shape, dtype=object)
+        beside = _LINE if mistakes > 1 and wide <= 5 else 1
+        lines = -(-mistakes // beside)
+        side = 1.25
+        self.figure_ = pyplot.figure(
+            figsize=(beside * (side * wide + 0.25), lines * (side + 0.55)), layout="constrained"
+        )
+        self.figure_.get_layout_engine().set(w_pad=0.06, h_pad=0.09)
+        ratios = [ratio for block in range(beside) for ratio in ([0.16] if block else []) + [1.0] * wide]
+        grid = self.figure_.add_gridspec(lines, len(ratios), width_ratios=ratios)
+        axes = np.empty(shape, dtype=object)
+        for number in range(mistakes):
+            line, block = divmod(number, beside)
+            for column in range(wide):
+                axes[number, column] = self.figure_.add_subplot(grid[line, block * (wide + 1) + column])
+        return axes
+
+    def _draw(self, axes: np.ndarray, mistake: Mistake) -> None:
+        sure = f" {100 * mistake.probability:.0f}%" if np.isfinite(mistake.probability) else ""
+        self._photo(axes[0], mistake.id, VERMILLION, 3.0)
+        axes[0].set_title(
+            f"{short(mistake.predicted, 15 - len(sure))}{sure}?\nis {short(mistake.true, 13)}",
+            loc="left", fontsize="small", fontweight="bold", color=VERMILLION, pad=4,
+        )  # fmt: skip
+        for ax, near in zip(axes[1:], mistake.neighbours, strict=False):
+            hue = {mistake.predicted: VERMILLION, mistake.true: BLUE}.get(near.label, GREY)
+            self._photo(ax, near.id, hue, 1.6)
+            ax.set_title(
+                f"{short(near.label, 15)}\ncosine {near.cosine:.2f}", loc="left", fontsize="small", color=hue, pad=4
+            )
+        for ax in axes[1 + len(mistake.neighbours) :]:
+            ax.set_axis_off()
+
+    def _photo(self, ax: Axes, name: str, hue: str, width: float) -> None:
+        if name in self.pixels:
+            ax.imshow(self.pixels[name])
+        else:
+            ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor=PALE)
+            ax.text(0.5, 0.5, "not there", ha="center", va="center", fontsize="small", color=GREY)
+        framed(ax, hue, width)
