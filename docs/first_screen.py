@@ -1,6 +1,6 @@
 """Make README's picture with the tool itself, from data that is installed: python docs/first_screen.py
 
-Every number in it comes from the study and the run that it draws. It takes about three minutes on two cores.
+Every number in it comes from the study and the run that it draws. It takes some minutes on two cores.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ PICTURE = Path(__file__).with_name("first_screen.png")
 EVERY = 4  # crops: a part of them is enough to see it
 COLUMN, GROUPS = "photo", "quadrant"  # crops of one quadrant of a photograph never stand on both sides of a split
 HEADS = ("logistic", "ridge", "lda", "knn", "centroid")
+FOLDS = 8
 BUDGET = 3  # seconds that a small network may train from scratch
 LOOK = {
     "font.size": 15,
@@ -36,7 +37,7 @@ def found(folder: Path) -> tuple[pl.Study, pl.Run]:
         crops, column=COLUMN, groups=GROUPS, head="ridge", budget=BUDGET, cache=folder / "caches", out=folder / "study"
     )
     cache = pl.extract(crops, cache=folder / "caches")
-    run = pl.evaluate(cache, column=COLUMN, groups=GROUPS, heads=HEADS, cv=4, out=folder / "run")
+    run = pl.evaluate(cache, column=COLUMN, groups=GROUPS, heads=HEADS, cv=FOLDS, out=folder / "run")
     return study, run
 
 
@@ -46,19 +47,21 @@ def picture(study: pl.Study, run: pl.Run, *, photos: Any = None, pictures: int =
 
     with mpl.rc_context(LOOK):
         figure, (left, middle, right) = plt.subplots(
-            1, 3, figsize=(16, 5.4), layout="constrained", width_ratios=(1.08, 1.0, 0.95), facecolor="white"
+            1, 3, figsize=(16, 5.4), layout="constrained", width_ratios=(1.0, 1.28, 0.76), facecolor="white"
         )
         figure.get_layout_engine().set(w_pad=0.14, h_pad=0.14, wspace=0.03)
         pl.LearningCurveDisplay.from_study(study).plot(left)
-        shown = pl.EmbeddingMapDisplay.from_run(run, pictures=pictures, photos=photos, side=0.075)
+        shown = pl.EmbeddingMapDisplay.from_run(run, pictures=pictures, photos=photos, side=0.08)
         shown.plot(middle)
         pl.LeaderboardDisplay.from_run(run).plot(right)
         if middle.get_legend() is not None:
             middle.get_legend().remove()  # what is what, the photos show
-        entitle(left, "Few labels go a long way")
+        entitle(left, "Was transfer worth it?")
         entitle(middle, f"{len(shown.map):,} photos as the network sees them")
-        entitle(right, f"{len(heads(run))} heads on one cache, beside two nulls")
-        middle.set(xlabel="", ylabel="")
+        entitle(right, f"{len(heads(run))} heads beside the nulls")
+        share = 100 * sum(shown.map.explained)
+        middle.set(xlabel=f"two principal components, {share:.0f}% of the variance", ylabel="")
+        middle.set_anchor("N")  # its title beside those of the others
         right.set_xlabel(right.get_xlabel().partition(" out of fold")[0] + ", 95% interval")
     return figure
 
