@@ -15,7 +15,7 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 QUICKSTART = NOTEBOOKS / "01_quickstart.ipynb"
 MANY = NOTEBOOKS / "02_many_label_sets.ipynb"
 WORTH_IT = NOTEBOOKS / "03_was_transfer_worth_it.ipynb"
-PICTURES = {QUICKSTART: 4, MANY: 4, WORTH_IT: 4}
+PICTURES = {QUICKSTART: 6, MANY: 5, WORTH_IT: 4}
 PNG = b"\x89PNG\r\n\x1a\n"
 # A place on the machine that ran it, such as /home/ann or C:\Users; "/q4/" in a photo's id is none.
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|usr|var|opt|mnt|work|private|Users)/|[A-Z]:\\")

@@ -179,7 +179,7 @@ def _labels_axis(ax: Axes, study: Study) -> None:
 
 def _name_ends(ax: Axes, ends: list[Point]) -> None:
     """Write each method's name beside the end of its curve, pushed apart where they would meet."""
-    size = 9.0
+    size = 0.9 * needed("matplotlib").rcParams["font.size"]
     low, high = ax.get_ylim()
     heights = spread([point.score for point in ends], line_height(ax, size) * (high - low), low, high)
     right = max(point.per_class for point in ends)
