@@ -12,7 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+PATIENCE = 20  # seconds that a process has to end
 
 
 def serve(run: Callable[[], int]) -> None:
@@ -59,8 +62,15 @@ class Contender:
         return answer["images"] / answer["seconds"]
 
     def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        """End the process: it has read all there is, and may stop what it started itself; one that hangs is killed."""
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _said(self) -> str:
         assert self._process.stdout is not None
