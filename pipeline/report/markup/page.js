@@ -92,7 +92,8 @@ function tip(source, {index}) {
   const whole = make("div", {display: "grid", gap: "2px", maxWidth: "240px", overflowWrap: "anywhere"});
   const number = source.get_column("picture")?.[index] ?? -1;
   if (number >= 0) {
-    const picture = make("img", {display: "block", maxWidth: "160px", maxHeight: "160px", borderRadius: "8px", margin: "2px 0 4px", justifySelf: "start"});
+    // All equally wide, since some sources have images of a few pixels.
+    const picture = make("img", {display: "block", width: "128px", maxHeight: "160px", objectFit: "contain", objectPosition: "left", borderRadius: "8px", margin: "2px 0 4px"});
     picture.alt = "";
     picture.src = address(number);
     whole.append(picture);
@@ -102,17 +103,28 @@ function tip(source, {index}) {
   return whole;
 }
 
+// On a phone a chart is lower, what its axis is called has two lines, and its ticks' names, which would run into one
+// another, are tilted. Many have none: each cell tells its own when it is met.
+const whole = new Map();  // axis -> what it is called, how large and how tilted its ticks' names are where there is room
+function fit(plot, view) {
+  view.model.height = parseInt(getComputedStyle(plot).minHeight);
+  for (const axis of view.model.below) {
+    if (!whole.has(axis)) whole.set(axis, [axis.axis_label, axis.major_label_text_font_size, axis.major_label_orientation]);
+    const [name, size, tilt] = whole.get(axis), many = axis.ticker.ticks?.length > 10;
+    const longest = Math.max(0, ...[...axis.major_label_overrides.values()].map(one => String(one).length));
+    axis.axis_label = narrow.matches ? name?.replace(", ", ",\n") ?? null : name;
+    axis.major_label_text_font_size = narrow.matches && many ? "0px" : size;
+    axis.major_label_orientation = narrow.matches && longest > 8 && tilt === "horizontal" ? .6 : tilt;
+  }
+}
+
 async function draw(plot) {
   if (drawn.has(plot)) return;
   drawn.set(plot, null);
   const manager = await Bokeh.embed.embed_item(said(`item-${plot.dataset.chart}`), plot.id);
   const [view] = [...manager];
   for (const model of view.model.references()) if (model.type === "HoverTool") model.tooltips = tip;
-  if (narrow.matches) {
-    view.model.height = parseInt(getComputedStyle(plot).minHeight);
-    // Many names would run into one another; each cell tells its own when it is met.
-    for (const axis of view.model.below) if (axis.ticker.ticks?.length > 10) axis.major_label_text_font_size = "0px";
-  }
+  fit(plot, view);
   if (plot.dataset.map) {
     const map = place(plot.dataset.chart, view);
     fill(map);
@@ -123,6 +135,7 @@ async function draw(plot) {
   }
   paint(view);
   drawn.set(plot, view);
+  plot.view = view;
   plot.dataset.drawn = "yes";
 }
 
@@ -131,13 +144,21 @@ const seen = new IntersectionObserver(entries => {
   for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); draw(entry.target); }
 }, {rootMargin: "800px"});
 for (const plot of plots) seen.observe(plot);
+// Paper has all charts that are not folded, scrolled to or not, and printing does not wait: they are drawn in good time.
+const spare = window.requestIdleCallback ?? (work => setTimeout(work, 200));
+const ahead = () => {
+  const plot = plots.find(one => !drawn.has(one) && one.checkVisibility());
+  if (plot) draw(plot).then(() => spare(ahead));
+};
+addEventListener("load", () => spare(ahead));
 
 function show(within) {
   for (const picture of within.querySelectorAll("img[data-picture]:not([src])"))
     if (!picture.closest("details:not([open])")) picture.src = address(Number(picture.dataset.picture));
 }
 show(document);
-for (const folded of document.querySelectorAll("details")) folded.addEventListener("toggle", () => show(folded));
+for (const folded of document.querySelectorAll("details"))
+  folded.addEventListener("toggle", () => { show(folded); if (document.readyState === "complete") spare(ahead); });
 
 for (const key of document.querySelectorAll("button.key"))
   key.onclick = () => {
@@ -156,13 +177,24 @@ for (const button of document.querySelectorAll("[data-zoom]"))
     if (map) zoom(map, Number(button.dataset.zoom));
   };
 
-const repaint = () => {
-  for (const [plot, view] of drawn) if (view) { paint(view); if (plot.map) fill(plot.map); }
-};
+// On paper a chart must be there at once, on a screen with the next frame. The data of glyphs are set in promises that
+// wait for nothing: all are kept before the paper is laid out.
+async function repaint() {
+  for (const [plot, view] of drawn) if (view) {
+    paint(view);
+    if (plot.map) fill(plot.map);
+  }
+  if (printing) for (const view of drawn.values()) if (view) {
+    for (const part of view.model.renderers) await view.views.get_one(part).set_data();
+    view.repaint();
+  }
+}
 dark.addEventListener("change", repaint);
+narrow.addEventListener("change", () => {
+  for (const [plot, view] of drawn) if (view) fit(plot, view);
+});
 addEventListener("beforeprint", () => {
   printing = true;
-  for (const plot of plots) if (plot.checkVisibility()) draw(plot);
   repaint();
 });
 addEventListener("afterprint", () => { printing = false; repaint(); });
