@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ WAIT = 60  # seconds for an answer to appear: the machine may be busy
 
 
 @contextmanager
-def browser(*, width: int = 1440, height: int = 1000, dark: bool = False) -> Iterator[Any]:
+def browser(*, width: int = 1440, height: int = 1000, dark: bool = False, requests: bool = False) -> Iterator[Any]:
     """Give a browser whose window has this size, on the outside of which nothing is asked for.
 
     Chromium keeps a window no narrower than 500 pixels: the size is that of the page's own viewport, as on a phone.
+    With `requests` it keeps what it asked for, for `asked_for`.
     """
     pytest.importorskip("selenium", reason="selenium is not installed: pip install selenium")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -35,13 +37,11 @@ def browser(*, width: int = 1440, height: int = 1000, dark: bool = False) -> Ite
             "--disable-background-networking", "--disable-component-update", "--no-first-run",
         ):  # fmt: skip
             options.add_argument(word)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", **({"performance": "ALL"} if requests else {})})
         opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
         try:
             resize(opened, width, height)
-            scheme = "dark" if dark else "light"
-            features = [{"name": "prefers-color-scheme", "value": scheme}]
-            opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+            lights(opened, dark=dark)
             yield opened
         finally:
             opened.quit()
@@ -51,6 +51,19 @@ def resize(opened: Any, width: int, height: int) -> None:
     """Give the page a viewport of this size."""
     phone = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+
+
+def lights(opened: Any, *, dark: bool, media: str = "") -> None:
+    """Let the page be seen in the dark or in the light, on another medium such as `print` if one is named."""
+    features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+
+def asked_for(opened: Any) -> list[str]:
+    """Return all addresses that were asked for since the last question, but their own content and the browser's."""
+    events = [json.loads(one["message"])["message"] for one in opened.get_log("performance")]
+    asked = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
+    return [url for url in asked if not url.startswith(("data:", "blob:", "chrome:"))]
 
 
 def drop(opened: Any, *photos: Path) -> None:
