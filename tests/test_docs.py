@@ -294,7 +294,7 @@ def test_the_page_names_each_entry_of_the_provenance(cache: Path) -> None:
         provenance = json.loads(file["provenance"][:].tobytes())
     table = FORMAT.partition("### provenance")[2].partition("\n## ")[0]
     firsts = "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
-    # Of a weights file of one's own alone: tests/test_weights.py has one.
+    # Of a weights file of one's own alone: tests/test_model.py has one.
     assert set(re.findall(r"`(\w+)`", firsts)) - {"weights_file"} == set(provenance)
     (recipe,) = [line for line in table.splitlines() if line.startswith("| `recipe`")]
     assert set(re.findall(r"`(\w+)`", recipe)) - {"recipe"} == set(provenance["recipe"])
