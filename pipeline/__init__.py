@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.extraction.embedder import ImageEmbedder
     from pipeline.images import ImageSource
     from pipeline.labels import LabelSet
-    from pipeline.model import Model, fit
+    from pipeline.model import Model, ModelScore, fit
     from pipeline.progress import Progress
     from pipeline.report.displays import (
         CalibrationDisplay,
@@ -52,6 +52,7 @@ _ROOM_OF = {
     "LearningCurveDisplay": "report.displays",
     "MistakesDisplay": "report.displays",
     "Model": "model",
+    "ModelScore": "model",
     "PipelineError": "errors",
     "Progress": "progress",
     "Run": "runs",
@@ -79,6 +80,7 @@ __all__ = [
     "LearningCurveDisplay",
     "MistakesDisplay",
     "Model",
+    "ModelScore",
     "PipelineError",
     "Progress",
     "Run",

@@ -13,7 +13,7 @@ from pipeline.cli.terminal import Terminal
 
 RunArgument = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="The folder that `pipeline evaluate` or `pipeline study` kept its results in."),
+    typer.Argument(metavar="RUN", help="The folder that `pipeline evaluate`, `score` or `study` kept its results in."),
 ]
 Photos = Annotated[
     str | None,
