@@ -132,7 +132,7 @@ def test_the_same_question_is_answered_anew_and_no_other_one_is(score: ModelScor
     with pytest.raises(EvaluationError) as error:
         model.score(place / "photos", cache=place / "caches", out=run, n_jobs=1)
     assert error.value.message == (
-        f"{run}: wanted this score or an empty folder to put the results in, found a score of other photos"
+        f"--out {run}: wanted this score or an empty folder to put the results in, found a score of other photos"
     )
     assert error.value.next_step == f"--out {tmp_path / 'run-score'}"
     with pytest.raises(EvaluationError, match="found a score of another model"):
@@ -230,6 +230,6 @@ def test_the_command_keeps_it_and_says_where(place: Path, score: ModelScore, tmp
     assert said["run"] == str(tmp_path / "run") and said["unfamiliar"] == score.unfamiliar
     (tmp_path / "file").touch()
     assert refused(*words, "--out", tmp_path / "file") == (
-        f"--out {tmp_path / 'file'}: wanted to write the score here, found {tmp_path / 'file'} is a file, not a folder",
-        "choose another place with --out",
+        f"--out {tmp_path / 'file'}: wanted this score or an empty folder to put the results in, found a file",
+        f"--out {tmp_path / 'file-score'}",
     )

@@ -204,9 +204,11 @@ def refuse_other(folder: Path, question: Mapping[str, Any]) -> None:
     question : mapping
         A value for each of `MATTER`; a model that no folder holds has an empty hash, and is like no other.
     """
-    if not folder.is_dir():
+    if not folder.exists():
         return
-    if (folder / RUN).exists() or (folder / RESULTS).exists():
+    if not folder.is_dir():
+        found = "a file"
+    elif (folder / RUN).exists() or (folder / RESULTS).exists():
         found = "a study" if (folder / STUDY).exists() else "a run of evaluate"
     elif (folder / SCORE).exists():
         found = _differing(folder, question)
@@ -216,7 +218,7 @@ def refuse_other(folder: Path, question: Mapping[str, Any]) -> None:
         found = f"{', '.join(strange[:3])}{', ...' if len(strange) > 3 else ''} and no {SCORE}" if strange else ""
     if found:
         raise EvaluationError(
-            f"{folder}: wanted this score or an empty folder to put the results in, found {found}",
+            f"--out {folder}: wanted this score or an empty folder to put the results in, found {found}",
             f"--out {folder.with_name(f'{folder.name}-score')}",
         )
 
