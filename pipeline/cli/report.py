@@ -33,7 +33,7 @@ def command(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Write one page about a run or a study, to look at: scores, mistakes, a map of the photos, doubtful labels."""
+    """Write one page about a run, a score or a study: scores, mistakes, a map of the photos, doubtful labels."""
     from pipeline.report.page import open_run, write_report
     from pipeline.runs.folder import REPORT
 
@@ -42,7 +42,7 @@ def command(
     refuse_unwritable(place, "the report")
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
         made = write_report(about, out=place, photos=photos, progress=terminal)
-    what = "run" if about.__class__.__name__ == "Run" else "study"
+    what = {"Run": "run", "ModelScore": "score"}.get(about.__class__.__name__, "study")
     if as_json:
         terminal.object({"report": str(made.path), "of": what, "name": about.name, "bytes": made.bytes})
         return

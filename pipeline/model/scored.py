@@ -31,7 +31,14 @@ PREDICTIONS_OF = {
     "multi": ("true", "predicted"),
 }
 NEIGHBOURS = 3  # training photos that are named beside each
-MATTER = ("model", "photos", "labels", "column", "groups")  # what makes two scores answers to one question
+ABOUT = {
+    "question": ("model", "photos", "labels", "column", "groups"),
+    "model": ("path", "head", "layer", "backbone"),
+    "data": ("place", "cache"),
+    "training": ("place", "why_not"),
+    "versions": (),
+}  # what every `about` has, texts all of them
+MATTER = ABOUT["question"]  # what makes two scores answers to one question
 
 _OURS = frozenset((SCORE, SCORES_FILE, PREDICTIONS_FILE, REPORT))
 _AGAIN = "make it again: pipeline score MODEL DATA --out RUN"
@@ -189,9 +196,13 @@ class ModelScore:
             values[name] = tuple(_score(one) for one in values[name])
         for name in ("seen_in_training", "notes", "classes"):
             values[name] = tuple(_text(one) for one in values[name])
-        for name in ("unknown_classes", "about"):
-            if not isinstance(values[name], dict):
-                raise TypeError(f"{name} is no mapping")
+        for name, entries in ABOUT.items():
+            for entry in entries:
+                _text(values["about"][name][entry])
+        for name, times in values["unknown_classes"].items():
+            values["unknown_classes"][_text(name)] = int(times)
+        for digest in predictions["digest"]:
+            bytes.fromhex(digest)
         return cls(**values, predictions=predictions, folder=folder)
 
 
