@@ -65,6 +65,7 @@ def score_page(score: ModelScore, *, photos: Any = None, progress: Progress = SI
         facts=_facts(score),
         places=_places(drawn is not None, sure is not None, bool(noted)),
         scores=_scores(score),
+        methods=_methods(score),
         part=part,
         calibration=sure,
         calibration_about=sure_about,
@@ -106,13 +107,17 @@ def _headline(found: Findings) -> tuple[str, str]:
     rest = [
         f"Always saying {answers.classes[most]}, the commonest here, would be right on {times[most] / score.n:.1%}."
     ]
-    for was, taken, often in confused.commonest_mistakes[:1]:
-        rest.append(f"Most often {was} was taken for {taken}, {often:,} time{'s' if often != 1 else ''}.")
+    worst = confused.commonest_mistakes[:1]
+    rest += [f"Most confused: {was} taken for {taken}, {_times(often)}." for was, taken, often in worst]
     first = (
         f"Right on {score.n - len(answers.wrong):,} of {score.n:,} photos, "
         f"{right.value:.1%} ({span(right.low, right.high, '.1%')})."
     )
     return first, " ".join([*rest, *said])
+
+
+def _times(times: int) -> str:
+    return f"{times:,} time{'s' if times != 1 else ''}"
 
 
 def _apart(score: ModelScore) -> str:
@@ -157,8 +162,17 @@ def _scores(score: ModelScore) -> Table:
     for one in score.scores:
         row = [SCORINGS.get(one.scoring, one.scoring), *_cells(one)]
         row += _cells(apart[one.scoring]) if one.scoring in apart else ["", ""] if apart else []
-        rows.append([*row, one.method])
-    return Table("Scores with their intervals", [*columns, Column("interval")], rows)
+        rows.append(row)
+    return Table("Scores with their intervals", columns, rows)
+
+
+def _methods(score: ModelScore) -> str:
+    """Return how the intervals were made."""
+    named: dict[str, list[str]] = {}
+    for one in score.scores:
+        named.setdefault(one.method, []).append(SCORINGS.get(one.scoring, one.scoring))
+    told = "; ".join(f"{' and '.join(names)}: {method}" for method, names in named.items())
+    return f"Every score is better the higher it is. Intervals of {told}."
 
 
 def _cells(one: Score) -> list[str]:
