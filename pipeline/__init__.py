@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         MistakesDisplay,
     )
     from pipeline.report.page import write_report
+    from pipeline.report.tracking import log_report
     from pipeline.runs import Run
     from pipeline.search.searcher import SharedGridSearchCV, search_many
     from pipeline.studies import Study, study
@@ -61,6 +62,7 @@ _ROOM_OF = {
     "evaluate": "evaluation",
     "extract": "extraction",
     "fit": "model",
+    "log_report": "report.tracking",
     "search_many": "search.searcher",
     "study": "studies",
     "write_report": "report.page",  # beside the room's door, because it alone needs what the pages are drawn with
@@ -89,6 +91,7 @@ __all__ = [
     "evaluate",
     "extract",
     "fit",
+    "log_report",
     "search_many",
     "study",
     "write_report",

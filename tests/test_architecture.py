@@ -38,7 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "export": {"torch", "torchvision", "safetensors", "onnx", "onnxruntime", "sklearn", "skl2onnx", "PIL"},
     "model": {"skops", "sklearn", "pandas", "pyarrow"},
     "studies": {"PIL", "joblib", "pandas", "scipy", "sklearn", "torch"},
-    "report": {"PIL", "bokeh", "jinja2", "matplotlib", "pandas", "sklearn"},
+    "report": {"PIL", "bokeh", "jinja2", "matplotlib", "mlflow", "pandas", "sklearn"},
     "doctor": {"packaging", "torch", "onnxruntime"},
     "server": {"fastapi", "starlette", "uvicorn", "h11", "pydantic"},
     "demo": set(),

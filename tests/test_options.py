@@ -35,7 +35,7 @@ RENAMED = {
     "--no-weights": "weights",
 }
 RENAMED_OF = {("study", "--head"): "head"}  # one alone
-PYTHON_ALONE = {"self", "progress", "limits", "ready"}
+PYTHON_ALONE = {"self", "progress", "limits", "ready", "report", "uri"}
 OWN = {"ctx", "as_json", "quiet"}  # of the command line alone
 # Where a command makes a file of what its function returns.
 OWN_OF = {
@@ -47,7 +47,7 @@ OWN_OF = {
     "extract": set(),
     "export": {"model"},
     "study": set(),
-    "report": set(),
+    "report": {"mlflow"},  # whether to log at all, and where
 }
 COMMANDS = {
     "extract": extract.command,
@@ -70,6 +70,7 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
     from pipeline.extraction import extract
     from pipeline.model import Model, fit
     from pipeline.report.page import write_report
+    from pipeline.report.tracking import log_report
     from pipeline.server import serve
     from pipeline.studies import study
 
@@ -81,7 +82,7 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
         "score": [Model.score],
         "export": [Model.export],
         "study": [study],
-        "report": [write_report],
+        "report": [write_report, log_report],
         "serve": [serve],
     }
 

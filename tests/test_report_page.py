@@ -279,6 +279,7 @@ def test_the_command_writes_into_the_run_s_folder(place: Path) -> None:
     assert told == {
         "report": str(place / "run" / "report.html"), "of": "run", "name": "photos",
         "bytes": (place / "run" / "report.html").stat().st_size,
+        "mlflow": None,
     }  # fmt: skip
     assert done("report", place / "run", "--quiet").err == ""
     # A run goes on in a folder that has a report.
