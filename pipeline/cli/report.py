@@ -71,8 +71,6 @@ def command(
     terminal.result(str(made.path))
     terminal.say(f"{made.bytes / 1e6:.1f} MB, one file that asks for nothing from anywhere")
     if logged is not None:
-        terminal.say(
-            f"logged to {logged.uri}, experiment {logged.experiment}, as run {logged.run_id} with {logged.children} "
-            "runs in it"
-        )
+        parts = f" with {logged.children} runs in it" if logged.children else ""
+        terminal.say(f"logged to {logged.uri}, experiment {logged.experiment}, as run {logged.run_id}{parts}")
     terminal.next("python", "-m", "webbrowser", str(made.path))

@@ -224,10 +224,10 @@ def tag_rows(
     return tag_rows_in(table, info.classes) if len(table) else None
 
 
-def tag_rows_in(table: pd.DataFrame, tags: Sequence[str]) -> tuple[TagRow, ...]:
+def tag_rows_in(table: pd.DataFrame, tags: Sequence[str], *, separator: str = "") -> tuple[TagRow, ...]:
     """Return how each of these tags was found, from a table of predicted cells: ``true, predicted``."""
     # The cells were joined by what splits the column; one tag a cell at the most needs nothing to split it.
-    separator = separator_of(table["true"]) or separator_of(table["predicted"]) or SEPARATORS[0]
+    separator = separator or separator_of(table["true"]) or separator_of(table["predicted"]) or SEPARATORS[0]
     counts = tag_counts(table["true"], table["predicted"], tags, separator)
     return tuple(_tag_row(name, **counts[name]) for name in tags)
 

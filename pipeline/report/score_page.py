@@ -20,7 +20,8 @@ from pipeline.report.part_view import Card, Shot, part_view
 from pipeline.report.run_page import VERSIONS
 from pipeline.report.scored import LEARNED, PICTURED, SCORED, Findings, Known, findings_of, shelves_of
 from pipeline.report.set_view import calibration_of, map_of
-from pipeline.report.tables import Column, Table, number, span
+from pipeline.report.suspect_view import suspect_view
+from pipeline.report.tables import Column, Table, first_rows, number, span
 from pipeline.report.thumbnails import Album
 
 MOST_ROWS = 200  # of a table of photos
@@ -79,6 +80,7 @@ def score_page(score: ModelScore, *, photos: Any = None, progress: Progress = SI
         unfamiliar_about=_unfamiliar_about(found),
         unfamiliar=[_card(one, album) for one in (found.unfamiliar or ())[:PICTURED]],
         unfamiliar_table=_table("unfamiliar photos", found.unfamiliar or ()),
+        suspected=suspect_view(found.suspects, album, shelf=SCORED, by=head, where="which had not seen them"),
         notes=noted,
         made=_made(score),
     )
@@ -237,9 +239,7 @@ def _table(what: str, known: Sequence[Known]) -> Table:
         )
         for one in known[:MOST_ROWS]
     ]
-    count = len(known)
-    caption = f"The first {MOST_ROWS} of {count:,} {what}" if count > MOST_ROWS else f"All {count:,} {what}"
-    return Table(caption, columns, rows)
+    return Table(first_rows(what, len(known), MOST_ROWS), columns, rows)
 
 
 def _made(score: ModelScore) -> list[tuple[str, list[tuple[str, str]]]]:

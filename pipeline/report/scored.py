@@ -22,7 +22,8 @@ from pipeline.report.features import Features
 from pipeline.report.ground import Ground
 from pipeline.report.mistakes import Mistake, Neighbour, largest_errors, most_confident_mistakes
 from pipeline.report.photos import open_photos, photos_at
-from pipeline.report.stories import Part, Wish
+from pipeline.report.stories import SUSPECTS, Part, Wish
+from pipeline.report.suspects import Suspect, suspects
 from pipeline.report.thumbnails import Shelf, Shown
 from pipeline.runs import LabelSetInfo
 
@@ -65,6 +66,8 @@ class Findings:
         The photos that the model learned from.
     unfamiliar : tuple of Known or None
         Those that are the least like any training photo first; None where that is not known.
+    suspects : tuple of Suspect or None
+        Labels that may be wrong, the most suspicious first; None where the head gives no probabilities.
     notes : tuple of str
         What is left out, and the way to it.
     """
@@ -76,6 +79,7 @@ class Findings:
     ground: Ground | None = field(repr=False)
     learned: tuple[Known, ...]
     unfamiliar: tuple[Known, ...] | None
+    suspects: tuple[Suspect, ...] | None = None
     notes: tuple[str, ...] = ()
 
     def wishes(self) -> Iterator[Wish]:
@@ -86,6 +90,7 @@ class Findings:
                 for one in some[rank : rank + 1]:
                     yield SCORED, one.id
                     yield from ((LEARNED, near.id) for near in _near(one))
+        yield from ((SCORED, one.id) for one in (self.suspects or ())[:SUSPECTS])
 
 
 def findings_of(score: ModelScore) -> Findings:
@@ -112,7 +117,7 @@ def findings_of(score: ModelScore) -> Findings:
         strange = [known[name] for name in table["id"][table["unfamiliar"].to_numpy(bool)]]
         unfamiliar = tuple(sorted(strange, key=lambda one: one.near[0].cosine if one.near else 0.0))
     part, sure = _part(score, info, known)
-    return Findings(score, info, part, sure, ground, learned, unfamiliar, tuple(notes))
+    return Findings(score, info, part, sure, ground, learned, unfamiliar, _suspected(score, part), tuple(notes))
 
 
 def shelves_of(score: ModelScore, photos: Any = None) -> tuple[dict[str, Shown], list[str]]:
@@ -205,7 +210,7 @@ def _part(score: ModelScore, info: LabelSetInfo, known: Mapping[str, Known]) -> 
     }
     nothing = Part(True, SCORED, None, None, None, None, None)
     if score.kind == "multi":
-        return replace(nothing, tags=tag_rows_in(table, info.classes)), None
+        return replace(nothing, tags=tag_rows_in(table, info.classes, separator=score.separator)), None
     if score.kind == "number":
         numbers = number_answers_in(table, **asked)
         mistakes = _beside(largest_errors(numbers, None, most=MISTAKES), known)
@@ -216,6 +221,18 @@ def _part(score: ModelScore, info: LabelSetInfo, known: Mapping[str, Known]) -> 
         nothing, answers=answers, confusion=confusion(answers), per_class=per_class(answers), mistakes=mistakes
     )
     return part, calibration(answers)
+
+
+def _suspected(score: ModelScore, part: Part) -> tuple[Suspect, ...] | None:
+    """Return the labels that may be wrong, among the photos about which the model can be asked.
+
+    Of a label that it learned it has learned to say so; of a class that it never saw it says something else anyhow.
+    """
+    if part.answers is None:
+        return None
+    learned = answers_table(score)["learned"].to_numpy(bool)
+    asked = np.flatnonzero(~learned & (part.answers.true < len(score.classes)))
+    return suspects(part.answers.take(asked))
 
 
 def _beside(mistakes: tuple[Mistake, ...], known: Mapping[str, Known]) -> tuple[Mistake, ...]:

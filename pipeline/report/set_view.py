@@ -11,12 +11,13 @@ from pipeline.report.frame import sentence
 from pipeline.report.ground import Ground, colouring
 from pipeline.report.leaderboard import Board, board
 from pipeline.report.part_view import Card, PartView, Shot, part_view
-from pipeline.report.stories import COPIES, SUSPECTS, Part, Story
-from pipeline.report.tables import Column, Table, headline
+from pipeline.report.stories import COPIES, Part, Story
+from pipeline.report.suspect_view import suspect_view
+from pipeline.report.tables import Column, Table, first_rows, headline
 from pipeline.report.thumbnails import Album
 from pipeline.runs import LabelSetInfo
 
-MOST_ROWS = 200  # of a table of doubtful labels or copies
+MOST_ROWS = 200  # of a table of copies
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,9 @@ def set_view(story: Story, album: Album, charts: list[Chart], *, several_sources
     first, rest = headline(story.verdict)
     calibration, calibration_about = calibration_of(story.evidence.calibration, story.evidence.best.head, charts)
     drawn, map_about = map_of(story.ground, story.info, charts)
-    suspected, suspects_about, suspects_table = _suspects(story, album)
+    suspected = suspect_view(
+        story.evidence.suspects, album, shelf=story.shelf, by=story.evidence.suspected_by, where="out of fold"
+    )
     copies, copies_about, copies_table = _copies(story, album)
     return SetView(
         number=story.number,
@@ -62,9 +65,9 @@ def set_view(story: Story, album: Album, charts: list[Chart], *, several_sources
         calibration_about=calibration_about,
         map=drawn,
         map_about=map_about,
-        suspects=suspected,
-        suspects_about=suspects_about,
-        suspects_table=suspects_table,
+        suspects=suspected.cards,
+        suspects_about=suspected.about,
+        suspects_table=suspected.table,
         copies=copies,
         copies_about=copies_about,
         copies_table=copies_table,
@@ -116,43 +119,18 @@ def map_of(ground: Ground, info: LabelSetInfo, charts: list[Chart]) -> tuple[Cha
         return None, ""
     told, keys = colouring(ground, info)
     shares = [f"{share:.0%}" for share in drawn.explained]
-    names = (f"first principal component, {shares[0]} of the variance", f"second, {shares[1]}")
+    # On a phone, too, the whole of it is to be read.
+    names = (f"first component, {shares[0]} of the variance", f"second, {shares[1]}")
     what = "by their number" if info.kind == "number" else "by their label"
     alt = f"A map of {len(drawn):,} images by their embeddings, coloured {what}: what lies close looks alike to it."
     charts.append(map_chart(len(charts), {"ground": ground.number, **told}, keys, names, alt))
-    about = "Every point is an image, and images that lie close look alike to the network."
+    about = (
+        "Every point is an image, and images that lie close look alike to the network. "
+        "Across and up are the first two principal components of the embeddings."
+    )
     if len(drawn) < drawn.of:
         about += f" {len(drawn):,} of {drawn.of:,} images, drawn of each class in proportion."
     return charts[-1], about
-
-
-def _suspects(story: Story, album: Album) -> tuple[tuple[Card, ...], str, Table | None]:
-    found = story.evidence.suspects
-    if found is None:
-        return (), "", None
-    by = story.evidence.suspected_by
-    if not found:
-        return (), f"None: where {by} disagrees with a label, it is not sure enough of another.", None
-    cards = tuple(
-        Card(
-            Shot(album.place(story.shelf, one.id), one.id, one.label, f"{one.probability_of_label:.0%} sure"),
-            one.suggested, f"{one.probability_of_suggested:.0%} sure", verb="rather",
-        )
-        for one in found[:SUSPECTS]
-    )  # fmt: skip
-    is_ = "1 image is" if len(found) == 1 else f"{len(found):,} images are"
-    about = (
-        f"{is_} taken for another class by {by}, out of fold, as surely as images of that class are on average "
-        "(confident learning). The label may be wrong, or the photo hard."
-    )
-    columns = (
-        Column("photo"), Column("label"), Column("sure of it", True), Column("rather"), Column("sure of that", True)
-    )  # fmt: skip
-    rows = [
-        (one.id, one.label, f"{one.probability_of_label:.2f}", one.suggested, f"{one.probability_of_suggested:.2f}")
-        for one in found[:MOST_ROWS]
-    ]
-    return cards, about, Table(_first("suspected labels", len(found)), columns, rows)
 
 
 def _copies(story: Story, album: Album) -> tuple[tuple[tuple[Shot, Shot, str], ...], str, Table | None]:
@@ -180,11 +158,7 @@ def _copies(story: Story, album: Album) -> tuple[tuple[tuple[Shot, Shot, str], .
         (pair.one, pair.label_of_one, pair.other, pair.label_of_other, "exact" if pair.exact else f"{pair.cosine:.4f}")
         for pair in found[:MOST_ROWS]
     ]
-    return shown, about, Table(_first("pairs", len(found)), columns, rows)
+    return shown, about, Table(first_rows("pairs", len(found), MOST_ROWS), columns, rows)
 
 
 TOO_ALIKE = "So many images look alike here that only exact copies count."
-
-
-def _first(what: str, count: int) -> str:
-    return f"The first {MOST_ROWS} of {count:,} {what}" if count > MOST_ROWS else f"All {count:,} {what}"
