@@ -17,7 +17,8 @@ from test_model_folder import default_cache
 
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, PipelineError
-from pipeline.model import Model, ModelScore, fit
+from pipeline.images import ImageSource
+from pipeline.model import Model, ModelScore, fit, scored
 from pipeline.runs import Run
 
 QUICK: dict[str, Any] = {"cv": 2, "n_jobs": 1, "device": "cpu"}
@@ -25,8 +26,11 @@ QUICK: dict[str, Any] = {"cv": 2, "n_jobs": 1, "device": "cpu"}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos of ants and bees, a model of most of them that keeps its photos, and other photos."""
-    place = tmp_path_factory.mktemp("scored")
+    return photos_and_model(tmp_path_factory.mktemp("scored"))
+
+
+def photos_and_model(place: Path) -> Path:
+    """Make photos of ants and bees, a model of them that keeps its photos, and others: some of those too, and wasps."""
     class_folders(place / "photos", 10)
     class_folders(place / "new", 13)
     for kind in ("ants", "bees"):
@@ -232,4 +236,57 @@ def test_the_command_keeps_it_and_says_where(place: Path, score: ModelScore, tmp
     assert refused(*words, "--out", tmp_path / "file") == (
         f"--out {tmp_path / 'file'}: wanted this score or an empty folder to put the results in, found a file",
         f"--out {tmp_path / 'file-score'}",
+    )
+
+
+def test_a_score_that_was_stopped_is_not_taken_for_one_and_the_same_command_mends_it(
+    score: ModelScore, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, model = tmp_path / "run", Model.open(place / "bees.model")
+
+    def again() -> ModelScore:
+        return model.score(place / "new", cache=place / "caches", out=run, n_jobs=1)
+
+    def unread(*_: Any) -> None:
+        raise AssertionError("a photo was read")
+
+    with monkeypatch.context() as patch:
+        whole = scored.replace_file
+
+        def stops(path: Path, content: bytes) -> None:
+            if path.name == "score.json":
+                raise KeyboardInterrupt
+            whole(path, content)
+
+        patch.setattr(scored, "replace_file", stops)
+        with pytest.raises(KeyboardInterrupt):
+            again()
+        with pytest.raises(EvaluationError, match=r"score\.json: wanted a score, found No such file"):
+            ModelScore.open(run)
+        # What stands there already is the beginning of a score; for the rest of it no photo is read again.
+        patch.setattr(scored, "replace_file", whole)
+        patch.setattr(ImageSource, "read", unread)
+        assert again() == score
+        # A later one that is stopped leaves other predictions than the scores are of.
+        patch.setattr(scored, "replace_file", stops)
+        other = replace(score, predictions=score.predictions.assign(probability=0.5))
+        with pytest.raises(KeyboardInterrupt):
+            other.save(run)
+        with pytest.raises(EvaluationError, match="found others: changed since, or left by a score that was stopped"):
+            ModelScore.open(run)
+    assert again() == score == ModelScore.open(run)
+
+
+def test_a_study_does_not_take_a_score_s_folder_nor_a_score_a_study_s(
+    place: Path, score: ModelScore, tmp_path: Path
+) -> None:
+    said = refused("study", place / "photos", "--out", place / "run", "--cache", place / "caches")
+    assert said[0].startswith(f"{place / 'run'}: wanted a run or an empty folder to put the results in, found score")
+    (tmp_path / "study").mkdir()
+    for file in ("results.sqlite", "study.json"):
+        (tmp_path / "study" / file).touch()
+    said = refused("score", place / "bees.model", place / "new", "--out", tmp_path / "study")
+    assert said == (
+        f"--out {tmp_path / 'study'}: wanted this score or an empty folder to put the results in, found a study",
+        f"--out {tmp_path / 'study-score'}",
     )

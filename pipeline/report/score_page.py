@@ -97,9 +97,12 @@ def _headline(found: Findings) -> tuple[str, str]:
     if score.kind != "class":
         main = score.scores[0]
         name = SCORINGS.get(main.scoring, main.scoring)
-        if found.part.numbers is not None:
-            off = float(abs(found.part.numbers.predicted - found.part.numbers.true).mean())
-            said = [f"It is off by {off:.3g} on average.", *said]
+        numbers = found.part.numbers
+        if numbers is not None:
+            off, guessing = (
+                float(abs(guess - numbers.true).mean()) for guess in (numbers.predicted, numbers.true.mean())
+            )
+            said = [f"It is off by {off:.3g} on average; always saying their mean, by {guessing:.3g}.", *said]
         return f"{sentence(name)[:-1]} {_figure(main)} on {score.n:,} photos.", " ".join(said)
     right = next(one for one in score.scores if one.scoring == "accuracy")
     answers, confused = found.part.answers, found.part.confusion

@@ -63,7 +63,7 @@ class Findings:
     ground : Ground or None
         None where the cache of the photos is not at hand.
     learned : tuple of Known
-        The photos that the model learned from.
+        The photos that the model learned from, each with the training photo that it is.
     unfamiliar : tuple of Known or None
         Those that are the least like any training photo first; None where that is not known.
     suspects : tuple of Suspect or None
@@ -111,7 +111,8 @@ def findings_of(score: ModelScore) -> Findings:
     )
     ground, notes = _ground(score, info)
     known = _known(score)
-    learned = tuple(known[name] for name in table["id"][table["learned"].to_numpy(bool)])
+    copies = [known[name] for name in table["id"][table["learned"].to_numpy(bool)]]
+    learned = tuple(replace(one, near=one.near[:1]) for one in copies)  # what it is a copy of
     unfamiliar = None
     if score.unfamiliar is not None:
         strange = [known[name] for name in table["id"][table["unfamiliar"].to_numpy(bool)]]
