@@ -2,6 +2,7 @@
 
     python benchmarks/label_sets.py
     python benchmarks/label_sets.py --only "logistic, N = 2,000" --rounds 5
+    python benchmarks/label_sets.py --device cuda
 
 Embeddings are real: the bundled network's of scikit-learn's digits, turned, shifted and scaled until there are enough,
 and of the built-in photo crops, drawn with other seeds. 20 label sets of the digits: the digit, each digit against the
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("features_cache"), help="where embeddings are kept")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="GridSearchCV's workers, our threads")
+    parser.add_argument("--device", default="cpu", help="where ours computes: cpu or cuda")
     parser.add_argument("--only", default="", help="the rows of the table whose names begin so")
     parser.add_argument("--converged", action="store_true", help="compare with converged logistic regressions")
     arguments = parser.parse_args()
@@ -152,6 +154,7 @@ class Loaded:
     heads: list[Head]
     oracles: list[Any]  # the heads' estimators, as GridSearchCV has them
     jobs: int
+    device: str
 
 
 LOADED: Loaded
@@ -163,7 +166,7 @@ def load(row: Row, arguments: argparse.Namespace) -> None:
     X, originals, columns = embedded(row.data, arguments.cache)
     X, originals = X[: row.rows], originals[: row.rows]
     columns = {name: column[: row.rows] for name, column in columns.items()}
-    ys = digit_sets(columns["digit"]) if row.data == "digits" else crop_sets(columns)
+    ys = dig(columns["digit"]) if row.data == "digits" else crop_sets(columns)
     splits = list(GroupKFold(FOLDS, shuffle=True, random_state=0).split(X, groups=originals))
     heads = resolve_heads(row.heads, kind="class")
     oracles = [clone(head.estimator) for head in heads]
@@ -171,13 +174,13 @@ def load(row: Row, arguments: argparse.Namespace) -> None:
         oracles[row.heads.index("logistic")].set_params(
             logisticregression__tol=1e-8, logisticregression__max_iter=20_000
         )
-    LOADED = Loaded(X, ys[: row.sets], splits, heads, oracles, arguments.jobs)
+    LOADED = Loaded(X, ys[: row.sets], splits, heads, oracles, arguments.jobs, arguments.device)
     warm = np.arange(200)
     with parallel_config(backend="loky", inner_max_num_threads=1):
         GridSearchCV(heads[0].estimator, {}, cv=2, n_jobs=arguments.jobs).fit(X[warm], np.arange(200) % 2)
 
 
-def digit_sets(digit: np.ndarray) -> list[np.ndarray]:
+def dig(digit: np.ndarray) -> list[np.ndarray]:
     """Return 20 label sets of the digits, classes as codes."""
     rng = np.random.default_rng(1)
     loops = np.array([1, 0, 0, 0, 1, 0, 1, 0, 2, 1])
@@ -203,7 +206,9 @@ def shared(sets: int) -> tuple[float, Scores]:
     """Return seconds and scores of the first label sets, all together."""
     it = LOADED
     searches = [
-        SharedGridSearchCV(head.estimator, head.grid, scoring=SCORING, cv=it.splits, refit=False, n_jobs=it.jobs)
+        SharedGridSearchCV(
+            head.estimator, head.grid, scoring=SCORING, cv=it.splits, refit=False, n_jobs=it.jobs, device=it.device
+        )
         for head in it.heads
     ]
     before = time.perf_counter()
@@ -245,7 +250,7 @@ def predictions_alike(picks: Sequence[tuple[int, int, int]]) -> float:
         assert whole is not None
         tasks.append(SharedTask([whole], y, [(train, test)], int(y.max()) + 1))
         oracles.append(clone(it.oracles[place]).set_params(**whole.candidates[pick]))
-    for said in shared_predictions(it.X, tasks, n_jobs=it.jobs):
+    for said in shared_predictions(it.X, tasks, n_jobs=it.jobs, device=it.device):
         if said.predictions is None:  # scikit-learn's own: there is nothing to compare
             continue
         number, _, pick = picks[said.task]

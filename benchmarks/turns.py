@@ -97,8 +97,8 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def machine() -> str:
-    """Return what this machine is, in a line."""
+def machine(device: str = "cpu") -> str:
+    """Return what this machine is, in a line, with its GPU where that is what was measured."""
     import os
     import platform
 
@@ -107,4 +107,9 @@ def machine() -> str:
     if place.exists():
         names = [line.partition(":")[2].strip() for line in place.read_text().splitlines() if "model name" in line]
         cpu = names[0] if names else cpu
-    return f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores of {cpu}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if device == "cpu":
+        return f"{cores} cores of {cpu}"
+    import torch
+
+    return f"{torch.cuda.get_device_name(device)} and {cores} cores of {cpu}"

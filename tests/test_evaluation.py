@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from made_caches import Spy, blobs, make_cache, names
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
@@ -83,6 +84,19 @@ def noise(path: Path, n: int = 100, d: int = 300, seed: int = 3) -> FeatureCache
     rng = np.random.default_rng(seed)
     columns = {"label": names(rng.permutation(np.arange(n) % 2))}
     return make_cache(path, rng.normal(size=(n, d)), columns)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_scores_that_a_cpu_does(cache: FeatureCache) -> None:
+    heads = ["ridge", "lda", "knn", "logistic"]
+    here = run_of(cache, column="kind", heads=heads, cv=3, device="cpu")
+    torch.cuda.reset_peak_memory_stats()
+    there = run_of(cache, column="kind", heads=heads, cv=3, device="cuda")
+    assert torch.cuda.max_memory_allocated() > 0  # it was there
+    for one, other in zip(here.results, there.results, strict=True):
+        assert (one.label_set, one.head, one.params) == (other.label_set, other.head, other.params)
+        # One prediction of the 60 may stand exactly between two classes.
+        assert other.mean == pytest.approx(one.mean, abs=1 / 30), one.head
 
 
 # Honesty

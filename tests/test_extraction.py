@@ -107,6 +107,20 @@ def test_embeddings_of_the_bundled_network_do_not_depend_on_batch_size_order_or_
         assert np.abs(other.features() - reference[order]).max() <= 1e-5 * scale
 
 
+@pytest.mark.gpu
+def test_a_gpu_fills_the_cache_that_a_cpu_goes_on_with(tmp_path):
+    sample = pytest.importorskip("sklearn.datasets").load_sample_image("china.jpg")
+    crops = np.stack([sample[i : i + 200, 2 * i : 2 * i + 200] for i in range(200)])
+    reference = extract(crops, cache=tmp_path / "cpu", device="cpu", layer="all")
+    found = extract(crops, cache=tmp_path / "gpu", device="cuda", layer="all", batch_size=64)
+    assert found.summary.inferred == 200
+    assert found.summary.runtime.startswith("torch-cuda ")
+    for layer in reference.layers:
+        wanted = reference.features(layer)
+        assert np.abs(found.features(layer) - wanted).max() <= 1e-4 * np.abs(wanted).max(), layer
+    assert extract(crops, cache=tmp_path / "gpu", device="cpu", layer="all").summary.inferred == 0
+
+
 # --- nothing is computed twice ----------------------------------------------------------------------------------------
 
 

@@ -112,6 +112,17 @@ def test_the_small_network_learns_and_the_same_seed_learns_the_same() -> None:
     assert torch.equal(torch.random.get_rng_state(), before) and torch.get_num_threads() == threads
 
 
+@pytest.mark.gpu
+@pytest.mark.usefixtures("short")
+def test_the_small_network_learns_on_a_gpu_and_leaves_its_generator_alone() -> None:
+    pixels, y = squares(40, 0, above_or_below)
+    new, truth = squares(60, 1, above_or_below)
+    before = torch.cuda.get_rng_state()
+    found = train_from_scratch(pixels, y, new, held_out=PARTS, tries=PLAIN, **{**HOW, "device": "cuda"})
+    assert balanced_accuracy(truth, found.predicted) >= 0.95 and not found.cut_short
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
 @pytest.mark.usefixtures("short")
 def test_mirroring_is_chosen_by_what_was_held_out() -> None:
     """Left or right is lost in a mirror: with mirrored images nothing can be learned."""

@@ -15,7 +15,7 @@ from turns import serve
 from pipeline.backbone import Backbone
 
 
-def main(folder: str, spec: str) -> None:
+def main(folder: str, spec: str, device: str) -> None:
     """Serve one loop over the folder."""
     backbone = Backbone.open(spec)
     widths = backbone.resolve_layers(["penultimate"])
@@ -29,7 +29,7 @@ def main(folder: str, spec: str) -> None:
             self.layer_output_size = widths["penultimate"]
             return network, network.get_submodule(pool)
 
-    embedder = OurNetwork(cuda=False, model="resnet-50", layer_output_size=widths["penultimate"])
+    embedder = OurNetwork(cuda=device != "cpu", model="resnet-50", layer_output_size=widths["penultimate"])
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
 
     def run() -> int:

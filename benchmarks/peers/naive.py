@@ -1,7 +1,11 @@
-"""What people write: a DataLoader with two workers, batches of 32, the network as it comes."""
+"""What people write: a DataLoader and the network as it comes.
+
+On a CPU two workers and batches of 32; on a GPU a worker a core, pinned memory and batches of 256.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -29,7 +33,7 @@ class Photos(Dataset):
         return self.transform(Image.open(self.paths[index]).convert("RGB"))
 
 
-def main(folder: str, spec: str) -> None:
+def main(folder: str, spec: str, device: str) -> None:
     """Serve one loop over the folder."""
     backbone = Backbone.open(spec)
     how = backbone.preprocessing
@@ -45,13 +49,17 @@ def main(folder: str, spec: str) -> None:
     network = backbone.load_network()
     parent, _, leaf = backbone.final_layer().rpartition(".")
     setattr(network.get_submodule(parent), leaf, torch.nn.Identity())
+    network.to(device)
+    feeding = {"batch_size": 32, "num_workers": 2}
+    if device != "cpu":
+        feeding = {"batch_size": 256, "num_workers": os.cpu_count() or 1, "pin_memory": True}
     photos = Photos(sorted(path for path in Path(folder).rglob("*") if path.is_file()), transform)
 
     def run() -> int:
         features = []
         with torch.inference_mode():
-            for batch in DataLoader(photos, batch_size=32, num_workers=2):
-                features.append(network(batch))
+            for batch in DataLoader(photos, **feeding):
+                features.append(network(batch.to(device, non_blocking=True)).cpu())
         return len(torch.cat(features))
 
     serve(run)
