@@ -275,6 +275,7 @@ def test_every_kind_of_labels_has_a_page(kind: str, head: str, tmp_path: Path) -
         row = next(row for row in cells(section(said, "Right and wrong"))[1:] if row[0] == "red")
         counts = (both[0].sum(), (both[0] & both[1]).sum(), (both[0] & ~both[1]).sum(), (~both[0] & both[1]).sum())
         assert row[1:5] == [str(one) for one in counts]
+        assert "Intervals of average precision, macro F1 and micro F1: " in said.said
         assert "Every tag here is one that the model learned." in said.said
     else:
         assert "ridge gives no probabilities" in said.said or not (table["true"] != table["predicted"]).any()

@@ -176,8 +176,13 @@ def _methods(score: ModelScore) -> str:
     named: dict[str, list[str]] = {}
     for one in score.scores:
         named.setdefault(one.method, []).append(SCORINGS.get(one.scoring, one.scoring))
-    told = "; ".join(f"{' and '.join(names)}: {method}" for method, names in named.items())
+    told = "; ".join(f"{_listed(names)}: {method}" for method, names in named.items())
     return f"Every score is better the higher it is. Intervals of {told}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names as a sentence has them: "a, b and c"."""
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _cells(one: Score) -> list[str]:
