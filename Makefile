@@ -7,7 +7,7 @@ CONSTRAINTS := $(if $(CI),-c constraints.txt,)
 
 RELIABILITY ?= tests/reliability
 
-.PHONY: demo test check reliability mutants format clean
+.PHONY: demo test check docs reliability mutants format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pipeline demo
@@ -21,6 +21,11 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n auto $(TESTS)
+
+# The documentation as pages to read, from docs/ and the docstrings.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -q -W -n --keep-going docs docs/_build/html
+	@echo docs/_build/html/index.html
 
 # Every promise of tests/reliability/ at its full size; docs/reliability.md says what came of it. RELIABILITY=FILE runs a
 # part of it and leaves the figures of the others as they were. `make mutants` after it adds its own.
@@ -39,7 +44,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 # A stamp a set of extras: made again when the requirements change.
-$(VENV)/.demo $(VENV)/.test $(VENV)/.fuzz $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.demo $(VENV)/.test $(VENV)/.fuzz $(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS) -e '.[$*]'
 	touch $@
 
@@ -48,4 +53,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) demo runs features_cache/*.h5 features_cache/*.lock
+	rm -rf $(VENV) docs/_build demo runs features_cache/*.h5 features_cache/*.lock

@@ -168,7 +168,9 @@ def model(photos: Path, spec: str, options: dict[str, Any]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (runtime.batch_size, crop, crop, 3), np.uint8)
     on_cpu = how["device"] == "cpu"
     count = (os.cpu_count() or 1) if on_cpu else 3
-    calls = max(20, 1500 // count // len(pixels)) if spec == "efficientnet_lite0" and on_cpu else 40
+    calls = 40 if on_cpu else 15
+    if on_cpu and spec == "efficientnet_lite0":
+        calls = max(20, 1500 // count // len(pixels))
     serve(on_threads(lambda _: runtime(pixels), count, calls, len(pixels)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from test_model_folder import default_cache
 
+from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache
 from pipeline.errors import CacheError, EvaluationError, LabelError, ModelError, PipelineError, SkipReason
 from pipeline.evaluation import evaluate
@@ -174,6 +176,25 @@ def test_classes_that_nothing_was_learned_of_are_no_answer(tmp_path: Path) -> No
     columns = {"kind": kinds, "split": ["val" if row < 8 else "train" for row in range(40)]}
     model = fit(default_cache(tmp_path / "a.h5", X, columns), grid={"logistic.C": 0.1}, cv=2, n_jobs=1)
     assert model.classes == ("ant", "bee")
+
+
+def test_own_weights_are_found_wherever_they_lie(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is recorded by its name, for the model, and by its place, for this machine alone."""
+    weights, caches = tmp_path / "weights" / "mine.safetensors", tmp_path / "caches"
+    weights.parent.mkdir()
+    Backbone.open().save_weights(weights)
+    monkeypatch.chdir(tmp_path)
+    model = fit(photos, backbone="efficientnet_lite0:weights/mine.safetensors@bundled", cache=caches, **QUICK)
+    cache = next(caches.glob("*.h5"))
+    monkeypatch.chdir(weights.parent)
+    again = fit(str(cache), **QUICK)  # from another folder
+    assert model.backbone.weights == again.backbone.weights == "mine.safetensors@bundled"
+    saved = Model.open(model.save(tmp_path / "own.model"))
+    assert saved.predict(photos)["label"].tolist() == model.predict(photos)["label"].tolist()
+    assert str(tmp_path) not in (tmp_path / "own.model" / "model.json").read_text()
+    weights.unlink()
+    with pytest.raises(CacheError, match=f"{cache.name}: .*wanted a weights file at {re.escape(str(weights))}"):
+        fit(str(cache), **QUICK)
 
 
 def test_a_cache_whose_weights_are_gone_is_refused_before_anything_is_fitted(

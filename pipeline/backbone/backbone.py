@@ -192,6 +192,11 @@ class Backbone:
         enum = known.enums(self.name).get(self.weights)
         return list(enum.meta["categories"]) if enum is not None else None
 
+    @property
+    def own_file(self) -> Path | None:
+        """Where a person's own weights are, which no name leads to; None for those that are found by name."""
+        return self.file if "@" in self.weights else None
+
     def record(self) -> dict[str, Any]:
         """Return what `from_record` needs beside the weights' file, as plain JSON values."""
         preprocessing = asdict(self.preprocessing)

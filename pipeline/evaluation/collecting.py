@@ -247,13 +247,14 @@ def backbone_of(cache: FeatureCache) -> Backbone:
     try:
         if "@" not in str(record["weights"]):
             return Backbone.from_record(record)
-        found = Backbone.open(f"{record['name']}:{record['weights']}")
+        file, _, named = str(record["weights"]).rpartition("@")
+        found = Backbone.open(f"{record['name']}:{cache.provenance.get('weights_file', file)}@{named}")
     except BackboneError as error:
         raise CacheError(f"{cache.path.name}: {error.message}", step) from error
     if found.weights_sha256 != wanted:
         raise CacheError(
             f"{cache.path.name}: wanted the weights that made these features (SHA-256 {wanted[:12]}...), "
-            f"found others ({found.weights_sha256[:12]}...) in {record['weights']}",
+            f"found others ({found.weights_sha256[:12]}...) in {found.own_file or found.weights}",
             step,
         )
     return found

@@ -239,6 +239,8 @@ def _provenance(work: Work, layers: Mapping[str, int]) -> dict[str, Any]:
         "source": work.source.name,
         **({"part": dict(work.part)} if work.part else {}),
         "backbone": work.backbone.record(),
+        # Beside the backbone's record, which travels in models: a place of this machine has no business there.
+        **({"weights_file": str(work.backbone.own_file)} if work.backbone.own_file else {}),
         "layers": dict(layers),
         "device": work.device,
         "batch_size": work.batch_size,

@@ -12,7 +12,7 @@ from pipeline.cache import PENDING, STORED, CacheWriter, FeatureCache
 from pipeline.engines import workers
 from pipeline.errors import SkipReason
 from pipeline.extraction.block import Block
-from pipeline.extraction.blocks import embed_blocks
+from pipeline.extraction.blocks import block_size, embed_blocks
 from pipeline.extraction.known import KnownDigests, Unchanged, lend, unchanged
 from pipeline.extraction.network import Network
 from pipeline.extraction.work import Counts, Work, stopped_at
@@ -153,7 +153,7 @@ class _Run:
             yield self._counted(blocks)
         seconds = time.perf_counter() - started - (network.seconds_to_open - opening)
         self.counts.seconds += seconds
-        blocks_in_all = -(-len(rows) // (self.work.batch_size or network.batch_size))
+        blocks_in_all = -(-len(rows) // block_size(self.work.batch_size, network, len(rows), self.work.n_jobs))
         self.counts.working += seconds * min(workers(self.work.n_jobs), blocks_in_all)
 
     def _counted(self, blocks: Iterator[Block]) -> Iterator[Block]:

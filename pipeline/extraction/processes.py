@@ -1,4 +1,4 @@
-"""Blocks by other processes: one a GPU on this machine, or those of a cluster.
+"""Blocks by other processes: one a GPU on this machine, or several that share one, or those of a cluster.
 
 A process gets a span of many blocks, so that handing it out costs next to nothing. joblib's generator has no
 backpressure, and a semaphore does not reach other processes: spans are handed out in waves, and a wave's results are
@@ -27,7 +27,7 @@ from pipeline.extraction.network import InProcesses, Network
 from pipeline.extraction.threads import blocks_by_threads
 from pipeline.images import ImageSource, decoder_of
 
-BLOCKS_A_SPAN = 32
+BLOCKS_A_SPAN, SPANS_A_PROCESS = 32, 2  # at most, and at least: a process that has none is idle
 SPANS_A_WAVE = 16  # a worker; the last of a wave wait for each other, so a wave is long
 DEATHS = 3  # of workers without one span done between them: the machine cannot do this work
 
@@ -59,10 +59,11 @@ class _Span:
 
 @contextmanager
 def blocks_by_processes(
-    how: Embedding, network: Network, rows: np.ndarray, *, size: int, n_jobs: int | None
+    how: Embedding, network: Network, rows: np.ndarray, *, size: int, count: int, n_jobs: int | None
 ) -> Iterator[Iterator[Block]]:
     """Give the blocks of `rows`, many images each, as other processes get them done.
 
+    There are `count` of them here, which share the devices and `n_jobs` threads; a cluster has its own.
     A process that dies loses nothing: what it worked on is given to another one.
 
     Raises
@@ -77,11 +78,11 @@ def blocks_by_processes(
             # A cluster's worker has one thread a task, and is told by its environment which GPU is its own.
             count, threads, claims = workers(n_jobs), 1, None
         else:
-            count = len(network.devices)
             threads = max(1, workers(n_jobs) // count)
             claims = Path(left.enter_context(TemporaryDirectory(prefix="pipeline-")))
         travelling = replace(how, runtime=None)  # type: ignore[arg-type]
-        many, decoder = size * BLOCKS_A_SPAN, decoder_of(how.decode)
+        blocks = max(1, min(BLOCKS_A_SPAN, -(-len(rows) // (size * count * SPANS_A_PROCESS))))
+        many, decoder = size * blocks, decoder_of(how.decode)
         spans = [
             (travelling, network.in_processes(claims), np.sort(rows[start : start + many]), size, threads, decoder)
             for start in range(0, len(rows), many)

@@ -15,14 +15,11 @@ from pipeline.errors import BackboneError
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Preprocessing
 from pipeline.runtime import PRECISIONS
-from pipeline.runtime.buffers import Buffers, pinned
 from pipeline.runtime.compiled import Compiled
 from pipeline.runtime.devices import batch_size_of
 from pipeline.runtime.folding import fold_batch_norm
+from pipeline.runtime.gpu import Gpu
 from pipeline.runtime.pixels import check_pixels, no_features
-
-# Calls that a GPU is given at once: one uploads while another computes and a third brings its features back.
-UNDER_WAY = 3
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -78,8 +75,7 @@ class TorchRuntime:
         if compile and not on_cpu:
             self._network = Compiled(self._network, progress)
         self._normalise = Normalise(backbone.preprocessing, self.device)
-        self._uploads = None if on_cpu else torch.cuda.Stream(self.device)
-        self._buffers = Buffers(UNDER_WAY, pinned)
+        self._gpu = None if on_cpu else Gpu(self.device)
         self._progress = progress
         self._fitting = threading.Lock()
         self._most = sys.maxsize  # images that are run at once
@@ -155,27 +151,18 @@ class TorchRuntime:
             torch.set_num_threads(before)
 
     def _run(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        with torch.inference_mode(), self._autocast(), self._on_device(pixels) as images:
-            features = self._network(self._normalise(images.permute(0, 3, 1, 2)))  # (b, h, w, 3) -> (b, 3, h, w)
-            return {layer: np.ascontiguousarray(features[layer].float().cpu().numpy()) for layer in self.layers}
+        if self._gpu is not None:
+            return self._gpu.run(pixels, self._features)
+        if not (pixels.flags.writeable and pixels.flags.c_contiguous):
+            pixels = pixels.copy()  # torch takes no negative strides, and warns about memory it must not write to
+        features = self._features(torch.from_numpy(pixels))
+        return {layer: np.ascontiguousarray(values.numpy()) for layer, values in features.items()}
 
-    @contextlib.contextmanager
-    def _on_device(self, pixels: np.ndarray) -> Iterator[torch.Tensor]:
-        """Give the pixels as a tensor on the device, until what is computed of them has come back."""
-        if self._uploads is None:
-            if not (pixels.flags.writeable and pixels.flags.c_contiguous):
-                pixels = pixels.copy()  # torch takes no negative strides, and warns about memory it must not write to
-            yield torch.from_numpy(pixels)
-            return
-        with torch.cuda.device(self.device), self._buffers.filled(pixels) as staged:
-            # On a stream of its own, one thread's upload runs beside another thread's network.
-            with torch.cuda.stream(self._uploads):
-                images = staged.to(self.device, non_blocking=True)
-                uploaded = self._uploads.record_event()
-            computing = torch.cuda.current_stream(self.device)
-            computing.wait_event(uploaded)
-            images.record_stream(computing)
-            yield images
+    def _features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map uint8 (b, h, w, 3) on the device to ``{layer: float32 (b, width)}`` there."""
+        with torch.inference_mode(), self._autocast():
+            features = self._network(self._normalise(images.permute(0, 3, 1, 2)))  # (b, h, w, 3) -> (b, 3, h, w)
+            return {layer: features[layer].float() for layer in self.layers}
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.precision == "fp32":
