@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.extraction.embedder import ImageEmbedder
     from pipeline.images import ImageSource
     from pipeline.labels import LabelSet
-    from pipeline.model import Model, fit
+    from pipeline.model import Model, ModelScore, fit
     from pipeline.progress import Progress
     from pipeline.report.displays import (
         CalibrationDisplay,
@@ -54,6 +54,7 @@ _ROOM_OF = {
     "LearningCurveDisplay": "report.displays",
     "MistakesDisplay": "report.displays",
     "Model": "model",
+    "ModelScore": "model",
     "PipelineError": "errors",
     "Progress": "progress",
     "Run": "runs",
@@ -83,6 +84,7 @@ __all__ = [
     "LearningCurveDisplay",
     "MistakesDisplay",
     "Model",
+    "ModelScore",
     "PipelineError",
     "Progress",
     "Run",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -287,16 +288,21 @@ def walked(file: h5py.File) -> Iterator[Any]:
     yield from (file[name] for name in names)
 
 
-def test_the_page_names_each_entry_of_the_provenance(cache: Path) -> None:
-    import json
-
-    with h5py.File(cache) as file:
-        provenance = json.loads(file["provenance"][:].tobytes())
+def test_the_page_names_each_entry_of_the_provenance(cache: Path, run: planted.Extractor, tmp_path: Path) -> None:
+    mine = planted.backbone(weights="mine.pth@default", file=tmp_path / "mine.pth")
+    of_my_own = run(tmp_path / "photos", backbone=mine, cache=tmp_path / "others").path
     table = FORMAT.partition("### provenance")[2].partition("\n## ")[0]
     firsts = "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
-    assert set(re.findall(r"`(\w+)`", firsts)) == set(provenance)
+    named = set(re.findall(r"`(\w+)`", firsts))
+    assert named == provenance_of(of_my_own).keys()
+    assert named - {"weights_file"} == provenance_of(cache).keys()
     (recipe,) = [line for line in table.splitlines() if line.startswith("| `recipe`")]
-    assert set(re.findall(r"`(\w+)`", recipe)) - {"recipe"} == set(provenance["recipe"])
+    assert set(re.findall(r"`(\w+)`", recipe)) - {"recipe"} == provenance_of(cache)["recipe"].keys()
+
+
+def provenance_of(path: Path) -> dict[str, Any]:
+    with h5py.File(path) as file:
+        return json.loads(file["provenance"][:].tobytes())
 
 
 def test_the_code_of_the_page_reads_a_cache_and_a_folder_of_parts(

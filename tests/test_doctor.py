@@ -118,4 +118,4 @@ def test_a_folder_that_cannot_hold_caches_is_named(tmp_path: Path) -> None:
 
 def test_every_extra_that_is_not_for_developers_is_looked_at() -> None:
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"test", "fuzz", "dev"}
+    assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"test", "fuzz", "dev", "docs"}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from commands import done, refused
 from made_caches import blobs, make_cache, names
+from test_scored import planted
 
 if find_spec("mlflow") is None:  # looked for, not loaded: how it is loaded is tested
     pytest.skip("MLflow is not installed: pip install 'transfer-pipeline[mlflow]'", allow_module_level=True)
@@ -124,6 +125,26 @@ def test_a_study_s_curves_have_the_labels_as_steps(store: str, tmp_path: Path) -
     assert whole.data.metrics == {"fewer labels/transfer": 0.7, "seconds": 7.0}
     assert whole.data.params["train"] == "40" and "groups" not in whole.data.params
     assert whole.data.tags["mlflow.note.content"] == "It was.\n\nfewer labels: yes. with 5 labels"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_score_is_one_run_with_its_figures_and_the_model_s_hash(store: str, tmp_path: Path) -> None:
+    model, other = planted(tmp_path, "class", head="logistic")
+    score = model.score(other, cache=tmp_path, out=tmp_path / "run")
+    logged = log_report(write_report(score), store)
+    client, whole, children = kept(store)
+    assert (logged.run_id, logged.children, children) == (whole.info.run_id, 0, {})
+    wanted = {
+        f"{one.scoring}{end}": value
+        for one in score.scores
+        for end, value in (("", one.value), (".low", one.low), (".high", one.high))
+    }
+    assert wanted.items() <= whole.data.metrics.items()
+    assert whole.data.metrics["unfamiliar"] == score.unfamiliar and whole.data.metrics["of_unknown_classes"] == 0
+    assert (whole.data.params["model_sha256"], whole.data.params["n"]) == (model.sha256, "40")
+    assert whole.data.params["logistic.C"] == str(model.params["C"]) and whole.data.tags["pipeline"] == "score"
+    assert [one.path for one in client.list_artifacts(whole.info.run_id)] == ["report.html"]
+    assert "runs in it" not in done("report", tmp_path / "run", "--mlflow", store).err
 
 
 def test_names_that_mlflow_would_refuse_are_made_fit(run: Run) -> None:

@@ -326,6 +326,15 @@ StudyFolder = Annotated[
     str | None,
     typer.Option("--out", metavar="RUN", help="The folder to keep the results in.", show_default="runs/<name>-study"),
 ]
+ScoreFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--out",
+        metavar="RUN",
+        help="The folder to keep scores and answers in, for `pipeline report`; the photos' features go to the cache.",
+        show_default="nothing is kept",
+    ),
+]
 ModelFolder = Annotated[str, typer.Option("--out", metavar="MODEL", help="The model folder to write, e.g. bees.model.")]
 Weights = Annotated[
     bool,

@@ -14,7 +14,7 @@ from pipeline.cli.terminal import Terminal
 
 RunArgument = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="The folder that `pipeline evaluate` or `pipeline study` kept its results in."),
+    typer.Argument(metavar="RUN", help="The folder that `pipeline evaluate`, `score` or `study` kept its results in."),
 ]
 Photos = Annotated[
     str | None,
@@ -43,7 +43,7 @@ def command(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Write one page about a run or a study, to look at: scores, mistakes, a map of the photos, doubtful labels."""
+    """Write one page about a run, a score or a study: scores, mistakes, a map of the photos, doubtful labels."""
     from pipeline.report.page import open_run, write_report
     from pipeline.report.tracking import load_mlflow, log_report
     from pipeline.runs.folder import REPORT
@@ -56,7 +56,7 @@ def command(
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
         made = write_report(about, out=place, photos=photos, progress=terminal)
         logged = log_report(made, mlflow, experiment=experiment, progress=terminal) if mlflow else None
-    what = "run" if about.__class__.__name__ == "Run" else "study"
+    what = {"Run": "run", "ModelScore": "score"}.get(about.__class__.__name__, "study")
     if as_json:
         terminal.object(
             {
@@ -71,8 +71,6 @@ def command(
     terminal.result(str(made.path))
     terminal.say(f"{made.bytes / 1e6:.1f} MB, one file that asks for nothing from anywhere")
     if logged is not None:
-        terminal.say(
-            f"logged to {logged.uri}, experiment {logged.experiment}, as run {logged.run_id} with {logged.children} "
-            "runs in it"
-        )
+        parts = f" with {logged.children} runs in it" if logged.children else ""
+        terminal.say(f"logged to {logged.uri}, experiment {logged.experiment}, as run {logged.run_id}{parts}")
     terminal.next("python", "-m", "webbrowser", str(made.path))

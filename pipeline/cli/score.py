@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.cli import options as o
+from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Number, Terminal
 
 
@@ -14,6 +15,8 @@ def command(
     root: o.Root = None,
     column: o.OneColumn = None,
     groups: o.Groups = None,
+    cache: o.Cache = "features_cache",
+    out: o.ScoreFolder = None,
     batch_size: o.BatchSize = None,
     device: o.Device = "auto",
     n_jobs: o.Jobs = None,
@@ -26,6 +29,8 @@ def command(
     from pipeline.cli.leaderboard import SHORT
     from pipeline.model import Model
 
+    if out:
+        refuse_unwritable(out, "the score")
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
         found = Model.open(model).score(
             data,
@@ -34,6 +39,8 @@ def command(
             groups=groups,
             id_column=id_column,
             root=root,
+            cache=cache,
+            out=out,
             batch_size=batch_size,
             device=device,
             n_jobs=n_jobs,
@@ -42,7 +49,7 @@ def command(
             progress=terminal,
         )
     if as_json:
-        terminal.object(found.as_dict())
+        terminal.object({**({"run": str(found.folder)} if out else {}), **found.as_dict()})
         return
     for note in found.notes:
         terminal.note(note)
@@ -54,3 +61,6 @@ def command(
         for s in scores
     ]
     terminal.table([found.label_set, Number("score"), Number("95%"), Number("n"), "interval"], rows)
+    if out:
+        terminal.say(f"kept in {found.folder}/: every answer in predictions.parquet, the scores in scores.csv")
+        terminal.next("pipeline", "report", str(found.folder))

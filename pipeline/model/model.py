@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline.export import Exported
-    from pipeline.model.scoring import ModelScore
+    from pipeline.model.scored import ModelScore
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +67,10 @@ class Model:
         Where the embeddings of the training photos are, and how far from one another they lie.
     kept : KeptPhotos or None
         Their embeddings and small pictures, where it keeps them.
+    folder : Path or None
+        Where it was opened; None of one that `fit` has just made.
+    sha256 : str
+        Of the record of that folder, which holds the hash of every other file of it; empty likewise.
     """
 
     label_set: str
@@ -87,6 +91,8 @@ class Model:
     evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)
     training: Training = field(default=Training(), repr=False)
     kept: KeptPhotos | None = field(default=None, repr=False)
+    folder: Path | None = field(default=None, repr=False)
+    sha256: str = field(default="", repr=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Model:
@@ -218,6 +224,8 @@ class Model:
         groups: str | None = None,
         id_column: str | None = None,
         root: str | os.PathLike[str] | None = None,
+        cache: str | os.PathLike[str] = DEFAULT_FOLDER,
+        out: str | os.PathLike[str] | None = None,
         batch_size: int | None = None,
         device: str = "auto",
         n_jobs: int | None = None,
@@ -236,27 +244,27 @@ class Model:
             The column of true labels; the one that the model learned when not given.
         groups : str, optional
             Column of groups that the intervals resample whole.
+        cache : path
+            The folder of caches: of exported networks, and with `out` of the features of these photos.
+        out : path, optional
+            A run's folder: the scores and all answers are kept there, for `write_report` and `ModelScore.open`. The
+            features of the photos are then kept in `cache` as `extract` keeps them, and each photo is told from the
+            training photos, where their embeddings are at hand.
         id_column, root, batch_size, device, n_jobs, dask, random_state, progress
             As for `extract`.
 
         Raises
         ------
         PipelineError
-            No labels, none of that column, or nothing to score.
+            No labels, none of that column, or nothing to score; a folder that holds anything but this model's score
+            on these photos.
         """
-        from pipeline.model.scoring import score
+        from pipeline.model.scoring import Asked, score
 
+        answering = {"batch_size": batch_size, "device": device, "n_jobs": n_jobs, "progress": progress}
+        asked = Asked(labels, column, groups, id_column, Path(cache), None if out is None else Path(out), random_state)
         with engine(dask):
-            return score(
-                self,
-                _open_data(data, id_column, root),
-                labels,
-                column=column,
-                groups=groups,
-                id_column=id_column,
-                random_state=random_state,
-                answering={"batch_size": batch_size, "device": device, "n_jobs": n_jobs, "progress": progress},
-            )
+            return score(self, _open_data(data, id_column, root), asked, answering)
 
     def export(
         self,

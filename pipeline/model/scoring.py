@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,85 +13,132 @@ import numpy as np
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, LabelError
 from pipeline.evaluation.answers import widen
-from pipeline.evaluation.collecting import Labelling, known_of, refuse_no_labels
+from pipeline.evaluation.collecting import Collection, Labelling, known_of, refuse_no_labels
 from pipeline.evaluation.questions import encode, unknown_text
+from pipeline.extraction import extract, recipe_of
 from pipeline.images import ImageSource
 from pipeline.intervals import Score, score_with_interval
 from pipeline.labels import group_codes
-from pipeline.model.answering import answer_for
+from pipeline.model.answering import Answer, answer_for, decode_of
+from pipeline.model.scored import NEIGHBOURS, ModelScore, refuse_other
+from pipeline.model.scored_table import prediction_table
+from pipeline.model.training import TrainingPhotos, training_photos
+from pipeline.provenance import installed
+from pipeline.runtime import GRAPHS_FOLDER
 from pipeline.search import SCORINGS, needs_probabilities
 
 if TYPE_CHECKING:
     from pipeline.model.model import Model
 
+_VERSIONS = ("transfer-pipeline", "scikit-learn", "numpy", "pillow", "torch", "torchvision")
+
 
 @dataclass(frozen=True)
-class ModelScore:
-    """How a model does on labelled photos.
+class Asked:
+    """What a model is scored by, and where that is kept. See `Model.score`."""
 
-    Attributes
-    ----------
-    label_set : str
-    n : int
-        Photos scored.
-    scores : tuple of Score
-        Each with its 95% interval.
-    unknown_classes : mapping of class to int
-        Classes that training never saw: photos of them, all counted as wrong.
-    seen_in_training : tuple of str
-        Ids of photos whose content the model learned from; a score over them flatters.
-    scores_apart : tuple of Score
-        The scores without those photos; empty where there are none, or no others.
-    notes : tuple of str
-    """
+    labels: Any
+    column: str | None
+    groups: str | None
+    id_column: str | None
+    cache: Path
+    out: Path | None
+    random_state: int
 
-    label_set: str
-    n: int
-    scores: tuple[Score, ...]
-    unknown_classes: Mapping[str, int]
-    seen_in_training: tuple[str, ...]
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """The photos that are scored: rows of the source, their labels in the model's codes, classes beyond those."""
+
+    known: Collection
+    rows: np.ndarray
+    y: np.ndarray
+    unknown: tuple[str, ...]
     notes: tuple[str, ...]
-    scores_apart: tuple[Score, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the scores as plain JSON values; what cannot be said is None."""
-        return {
-            **asdict(self),
-            **{
-                name: [{key: _plain(value) for key, value in asdict(one).items()} for one in getattr(self, name)]
-                for name in ("scores", "scores_apart")
-            },
-        }
 
 
-def score(
-    model: Model,
-    source: ImageSource | FeatureCache,
-    labels: Any,
-    *,
-    column: str | None,
-    groups: str | None,
-    id_column: str | None,
-    random_state: int,
-    answering: Mapping[str, Any],
-) -> ModelScore:
-    """Return the scores. See `Model.score`."""
-    beside = (groups,) if groups is not None else ()
-    known = known_of(source, Labelling(labels, id_column, (), beside))
+def score(model: Model, source: ImageSource | FeatureCache, asked: Asked, answering: Mapping[str, Any]) -> ModelScore:
+    """Return the scores, and keep them where that is asked for. See `Model.score`."""
+    known, column = _labelled(model, source, asked)
+    question = {
+        "model": model.sha256,
+        "photos": source.place,
+        "labels": _labels_text(asked.labels),
+        "column": column,
+        "groups": asked.groups or "",
+    }
+    training, why_not = None, ""
+    if asked.out is not None:
+        refuse_other(asked.out, question)  # better known before the work than after it
+        source = _kept_features(model, source, asked.cache, asked.random_state, answering)
+        training, why_not = training_photos(model, asked.cache)
+    answer, scored = _answered(model, source, known, column, training, asked.cache, answering)
+    found = _scores(model, scored, answer, asked)
+    if asked.out is None:
+        return replace(found, about={"question": question})
+    found = replace(
+        found,
+        predictions=prediction_table(
+            model, scored.known.ids, scored.rows, scored.y, scored.unknown, answer, training, found.seen_in_training
+        ),
+        about={"question": question, **_about(model, source, asked, training, why_not)},
+    )
+    found = _with_familiarity(model, found, training, why_not)
+    return replace(found, folder=found.save(asked.out))
+
+
+def _labelled(model: Model, source: ImageSource | FeatureCache, asked: Asked) -> tuple[Collection, str]:
+    """Return what is known of the photos, and the column of their labels."""
+    beside = (asked.groups,) if asked.groups is not None else ()
+    known = known_of(source, Labelling(asked.labels, asked.id_column, (), beside))
     refuse_no_labels(known)
-    column = column or model.label_set
-    for flag, name in (("column", column), ("groups", groups)):
+    column = asked.column or model.label_set
+    for flag, name in (("column", column), ("groups", asked.groups)):
         if name is not None and name not in known.columns:
             raise LabelError(
                 f"--{flag}: wanted the column {name!r}, found {', '.join(map(repr, known.columns))}",
                 f"name the column with --{flag}, or give a table with --labels",
             )
+    return known, column
+
+
+def _kept_features(
+    model: Model,
+    source: ImageSource | FeatureCache,
+    folder: Path,
+    random_state: int,
+    answering: Mapping[str, Any],
+) -> ImageSource | FeatureCache:
+    """Return the cache of the photos, made by the model's own recipe; the photos where this machine has another one."""
+    if isinstance(source, FeatureCache):
+        return source
+    how: dict[str, Any] = {name: str(model.recipe[name]) for name in ("precision", "store")}
+    how["decode"] = decode_of(model)
+    if recipe_of(model.backbone, **how, device=answering["device"]).as_dict() != dict(model.recipe):
+        return source  # `answer_for` says what differs, and the answers are kept without a map
+    return extract(
+        source, backbone=model.backbone, layer=model.layer, cache=folder, random_state=random_state, **how, **answering
+    )
+
+
+def _answered(
+    model: Model,
+    source: ImageSource | FeatureCache,
+    known: Collection,
+    column: str,
+    training: TrainingPhotos | None,
+    folder: Path,
+    answering: Mapping[str, Any],
+) -> tuple[Answer, _Scored]:
+    """Return what the model says of all photos, and those that have both a label and an answer."""
     labelled, y, unknown = encode(known, column, model.kind, model.classes, separator=model.separator)
     if not len(labelled):
         raise EvaluationError(
             f"wanted labelled photos to score, found none in column {column!r}", "give the labels with --labels TABLE"
         )
-    answer = answer_for(model, source, **answering)
+    answer = answer_for(
+        model, source, training=training, neighbours=NEIGHBOURS, graphs=folder / GRAPHS_FOLDER, **answering
+    )
     ids, notes = known.ids, [*known.notes, *(known.match.notes if known.match else ())]
     if len(labelled) < len(ids):
         notes.append(f"{len(ids) - len(labelled)} of {len(ids)} photos have no label and are left out")
@@ -103,8 +152,14 @@ def score(
                 "mend the photos, or give others",
             )
         notes.append(f"{len(failed)} labelled photos have no answer and are left out, e.g. {first}")
-    rows, y = labelled[answered], y[answered]
-    codes = {name: len(model.classes) + number for number, name in enumerate(unknown)}
+    return answer, _Scored(known, labelled[answered], y[answered], tuple(unknown), tuple(notes))
+
+
+def _scores(model: Model, scored: _Scored, answer: Answer, asked: Asked) -> ModelScore:
+    """Return the scores, with and without the photos that the model learned from."""
+    rows, y, notes = scored.rows, scored.y, list(scored.notes)
+    ids = scored.known.ids
+    codes = {name: len(model.classes) + number for number, name in enumerate(scored.unknown)}
     found = {name: y[:, code] if model.kind == "multi" else y == code for name, code in codes.items()}
     unknown = {name: count for name, those in found.items() if (count := int(those.sum()))}
     if unknown:
@@ -117,29 +172,102 @@ def score(
             f"{len(seen)} of {len(rows)} photos were in the training data, e.g. {seen[0]}: the score flatters"
             f"{', and is given without them too' if new.any() else ''}"
         )
-    n_classes = len(model.classes) + len(codes)
-    said = widen(answer.predictions.take(rows), n_classes)
-    codes_of_groups = None if groups is None else group_codes(ids, known.columns, groups, rows=rows)
+    scores_of = _scorer(model, scored, answer, len(codes), asked)
+    return ModelScore(
+        label_set=model.label_set,
+        n=len(rows),
+        scores=scores_of(np.arange(len(rows))),
+        unknown_classes=unknown,
+        seen_in_training=seen,
+        notes=tuple(notes),
+        scores_apart=scores_of(np.flatnonzero(new)) if seen and new.any() else (),
+        kind=model.kind,
+        classes=model.classes,
+        separator=model.separator,
+        name=scored.known.name,
+    )
+
+
+def _scorer(
+    model: Model, scored: _Scored, answer: Answer, beyond: int, asked: Asked
+) -> Callable[[np.ndarray], tuple[Score, ...]]:
+    """Return the function from some of the scored photos to their scores."""
+    n_classes = len(model.classes) + beyond
+    said = widen(answer.predictions.take(scored.rows), n_classes)
+    known = scored.known
+    groups = None if asked.groups is None else group_codes(known.ids, known.columns, asked.groups, rows=scored.rows)
 
     def scores_of(these: np.ndarray) -> tuple[Score, ...]:
         return tuple(
             score_with_interval(
                 scoring,
-                y[these],
+                scored.y[these],
                 said.take(these),
                 kind=model.kind,
                 n_classes=n_classes,
-                groups=None if codes_of_groups is None else codes_of_groups[these],
-                random_state=random_state,
+                groups=None if groups is None else groups[these],
+                random_state=asked.random_state,
             )
             for scoring in SCORINGS[model.kind]
             if said.probabilities is not None or not needs_probabilities(scoring)
         )
 
-    scores = scores_of(np.arange(len(rows)))
-    apart = scores_of(np.flatnonzero(new)) if seen and new.any() else ()
-    return ModelScore(model.label_set, len(rows), scores, unknown, seen, tuple(notes), apart)
+    return scores_of
 
 
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+def _with_familiarity(model: Model, found: ModelScore, training: TrainingPhotos | None, why_not: str) -> ModelScore:
+    """Return the score with how many photos are unfamiliar, or why that is not known."""
+    assert found.predictions is not None
+    strange = found.predictions["unfamiliar"]
+    if strange.isna().any():
+        why = why_not or "no training photo has another one that is no copy of it"
+        what = "which photos are unfamiliar is not known" + (
+            ", nor what they are most like" if training is None else ""
+        )
+        return replace(found, notes=(*found.notes, f"{what}: {why}"))
+    count = int(strange.sum())
+    notes = found.notes
+    if count:
+        first = found.predictions["id"][strange.to_numpy(bool)].iloc[0]
+        notes = (*notes, f"{count} of {found.n} photos are unfamiliar, e.g. {first}: unlike all that was learned from")
+    return replace(found, unfamiliar=count, notes=notes)
+
+
+def _about(
+    model: Model,
+    source: ImageSource | FeatureCache,
+    asked: Asked,
+    training: TrainingPhotos | None,
+    why_not: str,
+) -> dict[str, Any]:
+    """Return what a reader wants to know later: the model, the photos, the versions."""
+    backbone = model.backbone
+    return {
+        "model": {
+            "path": "" if model.folder is None else str(model.folder),
+            "head": model.head,
+            "params": dict(model.params),
+            "layer": model.layer,
+            "backbone": f"{backbone.name}:{backbone.weights}",
+            "training_images": len(model.training_digests),
+            "recipe": dict(model.recipe),
+            "versions": dict(model.versions),
+        },
+        "data": {"place": source.place, "cache": str(source.path) if isinstance(source, FeatureCache) else ""},
+        "training": {
+            "place": "" if training is None else training.place,
+            "kept": model.kept is not None,
+            "why_not": why_not,
+        },
+        "random_state": asked.random_state,
+        "versions": {name: installed(name) for name in _VERSIONS},
+    }
+
+
+def _labels_text(labels: Any) -> str:
+    """Return where the labels are from, for a person."""
+    if labels is None:
+        return "the photos' own"
+    if isinstance(labels, str | os.PathLike):
+        return str(Path(labels).absolute())
+    return "given in Python"

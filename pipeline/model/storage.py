@@ -144,6 +144,8 @@ def load(path: Path) -> Model:
         evidence=record.get("evidence", {}),
         training=Training.from_record(record),
         kept=_kept(path, training_digests, files) if PHOTOS in files else None,
+        folder=path,
+        sha256=digest_of(record),
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -163,18 +164,31 @@ def answers_of(run: Run, info: LabelSetInfo, *, part: str = FOLDS, result: Resul
         return None
     result = result or run.best(info.name, source=info.source)
     table = _rows(run, result, part)
-    if not len(table):
-        return None
-    known = set(info.classes)
+    return answers_in(table, info.classes, **_asked(table, result)) if len(table) else None
+
+
+def answers_in(table: pd.DataFrame, classes: Sequence[str], **asked: Any) -> Answers:
+    """Return the answers of a table of predictions: ``id, true, predicted, probability, probability_true``.
+
+    Parameters
+    ----------
+    table : DataFrame
+    classes : sequence of str
+        Those that were learned.
+    **asked
+        What was asked of whom: ``part, head, layer, cache, label_set, source``, as of `Answers`.
+    """
+    known = set(classes)
     strange = sorted({name for name in (*table["true"], *table["predicted"]) if name not in known})
-    classes = (*info.classes, *strange)
+    classes = (*classes, *strange)
     code = {name: place for place, name in enumerate(classes)}
     nothing = np.full(len(table), np.nan)
     probability, own = (
         table[name].to_numpy(np.float64) if name in table else nothing for name in ("probability", "probability_true")
     )
     return Answers(
-        **_shared(table, result),
+        ids=tuple(table["id"]),
+        **asked,
         true=np.array([code[name] for name in table["true"]], np.int64),
         predicted=np.array([code[name] for name in table["predicted"]], np.int64),
         probability=probability,
@@ -191,10 +205,13 @@ def number_answers_of(
         return None
     result = result or run.best(info.name, source=info.source)
     table = _rows(run, result, part)
-    if not len(table):
-        return None
+    return number_answers_in(table, **_asked(table, result)) if len(table) else None
+
+
+def number_answers_in(table: pd.DataFrame, **asked: Any) -> NumberAnswers:
+    """Return the answers of a table of predicted numbers: ``id, true_value, predicted_value``. See `answers_in`."""
     true, said = (table[name].to_numpy(np.float64) for name in ("true_value", "predicted_value"))
-    return NumberAnswers(**_shared(table, result), true=true, predicted=said)
+    return NumberAnswers(ids=tuple(table["id"]), **asked, true=true, predicted=said)
 
 
 def tag_rows(
@@ -204,12 +221,15 @@ def tag_rows(
     if info.kind != "multi":
         return None
     table = _rows(run, result or run.best(info.name, source=info.source), part)
-    if not len(table):
-        return None
+    return tag_rows_in(table, info.classes) if len(table) else None
+
+
+def tag_rows_in(table: pd.DataFrame, tags: Sequence[str], *, separator: str = "") -> tuple[TagRow, ...]:
+    """Return how each of these tags was found, from a table of predicted cells: ``true, predicted``."""
     # The cells were joined by what splits the column; one tag a cell at the most needs nothing to split it.
-    separator = separator_of(table["true"]) or separator_of(table["predicted"]) or SEPARATORS[0]
-    counts = tag_counts(table["true"], table["predicted"], info.classes, separator)
-    return tuple(_tag_row(name, **counts[name]) for name in info.classes)
+    separator = separator or separator_of(table["true"]) or separator_of(table["predicted"]) or SEPARATORS[0]
+    counts = tag_counts(table["true"], table["predicted"], tags, separator)
+    return tuple(_tag_row(name, **counts[name]) for name in tags)
 
 
 def probable_result(run: Run, info: LabelSetInfo) -> Result | None:
@@ -230,9 +250,8 @@ def _rows(run: Run, result: Result, part: str) -> pd.DataFrame:
     return said_by(run.predictions, result, part=ON_TEST if part == ON_TEST else OUT_OF_FOLD)
 
 
-def _shared(table: pd.DataFrame, result: Result) -> dict:
+def _asked(table: pd.DataFrame, result: Result) -> dict[str, Any]:
     return {
-        "ids": tuple(table["id"]),
         "part": table["part"].to_numpy(dtype=object).astype(str),
         "head": result.head,
         "layer": result.layer,

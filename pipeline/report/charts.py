@@ -108,6 +108,7 @@ def calibration_chart(number: int, found: Calibration, head: str) -> Chart:
     told(plot, dots)
     for axis in plot.axis:
         axis.formatter = models.NumeralTickFormatter(format="0%")
+    plot.xaxis.ticker = models.BasicTicker(desired_num_ticks=4)  # as many as have room on a phone
     plot.xaxis.axis_label, plot.yaxis.axis_label = "how sure it was", "how often it was right"
     points = "; ".join(f"sure to {one.probability:.0%}, right {one.accuracy:.0%}" for one in found.bins)
     return Chart(number, item(plot), f"Calibration of {head}: {points}.", shape="square")

@@ -1,4 +1,4 @@
-"""`Entry`: what a tracking server keeps of a run or a study, one a head or a learning curve. Pure data."""
+"""`Entry`: what a tracking server keeps of a run, a score or a study, one a head or a learning curve. Pure data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from pipeline.model import ModelScore
 from pipeline.runs import Run
 from pipeline.runs.results import CHOSEN, Result
 from pipeline.studies import Study
@@ -38,8 +39,13 @@ class Entry:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def entries(about: Run | Study) -> tuple[Entry, tuple[Entry, ...]]:
-    """Return the entry of the whole, and those of its parts: a head on a label set each, or a learning curve each."""
+def entries(about: Run | ModelScore | Study) -> tuple[Entry, tuple[Entry, ...]]:
+    """Return the entry of the whole, and those of its parts: a head on a label set each, or a learning curve each.
+
+    A score of a model has no parts.
+    """
+    if isinstance(about, ModelScore):
+        return _of_score(about), ()
     return _of_study(about) if isinstance(about, Study) else _of_run(about)
 
 
@@ -111,6 +117,38 @@ def _best(run: Run) -> Iterator[tuple[str, float, int]]:
         alone = len(run.label_sets) == 1
         name = info.scoring if alone else f"{info.source}/{info.name}/{info.scoring}"
         yield from _finite(_scores(best, name))
+
+
+def _of_score(score: ModelScore) -> Entry:
+    model = score.about["model"]
+    facts = {
+        "images": score.name,
+        "label_set": score.label_set,
+        "model": model["path"],
+        "model_sha256": score.about["question"]["model"],
+        **{name: model[name] for name in ("backbone", "layer", "head")},
+        "n": score.n,
+        "interval": "; ".join(dict.fromkeys(one.method for one in score.scores)),
+    }
+    chosen = {f"{model['head']}.{name}": value for name, value in model.get("params", {}).items()}
+    counts = (
+        ("unfamiliar", score.unfamiliar, 0),
+        ("learned_from", len(score.seen_in_training), 0),
+        ("of_unknown_classes", sum(score.unknown_classes.values()), 0),
+    )
+    parts = (("", score.scores), (".apart", score.scores_apart))
+    figures = (
+        (f"{one.scoring}{of}{end}", value, 0)
+        for of, scores in parts
+        for one in scores
+        for end, value in (("", one.value), (".low", one.low), (".high", one.high))
+    )
+    return Entry(
+        name=score.name,
+        params=_params({**facts, **chosen}),
+        metrics=tuple(_finite((*figures, *counts))),
+        tags={"pipeline": "score", "mlflow.note.content": _paragraphs(score.notes)},
+    )
 
 
 def _of_study(study: Study) -> tuple[Entry, tuple[Entry, ...]]:

@@ -205,16 +205,21 @@ def open_cache(run: Run, result: Result) -> FeatureCache:
     CacheError
         It is gone, or cannot be trusted.
     """
-    return cache_at(run, result.cache)
+    return cache_at(run.folder, result.cache)
 
 
-def cache_at(run: Run, place: str) -> FeatureCache:
-    """Return the cache at a place that a run tells; see `open_cache`."""
+def cache_at(folder: Path | None, place: str) -> FeatureCache:
+    """Return the cache at a place that a run of this folder tells; see `open_cache`."""
+    return FeatureCache.open(there(folder, place))
+
+
+def there(folder: Path | None, place: str) -> Path:
+    """Return the path that a run of this folder tells: from the working folder, or from one that the run lies in."""
     path = Path(place)
-    if not path.exists() and not path.is_absolute() and run.folder is not None:
-        above = run.folder.absolute().parents
+    if not path.exists() and not path.is_absolute() and folder is not None:
+        above = folder.absolute().parents
         path = next((parent / path for parent in above if (parent / path).exists()), path)
-    return FeatureCache.open(path)
+    return path
 
 
 def _suspected(run: Run, info: LabelSetInfo) -> tuple[tuple[Suspect, ...] | None, str, list[str]]:

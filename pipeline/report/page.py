@@ -1,4 +1,4 @@
-"""`write_report`: a run, or a study, as one page to look at."""
+"""`write_report`: a run, a score or a study as one page to look at."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ReportError
+from pipeline.model import ModelScore
 from pipeline.progress import SILENT, Progress
 from pipeline.report.run_page import run_page
+from pipeline.report.score_page import score_page
 from pipeline.report.study_page import study_page
 from pipeline.runs import Run
-from pipeline.runs.folder import REPORT, RUN, STUDY, replace_file
+from pipeline.runs.folder import REPORT, RUN, SCORE, STUDY, replace_file
 from pipeline.studies import Study
+
+About = Run | ModelScore | Study
 
 
 @dataclass(frozen=True)
@@ -22,25 +26,25 @@ class Report:
     Attributes
     ----------
     path : Path
-    about : Run or Study
+    about : Run, ModelScore or Study
     bytes : int
         How large the file is.
     """
 
     path: Path
-    about: Run | Study
+    about: About
     bytes: int
 
 
 def write_report(
-    run: str | Path | Run | Study, *, out: str | Path | None = None, photos: Any = None, progress: Progress = SILENT
+    run: str | Path | About, *, out: str | Path | None = None, photos: Any = None, progress: Progress = SILENT
 ) -> Report:
-    """Write one self-contained HTML page about a run or a study, which asks for nothing from anywhere.
+    """Write one self-contained HTML page about a run, a score or a study, which asks for nothing from anywhere.
 
     Parameters
     ----------
-    run : path, Run or Study
-        The folder that `evaluate` or `study` kept it in, or the thing itself.
+    run : path, Run, ModelScore or Study
+        The folder that `evaluate`, `score` or `study` kept it in, or the thing itself.
     out : str or Path, optional
         ``report.html`` in the run's folder by default.
     photos : path or ImageSource, optional
@@ -57,14 +61,13 @@ def write_report(
     PipelineError
         There is no run, the page cannot be written, or what draws it is not installed.
     """
-    about = run if isinstance(run, Run | Study) else open_run(run)
+    about = run if isinstance(run, About) else open_run(run)
     if out is None and about.folder is None:
         raise ReportError(
             f"the report of {about.name}: wanted a file to write, found a run that no folder holds", "out="
         )
     path = Path(out) if out is not None else about.folder / REPORT  # type: ignore[operator]
-    text = study_page(about) if isinstance(about, Study) else run_page(about, photos=photos, progress=progress)
-    content = text.encode()
+    content = _page(about, photos, progress).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content)
@@ -76,15 +79,25 @@ def write_report(
     return Report(path, about, len(content))
 
 
-def open_run(folder: str | Path) -> Run | Study:
-    """Return the run or the study that a folder holds.
+def open_run(folder: str | Path) -> About:
+    """Return the run, the score or the study that a folder holds.
 
     Raises
     ------
     PipelineError
-        It holds neither.
+        It holds none of them.
     """
     folder = Path(folder)
-    if (folder / STUDY).exists() and not (folder / RUN).exists():
-        return Study.open(folder)
+    if not (folder / RUN).exists():
+        for file, kind in ((STUDY, Study), (SCORE, ModelScore)):
+            if (folder / file).exists():
+                return kind.open(folder)
     return Run.open(folder)
+
+
+def _page(about: About, photos: Any, progress: Progress) -> str:
+    if isinstance(about, Study):  # shows no photos
+        return study_page(about)
+    if isinstance(about, ModelScore):
+        return score_page(about, photos=photos, progress=progress)
+    return run_page(about, photos=photos, progress=progress)

@@ -36,18 +36,33 @@ def open_photos(cache: FeatureCache, photos: Any = None) -> tuple[ImageSource | 
     (ImageSource or None, str)
         With a note, empty where all of them were found.
     """
-    ids = cache.ids
+    return photos_at(cache.place, cache.ids, cache.path.name, photos)
+
+
+def photos_at(place: str, ids: Sequence[str], name: str, photos: Any = None) -> tuple[ImageSource | None, str]:
+    """Return the photos of these ids, or why they are not to be had.
+
+    Parameters
+    ----------
+    place : str
+        Where they were, as `ImageSource.place` gives it.
+    ids : sequence of str
+    name : str
+        What is about them, for a person.
+    photos : path or ImageSource, optional
+        Where they are now.
+    """
     try:
-        source = _opened(cache.place, ids) if photos is None else ImageSource.open(photos)
+        source = _opened(place, ids) if photos is None else ImageSource.open(photos)
     except PipelineError as error:
         return None, f"no photos are shown: {error.message}; {_STEP}"
     if source is None:
-        return None, f"no photos are shown: {cache.path.name} was made from an array in memory; {_STEP}"
+        return None, f"no photos are shown: {name} was made from an array in memory; {_STEP}"
     there = set(source.ids)
     missing = [name for name in ids if name not in there]
     if len(missing) == len(ids):
         return None, (
-            f"no photos are shown: {source.place} has none of the {len(ids):,} ids of {cache.path.name}, "
+            f"no photos are shown: {source.place} has none of the {len(ids):,} ids of {name}, "
             f"e.g. {missing[0]}; {_STEP}"
         )
     if missing:

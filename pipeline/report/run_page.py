@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,31 +10,22 @@ from pipeline.errors import PipelineError
 from pipeline.images import ImageSource
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import installed
-from pipeline.report.canvas import HUES, Chart
+from pipeline.report.album import filled_album, told
+from pipeline.report.canvas import Chart
 from pipeline.report.evidence import cache_at
 from pipeline.report.features import Features
 from pipeline.report.frame import flat, framed, sentence
-from pipeline.report.ground import Ground, grounds_of, points, sample
+from pipeline.report.ground import grounds_of
 from pipeline.report.leaderboard import named, null_of, shown_score
 from pipeline.report.photos import open_photos
 from pipeline.report.set_view import SetView, set_view
 from pipeline.report.stories import STAGE, Story, in_turn, stories_of
 from pipeline.report.tables import headline, number, span
-from pipeline.report.thumbnails import LARGE, SMALL, Album, Shelf
+from pipeline.report.thumbnails import Shelf
 from pipeline.runs import CHOSEN, NOTHING, PIXELS, LabelSetInfo, Run
 
 MOST_POINTS = 20_000
-LOOKED_AT, MET = 5_000_000, 4_500_000  # bytes of pictures: to be looked at, and to be met on the maps
-MAP_PICTURES = "thumbnails of the map"
 VERSIONS = ("transfer-pipeline", "scikit-learn", "numpy", "pillow", "bokeh")
-# Colours of numbers from low to high, in light and in dark: told apart by how light they are, too.
-RAMP = (
-    ("#42127a", "#7f6cf5"),
-    ("#8f2680", "#b565c9"),
-    ("#cf4a6c", "#ea6f86"),
-    ("#ee8047", "#f9a866"),
-    ("#dfae2b", "#fbe08a"),
-)
 
 
 @dataclass(frozen=True)
@@ -70,22 +61,9 @@ def run_page(run: Run, *, photos: Any = None, progress: Progress = SILENT) -> st
     grounds = grounds_of(run, most=MOST_POINTS)
     stories = stories_of(run, grounds, progress)
     shelves, gone = _shelves(run, stories, photos)
-    album = Album()
-    album.fill(shelves, in_turn(stories), side=LARGE, budget=LOOKED_AT, progress=progress)
-    left_out = album.left_out
     mapped = [ground for ground in grounds if ground.map is not None]
-    for ground in mapped:
-        album.fill(
-            shelves, _met(ground), side=SMALL, budget=MET // len(mapped), progress=progress, stage=MAP_PICTURES
-        )  # fmt: skip
-    notes = list(dict.fromkeys([*gone, *(note for ground in grounds for note in ground.notes)]))
-    if album.gone:
-        some = f"{len(album.gone):,} photo{'s are' if len(album.gone) > 1 else ' is'} not shown"
-        notes.append(f"{some}, e.g. {album.gone[0]}: missing, unreadable, or not as when the features were extracted")
-    if left_out:
-        notes.append(
-            f"{left_out:,} photos beside mistakes, copies or doubtful labels have no picture: the page has no more room"
-        )
+    album, unseen = filled_album(shelves, in_turn(stories), mapped, progress)
+    notes = list(dict.fromkeys([*gone, *(note for ground in grounds for note in ground.notes)])) + unseen
     if len(stories) == 1:
         notes += stories[0].evidence.notes
     for note in notes:
@@ -94,14 +72,14 @@ def run_page(run: Run, *, photos: Any = None, progress: Progress = SILENT) -> st
     charts: list[Chart] = []
     several = len({info.source for info in run.label_sets}) > 1
     views = [set_view(story, album, charts, several_sources=several) for story in stories]
-    told = {ground.number: _told(ground, album) for ground in mapped}
+    grounded = {ground.number: told(ground, album) for ground in mapped}
     first, rest = _headline(run)
     return framed(
         "run.jinja",
         charts,
         album.pictures,
         title=f"{run.name}: what was evaluated",
-        grounds=told,
+        grounds=grounded,
         run=run,
         said={"first": first, "rest": rest},
         facts=_facts(run),
@@ -111,7 +89,6 @@ def run_page(run: Run, *, photos: Any = None, progress: Progress = SILENT) -> st
         views=views,
         notes=[sentence(text) for text in (*notes, *run.notes)],
         made=_made(run),
-        ramp=RAMP,
     )
 
 
@@ -131,7 +108,7 @@ def _shelves(run: Run, stories: Sequence[Story], photos: Any) -> tuple[dict[str,
 
 def _photos_at(run: Run, place: str, photos: Any) -> tuple[ImageSource | None, Mapping[str, bytes], str]:
     try:
-        cache = cache_at(run, place)
+        cache = cache_at(run.folder, place)
     except PipelineError as error:
         if photos is None:
             return None, {}, f"no photos are shown: {error.message}; say where they are: --photos DIR"
@@ -144,17 +121,6 @@ def _photos_at(run: Run, place: str, photos: Any) -> tuple[ImageSource | None, M
     features = Features.of(cache)
     rows = [row for row, has in enumerate(features.has) if has]
     return source, {features.ids[row]: features.digests[row].tobytes() for row in rows}, note
-
-
-def _met(ground: Ground) -> Iterable[tuple[str, str]]:
-    assert ground.map is not None
-    return ((ground.cache, name) for name in sample(ground.map))
-
-
-def _told(ground: Ground, album: Album) -> dict[str, Any]:
-    assert ground.map is not None
-    places = [album.place(ground.cache, name) for name in ground.map.ids]
-    return {**points(ground.map, places), "inks": HUES, "ramp": RAMP}
 
 
 def _headline(run: Run) -> tuple[str, str]:
@@ -242,7 +208,7 @@ def _made(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     groups = [("", [("run", str(run.folder))] if run.folder is not None else [])]
     for place in dict.fromkeys(one.cache for one in run.results):
         try:
-            said = dict(cache_at(run, place).provenance)
+            said = dict(cache_at(run.folder, place).provenance)
         except PipelineError:
             continue  # that it is gone stands among the notes
         groups.append((f"The features: {place.rpartition('/')[2]}", flat(said)))

@@ -161,7 +161,7 @@ def _test_part(run: Run, ground: Ground, found: Evidence, most: int, neighbours:
     features = ground.features
     if found.best.test_cache:
         try:
-            features = Features.of(cache_at(run, place), ground.layer)
+            features = Features.of(cache_at(run.folder, place), ground.layer)
         except PipelineError:
             features = (
                 None  # the mistakes have no neighbours then; that the photos are gone is said where they are sought

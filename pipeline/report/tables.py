@@ -36,6 +36,11 @@ def span(low: float | None, high: float | None, form: str = ".3f") -> str:
     return "" if low is None or high is None else f"{low:{form}} to {high:{form}}"
 
 
+def first_rows(what: str, count: int, most: int) -> str:
+    """Return the caption of a table that shows no more than so many of its rows."""
+    return f"The first {most:,} of {count:,} {what}" if count > most else f"All {count:,} {what}"
+
+
 def headline(text: str) -> tuple[str, str]:
     """Return what is to be read first, and the rest: two sentences.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from pipeline.engines import workers
 from pipeline.errors import UnreadablePhoto
@@ -14,6 +15,15 @@ from pipeline.progress import SILENT, Progress
 LARGE, SMALL = 144, 72  # pixels of the long side: to be looked at, and to be met on the map
 STAGE = "thumbnails"
 _TOGETHER = 32  # photos that are read before the budget is looked at again
+
+
+class Shown(Protocol):
+    """Photos that a page may show, by their ids."""
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def picture(self, name: str, side: int) -> bytes:
+        """Return the photo as a small JPEG, its long side so many pixels at most; empty where there is none."""
 
 
 class Shelf:
@@ -74,7 +84,7 @@ class Album:
 
     def fill(
         self,
-        shelves: Mapping[str, Shelf],
+        shelves: Mapping[str, Shown],
         wanted: Iterable[tuple[str, str]],
         *,
         side: int,
@@ -86,7 +96,7 @@ class Album:
 
         Parameters
         ----------
-        shelves : mapping of str to Shelf
+        shelves : mapping of str to Shown
         wanted : iterable of (str, str)
             Shelf and id.
         side : int

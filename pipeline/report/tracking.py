@@ -58,10 +58,11 @@ def load_mlflow() -> ModuleType:
 
 
 def log_report(report: Report, uri: str, *, experiment: str = EXPERIMENT, progress: Progress = SILENT) -> Logged:
-    """Log a run or a study to MLflow: parameters, scores with their intervals, and the page.
+    """Log a run, a score or a study to MLflow: parameters, scores with their intervals, and the page.
 
     The whole becomes one run of MLflow with the page, and each head on each label set, or each learning curve, a child
-    of it, so that MLflow's own tables and charts compare them. Logging again makes another run, as MLflow does.
+    of it, so that MLflow's own tables and charts compare them; a score has no children. Logging again makes another
+    run, as MLflow does.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ DEFAULT_FOLDER = "runs"
 RUN = "run.json"
 LEADERBOARD_FILE, PREDICTIONS_FILE = "leaderboard.csv", "predictions.parquet"
 STUDY, POINTS = "study.json", "points.csv"
+SCORE, SCORES_FILE = "score.json", "scores.csv"
 REPORT = "report.html"
 
 _FILES = (RUN, LEADERBOARD_FILE, PREDICTIONS_FILE, STUDY, POINTS, REPORT, RESULTS, f"{RESULTS}-journal")

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.errors import EvaluationError
 from pipeline.labels import Joined
-from pipeline.runs.folder import LEADERBOARD_FILE, PREDICTIONS_FILE, RUN, STUDY, refuse_foreign, replace_file
+from pipeline.runs.folder import LEADERBOARD_FILE, PREDICTIONS_FILE, RUN, SCORE, STUDY, refuse_foreign, replace_file
 from pipeline.runs.results import CHOSEN, LEADERBOARD, LabelSetInfo, Result
 
 if TYPE_CHECKING:
@@ -140,15 +140,16 @@ class Run:
         Raises
         ------
         EvaluationError
-            There is none, a study, one of another format, or a damaged one.
+            There is none, a study, a score, one of another format, or a damaged one.
         """
         folder = Path(folder)
         path = folder / RUN
-        if not path.exists() and (folder / STUDY).exists():
-            raise EvaluationError(
-                f"{folder}: wanted a run of evaluate, found a study",
-                f"open it as what it is: Study.open({str(folder)!r})",
-            )
+        for file, what, kind in ((STUDY, "a study", "Study"), (SCORE, "a score of a model", "ModelScore")):
+            if not path.exists() and (folder / file).exists():
+                raise EvaluationError(
+                    f"{folder}: wanted a run of evaluate, found {what}",
+                    f"open it as what it is: {kind}.open({str(folder)!r})",
+                )
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
