@@ -3,105 +3,64 @@
 from __future__ import annotations
 
 import re
-import shlex
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import class_folders, done, photo, refused
+from prose import (
+    SHELL,
+    blocks,
+    commands,
+    leaves,
+    named_options,
+    options,
+    parse,
+    sessions,
+    spans,
+    the_app,
+    without_figures,
+)
 from test_architecture import ROOMS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
-SHELL = ("sh", "console")
-
-# What a reader puts in: a name that stands for one of theirs.
-PLACEHOLDERS = {"DATA": "photos/", "MODEL": "bees.model", "NAME": "photos"}
-
-
-def blocks(*languages: str) -> Iterator[str]:
-    """Give the fenced blocks of these languages."""
-    for language, text in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
-        if language in languages:
-            yield text
-
-
-def spans() -> list[str]:
-    """Return the pieces of code within the prose and the tables."""
-    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
-    return re.findall(r"`([^`]+)`", prose)
-
-
-def commands() -> list[str]:
-    """Return every `pipeline ...` that a reader may paste, from the blocks and from the prose."""
-    lines = [line for text in blocks(*SHELL) for line in text.splitlines()]
-    lines = [line.removeprefix("$ ").removeprefix("next: ") for line in lines]
-    return list(dict.fromkeys(line for line in [*lines, *spans()] if line.startswith("pipeline ")))
-
-
-def the_app() -> Any:
-    import typer.main
-
-    from pipeline.cli.app import app
-
-    return typer.main.get_command(app)
-
-
-def leaves(command: Any, name: str = "pipeline") -> dict[str, Any]:
-    """Return every command that does something, by the words that reach it."""
-    if not hasattr(command, "commands"):
-        return {name: command}
-    return {
-        words: leaf for key, sub in command.commands.items() for words, leaf in leaves(sub, f"{name} {key}").items()
-    }
 
 
 def test_there_are_commands_to_check() -> None:
-    assert len(commands()) > 30
-    assert [command for command in commands() if command.startswith("pipeline evaluate photos/ --labels")]
+    assert len(commands(README)) > 30
+    assert [command for command in commands(README) if command.startswith("pipeline evaluate photos/ --labels")]
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", commands(README))
 def test_a_command_parses(command: str) -> None:
-    words = [PLACEHOLDERS.get(word, word) for word in shlex.split(command, comments=True)]
-    found = leaves(the_app())
-    name = max((name for name in found if f"{' '.join(words)} ".startswith(f"{name} ")), key=len)
-    rest = words[len(name.split()) :]
-    # Options, their values and the number of arguments are checked; the command itself does not run.
-    found[name].make_context(name, rest)
+    parse(command)
 
 
 def test_every_command_is_documented() -> None:
     for name in leaves(the_app()):
-        assert any(f"{text} ".startswith(f"{name} ") for text in commands()), name
+        assert any(f"{text} ".startswith(f"{name} ") for text in commands(README)), name
 
 
 def test_every_option_that_is_named_exists() -> None:
-    known = {
-        text
-        for leaf in leaves(the_app()).values()
-        for parameter in leaf.params
-        for text in (*parameter.opts, *parameter.secondary_opts)
-    }
-    named = {word.partition("=")[0] for span in spans() for word in span.split() if word.startswith("--")}
-    assert named - {"--help"} <= known
+    named = named_options(spans(README))
+    assert named - {"--help"} <= options(the_app())
     assert len(named) > 15
 
 
 def test_every_make_target_that_is_named_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    lines = [line for text in blocks(*SHELL) for line in text.splitlines()]
-    named = {match[1] for text in [*lines, *spans()] if (match := re.match(r"make (\w+)", text))}
+    lines = [line for text in blocks(README, *SHELL) for line in text.splitlines()]
+    named = {match[1] for text in [*lines, *spans(README)] if (match := re.match(r"make (\w+)", text))}
     assert named >= {"demo", "test", "check"}
     for target in named:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
 def test_the_python_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = blocks("python")
+    (code,) = blocks(README, "python")
     monkeypatch.chdir(tmp_path)
     class_folders(tmp_path / "photos", 8)
     rows = [
@@ -152,14 +111,8 @@ def test_the_error_that_is_shown_is_said(tmp_path: Path, monkeypatch: pytest.Mon
 
 def shown_after(command: str) -> list[str]:
     """Return what README shows under a command, without its figures."""
-    (text,) = [text for text in blocks("console") if f"$ {command}\n" in text]
-    shown = text.partition(f"$ {command}\n")[2].partition("\n$ ")[0].strip("\n")
-    return [without_figures(line) for line in shown.splitlines()]
-
-
-def without_figures(line: str) -> str:
-    """Return a line with one mark for each number, and one blank for each gap."""
-    return re.sub(r" +", " ", re.sub(r"\d[\d.,]*(?<=\d)", "#", line)).strip()
+    shown = [lines for block in blocks(README, "console") for said, lines in sessions(block) if said == command]
+    return [without_figures(line) for line in shown[0]]
 
 
 def test_the_map_of_rooms_is_the_house() -> None:
