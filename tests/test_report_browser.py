@@ -27,6 +27,7 @@ from sights import (
     leave,
     met,
     mouse,
+    scrolled,
     sticking_out,
     unfold,
     wait_for,
@@ -165,6 +166,7 @@ def assert_good(opened: Any, page: Path, *, width: int, dark: bool) -> None:
         assert sticking_out(opened) == [], here
         assert cut_labels(opened) == [] and crowded_ticks(opened) == [], here
         assert walled_in(opened) == [], here
+        assert width == PHONE or set(scrolled(opened)) <= {"Every point of the study"}, here
         assert without_words(opened) == [], here
         assert_readable(opened, here)
         tip = met(opened, about)
