@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pipeline.report.page import write_report
     from pipeline.report.tracking import log_report
     from pipeline.runs import Run
+    from pipeline.runtime.own_network import save_backbone
     from pipeline.search.searcher import SharedGridSearchCV, search_many
     from pipeline.studies import Study, study
 
@@ -63,6 +64,7 @@ _ROOM_OF = {
     "extract": "extraction",
     "fit": "model",
     "log_report": "report.tracking",
+    "save_backbone": "runtime.own_network",  # beside the room's door, because it alone needs torch
     "search_many": "search.searcher",
     "study": "studies",
     "write_report": "report.page",  # beside the room's door, because it alone needs what the pages are drawn with
@@ -92,6 +94,7 @@ __all__ = [
     "extract",
     "fit",
     "log_report",
+    "save_backbone",
     "search_many",
     "study",
     "write_report",

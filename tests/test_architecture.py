@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "progress": set(),
     "engines": {"joblib", "distributed"},
     "images": {"PIL", "pandas", "pyarrow", "sklearn", "pillow_heif", "cykooz_resizer"},
-    "backbone": {"torch", "torchvision", "safetensors"},
+    "backbone": {"torch", "torchvision", "safetensors", "onnx", "google"},  # protobuf's errors, onnx's own
     "runtime": {"torch", "onnxruntime", "openvino"},
     "cache": {"h5py", "portalocker"},
     "extraction": {"joblib", "sklearn"},

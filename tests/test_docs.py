@@ -51,7 +51,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.getbasetemp()
     shared = here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
     site = shared / "site"
-    with portalocker.Lock(shared / "site.lock"):
+    with portalocker.Lock(shared / "site.lock", timeout=300):  # the other worker builds
         if not (shared / "site.log").exists():
             command = [sys.executable, "-m", "sphinx", "-q", "-W", "-n", "--keep-going", "-d", shared / "doctrees"]
             ended = subprocess.run([*command, DOCS, site], capture_output=True, text=True, timeout=300)

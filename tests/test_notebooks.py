@@ -111,7 +111,9 @@ def test_a_readers_own_folder_table_estimator_and_network_make_a_model(
     right = re.search(r"right on (\d+) of 45 new photos", printed)
     assert right and int(right[1]) >= 36
     assert "unfamiliar: 3 of 3 cats" in printed
-    assert (tmp_path / "work" / "kinds.model" / "model.json").is_file()
+    folder = tmp_path / "work" / "kinds.model"
+    record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    assert record["backbone"]["name"] == "spread.onnx" and (folder / "backbone.onnx").is_file()
 
 
 def ran(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:

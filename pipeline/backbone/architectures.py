@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.backbone import bundled
+from pipeline.backbone.graph_file import three
 from pipeline.errors import BackboneError, nearest
 from pipeline.provenance import Preprocessing
 
@@ -171,9 +172,3 @@ def classes_of(name: str, weights: str) -> int:
 def has_classifier(enum: WeightsEnum) -> bool:
     """Return whether these weights come with a final layer (VGG's IMAGENET1K_FEATURES do not)."""
     return bool(enum.meta.get("categories"))
-
-
-def three(values: Any) -> tuple[float, float, float]:
-    """Return three numbers, one a channel."""
-    first, second, third = (float(value) for value in values)
-    return first, second, third

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.backbone import architectures as known
-from pipeline.backbone import bundled
+from pipeline.backbone import bundled, graph_file
 from pipeline.backbone import weights as stored
-from pipeline.errors import BackboneError
+from pipeline.errors import BackboneError, nearest
 from pipeline.provenance import Preprocessing
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pipeline.backbone.layers import Anatomy, Node
 
+OWN = "own"  # the name of the weights in an ONNX file
 NAMED_LAYERS = ("early", "middle", "late", "penultimate")
 
 
@@ -30,17 +31,18 @@ class Backbone:
     Attributes
     ----------
     name : str
-        Its catalogue name, such as ``resnet50``.
+        Its catalogue name, such as ``resnet50``, or that of an ONNX file, such as ``mine.onnx``.
     weights : str
-        ``bundled``, a torchvision enum name, ``FILE@ENUM`` or ``random``.
+        ``bundled``, a torchvision enum name, ``FILE@ENUM`` or ``random``; ``own`` in an ONNX file.
     weights_sha256 : str
         Digest of the weights file's bytes; of the tensors for random weights.
     preprocessing : Preprocessing
         What a photo goes through before it; it belongs to the weights.
     architecture : mapping
-        Arguments that change the network but not its weights, such as ``transform_input``.
+        Arguments that change the network but not its weights, such as ``transform_input``; of an ONNX file its layers
+        with their widths.
     classes : int
-        Number of outputs of the final layer.
+        Number of outputs of the final layer; 0 for an ONNX file, which may have none.
     file : Path or None
         Where the tensors are; None for random weights.
     random_state : int or None
@@ -66,7 +68,7 @@ class Backbone:
         ----------
         spec : str
             A catalogue name; after a colon a torchvision enum name, a weights file (``FILE`` or ``FILE@ENUM``), or
-            ``random``. An opened `Backbone` is returned as it is.
+            ``random``. Or an ONNX file that `save_backbone` wrote. An opened `Backbone` is returned as it is.
         random_state : int
             Seed of random weights; without effect on all others.
 
@@ -77,6 +79,9 @@ class Backbone:
         """
         if isinstance(spec, Backbone):
             return spec
+        if graph_file.is_graph_file(spec):
+            file = Path(spec).expanduser().resolve()
+            return cls._of_graph(graph_file.read_graph_file(file), file.name)
         name, _, wanted = spec.partition(":")
         known.check_name(name)
         found = stored.find_weights(name, wanted)
@@ -101,6 +106,36 @@ class Backbone:
             found.file,
             file_sha256=found.sha256,
         )
+
+    @classmethod
+    def _of_graph(cls, found: graph_file.GraphFile, name: str) -> Backbone:
+        architecture = {"layers": dict(found.layers)}
+        return cls(
+            name,
+            OWN,
+            found.sha256,
+            found.preprocessing,
+            architecture,
+            classes=0,
+            file=found.path,
+            file_sha256=found.sha256,
+        )
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether it is a network of a person's own in an ONNX file: on the CPU, in fp32, and nothing of torch."""
+        return graph_file.is_graph_file(self.name)
+
+    def read_graph(self) -> bytes:
+        """Return the ONNX file's bytes, the very ones that it was opened with.
+
+        Raises
+        ------
+        BackboneError
+            If the file is gone or another one.
+        """
+        assert self.file is not None
+        return graph_file.read_bytes(self.file, self.file_sha256)
 
     def resolve_layers(self, layers: Sequence[str]) -> dict[str, int]:
         """Return ``{layer: width}`` for layers by name; ``all`` is early, middle, late and penultimate.
@@ -162,6 +197,8 @@ class Backbone:
         BackboneError
             If the weights file is gone, has changed since the backbone was opened, or does not fit.
         """
+        if self.is_graph:
+            raise self._no_torch("a torch network")
         if self.file is None:
             return stored.random_network(
                 self.name,
@@ -181,12 +218,16 @@ class Backbone:
 
     def final_layer(self) -> str:
         """Return the qualified name of the final layer's module; no weights are read."""
+        if self.is_graph:
+            raise self._no_torch("a final layer")
         return known.final_layer_of(self.name)
 
     def categories(self) -> list[str] | None:
         """Return the names of the final layer's classes, where they are known: for ImageNet's weights."""
         from torchvision import models
 
+        if self.is_graph:
+            return None
         if self.weights == bundled.WEIGHTS:
             return list(models.ResNet18_Weights.DEFAULT.meta["categories"])
         enum = known.enums(self.name).get(self.weights)
@@ -195,7 +236,7 @@ class Backbone:
     @property
     def own_file(self) -> Path | None:
         """Where a person's own weights are, which no name leads to; None for those that are found by name."""
-        return self.file if "@" in self.weights else None
+        return self.file if self.is_graph or "@" in self.weights else None
 
     def record(self) -> dict[str, Any]:
         """Return what `from_record` needs beside the weights' file, as plain JSON values."""
@@ -211,7 +252,10 @@ class Backbone:
         }
 
     def save_weights(self, path: str | Path) -> None:
-        """Write the network's tensors to a safetensors file, in the names that this package uses."""
+        """Write the network's tensors to a safetensors file, in the names that this package uses; ONNX as it is."""
+        if self.is_graph:
+            Path(path).write_bytes(self.read_graph())
+            return
         import safetensors.torch
 
         state = {name: tensor.contiguous() for name, tensor in self.load_network().state_dict().items()}
@@ -241,7 +285,7 @@ class Backbone:
         """
         try:
             name, weights, digest = str(record["name"]), str(record["weights"]), str(record["weights_sha256"])
-            preprocessing = _preprocessing(record["preprocessing"])
+            preprocessing = graph_file.preprocessing_from(record["preprocessing"])
             architecture, classes = dict(record["architecture"]), int(record["classes"])
             random_state = None if record["random_state"] is None else int(record["random_state"])
         except (KeyError, TypeError, ValueError) as error:
@@ -249,6 +293,8 @@ class Backbone:
                 f"wanted a backbone's record, found one that is damaged ({type(error).__name__}: {error})",
                 "fit the model again",
             ) from error
+        if graph_file.is_graph_file(name):
+            return cls._of_stored_graph(name, digest, weights_file)
         known.check_name(name)
         allowed = known.architecture_of(name, None)
         if architecture.keys() != allowed.keys():
@@ -262,11 +308,7 @@ class Backbone:
                 name, weights, digest, preprocessing, architecture, classes, file, random_state, file_sha256=file_sha256
             )
         if "@" in weights:
-            raise BackboneError(
-                f"backbone {name!r}: wanted the weights file {weights.rpartition('@')[0]!r} "
-                f"(SHA-256 {digest[:12]}...), which was not stored",
-                "ask for the model with its weights: pipeline fit without --no-weights",
-            )
+            raise _not_stored(name, f"the weights file {weights.rpartition('@')[0]!r}", digest)
         found = cls.open(f"{name}:{weights}", random_state=random_state or 0)
         if found.weights_sha256 != digest:
             raise BackboneError(
@@ -276,30 +318,60 @@ class Backbone:
             )
         return found
 
+    @classmethod
+    def _of_stored_graph(cls, name: str, digest: str, file: str | Path | None) -> Backbone:
+        if file is None:
+            raise _not_stored(name, "the ONNX file", digest)
+        found = graph_file.read_graph_file(Path(file))  # the file's own word on its layers, not the record's
+        if found.sha256 != digest:
+            raise BackboneError(
+                f"backbone {name!r}: wanted the ONNX file with SHA-256 {digest[:12]}..., "
+                f"found {found.sha256[:12]}... in {file}",
+                "put the original file back",
+            )
+        return cls._of_graph(found, name)
+
     def _nodes(self, layers: Sequence[str]) -> dict[str, tuple[str, int]]:
         """Return ``{layer: (node, width)}``."""
         asked = [layers] if isinstance(layers, str) else list(layers)
         names = [name for layer in asked for name in (NAMED_LAYERS if layer == "all" else (layer,))]
         if not names:
             raise BackboneError("wanted at least one layer, found none", "--layer penultimate")
+        if self.is_graph:
+            return self._outputs(asked)
         if self.name == bundled.NAME and all(name in bundled.LAYERS for name in names):
             return {name: bundled.LAYERS[name] for name in names}
         anatomy = self._anatomy()
         return {name: (anatomy.node(name).name, anatomy.node(name).width) for name in names}
 
+    def _outputs(self, asked: Sequence[str]) -> dict[str, tuple[str, int]]:
+        """Return the outputs of an ONNX file for layers by name; ``all`` is all of them."""
+        widths = self.architecture["layers"]
+        names = [name for layer in asked for name in (widths if layer == "all" else (layer,))]
+        unknown = [name for name in names if name not in widths]
+        if unknown:
+            raise BackboneError(
+                f"backbone {self.name!r} has no layer {unknown[0]!r}; {nearest(unknown[0], widths)}",
+                f"--layer {next(iter(widths))}, or save it with more layers: see help(pl.save_backbone)",
+            )
+        return {name: (name, widths[name]) for name in names}
+
+    def _no_torch(self, wanted: str) -> BackboneError:
+        return BackboneError(
+            f"backbone {self.name!r}: wanted {wanted}, found an ONNX file, which has none",
+            f"use a network of the catalogue, such as --backbone {bundled.NAME}",
+        )
+
     def _anatomy(self) -> Anatomy:
+        if self.is_graph:
+            raise self._no_torch("its layers in torch")
         return known.anatomy_of(
             self.name, classes=self.classes, architecture=self.architecture, crop=self.preprocessing.crop
         )
 
 
-def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
-    return Preprocessing(
-        resize=int(values["resize"]),
-        crop=int(values["crop"]),
-        interpolation=str(values["interpolation"]),
-        antialias=bool(values["antialias"]),
-        mean=known.three(values["mean"]),
-        std=known.three(values["std"]),
-        value_range=float(values["value_range"]),
+def _not_stored(name: str, what: str, digest: str) -> BackboneError:
+    return BackboneError(
+        f"backbone {name!r}: wanted {what} (SHA-256 {digest[:12]}...), which was not stored",
+        "ask for the model with its weights: pipeline fit without --no-weights",
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.backbone import architectures as known
 from pipeline.backbone import bundled
+from pipeline.backbone.graph_file import is_graph_file, read_graph_file
 from pipeline.provenance import Preprocessing
 
 
@@ -84,7 +85,7 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class BackboneDescription:
-    """One backbone in full, as its recommended weights make it."""
+    """One backbone in full, as its recommended weights make it; an ONNX file has no final layer."""
 
     name: str
     weights: tuple[WeightsInfo, ...]
@@ -104,13 +105,15 @@ def summaries(names: Sequence[str] | None = None) -> list[BackboneSummary]:
 
 
 def describe(name: str) -> BackboneDescription:
-    """Return a backbone's weights and layers with their sizes; no weights are read or downloaded.
+    """Return a backbone's weights and layers with their sizes; no weights are downloaded, or read but an ONNX file's.
 
     Raises
     ------
     BackboneError
         If there is no such backbone; it lists the nearest names.
     """
+    if is_graph_file(name):
+        return _of_graph(Path(name))
     known.check_name(name)
     weights = _weights_of(name)
     recommended = next(choice for choice in weights if choice.recommended)
@@ -130,6 +133,14 @@ def describe(name: str) -> BackboneDescription:
     )
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return BackboneDescription(name, weights, known.final_layer_of(name), parameters, layers)
+
+
+def _of_graph(path: Path) -> BackboneDescription:
+    found = read_graph_file(path.expanduser().resolve())
+    size = found.path.stat().st_size / 2**20
+    weights = WeightsInfo("own", "", found.path, True, size, 0, True, found.preprocessing)
+    layers = tuple(LayerInfo(name, (width,), width, 1.0, ()) for name, width in found.layers.items())
+    return BackboneDescription(found.path.name, (weights,), "", found.parameters, layers)
 
 
 def _weights_of(name: str) -> tuple[WeightsInfo, ...]:

@@ -12,7 +12,9 @@ from pipeline.cli.terminal import Number, Terminal
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this one's layers and weights.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Show this one's layers and weights; also of FILE.onnx.")
+    ] = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -35,7 +37,8 @@ def command(
     if as_json:
         terminal.object(asdict(said))
         return
-    terminal.say(f"{said.name}: {said.parameters / 1e6:.1f} million parameters, final layer {said.final_layer}")
+    final = f"final layer {said.final_layer}" if said.final_layer else "an ONNX file"
+    terminal.say(f"{said.name}: {said.parameters / 1e6:.1f} million parameters, {final}")
     rows = [
         [
             w.name + (" (recommended)" if w.recommended else ""),

@@ -245,10 +245,11 @@ def backbone_of(cache: FeatureCache) -> Backbone:
         raise CacheError(f"{cache.path.name}: wanted the backbone's record, found none in its provenance", step)
     wanted = str(record["weights_sha256"])
     try:
+        own = cache.provenance.get("weights_file")
         if "@" not in str(record["weights"]):
-            return Backbone.from_record(record)
+            return Backbone.from_record(record, own)
         file, _, named = str(record["weights"]).rpartition("@")
-        found = Backbone.open(f"{record['name']}:{cache.provenance.get('weights_file', file)}@{named}")
+        found = Backbone.open(f"{record['name']}:{own or file}@{named}")
     except BackboneError as error:
         raise CacheError(f"{cache.path.name}: {error.message}", step) from error
     if found.weights_sha256 != wanted:

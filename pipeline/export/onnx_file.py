@@ -11,12 +11,14 @@ import numpy as np
 import onnx
 from onnx import compose
 
+from pipeline.backbone import Backbone
+from pipeline.backbone.graph_file import INPUT, OUTPUTS
 from pipeline.errors import ExportError
 from pipeline.export.head_graph import FEATURES, head_graph
 from pipeline.export.record import Exportable, record_of
 from pipeline.progress import Progress
 from pipeline.runtime.graph_export import LARGEST, NotExportable, export_graph
-from pipeline.runtime.onnx_runtime import INPUT, OUTPUTS
+from pipeline.runtime.graph_store import OPSET
 from pipeline.runtime.telemetry import no_telemetry
 
 _HEAD = "head/"
@@ -41,13 +43,33 @@ def onnx_model(model: Exportable, progress: Progress) -> onnx.ModelProto:
         store=str(model.recipe["store"]),
     )
     progress.note(f"exporting {backbone.name}: some seconds")
+    if backbone.is_graph:
+        return _finished(_own_graph(backbone, layer), head, layer)
     try:
         graph, _ = export_graph(backbone, [layer])
     except NotExportable as error:
         raise ExportError(
             f"wanted {backbone.name} as an ONNX graph, found that it cannot be one ({error})", "--format torch"
         ) from error
-    body = onnx.load_model_from_string(graph)
+    return _finished(onnx.load_model_from_string(graph), head, layer)
+
+
+def _own_graph(backbone: Backbone, layer: str) -> onnx.ModelProto:
+    """Return the graph of a person's own network with this layer alone, and nothing that it said of itself."""
+    body = onnx.load_model_from_string(backbone.read_graph())
+    version = next((opset.version for opset in body.opset_import if not opset.domain), None)
+    if version != OPSET:
+        raise ExportError(
+            f"{backbone.name}: wanted ONNX operators of version {OPSET}, as those of the heads are, found {version}",
+            "save the network with pl.save_backbone, and fit again",
+        )
+    del body.metadata_props[:]
+    for output in [one for one in body.graph.output if one.name != f"{OUTPUTS}{layer}"]:
+        body.graph.output.remove(output)
+    return body
+
+
+def _finished(body: onnx.ModelProto, head: onnx.ModelProto, layer: str) -> onnx.ModelProto:
     head = compose.add_prefix(head, _HEAD, rename_inputs=True, rename_outputs=False)
     whole = _joined(body, head, f"{OUTPUTS}{layer}")
     if whole.ByteSize() > LARGEST:

@@ -50,6 +50,10 @@ def write_network(model: Exportable, folder: Path) -> None:
 
 def layer_of(model: Exportable) -> Linear:
     """Return the head as the layer that is put in the final layer's place."""
+    if model.backbone.is_graph:
+        raise ExportError(
+            f"wanted a network of torchvision's, found {model.backbone.name}, which is an ONNX file", "--format onnx"
+        )
     width = model.backbone.resolve_layers([model.layer])[model.layer]
     layer = fold(model.estimator, model.kind, width)
     if layer is None:

@@ -65,7 +65,7 @@ class Network:
     ) -> None:
         self.backbone, self.device, self.precision, self.graphs = backbone, device, precision, graphs
         self.layers = backbone.resolve_layers(layers)
-        self.devices = devices_of(device)
+        self.devices = devices_of("cpu" if backbone.is_graph else device)  # what it cannot do is said when it opens
         self.batch_size = batch_size_of(self.devices[0], backbone.preprocessing.crop, precision)
         self.name = self.version = ""
         self.seconds_to_open = 0.0

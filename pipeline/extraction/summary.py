@@ -130,7 +130,8 @@ def advice(split: TimeSplit, how: How) -> str:
     """Return what would help most, in one line."""
     limit = max(("decode", "network", "write", "wait"), key=lambda name: getattr(split, name))
     on_gpu = how.device.startswith("cuda")
-    lower = how.recipe.precision == "fp32" and (on_gpu or has_bf16())
+    own = how.backbone.is_graph  # on the CPU, in fp32
+    lower = how.recipe.precision == "fp32" and (on_gpu or has_bf16()) and not own
     ways = {
         "decode": [
             *(["--decode fast"] if how.decode == "exact" else []),
@@ -138,7 +139,7 @@ def advice(split: TimeSplit, how: How) -> str:
         ],
         "network": [
             *(["--precision bf16"] if lower else []),
-            "more GPUs" if on_gpu else "a GPU",
+            *([] if own else ["more GPUs" if on_gpu else "a GPU"]),
             "a smaller backbone",
         ],
         "write": [

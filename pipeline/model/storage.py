@@ -27,15 +27,16 @@ from pipeline.runtime import PRECISIONS
 
 FORMAT = 1
 KIND = "transfer-pipeline model"
-RECORD, HEAD, WEIGHTS, DIGESTS, PHOTOS, CARD = (
+RECORD, HEAD, WEIGHTS, GRAPH, DIGESTS, PHOTOS, CARD = (
     "model.json",
     "head.skops",
     "backbone.safetensors",
+    "backbone.onnx",  # in the weights' place, where the network is a person's own
     "training.digests",
     "training.photos.parquet",
     "README.md",
 )
-_OURS = frozenset((RECORD, HEAD, WEIGHTS, DIGESTS, PHOTOS, CARD))
+_OURS = frozenset((RECORD, HEAD, WEIGHTS, GRAPH, DIGESTS, PHOTOS, CARD))
 
 
 def _is(kind: type) -> Callable[[Any], bool]:
@@ -94,7 +95,7 @@ def save(model: Model, path: Path, *, weights: bool) -> Path:
             (made / HEAD).write_bytes(head)
             (made / DIGESTS).write_bytes(np.ascontiguousarray(model.training_digests).tobytes())
             if weights:
-                model.backbone.save_weights(made / WEIGHTS)
+                model.backbone.save_weights(made / (GRAPH if model.backbone.is_graph else WEIGHTS))
             if model.kept is not None:
                 model.kept.write(made / PHOTOS, model.training_digests)
             (made / CARD).write_text(card(model, path.name), encoding="utf-8")
@@ -114,8 +115,10 @@ def load(path: Path) -> Model:
     files = record["files"]
     # Each is read once, and what is parsed are the very bytes that were hashed. The README is a person's to add to.
     head, digests = (_bytes(path, name, files) for name in (HEAD, DIGESTS))
-    if WEIGHTS in files:
-        with _checked(path, WEIGHTS, files):
+    for name in (WEIGHTS, GRAPH):
+        if name not in files:
+            continue
+        with _checked(path, name, files):
             pass  # hashed again when it is loaded, which may be much later
     _refuse_other_sklearn(path, record)
     if len(digests) % 16:
@@ -153,9 +156,10 @@ def _kept(path: Path, digests: np.ndarray, files: Mapping[str, str]) -> KeptPhot
 
 def _backbone(path: Path, record: Mapping[str, Any], files: Mapping[str, str]) -> Backbone:
     """Return the model's backbone, which refuses any other weights than these when it is loaded."""
-    if WEIGHTS not in files:
+    name = next((name for name in (WEIGHTS, GRAPH) if name in files), None)
+    if name is None:
         return Backbone.from_record(record["backbone"])
-    return Backbone.from_record(record["backbone"], path / WEIGHTS, file_sha256=files[WEIGHTS])
+    return Backbone.from_record(record["backbone"], path / name, file_sha256=files[name])
 
 
 def refuse_place(path: str | os.PathLike[str]) -> None:

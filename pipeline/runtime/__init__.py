@@ -79,7 +79,7 @@ def open_runtime(
     On a CPU in fp32 that is ONNX Runtime where the store has a graph of these layers, or where there are images enough
     to export one; in bf16 it is OpenVINO where that is installed and the CPU computes in bf16 by itself; torch in all
     other cases. ONNX Runtime and torch agree to 1e-5. A stored graph of the bundled backbone runs without importing
-    torch.
+    torch, and so does a person's own ONNX file.
 
     Parameters
     ----------
@@ -104,8 +104,13 @@ def open_runtime(
     Raises
     ------
     BackboneError
-        If the device is not there, or cannot compute in this precision, or OpenVINO cannot run this network.
+        If the device is not there, or cannot compute in this precision, or OpenVINO cannot run this network, or ONNX
+        Runtime a person's own.
     """
+    if backbone.is_graph:
+        from pipeline.runtime.graphs import own_runtime
+
+        return own_runtime(backbone, layers, device=device, precision=precision)
     if graphs is not None and precision == "fp32" and _is_cpu(device):
         from pipeline.runtime.graphs import graph_runtime
 

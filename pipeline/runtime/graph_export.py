@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 
 from pipeline.backbone import Backbone
+from pipeline.backbone.graph_file import INPUT, OUTPUTS
+from pipeline.provenance import Preprocessing
 from pipeline.runtime.folding import fold_batch_norm
 from pipeline.runtime.graph_store import OPSET
-from pipeline.runtime.onnx_runtime import INPUT, OUTPUTS, OnnxRuntime
+from pipeline.runtime.onnx_runtime import OnnxRuntime
 from pipeline.runtime.torch_runtime import Normalise
 
 TOLERANCE = 1e-5  # of a layer's largest value; 19 families differ by 2e-6 at most
@@ -49,34 +51,56 @@ def export_graph(backbone: Backbone, layers: Sequence[str]) -> tuple[bytes, Onnx
         If the weights cannot be had.
     """
     widths = backbone.resolve_layers(layers)
-    crop = backbone.preprocessing.crop
-    noise = np.random.default_rng(0).integers(0, 256, (_PROOF, crop, crop, 3), np.uint8)
     with _EXPORTING, torch.no_grad():
-        network = _FromPixels(backbone, list(widths))
-        size = sum(tensor.nbytes for tensor in network.state_dict().values())
-        if size > LARGEST:
-            raise NotExportable(f"its weights take {size / 1e9:.1f} GB, and an ONNX file holds 2")
-        wanted = dict(zip(widths, network(torch.from_numpy(noise)), strict=True))
-        try:
-            model = _export(network, list(widths), crop)
-            runtime = OnnxRuntime(model, layers=widths, crop=crop)
-            found = [runtime(noise), runtime(noise[:1])]
-        except Exception as error:  # the exporter raises whatever the network's own code runs into
-            reason = str(error).strip().partition("\n")[0]
-            raise NotExportable(f"{type(error).__name__}: {reason}") from error
+        network = backbone.load(layers)
+        wanted = FromPixels(network, backbone.preprocessing, list(widths))
+        return _proven(wanted, widths, backbone.preprocessing.crop, fold=network)
+
+
+def export_network(network: nn.Module, how: Preprocessing, widths: Mapping[str, int]) -> bytes:
+    """Return the graph of a torch network that gives ``{layer: (b, width)}``, proven like `export_graph`'s.
+
+    Raises
+    ------
+    NotExportable
+        As for `export_graph`.
+    """
+    with _EXPORTING, torch.no_grad():
+        return _proven(FromPixels(network, how, list(widths)), widths, how.crop)[0]
+
+
+def _proven(
+    network: FromPixels, widths: Mapping[str, int], crop: int, *, fold: fx.GraphModule | None = None
+) -> tuple[bytes, OnnxRuntime]:
+    """Return the graph, and a runtime made of it; what can be folded is, after torch has said what is wanted."""
+    noise = np.random.default_rng(0).integers(0, 256, (_PROOF, crop, crop, 3), np.uint8)
+    size = sum(tensor.nbytes for tensor in network.state_dict().values())
+    if size > LARGEST:
+        raise NotExportable(f"its weights take {size / 1e9:.1f} GB, and an ONNX file holds 2")
+    wanted = dict(zip(widths, network(torch.from_numpy(noise)), strict=True))
+    try:
+        if fold is not None:
+            # ONNX Runtime would fold as well, at the same speed; fewer nodes export in four fifths of the time.
+            fold_batch_norm(fold)
+        model = _export(network, list(widths), crop)
+        runtime = OnnxRuntime(model, layers=widths, crop=crop)
+        found = [runtime(noise), runtime(noise[:1])]
+    except Exception as error:  # the exporter raises whatever the network's own code runs into
+        reason = str(error).strip().partition("\n")[0]
+        raise NotExportable(f"{type(error).__name__}: {reason}") from error
     for layer, values in wanted.items():
         for features in found:
             _prove(layer, features[layer], values.numpy()[: len(features[layer])])
     return model, runtime
 
 
-class _FromPixels(nn.Module):
+class FromPixels(nn.Module):
     """uint8 images (b, crop, crop, 3) to a tuple of embeddings (b, width): the road of `TorchRuntime` as one module."""
 
-    def __init__(self, backbone: Backbone, layers: list[str]) -> None:
+    def __init__(self, network: nn.Module, how: Preprocessing, layers: list[str]) -> None:
         super().__init__()
-        self.network = backbone.load(layers)
-        self._normalise = Normalise(backbone.preprocessing, torch.device("cpu"))
+        self.network = network
+        self._normalise = Normalise(how, torch.device("cpu"))
         self._layers = layers
         self.eval().requires_grad_(False)
 
@@ -87,9 +111,7 @@ class _FromPixels(nn.Module):
         return tuple(features[layer] for layer in self._layers)
 
 
-def _export(network: _FromPixels, layers: list[str], crop: int) -> bytes:
-    # ONNX Runtime would fold as well, at the same speed; fewer nodes export in four fifths of the time.
-    fold_batch_norm(network.network)
+def _export(network: FromPixels, layers: list[str], crop: int) -> bytes:
     for module in network.modules():
         # In-place activations are decomposed into a dozen operations first: twice the time of the whole export.
         if getattr(module, "inplace", False):
@@ -105,7 +127,11 @@ def _export(network: _FromPixels, layers: list[str], crop: int) -> bytes:
         verbose=False,
     )
     assert program is not None
-    return program.model_proto.SerializeToString()
+    model = program.model_proto
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
+        # The exporter notes for each node the lines of source that it came from, with their place on this machine.
+        part.ClearField("metadata_props")
+    return model.SerializeToString(deterministic=True)
 
 
 def _prove(layer: str, found: np.ndarray, wanted: np.ndarray) -> None:

@@ -117,6 +117,36 @@ def openvino_runtime(
         raise _not_with_openvino(backbone, _first_line(error)) from error
 
 
+def own_runtime(backbone: Backbone, layers: Sequence[str], *, device: str, precision: str) -> OnnxRuntime:
+    """Return ONNX Runtime with a network of a person's own; it computes as its file says, on the CPU.
+
+    Raises
+    ------
+    BackboneError
+        If a GPU or another precision is asked for, the file is gone or another one, or it does not run.
+    """
+    if precision != "fp32":
+        raise BackboneError(
+            f"backbone {backbone.name!r}: wanted {precision}, found an ONNX file, which computes as it was saved",
+            "--precision fp32",
+        )
+    if device not in ("auto", "cpu"):
+        raise BackboneError(
+            f"backbone {backbone.name!r}: wanted the device {device}, found an ONNX file, which runs on the CPU",
+            "--device cpu",
+        )
+    widths = backbone.resolve_layers(layers)
+    try:
+        return OnnxRuntime(backbone.read_graph(), layers=widths, crop=backbone.preprocessing.crop)
+    except BackboneError:
+        raise
+    except Exception as error:  # ONNX Runtime has a dozen kinds, without a common one
+        raise BackboneError(
+            f"{backbone.file}: wanted a network that ONNX Runtime runs, found that it cannot ({_first_line(error)})",
+            "update ONNX Runtime, or save the network again: see help(pl.save_backbone)",
+        ) from error
+
+
 def _loaded(
     model: bytes, backbone: Backbone, layers: Sequence[str], *, path: Path, progress: Progress
 ) -> OnnxRuntime | None:

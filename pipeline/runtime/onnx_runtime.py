@@ -7,15 +7,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from pipeline.backbone.graph_file import INPUT, OUTPUTS
 from pipeline.runtime.devices import batch_size_of
 from pipeline.runtime.pixels import check_pixels, no_features
 from pipeline.runtime.telemetry import no_telemetry
 
 with no_telemetry():
     import onnxruntime
-
-INPUT = "pixels"
-OUTPUTS = "features/"  # and the layer's name, as in the cache file
 
 
 class OnnxRuntime:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.backbone.graph_file import INPUT, OUTPUTS
 from pipeline.runtime.devices import batch_size_of, cores
-from pipeline.runtime.onnx_runtime import INPUT, OUTPUTS
 from pipeline.runtime.pixels import check_pixels, no_features
 from pipeline.runtime.telemetry import no_telemetry
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.backbone import Backbone
 from pipeline.backbone.backbone import NAMED_LAYERS
+from pipeline.backbone.graph_file import is_graph_file
 from pipeline.cache import DEFAULT_FOLDER
 from pipeline.engines import engine, workers
 from pipeline.errors import EvaluationError
@@ -135,7 +136,9 @@ def study(
         "n_jobs": n_jobs,
         "random_state": random_state,
     }
-    layers = tuple(dict.fromkeys((layer, *NAMED_LAYERS)))
+    # A network of a person's own has the layers that it was saved with, which no rule puts in an order.
+    own = is_graph_file(backbone.name if isinstance(backbone, Backbone) else backbone)
+    layers = (layer,) if own else tuple(dict.fromkeys((layer, *NAMED_LAYERS)))
     columns = (column,) if isinstance(column, str) else tuple(column)
     beside = tuple(name for name in (groups, split) if name is not None and name != NO_SPLIT)
     asked = Asked(
@@ -253,7 +256,9 @@ def _methods(
         )
         for one in layers
     ]
-    if backbone.weights != "random":
+    if backbone.is_graph:
+        asked.progress.note(f"{backbone.name} cannot be had with {RANDOM}: that comparison is left out")
+    elif backbone.weights != "random":
         untrained, places = untrained_features(backbone, layer, subject, asked.extraction, asked.progress)
         text = features_text(untrained[0].recipe, layer)
         found.append(teacher.of_layer(RANDOM, layer, untrained, places, text, teacher.every))
