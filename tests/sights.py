@@ -144,6 +144,14 @@ def crowded_ticks(opened: Any) -> list[str]:
     return opened.execute_script(_CROWDED_TICKS)
 
 
+def scrolled(opened: Any) -> list[str]:
+    """Return tables that are wider than their boxes."""
+    return opened.execute_script(
+        """return [...document.querySelectorAll(".scroll")].filter(e => e.checkVisibility()
+          && e.scrollWidth > e.clientWidth).map(e => e.ariaLabel)"""
+    )
+
+
 def walled_in(opened: Any) -> list[str]:
     """Return tables whose first column, which stays in sight, leaves less than a third of the width to the others."""
     return opened.execute_script(

@@ -27,6 +27,7 @@ from sights import (
     leave,
     met,
     mouse,
+    scrolled,
     sticking_out,
     unfold,
     wait_for,
@@ -165,6 +166,7 @@ def assert_good(opened: Any, page: Path, *, width: int, dark: bool) -> None:
         assert sticking_out(opened) == [], here
         assert cut_labels(opened) == [] and crowded_ticks(opened) == [], here
         assert walled_in(opened) == [], here
+        assert width == PHONE or set(scrolled(opened)) <= {"Every point of the study"}, here
         assert without_words(opened) == [], here
         assert_readable(opened, here)
         tip = met(opened, about)
@@ -327,9 +329,19 @@ def test_twenty_thousand_points_stay_usable(crowd: Path, shared: Any) -> None:
     assert shared.execute_script(f"{shown}.x.length", plot) == POINTS
     pictured = shared.execute_script(f"{shown}.picture.filter(one => one >= 0).length", plot)
     assert 1000 < pictured < POINTS  # a sample, within the page's budget
+    for other in plots(shared):
+        draw(shared, other)
+    draw(shared, plot)
+    shared.execute_async_script(  # counts the points that are painted, once all that was under way is done
+        """const {fill} = CanvasRenderingContext2D.prototype, [done] = arguments;
+        CanvasRenderingContext2D.prototype.fill = function (...of) { window.marks++; return fill.apply(this, of); };
+        const frames = left => left ? requestAnimationFrame(() => frames(left - 1)) : (window.marks = 0, done());
+        frames(10);"""
+    )
     tip = met(shared, plot)
     assert tip["pictures"] and tip["pictures"][0][0] > 0 and tip["lines"][0].startswith("class ")
     leave(shared)
+    assert shared.execute_script("return marks") == 0  # to tell of a point paints none of the others
 
     before = spread(shared, plot)
     x, y = middle(shared, plot)
@@ -338,8 +350,12 @@ def test_twenty_thousand_points_stay_usable(crowd: Path, shared: Any) -> None:
     wait_for(lambda: spread(shared, plot)[1] < 0.99 * before[1], "the wheel to bring the map closer")
     near = spread(shared, plot)
     mouse(shared, x, y, "mousePressed", button="left", buttons=1, clickCount=1)
+    painted = []
     for step in range(1, 9):
+        shared.execute_script("marks = 0")
         mouse(shared, x + 15 * step, y, button="left", buttons=1)
+        painted.append(wait_for(lambda: shared.execute_script("return marks"), "the map to be painted"))
+    assert min(painted) <= POINTS // 10  # while it moves, a sample of them
     mouse(shared, x + 120, y, "mouseReleased", button="left", clickCount=1)
     wait_for(lambda: spread(shared, plot)[0] < near[0] - 0.01 * near[1], "the map to follow the hand")
     assert spread(shared, plot)[1] == pytest.approx(near[1])

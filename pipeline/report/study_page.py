@@ -108,10 +108,11 @@ def _ticks(points: Sequence[Point]) -> dict[float, str]:
 
 
 def _tip(point: Point) -> str:
+    many = "1 label" if point.per_class == 1 else f"{labels_text(point.per_class)} labels"
     told = [
         point.method if point.method != TRANSFER else f"{point.method}, {point.layer}",
         f"{point.score:.3f} ({point.low:.3f} to {point.high:.3f})",
-        f"{labels_text(point.per_class)} labels a class{', all there are' if point.everything else ''}",
+        f"{many} a class{', all there are' if point.everything else ''}",
         f"on its own images {point.train:.3f}",
     ]
     if point.lead is not None and point.lead_low is not None and point.lead_high is not None:
