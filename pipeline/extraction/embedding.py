@@ -12,7 +12,7 @@ from pipeline.cache import STORED
 from pipeline.cache.layout import DIGEST_BYTES, STATISTICS
 from pipeline.errors import SkipReason, UnreadablePhoto
 from pipeline.extraction.block import Block, Spent
-from pipeline.extraction.known import KnownDigests
+from pipeline.extraction.known import FiledDigests, KnownDigests
 from pipeline.extraction.network import Network
 from pipeline.images import ImageSource, prepare
 from pipeline.provenance import Preprocessing
@@ -57,7 +57,7 @@ class Embedding:
     source : ImageSource
     runtime : Runtime
     preprocessing : Preprocessing
-    known : KnownDigests, optional
+    known : KnownDigests or FiledDigests, optional
         Content that needs no network because its features are stored somewhere.
     store_type : dtype, optional
         The type the features will be stored in; what does not fit into it is not finite.
@@ -68,7 +68,7 @@ class Embedding:
     source: ImageSource
     runtime: Runtime
     preprocessing: Preprocessing
-    known: KnownDigests | None = None
+    known: KnownDigests | FiledDigests | None = None
     store_type: np.dtype | None = None
     decode: str = "exact"
 
