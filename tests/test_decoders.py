@@ -24,12 +24,14 @@ from tars import write_tar
 
 import pipeline.extraction.blocks as blocks_room
 import pipeline.extraction.decoders as decoders
+import pipeline.extraction.extraction as extraction_room
 import pipeline.extraction.network as network_room
 from pipeline.cache import STORED, FeatureCache
 from pipeline.errors import BackboneError, PipelineError, SkipReason
 from pipeline.extraction import Block, Network, embed_blocks
 from pipeline.extraction.decoders import BLOCKS_UNDER_WAY
 from pipeline.extraction.known import KnownDigests
+from pipeline.extraction.work import Counts
 from pipeline.images import ImageSource
 
 pytestmark = pytest.mark.slow
@@ -166,9 +168,19 @@ def test_a_cache_made_by_processes_is_the_one_that_threads_make(album, tmp_path,
     assert caches[0].skipped == caches[1].skipped and caches[0].summary.failed == 3
 
 
-def test_the_pixels_travel_where_no_memory_can_be_shared(source, tmp_path, monkeypatch):
-    monkeypatch.delattr(os, "memfd_create", raising=False)
+@pytest.mark.parametrize("lack", ["no such call", "it is refused", "another process cannot open it"])
+def test_the_pixels_travel_where_no_memory_can_be_shared(source, tmp_path, monkeypatch, lack):
+    if lack == "no such call":
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    elif lack == "it is refused":
+        monkeypatch.setattr(os, "memfd_create", _refuse, raising=False)
+    else:
+        monkeypatch.setattr(os, "getpid", lambda: 0)
     assert_each_once(source, blocks_of(source, tmp_path))
+
+
+def _refuse(name: str) -> int:
+    raise PermissionError("not here")
 
 
 def test_the_processes_never_import_torch_and_have_a_thread_each(source, tmp_path, monkeypatch):
@@ -281,15 +293,17 @@ def test_a_process_that_decodes_otherwise_is_refused(source, tmp_path, monkeypat
         blocks_of(source, tmp_path)
 
 
-@pytest.mark.parametrize("taken", [0, 1, 5])
+@pytest.mark.parametrize("taken", [0, 1, 3])
 def test_whoever_leaves_early_leaves_nothing_running(source, tmp_path, monkeypatch, taken):
-    blocks_of(source, tmp_path)
-    with embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks:
+    with (
+        monkeypatch.context() as slowly,
+        embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks,
+    ):
+        slowly.setattr(decoders, "_work", _slowly)
         for _ in range(taken):
             next(blocks)
-        workers = list((reusable_executor._executor._processes or {}).values())
-    if taken:
-        assert len(workers) == 2 and not any(worker.is_alive() for worker in workers)
+        workers = list(reusable_executor._executor._processes.values()) if taken else []
+    assert len(workers) == (2 if taken else 0) and not any(worker.is_alive() for worker in workers)
     assert_each_once(source, blocks_of(source, tmp_path))
 
 
@@ -368,6 +382,26 @@ def test_shares_of_time_add_up_and_waiting_for_a_slow_network_is_the_network_s(s
     summary = planted.Extractor(gpu, tmp_path / "slow")(source, layer="early", batch_size=2, n_jobs=2).summary
     assert ROADS == ["decoders"] and summary.time.network > 0.5
     assert sum(asdict(summary.time).values()) == pytest.approx(1, abs=0.002)
+
+
+def test_processes_that_wait_until_the_network_is_loaded_count_neither_for_it_nor_for_waiting(
+    source, tmp_path, gpu, monkeypatch
+):
+    def slow_to_open(*given: Any, **options: Any) -> PlantedRuntime:
+        time.sleep(3.0)
+        return gpu(*given, **options)
+
+    counts: list[Counts] = []
+    monkeypatch.setattr(network_room, "open_runtime", slow_to_open)
+    monkeypatch.setattr(extraction_room, "Counts", lambda: counts.append(Counts()) or counts[-1])
+    blocks_of(source, tmp_path)  # so that the processes are there, and do their first blocks at once
+    started = time.perf_counter()
+    extract = planted.Extractor(gpu, tmp_path / "caches")
+    extract(source, backbone=planted.backbone(), layer="early", batch_size=2, n_jobs=2)
+    seconds = time.perf_counter() - started
+    (found,) = counts
+    assert 3.0 < found.spent.loading <= 2 * 3.1  # both processes, as soon as all places were taken
+    assert found.spent.network < 1 and found.spent.decode < found.working < 2 * seconds - 3.0
 
 
 def test_shares_of_time_find_that_decoding_is_the_limit(tmp_path, gpu, monkeypatch):

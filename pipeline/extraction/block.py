@@ -17,9 +17,9 @@ class Spent:
     decode : float
         From a file's bytes to the network's input, the digest and the pixel statistics too.
     network : float
-        In the network, or waiting for it.
+        In the network, or waiting for it; of processes that decode for it what they waited.
     loading : float
-        Until the network was loaded.
+        Waiting until the network was loaded.
     """
 
     decode: float = 0.0

@@ -26,8 +26,8 @@ from pipeline.runtime import Runtime
 BLOCKS_A_WORKER, SMALLEST_SHARE = 8, 32
 
 # For a GPU. So many threads one Python keeps busy decoding: on 16 cores four make 3.3 times what one does, sixteen 6.5
-# times, and sixteen processes ten times. They cost a second to start where they are not there yet: what a thousand
-# images gain by them.
+# times, and sixteen processes ten times. To start these takes up to a second, about what a thousand images gain by
+# them; later runs find them there, and the first one loads the network meanwhile.
 THREADS_ENOUGH, WORTH_DECODERS = 4, 1_000
 
 

@@ -1,6 +1,6 @@
 """Blocks by processes that decode, for a network on a GPU, which this process has.
 
-Threads that decode wait for each other: sixteen of one Python do on 16 cores what ten processes do, and with the fast
+Threads that decode wait for each other: on 16 cores sixteen of one Python do what ten processes do, and with the fast
 resize, which keeps Python's lock, what five do. So other processes read and decode, never importing torch, and this one
 infers what they made.
 """

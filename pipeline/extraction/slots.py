@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +61,7 @@ class Slots:
         self._memory: mmap.mmap | None = None
         self._file = -1
         path = ""
-        if hasattr(os, "memfd_create"):
+        with suppress(AttributeError, OSError):  # not Linux, or one that keeps it from us
             self._file = os.memfd_create("pixels")
             os.ftruncate(self._file, count * size)  # takes no memory before something is written
             self._memory = mmap.mmap(self._file, count * size)
