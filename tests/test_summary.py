@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import planted
 import pytest
+from planted import Planted, PlantedRuntime
 
+import pipeline.extraction.extraction as extraction_room
+import pipeline.extraction.network as network_room
 import pipeline.extraction.summary as summary_room
 from pipeline.extraction import recipe_of
 from pipeline.extraction.block import Spent
@@ -51,6 +56,20 @@ def test_a_slow_network_is_found_to_be_the_limit(run, tmp_path, network) -> None
     assert sum(asdict(summary.time).values()) == pytest.approx(1, abs=0.002)
     assert summary.runtime == "planted 1"
     assert summary.advice == ""  # a run of less than five seconds needs none
+
+
+def test_loading_the_network_is_not_taken_for_computing(run, tmp_path, network, monkeypatch) -> None:
+    class SlowToOpen(Planted):
+        def __call__(self, *given: Any, **options: Any) -> PlantedRuntime:
+            time.sleep(1.0)
+            return super().__call__(*given, **options)
+
+    monkeypatch.setattr(network_room, "open_runtime", SlowToOpen())
+    counts: list[Counts] = []
+    monkeypatch.setattr(extraction_room, "Counts", lambda: counts.append(Counts()) or counts[-1])
+    run(planted.folder_of(tmp_path / "photos", range(12)), batch_size=3, n_jobs=2)
+    assert 1.0 <= counts[0].spent.loading <= 2.5  # of each worker that waited for it
+    assert counts[0].spent.network < 0.5 and 0 <= counts[0].working < 1.0 and counts[0].seconds < 1.0
 
 
 def test_a_run_without_inference_has_no_split_and_opens_no_network(run, tmp_path, network) -> None:

@@ -17,13 +17,17 @@ class Spent:
     decode : float
         From a file's bytes to the network's input, the digest and the pixel statistics too.
     network : float
+        In the network, or waiting for it; of processes that decode for it what they waited.
+    loading : float
+        Waiting until the network was loaded.
     """
 
     decode: float = 0.0
     network: float = 0.0
+    loading: float = 0.0
 
     def __add__(self, other: Spent) -> Spent:
-        return Spent(self.decode + other.decode, self.network + other.network)
+        return Spent(self.decode + other.decode, self.network + other.network, self.loading + other.loading)
 
 
 @dataclass(frozen=True, eq=False)

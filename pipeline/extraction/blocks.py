@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import parent_process
 
 import numpy as np
 
 from pipeline.engines import on_cluster, workers
 from pipeline.extraction.block import Block
+from pipeline.extraction.decoders import blocks_by_decoders
 from pipeline.extraction.embedding import Embedding
 from pipeline.extraction.known import KnownDigests
 from pipeline.extraction.network import Network
@@ -23,9 +25,10 @@ from pipeline.runtime import Runtime
 # than workers some have none, and with one each the network waits for all of them and then they for the network.
 BLOCKS_A_WORKER, SMALLEST_SHARE = 8, 32
 
-# Threads that one Python keeps busy decoding (on 16 cores four make 3.3 times what one does, sixteen 6.5 times), and
-# the images from which more processes on a GPU are worth their start.
-THREADS_A_PROCESS, WORTH_PROCESSES = 4, 20_000
+# For a GPU. So many threads one Python keeps busy decoding: on 16 cores four make 3.3 times what one does, sixteen 6.5
+# times, and sixteen processes ten times. To start these takes up to a second, about what a thousand images gain by
+# them; later runs find them there, and the first one loads the network meanwhile.
+THREADS_ENOUGH, WORTH_DECODERS = 4, 1_000
 
 
 @contextmanager
@@ -45,6 +48,7 @@ def embed_blocks(
 
     They are made by threads of this process, by one process a GPU where there are several, or by the cluster that
     joblib has been told to use. Each worker reads, decodes and infers its own block, one thread inside the network.
+    For one GPU and many photos, processes read and decode, and this one infers.
 
     Parameters
     ----------
@@ -74,9 +78,11 @@ def embed_blocks(
     how = Embedding(source, runtime, preprocessing, known, store_type, decode)
     rows = source.reading_order(rows)
     size = block_size(batch_size, runtime, len(rows), n_jobs)
-    processes = _processes(runtime, len(rows), n_jobs)
-    if isinstance(runtime, Network) and (on_cluster() or processes > 1):
-        with blocks_by_processes(how, runtime, rows, size=size, count=processes, n_jobs=n_jobs) as blocks:
+    if isinstance(runtime, Network) and (on_cluster() or len(runtime.devices) > 1):
+        with blocks_by_processes(how, runtime, rows, size=size, n_jobs=n_jobs) as blocks:
+            yield blocks
+    elif isinstance(runtime, Network) and _worth_decoders(source, runtime, len(rows), n_jobs):
+        with blocks_by_decoders(how, runtime, rows, size=size, count=workers(n_jobs)) as blocks:
             yield blocks
     else:
         with blocks_by_threads(how, rows, size=size, count=workers(n_jobs)) as blocks:
@@ -89,9 +95,12 @@ def block_size(batch_size: int | None, runtime: Runtime, images: int, n_jobs: in
     return batch_size or min(runtime.batch_size, max(SMALLEST_SHARE, share))
 
 
-def _processes(runtime: Runtime, images: int, n_jobs: int | None) -> int:
-    """Return how many processes are to share this machine's GPUs; 1 where it has none."""
-    if not isinstance(runtime, Network) or runtime.devices == ["cpu"]:
-        return 1
-    enough = images // WORTH_PROCESSES * workers(n_jobs) // THREADS_A_PROCESS
-    return max(len(runtime.devices), min(enough, workers(n_jobs) // THREADS_A_PROCESS))
+def _worth_decoders(source: ImageSource, network: Network, images: int, n_jobs: int | None) -> bool:
+    """Return whether processes of their own are to decode for this network."""
+    return (
+        network.devices != ["cpu"]
+        and source.reader.encoded  # what is pixels already has nothing to gain elsewhere
+        and images >= WORTH_DECODERS
+        and workers(n_jobs) > THREADS_ENOUGH
+        and parent_process() is None  # a worker's siblings have the other cores
+    )

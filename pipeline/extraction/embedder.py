@@ -212,6 +212,10 @@ class _ContentReader:
 
     contents: list[_Content]
 
+    @property
+    def encoded(self) -> bool:
+        return not any(isinstance(one.image, np.ndarray) for one in self.contents)
+
     def read(self, row: int, image_id: str) -> Photo:
         one = self.contents[row]
         return Photo(one.digest, one.stat, b"") if one.image is None else _photo(one.image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,40 @@ from pipeline.cache import STORED
 from pipeline.cache.layout import DIGEST_BYTES, STATISTICS
 from pipeline.errors import SkipReason, UnreadablePhoto
 from pipeline.extraction.block import Block, Spent
-from pipeline.extraction.known import KnownDigests
+from pipeline.extraction.known import FiledDigests, KnownDigests
+from pipeline.extraction.network import Network
 from pipeline.images import ImageSource, prepare
 from pipeline.provenance import Preprocessing
 from pipeline.runtime import Runtime
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What became of k images before the network saw those of them that it is to see, b in number.
+
+    Attributes
+    ----------
+    rows, status, digest, stat, statistics, known
+        As a `Block` has them.
+    pixels : ndarray of uint8, shape (b, crop, crop, 3)
+    positions : ndarray of int64, shape (b,)
+        Which of the k images these pixels are of.
+    details : mapping of position to str
+        More about the images that failed.
+    decoding : float
+        Seconds from the files' bytes to the pixels.
+    """
+
+    rows: np.ndarray
+    status: np.ndarray
+    digest: np.ndarray
+    stat: np.ndarray
+    statistics: np.ndarray
+    known: np.ndarray
+    pixels: np.ndarray
+    positions: np.ndarray
+    details: Mapping[int, str]
+    decoding: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +57,7 @@ class Embedding:
     source : ImageSource
     runtime : Runtime
     preprocessing : Preprocessing
-    known : KnownDigests, optional
+    known : KnownDigests or FiledDigests, optional
         Content that needs no network because its features are stored somewhere.
     store_type : dtype, optional
         The type the features will be stored in; what does not fit into it is not finite.
@@ -37,20 +68,31 @@ class Embedding:
     source: ImageSource
     runtime: Runtime
     preprocessing: Preprocessing
-    known: KnownDigests | None = None
+    known: KnownDigests | FiledDigests | None = None
     store_type: np.dtype | None = None
     decode: str = "exact"
 
     def block(self, rows: np.ndarray) -> Block:
         """Return what becomes of the images in `rows`; one that fails is a row with its reason."""
-        source, k = self.source, len(rows)
+        return self.infer(self.prepare(rows))
+
+    def prepare(self, rows: np.ndarray, into: np.ndarray | None = None) -> Prepared:
+        """Return these images as the network takes them; one that fails has its reason.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (k,)
+        into : ndarray of uint8, shape (k, crop, crop, 3), optional
+            Where the pixels are to be put.
+        """
+        source, k, crop = self.source, len(rows), self.preprocessing.crop
         status = np.full(k, STORED, np.uint8)
         digest = np.zeros((k, DIGEST_BYTES), np.uint8)
         stat = np.array(source.stat[rows], np.int64)
         statistics = np.zeros((k, STATISTICS), np.float32)
         found = np.full(k, -1, np.int64)
         details: dict[int, str] = {}
-        pixels: list[np.ndarray] = []
+        pixels = np.empty((k, crop, crop, 3), np.uint8) if into is None else into
         positions: list[int] = []
         decoding = 0.0
         for position, row in enumerate(rows):
@@ -63,19 +105,26 @@ class Embedding:
                     if found[position] >= 0:
                         continue
                 started = time.perf_counter()
-                square, statistics[position] = prepare(photo, self.preprocessing, self.decode)
-                pixels.append(square)
+                pixels[len(positions)], statistics[position] = prepare(photo, self.preprocessing, self.decode)
                 decoding += time.perf_counter() - started
                 positions.append(position)
             except UnreadablePhoto as error:
                 status[position] = error.reason
-                details[int(row)] = str(error)
+                details[position] = str(error)
+        ready = np.array(positions, np.int64)
+        return Prepared(rows, status, digest, stat, statistics, found, pixels[: len(ready)], ready, details, decoding)
 
-        features = {layer: np.zeros((k, width), np.float32) for layer, width in self.runtime.layers.items()}
-        started = time.perf_counter()
-        if pixels:
-            at = np.array(positions)
-            inferred = self.runtime(np.stack(pixels))  # (b, h, w, 3) uint8 -> {layer: (b, d)}
+    def infer(self, prepared: Prepared) -> Block:
+        """Return what becomes of prepared images: the network's features, of those that it can be asked about."""
+        rows, at = prepared.rows, prepared.positions
+        status, details = prepared.status.copy(), dict(prepared.details)
+        features = {layer: np.zeros((len(rows), width), np.float32) for layer, width in self.runtime.layers.items()}
+        started = opened = time.perf_counter()
+        if len(at):
+            if isinstance(self.runtime, Network):
+                self.runtime.open()  # here, so that loading is not taken for computing
+                opened = time.perf_counter()
+            inferred = self.runtime(prepared.pixels)  # (b, h, w, 3) uint8 -> {layer: (b, d)}
             finite = np.ones(len(at), bool)
             with np.errstate(over="ignore"):
                 for values in inferred.values():
@@ -83,6 +132,16 @@ class Embedding:
             for layer, values in inferred.items():
                 features[layer][at[finite]] = values[finite]
             status[at[~finite]] = SkipReason.NOT_FINITE
-            details.update({int(rows[position]): SkipReason.NOT_FINITE.text for position in at[~finite]})
-        spent = Spent(decoding, time.perf_counter() - started)
-        return Block(rows, status, digest, stat, statistics, features, found, len(pixels), details, spent)
+            details.update(dict.fromkeys(at[~finite].tolist(), SkipReason.NOT_FINITE.text))
+        return Block(
+            rows,
+            status,
+            prepared.digest,
+            prepared.stat,
+            prepared.statistics,
+            features,
+            prepared.known,
+            len(at),
+            {int(rows[position]): text for position, text in details.items()},
+            Spent(prepared.decoding, time.perf_counter() - opened, opened - started),
+        )

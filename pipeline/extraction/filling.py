@@ -138,7 +138,7 @@ class _Run:
     @contextmanager
     def _blocks(self, rows: np.ndarray, network: Network, known: KnownDigests | None) -> Iterator[Iterator[Block]]:
         """Give the blocks as `embed_blocks` does, and count what they cost."""
-        started, opening = time.perf_counter(), network.seconds_to_open
+        started, opening, loading = time.perf_counter(), network.seconds_to_open, self.counts.spent.loading
         with embed_blocks(
             self.work.source,
             rows,
@@ -151,10 +151,11 @@ class _Run:
             decode=self.work.decode,
         ) as blocks:
             yield self._counted(blocks)
-        seconds = time.perf_counter() - started - (network.seconds_to_open - opening)
-        self.counts.seconds += seconds
+        seconds = time.perf_counter() - started
+        self.counts.seconds += seconds - (network.seconds_to_open - opening)
         blocks_in_all = -(-len(rows) // block_size(self.work.batch_size, network, len(rows), self.work.n_jobs))
-        self.counts.working += seconds * min(workers(self.work.n_jobs), blocks_in_all)
+        at_work = seconds * min(workers(self.work.n_jobs), blocks_in_all)
+        self.counts.working += at_work - (self.counts.spent.loading - loading)
 
     def _counted(self, blocks: Iterator[Block]) -> Iterator[Block]:
         for block in blocks:

@@ -50,13 +50,12 @@ class KnownDigests:
 
     def find(self, digest: bytes) -> int:
         """Return the number of an entry with this content, -1 if there is none."""
-        first, second = (np.uint64(int.from_bytes(half, "big")) for half in (digest[:8], digest[8:]))
-        entry = int(np.searchsorted(self._first, first))
-        while entry < len(self._first) and self._first[entry] == first:
-            if self._second[entry] == second:
-                return entry
-            entry += 1
-        return -1
+        return _find(digest, self._first, self._second)
+
+    def filed(self, path: Path) -> FiledDigests:
+        """Return what finds the same entries, in other processes too, and write the file that it reads."""
+        np.save(path, np.stack([self._first, self._second]))
+        return FiledDigests(str(path))
 
     def places(self, entries: np.ndarray) -> Iterable[tuple[FeatureCache, np.ndarray, np.ndarray]]:
         """Give, for each cache that holds some of these entries, the cache, which of them, and its rows."""
@@ -64,6 +63,37 @@ class KnownDigests:
         for number in np.unique(caches):
             which = np.flatnonzero(caches == number)
             yield self.caches[number], which, self._rows[entries[which]]
+
+
+@dataclass(frozen=True)
+class FiledDigests:
+    """Find the entries of `KnownDigests` as they were when the file was written, whatever its caches become.
+
+    Attributes
+    ----------
+    path : str
+    """
+
+    path: str
+
+    def find(self, digest: bytes) -> int:
+        """Return the number of an entry with this content, -1 if there is none."""
+        return _find(digest, *_halves_in(self.path))
+
+
+@lru_cache(maxsize=1)
+def _halves_in(path: str) -> np.ndarray:
+    return np.load(path, mmap_mode="r")
+
+
+def _find(digest: bytes, first_halves: np.ndarray, second_halves: np.ndarray) -> int:
+    first, second = (np.uint64(int.from_bytes(half, "big")) for half in (digest[:8], digest[8:]))
+    entry = int(np.searchsorted(first_halves, first))
+    while entry < len(first_halves) and first_halves[entry] == first:
+        if second_halves[entry] == second:
+            return entry
+        entry += 1
+    return -1
 
 
 @lru_cache(maxsize=1)

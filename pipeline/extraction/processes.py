@@ -1,4 +1,4 @@
-"""Blocks by other processes: one a GPU on this machine, or several that share one, or those of a cluster.
+"""Blocks by other processes that have the network: one a GPU on this machine, or those of a cluster.
 
 A process gets a span of many blocks, so that handing it out costs next to nothing. joblib's generator has no
 backpressure, and a semaphore does not reach other processes: spans are handed out in waves, and a wave's results are
@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
-from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from pipeline.engines import deaf_to_ctrl_c, on_cluster, workers
 from pipeline.errors import PipelineError, SkipReason, UnreadablePhoto
+from pipeline.extraction.apart import DEAD, Deaths, refuse_other_decoder
 from pipeline.extraction.block import Block
 from pipeline.extraction.embedding import Embedding
 from pipeline.extraction.network import InProcesses, Network
@@ -29,7 +29,6 @@ from pipeline.images import ImageSource, decoder_of
 
 BLOCKS_A_SPAN, SPANS_A_PROCESS = 32, 2  # at most, and at least: a process that has none is idle
 SPANS_A_WAVE = 16  # a worker; the last of a wave wait for each other, so a wave is long
-DEATHS = 3  # of workers without one span done between them: the machine cannot do this work
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +43,7 @@ class _Span:
     decoder: str  # the fingerprint that the features are keyed by
 
     def work(self) -> Block:
-        found = decoder_of(self.how.decode)
-        if found != self.decoder:
-            raise PipelineError(
-                f"wanted workers that decode photos as this machine does ({self.decoder}), found one that does not "
-                f"({found})",
-                "install the same Pillow on every worker",
-            )
+        refuse_other_decoder(self.how.decode, self.decoder)
         how = replace(self.how, runtime=self.network.network())
         rows = how.source.reading_order(np.arange(len(self.rows)))
         with blocks_by_threads(how, rows, size=self.size, count=self.threads) as blocks:
@@ -59,11 +52,11 @@ class _Span:
 
 @contextmanager
 def blocks_by_processes(
-    how: Embedding, network: Network, rows: np.ndarray, *, size: int, count: int, n_jobs: int | None
+    how: Embedding, network: Network, rows: np.ndarray, *, size: int, n_jobs: int | None
 ) -> Iterator[Iterator[Block]]:
     """Give the blocks of `rows`, many images each, as other processes get them done.
 
-    There are `count` of them here, which share the devices and `n_jobs` threads; a cluster has its own.
+    There is one a device here, and they share `n_jobs` threads; a cluster has its own.
     A process that dies loses nothing: what it worked on is given to another one.
 
     Raises
@@ -78,6 +71,7 @@ def blocks_by_processes(
             # A cluster's worker has one thread a task, and is told by its environment which GPU is its own.
             count, threads, claims = workers(n_jobs), 1, None
         else:
+            count = len(network.devices)
             threads = max(1, workers(n_jobs) // count)
             claims = Path(left.enter_context(TemporaryDirectory(prefix="pipeline-")))
         travelling = replace(how, runtime=None)  # type: ignore[arg-type]
@@ -93,24 +87,19 @@ def blocks_by_processes(
 
 def _waves(source: ImageSource, spans: list[tuple], count: int) -> Generator[Block, None, None]:
     at_once = SPANS_A_WAVE * count
+    deaths = Deaths("--batch-size with fewer images, or --device with one GPU; what was stored stays")
     for start in range(0, len(spans), at_once):
         left = dict(enumerate(spans[start : start + at_once]))
-        deaths = 0
         while left:
-            before = len(left)
             try:
                 with closing(_wave(source, list(left.items()), count)) as wave:
                     for number, block in wave:
                         del left[number]
+                        deaths.progress()
                         _refuse_blind_workers(source, block)
                         yield block
-            except BrokenProcessPool as error:
-                deaths = 1 if len(left) < before else deaths + 1
-                if deaths == DEATHS:
-                    raise PipelineError(
-                        f"wanted worker processes that live, found that they die: {str(error).partition(chr(10))[0]}",
-                        "--batch-size with fewer images, or --device with one GPU; what was stored stays",
-                    ) from error
+            except DEAD as error:
+                deaths.add(error)
 
 
 def _wave(source: ImageSource, spans: list[tuple[int, tuple]], count: int) -> Generator[tuple[int, Block], None, None]:

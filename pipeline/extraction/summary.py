@@ -22,6 +22,7 @@ class TimeSplit:
     decode : float
         From an image's bytes to the network's input.
     network : float
+        In it, or waiting for it; not while it was loaded.
     write : float
         Checksums, writing and syncing of the one that writes.
     wait : float

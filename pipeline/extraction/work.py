@@ -32,7 +32,7 @@ class Counts:
     spent: Spent = field(default_factory=Spent)  # by all workers together
     writing: float = 0.0  # seconds of the one that writes
     seconds: float = 0.0  # from the first image to the last, without loading the network
-    working: float = 0.0  # the same, times workers
+    working: float = 0.0  # seconds of all workers together, without their wait for the network to be loaded
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class ArrayReader:
 
     images: np.ndarray
 
+    encoded: ClassVar = False
+
     def read(self, row: int, image_id: str) -> Photo:
         pixels = self.images[row]
         digest = array_digest(pixels)
@@ -49,6 +51,8 @@ class ArrayFileReader:
     member: str
     order: np.ndarray  # (n,) int64
     stat: tuple[int, int]
+
+    encoded: ClassVar = False
 
     def read(self, row: int, image_id: str) -> Photo:
         try:

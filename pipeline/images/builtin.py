@@ -10,7 +10,7 @@ from hashlib import blake2b
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -84,6 +84,8 @@ class CropReader:
     """Makes a crop of a photograph when it is read."""
 
     seed: int
+
+    encoded: ClassVar = False
 
     def read(self, row: int, image_id: str) -> Photo:
         pixels = cut(image_id, self.seed)

@@ -18,7 +18,16 @@ Columns = dict[str, list[str | None]]
 
 
 class Reader(Protocol):
-    """Reads one image of a listing; it is what travels to a worker, so it holds paths rather than pixels."""
+    """Reads one image of a listing; it is what travels to a worker, so it holds paths rather than pixels.
+
+    Attributes
+    ----------
+    encoded : bool
+        Whether what it reads is files' bytes, which are decoded elsewhere, and not pixels.
+    """
+
+    @property
+    def encoded(self) -> bool: ...
 
     def read(self, row: int, image_id: str) -> Photo: ...
 

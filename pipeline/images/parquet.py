@@ -12,7 +12,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,8 @@ class ParquetReader:
     starts: np.ndarray  # (g,) int64: the first row of each row group
     order: np.ndarray  # (n,) int64
     stat: Stat
+
+    encoded: ClassVar = True
 
     def read(self, row: int, image_id: str) -> Photo:
         place = int(self.order[row])

@@ -7,6 +7,7 @@ import stat as modes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -54,6 +55,8 @@ class FileReader:
     """Reads the files below one folder; an id is the path from there."""
 
     root: str
+
+    encoded: ClassVar = True
 
     def read(self, row: int, image_id: str) -> Photo:
         if ending(image_id) in RAW_ENDINGS:  # named by hand or by a table; a folder's are listed skips

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -161,6 +161,8 @@ class ShardReader:
     readers: tuple[Reader, ...]
     shard: np.ndarray  # (n,) int64
     inside: np.ndarray  # (n,) int64
+
+    encoded: ClassVar = True
 
     def read(self, row: int, image_id: str) -> Photo:
         return self.readers[self.shard[row]].read(int(self.inside[row]), image_id)

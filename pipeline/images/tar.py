@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -52,6 +53,8 @@ class TarReader:
     path: str
     spans: np.ndarray  # (n, 2) int64
     stat: Stat
+
+    encoded: ClassVar = True
 
     def read(self, row: int, image_id: str) -> Photo:
         offset, size = self.spans[row].tolist()

@@ -1,0 +1,163 @@
+"""Blocks by processes that decode, for a network on a GPU, which this process has.
+
+Threads that decode wait for each other: on 16 cores sixteen of one Python do what ten processes do, and with the fast
+resize, which keeps Python's lock, what five do. So other processes read and decode, never importing torch, and this one
+infers what they made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from joblib.executor import get_memmapping_executor
+
+from pipeline.engines import deaf_to_ctrl_c
+from pipeline.extraction.apart import DEAD, Deaths, refuse_other_decoder
+from pipeline.extraction.block import Block, Spent
+from pipeline.extraction.embedding import Embedding, Prepared
+from pipeline.extraction.known import KnownDigests
+from pipeline.extraction.network import Network
+from pipeline.extraction.slots import Slot, Slots
+from pipeline.images import decoder_of
+
+BLOCKS_UNDER_WAY = 2  # a process: one in its hands, and one that it takes next, or that the network has
+INFERRING = 3  # blocks that the network is given at once: one on its way there, one computed, one on its way back
+SECONDS_KEPT = 300.0  # processes that have nothing to do stay for the next run, as joblib's do
+
+_ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """Some images for a process, with all that it needs to prepare them."""
+
+    how: Embedding  # its source holds these images alone, and it has no runtime
+    rows: np.ndarray  # their numbers in the whole source, ascending
+    decoder: str  # the fingerprint that the features are keyed by
+    slot: Slot  # for the pixels
+
+    def work(self) -> Prepared:
+        """Return the images prepared, without the pixels where these are in the slot."""
+        refuse_other_decoder(self.how.decode, self.decoder)
+        rows = self.how.source.reading_order(np.arange(len(self.rows)))
+        into = self.slot.array(_shape(len(rows), self.how))
+        prepared = self.how.prepare(rows, into)
+        return replace(prepared, rows=self.rows[rows], pixels=prepared.pixels[: None if into is None else 0])
+
+
+@contextmanager
+def blocks_by_decoders(
+    how: Embedding, network: Network, rows: np.ndarray, *, size: int, count: int
+) -> Iterator[Iterator[Block]]:
+    """Give the blocks of `rows`, `size` images each, as `count` processes get them decoded and the network infers them.
+
+    A process that dies loses nothing: what they all had is given out again. Leaving the context early ends them.
+
+    Raises
+    ------
+    PipelineError
+        Processes keep dying.
+    """
+    spans = [rows[start : start + size] for start in range(0, len(rows), size)]
+    count = max(1, min(count, len(spans)))
+    with ExitStack() as left:
+        known = None
+        if isinstance(how.known, KnownDigests) and len(how.known):
+            home = left.enter_context(TemporaryDirectory(prefix="pipeline-", ignore_cleanup_errors=True))
+            known = how.known.filed(Path(home) / "known.npy")
+        travelling = replace(how, runtime=None, known=known)  # type: ignore[arg-type]
+        slots = left.enter_context(closing(Slots(BLOCKS_UNDER_WAY * count, int(np.prod(_shape(size, how))))))
+        left.enter_context(network.workers(INFERRING))
+        yield left.enter_context(closing(_Decoders(how, travelling, network, slots, count).blocks(spans)))
+
+
+class _Decoders:
+    """The processes and the threads of one run, and what each of them has."""
+
+    def __init__(self, how: Embedding, travelling: Embedding, network: Network, slots: Slots, count: int) -> None:
+        self._how, self._travelling, self._network, self._slots = how, travelling, network, slots
+        self._count, self._decoder = count, decoder_of(how.decode)
+        self._executor: Any = None
+        self._decoding: dict[Future[Prepared], tuple[np.ndarray, Slot]] = {}
+        self._inferring: dict[Future[Block], Slot] = {}
+        self._idle = Spent()  # what processes have waited and no block has been charged with
+
+    def blocks(self, spans: Sequence[np.ndarray]) -> Generator[Block, None, None]:
+        left = deque(spans)
+        deaths = Deaths("--jobs with fewer workers, or --batch-size with fewer images; what was stored stays")
+        threads = ThreadPoolExecutor(INFERRING, thread_name_prefix="infer")
+        opening: list[Future] = []
+        try:
+            while left or self._decoding or self._inferring:
+                try:
+                    while left and self._slots.free:
+                        self._decode(left[0])
+                        left.popleft()
+                    if self._travelling.known is None and not self._network.name and not opening:
+                        opening = [threads.submit(self._network.open)]  # the processes have been started before it
+                    done = self._wait(opening)
+                    for future in done & self._decoding.keys():
+                        prepared = future.result()
+                        slot = self._decoding.pop(future)[1]
+                        deaths.progress()
+                        self._inferring[threads.submit(self._how.infer, self._with_pixels(prepared, slot))] = slot
+                except DEAD as error:
+                    deaths.add(error)
+                    left.extendleft(rows for rows, _ in self._decoding.values())
+                    self._slots.free += [slot for _, slot in self._decoding.values()]
+                    self._decoding, self._executor, done = {}, None, set()
+                if done.intersection(opening):
+                    opening.pop().result()
+                for future in done & self._inferring.keys():
+                    block = future.result()
+                    self._slots.free.append(self._inferring.pop(future))
+                    spent, self._idle = replace(block.spent, loading=0.0) + self._idle, Spent()
+                    yield replace(block, spent=spent)
+        finally:
+            if self._decoding:  # left early: what they are at is of use to nobody
+                self._executor.terminate(kill_workers=True)
+            threads.shutdown(cancel_futures=True)
+
+    def _decode(self, rows: np.ndarray) -> None:
+        rows = np.sort(rows)
+        how = replace(self._travelling, source=self._how.source.take(rows.tolist()))
+        task = _Task(how, rows, self._decoder, self._slots.free[-1])
+        with deaf_to_ctrl_c():  # here they are started
+            if self._executor is None:
+                # joblib's own, which knows of it: its `Parallel` takes any other for one of its own, and fails.
+                self._executor = get_memmapping_executor(self._count, timeout=SECONDS_KEPT, env=_ALONE, max_nbytes=None)
+            future = self._executor.submit(_work, task)
+        self._decoding[future] = rows, self._slots.free.pop()
+
+    def _with_pixels(self, prepared: Prepared, slot: Slot) -> Prepared:
+        ready = len(prepared.positions)
+        if len(prepared.pixels) == ready:  # they came with it, or there are none
+            return prepared
+        return replace(prepared, pixels=self._slots.array(slot, _shape(ready, self._how)))
+
+    def _wait(self, opening: Sequence[Future]) -> set[Future]:
+        """Return what is done, as soon as anything is; processes that have no block meanwhile wait for the network."""
+        started, loaded = time.perf_counter(), bool(self._network.name)
+        under_way: list[Future[Any]] = [*self._decoding, *self._inferring, *opening]
+        done = wait(under_way, return_when=FIRST_COMPLETED).done
+        if self._inferring:
+            idle = (time.perf_counter() - started) * max(0, self._count - len(self._decoding))
+            self._idle += Spent(network=idle) if loaded else Spent(loading=idle)
+        return done
+
+
+def _work(task: _Task) -> Prepared:
+    return task.work()
+
+
+def _shape(images: int, how: Embedding) -> tuple[int, int, int, int]:
+    return images, how.preprocessing.crop, how.preprocessing.crop, 3
