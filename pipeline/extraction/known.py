@@ -83,7 +83,7 @@ class FiledDigests:
 
 @lru_cache(maxsize=1)
 def _halves_in(path: str) -> np.ndarray:
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def _find(digest: bytes, first_halves: np.ndarray, second_halves: np.ndarray) -> int:
