@@ -33,8 +33,8 @@ if TYPE_CHECKING:
         LearningCurveDisplay,
         MistakesDisplay,
     )
-    from pipeline.report.page import write_report
     from pipeline.report.tracking import log_report
+    from pipeline.report.writing import write_report
     from pipeline.runs import Run
     from pipeline.runtime.own_network import save_backbone
     from pipeline.search.searcher import SharedGridSearchCV, search_many
@@ -67,7 +67,7 @@ _ROOM_OF = {
     "save_backbone": "runtime.own_network",  # beside the room's door, because it alone needs torch
     "search_many": "search.searcher",
     "study": "studies",
-    "write_report": "report.page",  # beside the room's door, because it alone needs what the pages are drawn with
+    "write_report": "report.writing",  # beside the room's door, because it alone needs what the pages are drawn with
 }
 
 __all__ = [

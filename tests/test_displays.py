@@ -23,9 +23,6 @@ from pipeline.errors import EvaluationError, ReportError, SkipReason
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource
 from pipeline.report import needs
-from pipeline.report.answers import Answers, answers_of
-from pipeline.report.calibration import calibration
-from pipeline.report.confusion import Confusion, confusion
 from pipeline.report.displays import (
     CalibrationDisplay,
     ConfusionDisplay,
@@ -37,7 +34,10 @@ from pipeline.report.displays import (
 )
 from pipeline.report.displays.look import BLUE, GREY, VERMILLION, shortened, spread
 from pipeline.report.displays.study import COLOURS
-from pipeline.report.mistakes import most_confident_mistakes
+from pipeline.report.findings.answers import Answers, answers_of
+from pipeline.report.findings.calibration import calibration
+from pipeline.report.findings.confusion import Confusion, confusion
+from pipeline.report.findings.mistakes import most_confident_mistakes
 from pipeline.runs import Run
 from pipeline.studies import METHODS, Study
 from pipeline.studies.points import DUMMY, SCRATCH, TRANSFER, Point
@@ -417,7 +417,7 @@ def test_photos_that_are_gone_are_an_error_that_says_where_they_were(made: Any) 
 
 def test_mistakes_are_shown_beside_the_photos_most_like_them(made: Any) -> None:
     run, cache, photos = made
-    from pipeline.report.features import Features
+    from pipeline.report.findings.features import Features
 
     answers = answers_of(run, run.info("kind"))
     wanted = most_confident_mistakes(answers, Features.of(cache), most=4, neighbours=2)

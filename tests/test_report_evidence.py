@@ -19,9 +19,9 @@ from pipeline.errors import EvaluationError, SkipReason
 from pipeline.evaluation import evaluate
 from pipeline.extraction import extract
 from pipeline.images import ImageSource
-from pipeline.report.answers import answers_of, number_answers_of, probable_result, tag_rows
-from pipeline.report.evidence import evidence_of, photos_of
-from pipeline.report.photos import open_photos
+from pipeline.report.findings.answers import answers_of, number_answers_of, probable_result, tag_rows
+from pipeline.report.findings.evidence import evidence_of, photos_of
+from pipeline.report.findings.photos import open_photos
 from pipeline.runs import Run, said_by
 
 TAGS = ("big", "odd", "red")

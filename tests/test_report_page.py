@@ -23,12 +23,12 @@ pytest.importorskip("bokeh", reason="Bokeh is not installed: pip install 'transf
 from pipeline.errors import ReportError
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource
-from pipeline.report.frame import policy, sentence
-from pipeline.report.page import open_run, write_report
-from pipeline.report.run_page import run_page
-from pipeline.report.stories import in_turn
-from pipeline.report.tables import headline
-from pipeline.report.thumbnails import Album, Shelf
+from pipeline.report.pages.frame import policy, sentence
+from pipeline.report.pages.run import run_page
+from pipeline.report.pages.stories import in_turn
+from pipeline.report.pages.tables import headline
+from pipeline.report.pages.thumbnails import Album, Shelf
+from pipeline.report.writing import open_run, write_report
 from pipeline.runs import Run
 
 QUICK: dict[str, Any] = {"heads": ["logistic"], "grid": {"logistic.C": 1.0}, "cv": 3, "n_jobs": 1}
@@ -297,7 +297,7 @@ def test_errors_say_what_to_do(place: Path, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ReportError, match="found a run that no folder holds"):
         write_report(run)
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    from pipeline.report import frame
+    from pipeline.report.pages import frame
 
     frame._environment.cache_clear()
     assert refused("report", place / "run") == (

@@ -23,8 +23,8 @@ from test_scored import photos_and_model, planted
 from pipeline.errors import ReportError
 from pipeline.images import ImageSource
 from pipeline.model import Model, ModelScore
-from pipeline.report.page import open_run, write_report
-from pipeline.report.scored import findings_of
+from pipeline.report.pages.scored import findings_of
+from pipeline.report.writing import open_run, write_report
 from pipeline.runs import Run
 
 

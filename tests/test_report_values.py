@@ -13,14 +13,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import cross_val_predict
 
-from pipeline.report.answers import Answers
-from pipeline.report.calibration import calibration
-from pipeline.report.confusion import confusion, per_class
-from pipeline.report.copies import copies_among
-from pipeline.report.embedding_map import embedding_map
-from pipeline.report.features import Features
-from pipeline.report.mistakes import most_confident_mistakes
-from pipeline.report.suspects import suspects
+from pipeline.report.findings.answers import Answers
+from pipeline.report.findings.calibration import calibration
+from pipeline.report.findings.confusion import confusion, per_class
+from pipeline.report.findings.copies import copies_among
+from pipeline.report.findings.embedding_map import embedding_map
+from pipeline.report.findings.features import Features
+from pipeline.report.findings.mistakes import most_confident_mistakes
+from pipeline.report.findings.suspects import suspects
 
 
 def answers(

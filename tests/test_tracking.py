@@ -20,8 +20,8 @@ if find_spec("mlflow") is None:  # looked for, not loaded: how it is loaded is t
 from pipeline.errors import ReportError
 from pipeline.evaluation import evaluate
 from pipeline.report.entries import entries
-from pipeline.report.page import Report, write_report
 from pipeline.report.tracking import load_mlflow, log_report, without_password
+from pipeline.report.writing import Report, write_report
 from pipeline.runs import Run
 from pipeline.studies import Study
 from pipeline.studies.points import NO_LAYER, SCRATCH, TRANSFER, Point

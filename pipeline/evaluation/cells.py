@@ -16,7 +16,7 @@ from typing import Any
 import joblib
 import numpy as np
 
-from pipeline.evaluation.questions import Part, Question
+from pipeline.evaluation.question import Part, Question
 from pipeline.heads import Head
 from pipeline.provenance import canonical_json, digest_of, installed
 from pipeline.runs import Cell, plain_params

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.cache import TakenRows
 from pipeline.duplicates import Copies, Twins, find_copies, find_copies_between
 from pipeline.evaluation.collecting import Collection
+from pipeline.evaluation.question import Part
 from pipeline.splits import tied
-
-if TYPE_CHECKING:
-    from pipeline.evaluation.questions import Part
 
 MOST_NAMED = 3
 

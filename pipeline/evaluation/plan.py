@@ -13,7 +13,8 @@ from pipeline.errors import EvaluationError, HeadError
 from pipeline.evaluation.collecting import Collection, as_cache
 from pipeline.evaluation.folds import FEWEST_ROWS, CommonFolds
 from pipeline.evaluation.leakage import Guard, guard_of
-from pipeline.evaluation.questions import Question, questions
+from pipeline.evaluation.question import Question
+from pipeline.evaluation.questions import questions
 from pipeline.heads import DEFAULT, Head, fits, parse_grid, resolve_heads
 from pipeline.labels import Joined
 from pipeline.runs import DUMMY, NOTHING, PIXELS

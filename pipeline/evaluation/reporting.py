@@ -13,7 +13,7 @@ from pipeline.errors import HeadError
 from pipeline.evaluation.answers import Answers, choose_in_every_fold, widen
 from pipeline.evaluation.making import combinations
 from pipeline.evaluation.plan import Candidate, Task
-from pipeline.evaluation.questions import Part, Question
+from pipeline.evaluation.question import Part, Question
 from pipeline.evaluation.verdict import Evidence, verdict
 from pipeline.intervals import Score, compare_with_best, score_with_interval
 from pipeline.labels import joined_tags

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.questions import Question
+from pipeline.evaluation.question import Question
 from pipeline.runs import ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, confusion_counts, said_by, tag_counts
 
 

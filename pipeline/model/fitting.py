@@ -17,7 +17,7 @@ from pipeline.evaluation import evaluate
 from pipeline.evaluation.collecting import backbone_of, open_data
 from pipeline.evaluation.evaluation import Options, plan_tasks, run_planned
 from pipeline.evaluation.plan import Task
-from pipeline.evaluation.questions import Question
+from pipeline.evaluation.question import Question
 from pipeline.evaluation.running import refit
 from pipeline.images import ImageSource
 from pipeline.labels import joined_tags

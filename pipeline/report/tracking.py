@@ -16,7 +16,7 @@ from pipeline.errors import ReportError
 from pipeline.progress import SILENT, Progress
 from pipeline.report.entries import Entry, entries
 from pipeline.report.needs import needed
-from pipeline.report.page import Report
+from pipeline.report.writing import Report
 
 EXPERIMENT = "transfer-pipeline"
 # What MLflow takes at once, and the lengths that it takes.

@@ -21,7 +21,8 @@ from pipeline.evaluation.collecting import (
     with_features_as,
 )
 from pipeline.evaluation.leakage import Guard, about_twins, guard_of
-from pipeline.evaluation.questions import NO_SPLIT, Part, Question, questions
+from pipeline.evaluation.question import Part, Question
+from pipeline.evaluation.questions import NO_SPLIT, questions
 from pipeline.images import BUILTIN_NAMES, ImageSource
 from pipeline.progress import Progress
 from pipeline.splits import outer_folds

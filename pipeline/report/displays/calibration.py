@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ReportError
-from pipeline.report.answers import FOLDS, Answers, probable_result
-from pipeline.report.calibration import Calibration, calibration
 from pipeline.report.displays.look import BLUE, GREY, PALE, axis_for, entitle, figure_of, quiet
 from pipeline.report.displays.look import shortened as short
 from pipeline.report.displays.picked import about, label_set_of, picked_answers
+from pipeline.report.findings.answers import FOLDS, Answers, probable_result
+from pipeline.report.findings.calibration import Calibration, calibration
 from pipeline.runs import Run
 
 if TYPE_CHECKING:

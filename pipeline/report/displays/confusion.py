@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.report.answers import FOLDS, Answers
-from pipeline.report.confusion import Confusion, confusion
 from pipeline.report.displays.look import BLUE, INK, VERMILLION, axis_for, entitle, figure_of, quiet
 from pipeline.report.displays.look import shortened as short
 from pipeline.report.displays.picked import label_set_of, picked_answers
+from pipeline.report.findings.answers import FOLDS, Answers
+from pipeline.report.findings.confusion import Confusion, confusion
 from pipeline.runs import ON_TEST, Run
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from pipeline.errors import ReportError
 from pipeline.report.displays.look import GREY, HUES, MARKS, PALE, axis_for, entitle, figure_of, pixels_of, quiet
 from pipeline.report.displays.look import shortened as short
 from pipeline.report.displays.picked import label_set_of
-from pipeline.report.embedding_map import MOST, EmbeddingMap, embedding_map
-from pipeline.report.evidence import features_of, labelled, open_cache
-from pipeline.report.features import Features
-from pipeline.report.photos import open_photos
+from pipeline.report.findings.embedding_map import MOST, EmbeddingMap, embedding_map
+from pipeline.report.findings.evidence import features_of, labelled, open_cache
+from pipeline.report.findings.features import Features
+from pipeline.report.findings.photos import open_photos
 from pipeline.runs import Run
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ReportError
-from pipeline.report.answers import FOLDS
 from pipeline.report.displays.look import BLUE, GREY, INK, PALE, axis_for, entitle, figure_of, quiet, scoring_text
 from pipeline.report.displays.look import shortened as short
 from pipeline.report.displays.picked import label_set_of
+from pipeline.report.findings.answers import FOLDS
 from pipeline.runs import CHOSEN, NOTHING, ON_TEST, PIXELS, LabelSetInfo, Result, Run
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import ReportError
-from pipeline.report.answers import FOLDS, Answers
 from pipeline.report.displays.look import BLUE, GREY, PALE, VERMILLION, figure_of, framed, pixels_of
 from pipeline.report.displays.look import shortened as short
 from pipeline.report.displays.picked import label_set_of, picked_answers
-from pipeline.report.evidence import features_of, photos_of
-from pipeline.report.mistakes import Mistake, most_confident_mistakes
+from pipeline.report.findings.answers import FOLDS, Answers
+from pipeline.report.findings.evidence import features_of, photos_of
+from pipeline.report.findings.mistakes import Mistake, most_confident_mistakes
 from pipeline.report.needs import needed
 from pipeline.runs import Run
 

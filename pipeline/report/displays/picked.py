@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.errors import ReportError
-from pipeline.report.answers import FOLDS, Answers, answers_of
+from pipeline.report.findings.answers import FOLDS, Answers, answers_of
 from pipeline.runs import ON_TEST, LabelSetInfo, Result, Run
 
 _KINDS = {"class": "classes", "number": "numbers", "multi": "several tags an image"}

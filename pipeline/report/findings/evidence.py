@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.cache import FeatureCache, TakenRows
 from pipeline.errors import PipelineError
 from pipeline.images import ImageSource
-from pipeline.report.answers import (
+from pipeline.report.findings.answers import (
     OLD_RUN,
     Answers,
     NumberAnswers,
@@ -21,14 +21,14 @@ from pipeline.report.answers import (
     probable_result,
     tag_rows,
 )
-from pipeline.report.calibration import Calibration, calibration
-from pipeline.report.confusion import ClassRow, Confusion, confusion, per_class
-from pipeline.report.copies import FoundCopies, copies_among
-from pipeline.report.embedding_map import EmbeddingMap, embedding_map
-from pipeline.report.features import Features
-from pipeline.report.mistakes import Mistake, most_confident_mistakes
-from pipeline.report.photos import open_photos
-from pipeline.report.suspects import Suspect, suspects
+from pipeline.report.findings.calibration import Calibration, calibration
+from pipeline.report.findings.confusion import ClassRow, Confusion, confusion, per_class
+from pipeline.report.findings.copies import FoundCopies, copies_among
+from pipeline.report.findings.embedding_map import EmbeddingMap, embedding_map
+from pipeline.report.findings.features import Features
+from pipeline.report.findings.mistakes import Mistake, most_confident_mistakes
+from pipeline.report.findings.photos import open_photos
+from pipeline.report.findings.suspects import Suspect, suspects
 from pipeline.runs import ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, said_by
 
 

@@ -19,9 +19,9 @@ from pipeline.report.needs import needed
 if TYPE_CHECKING:
     import jinja2
 
-    from pipeline.report.canvas import Chart
+    from pipeline.report.pages.canvas import Chart
 
-_MARKUP = files("pipeline.report").joinpath("markup")
+_MARKUP = files("pipeline.report.pages").joinpath("markup")
 _EARLY, _PAGE, _STYLE = "early.js", "page.js", "style.css"
 
 
@@ -91,7 +91,7 @@ def flat(said: Mapping[str, Any], within: str = "") -> list[tuple[str, str]]:
 def _environment() -> jinja2.Environment:
     jinja2 = needed("jinja2")
     made = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.report", "markup"),
+        loader=jinja2.PackageLoader("pipeline.report.pages", "markup"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.report.answers import Answers
+from pipeline.report.findings.answers import Answers
 
 
 @dataclass(frozen=True)

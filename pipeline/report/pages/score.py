@@ -12,17 +12,17 @@ from pipeline.intervals import Score
 from pipeline.model import ModelScore
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import installed
-from pipeline.report.album import filled_album, told
-from pipeline.report.canvas import Chart
-from pipeline.report.frame import flat, framed, sentence
-from pipeline.report.leaderboard import SCORINGS
-from pipeline.report.part_view import Card, Shot, part_view
-from pipeline.report.run_page import VERSIONS
-from pipeline.report.scored import LEARNED, PICTURED, SCORED, Findings, Known, findings_of, shelves_of
-from pipeline.report.set_view import calibration_of, map_of
-from pipeline.report.suspect_view import suspect_view
-from pipeline.report.tables import Column, Table, first_rows, number, span
-from pipeline.report.thumbnails import Album
+from pipeline.report.pages.album import filled_album, told
+from pipeline.report.pages.canvas import Chart
+from pipeline.report.pages.frame import flat, framed, sentence
+from pipeline.report.pages.leaderboard import SCORINGS
+from pipeline.report.pages.part_view import Card, Shot, part_view
+from pipeline.report.pages.run import VERSIONS
+from pipeline.report.pages.scored import LEARNED, PICTURED, SCORED, Findings, Known, findings_of, shelves_of
+from pipeline.report.pages.set_view import calibration_of, map_of
+from pipeline.report.pages.suspect_view import suspect_view
+from pipeline.report.pages.tables import Column, Table, first_rows, number, span
+from pipeline.report.pages.thumbnails import Album
 
 MOST_ROWS = 200  # of a table of photos
 

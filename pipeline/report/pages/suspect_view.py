@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.report.part_view import Card, Shot
-from pipeline.report.stories import SUSPECTS
-from pipeline.report.suspects import Suspect
-from pipeline.report.tables import Column, Table, first_rows
-from pipeline.report.thumbnails import Album
+from pipeline.report.findings.suspects import Suspect
+from pipeline.report.pages.part_view import Card, Shot
+from pipeline.report.pages.stories import SUSPECTS
+from pipeline.report.pages.tables import Column, Table, first_rows
+from pipeline.report.pages.thumbnails import Album
 
 MOST_ROWS = 200
 

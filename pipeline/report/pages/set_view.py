@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pipeline.report.calibration import Calibration
-from pipeline.report.canvas import Chart
-from pipeline.report.charts import calibration_chart, map_chart
-from pipeline.report.frame import sentence
-from pipeline.report.ground import Ground, colouring
-from pipeline.report.leaderboard import Board, board
-from pipeline.report.part_view import Card, PartView, Shot, part_view
-from pipeline.report.stories import COPIES, Part, Story
-from pipeline.report.suspect_view import suspect_view
-from pipeline.report.tables import Column, Table, first_rows, headline
-from pipeline.report.thumbnails import Album
+from pipeline.report.findings.calibration import Calibration
+from pipeline.report.pages.canvas import Chart
+from pipeline.report.pages.charts import calibration_chart, map_chart
+from pipeline.report.pages.frame import sentence
+from pipeline.report.pages.ground import Ground, colouring
+from pipeline.report.pages.leaderboard import Board, board
+from pipeline.report.pages.part_view import Card, PartView, Shot, part_view
+from pipeline.report.pages.stories import COPIES, Part, Story
+from pipeline.report.pages.suspect_view import suspect_view
+from pipeline.report.pages.tables import Column, Table, first_rows, headline
+from pipeline.report.pages.thumbnails import Album
 from pipeline.runs import LabelSetInfo
 
 MOST_ROWS = 200  # of a table of copies

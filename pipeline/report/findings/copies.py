@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.cache import TakenRows
 from pipeline.duplicates import Copies, find_copies
-from pipeline.report.features import Features
+from pipeline.report.findings.features import Features
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,18 @@ from pipeline.errors import ModelError, PipelineError, ReportError
 from pipeline.model import Model, ModelScore
 from pipeline.model.kept import KeptPhotos
 from pipeline.model.scored import NEIGHBOURS
-from pipeline.report.answers import answers_in, number_answers_in, tag_rows_in
-from pipeline.report.calibration import Calibration, calibration
-from pipeline.report.confusion import confusion, per_class
-from pipeline.report.embedding_map import embedding_map
-from pipeline.report.evidence import cache_at, there
-from pipeline.report.features import Features
-from pipeline.report.ground import Ground
-from pipeline.report.mistakes import Mistake, Neighbour, largest_errors, most_confident_mistakes
-from pipeline.report.photos import open_photos, photos_at
-from pipeline.report.stories import SUSPECTS, Part, Wish
-from pipeline.report.suspects import Suspect, suspects
-from pipeline.report.thumbnails import Shelf, Shown
+from pipeline.report.findings.answers import answers_in, number_answers_in, tag_rows_in
+from pipeline.report.findings.calibration import Calibration, calibration
+from pipeline.report.findings.confusion import confusion, per_class
+from pipeline.report.findings.embedding_map import embedding_map
+from pipeline.report.findings.evidence import cache_at, there
+from pipeline.report.findings.features import Features
+from pipeline.report.findings.mistakes import Mistake, Neighbour, largest_errors, most_confident_mistakes
+from pipeline.report.findings.photos import open_photos, photos_at
+from pipeline.report.findings.suspects import Suspect, suspects
+from pipeline.report.pages.ground import Ground
+from pipeline.report.pages.stories import SUSPECTS, Part, Wish
+from pipeline.report.pages.thumbnails import Shelf, Shown
 from pipeline.runs import LabelSetInfo
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.report.canvas import Chart
-from pipeline.report.charts import confusion_chart, numbers_chart
-from pipeline.report.confusion import ClassRow, Confusion
-from pipeline.report.frame import sentence
-from pipeline.report.mistakes import Mistake
-from pipeline.report.stories import Part
-from pipeline.report.tables import Column, Table, number, span
-from pipeline.report.thumbnails import Album
+from pipeline.report.findings.confusion import ClassRow, Confusion
+from pipeline.report.findings.mistakes import Mistake
+from pipeline.report.pages.canvas import Chart
+from pipeline.report.pages.charts import confusion_chart, numbers_chart
+from pipeline.report.pages.frame import sentence
+from pipeline.report.pages.stories import Part
+from pipeline.report.pages.tables import Column, Table, number, span
+from pipeline.report.pages.thumbnails import Album
 
 FEW_CLASSES = 15  # whose confusion is a table; of more it is a chart
 SHADES = 10

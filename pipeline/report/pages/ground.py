@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.cache import TakenRows
-from pipeline.report.canvas import GREY, Key
-from pipeline.report.copies import FoundCopies, copies_among
-from pipeline.report.embedding_map import EmbeddingMap, embedding_map
-from pipeline.report.evidence import features_of, labelled
-from pipeline.report.features import Features
+from pipeline.report.findings.copies import FoundCopies, copies_among
+from pipeline.report.findings.embedding_map import EmbeddingMap, embedding_map
+from pipeline.report.findings.evidence import features_of, labelled
+from pipeline.report.findings.features import Features
+from pipeline.report.pages.canvas import GREY, Key
 from pipeline.runs import LabelSetInfo, Run
 
 MARKS = ("circle", "triangle", "square", "diamond", "inverted_triangle", "hex")

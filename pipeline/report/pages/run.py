@@ -10,18 +10,18 @@ from pipeline.errors import PipelineError
 from pipeline.images import ImageSource
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import installed
-from pipeline.report.album import filled_album, told
-from pipeline.report.canvas import Chart
-from pipeline.report.evidence import cache_at
-from pipeline.report.features import Features
-from pipeline.report.frame import flat, framed, sentence
-from pipeline.report.ground import grounds_of
-from pipeline.report.leaderboard import named, null_of, shown_score
-from pipeline.report.photos import open_photos
-from pipeline.report.set_view import SetView, set_view
-from pipeline.report.stories import STAGE, Story, in_turn, stories_of
-from pipeline.report.tables import headline, number, span
-from pipeline.report.thumbnails import Shelf
+from pipeline.report.findings.evidence import cache_at
+from pipeline.report.findings.features import Features
+from pipeline.report.findings.photos import open_photos
+from pipeline.report.pages.album import filled_album, told
+from pipeline.report.pages.canvas import Chart
+from pipeline.report.pages.frame import flat, framed, sentence
+from pipeline.report.pages.ground import grounds_of
+from pipeline.report.pages.leaderboard import named, null_of, shown_score
+from pipeline.report.pages.set_view import SetView, set_view
+from pipeline.report.pages.stories import STAGE, Story, in_turn, stories_of
+from pipeline.report.pages.tables import headline, number, span
+from pipeline.report.pages.thumbnails import Shelf
 from pipeline.runs import CHOSEN, NOTHING, PIXELS, LabelSetInfo, Run
 
 MOST_POINTS = 20_000

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.errors import PipelineError
 from pipeline.progress import Progress
-from pipeline.report.answers import Answers, NumberAnswers, TagRow
-from pipeline.report.confusion import ClassRow, Confusion
-from pipeline.report.copies import Pair
-from pipeline.report.evidence import Evidence, cache_at, evidence_with
-from pipeline.report.features import Features
-from pipeline.report.ground import Ground, apart
-from pipeline.report.mistakes import Mistake, largest_errors, most_confident_mistakes
+from pipeline.report.findings.answers import Answers, NumberAnswers, TagRow
+from pipeline.report.findings.confusion import ClassRow, Confusion
+from pipeline.report.findings.copies import Pair
+from pipeline.report.findings.evidence import Evidence, cache_at, evidence_with
+from pipeline.report.findings.features import Features
+from pipeline.report.findings.mistakes import Mistake, largest_errors, most_confident_mistakes
+from pipeline.report.pages.ground import Ground, apart
 from pipeline.runs import LabelSetInfo, Run
 
 FEW = 6  # label sets, of each of which more is shown

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.intervals import wilson
-from pipeline.report.answers import Answers
+from pipeline.report.findings.answers import Answers
 
 
 @dataclass(frozen=True, eq=False)

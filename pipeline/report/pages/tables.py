@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.frame import sentence
+from pipeline.report.pages.frame import sentence
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.progress import SILENT, Progress
-from pipeline.report.canvas import HUES
-from pipeline.report.ground import Ground, points, sample
-from pipeline.report.thumbnails import LARGE, SMALL, Album, Shown
+from pipeline.report.pages.canvas import HUES
+from pipeline.report.pages.ground import Ground, points, sample
+from pipeline.report.pages.thumbnails import LARGE, SMALL, Album, Shown
 
 LOOKED_AT, MET = 5_000_000, 4_500_000  # bytes of pictures: to be looked at, and to be met on the maps
 MAP_PICTURES = "thumbnails of the map"

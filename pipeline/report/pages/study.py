@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.report.canvas import GREY, Chart
-from pipeline.report.charts import Line, lines
-from pipeline.report.frame import flat, framed, sentence
-from pipeline.report.tables import Column, Table, headline, number, span
+from pipeline.report.pages.canvas import GREY, Chart
+from pipeline.report.pages.charts import Line, lines
+from pipeline.report.pages.frame import flat, framed, sentence
+from pipeline.report.pages.tables import Column, Table, headline, number, span
 from pipeline.studies import Point, Study
 from pipeline.studies.crossover import labels_text
 from pipeline.studies.points import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER

@@ -8,8 +8,8 @@ import numpy as np
 
 from pipeline.duplicates import blocks
 from pipeline.model.familiarity import unit_rows
-from pipeline.report.answers import Answers, NumberAnswers
-from pipeline.report.features import Features
+from pipeline.report.findings.answers import Answers, NumberAnswers
+from pipeline.report.findings.features import Features
 
 _BLOCK = 4096
 

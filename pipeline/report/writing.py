@@ -9,9 +9,9 @@ from typing import Any
 from pipeline.errors import ReportError
 from pipeline.model import ModelScore
 from pipeline.progress import SILENT, Progress
-from pipeline.report.run_page import run_page
-from pipeline.report.score_page import score_page
-from pipeline.report.study_page import study_page
+from pipeline.report.pages.run import run_page
+from pipeline.report.pages.score import score_page
+from pipeline.report.pages.study import study_page
 from pipeline.runs import Run
 from pipeline.runs.folder import REPORT, RUN, SCORE, STUDY, replace_file
 from pipeline.studies import Study

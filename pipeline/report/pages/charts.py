@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.calibration import Calibration
-from pipeline.report.canvas import CARD, HUES, SOFT, Chart, Key, figure, item, name_ticks, paint, range_of, told
-from pipeline.report.confusion import Confusion
+from pipeline.report.findings.calibration import Calibration
+from pipeline.report.findings.confusion import Confusion
 from pipeline.report.needs import needed
+from pipeline.report.pages.canvas import CARD, HUES, SOFT, Chart, Key, figure, item, name_ticks, paint, range_of, told
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.intervals import wilson
-from pipeline.report.answers import Answers
+from pipeline.report.findings.answers import Answers
 
 FEWEST = 10  # images in a bin, where there are so many
 
