@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
 # Test files run side by side, one a core: threads inside each would only get in one another's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell has what it starts with `&` ignore Ctrl-C, and so would every program that a test sends one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
