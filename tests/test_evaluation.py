@@ -99,6 +99,26 @@ def test_a_gpu_gives_the_scores_that_a_cpu_does(cache: FeatureCache) -> None:
         assert other.mean == pytest.approx(one.mean, abs=1 / 30), one.head
 
 
+# Workers
+
+
+def test_workers_read_the_cache_that_was_opened_though_they_were_started_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = blobs(90, classes=3, apart=4.0)
+    monkeypatch.setattr("pipeline.evaluation.batches.FEWEST_ROWS", 0)
+    found = []
+    for place, features in (("one", X), ("two", np.random.default_rng(0).normal(size=X.shape))):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        made = make_cache(Path("a.h5"), features, {"kind": names(y)})
+        found.append(run_of(made, column="kind", heads=["lda", "centroid"], cv=3, n_jobs=2).best().mean)
+    assert found[0] > 0.9 and found[1] < 0.6  # the workers of the first had its folder, and a file of that name in it
+    # What is open stays so wherever this process goes.
+    monkeypatch.chdir(tmp_path)
+    assert run_of(made, column="kind", heads=["lda", "centroid"], cv=3).best().mean == found[1]
+
+
 # Honesty
 
 
@@ -126,6 +146,22 @@ def test_shuffled_numbers_score_like_dummy(tmp_path: Path) -> None:
     run = run_of(make_cache(tmp_path / "noise.h5", rng.normal(size=(90, 200)), columns), cv=3)
     assert run.best().mean == pytest.approx(0, abs=0.15)
     assert "no better than guessing" in run.verdicts[0]
+
+
+def test_the_dummy_says_what_guessing_is_worth_however_the_folds_fall(tmp_path: Path) -> None:
+    # Classes of one size in groups of one class: the commonest of a training part is the rarest of what it is asked.
+    y = np.repeat(np.arange(6), 20)
+    number = np.random.default_rng(0).normal(size=len(y)) + y
+    sizes, sites = [f"{value:.3f}" for value in number], [f"{row // 10}" for row in range(120)]
+    columns = {"kind": names(y), "size": sizes, "site": sites}
+    made = make_cache(tmp_path / "grouped.h5", np.random.default_rng(1).normal(size=(120, 8)), columns)
+    run = run_of(made, column=["kind", "size:number"], groups="site", heads="ridge", cv=3)
+    found = {result.scoring: result.mean for result in run.results if result.head == DUMMY}
+    wanted = {"balanced_accuracy": 1 / 6, "accuracy": 1 / 6, "neg_log_loss": -np.log(6), "r2": 0.0}
+    assert {scoring: found[scoring] for scoring in wanted} == pytest.approx(wanted, abs=1e-9)
+    # Those of each fold, which ties are told by, are of the same guess.
+    (dummy,) = [one for one in run.of("kind", scoring="accuracy") if one.head == DUMMY]
+    assert max(dummy.fold_scores) > 0
 
 
 def test_a_choice_outside_the_folds_flatters_and_is_marked(tmp_path: Path) -> None:

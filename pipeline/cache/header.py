@@ -54,7 +54,11 @@ class Header:
     rows: int
     fields: Mapping[str, Field]
     provenance: Mapping[str, Any]
+    file: Path = field(init=False, repr=False)  # the path from the root: it is read wherever this process is by then
     _maps: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file", self.path.absolute())
 
     @cached_property
     def layers(self) -> dict[str, int]:
@@ -113,7 +117,7 @@ class Header:
         if not field.shape[0]:
             return np.zeros(field.shape, field.dtype)
         try:
-            return np.memmap(self.path, dtype=field.dtype, mode="r", offset=field.offset, shape=field.shape)
+            return np.memmap(self.file, dtype=field.dtype, mode="r", offset=field.offset, shape=field.shape)
         except FileNotFoundError:
             raise CacheError(
                 f"{self.path}: wanted to read the cache, found that it is gone: removed, or followed by a newer one",

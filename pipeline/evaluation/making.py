@@ -13,6 +13,7 @@ from pipeline.errors import EvaluationError
 from pipeline.evaluation.plan import Task, features_of
 from pipeline.evaluation.units import Folds, Key, Unit
 from pipeline.heads import Head
+from pipeline.runs import NOTHING
 from pipeline.search import candidates_of, refuse_scoring
 from pipeline.splits import inner_folds
 
@@ -77,7 +78,8 @@ class UnitMaker:
         """Return the unit that learns from the training part of a fold, asked about nothing yet."""
         task = self.tasks[number]
         question, candidate = task.question, task.candidates[which]
-        head, rows, y = candidate.head, *self._learned(number, fold)
+        # What guesses by how common the classes are is told just that, or the very rows that a fold lacks mislead it.
+        head, rows, y = candidate.head, *self._learned(number, ALL if candidate.layer == NOTHING else fold)
         folds: Folds = ()
         said: list[str] = []
         choices = [fixed or {}]

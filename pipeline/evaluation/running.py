@@ -109,7 +109,7 @@ def _run(units: Sequence[Unit], n_jobs: int, device: str, ledger: Ledger) -> Ite
 
 def _paths(tasks: Sequence[Task]) -> set[Any]:
     parts = [part for task in tasks for part in (task.question.train, task.question.test) if part is not None]
-    return {file for part in parts for cache in part.collection.caches for file in cache.files}
+    return {one.header.file for part in parts for cache in part.collection.caches for one in cache.parts}
 
 
 def _report(task: Task, number: int, done: Results, nested: bool, random_state: int) -> Report:
