@@ -73,6 +73,17 @@ def cache(photos: Path, caches: Path) -> FeatureCache:
     return extract(photos, cache=caches)
 
 
+def test_a_model_that_was_opened_answers_wherever_the_process_goes(
+    bees: Model, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bees.save(tmp_path / "made" / "bees.model")
+    monkeypatch.chdir(tmp_path / "made")
+    opened = Model.open("bees.model")
+    monkeypatch.chdir(tmp_path)
+    wanted = bees.predict(photos)
+    assert len(wanted) == 24 and opened.predict(photos).equals(wanted)
+
+
 @pytest.fixture(scope="module")
 def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """New photos: four good ones, one of them in a folder below, and three that cannot be read."""

@@ -91,6 +91,18 @@ def page(place: Path) -> Page:
     return Page(write_report(place / "run").path.read_text(encoding="utf-8"))
 
 
+def test_no_folder_is_made_for_a_page_where_the_run_is_not(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    run = Run.open("run")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ReportError, match=r"^run/report.html: wanted to write the report here, found No such file"):
+        write_report(run)
+    assert list(tmp_path.iterdir()) == []
+    assert write_report(run, out="new/a.html").path.exists()
+
+
 def test_the_verdict_comes_first(page: Page, place: Path) -> None:
     verdict = Run.open(place / "run").verdicts[0].removeprefix("kind: ")
     first, rest = headline(verdict)

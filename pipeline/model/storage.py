@@ -159,7 +159,7 @@ def _backbone(path: Path, record: Mapping[str, Any], files: Mapping[str, str]) -
     name = next((name for name in (WEIGHTS, GRAPH) if name in files), None)
     if name is None:
         return Backbone.from_record(record["backbone"])
-    return Backbone.from_record(record["backbone"], path / name, file_sha256=files[name])
+    return Backbone.from_record(record["backbone"], path.absolute() / name, file_sha256=files[name])
 
 
 def refuse_place(path: str | os.PathLike[str]) -> None:

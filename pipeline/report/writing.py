@@ -69,7 +69,8 @@ def write_report(
     path = Path(out) if out is not None else about.folder / REPORT  # type: ignore[operator]
     content = _page(about, photos, progress).encode()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if out is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content)
     except OSError as error:
         raise ReportError(
