@@ -22,6 +22,7 @@ from test_scored import photos_and_model, planted
 
 from pipeline.errors import ReportError
 from pipeline.images import ImageSource
+from pipeline.intervals import Score
 from pipeline.model import Model, ModelScore
 from pipeline.report.pages.scored import findings_of
 from pipeline.report.writing import open_run, write_report
@@ -78,6 +79,10 @@ def picture(page: Page, card: str) -> Image.Image:
     return Image.open(BytesIO(b64decode(json.loads(page.scripts["pictures"])[int(number[1])]))).convert("RGB")
 
 
+def shown(one: Score) -> list[str]:
+    return [f"{one.value:.3f}", f"{one.low:.3f} to {one.high:.3f}"]
+
+
 def test_the_figures_are_those_of_the_answers(page: Page, score: ModelScore) -> None:
     table = score.predictions
     right, n = int((table["true"] == table["predicted"]).sum()), len(table)
@@ -92,8 +97,8 @@ def test_the_figures_are_those_of_the_answers(page: Page, score: ModelScore) -> 
         in page.said
     )
     assert cells(section(page, "Scores"))[1:] == [
-        [name, *(text for one in both for text in (f"{one.value:.3f}", f"{one.low:.3f} to {one.high:.3f}"))]
-        for name, *both in zip(
+        [name, *shown(one), f"{score.guessing[one.scoring]:.3f}", *shown(apart)]
+        for name, one, apart in zip(
             ("balanced accuracy", "accuracy", "macro F1", "−log loss"), score.scores, score.scores_apart, strict=True
         )
     ]
@@ -271,6 +276,8 @@ def test_every_kind_of_labels_has_a_page(kind: str, head: str, tmp_path: Path) -
         assert "never saw" not in said.said and "may be wrong" not in said.said
     elif kind == "multi":
         assert f"Average precision {main}" in said.said
+        common = np.mean([table["true"].str.contains(tag).mean() for tag in model.classes])
+        assert f"Always saying how common each tag is here would score {common:.3f}." in said.said
         both = [table[name].str.contains("red") for name in ("true", "predicted")]
         row = next(row for row in cells(section(said, "Right and wrong"))[1:] if row[0] == "red")
         counts = (both[0].sum(), (both[0] & both[1]).sum(), (both[0] & ~both[1]).sum(), (~both[0] & both[1]).sum())

@@ -71,6 +71,26 @@ def test_what_is_read_back_is_what_was_scored(score: ModelScore, place: Path) ->
     ]  # fmt: skip
     table = pd.read_csv(place / "run" / "scores.csv")
     assert table["score"].tolist() == [one.value for one in (*score.scores, *score.scores_apart)]
+    assert table["guessing"].notna().sum() == len(score.scores)
+
+
+def test_guessing_is_scored_on_the_same_photos(score: ModelScore) -> None:
+    shares = score.predictions["true"].value_counts(normalize=True)
+    assert score.guessing == pytest.approx({
+        "balanced_accuracy": 1 / 3,
+        "accuracy": shares.max(),
+        "f1_macro": 2 * shares.max() / (1 + shares.max()) / 3,  # of the class that is said: recall 1; 0 of the others
+        "neg_log_loss": (shares * np.log(shares)).sum(),
+    })  # fmt: skip
+
+
+def test_a_score_that_was_kept_before_guessing_was_is_read(place: Path, score: ModelScore, tmp_path: Path) -> None:
+    shutil.copytree(place / "run", tmp_path / "run")
+    said = json.loads((tmp_path / "run" / "score.json").read_text())
+    del said["guessing"]
+    (tmp_path / "run" / "score.json").write_text(json.dumps(said))
+    found = ModelScore.open(tmp_path / "run")
+    assert found.guessing == {} and found.scores == score.scores
 
 
 def test_every_answer_is_that_of_predict(score: ModelScore, place: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import threadpoolctl
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.dummy import DummyClassifier
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score, get_scorer, log_loss, roc_auc_score
@@ -22,6 +22,7 @@ from pipeline.errors import HeadError
 from pipeline.heads import Head, resolve_heads
 from pipeline.search import (
     Predictions,
+    best_guess,
     check_scoring,
     make_scorer,
     needs_probabilities,
@@ -182,6 +183,22 @@ def test_numbers_are_float64_of_one_dimension() -> None:
     found = search(h, X, Y * 1.0, splits=[], scoring="r2", labels=0, kind="number")
     said = predict_all(found.estimator, X, 0, "number")
     assert (said.labels.shape, said.labels.dtype, said.probabilities) == ((90,), np.float64, None)
+
+
+@pytest.mark.parametrize("kind", ["class", "number", "multi"])
+def test_the_best_guess_is_what_a_dummy_says_of_the_rows_that_it_learned_from(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    y = {
+        "class": rng.choice(4, 50, p=[0.1, 0.5, 0.1, 0.3]),
+        "number": rng.normal(size=50),
+        "multi": (rng.random((50, 3)) < [0.2, 0.6, 0.9]).astype(np.int8),
+    }[kind]
+    dummy = DummyRegressor() if kind == "number" else DummyClassifier(strategy="prior")
+    wanted = predict_all(dummy.fit(np.zeros((50, 1)), y), np.zeros((50, 1)), 4, kind)
+    found = best_guess(y, kind, 4)
+    np.testing.assert_allclose(found.labels, wanted.labels)
+    if kind != "number":
+        np.testing.assert_allclose(found.probabilities, wanted.probabilities)
 
 
 def test_taking_rows_takes_them_of_every_part() -> None:

@@ -56,11 +56,19 @@ def command(
     # Where the model learned from some of the photos, its scores without them stand below those with them.
     parts = [("", found.scores), (", not learned from", found.scores_apart)]
     rows = [
-        [SHORT.get(s.scoring, s.scoring) + of, f"{s.value:.3f}", f"{s.low:.3f} to {s.high:.3f}", f"{s.n:,}", s.method]
+        [
+            SHORT.get(s.scoring, s.scoring) + of,
+            f"{s.value:.3f}",
+            f"{s.low:.3f} to {s.high:.3f}",
+            f"{found.guessing[s.scoring]:.3f}" if not of else "",
+            f"{s.n:,}",
+            s.method,
+        ]
         for of, scores in parts
         for s in scores
     ]
-    terminal.table([found.label_set, Number("score"), Number("95%"), Number("n"), "interval"], rows)
+    columns = [found.label_set, Number("score"), Number("95%"), Number("guessing"), Number("n"), "interval"]
+    terminal.table(columns, rows)
     if out:
         terminal.say(f"kept in {found.folder}/: every answer in predictions.parquet, the scores in scores.csv")
         terminal.next("pipeline", "report", str(found.folder))

@@ -62,6 +62,9 @@ class ModelScore:
     notes : tuple of str
     scores_apart : tuple of Score
         The scores without those photos; empty where there are none, or no others.
+    guessing : mapping of scoring to float
+        What the best guess that looks at no photo scores on these photos: the commonest class, with the shares of all
+        as probabilities; the mean; of tags how common each is. NaN where that says nothing.
     kind : {"class", "number", "multi"}
     classes : tuple of str
         Those that the model learned; empty for numbers.
@@ -93,6 +96,7 @@ class ModelScore:
     seen_in_training: tuple[str, ...]
     notes: tuple[str, ...]
     scores_apart: tuple[Score, ...] = ()
+    guessing: Mapping[str, float] = field(default_factory=dict)
     kind: str = "class"
     classes: tuple[str, ...] = ()
     separator: str = ""
@@ -111,16 +115,20 @@ class ModelScore:
             values[name] = [{key: _plain(value) for key, value in asdict(one).items()} for one in values[name]]
         for name in ("seen_in_training", "notes", "classes"):
             values[name] = list(values[name])
+        values["guessing"] = {scoring: _plain(value) for scoring, value in self.guessing.items()}
         return {**values, "unknown_classes": dict(self.unknown_classes), "about": dict(self.about), "format": FORMAT}
 
     def table(self) -> pd.DataFrame:
-        """Return the scores as a table: ``scoring, photos`` (all, or those not learned from), ``score, low, ...``."""
+        """Return the scores as a table: ``scoring, photos`` (all, or those not learned from), ``score, low, ...``.
+
+        ``guessing`` is of all photos, and missing in the rows of some.
+        """
         import pandas as pd
 
         parts = (("all", self.scores), ("not learned from", self.scores_apart))
         rows = [
             {"scoring": one.scoring, "photos": of, "score": one.value, "low": one.low, "high": one.high, "n": one.n,
-             "interval": one.method}
+             "interval": one.method, "guessing": self.guessing.get(one.scoring) if scores is self.scores else None}
             for of, scores in parts
             for one in scores
         ]  # fmt: skip
@@ -191,7 +199,9 @@ class ModelScore:
             raise ValueError(f"no column {', '.join(lacking)} in {PREDICTIONS_FILE}")
         if said["n"] != len(predictions):
             raise ValueError(f"{said['n']} photos, and predictions of {len(predictions)}")
+        said = {"guessing": {}, **said}  # not in the first ones
         values = {one.name: said[one.name] for one in fields(cls) if one.name not in ("predictions", "folder")}
+        values["guessing"] = {_text(name): _number(value) for name, value in said["guessing"].items()}
         for name in ("scores", "scores_apart"):
             values[name] = tuple(_score(one) for one in values[name])
         for name in ("seen_in_training", "notes", "classes"):
@@ -285,7 +295,7 @@ def _read_predictions(path: Path, said: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _score(said: Mapping[str, Any]) -> Score:
-    values = {name: math.nan if said[name] is None else float(said[name]) for name in ("value", "low", "high")}
+    values = {name: _number(said[name]) for name in ("value", "low", "high")}
     return Score(_text(said["scoring"]), **values, method=_text(said["method"]), n=int(said["n"]))
 
 
@@ -293,6 +303,10 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a text that is {value!r:.40}")
     return value
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _plain(value: Any) -> Any:

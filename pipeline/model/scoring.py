@@ -25,7 +25,7 @@ from pipeline.model.scored_table import prediction_table
 from pipeline.model.training import TrainingPhotos, training_photos
 from pipeline.provenance import installed
 from pipeline.runtime import GRAPHS_FOLDER
-from pipeline.search import SCORINGS, needs_probabilities
+from pipeline.search import SCORINGS, best_guess, needs_probabilities, score_predictions
 
 if TYPE_CHECKING:
     from pipeline.model.model import Model
@@ -172,11 +172,15 @@ def _scores(model: Model, scored: _Scored, answer: Answer, asked: Asked) -> Mode
             f"{len(seen)} of {len(rows)} photos were in the training data, e.g. {seen[0]}: the score flatters"
             f"{', and is given without them too' if new.any() else ''}"
         )
-    scores_of = _scorer(model, scored, answer, len(codes), asked)
+    n_classes = len(model.classes) + len(codes)
+    scores_of = _scorer(model, scored, answer, n_classes, asked)
+    scores, guess = scores_of(np.arange(len(rows))), best_guess(y, model.kind, n_classes)
+    names = [one.scoring for one in scores]
     return ModelScore(
         label_set=model.label_set,
         n=len(rows),
-        scores=scores_of(np.arange(len(rows))),
+        scores=scores,
+        guessing={name: score_predictions(name, y, guess, kind=model.kind, n_classes=n_classes) for name in names},
         unknown_classes=unknown,
         seen_in_training=seen,
         notes=tuple(notes),
@@ -189,10 +193,9 @@ def _scores(model: Model, scored: _Scored, answer: Answer, asked: Asked) -> Mode
 
 
 def _scorer(
-    model: Model, scored: _Scored, answer: Answer, beyond: int, asked: Asked
+    model: Model, scored: _Scored, answer: Answer, n_classes: int, asked: Asked
 ) -> Callable[[np.ndarray], tuple[Score, ...]]:
     """Return the function from some of the scored photos to their scores."""
-    n_classes = len(model.classes) + beyond
     said = widen(answer.predictions.take(scored.rows), n_classes)
     known = scored.known
     groups = None if asked.groups is None else group_codes(known.ids, known.columns, asked.groups, rows=scored.rows)

@@ -137,6 +137,7 @@ def _of_score(score: ModelScore) -> Entry:
         ("of_unknown_classes", sum(score.unknown_classes.values()), 0),
     )
     parts = (("", score.scores), (".apart", score.scores_apart))
+    guesses = ((f"{scoring}.guessing", value, 0) for scoring, value in score.guessing.items())
     figures = (
         (f"{one.scoring}{of}{end}", value, 0)
         for of, scores in parts
@@ -146,7 +147,7 @@ def _of_score(score: ModelScore) -> Entry:
     return Entry(
         name=score.name,
         params=_params({**facts, **chosen}),
-        metrics=tuple(_finite((*figures, *counts))),
+        metrics=tuple(_finite((*figures, *guesses, *counts))),
         tags={"pipeline": "score", "mlflow.note.content": _paragraphs(score.notes)},
     )
 

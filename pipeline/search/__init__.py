@@ -14,7 +14,7 @@ from pipeline.search.grid import (
     search,
 )
 from pipeline.search.guard import one_thread, summary
-from pipeline.search.predictions import Predictions, predict_all, replay
+from pipeline.search.predictions import Predictions, best_guess, predict_all, replay
 from pipeline.search.scoring import (
     SCORINGS,
     Scorer,
@@ -36,6 +36,7 @@ __all__ = [
     "SharedTask",
     "about_scores",
     "average_precisions",
+    "best_guess",
     "best_of",
     "candidate_scores",
     "candidates_of",

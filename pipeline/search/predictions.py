@@ -76,6 +76,25 @@ def predict_all(estimator: Any, X: np.ndarray, n_classes: int, kind: str, *, lab
         return Predictions(codes, scores=scores)
 
 
+def best_guess(y: np.ndarray, kind: str, n_classes: int) -> Predictions:
+    """Return the best guess that looks at no row, having learned from `y` itself how common everything is.
+
+    Parameters
+    ----------
+    y : ndarray, shape (n,) or (n, n_classes)
+        Codes, numbers, or an indicator of tags.
+    kind : {"class", "number", "multi"}
+    n_classes : int
+    """
+    if kind == "number":
+        return Predictions(np.full(len(y), y.mean(dtype=np.float64)))
+    if kind == "multi":
+        shares = y.mean(axis=0, dtype=np.float64)
+        return Predictions(np.tile((shares > 0.5).astype(np.int8), (len(y), 1)), np.tile(shares, (len(y), 1)))
+    shares = np.bincount(y, minlength=n_classes) / len(y)
+    return Predictions(np.full(len(y), shares.argmax()), np.tile(shares, (len(y), 1)))
+
+
 def over_all_classes(probabilities: np.ndarray, seen: np.ndarray, n_classes: int) -> np.ndarray:
     """Return probabilities over all classes, in float64, rows summing to 1: (n, seen) -> (n, n_classes)."""
     P = np.zeros((len(probabilities), n_classes))

@@ -103,6 +103,9 @@ def _headline(found: Findings) -> tuple[str, str]:
                 float(abs(guess - numbers.true).mean()) for guess in (numbers.predicted, numbers.true.mean())
             )
             said = [f"It is off by {off:.3g} on average; always saying their mean, by {guessing:.3g}.", *said]
+        elif main.scoring in score.guessing:
+            guess = number(_known(score.guessing[main.scoring]))
+            said = [f"Always saying how common each tag is here would score {guess}.", *said]
         return f"{sentence(name)[:-1]} {_figure(main)} on {score.n:,} photos.", " ".join(said)
     right = next(one for one in score.scores if one.scoring == "accuracy")
     answers, confused = found.part.answers, found.part.confusion
@@ -161,11 +164,12 @@ def _places(mapped: bool, calibrated: bool, noted: bool) -> list[tuple[str, str]
 
 def _scores(score: ModelScore) -> Table:
     apart = {one.scoring: one for one in score.scores_apart}
-    columns = [Column("score"), Column("value", True), Column("95%", True)]
+    columns = [Column("score"), Column("value", True), Column("95%", True), Column("guessing", True)]
     columns += [Column("not learned from", True), Column("95%", True)] if apart else []
     rows = []
     for one in score.scores:
-        row = [SCORINGS.get(one.scoring, one.scoring), *_cells(one)]
+        guess = number(_known(score.guessing.get(one.scoring, math.nan)))
+        row = [SCORINGS.get(one.scoring, one.scoring), *_cells(one), guess]
         row += _cells(apart[one.scoring]) if one.scoring in apart else ["", ""] if apart else []
         rows.append(row)
     return Table("Scores with their intervals", columns, rows)
@@ -177,7 +181,8 @@ def _methods(score: ModelScore) -> str:
     for one in score.scores:
         named.setdefault(one.method, []).append(SCORINGS.get(one.scoring, one.scoring))
     told = "; ".join(f"{_listed(names)}: {method}" for method, names in named.items())
-    return f"Every score is better the higher it is. Intervals of {told}."
+    guess = {"class": "the commonest class", "number": "the mean", "multi": "how common each tag is"}[score.kind]
+    return f"Every score is better the higher it is; guessing is always saying {guess} here. Intervals of {told}."
 
 
 def _listed(names: Sequence[str]) -> str:
