@@ -79,6 +79,8 @@ class Shelf:
                 about = study(source, column=columns[0], **BRIEF, **kept)
             else:
                 grid = {path: value for path, value in GRID.items() if path.partition(".")[0] in heads}
+                if of == "digits":  # with a test set the leaderboard is at its widest
+                    kept["test"] = ImageSource.open(of).take(range(6, 1797, 24))
                 about = evaluate(source, column=columns, heads=heads, grid=grid, **QUICK, **kept)
             self._made[name] = write_report(about).path
         return self._made[name]
@@ -96,7 +98,7 @@ def data(of: str) -> tuple[ImageSource, tuple[str, ...], tuple[str, ...]]:
         pytest.skip("scikit-image is not installed: pip install 'transfer-pipeline[demo]'")
     source = ImageSource.open(of)
     if of == "digits":
-        return source.take(range(0, len(source), 12)), ("label",), ("logistic", "centroid")
+        return source.take(range(0, len(source), 12)), ("label",), ("logistic", "centroid", "knn")
     photos = sorted(set(source.columns["photo"]))[:6]
     rows = [row for row, photo in enumerate(source.columns["photo"]) if photo in photos][::5]
     return source.take(rows), ("colour", "photo", "zoom:number"), ("logistic", "ridge")
