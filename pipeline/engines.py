@@ -7,11 +7,12 @@ the caller's own; everything else runs on this machine.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import warnings
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from joblib import effective_n_jobs, parallel_config
+from joblib import Parallel, effective_n_jobs, parallel_config
 from joblib.parallel import get_active_backend
 
 from pipeline.errors import PipelineError
@@ -101,6 +102,31 @@ def _refuse_strange_workers(client: Any, address: str) -> None:
                 f"--dask {address}: wanted transfer-pipeline {wanted} on the worker {worker}, found {what}",
                 "install the same version on every worker, and start them again",
             )
+
+
+def by_processes(tasks: Iterable[tuple], *, n_jobs: int) -> Generator[Any, None, None]:
+    """Give what each of joblib's delayed tasks returns as it is done, in any order; close it to leave the rest undone.
+
+    Parameters
+    ----------
+    tasks : iterable of tuple
+        As `joblib.delayed` makes them.
+    n_jobs : int
+        Processes; for 1 it is this one.
+    """
+    with warnings.catch_warnings():
+        # A process that comes to load a large library, such as torch, is taken for one that leaks, and replaced
+        # between two tasks: nothing is lost, and nobody can do anything about it.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+        with deaf_to_ctrl_c():
+            done = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks)
+        try:
+            # Not `yield from`, which would close it before the warning can be silenced.
+            for item in done:  # noqa: UP028
+                yield item
+        finally:
+            warnings.simplefilter("ignore")  # joblib warns of results that nobody took
+            done.close()
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 
-from pipeline.engines import deaf_to_ctrl_c
+from pipeline.engines import by_processes
 from pipeline.evaluation.units import Scores, Unit, UnitResult, about, covered, gather, run_unit
 from pipeline.search import Predictions, SharedHead, SharedTask, one_thread, shared_predictions, shared_scores
 
@@ -68,11 +68,7 @@ def run_batches(batches: Sequence[Batch], *, n_jobs: int, device: str = "cpu") -
     rows = sum(len(unit.train) for batch in batches for unit in batch.units)
     workers = 1 if rows < FEWEST_ROWS else n_jobs
     threads = max(1, workers // max(1, len(batches)))
-    with deaf_to_ctrl_c():
-        done = Parallel(n_jobs=workers, return_as="generator_unordered")(
-            delayed(run_batch)(one, threads=threads) for one in batches
-        )
-    yield from done
+    yield from by_processes((delayed(run_batch)(one, threads=threads) for one in batches), n_jobs=workers)
 
 
 def run_batch(batch: Batch, *, threads: int = 1, device: str = "cpu") -> list[UnitResult]:

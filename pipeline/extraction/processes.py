@@ -7,7 +7,6 @@ taken before the next one starts.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -16,9 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 
-from pipeline.engines import deaf_to_ctrl_c, on_cluster, workers
+from pipeline.engines import by_processes, on_cluster, workers
 from pipeline.errors import PipelineError, SkipReason, UnreadablePhoto
 from pipeline.extraction.apart import DEAD, Deaths, refuse_other_decoder
 from pipeline.extraction.block import Block
@@ -108,16 +107,7 @@ def _wave(source: ImageSource, spans: list[tuple[int, tuple]], count: int) -> Ge
         delayed(_work)(number, _Span(replace(how, source=source.take(rows.tolist())), network, rows, *rest))
         for number, (how, network, rows, *rest) in spans
     )
-    with deaf_to_ctrl_c():
-        done = Parallel(n_jobs=count, return_as="generator_unordered")(tasks)
-    try:
-        # Not `yield from`, which would close it before the warning can be silenced.
-        for item in done:  # noqa: UP028
-            yield item
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # joblib warns of results that nobody took
-            done.close()
+    return by_processes(tasks, n_jobs=count)
 
 
 def _work(number: int, span: _Span) -> tuple[int, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 
-from pipeline.engines import deaf_to_ctrl_c
+from pipeline.engines import by_processes
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.heads import Head
 from pipeline.search import Predictions, predict_all, score_predictions, search
@@ -223,14 +222,8 @@ AnyLesson = Lesson | ScratchLesson
 def run_lessons(lessons: Sequence[AnyLesson], *, n_jobs: int) -> Iterator[tuple[Key, Learned | Refused]]:
     """Give what comes of each lesson as it is done, in any order."""
     ordered = sorted(lessons, key=lambda lesson: -lesson.effort)
-    with warnings.catch_warnings():
-        # A process that comes to load torch is taken for one that leaks, and replaced between two lessons.
-        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-        with deaf_to_ctrl_c():
-            done = Parallel(n_jobs=min(n_jobs, max(1, len(ordered))), return_as="generator_unordered")(
-                delayed(_learned)(lesson) for lesson in ordered
-            )
-        yield from done
+    tasks = (delayed(_learned)(lesson) for lesson in ordered)
+    yield from by_processes(tasks, n_jobs=min(n_jobs, max(1, len(ordered))))
 
 
 def balanced_accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
