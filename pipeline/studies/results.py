@@ -91,8 +91,8 @@ class Verdict:
     promise : str
         One of `PROMISES`.
     answer : {"yes", "not here", "not shown"}
-        ``not here``: a rival does as well or better; ``not shown``: transfer does better, but by no more than chance
-        might.
+        ``yes``: ahead of every rival by more than chance might be; ``not here``: a rival is ahead by more than that;
+        ``not shown``: neither.
     text : str
         In a sentence, with figures.
     figures : mapping of str to float or None

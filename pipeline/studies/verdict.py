@@ -1,7 +1,7 @@
 """The verdicts on the four promises of transfer: functions of the points alone.
 
 A promise is kept where transfer does better than every rival by more than chance might; it is ``not here`` where a
-rival does as well or better, and ``not shown`` where transfer is ahead but its interval reaches back to a rival.
+rival does better by more than chance might, and ``not shown`` where an interval leaves both open.
 """
 
 from __future__ import annotations
@@ -83,12 +83,17 @@ def _on_time(mine: Point, rivals: dict[str, Point]) -> Verdict:
     text = f"with all {mine.labels:,} labels transfer takes {parts}"
     if not slow:
         return Verdict(TIME, NOT_SHOWN, f"{text}; nothing to hold it against", figures)
-    quickest = min(slow.values(), key=lambda point: point.total_seconds)
     text += f"; {', '.join(_time_of(point) for point in slow.values())}"
-    if quickest.total_seconds <= mine.total_seconds and not quickest.cut_short:
-        if quickest.method != SCRATCH:
-            text += f"; {quickest.method}, the quickest, is not shown to score less"
+    quicker = [one for one in slow.values() if one.total_seconds <= mine.total_seconds and not one.cut_short]
+    better = [one for one in quicker if one.method == SCRATCH or _is_ahead(one)]
+    if better:
+        rival = min(better, key=lambda point: point.total_seconds)
+        text += "" if rival.method == SCRATCH else f"; {rival.method} is quicker, and scores more"
         return Verdict(TIME, NOT_HERE, text, figures)
+    quickest = min(slow.values(), key=lambda point: point.total_seconds)
+    if quickest in quicker:
+        text += f"; {quickest.method}, the quickest, is not shown to score less"
+        return Verdict(TIME, NOT_SHOWN, text, figures)
     # Where the budget made it short, nobody knows how long it would have taken.
     answer = YES if quickest.total_seconds >= CLEARLY * mine.total_seconds else NOT_SHOWN
     return Verdict(TIME, answer, text, figures)
@@ -98,21 +103,20 @@ def _on_labels(points: Sequence[Point], layer: str, at: Point, rivals: dict[str,
     """With few labels, how do the rivals do, and how many more do they need?"""
     figures: dict[str, float | None] = {"labels a class": at.per_class, "transfer": at.score}
     figures |= {method: point.score for method, point in rivals.items()}
-    for method in rivals:
-        figures[f"labels a class that {method} needs"] = needed(curve_of(points, method, layer), at.score)[0]
+    needs = {method: needed(curve_of(points, method, layer), at.score) for method in rivals}
+    figures |= {f"labels a class that {method} needs": labels for method, (labels, _) in needs.items()}
     text = f"with {labels_text(at.per_class)} labels a class transfer scores {at.score:.3f}"
     if not rivals:
         return Verdict(LABELS, NOT_SHOWN, f"{text}; nothing to hold it against", figures)
     answer, rival = _held_against(rivals)
     text += f", {_against(rival)}"
     if answer != NOT_HERE:
-        needs = figures[f"labels a class that {rival.method} needs"]
+        labels, at_least = needs[rival.method]
         most = labels_text(curve_of(points, rival.method, layer)[-1].per_class)
-        text += (
-            f"; {rival.method} needs about {labels_text(needs)} for as much"
-            if needs is not None
-            else f"; {rival.method} reaches as much at no number of labels here, up to {most} a class"
-        )
+        if labels is None:
+            text += f"; {rival.method} reaches as much at no number of labels here, up to {most} a class"
+        else:
+            text += f"; {rival.method} needs {'at most' if at_least else 'about'} {labels_text(labels)} for as much"
     return Verdict(LABELS, answer, text, figures)
 
 
@@ -144,17 +148,22 @@ def _on_generalisation(mine: Point, rivals: dict[str, Point]) -> Verdict:
         # What has learned little has little to lose.
         text += f"; but {SCRATCH} knows its own images no better than transfer knows new ones, so its gap tells little"
         return Verdict(GENERALISATION, NOT_SHOWN, text, figures)
-    return Verdict(GENERALISATION, NOT_HERE if rival.gap_lead <= 0 else NOT_SHOWN, text, figures)
+    return Verdict(GENERALISATION, NOT_HERE if rival.gap_lead_high < 0 else NOT_SHOWN, text, figures)
 
 
 def _held_against(rivals: dict[str, Point]) -> tuple[str, Point]:
     """Return the answer, and the rival that decides it: the one over which transfer's lead is least."""
     # Behind one rival, or not shown to be ahead of it, no lead over the others helps.
-    behind = [point for point in rivals.values() if _lead(point)[0] <= 0]
-    if behind:
-        return NOT_HERE, min(behind, key=lambda point: _lead(point)[0])
-    rival = min(rivals.values(), key=lambda point: _lead(point)[1])
+    ahead = [point for point in rivals.values() if _is_ahead(point)]
+    if ahead:
+        return NOT_HERE, min(ahead, key=lambda point: _lead(point)[0])
+    rival = min(rivals.values(), key=lambda point: (_lead(point)[1], _lead(point)[0]))
     return (YES if _lead(rival)[1] > 0 else NOT_SHOWN), rival
+
+
+def _is_ahead(rival: Point) -> bool:
+    """Whether the rival scores more than transfer, by more than chance might."""
+    return _lead(rival)[2] < 0
 
 
 def _lead(point: Point) -> tuple[float, float, float]:
