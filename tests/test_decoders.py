@@ -18,6 +18,7 @@ import planted
 import pytest
 from joblib import Parallel, delayed
 from joblib.externals.loky import reusable_executor
+from joblib.externals.loky.process_executor import _ExecutorManagerThread
 from PIL import Image
 from planted import Planted, PlantedRuntime, assert_equal
 from tars import write_tar
@@ -325,6 +326,32 @@ def test_an_error_of_the_network_comes_out(source, tmp_path, monkeypatch):
 
 def _out_of_memory(self: PlantedRuntime, pixels: np.ndarray) -> Any:
     raise RuntimeError("out of memory")
+
+
+def test_an_error_right_after_a_task_was_given_out_leaves_no_thread_in_trouble(source, tmp_path, monkeypatch):
+    """loky's thread, asked to end before it has taken up a task, has failed with a KeyError."""
+    infer, waited, calls = PlantedRuntime.__call__, _ExecutorManagerThread.wait_result_broken_or_wakeup, []
+
+    def once(self: PlantedRuntime, pixels: np.ndarray) -> Any:
+        calls.append(pixels)
+        return infer(self, pixels) if len(calls) == 1 else _out_of_memory(self, pixels)
+
+    def lagging(self: _ExecutorManagerThread) -> Any:
+        told = waited(self)
+        time.sleep(0.2)
+        return told
+
+    monkeypatch.setattr(PlantedRuntime, "__call__", once)
+    monkeypatch.setattr(_ExecutorManagerThread, "wait_result_broken_or_wakeup", lagging)
+    _new_processes()
+    with (
+        pytest.raises(RuntimeError, match="out of memory"),
+        embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=4, n_jobs=2) as blocks,
+    ):
+        next(blocks)
+        while len(calls) < 2:  # the next block's error waits, and is met after the next task was given out
+            time.sleep(0.5)
+            next(blocks)
 
 
 def test_a_network_that_cannot_be_loaded_is_tried_once(source, tmp_path, monkeypatch):

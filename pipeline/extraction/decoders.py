@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +31,7 @@ from pipeline.images import decoder_of
 
 BLOCKS_UNDER_WAY = 2  # a process: one in its hands, and one that it takes next, or that the network has
 INFERRING = 3  # blocks that the network is given at once: one on its way there, one computed, one on its way back
+SECONDS_TO_TAKE_UP = 5.0  # at the most: what is given goes into a queue that has room for it
 SECONDS_KEPT = 300.0  # processes that have nothing to do stay for the next run, as joblib's do
 
 _ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
@@ -124,6 +125,7 @@ class _Decoders:
                     yield replace(block, spent=spent)
         finally:
             if self._decoding:  # left early: what they are at is of use to nobody
+                _wait_until_taken_up(self._decoding)
                 self._executor.terminate(kill_workers=True)
             threads.shutdown(cancel_futures=True)
 
@@ -153,6 +155,13 @@ class _Decoders:
             idle = (time.perf_counter() - started) * max(0, self._count - len(self._decoding))
             self._idle += Spent(network=idle) if loaded else Spent(loading=idle)
         return done
+
+
+def _wait_until_taken_up(futures: Iterable[Future]) -> None:
+    """Wait until loky has handed all of them out: ended before, its thread fails over one that it has forgotten."""
+    until = time.perf_counter() + SECONDS_TO_TAKE_UP
+    while time.perf_counter() < until and not all(future.running() or future.done() for future in futures):
+        time.sleep(0.001)
 
 
 def _work(task: _Task) -> Prepared:
