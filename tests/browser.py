@@ -48,9 +48,12 @@ def browser(*, width: int = 1440, height: int = 1000, dark: bool = False, reques
 
 
 def resize(opened: Any, width: int, height: int) -> None:
-    """Give the page a viewport of this size."""
+    """Give the page a viewport of this size, and return when its charts have followed, which they do frame by frame."""
     phone = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    opened.execute_async_script(
+        "let frames = 4; const next = () => frames-- ? requestAnimationFrame(next) : arguments[0](); next()"
+    )
 
 
 def lights(opened: Any, *, dark: bool, media: str = "") -> None:
