@@ -51,8 +51,16 @@ def resize(opened: Any, width: int, height: int) -> None:
     """Give the page a viewport of this size, and return when its charts have followed, which they do frame by frame."""
     phone = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    frames(opened, 4)
+
+
+def frames(opened: Any, count: int) -> None:
+    """Wait until the page has been painted so many times."""
     opened.execute_async_script(
-        "let frames = 4; const next = () => frames-- ? requestAnimationFrame(next) : arguments[0](); next()"
+        """let [left, done] = arguments;
+        const next = () => left-- ? requestAnimationFrame(next) : done();
+        next();""",
+        count,
     )
 
 

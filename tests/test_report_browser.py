@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import asked_for, browser, lights, resize
+from browser import asked_for, browser, frames, lights, resize
 from made_caches import blobs, make_cache
 from sights import (
     contrasts,
@@ -334,11 +334,11 @@ def test_twenty_thousand_points_stay_usable(crowd: Path, shared: Any) -> None:
     for other in plots(shared):
         draw(shared, other)
     draw(shared, plot)
-    shared.execute_async_script(  # counts the points that are painted, once all that was under way is done
-        """const {fill} = CanvasRenderingContext2D.prototype, [done] = arguments;
+    frames(shared, 10)
+    shared.execute_script(  # counts the points that are painted, now that all that was under way is done
+        """const {fill} = CanvasRenderingContext2D.prototype;
         CanvasRenderingContext2D.prototype.fill = function (...of) { window.marks++; return fill.apply(this, of); };
-        const frames = left => left ? requestAnimationFrame(() => frames(left - 1)) : (window.marks = 0, done());
-        frames(10);"""
+        window.marks = 0;"""
     )
     tip = met(shared, plot)
     assert tip["pictures"] and tip["pictures"][0][0] > 0 and tip["lines"][0].startswith("class ")

@@ -69,12 +69,8 @@ def _rivals(points: Sequence[Point], at: Point) -> dict[str, Point]:
 
 
 def _on_time(mine: Point, rivals: dict[str, Point]) -> Verdict:
-    """Held against training from scratch, and against whatever else scores about as high."""
-    slow = {
-        method: point
-        for method, point in rivals.items()
-        if method == SCRATCH or (point.lead_low is not None and point.lead_low <= 0)
-    }
+    """Held against training from scratch, and against whatever else is not shown to score less."""
+    slow = {method: point for method, point in rivals.items() if method == SCRATCH or _lead(point)[1] <= 0}
     figures: dict[str, float | None] = {"transfer": mine.total_seconds, "of which extraction": mine.extraction_seconds}
     figures |= {method: point.total_seconds for method, point in slow.items()}
     parts = f"{_seconds(mine.seconds)} to train"
@@ -93,7 +89,6 @@ def _on_time(mine: Point, rivals: dict[str, Point]) -> Verdict:
     quickest = min(slow.values(), key=lambda point: point.total_seconds)
     if quickest in quicker:
         text += f"; {quickest.method}, the quickest, is not shown to score less"
-        return Verdict(TIME, NOT_SHOWN, text, figures)
     # Where the budget made it short, nobody knows how long it would have taken.
     answer = YES if quickest.total_seconds >= CLEARLY * mine.total_seconds else NOT_SHOWN
     return Verdict(TIME, answer, text, figures)
