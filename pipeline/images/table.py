@@ -190,8 +190,8 @@ def open_table(path: str, *, id_column: str | None = None, root: str | os.PathLi
         where = f"{shown}: row {row + 1}"
         image_id, stat = _located(text, str(base), where, key)
         if not any(stat) and (found := stems.find(image_id, where)) is not None:
-            completed.append(image_id)
             image_id, stat = _located(found, str(base), where, key)
+            completed.append(image_id)
         first = seen.setdefault(image_id, row)
         stats[image_id] = stat
         if first != row:

@@ -268,7 +268,7 @@ def match_ids(
         found[text] = key
     if not completed:
         return MatchedIds(found)
-    have_none = "id has no file ending and is" if len(completed) == 1 else "ids have no file ending and are"
+    have_none = "has no file ending and is" if len(completed) == 1 else "have no file ending and are"
     note = f"{place}: {len(completed)} of {count(len(found), 'id')} {have_none} matched by name, e.g. {completed[0]}"
     return MatchedIds(found, (note,))
 
