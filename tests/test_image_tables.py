@@ -161,7 +161,8 @@ def test_root_and_id_column_say_where_the_ids_start(album):
 def test_a_table_without_an_id_column_says_which_columns_it_has(album):
     error = refused(put(album / "t.csv", b"name,label\n0.png,a\n"))
     assert error.message == (
-        f"{album}/t.csv: wanted an id column (id, path, file, filename, image, filepath), found the columns name, label"
+        f"{album}/t.csv: wanted an id column (id, path, file, filename, image, filepath, file_name), "
+        "found the columns name, label"
     )
     assert error.next_step == "name the column that holds the ids or paths: --id name"
     error = refused(album / "t.csv", id_column="nam")
@@ -182,8 +183,11 @@ def test_rows_that_repeat_collapse_and_rows_that_disagree_are_refused(album):
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        ("/etc/passwd", "row 1: wanted a path relative to {root}, found the absolute path /etc/passwd"),
-        (r"C:\photos\a.jpg", r"row 1: wanted a path relative to {root}, found the absolute path C:\photos\a.jpg"),
+        ("/etc/passwd", "row 1: expected a path below {root}, got the absolute path /etc/passwd"),
+        (
+            r"C:\photos\a.jpg",
+            r"row 1: expected a path below {root}, got the absolute path C:\photos\a.jpg, where there is no such file",
+        ),
         ("../a.png", "row 1: wanted a path below {root}, found ../a.png, which leaves it"),
         ("album/../../a.png", "row 1: wanted a path below {root}, found album/../../a.png, which leaves it"),
         (r"..\a.png", r"row 1: wanted a path below {root}, found ..\a.png, which leaves it"),

@@ -108,7 +108,7 @@ def test_a_table_of_ids_alone_is_refused(tmp_path: Path) -> None:
         ("train/bees/1.jpg", "1.jpg", "write the folder in front of the ids (train/bees/1.jpg)"),
         ("1.jpg", "photos/1.jpg", "take 'photos/' off the front of the ids, or say what they are relative to: --root"),
         ("a/1.jpg", "b/1.jpg", "the names are alike but the folders differ: write a/1.jpg for b/1.jpg"),
-        ("a/1.jpg", "1", "ids are whole paths with the ending: write a/1.jpg for 1"),
+        ("a/1.jpg", "1", "ids are paths below the source: write a/1.jpg for 1"),
         ("a/1.jpg", "zebra", "write the images' paths in the id column"),
     ],
 )

@@ -14,8 +14,8 @@ from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache, cache_at, lookup
 from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelError
 from pipeline.extraction import extract, known_ids
-from pipeline.images import BUILTIN_NAMES, ImageSource, decode_mode, shards_of
-from pipeline.labels import Match, join, read_label_table, tidy_id
+from pipeline.images import BUILTIN_NAMES, ImageSource, decode_mode, image_folder, shards_of
+from pipeline.labels import Match, join, match_ids, read_label_table, text_columns, tidy_id
 from pipeline.progress import Progress
 from pipeline.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
 
@@ -25,7 +25,9 @@ SPLIT = "split"
 # A decoder of the other `--decode` is no matter of the machine, and is refused.
 MACHINE_FIELDS = frozenset(("decoder", "runtime"))
 
-_NOT_PHOTOS = frozenset((".h5", ".csv", ".tsv", ".parquet", ".pq", ".npz", ".npy"))
+_NOT_PHOTOS = frozenset(
+    (".h5", ".csv", ".tsv", ".parquet", ".pq", ".npz", ".npy", ".xlsx", ".xlsm", ".xls", ".ods", ".jsonl", ".ndjson")
+)
 
 Columns = Mapping[str, Sequence[str | None]]
 Source = ImageSource | FeatureCache
@@ -79,12 +81,15 @@ class Labelling:
         Columns that will be used, as in `read_label_table`; empty for all.
     beside : tuple of str
         Columns that are taken from the source where the table does not have them: groups and split.
+    root : path or None
+        The folder that the table's ids are relative to; that of the images when None.
     """
 
     labels: str | os.PathLike[str] | Mapping[str, Any] | None = None
     id_column: str | None = None
     used: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    root: str | os.PathLike[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
         Use the source's own labels where the table has none of its ids: a test set may have class folders while the
         table is about the training set.
     """
-    own: Columns = source.columns
+    own: Columns = {**source.columns, **_written(source, labelling.used)}
     name = source.name if isinstance(source, ImageSource) else str(source.provenance["source"])
     collection = Collection(name, source.ids, own)
     if labelling.labels is None:
@@ -166,10 +171,11 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
     table = labelling.labels
     if not isinstance(table, Mapping):
         table = read_label_table(table, id_column=labelling.id_column, columns=labelling.used)
-    if own_if_strange and own and not _shares_ids(source.ids, table):
+    where: dict[str, Any] = {"folder": image_folder(source.place), "root": labelling.root}
+    if own_if_strange and own and not _shares_ids(source.ids, table, **where):
         note = f"{name}: the label table has none of its ids; its own labels are used"
         return replace(collection, notes=(note,))
-    joined = join(source.ids, table)
+    joined = join(source.ids, table, **where)
     # Split folders still say what they say, and groups may be in the source alone; the table has precedence.
     split = [SPLIT] if spells_split(own.get(SPLIT, ())) else []
     beside = {key: own[key] for key in (*labelling.beside, *split) if key in own}
@@ -327,9 +333,23 @@ def _same_images(one: Collection, other: Collection) -> bool:
     )
 
 
-def _shares_ids(ids: Sequence[str], table: Mapping[str, Mapping[str, Any]]) -> bool:
-    have = {tidy_id(name) for name in ids}
-    return any(tidy_id(key) in have for values in table.values() for key in values)
+def _shares_ids(
+    ids: Sequence[str],
+    table: Mapping[str, Mapping[str, Any]],
+    *,
+    folder: str | None,
+    root: str | os.PathLike[str] | None,
+) -> bool:
+    have = [tidy_id(name) for name in ids]
+    keys = dict.fromkeys(key for values in table.values() for key in values)
+    found = match_ids(keys, have, place="", folder=folder, root=root).ids.values()
+    return not set(have).isdisjoint(found)
+
+
+def _written(source: Source, used: Sequence[str]) -> Columns:
+    """Return the source's columns that are asked for as classes or tags, without points for decimal commas."""
+    verbatim = source.verbatim if isinstance(source, ImageSource) else {}
+    return {name: verbatim[name] for name in text_columns(used, list(verbatim))}
 
 
 def _is_photo_list(data: Sequence[Any]) -> bool:

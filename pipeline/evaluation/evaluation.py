@@ -89,7 +89,7 @@ class Options:
         """Where the labels come from."""
         beside = tuple(name for name in (self.groups, self.split) if name is not None and name != NO_SPLIT)
         used = (*self.columns, *beside) if self.columns else ()
-        return Labelling(self.labels, self.id_column, used, beside)
+        return Labelling(self.labels, self.id_column, used, beside, self.root)
 
 
 def evaluate(

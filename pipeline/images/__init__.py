@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pipeline.images.decode import PHOTO_RULES
 from pipeline.images.fingerprint import decode_mode, decoder_fingerprint, decoder_of
+from pipeline.images.listing import image_folder
+from pipeline.images.paths import images_by_stem, is_absolute, relative_to, spellings
 from pipeline.images.photo import Photo
 from pipeline.images.preparation import DECODES, prepare, squared
 from pipeline.images.preprocess import preprocess
@@ -25,12 +27,17 @@ __all__ = [
     "decoder_fingerprint",
     "decoder_of",
     "find_id_column",
+    "image_folder",
+    "images_by_stem",
+    "is_absolute",
     "name_and_place",
     "pixel_statistics",
     "prepare",
     "preprocess",
     "read_text_table",
+    "relative_to",
     "shards_of",
+    "spellings",
     "squared",
     "thumbnail",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +22,16 @@ from pipeline.images.table import cell_text, number_text
 
 ARRAY_ENDINGS = frozenset(("npz", "npy"))
 
-_IMAGES = ("images", "x", "X", "arr_0")  # the names that the images may have in a .npz, first match first
-_LABELS = ("labels", "label", "y")  # the names that are read as column "label", first match first
+_IMAGES = ("images", "x", "X", "arr_0", "data")  # the names that the images may have in a .npz, first match first
+# The names that are read as column "label", first match first; CIFAR-100 has fine and coarse ones.
+_LABELS = ("labels", "label", "y", "fine_labels")
+# Arrays of one part of a fixed split: x_train and y_train (Keras), train_images and train_labels (MedMNIST).
+_PARTS = re.compile(
+    r"(?P<a>x|images)_(?P<b>train|val|valid|test)|(?P<c>train|val|valid|test)_(?:x|images)", re.IGNORECASE
+)
+_PART_LABELS = {"x": "y", "images": "labels"}
+# Images as rows of numbers: shapes before the channels go last. CIFAR's and ImageNet's of 8 to 64 pixels, MNIST's.
+_FLAT = {3 * side * side: (3, side, side) for side in (8, 16, 32, 64)} | {28 * 28: (1, 28, 28)}
 _SHAPES = "(n, h, w), (n, h, w, 1), (n, h, w, 3) or (n, h, w, 4)"
 
 
@@ -51,6 +60,7 @@ class ArrayFileReader:
     member: str
     order: np.ndarray  # (n,) int64
     stat: tuple[int, int]
+    flat: tuple[int, int, int] | None = None  # channels, height and width of images that are rows of numbers
 
     encoded: ClassVar = False
 
@@ -58,6 +68,8 @@ class ArrayFileReader:
         try:
             images = _load_once(self.path, self.member, self.stat)
             pixels = images[self.order[row]]
+            if self.flat is not None:
+                pixels = np.ascontiguousarray(pixels.reshape(self.flat).transpose(1, 2, 0))
         except FileNotFoundError as error:
             raise UnreadablePhoto(SkipReason.MISSING) from error
         except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
@@ -65,7 +77,7 @@ class ArrayFileReader:
         return Photo(array_digest(pixels), self.stat, pixels)
 
     def take(self, rows: Sequence[int]) -> ArrayFileReader:
-        return ArrayFileReader(self.path, self.member, self.order[list(rows)], self.stat)
+        return ArrayFileReader(self.path, self.member, self.order[list(rows)], self.stat, self.flat)
 
 
 def open_array(
@@ -92,9 +104,12 @@ def open_array(
 def open_array_file(path: str) -> Listing:
     """Return the images of a `.npz` or `.npy` file; nothing in it is ever unpickled, no image is read yet.
 
-    In a `.npz`, the images are the array called images, x, X or arr_0, or else its only array of uint8 images; a text
-    array `ids` of the same length names them; every other 1-D array of that length is a column, and `labels` or `y` is
-    column "label".
+    In a `.npz`, the images are the array called images, x, X, arr_0 or data, or else its only array of uint8 images; a
+    text array `ids` of the same length names them; every other 1-D array of that length is a column, and `labels`, `y`
+    or `fine_labels` is column "label". Arrays ``x_train, y_train, x_test, y_test`` (Keras) or ``train_images,
+    train_labels, ...`` (MedMNIST) are one source with a column "split". Labels are classes; of labels in several
+    columns (n, k) of 0 and 1, the numbers of the columns with a 1 are tags. Images may be rows of numbers, channels
+    first, as those of CIFAR are.
     """
     shown = printable(path)
     place = Path(path).resolve()
@@ -105,14 +120,22 @@ def open_array_file(path: str) -> Listing:
             headers, member = {"": (array.shape, array.dtype)}, ""
         else:
             headers = _headers(place)
+            if parts := _find_parts(headers):
+                return _open_parts(place, headers, parts, (found.st_size, found.st_mtime_ns), shown)
             member = _find_images(headers, shown)
         shape, dtype = headers[member]
-        _refuse_other(dtype, shape, f"{shown}: {member}" if member else shown)
+        flat = _flat_shape(shape, dtype)
+        if flat is None:
+            _refuse_other(dtype, shape, f"{shown}: {member}" if member else shown)
+        label = next((name for name in _LABELS if name in headers and _are_labels(headers[name][0], shape)), None)
         texts = {
             name: _texts(_load(place, name), f"{shown}: array {name!r}")
             for name, (other, _) in headers.items()
-            if name != member and other == shape[:1]
+            if name not in (member, label) and other == shape[:1]
         }
+        kinds = {}
+        if label is not None:
+            texts[label], kinds["label"] = _label_texts(_load(place, label), f"{shown}: array {label!r}")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise SourceError(
             f"{shown}: wanted a NumPy file of arrays, cannot read it: {str(error)[:120]}",
@@ -121,15 +144,120 @@ def open_array_file(path: str) -> Listing:
     ids = _named(texts.pop("ids"), shown) if "ids" in texts else _row_ids(shape[0])
     order = sorted(range(len(ids)), key=ids.__getitem__)
     stat = (found.st_size, found.st_mtime_ns)
-    label = next((name for name in _LABELS if name in texts), None)
     return Listing(
         name=short_name(place.stem),
         place=printable(place.as_posix()),
         ids=[ids[row] for row in order],
         stat=np.full((len(ids), 2), stat, dtype=np.int64),
-        reader=ArrayFileReader(str(place), member, np.array(order, dtype=np.int64), stat),
+        reader=ArrayFileReader(str(place), member, np.array(order, dtype=np.int64), stat, flat),
         columns={"label" if name == label else name: [text[row] for row in order] for name, text in texts.items()},
+        kinds=kinds,
+        notes=[_about_flat(f"{shown}: {member}" if member else shown, flat)] if flat is not None else [],
     )
+
+
+def _find_parts(headers: dict[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, tuple[str, str]]:
+    """Return the parts of a split as part -> names of its images and labels; empty without a part "train"."""
+    found = {}
+    for name in headers:
+        if match := _PARTS.fullmatch(name):
+            part = (match["b"] or match["c"]).lower()
+            images = (match["a"] or name.partition("_")[2]).lower()
+            other = _PART_LABELS[images]
+            found[part] = (name, f"{other}_{match['b']}" if match["b"] else f"{match['c']}_{other}")
+    return found if "train" in found and len(found) > 1 else {}
+
+
+def _open_parts(
+    place: Path,
+    headers: dict[str, tuple[tuple[int, ...], np.dtype]],
+    parts: dict[str, tuple[str, str]],
+    stat: tuple[int, int],
+    shown: str,
+) -> Listing:
+    """Return the images of all parts of a split, each under part and row, such as ``train/000007``."""
+    from pipeline.images.shards import ShardReader
+
+    ids: list[str] = []
+    labels: list[str | None] = []
+    kinds: set[str] = set()
+    readers, shard, inside, splits = [], [], [], []
+    notes = []
+    for number, part in enumerate(sorted(parts)):
+        images, label = parts[part]
+        shape, dtype = headers[images]
+        flat = _flat_shape(shape, dtype)
+        if flat is None:
+            _refuse_other(dtype, shape, f"{shown}: {images}")
+        else:
+            notes.append(_about_flat(f"{shown}: {images}", flat))
+        count = shape[0]
+        if label in headers:
+            if not _are_labels(headers[label][0], shape):
+                raise SourceError(
+                    f"{shown}: {label}: expected {count:,} labels, one per image, got the shape {headers[label][0]}",
+                    "write as many labels as images",
+                )
+            texts, kind = _label_texts(_load(place, label), f"{shown}: array {label!r}")
+            kinds.add(kind)
+        else:
+            texts = [None] * count
+        ids += [f"{part}/{row}" for row in _row_ids(count)]
+        labels += texts
+        splits += ["val" if part == "valid" else part] * count
+        readers.append(ArrayFileReader(str(place), images, np.arange(count), stat, flat))
+        shard += [number] * count
+        inside += range(count)
+    if len(kinds) > 1:
+        raise SourceError(
+            f"{shown}: expected labels of one kind in all parts, got classes in some and tags in others",
+            "write labels of one shape, (n,) or (n, k)",
+        )
+    columns: Columns = {"split": list(splits)}
+    if kinds:
+        columns["label"] = labels
+    return Listing(
+        name=short_name(place.stem),
+        place=printable(place.as_posix()),
+        ids=ids,
+        stat=np.full((len(ids), 2), stat, dtype=np.int64),
+        reader=ShardReader(tuple(readers), np.array(shard, dtype=np.int64), np.array(inside, dtype=np.int64)),
+        columns=columns,
+        kinds={"label": kinds.pop()} if kinds else {},
+        notes=[f"{shown}: {', '.join(sorted(parts))} are read as a fixed split", *notes],
+    )
+
+
+def _are_labels(shape: tuple[int, ...], images: tuple[int, ...]) -> bool:
+    """Return whether an array of this shape may hold the labels of these images: (n,), (n, 1) or (n, k)."""
+    return len(shape) in (1, 2) and shape[:1] == images[:1] and 0 not in shape
+
+
+def _label_texts(values: np.ndarray, where: str) -> tuple[list[str | None], str]:
+    """Return the labels as text, and their kind: "class", or "multi" for several columns of 0 and 1."""
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim == 1:
+        return _texts(values, where), "number" if values.dtype.kind == "f" else "class"
+    if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
+        raise SourceError(
+            f"{where}: expected one label per image, or columns of 0 and 1, got {values.dtype} {values.shape}",
+            "write the labels as one column",
+        )
+    ones = values == 1
+    if (ones.sum(axis=1) == 1).all():  # one-hot: as Keras' to_categorical writes classes
+        return [str(code) for code in ones.argmax(axis=1)], "class"
+    return ["; ".join(map(str, np.flatnonzero(row))) or None for row in ones], "multi"
+
+
+def _flat_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int] | None:
+    """Return channels, height and width of images that are rows of numbers, None of all others."""
+    return _FLAT.get(shape[1]) if dtype == np.uint8 and len(shape) == 2 and shape[0] else None
+
+
+def _about_flat(where: str, flat: tuple[int, int, int]) -> str:
+    channels, height, width = flat
+    return f"{where}: rows of numbers are read as images of {height} x {width}, {channels} channels, channels first"
 
 
 def _row_ids(count: int) -> list[str]:
@@ -162,7 +290,11 @@ def _refuse_other(dtype: np.dtype, shape: tuple[int, ...], shown: str) -> None:
 
 def _find_images(headers: dict[str, tuple[tuple[int, ...], np.dtype]], shown: str) -> str:
     """Return the name of the array that holds the images."""
-    images = [name for name, (shape, dtype) in headers.items() if dtype == np.uint8 and len(shape) in (3, 4)]
+    images = [
+        name
+        for name, (shape, dtype) in headers.items()
+        if (dtype == np.uint8 and len(shape) in (3, 4)) or _flat_shape(shape, dtype) is not None
+    ]
     named = next((name for name in _IMAGES if name in headers), None)
     if named is not None:
         return named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -65,6 +66,11 @@ class Listing:
         The files that hold the images, where they are several and all of them was asked for.
     id_column : str or None
         Which of the shards' columns was asked for as the id.
+    kinds : dict of str
+        The kind of each column whose kind the source itself states, whatever its values look like: "class" for class
+        folders, `.cls` members and `ClassLabel` columns, "multi" for lists.
+    verbatim : dict of list
+        The cells as they are written, of columns in which decimal commas became points.
     """
 
     name: str
@@ -78,6 +84,8 @@ class Listing:
     lies: np.ndarray | None = field(default=None, repr=False)
     shards: tuple[str, ...] = field(default=(), repr=False)
     id_column: str | None = field(default=None, repr=False)
+    kinds: dict[str, str] = field(default_factory=dict)
+    verbatim: Columns = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -108,6 +116,7 @@ class Listing:
             stat=self.stat[rows],
             reader=self.reader.take(rows),
             columns={name: [column[row] for row in rows] for name, column in self.columns.items()},
+            verbatim={name: [column[row] for row in rows] for name, column in self.verbatim.items()},
             skipped=[],
             notes=[],
             lies=None if self.lies is None else self.lies[rows],
@@ -130,6 +139,14 @@ def in_share(image_id: str, number: int, of: int) -> bool:
 
 def share_place(place: str, number: int, of: int) -> str:
     return f"{place} [share {number} of {of}]"
+
+
+def image_folder(place: str) -> str | None:
+    """Return the folder that the ids of a source are relative to, by its place; None where it is no folder."""
+    place = re.sub(r"( \[share \d+ of \d+\]|/\[[^/\]]*\])+$", "", place.rpartition(" over ")[2])
+    if not os.path.isabs(place):  # noqa: PTH117 - places are text
+        return None
+    return place if not os.path.isfile(place) else os.path.dirname(place)  # noqa: PTH113, PTH120
 
 
 def short_name(text: str) -> str:

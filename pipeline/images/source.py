@@ -14,6 +14,7 @@ from pipeline.errors import SourceError
 from pipeline.images.listing import Listing, printable
 from pipeline.images.shards import open_shards, shards_of
 from pipeline.images.sniff import ending
+from pipeline.images.spreadsheet import split_sheet
 from pipeline.images.tar import open_tar, refuse_compressed
 
 BUILTIN_NAMES = ("photo-crops", "digits")
@@ -40,12 +41,13 @@ class ImageSource(Listing):
         Parameters
         ----------
         data : path, list of paths, ndarray or ImageSource
-            A folder; one photo or several, or folders among them; a table (CSV, TSV or Parquet) of ids or paths with
-            any other columns; a plain `.tar` of images, where members of one key say what is known of each
-            (WebDataset: `7.jpg`, `7.cls`, `7.json`, `7.txt`) or else their folders do; a Parquet table with a column
-            of images as bytes; several of those as shards: a folder that holds them and no image, a list, or a pattern
-            such as `train-{000..099}.tar` or `train-*.tar` (see `shards_of`); a `.npz` or `.npy` file or an array of
-            uint8 images; "photo-crops" or "digits".
+            A folder; one photo or several, or folders among them; a table (CSV, TSV, Parquet, ``.xlsx``, ``.ods``,
+            JSON Lines, or a text file of paths and labels) of ids or paths with any other columns; of a spreadsheet a
+            sheet may be named as in ``labels.xlsx:Sheet2``; a plain `.tar` of images, where members of one key say what
+            is known of each (WebDataset: `7.jpg`, `7.cls`, `7.json`, `7.txt`) or else their folders do; a Parquet table
+            with a column of images as bytes; several of those as shards: a folder that holds them and no image, a list,
+            or a pattern such as `train-{000..099}.tar` or `train-*.tar` (see `shards_of`); a `.npz` or `.npy` file or
+            an array of uint8 images; "photo-crops" or "digits".
         id_column : str, optional
             The table's column of ids; by default its column id, path, file, filename, image or filepath. A table of
             images without one has the paths beside the bytes, or the numbers of its rows.
@@ -116,7 +118,9 @@ def _open(
     return _open_file(path, id_column, root, known)
 
 
-_NOT_PHOTOS = frozenset(("csv", "tsv", "parquet", "pq", "tar", "npz", "npy", "xlsx", "xls", "ods"))
+_NOT_PHOTOS = frozenset(
+    ("csv", "tsv", "parquet", "pq", "tar", "npz", "npy", "xlsx", "xlsm", "xls", "ods", "jsonl", "ndjson")
+)
 
 
 def _open_file(
@@ -124,7 +128,7 @@ def _open_file(
 ) -> Listing:
     from pipeline.images.table import TABLE_ENDINGS, open_table
 
-    tail = ending(Path(path).name)
+    tail = ending(Path(split_sheet(path)[0]).name)
     if tail == "tar":
         return open_tar(path)
     if tail in ("parquet", "pq") and root is None:
@@ -138,10 +142,6 @@ def _open_file(
         from pipeline.images.arrays import open_array_file
 
         return open_array_file(path)
-    if tail in ("xlsx", "xls", "ods"):
-        raise SourceError(
-            f"{printable(path)}: wanted a CSV, TSV or Parquet table, found a spreadsheet", "save it as CSV"
-        )
     refuse_compressed(path)
     from pipeline.images.folder import open_files
 
@@ -169,6 +169,7 @@ def _paths(data: Any) -> list[str]:
 
 def _refuse_missing(path: str) -> None:
     """Raise `SourceError` for a path where nothing is, with the nearest name that exists."""
+    path = split_sheet(path)[0]
     if Path(path).exists():
         return
     place = Path(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pipeline.labels.columns import KINDS, group_codes
 from pipeline.labels.joined import Joined, JoinedSet, Match, Skipped
 from pipeline.labels.sets import LabelSet, LabelSets, guess_kind, label_sets
-from pipeline.labels.table import Columns, join, read_label_table, tidy_id
+from pipeline.labels.table import Columns, join, match_ids, read_label_table, text_columns, tidy_id
 from pipeline.labels.tags import indicator, joined_tags, split_tags
 
 __all__ = [
@@ -27,7 +27,9 @@ __all__ = [
     "join",
     "joined_tags",
     "label_sets",
+    "match_ids",
     "read_label_table",
     "split_tags",
+    "text_columns",
     "tidy_id",
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -51,7 +53,8 @@ def read_label_table(
     Parameters
     ----------
     path : path
-        CSV, TSV or Parquet.
+        CSV, TSV, Parquet, JSON Lines, a spreadsheet (``labels.xlsx:Sheet2`` names the sheet), or a text file of paths
+        and labels.
     id_column : str, optional
         The column with the ids; found by its name when not given.
     columns : sequence of str, optional
@@ -71,14 +74,17 @@ def read_label_table(
     from pipeline.images import find_id_column, read_text_table
 
     place = os.fspath(path)
-    table = read_text_table(path)
+    read = read_text_table(path)
     try:
-        id_name = find_id_column(table, id_column, place)
+        id_name = find_id_column(read, id_column, place)
     except SourceError as error:
         raise LabelError(error.message, error.next_step) from error
+    used = None if not columns else {name for entry in columns for name in matches(entry, list(read))}
+    unused = set() if used is None else read.keys() - used
+    table = read.with_numbers(place, {id_name, *unused, *text_columns(columns, list(read))})
     raw_ids = table[id_name]
     ids = [None if text is None else tidy_id(text) for text in raw_ids]
-    notes = []
+    notes = list(table.notes)
     without = sum(key is None for key in ids)
     if without:
         notes.append(f"{place}: {without} of {count(len(ids), 'row')} have no {id_name} and are left out")
@@ -91,7 +97,6 @@ def read_label_table(
         raise LabelError(
             f"{place}: wanted a column of labels beside the ids, found {id_name!r} alone", "add a column of labels"
         )
-    used = None if not columns else {name for entry in columns for name in matches(entry, list(table))}
     joined: dict[str, dict[str, str | None]] = {}
     for name, texts in table.items():
         if name == id_name:
@@ -120,7 +125,28 @@ def read_label_table(
     return Columns(joined, place=place, notes=notes)
 
 
-def join(ids: Sequence[str], table: Mapping[str, Mapping[str, str | None]]) -> Columns:
+def text_columns(entries: Sequence[str], names: list[str]) -> set[str]:
+    """Return the columns that are asked for as classes or tags, so that their cells stay as they are written.
+
+    Parameters
+    ----------
+    entries : sequence of str
+        As in `label_sets`: GLOB or GLOB:KIND.
+    names : list of str
+    """
+    return {name for entry in entries if _TEXT_KIND.search(entry) for name in matches(entry, names)}
+
+
+_TEXT_KIND = re.compile(r":(class|multi)\b")
+
+
+def join(
+    ids: Sequence[str],
+    table: Mapping[str, Mapping[str, str | None]],
+    *,
+    folder: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> Columns:
     """Return the table's columns aligned with `ids`; an id that the table does not have gets None.
 
     Parameters
@@ -129,27 +155,34 @@ def join(ids: Sequence[str], table: Mapping[str, Mapping[str, str | None]]) -> C
         Ids of the images: POSIX paths relative to the source.
     table : mapping of column -> {id: text or None}
         What `read_label_table` returns.
+    folder : str, optional
+        The folder that the images' ids are relative to, where they lie in one: absolute paths below it are ids.
+    root : path, optional
+        The folder that the table's ids are relative to, where that is another one.
 
     Returns
     -------
     Columns
-        column -> list of n texts or None; `.match` says which ids have no partner, on either side.
+        column -> list of n texts or None; `.match` says which ids have no partner, on either side. An id without file
+        ending is that of the only image of this name; `.notes` counts them.
 
     Raises
     ------
     LabelError
-        No id of the table is an image: one id of each side is shown.
+        No id of the table is an image: one id of each side is shown. Two images have the name of an id without file
+        ending; two ids mean one image and their values differ.
     """
     place = getattr(table, "place", "") or "the label table"
     keys = [tidy_id(text) for text in ids]
     raw = dict.fromkeys(key for values in table.values() for key in values)
-    tidy = {key: tidy_id(key) for key in raw}  # once an id, not once an id and column
-    by_column = {name: {tidy[key]: text for key, text in values.items()} for name, values in table.items()}
+    matched = match_ids(raw, keys, place=place, folder=folder, root=root)
+    tidy = matched.ids  # once an id, not once an id and column
+    by_column = {name: _merged(name, values, tidy, place) for name, values in table.items()}
     known = dict.fromkeys(tidy.values())
     have = set(keys)
     strangers = [key for key in known if key not in have]
     if len(strangers) == len(known):
-        raise _nothing_matches(keys, list(known), place)
+        raise _nothing_matches(keys, list(known), place, folder)
     absent = [name for key, name in zip(keys, ids, strict=True) if key not in known]
     match = Match(
         place=place,
@@ -161,11 +194,112 @@ def join(ids: Sequence[str], table: Mapping[str, Mapping[str, str | None]]) -> C
         absentee=absent[0] if absent else "",
     )
     aligned = {name: [values.get(key) for key in keys] for name, values in by_column.items()}
-    return Columns(aligned, place=place, notes=getattr(table, "notes", ()), match=match)
+    notes = (*getattr(table, "notes", ()), *matched.notes)
+    return Columns(aligned, place=place, notes=notes, match=match)
 
 
-def _nothing_matches(keys: list[str], known: list[str], place: str) -> LabelError:
+@dataclass(frozen=True)
+class MatchedIds:
+    """The ids of a table in the form of the images' ids.
+
+    Attributes
+    ----------
+    ids : dict of str
+        Id as it is in the table -> id of the image, or the tidied id where there is no such image.
+    notes : tuple of str
+        How many ids were completed, in sentences.
+    """
+
+    ids: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def match_ids(
+    raw: Iterable[str],
+    keys: Sequence[str],
+    *,
+    place: str,
+    folder: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> MatchedIds:
+    """Return for each id of a table the image's id that it means: as written, as a path, or without file ending.
+
+    Parameters
+    ----------
+    raw : iterable of str
+        Ids of the table.
+    keys : sequence of str
+        Tidied ids of the images.
+    place : str
+        The table, for messages.
+    folder, root
+        See `join`.
+
+    Raises
+    ------
+    LabelError
+        An id without file ending is the name of two images.
+    """
+    from pipeline.images import images_by_stem, is_absolute, relative_to, spellings
+
+    have = set(keys)
+    folders = () if folder is None else spellings(folder)
+    stems: dict[str, list[str]] | None = None
+    found: dict[str, str] = {}
+    completed: list[str] = []
+    for text in raw:
+        key = tidy_id(text)
+        if key not in have and folders:
+            path = text.strip() if is_absolute(key) else None
+            if path is None and root is not None:
+                path = f"{spellings(root)[0]}/{key}"
+            key = (path is not None and relative_to(path, folders)) or key
+        if key not in have:
+            stems = images_by_stem(keys) if stems is None else stems
+            same = stems.get(key, [])
+            if len(same) > 1:
+                raise LabelError(
+                    f"{place}: expected one image for the id {key!r}, got {len(same)}: {same[0]} and {same[1]}",
+                    f"write the file ending, such as {same[0]}",
+                )
+            if same:
+                completed.append(key)
+                key = same[0]
+        found[text] = key
+    if not completed:
+        return MatchedIds(found)
+    have_none = "has no file ending and is" if len(completed) == 1 else "have no file ending and are"
+    note = f"{place}: {len(completed)} of {count(len(found), 'id')} {have_none} matched by name, e.g. {completed[0]}"
+    return MatchedIds(found, (note,))
+
+
+def _merged(name: str, values: Mapping[str, str | None], ids: Mapping[str, str], place: str) -> dict[str, str | None]:
+    """Return the values of a column by the image's id; an empty value does not disagree with another one."""
+    merged: dict[str, str | None] = {}
+    for text, value in values.items():
+        key = ids[text]
+        before = merged.get(key)
+        if before is not None and value is not None and before != value:
+            raise LabelError(
+                f"{place}: rows of {key} disagree in column {name!r}: {before!r} and {value!r} (as {text})",
+                "keep one row an image, or choose other columns with --column",
+            )
+        merged[key] = before if value is None else value
+    return merged
+
+
+def _nothing_matches(keys: list[str], known: list[str], place: str, folder: str | None) -> LabelError:
     """The error when no id of the table is an image, with the likeliest repair."""
+    from pipeline.images import is_absolute
+
+    absolute = next((key for key in known if is_absolute(key)), None)
+    if absolute is not None and all(map(is_absolute, known)):
+        below = f"below {folder}" if folder is not None else f"such as {keys[0] if keys else 'none'}"
+        return LabelError(
+            f"{place}: expected ids of the {count(len(keys), 'image')} {below}, got "
+            f"{count(len(known), 'absolute path')} (such as {absolute}) and none of these images",
+            f"write the ids relative to {folder}" if folder is not None else "write the ids as the images have them",
+        )
     image = keys[0] if keys else "no image"
     other = known[0] if known else "no id"
     step = "write the images' paths in the id column as they stand under the source, or name it with --id"
@@ -188,7 +322,7 @@ def _nothing_matches(keys: list[str], known: list[str], place: str) -> LabelErro
         for key in known:
             if key in stems or PurePosixPath(key).name in stems:
                 image, other = stems.get(key) or stems[PurePosixPath(key).name], key
-                step = f"ids are whole paths with the ending: write {image} for {other}"
+                step = f"ids are paths below the source: write {image} for {other}"
                 break
     return LabelError(
         f"{place}: wanted ids of the {count(len(keys), 'image')} (such as {image}), "

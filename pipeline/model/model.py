@@ -262,7 +262,9 @@ class Model:
         from pipeline.model.scoring import Asked, score
 
         answering = {"batch_size": batch_size, "device": device, "n_jobs": n_jobs, "progress": progress}
-        asked = Asked(labels, column, groups, id_column, Path(cache), None if out is None else Path(out), random_state)
+        asked = Asked(
+            labels, column, groups, id_column, Path(cache), None if out is None else Path(out), random_state, root
+        )
         with engine(dask):
             return score(self, _open_data(data, id_column, root), asked, answering)
 

@@ -44,6 +44,7 @@ class Asked:
     cache: Path
     out: Path | None
     random_state: int
+    root: str | os.PathLike[str] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +91,12 @@ def score(model: Model, source: ImageSource | FeatureCache, asked: Asked, answer
 def _labelled(model: Model, source: ImageSource | FeatureCache, asked: Asked) -> tuple[Collection, str]:
     """Return what is known of the photos, and the column of their labels."""
     beside = (asked.groups,) if asked.groups is not None else ()
-    known = known_of(source, Labelling(asked.labels, asked.id_column, (), beside))
-    refuse_no_labels(known)
     column = asked.column or model.label_set
+    # Classes that hold a comma, and tags, are text: 1,5 is no number there.
+    text = model.kind == "multi" or any("," in name for name in model.classes)
+    used = (f"{column}:{model.kind}", *beside) if text else ()
+    known = known_of(source, Labelling(asked.labels, asked.id_column, used, beside, asked.root))
+    refuse_no_labels(known)
     for flag, name in (("column", column), ("groups", asked.groups)):
         if name is not None and name not in known.columns:
             raise LabelError(
