@@ -378,7 +378,7 @@ def test_a_class_smaller_than_the_folds_is_named_with_the_way_out(tmp_path: Path
     X, _ = blobs(20)
     made = make_cache(tmp_path / "a.h5", X, {"kind": ["ant"] * 17 + ["bee"] * 3})
     with pytest.raises(
-        EvaluationError, match="wanted 5 images of every class, one a fold, found 3 images of 'bee'"
+        EvaluationError, match="expected 5 images per class, one per fold, got 3 images of 'bee'"
     ) as e:
         run_of(made, cv=5)
     assert e.value.next_step == "pass --cv 3, or add images of 'bee'"

@@ -92,7 +92,7 @@ def test_a_class_with_fewer_members_than_folds_is_named_with_a_cv_that_works() -
     with pytest.raises(EvaluationError) as caught:
         outer_folds(y, "class", classes=("ant", "bee", "wasp"))
     assert caught.value.message == (
-        "wanted 5 images of every class, one a fold, found 3 images of 'bee' (and 1 more class has fewer than 5)"
+        "expected 5 images per class, one per fold, got 3 images of 'bee' (and 1 more class has fewer than 5)"
     )
     assert caught.value.next_step == "pass --cv 3, or add images of 'bee'"
     partition(outer_folds(y, "class", cv=3)[0], len(y))

@@ -14,7 +14,7 @@ from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache, cache_at, lookup
 from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelError
 from pipeline.extraction import extract, known_ids
-from pipeline.images import BUILTIN_NAMES, ImageSource, decode_mode, shards_of
+from pipeline.images import BUILTIN_NAMES, ImageSource, decode_mode, folder_labels, shards_of
 from pipeline.labels import Match, join, read_label_table, tidy_id
 from pipeline.progress import Progress
 from pipeline.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
@@ -79,12 +79,15 @@ class Labelling:
         Columns that will be used, as in `read_label_table`; empty for all.
     beside : tuple of str
         Columns that are taken from the source where the table does not have them: groups and split.
+    level : int or None
+        The level of the folders whose names are the labels; found from the names when None.
     """
 
     labels: str | os.PathLike[str] | Mapping[str, Any] | None = None
     id_column: str | None = None
     used: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    level: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,10 @@ class Features:
     progress: Progress
 
 
-def open_data(data: Any, folder: Path, *, id_column: str | None, root: str | Path | None) -> list[Source]:
+def open_data(data: Any, folder: Path, labelling: Labelling, *, root: str | Path | None) -> list[Source]:
     """Return the sources that DATA names: one, or one an item of a list; a list of photos or of shards is one source.
+
+    Of the labelling, the id column and the level are looked at.
 
     Raises
     ------
@@ -126,7 +131,13 @@ def open_data(data: Any, folder: Path, *, id_column: str | None, root: str | Pat
     return [
         item
         if isinstance(item, FeatureCache)
-        else ImageSource.open(item, id_column=id_column, root=root, known=known_ids(item, folder))
+        else ImageSource.open(
+            item,
+            id_column=labelling.id_column,
+            root=root,
+            known=known_ids(item, folder),
+            label_level=labelling.level,
+        )
         for item in found
     ]
 
@@ -158,11 +169,20 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
         Use the source's own labels where the table has none of its ids: a test set may have class folders while the
         table is about the training set.
     """
-    own: Columns = source.columns
     name = source.name if isinstance(source, ImageSource) else str(source.provenance["source"])
-    collection = Collection(name, source.ids, own)
+    own, notes = source.columns, ()
+    if isinstance(source, FeatureCache):
+        own, notes = _labels_of_cache(source, name, labelling)
+    collection = Collection(name, source.ids, own, notes=notes)
     if labelling.labels is None:
+        if isinstance(source, ImageSource) and source.label_error is not None:
+            raise source.label_error
         return collection
+    if labelling.level is not None and not own_if_strange:
+        raise LabelError(
+            f"expected one source of labels, got both a table of labels and folders of level {labelling.level}",
+            "leave out --labels or --label-level",
+        )
     table = labelling.labels
     if not isinstance(table, Mapping):
         table = read_label_table(table, id_column=labelling.id_column, columns=labelling.used)
@@ -174,6 +194,20 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
     split = [SPLIT] if spells_split(own.get(SPLIT, ())) else []
     beside = {key: own[key] for key in (*labelling.beside, *split) if key in own}
     return replace(collection, columns={**beside, **joined}, notes=joined.notes, match=joined.match)
+
+
+def _labels_of_cache(cache: FeatureCache, name: str, labelling: Labelling) -> tuple[Columns, tuple[str, ...]]:
+    """Return the columns of a cache; with a level, its ids give the labels anew, and no image is looked at."""
+    columns: Columns = cache.columns
+    if labelling.level is not None:
+        found = folder_labels(cache.ids, name, level=labelling.level)
+        return {**columns, **found.columns}, tuple(found.notes)
+    if not columns and labelling.labels is None:
+        # The folders were ambiguous when it was made: the same error as for the photos.
+        error = folder_labels(cache.ids, name).error
+        if error is not None:
+            raise error
+    return columns, ()
 
 
 def with_features(source: Source, collection: Collection, features: Features) -> Collection:
@@ -280,6 +314,8 @@ def _extract(
         **{**features.extraction, **options},
     )
     features.progress.note(made.summary.text)
+    if made.summary.ignored_text:
+        features.progress.note(made.summary.ignored_text)
     return made
 
 

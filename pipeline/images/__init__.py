@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pipeline.images.decode import PHOTO_RULES
 from pipeline.images.fingerprint import decode_mode, decoder_fingerprint, decoder_of
+from pipeline.images.labelling import folder_labels
+from pipeline.images.listing import Ignored
 from pipeline.images.photo import Photo
 from pipeline.images.preparation import DECODES, prepare, squared
 from pipeline.images.preprocess import preprocess
@@ -18,6 +20,7 @@ __all__ = [
     "DECODES",
     "PHOTO_RULES",
     "PIXEL_STATISTICS",
+    "Ignored",
     "ImageSource",
     "Photo",
     "clean_text",
@@ -25,6 +28,7 @@ __all__ = [
     "decoder_fingerprint",
     "decoder_of",
     "find_id_column",
+    "folder_labels",
     "name_and_place",
     "pixel_statistics",
     "prepare",

@@ -76,6 +76,11 @@ def folder_columns(
     return made.guessed().columns_of(places)
 
 
+def folder_labels(ids: Sequence[str], shown: str, *, level: int | None = None) -> FolderLabels:
+    """Return what the folders in ids alone give; see `folder_columns`."""
+    return folder_columns(ids, (), shown, level=level)
+
+
 def archive_columns(ids: Sequence[str], shown: str, *, labelled: bool, level: int | None = None) -> FolderLabels:
     """Return what `folder_columns` makes of the paths inside an archive.
 

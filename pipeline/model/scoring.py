@@ -41,6 +41,7 @@ class Asked:
     column: str | None
     groups: str | None
     id_column: str | None
+    label_level: int | None
     cache: Path
     out: Path | None
     random_state: int
@@ -90,7 +91,7 @@ def score(model: Model, source: ImageSource | FeatureCache, asked: Asked, answer
 def _labelled(model: Model, source: ImageSource | FeatureCache, asked: Asked) -> tuple[Collection, str]:
     """Return what is known of the photos, and the column of their labels."""
     beside = (asked.groups,) if asked.groups is not None else ()
-    known = known_of(source, Labelling(asked.labels, asked.id_column, (), beside))
+    known = known_of(source, Labelling(asked.labels, asked.id_column, (), beside, asked.label_level))
     refuse_no_labels(known)
     column = asked.column or model.label_set
     for flag, name in (("column", column), ("groups", asked.groups)):
@@ -148,8 +149,8 @@ def _answered(
         first = f"{ids[failed[0]]}: {answer.errors[failed[0]]}"
         if not answered.any():
             raise EvaluationError(
-                f"wanted photos to score, found none of {len(labelled)} labelled ones readable, e.g. {first}",
-                "mend the photos, or give others",
+                f"{known.name}: {len(failed)} of {len(labelled)} labelled images cannot be read, e.g. {first}",
+                "replace or remove these images",
             )
         notes.append(f"{len(failed)} labelled photos have no answer and are left out, e.g. {first}")
     return answer, _Scored(known, labelled[answered], y[answered], tuple(unknown), tuple(notes))

@@ -71,5 +71,8 @@ def refuse_lonely_tags(y: np.ndarray, splits: Sequence[Split], groups: np.ndarra
     raise EvaluationError(
         f"tag {name}: wanted images with and without it in every training part, found {held}"
         + (more if len(lonely) > 1 else ""),
-        f"add images {what} it, or take the tag out of the column",
+        # Of groups, how many there are matters, not how many images.
+        f"pass --min-class-size {few + 1} to leave it out, or add images {what} it"
+        if groups is None and y.shape[1] > 2
+        else f"add images {what} it, or take the tag out of the column",
     )
