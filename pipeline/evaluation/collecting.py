@@ -14,10 +14,10 @@ from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache, cache_at, lookup
 from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelError
 from pipeline.extraction import extract, known_ids
-from pipeline.images import BUILTIN_NAMES, ImageSource, decode_mode, folder_labels, shards_of
+from pipeline.images import BUILTIN_NAMES, ImageSource, decode_mode, folder_labels, is_fixed_split, shards_of
 from pipeline.labels import Match, join, read_label_table, tidy_id
 from pipeline.progress import Progress
-from pipeline.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
+from pipeline.splits import parts_named
 
 SPLIT = "split"
 
@@ -297,9 +297,8 @@ def backbone_of(cache: FeatureCache) -> Backbone:
 
 def spells_split(values: Sequence[str | None]) -> bool:
     """Say whether a column names training rows and others, and nothing else."""
-    names = {text.strip().casefold() for text in values if text and text.strip()}
-    train = set(TRAIN_NAMES)
-    return bool(names & train and names - train) and names <= train | {*VALIDATION_NAMES, *TEST_NAMES}
+    parts = parts_named(text.strip() for text in values if text and text.strip())
+    return parts is not None and is_fixed_split(parts.values())
 
 
 def _extract(

@@ -11,6 +11,7 @@ from pipeline.images.preparation import DECODES, prepare, squared
 from pipeline.images.preprocess import preprocess
 from pipeline.images.shards import name_and_place, shards_of
 from pipeline.images.source import BUILTIN_NAMES, ImageSource
+from pipeline.images.split_names import is_fixed_split, split_parts
 from pipeline.images.statistics import PIXEL_STATISTICS, pixel_statistics
 from pipeline.images.table import clean_text, find_id_column, read_text_table
 from pipeline.images.thumbnail import thumbnail
@@ -29,12 +30,14 @@ __all__ = [
     "decoder_of",
     "find_id_column",
     "folder_labels",
+    "is_fixed_split",
     "name_and_place",
     "pixel_statistics",
     "prepare",
     "preprocess",
     "read_text_table",
     "shards_of",
+    "split_parts",
     "squared",
     "thumbnail",
 ]
