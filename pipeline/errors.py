@@ -96,6 +96,7 @@ class SkipReason(IntEnum):
     FORBIDDEN = 8
     NO_DECODER = 9
     NOT_FINITE = 10
+    NO_BYTES = 11
 
     @property
     def text(self) -> str:
@@ -112,6 +113,7 @@ _REASON_TEXT = {
     SkipReason.MISSING: "file is missing",
     SkipReason.FORBIDDEN: "no permission to read the file",
     SkipReason.NO_DECODER: "needs a decoder that is not installed",
+    SkipReason.NO_BYTES: "no bytes in the table's cell, at most a path",
     SkipReason.NOT_FINITE: "the network returned a value that is not finite",
 }
 

@@ -378,10 +378,10 @@ def test_a_class_smaller_than_the_folds_is_named_with_the_way_out(tmp_path: Path
     X, _ = blobs(20)
     made = make_cache(tmp_path / "a.h5", X, {"kind": ["ant"] * 17 + ["bee"] * 3})
     with pytest.raises(
-        EvaluationError, match="wanted 5 images of every class, one a fold, found 3 images of 'bee'"
+        EvaluationError, match="expected 5 images per class, one per fold, got 3 images of 'bee'"
     ) as e:
         run_of(made, cv=5)
-    assert e.value.next_step == "pass --cv 3, or add images of 'bee'"
+    assert e.value.next_step == "add images of 'bee', or use fewer folds: --cv 3"
     assert run_of(made, heads="centroid", cv=3).info().folds == 3
 
 
@@ -813,7 +813,7 @@ def test_what_was_joined_is_told_before_anything_is_fitted(tmp_path: Path) -> No
     reasons = {one.column: one.reason for one in report.skipped}
     assert reasons["patient"] == "59 different whole numbers in 59 rows look like numbers of patients or photos"
     # A class of one image stops a run over that column, not one over all columns.
-    assert "found 1 image of 'z'" in reasons["rare"]
+    assert "got 1 image of 'z'" in reasons["rare"]
     with pytest.raises(EvaluationError, match="found 1 image of 'z'"):
         run_of(made, labels=table, column=["rare", "kind"], heads="ridge", grid={"ridge.alpha": 1.0})
     assert set(report.notes) <= set(run.notes)

@@ -65,7 +65,11 @@ def test_class_folders_are_labels_and_ids_are_relative_sorted_paths(tmp_path):
     assert [planted(source, row) for row in range(4)] == [2, 1, 3, 0]
     assert source.name == "my_photos"
     assert source.place == (tmp_path / "my photos").resolve().as_posix()
-    assert source.skipped == source.notes == []
+    assert source.skipped == []
+    assert source.notes == [
+        f"{tmp_path / 'my photos'}: the label is the folder at level 1 (2 classes: bees and wasps); other levels, "
+        "e.g. 2: deep, 3: er: choose one with --label-level N"
+    ]
 
 
 def test_stat_is_the_file_s_and_belongs_to_the_digest(tmp_path):
@@ -89,10 +93,10 @@ def test_a_flat_folder_has_no_columns(tmp_path):
 
 
 def test_train_and_val_are_a_split_and_never_classes(tmp_path):
-    for name in ["train/ants/1.png", "train/bees/1.png", "Val/ants/deep/2.png", "Val/bees/2.png"]:
+    for name in ["train/ants/1.png", "train/bees/1.png", "Val/ants/2.png", "Val/bees/2.png"]:
         put(tmp_path / "photos" / name)
     source = ImageSource.open(tmp_path / "photos")
-    assert source.ids[0] == "Val/ants/deep/2.png"
+    assert source.ids[0] == "Val/ants/2.png"
     assert source.columns == {
         "split": ["val", "val", "train", "train"],
         "label": ["ants", "bees", "ants", "bees"],
@@ -125,8 +129,16 @@ def test_train_is_a_class_among_vehicles(tmp_path):
 def test_a_split_beside_classes_is_refused(tmp_path):
     for name in ["train/a/1.png", "val/a/1.png", "more/1.png"]:
         put(tmp_path / name)
-    error = refused(tmp_path)
-    assert error.message == f"{tmp_path}: wanted split folders or class folders, found train and val beside more"
+    source = ImageSource.open(tmp_path)
+    assert source.columns == {}
+    assert source.label_error is not None
+    assert source.label_error.message == (
+        f"{tmp_path}: expected split folders or class folders, got train and val beside more"
+    )
+    assert source.label_error.next_step == (
+        f"move {tmp_path}/more elsewhere or into the split folders, or read all of them as classes: --label-level 1"
+    )
+    assert ImageSource.open(tmp_path, label_level=1).columns == {"label": ["more", "train", "val"]}
 
 
 def test_a_folder_without_images_beside_a_split_is_named(tmp_path):
@@ -161,7 +173,7 @@ def test_an_empty_class_folder_of_a_split_is_refused(tmp_path):
 def test_no_image_in_the_folder_is_refused_with_what_is_there(tmp_path):
     put(tmp_path / "readme.txt", b"hello")
     error = refused(tmp_path)
-    assert error.message == f"{tmp_path}: no image in this folder; 1 other files, e.g. readme.txt"
+    assert error.message == f"{tmp_path}: no image in this folder; 1 file ignored: 1 .txt, e.g. readme.txt"
     assert error.next_step.startswith("name a folder that holds photos")
 
 
@@ -186,7 +198,7 @@ def test_what_is_no_candidate_is_passed_by_and_named_where_it_matters(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
-    (tmp_path / "loop").symlink_to(tmp_path / "folder.png")
+    (tmp_path / "folder.png/loop").symlink_to(tmp_path)
     (tmp_path / "broken.png").symlink_to(tmp_path / "gone.png")
     with socket.socket(socket.AF_UNIX) as unix:
         here = Path.cwd()
@@ -198,11 +210,13 @@ def test_what_is_no_candidate_is_passed_by_and_named_where_it_matters(tmp_path):
     assert [planted(source, row) for row in range(3)] == [1, 3, 1]
     assert source.skipped == [
         ("broken.png", "a link to nothing"),
-        ("loop", "a link to a folder, which is not followed"),
+        ("folder.png/loop", "a link to a folder that it lies in itself"),
         ("pipe.jpg", "not a regular file"),
         ("raw.NEF", "a camera's raw file, which is not read: export it as JPEG or TIFF"),
         ("sock.png", "not a regular file"),
     ]
+    assert source.ignored.kinds == {"no regular file": 1}
+    assert source.ignored.first == "pipe"
     assert "nef" in RAW_ENDINGS
 
 

@@ -497,7 +497,7 @@ def test_what_cannot_be_scored_is_refused(three: Model, labelled: Any, bees: Mod
     failed = planted(
         tmp_path / "f.h5", three, np.zeros((1, 8)), columns={"kind": ["ant"]}, failed={0: SkipReason.EMPTY}
     )
-    with pytest.raises(EvaluationError, match=r"found none of 1 labelled ones readable, e\.g\. 00000\.jpg: empty file"):
+    with pytest.raises(EvaluationError, match=r"1 of 1 labelled images cannot be read, e\.g\. 00000\.jpg: empty file"):
         three.score(failed)
 
 

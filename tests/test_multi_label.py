@@ -183,6 +183,10 @@ def test_a_tag_that_a_training_part_cannot_teach_is_named() -> None:
         "(and 1 more such: 'red')"
     )
     assert caught.value.next_step == "add images with it, or take the tag out of the column"
+    more = np.column_stack([y, np.arange(30) % 3 == 0])
+    with pytest.raises(EvaluationError) as caught:
+        outer_folds(more.astype(np.int8), "multi", cv=5, classes=("dots", "moss", "red", "web"))
+    assert caught.value.next_step == "pass --min-class-size 2 to leave such tags out, or add images with it"
     groups = np.arange(30) // 10
     with pytest.raises(EvaluationError, match="found 10 images with it in 1 of 3 groups"):
         outer_folds(y[:, :1], "multi", groups=groups, classes=("dots",))

@@ -169,7 +169,7 @@ def test_a_cell_without_bytes_has_its_reason(tmp_path):
     path = write_parquet(tmp_path / "t.parquet", [struct(None, "a"), struct(1, "b"), None, struct(2, "d")])
     source = ImageSource.open(path)
     assert [planted(source, row) for row in (1, 3)] == [1, 2]
-    assert why(source, 0) == why(source, 2) == SkipReason.EMPTY
+    assert why(source, 0) == why(source, 2) == SkipReason.NO_BYTES
     source = ImageSource.open(write_parquet(path, [1, b"", b"no image"]))
     assert why(source, 1) == SkipReason.EMPTY
     assert why(source, 2) == SkipReason.NOT_AN_IMAGE

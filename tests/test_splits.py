@@ -92,18 +92,23 @@ def test_a_class_with_fewer_members_than_folds_is_named_with_a_cv_that_works() -
     with pytest.raises(EvaluationError) as caught:
         outer_folds(y, "class", classes=("ant", "bee", "wasp"))
     assert caught.value.message == (
-        "wanted 5 images of every class, one a fold, found 3 images of 'bee' (and 1 more class has fewer than 5)"
+        "expected 5 images per class, one per fold, got 3 images of 'bee' (and 1 more class has fewer than 5)"
     )
-    assert caught.value.next_step == "pass --cv 3, or add images of 'bee'"
+    # Leaving both small classes out would leave one class alone.
+    assert caught.value.next_step == "add images of 'bee', or use fewer folds: --cv 3"
+    with pytest.raises(EvaluationError) as caught:
+        outer_folds(np.repeat([0, 1, 2, 3], [20, 3, 4, 20]), "class", classes=("ant", "bee", "wasp", "moth"))
+    assert caught.value.next_step == (
+        "pass --min-class-size 5 to leave them out, or add images of 'bee', or use fewer folds: --cv 3"
+    )
     partition(outer_folds(y, "class", cv=3)[0], len(y))
 
 
 def test_a_class_of_one_image_has_no_cv_that_works() -> None:
     with pytest.raises(EvaluationError) as caught:
         outer_folds(np.repeat([0, 1, 2], [20, 1, 20]), "class", classes=("ant", "bee", "wasp"))
-    assert "found 1 image of 'bee'" in caught.value.message
-    assert "--cv" not in caught.value.next_step
-    assert "add images of 'bee', or clear its label to leave it out" in caught.value.next_step
+    assert "got 1 image of 'bee'" in caught.value.message
+    assert caught.value.next_step == "pass --min-class-size 5 to leave it out, or add images of 'bee'"
 
 
 def test_a_class_within_a_single_group_is_noted() -> None:

@@ -118,13 +118,16 @@ def test_a_sidecar_that_cannot_be_read_is_named_and_says_nothing(tmp_path):
     assert source.notes == [f"{path}: 0.json is not read: {reasons['0.json']} (and 4 more such)"]
 
 
+WRAPPED = "x.tar: the label is the folder at level 2 (2 classes: ants and bees); other levels, e.g. 1: photos: "
+
+
 @pytest.mark.parametrize(
     ("names", "columns", "note"),
     [
         (["ants/1.png", "bees/2.png"], {"label": ["ants", "bees"]}, None),
-        (["photos/ants/1.png", "photos/bees/2.png"], {"label": ["ants", "bees"]}, None),
-        (["./photos/ants/1.png", "photos/bees//2.png"], {"label": ["ants", "bees"]}, None),
-        (["ants/deep/1.png", "ants/2.png"], {"label": ["ants", "ants"]}, None),
+        (["photos/ants/1.png", "photos/bees/2.png"], {"label": ["ants", "bees"]}, WRAPPED),
+        (["./photos/ants/1.png", "photos/bees//2.png"], {"label": ["ants", "bees"]}, WRAPPED),
+        (["ants/deep/1.png", "ants/2.png"], {"label": ["ants", "ants"]}, "x.tar: the label is the folder at level 1"),
         (["1.png", "2.png"], {}, None),
         (
             ["p/train/ants/1.png", "p/val/ants/2.png"],
@@ -424,7 +427,7 @@ def test_a_tar_without_images_says_what_it_holds(tmp_path):
     path = write_tar(tmp_path / "x.tar", [("readme.md", "hello"), ("../a.png", 1)])
     error = refused(path)
     assert error.message == (
-        f"{path}: no image in this tar; 1 other members, e.g. readme.md; "
+        f"{path}: no image in this tar; 1 file ignored: 1 .md, e.g. readme.md; "
         "skipped ../a.png: its name leads out of the tar"
     )
     assert error.next_step == f"see what is in it: tar tf {path}"

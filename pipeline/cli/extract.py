@@ -32,6 +32,7 @@ def command(
     part: o.Part = None,
     id_column: o.Id = None,
     root: o.Root = None,
+    label_level: o.LabelLevel = None,
     device: o.Device = "auto",
     n_jobs: o.Jobs = None,
     dask: o.Dask = None,
@@ -59,6 +60,7 @@ def command(
                 part=part,
                 id_column=id_column,
                 root=root,
+                label_level=label_level,
                 device=device,
                 n_jobs=n_jobs,
                 dask=dask,
@@ -78,6 +80,8 @@ def command(
         terminal.say(f"skipped: {len(reasons) - MOST_SKIPPED:,} more; `pipeline extract --json` lists them all")
     for made in done:
         terminal.say(made.summary.text)
+        if made.summary.ignored_text:
+            terminal.say(made.summary.ignored_text)
         if made.summary.time is not None:
             runtime = f"; {made.summary.runtime}" if made.summary.runtime else ""
             terminal.say(made.summary.time.text + runtime)

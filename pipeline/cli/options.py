@@ -170,6 +170,28 @@ OneColumn = Annotated[
         rich_help_panel=LABELS,
     ),
 ]
+LabelLevel = Annotated[
+    int | None,
+    typer.Option(
+        "--label-level",
+        metavar="N",
+        help="The level of the folders that name the classes: 1 is the top level of DATA, -1 the folder that an image "
+        "lies in.",
+        show_default="found from the names",
+        rich_help_panel=LABELS,
+    ),
+]
+MinClassSize = Annotated[
+    int | None,
+    typer.Option(
+        "--min-class-size",
+        metavar="N",
+        min=1,
+        help="Leave out classes, or tags, with fewer than N labelled images to train on.",
+        show_default="a class too small stops the run",
+        rich_help_panel=LABELS,
+    ),
+]
 Groups = Annotated[
     str | None,
     typer.Option(

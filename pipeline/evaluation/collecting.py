@@ -14,10 +14,18 @@ from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache, cache_at, lookup
 from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelError
 from pipeline.extraction import extract, known_ids
-from pipeline.images import BUILTIN_NAMES, ImageSource, decode_mode, image_folder, shards_of
+from pipeline.images import (
+    BUILTIN_NAMES,
+    ImageSource,
+    decode_mode,
+    folder_labels,
+    image_folder,
+    is_fixed_split,
+    shards_of,
+)
 from pipeline.labels import Match, join, match_ids, read_label_table, text_columns, tidy_id
 from pipeline.progress import Progress
-from pipeline.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
+from pipeline.splits import parts_named
 
 SPLIT = "split"
 
@@ -83,6 +91,8 @@ class Labelling:
         Columns that are taken from the source where the table does not have them: groups and split.
     root : path or None
         The folder that the table's ids are relative to; that of the images when None.
+    level : int or None
+        The level of the folders whose names are the labels; found from the names when None.
     """
 
     labels: str | os.PathLike[str] | Mapping[str, Any] | None = None
@@ -90,6 +100,7 @@ class Labelling:
     used: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     root: str | os.PathLike[str] | None = None
+    level: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +126,10 @@ class Features:
     progress: Progress
 
 
-def open_data(data: Any, folder: Path, *, id_column: str | None, root: str | Path | None) -> list[Source]:
+def open_data(data: Any, folder: Path, labelling: Labelling, *, root: str | Path | None) -> list[Source]:
     """Return the sources that DATA names: one, or one an item of a list; a list of photos or of shards is one source.
+
+    Of the labelling, the id column and the level are looked at.
 
     Raises
     ------
@@ -131,7 +144,13 @@ def open_data(data: Any, folder: Path, *, id_column: str | None, root: str | Pat
     return [
         item
         if isinstance(item, FeatureCache)
-        else ImageSource.open(item, id_column=id_column, root=root, known=known_ids(item, folder))
+        else ImageSource.open(
+            item,
+            id_column=labelling.id_column,
+            root=root,
+            known=known_ids(item, folder),
+            label_level=labelling.level,
+        )
         for item in found
     ]
 
@@ -163,11 +182,21 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
         Use the source's own labels where the table has none of its ids: a test set may have class folders while the
         table is about the training set.
     """
-    own: Columns = {**source.columns, **_written(source, labelling.used)}
     name = source.name if isinstance(source, ImageSource) else str(source.provenance["source"])
-    collection = Collection(name, source.ids, own)
+    own: Columns = {**source.columns, **_written(source, labelling.used)}
+    notes: tuple[str, ...] = ()
+    if isinstance(source, FeatureCache):
+        own, notes = _labels_of_cache(source, name, labelling)
+    collection = Collection(name, source.ids, own, notes=notes)
     if labelling.labels is None:
+        if isinstance(source, ImageSource) and source.label_error is not None:
+            raise source.label_error
         return collection
+    if labelling.level is not None and not own_if_strange:
+        raise LabelError(
+            f"expected one source of labels, got both a table of labels and folders of level {labelling.level}",
+            "leave out --labels or --label-level",
+        )
     table = labelling.labels
     if not isinstance(table, Mapping):
         table = read_label_table(table, id_column=labelling.id_column, columns=labelling.used)
@@ -180,6 +209,20 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
     split = [SPLIT] if spells_split(own.get(SPLIT, ())) else []
     beside = {key: own[key] for key in (*labelling.beside, *split) if key in own}
     return replace(collection, columns={**beside, **joined}, notes=joined.notes, match=joined.match)
+
+
+def _labels_of_cache(cache: FeatureCache, name: str, labelling: Labelling) -> tuple[Columns, tuple[str, ...]]:
+    """Return the columns of a cache; with a level, its ids give the labels anew, and no image is looked at."""
+    columns: Columns = cache.columns
+    if labelling.level is not None:
+        found = folder_labels(cache.ids, name, level=labelling.level)
+        return {**columns, **found.columns}, tuple(found.notes)
+    if not columns and labelling.labels is None:
+        # The folders were ambiguous when it was made: the same error as for the photos.
+        error = folder_labels(cache.ids, name).error
+        if error is not None:
+            raise error
+    return columns, ()
 
 
 def with_features(source: Source, collection: Collection, features: Features) -> Collection:
@@ -269,9 +312,8 @@ def backbone_of(cache: FeatureCache) -> Backbone:
 
 def spells_split(values: Sequence[str | None]) -> bool:
     """Say whether a column names training rows and others, and nothing else."""
-    names = {text.strip().casefold() for text in values if text and text.strip()}
-    train = set(TRAIN_NAMES)
-    return bool(names & train and names - train) and names <= train | {*VALIDATION_NAMES, *TEST_NAMES}
+    parts = parts_named(text.strip() for text in values if text and text.strip())
+    return parts is not None and is_fixed_split(parts.values())
 
 
 def _extract(
@@ -286,6 +328,8 @@ def _extract(
         **{**features.extraction, **options},
     )
     features.progress.note(made.summary.text)
+    if made.summary.ignored_text:
+        features.progress.note(made.summary.ignored_text)
     return made
 
 

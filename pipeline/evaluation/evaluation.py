@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER
 from pipeline.engines import engine
-from pipeline.errors import EvaluationError
+from pipeline.errors import EvaluationError, LabelError
 from pipeline.evaluation.collecting import (
     Collection,
     Features,
@@ -26,6 +26,7 @@ from pipeline.evaluation.collecting import (
 from pipeline.evaluation.plan import Task, joined_of, notes_of, plan
 from pipeline.evaluation.questions import NO_SPLIT
 from pipeline.evaluation.running import run_tasks
+from pipeline.evaluation.unreadable import blame_unreadable
 from pipeline.images import ImageSource
 from pipeline.progress import SILENT, Progress
 from pipeline.runs import Run, Store, Subject, Under, feature, place_for, refuse_foreign
@@ -47,6 +48,8 @@ class Options:
     labels: str | os.PathLike[str] | Mapping[str, Mapping[str, str | None]] | None
     id_column: str | None
     root: str | Path | None
+    label_level: int | None
+    min_class_size: int | None
     column: str | Sequence[str]
     groups: str | None
     split: str | None
@@ -89,7 +92,14 @@ class Options:
         """Where the labels come from."""
         beside = tuple(name for name in (self.groups, self.split) if name is not None and name != NO_SPLIT)
         used = (*self.columns, *beside) if self.columns else ()
-        return Labelling(self.labels, self.id_column, used, beside, self.root)
+        return Labelling(
+            labels=self.labels,
+            id_column=self.id_column,
+            used=used,
+            beside=beside,
+            root=self.root,
+            level=self.label_level,
+        )
 
 
 def evaluate(
@@ -106,6 +116,8 @@ def evaluate(
     labels: str | os.PathLike[str] | Mapping[str, Mapping[str, str | None]] | None = None,
     id_column: str | None = None,
     root: str | Path | None = None,
+    label_level: int | None = None,
+    min_class_size: int | None = None,
     column: str | Sequence[str] = (),
     groups: str | None = None,
     split: str | None = None,
@@ -135,6 +147,12 @@ def evaluate(
         A table with an id column and any number of label columns; the source's own labels when not given.
     id_column, root : optional
         The table's id column; the folder that a table of paths is relative to.
+    label_level : int, optional
+        The level of the folders whose names are the labels: 1 is the top level of `data`, -1 the folder that an image
+        lies in. Found from the names when not given. Of a cache, the ids give the folders.
+    min_class_size : int, optional
+        Leave out classes with fewer labelled images to train on than this, and tags on fewer; they are named in a note.
+        When not given, a class that is too small stops the run.
     column : str or sequence of str
         Label columns, as GLOB, GLOB:class, GLOB:number or GLOB:multi (several tags a cell, split at the first of
         ``;``, ``|`` and ``,`` that occurs); all that look like labels when empty.
@@ -185,6 +203,8 @@ def evaluate(
         labels=labels,
         id_column=id_column,
         root=root,
+        label_level=label_level,
+        min_class_size=min_class_size,
         column=column,
         groups=groups,
         split=split,
@@ -243,7 +263,13 @@ def plan_tasks(
     tests = None
     if test is not None and known_test is not None:
         tests = [with_features_as(test, known_test, collection, features) for collection in collections]
-    tasks = _plan(collections, tests, options)
+    try:
+        tasks = _plan(collections, tests, options)
+    except (LabelError, EvaluationError) as error:
+        known_tests = None if known_test is None else [known_test] * len(known)
+        raise blame_unreadable(
+            error, [*collections, *(tests or ())], lambda: _plan(known, known_tests, options)
+        ) from error
     if not rehearsed:
         refuse(tasks)
         options.progress.joined(joined_of(tasks))
@@ -316,6 +342,7 @@ def _plan(collections: Sequence[Collection], tests: Sequence[Collection] | None,
         groups=options.groups,
         split=options.split,
         id_column=options.id_column,
+        min_class_size=options.min_class_size,
         scoring=_several(options.scoring),
         cv=options.cv,
         random_state=options.random_state,
@@ -323,7 +350,7 @@ def _plan(collections: Sequence[Collection], tests: Sequence[Collection] | None,
 
 
 def _open(data: Any, options: Options) -> list[Source]:
-    return open_data(data, Path(options.cache), id_column=options.id_column, root=options.root)
+    return open_data(data, Path(options.cache), options.labelling, root=options.root)
 
 
 def _only(sources: list[Source]) -> Source:

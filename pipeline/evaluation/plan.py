@@ -105,6 +105,7 @@ def plan(
     groups: str | None = None,
     split: str | None = None,
     id_column: str | None = None,
+    min_class_size: int | None = None,
     scoring: Sequence[str] = (),
     cv: int = 5,
     random_state: int = 0,
@@ -116,7 +117,7 @@ def plan(
     collections : sequence of Collection
     tests : sequence of Collection, optional
         The test set as each collection needs it.
-    heads, grid, column, groups, split, id_column, scoring, cv, random_state
+    heads, grid, column, groups, split, id_column, min_class_size, scoring, cv, random_state
         As for `evaluate`.
 
     Raises
@@ -137,6 +138,7 @@ def plan(
             split=split,
             test=test,
             id_column=id_column,
+            min_class_size=min_class_size,
             guard=guards[id(collection)],
         )
     ]

@@ -12,12 +12,15 @@ from pipeline.errors import EvaluationError, LabelError
 from pipeline.evaluation.collecting import SPLIT, Collection, refuse_no_labels, spells_split
 from pipeline.evaluation.leakage import Guard, about_twins
 from pipeline.evaluation.question import Part, Question
+from pipeline.evaluation.unreadable import Unreadable
 from pipeline.images.table import clean_text
 from pipeline.labels import Joined, group_codes, indicator, label_sets, split_tags
 from pipeline.labels.columns import unknown_column
 from pipeline.splits import train_test
 
 NO_SPLIT = "none"
+
+MOST_LEFT_OUT = 5  # small classes that a note names
 
 
 def questions(
@@ -28,6 +31,7 @@ def questions(
     split: str | None = None,
     test: Collection | None = None,
     id_column: str | None = None,
+    min_class_size: int | None = None,
     guard: Guard | None = None,
 ) -> list[Question]:
     """Return one question a label set.
@@ -43,6 +47,10 @@ def questions(
         Column that fixes train and test; ``none`` ignores a column of that very name, which is used by itself.
     test : Collection, optional
         A test set of its own.
+    id_column : str, optional
+        A column that is no label.
+    min_class_size : int, optional
+        Leave out classes, or tags, with fewer images to train on than this.
     guard : Guard, optional
         Over the collection and its test set; copies are not looked for without.
 
@@ -65,7 +73,8 @@ def questions(
     present = {name: [values[row] for row in rows] for name, values in columns.items()}
     exclude = [name for name in (id_column, groups, fixed, SPLIT if announced else None) if name is not None]
     found = label_sets(ids, present, column=column, exclude=exclude)
-    general = [*collection.notes, *_without_features(collection, rows), *notes]
+    unreadable = Unreadable.of(collection)
+    general = [*_without_features(collection), *collection.notes, *notes]
     joined = Joined(
         collection.name, len(ids), tuple(one.joined for one in found), tuple(found.skipped), collection.match
     )
@@ -88,9 +97,12 @@ def questions(
             question = _with_split(question, columns[fixed], fixed)
         elif test is not None:
             question = _with_test(question, groups, test)
+        if min_class_size is not None:
+            question = _without_small(question, min_class_size)
         question, about_copies = _guarded(question, guard)
         own = [note for note in labelled.notes if note not in labelled.counted]
-        mine = [*own, *question.notes, *_about_groups(question, groups), *about_copies]
+        lost = "" if unreadable is None or labelled.kind != "class" else unreadable.about_lost(labelled.name)
+        mine = [*([lost] if lost else []), *own, *question.notes, *_about_groups(question, groups), *about_copies]
         result.append(replace(question, notes=tuple(mine)))
     if guard is not None:
         general += guard.about([question.train for question in result])
@@ -233,7 +245,7 @@ def _with_test(question: Question, groups: str | None, test: Collection) -> Ques
             f"{test.name}: wanted labelled test images, found none in column {question.name!r}",
             "give the test set's labels with --labels TABLE",
         )
-    notes = [*test.notes, *_without_features(test, test.rows)]
+    notes = [*_without_features(test), *test.notes]
     unlabelled = len(test.rows) - len(rows)
     if unlabelled:
         notes.append(f"{test.name}: {unlabelled} of {len(test.ids)} images have no label and are left out")
@@ -245,6 +257,67 @@ def _with_test(question: Question, groups: str | None, test: Collection) -> Ques
     elif groups is not None:
         notes.append(f"{test.name}: has no column {groups!r}: its intervals take the images as independent")
     return replace(question, test=Part(test, rows, y, names), unknown_classes=tuple(unknown), notes=tuple(notes))
+
+
+def _without_small(question: Question, fewest: int) -> Question:
+    """Return the question without the classes, or tags, that fewer images to train on have; they are named in a note.
+
+    Images of such a class are left out on both sides of a fixed split. Images with such a tag stay.
+    """
+    train, test = question.train, question.test
+    if question.kind == "number":
+        return question
+    if question.kind == "multi":
+        with_it = train.y.sum(axis=0)
+        counts = np.minimum(with_it, len(train) - with_it)  # a tag that nearly all images have is as hard to split
+    else:
+        counts = np.bincount(train.y, minlength=question.n_classes)
+    kept, small = np.flatnonzero(counts >= fewest), np.flatnonzero(counts < fewest)
+    if not len(small):
+        return question
+    what = "tags" if question.kind == "multi" else "classes"
+    listed = [f"{question.classes[code]!r} ({counts[code]})" for code in small[np.argsort(counts[small], kind="stable")]]
+    named = ", ".join(listed[:MOST_LEFT_OUT])
+    if len(listed) > MOST_LEFT_OUT:
+        named += f" and {len(listed) - MOST_LEFT_OUT} more"
+    if len(kept) < 2:
+        left = f"only {question.classes[kept[0]]!r}" if len(kept) else "none"
+        raise EvaluationError(
+            f"label set {question.name!r}: expected two {what} with {fewest} images or more, got {left}; fewer images: "
+            f"{named}",
+            f"pass a smaller --min-class-size, or add images of {question.classes[small[np.argmax(counts[small])]]!r}",
+        )
+    one = what.removesuffix("es" if what == "classes" else "s") if len(small) == 1 else what
+    note = f"--min-class-size {fewest} leaves out {len(small)} {one}: {named}"
+    classes = tuple(question.classes[code] for code in kept)
+    if question.kind == "multi":
+        beyond = question.n_classes + np.arange(len(question.unknown_classes))
+        train = replace(train, y=train.y[:, kept])
+        test = None if test is None else replace(test, y=test.y[:, [*kept, *beyond]])
+        return replace(question, classes=classes, train=train, test=test, notes=(*question.notes, note))
+    code = np.full(question.n_classes + len(question.unknown_classes), -1, np.int64)
+    code[kept] = np.arange(len(kept))
+    code[question.n_classes :] = len(kept) + np.arange(len(question.unknown_classes))
+    train, dropped = _recoded(train, code)
+    note += f", {dropped} {'image' if dropped == 1 else 'images'}"
+    if test is not None:
+        test, dropped = _recoded(test, code)
+        if dropped:
+            note += f" to train on and {dropped} to test on"
+        if not len(test):
+            raise EvaluationError(
+                f"label set {question.name!r}: expected test images of the classes with {fewest} images or more, got "
+                "none",
+                "pass a smaller --min-class-size, or add test images",
+            )
+    return replace(question, classes=classes, train=train, test=test, notes=(*question.notes, note))
+
+
+def _recoded(part: Part, code: np.ndarray) -> tuple[Part, int]:
+    """Return the part with new codes of its classes, without the rows whose code is -1, and how many those were."""
+    y = code[part.y]
+    stays = np.flatnonzero(y >= 0)
+    return replace(part.take(stays), y=y[stays]), len(part) - len(stays)
 
 
 def _group_names(collection: Collection, column: str, rows: np.ndarray) -> np.ndarray:
@@ -264,17 +337,10 @@ def _number(text: str, name: str) -> float:
     return value
 
 
-def _without_features(collection: Collection, rows: np.ndarray) -> list[str]:
+def _without_features(collection: Collection) -> list[str]:
     """Name the images that no features could be made of."""
-    gone = np.setdiff1d(np.arange(len(collection.ids)), rows)
-    if not len(gone):
-        return []
-    first = collection.ids[gone[0]]
-    reasons = [cache.skipped[first].text for cache in collection.caches if first in cache.skipped]
-    return [
-        f"{collection.name}: {len(gone)} of {len(collection.ids)} images have no features and are left out, "
-        f"e.g. {first}: {reasons[0] if reasons else 'still pending'}"
-    ]
+    found = Unreadable.of(collection)
+    return [] if found is None else [found.left_out]
 
 
 def _about_groups(question: Question, column: str | None) -> list[str]:

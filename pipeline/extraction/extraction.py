@@ -41,6 +41,7 @@ def extract(
     part: str | None = None,
     id_column: str | None = None,
     root: str | Path | None = None,
+    label_level: int | None = None,
     device: str = "auto",
     n_jobs: int | None = None,
     dask: str | None = None,
@@ -81,6 +82,9 @@ def extract(
         among the jobs.
     id_column, root
         Of a table; see `ImageSource.open`.
+    label_level : int, optional
+        The level of the folders whose names are the labels: 1 is the top level of `data`, -1 the folder that an image
+        lies in. Found from the names when not given.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
     n_jobs : int, optional
@@ -127,7 +131,7 @@ def extract(
     counts = Counts()
     with engine(dask):
         widths = network.resolve_layers(layers)
-        result, done = _made(how, data, wanted, widths, Path(cache), counts, id_column=id_column, root=root)
+        result, done = _made(how, data, wanted, widths, Path(cache), counts, id_column=id_column, root=root, label_level=label_level)
         for work, one in done:
             recompute_and_compare(work, one, counts, recheck, random_state)
     mine = [one for _, one in done]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.cache import STORED, FeatureCache
@@ -67,6 +67,10 @@ class ExtractionSummary:
         Name and version of what ran the network, empty where other processes or nobody did.
     advice : str
         What would make it faster; empty for a short run.
+    ignored : dict of str to int
+        Files of the source that are no images, by the ending of their names.
+    ignored_text : str
+        The same in one line, with one of the files; empty where there are none.
     """
 
     images: int
@@ -80,6 +84,8 @@ class ExtractionSummary:
     time: TimeSplit | None = None
     runtime: str = ""
     advice: str = ""
+    ignored: dict[str, int] = field(default_factory=dict)
+    ignored_text: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -113,6 +119,8 @@ def summarise(
         time=split,
         runtime="" if how is None else how.runtimes,
         advice=advice(split, how) if how is not None and split and counts.seconds > SECONDS_WORTH_ADVICE else "",
+        ignored=dict(counts.ignored.kinds),
+        ignored_text=counts.ignored.text,
     )
 
 

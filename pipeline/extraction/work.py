@@ -15,7 +15,7 @@ from pipeline.engines import check_jobs
 from pipeline.errors import PipelineError, SourceError
 from pipeline.extraction.block import Spent
 from pipeline.extraction.network import Network
-from pipeline.images import ImageSource, decode_mode
+from pipeline.images import Ignored, ImageSource, decode_mode
 from pipeline.progress import Progress
 from pipeline.provenance import Recipe
 
@@ -29,6 +29,7 @@ class Counts:
     rechecked: int = 0
     fresh: dict[Path, list[np.ndarray]] = field(default_factory=dict)  # of each file, the rows that it got in this run
     notes: list[str] = field(default_factory=list)
+    ignored: Ignored = field(default_factory=Ignored)  # files of the source that are no images
     spent: Spent = field(default_factory=Spent)  # by all workers together
     writing: float = 0.0  # seconds of the one that writes
     seconds: float = 0.0  # from the first image to the last, without loading the network
@@ -63,6 +64,10 @@ class How:
         """Say what there is to say of how a source was listed."""
         for text in source.notes:
             self.note(text, counts)
+        if source.label_error is not None:
+            self.note(f"no label is kept: {source.label_error.message}; {source.label_error.next_step}", counts)
+        if source.ignored:
+            counts.ignored.add_all(source.ignored)
         if source.skipped:
             what, why = source.skipped[0]
             others = f", and {len(source.skipped) - 1:,} others" if len(source.skipped) > 1 else ""

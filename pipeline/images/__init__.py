@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pipeline.images.decode import PHOTO_RULES
 from pipeline.images.fingerprint import decode_mode, decoder_fingerprint, decoder_of
-from pipeline.images.listing import image_folder
+from pipeline.images.labelling import folder_labels
+from pipeline.images.listing import Ignored, image_folder
 from pipeline.images.paths import images_by_stem, is_absolute, relative_to, spellings
 from pipeline.images.photo import Photo
 from pipeline.images.preparation import DECODES, prepare, squared
 from pipeline.images.preprocess import preprocess
 from pipeline.images.shards import name_and_place, shards_of
 from pipeline.images.source import BUILTIN_NAMES, ImageSource
+from pipeline.images.split_names import is_fixed_split, split_parts
 from pipeline.images.statistics import PIXEL_STATISTICS, pixel_statistics
 from pipeline.images.table import clean_text, find_id_column, read_text_table
 from pipeline.images.thumbnail import thumbnail
@@ -20,6 +22,7 @@ __all__ = [
     "DECODES",
     "PHOTO_RULES",
     "PIXEL_STATISTICS",
+    "Ignored",
     "ImageSource",
     "Photo",
     "clean_text",
@@ -27,6 +30,8 @@ __all__ = [
     "decoder_fingerprint",
     "decoder_of",
     "find_id_column",
+    "folder_labels",
+    "is_fixed_split",
     "image_folder",
     "images_by_stem",
     "is_absolute",
@@ -37,6 +42,7 @@ __all__ = [
     "read_text_table",
     "relative_to",
     "shards_of",
+    "split_parts",
     "spellings",
     "squared",
     "thumbnail",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import zipfile
@@ -11,6 +12,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
+from tokenize import TokenError
 from typing import Any, ClassVar
 
 import numpy as np
@@ -116,8 +118,9 @@ def open_array_file(path: str) -> Listing:
     try:
         found = place.stat()
         if place.suffix.lower() == ".npy":
-            array = np.load(place, mmap_mode="r", allow_pickle=False)
-            headers, member = {"": (array.shape, array.dtype)}, ""
+            with place.open("rb") as file:
+                shape, _, dtype = _read_header(file, found.st_size)
+            headers, member = {"": (shape, dtype)}, ""
         else:
             headers = _headers(place)
             if parts := _find_parts(headers):
@@ -314,22 +317,52 @@ def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         for info in archive.infolist():
             if info.filename.endswith(".npy"):
                 with archive.open(info) as file:
-                    shape, _, dtype = _read_header(file)
+                    shape, _, dtype = _read_header(file, info.file_size)
                 headers[info.filename.removesuffix(".npy")] = (shape, dtype)
     return headers
 
 
-def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Return shape, Fortran order and type; the file then stands at the first value."""
+def _read_header(file: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, Fortran order and type; the file then stands at the first value.
+
+    Parameters
+    ----------
+    file : binary file
+        At the start of an array of `size` bytes, its header included.
+    size : int
+
+    Raises
+    ------
+    ValueError
+        It is no header, or one of an array that cannot be in so many bytes.
+    """
+    start = file.tell()
     version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(file)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"expected an array of format 1.0 to 3.0, got {version[0]}.{version[1]}")
+    try:
+        if version == (3, 0):  # as 2.0, with names of fields in UTF-8: `numpy.lib.format` has no public reader of it
+            raise ValueError("an array of format 3.0 has named fields, and no images")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+    except (SyntaxError, TokenError, TypeError, KeyError, OverflowError, RecursionError, MemoryError) as error:
+        # numpy evaluates the header as a Python literal, and lets most of what goes wrong there pass.
+        raise ValueError(f"its header is damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
+    if not all(type(length) is int and length >= 0 for length in shape):
+        raise ValueError(f"expected a shape of whole numbers from 0 on, got {shape}")
+    needed = math.prod(shape) * dtype.itemsize
+    held = size - (file.tell() - start)
+    if not dtype.hasobject and needed > held:
+        raise ValueError(f"expected {needed:,} bytes for {dtype} {shape}, got {held:,}")
+    return shape, fortran, dtype
 
 
 def _load(path: Path, member: str) -> np.ndarray:
     """Return an array of the file: mapped from disk where it is not compressed, loaded otherwise."""
     if not member:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        with path.open("rb") as file:
+            shape, fortran, dtype = _read_header(file, path.stat().st_size)
+            return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
     name = f"{member}.npy"
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         info = archive.getinfo(name)
@@ -337,7 +370,7 @@ def _load(path: Path, member: str) -> np.ndarray:
             file.seek(info.header_offset + 26)  # the local header ends with two lengths, then name and extra field
             lengths = file.read(4)
             file.seek(int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little"), os.SEEK_CUR)
-            shape, fortran, dtype = _read_header(file)
+            shape, fortran, dtype = _read_header(file, info.file_size)
             if not dtype.hasobject and 0 not in shape:
                 return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
     with np.load(path, allow_pickle=False) as arrays:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import stat as modes
 from array import array
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ import numpy as np
 
 from pipeline.errors import SourceError
 from pipeline.images.labelling import folder_columns
-from pipeline.images.listing import Listing, in_share, name_trouble, printable, share_place, short_name
+from pipeline.images.listing import Ignored, Listing, in_share, name_trouble, printable, share_place, short_name
 from pipeline.images.photo import FileReader
 from pipeline.images.sniff import HEAD, IMAGE_ENDINGS, RAW_ENDINGS, ending, sniff
 
@@ -23,21 +25,37 @@ Known = Callable[[], Container[str]]
 SYSTEM_FOLDERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
 
 
+MOST_LINKS = 4  # to folders, one inside another: folders that link to each other would never end
+
+_FILE_ENDING = re.compile(r"[A-Za-z][A-Za-z0-9]{0,5}")  # "v1.2" is a folder
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder that is still to be listed."""
+
+    prefix: str  # of the ids of its images
+    path: str
+    links: int = 0  # to folders, on the way to it
+
+
 @dataclass
 class _Found:
     """What a walk through a folder has met so far."""
 
     known: Known | None
+    root: Path = field(default_factory=Path)
     ids: list[str] = field(default_factory=list)
     stat: array[int] = field(default_factory=lambda: array("q"))  # size, mtime, size, mtime, ...
-    folders: list[str] = field(default_factory=list)  # of the first two levels
+    folders: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     tars: int = 0  # files that hold images of their own
-    others: int = 0  # files that are no images
-    other: str = ""  # one of them
+    ignored: Ignored = field(default_factory=Ignored)
+    outside: list[str] = field(default_factory=list)  # links to folders outside the source
     known_ids: Container[str] | None = None
     share: tuple[int, int] | None = None  # which share of how many is wanted
     witnesses: dict[str, str] = field(default_factory=dict)  # folder: an image in it that is in another share
+    unlisted: dict[str, str] = field(default_factory=dict)  # folder: why it cannot be listed
 
     def knows(self, image_id: str) -> bool:
         """Return whether the cache has met this id as an image; it is asked for its ids once, if at all."""
@@ -46,15 +64,32 @@ class _Found:
         return image_id in self.known_ids
 
 
-def open_folder(path: str, known: Known | None = None, share: tuple[int, int] | None = None) -> Listing:
+def open_folder(
+    path: str, known: Known | None = None, share: tuple[int, int] | None = None, *, level: int | None = None
+) -> Listing:
     """Return every image below the folder, labelled by class folders, or by split and class folders.
 
-    Of a share, the labels are those that its images have in the whole folder.
+    Of a share, the labels are those that its images have in the whole folder. Links to folders are followed.
+
+    Parameters
+    ----------
+    path : str
+    known : callable, optional
+        Returns the ids that a cache knows to be images.
+    share : (int, int), optional
+        Which share (from 1) of how many.
+    level : int, optional
+        Of the folders that name the classes, see `folder_columns`; found from their names when not given.
+
+    Raises
+    ------
+    SourceError
+        No image, a folder that cannot be listed, or a link to nothing where a class folder may have been.
     """
     root = Path(path).resolve()
     found = _walk(str(root), known, share)
     if not found.ids and not found.witnesses:
-        others = f"; {found.others} other files, e.g. {found.other}" if found.others else ""
+        others = f"; {found.ignored.text}" if found.ignored else ""
         skipped = f"; skipped {found.skipped[0][0]}: {found.skipped[0][1]}" if found.skipped else ""
         raise SourceError(
             f"{printable(path)}: no image in this folder{others}{skipped}",
@@ -62,8 +97,13 @@ def open_folder(path: str, known: Known | None = None, share: tuple[int, int] | 
         )
     ids, stat = _sorted(found)
     shown = printable(path.rstrip("/") or "/")
-    columns, notes = folder_columns([*ids, *found.witnesses.values()], found.folders, shown)
-    columns = {name: values[: len(ids)] for name, values in columns.items()}
+    labels = folder_columns([*ids, *found.witnesses.values()], found.folders, shown, level=level, unlisted=found.unlisted)
+    columns = {name: values[: len(ids)] for name, values in labels.columns.items()}
+    notes = labels.notes
+    if found.outside:
+        count = len(found.outside)
+        verb = "link to a folder outside it is" if count == 1 else "links to folders outside it are"
+        notes.append(f"{shown}: {count} {verb} followed, e.g. {found.outside[0]}")
     if found.tars:
         notes.append(
             f"{shown}: its photos are read, {found.tars} tar {'file' if found.tars == 1 else 'files'} beside not"
@@ -77,6 +117,8 @@ def open_folder(path: str, known: Known | None = None, share: tuple[int, int] | 
         columns=columns,
         skipped=sorted(found.skipped),
         notes=notes,
+        ignored=found.ignored,
+        label_error=labels.error,
     )
 
 
@@ -87,6 +129,7 @@ def open_files(paths: Sequence[str], known: Known | None = None) -> Listing:
     found = _Found(known)
     rows: dict[str, tuple[int, int]] = {}
     twice = 0
+    notes: list[str] = []
     for given, top in zip(paths, tops, strict=True):
         prefix = os.path.relpath(top, base).replace(os.sep, "/")
         if trouble := name_trouble(prefix):
@@ -95,6 +138,9 @@ def open_files(paths: Sequence[str], known: Known | None = None) -> Listing:
         if Path(top).is_dir():
             below = _walk(top, (lambda: _Below(prefix, found)) if known else None)  # noqa: B023 - called at once
             found.skipped += [(f"{prefix}/{what}", why) for what, why in below.skipped]
+            found.ignored.add_all(below.ignored, f"{prefix}/")
+            if below.outside:
+                notes.append(f"{prefix}: links to folders outside it are followed, e.g. {below.outside[0]}")
             pairs = zip(below.stat[::2], below.stat[1::2], strict=True)
             new = {f"{prefix}/{name}": pair for name, pair in zip(below.ids, pairs, strict=True)}
         elif Path(top).is_file():
@@ -122,7 +168,8 @@ def open_files(paths: Sequence[str], known: Known | None = None) -> Listing:
         stat=np.array([rows[name] for name in ids], dtype=np.int64),
         reader=FileReader(base),
         skipped=found.skipped,
-        notes=[f"{twice} of the photos were named twice and are read once"] if twice else [],
+        notes=[*notes, *([f"{twice} of the photos were named twice and are read once"] if twice else [])],
+        ignored=found.ignored,
     )
 
 
@@ -139,27 +186,30 @@ class _Below:
 
 def _walk(root: str, known: Known | None, share: tuple[int, int] | None = None) -> _Found:
     """Return the images below the folder; a file is opened only where neither its name nor the cache knows it."""
-    found = _Found(known, share=share)
-    folders = [("", root)]
+    found = _Found(known, share=share, root=Path(root).resolve())
+    folders = [_Folder("", root)]
     while folders:
-        prefix, path = folders.pop()
+        folder = folders.pop()
+        prefix, path = folder.prefix, folder.path
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
-                    _meet(entry, prefix, found, folders)
+                    _meet(entry, folder, found, folders)
         except OSError as error:
             if not prefix:
                 raise SourceError(
                     f"{printable(root)}: cannot list this folder: {error.strerror}",
                     "check its permissions (ls -ld)",
                 ) from error
-            found.skipped.append((prefix, f"cannot list this folder: {error.strerror}"))
+            why = f"cannot list this folder: {error.strerror}"
+            found.skipped.append((prefix, why))
+            found.unlisted[prefix.rstrip("/")] = why
     return found
 
 
-def _meet(entry: os.DirEntry[str], prefix: str, found: _Found, folders: list[tuple[str, str]]) -> None:
+def _meet(entry: os.DirEntry[str], folder: _Folder, found: _Found, folders: list[_Folder]) -> None:
     """Take one entry of a folder into `found`, or push it onto `folders`, or pass it by."""
-    name = entry.name
+    name, prefix = entry.name, folder.prefix
     if name[0] == "." or name in SYSTEM_FOLDERS:
         return
     if trouble := name_trouble(name):
@@ -167,26 +217,21 @@ def _meet(entry: os.DirEntry[str], prefix: str, found: _Found, folders: list[tup
         return
     image_id = prefix + name
     if entry.is_dir(follow_symlinks=False):
-        folders.append((image_id + "/", entry.path))
-        if image_id.count("/") < 2:
-            found.folders.append(image_id)
+        folders.append(_Folder(image_id + "/", entry.path, folder.links))
+        found.folders.append(image_id)
         return
     named = (tail := ending(name)) in IMAGE_ENDINGS
+    if entry.is_symlink() and _follows(entry, image_id, folder, found, folders):
+        return
     if found.share is not None and not in_share(image_id, *found.share):
         if prefix and (named or not tail):
-            found.witnesses.setdefault("/".join(prefix.split("/")[:2]), image_id)
+            found.witnesses.setdefault(prefix, image_id)
         return
-    try:
-        is_file, is_folder = entry.is_file(), entry.is_dir()  # links are followed
-    except OSError as error:  # a circle of links; it must not end the listing of what lies beside it
+    if not entry.is_file():
         if named:
-            found.skipped.append((image_id, f"a link that leads nowhere: {error.strerror}"))
-        return
-    if not is_file:  # a link is followed to a file, not to a folder
-        if is_folder:
-            found.skipped.append((image_id, "a link to a folder, which is not followed"))
-        elif named:
-            found.skipped.append((image_id, "a link to nothing" if entry.is_symlink() else "not a regular file"))
+            found.skipped.append((image_id, "not a regular file"))
+        else:
+            found.ignored.add("no regular file", image_id)
         return
     if tail == "tar":
         found.tars += 1
@@ -198,8 +243,7 @@ def _meet(entry: os.DirEntry[str], prefix: str, found: _Found, folders: list[tup
                 found.skipped.append((image_id, "a camera's raw file, which is not read: export it as JPEG or TIFF"))
                 return
             if stat.st_size == 0 or not (found.knows(image_id) or sniff(_head(entry.path))):
-                found.others += 1
-                found.other = found.other or image_id
+                found.ignored.add_named(image_id)
                 return
     except FileNotFoundError:  # gone since it was listed
         return
@@ -209,6 +253,52 @@ def _meet(entry: os.DirEntry[str], prefix: str, found: _Found, folders: list[tup
     found.ids.append(image_id)
     found.stat.append(stat.st_size)
     found.stat.append(stat.st_mtime_ns)
+
+
+def _follows(
+    entry: os.DirEntry[str], image_id: str, folder: _Folder, found: _Found, folders: list[_Folder]
+) -> bool:
+    """Return whether a link was dealt with: it leads to a folder, which is then listed, or to nothing.
+
+    Raises
+    ------
+    SourceError
+        It leads to nothing, and its name is not that of a file: the images of a class may be gone.
+    """
+    try:
+        target = os.stat(entry.path)  # noqa: PTH116 - one call for both kinds of target
+        why = ""
+    except FileNotFoundError:
+        why = "a link to nothing"
+    except OSError as error:  # a circle of links; it must not end the listing of what lies beside it
+        why = f"a link that leads nowhere: {error.strerror}"
+    if why:
+        tail = ending(entry.name)
+        if tail in IMAGE_ENDINGS:
+            found.skipped.append((image_id, why))
+        elif _FILE_ENDING.fullmatch(tail):
+            found.ignored.add("link to nothing", image_id)
+        else:
+            raise SourceError(
+                f"{printable(image_id)}: expected a file or a folder, got {why}; the images of a class may be missing",
+                "bring back what it leads to, or remove the link",
+            )
+        return True
+    if not modes.S_ISDIR(target.st_mode):
+        return False
+    place = Path(entry.path).resolve()
+    # The folders that the link lies in, as they were reached.
+    above = [Path(folder.path), *Path(folder.path).parents][: folder.prefix.count("/") + 1]
+    if any(os.path.samestat(target, one.stat()) for one in above):
+        found.skipped.append((image_id, "a link to a folder that it lies in itself"))
+    elif folder.links == MOST_LINKS:
+        found.skipped.append((image_id, f"a link to a folder inside {MOST_LINKS} others, which is not followed"))
+    else:
+        if not place.is_relative_to(found.root):
+            found.outside.append(image_id)
+        folders.append(_Folder(image_id + "/", entry.path, folder.links + 1))
+        found.folders.append(image_id)
+    return True
 
 
 def _head(path: str) -> bytes:

@@ -13,9 +13,13 @@ from zlib import crc32
 
 import numpy as np
 
+from pipeline.errors import SourceError
 from pipeline.images.photo import Photo
+from pipeline.images.sniff import ending
 
 Columns = dict[str, list[str | None]]
+
+MOST_KINDS = 8  # of ignored files that one line names
 
 
 class Reader(Protocol):
@@ -36,6 +40,56 @@ class Reader(Protocol):
 
 
 Self = TypeVar("Self", bound="Listing")
+
+
+@dataclass
+class Ignored:
+    """Files beside the images that were not read, counted by kind.
+
+    Attributes
+    ----------
+    kinds : dict of str to int
+        The ending with its dot, "no ending", or "link to nothing"; and how many files of that kind there are.
+    first : str
+        One of the files; "" where there are none.
+    """
+
+    kinds: dict[str, int] = field(default_factory=dict)
+    first: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.kinds)
+
+    def add_named(self, name: str) -> None:
+        """Count a file by the ending of its name."""
+        tail = ending(name.rpartition("/")[2])
+        self.add(f".{tail}" if tail else "no ending", name)
+
+    def add(self, kind: str, name: str, count: int = 1) -> None:
+        """Count files of one kind."""
+        self.kinds[kind] = self.kinds.get(kind, 0) + count
+        self.first = self.first or name
+
+    def add_all(self, other: Ignored, prefix: str = "") -> None:
+        """Count the files of another count too."""
+        for kind, count in other.kinds.items():
+            self.add(kind, prefix + other.first, count)
+
+    @property
+    def count(self) -> int:
+        return sum(self.kinds.values())
+
+    @property
+    def text(self) -> str:
+        """The counts in one line, the most frequent kinds first; "" where there are none."""
+        if not self.kinds:
+            return ""
+        kinds = sorted(self.kinds.items(), key=lambda item: (-item[1], item[0]))
+        listed = [f"{count:,} {kind}" for kind, count in kinds[:MOST_KINDS]]
+        if rest := sum(count for _, count in kinds[MOST_KINDS:]):
+            listed.append(f"{rest:,} of other kinds")
+        files = "file" if self.count == 1 else "files"
+        return f"{self.count:,} {files} ignored: {', '.join(listed)}, e.g. {printable(self.first)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +114,10 @@ class Listing:
         Never candidates, but worth naming.
     notes : list of str
         What a person should be told of how the source was read.
+    ignored : Ignored
+        The files that are no images.
+    label_error : SourceError or None
+        Why no label can be read from the names of the folders; for whoever needs labels to raise.
     lies : ndarray of int64, (n,), optional
         Where each image lies in the file or files that hold them, in any unit; None where the order is all the same.
     shards : tuple of str
@@ -81,6 +139,8 @@ class Listing:
     columns: Columns = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    ignored: Ignored = field(default_factory=lambda: Ignored())
+    label_error: SourceError | None = field(default=None, repr=False)
     lies: np.ndarray | None = field(default=None, repr=False)
     shards: tuple[str, ...] = field(default=(), repr=False)
     id_column: str | None = field(default=None, repr=False)
@@ -119,6 +179,7 @@ class Listing:
             verbatim={name: [column[row] for row in rows] for name, column in self.verbatim.items()},
             skipped=[],
             notes=[],
+            ignored=Ignored(),
             lies=None if self.lies is None else self.lies[rows],
             shards=(),
         )
@@ -126,7 +187,7 @@ class Listing:
     def share(self: Self, number: int, of: int) -> Self:
         """Return share `number` (from 1) of as many: the images that `in_share` puts there."""
         rows = [row for row, image_id in enumerate(self.ids) if in_share(image_id, number, of)]
-        return replace(self.take(rows), place=share_place(self.place, number, of), notes=list(self.notes))
+        return replace(self.take(rows), place=share_place(self.place, number, of), notes=list(self.notes), ignored=self.ignored)
 
 
 def in_share(image_id: str, number: int, of: int) -> bool:

@@ -59,6 +59,8 @@ class ParquetReader:
             raise UnreadablePhoto(SkipReason.FORBIDDEN) from error
         except (OSError, pa.ArrowException, UnicodeDecodeError, IndexError, KeyError) as error:
             raise UnreadablePhoto(SkipReason.UNREADABLE, " ".join(str(error).split())[:120]) from error
+        if data is None:
+            raise UnreadablePhoto(SkipReason.NO_BYTES)
         if not data:
             raise UnreadablePhoto(SkipReason.EMPTY, "no bytes in its cell")
         return Photo(blake2b(data, digest_size=16).digest(), self.stat, data)

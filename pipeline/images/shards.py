@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.images.labelling import archive_columns
-from pipeline.images.listing import Listing, Reader, printable, short_name
+from pipeline.images.labelling import archive_columns, with_folder_labels
+from pipeline.images.listing import Ignored, Listing, Reader, printable, short_name
 from pipeline.images.photo import Photo
 from pipeline.images.sniff import IMAGE_ENDINGS, ending
 from pipeline.images.tar import list_tar
@@ -65,7 +65,9 @@ def shards_of(data: Any) -> list[str] | None:
     return sorted(paths)
 
 
-def open_shards(paths: Sequence[str], called: Sequence[str], *, id_column: str | None = None) -> Listing:
+def open_shards(
+    paths: Sequence[str], called: Sequence[str], *, id_column: str | None = None, level: int | None = None
+) -> Listing:
     """Return the images of all these shards as one source.
 
     Parameters
@@ -75,6 +77,8 @@ def open_shards(paths: Sequence[str], called: Sequence[str], *, id_column: str |
         What was asked for: their folder, a pattern, or themselves.
     id_column : str, optional
         Of Parquet tables.
+    level : int, optional
+        Of the folders in tars that name the classes.
 
     Raises
     ------
@@ -104,14 +108,11 @@ def open_shards(paths: Sequence[str], called: Sequence[str], *, id_column: str |
     notes = list(dict.fromkeys(note for part in parts for note in part.notes))
     if len(notes) > MOST_NOTES:
         notes[MOST_NOTES:] = [f"{len(notes) - MOST_NOTES} more such notes on other shards"]
-    if all(ending(path) == "tar" for path in paths):
-        # Over all of them together: a shard may hold one class alone, or train alone.
-        shown = printable(called[0]) if len(called) == 1 else f"{printable(called[0])} and {len(called) - 1} more"
-        found, about = archive_columns(ids, shown, labelled="label" in columns)
-        columns.update({name: column for name, column in found.items() if name not in columns})
-        notes += about
+    ignored = Ignored()
+    for path, part in zip(paths, parts, strict=True):
+        ignored.add_all(part.ignored, f"{Path(path).name}: ")
     name, place = name_and_place(called, paths)
-    return Listing(
+    listing = Listing(
         name=name,
         place=place,
         ids=ids,
@@ -124,10 +125,17 @@ def open_shards(paths: Sequence[str], called: Sequence[str], *, id_column: str |
             for what, why in part.skipped
         ],
         notes=notes,
+        ignored=ignored,
         lies=_one_behind_the_other(parts)[order],
         shards=tuple(paths),
         id_column=id_column,
     )
+    if not all(ending(path) == "tar" for path in paths):
+        return listing
+    # Over all of them together: a shard may hold one class alone, or train alone.
+    shown = printable(called[0]) if len(called) == 1 else f"{printable(called[0])} and {len(called) - 1} more"
+    found = archive_columns(ids, shown, labelled="label" in columns, level=level)
+    return with_folder_labels(listing, found, level)
 
 
 def name_and_place(called: Any, paths: Sequence[str]) -> tuple[str, str]:
@@ -220,7 +228,13 @@ def _in_folder(folder: str) -> list[str] | None:
 
 def _holds_image_below(folder: str) -> bool:
     """Return whether a name in the folders below ends as an image's does; the search stops at the first."""
-    for place, folders, files in os.walk(folder):
+    seen: set[tuple[int, int]] = set()  # links are followed, as `open_folder` does
+    for place, folders, files in os.walk(folder, followlinks=True):
+        entry = os.stat(place)  # noqa: PTH116
+        if (entry.st_dev, entry.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((entry.st_dev, entry.st_ino))
         folders[:] = [name for name in folders if name[0] != "."]
         if place != folder and any(ending(name) in IMAGE_ENDINGS and name[0] != "." for name in files):
             return True

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterable
 from difflib import get_close_matches
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import SourceError
+from pipeline.images.labelling import archive_columns, with_folder_labels
 from pipeline.images.listing import Listing, printable
 from pipeline.images.shards import open_shards, shards_of
 from pipeline.images.sniff import ending
@@ -35,6 +37,7 @@ class ImageSource(Listing):
         root: str | os.PathLike[str] | None = None,
         known: Callable[[], Container[str]] | None = None,
         share: tuple[int, int] | None = None,
+        label_level: int | None = None,
     ) -> ImageSource:
         """Return the source that `data` names.
 
@@ -60,6 +63,9 @@ class ImageSource(Listing):
 
         share : (int, int), optional
             Which share (from 1) of how many; of a folder the other images are neither listed nor looked at.
+        label_level : int, optional
+            The level of the folders whose names are the labels: 1 is the top level of `data`, -1 the folder that an
+            image lies in. Found from the names when not given; see `FolderLabels`.
 
         Raises
         ------
@@ -69,13 +75,35 @@ class ImageSource(Listing):
         if share is not None and isinstance(data, str | os.PathLike) and Path(data).expanduser().is_dir():
             from pipeline.images.folder import open_folder
 
-            return cls(**vars(open_folder(str(Path(data).expanduser()), known, share)))
-        found = data if isinstance(data, cls) else cls(**vars(_open(data, id_column, root, known)))
+            return cls(**vars(open_folder(str(Path(data).expanduser()), known, share, level=label_level)))
+        if isinstance(data, cls):
+            found = data if label_level is None else cls(**vars(relabelled(data, label_level)))
+        else:
+            found = cls(**vars(_open(data, id_column, root, known, label_level)))
         return found if share is None else found.share(*share)
 
 
+def relabelled(listing: Listing, level: int) -> Listing:
+    """Return the listing with the names of the folders at this level as labels, whatever labels it had.
+
+    Raises
+    ------
+    SourceError
+        No image has a folder at this level.
+    """
+    columns = {name: cells for name, cells in listing.columns.items() if name not in ("label", "split")}
+    found = archive_columns(listing.ids, listing.name, labelled=False, level=level)
+    plain = replace(listing, columns=columns)
+    made = with_folder_labels(plain, found, level)
+    return replace(made, columns={**listing.columns, **made.columns})
+
+
 def _open(
-    data: Any, id_column: str | None, root: str | os.PathLike[str] | None, known: Callable[[], Container[str]] | None
+    data: Any,
+    id_column: str | None,
+    root: str | os.PathLike[str] | None,
+    known: Callable[[], Container[str]] | None,
+    level: int | None,
 ) -> Listing:
     # Imported here, so that a folder of photos does not pay for the reader of arrays or the built-in sets.
     if isinstance(data, np.ndarray) and data.dtype.kind not in "UO":
@@ -86,7 +114,7 @@ def _open(
     # A name that is right as it stands is asked for nothing: the built-in sets and one file are no shards.
     if paths[0] not in BUILTIN_NAMES and (shards := shards_of(paths if len(paths) > 1 else paths[0])):
         if len(shards) > 1:
-            return open_shards(shards, paths, id_column=id_column)
+            return open_shards(shards, paths, id_column=id_column, level=level)
         paths = shards
     if len(paths) > 1:
         from pipeline.images.folder import open_files
@@ -100,7 +128,7 @@ def _open(
                     f"wanted photos or folders in a list of {len(paths)}, found {printable(path)}",
                     "name it alone: a table, a tar or an array file is a source of its own",
                 )
-        return open_files(paths, known)
+        return _at_level(open_files(paths, known), level)
     (path,) = paths
     if path in BUILTIN_NAMES:
         from pipeline.images.builtin import BUILTIN
@@ -108,14 +136,20 @@ def _open(
         listing = BUILTIN[path]()
         if Path(path).exists():
             listing.notes.append(f"{path} is the built-in source; for the folder of that name write ./{path}")
-        return listing
+        return _at_level(listing, level)
     path = str(Path(path).expanduser())
     _refuse_missing(path)
     if Path(path).is_dir():
         from pipeline.images.folder import open_folder
 
-        return open_folder(path, known)
-    return _open_file(path, id_column, root, known)
+        return open_folder(path, known, level=level)
+    if ending(Path(path).name) == "tar":
+        return open_tar(path, level=level)
+    return _at_level(_open_file(path, id_column, root, known), level)
+
+
+def _at_level(listing: Listing, level: int | None) -> Listing:
+    return listing if level is None else relabelled(listing, level)
 
 
 _NOT_PHOTOS = frozenset(
@@ -129,8 +163,6 @@ def _open_file(
     from pipeline.images.table import TABLE_ENDINGS, open_table
 
     tail = ending(Path(split_sheet(path)[0]).name)
-    if tail == "tar":
-        return open_tar(path)
     if tail in ("parquet", "pq") and root is None:
         from pipeline.images.parquet import image_column, open_parquet
 

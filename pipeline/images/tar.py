@@ -16,8 +16,8 @@ import numpy as np
 from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
 from pipeline.images.descriptor import Descriptor, Stat, opened
 from pipeline.images.folder import SYSTEM_FOLDERS
-from pipeline.images.labelling import archive_columns
-from pipeline.images.listing import Listing, id_trouble, printable, short_name
+from pipeline.images.labelling import archive_columns, with_folder_labels
+from pipeline.images.listing import Ignored, Listing, id_trouble, printable, short_name
 from pipeline.images.photo import MAX_BYTES, Photo
 from pipeline.images.sidecars import MAX_SIDECAR, OWN_COLUMNS, Sidecars, key_of
 from pipeline.images.sniff import HEAD, IMAGE_ENDINGS, RAW_ENDINGS, ending, sniff
@@ -80,13 +80,11 @@ class TarReader:
         return TarReader(self.path, self.spans[list(rows)], self.stat)
 
 
-def open_tar(path: str) -> Listing:
+def open_tar(path: str, *, level: int | None = None) -> Listing:
     """Return the images of a plain tar, labelled by its members or else by its folders; no image is read yet."""
     listing = list_tar(path)
-    columns, notes = archive_columns(listing.ids, printable(path), labelled="label" in listing.columns)
-    listing.columns.update({name: column for name, column in columns.items() if name not in listing.columns})
-    listing.notes.extend(notes)
-    return listing
+    found = archive_columns(listing.ids, printable(path), labelled="label" in listing.columns, level=level)
+    return with_folder_labels(listing, found, level)
 
 
 def list_tar(path: str) -> Listing:
@@ -111,7 +109,7 @@ def list_tar(path: str) -> Listing:
         raise SourceError(f"{shown}: was written to while it was listed", "try again when it is finished")
     ids = found.ids
     if not ids:
-        others = f"; {found.others:,} other members, e.g. {found.other}" if found.others else ""
+        others = f"; {found.ignored.text}" if found.ignored else ""
         skipped = f"; skipped {found.skipped[0][0]}: {found.skipped[0][1]}" if found.skipped else ""
         raise SourceError(f"{shown}: no image in this tar{others}{skipped}", f"see what is in it: tar tf {shown}")
     order = sorted(range(len(ids)), key=ids.__getitem__)
@@ -128,6 +126,7 @@ def list_tar(path: str) -> Listing:
         columns=columns,
         skipped=sorted(found.skipped),
         notes=[*notes, *found.notes(), *(f"{shown}: {note}" for note in about)],
+        ignored=found.ignored,
         lies=spans[:, 0].copy(),
     )
 
@@ -175,8 +174,7 @@ class _Found:
     sidecars: Sidecars = field(default_factory=Sidecars)
     silent: list[tuple[str, str]] = field(default_factory=list)  # sidecars that cannot be read
     skipped: list[tuple[str, str]] = field(default_factory=list)
-    others: int = 0  # files that are no images
-    other: str = ""  # one of them
+    ignored: Ignored = field(default_factory=Ignored)
 
     def meet(self, member: Member, tar: Descriptor) -> None:
         """Take in one member, or name it among the skipped, or pass it by."""
@@ -193,6 +191,8 @@ class _Found:
         if member.kind != "file":
             if named:
                 self.skipped.append((image_id, _NO_FILES[member.kind]))
+            else:
+                self.ignored.add(member.kind if member.kind == "link" else "no regular file", image_id)
             return
         if not named:
             if tail in RAW_ENDINGS:
@@ -216,8 +216,7 @@ class _Found:
     def _meet_other(self, member: Member, image_id: str, tar: Descriptor) -> None:
         kind = key_of(image_id)[1]
         if kind not in OWN_COLUMNS and kind != "json":
-            self.others += 1
-            self.other = self.other or image_id
+            self.ignored.add_named(image_id)
             return
         if member.size > MAX_SIDECAR:
             why: str | None = f"{member.size / 1e6:.1f} MB"

@@ -130,7 +130,7 @@ def _asked(data: Any, options: dict[str, Any]) -> Options:
 
 def _photos(data: Any, asked: Options) -> ImageSource:
     """Return the photos themselves, those that a cache was made of where the data is a cache."""
-    source = open_data(data, Path(asked.cache), id_column=asked.id_column, root=asked.root)[0]
+    source = open_data(data, Path(asked.cache), asked.labelling, root=asked.root)[0]
     if isinstance(source, ImageSource):
         return source
     try:

@@ -224,6 +224,7 @@ class Model:
         groups: str | None = None,
         id_column: str | None = None,
         root: str | os.PathLike[str] | None = None,
+        label_level: int | None = None,
         cache: str | os.PathLike[str] = DEFAULT_FOLDER,
         out: str | os.PathLike[str] | None = None,
         batch_size: int | None = None,
@@ -244,6 +245,9 @@ class Model:
             The column of true labels; the one that the model learned when not given.
         groups : str, optional
             Column of groups that the intervals resample whole.
+        label_level : int, optional
+            The level of the folders whose names are the labels: 1 is the top level of `data`, -1 the folder that an
+            image lies in. Found from the names when not given.
         cache : path
             The folder of caches: of exported networks, and with `out` of the features of these photos.
         out : path, optional
@@ -263,10 +267,18 @@ class Model:
 
         answering = {"batch_size": batch_size, "device": device, "n_jobs": n_jobs, "progress": progress}
         asked = Asked(
-            labels, column, groups, id_column, Path(cache), None if out is None else Path(out), random_state, root
+            labels=labels,
+            column=column,
+            groups=groups,
+            id_column=id_column,
+            label_level=label_level,
+            cache=Path(cache),
+            out=None if out is None else Path(out),
+            random_state=random_state,
+            root=root,
         )
         with engine(dask):
-            return score(self, _open_data(data, id_column, root), asked, answering)
+            return score(self, _open_data(data, id_column, root, label_level), asked, answering)
 
     def export(
         self,
@@ -326,6 +338,10 @@ class Model:
         return found
 
 
-def _open_data(data: Any, id_column: str | None, root: str | os.PathLike[str] | None) -> ImageSource | FeatureCache:
+def _open_data(
+    data: Any, id_column: str | None, root: str | os.PathLike[str] | None, label_level: int | None = None
+) -> ImageSource | FeatureCache:
     cache = data if isinstance(data, FeatureCache) else cache_at(data)
-    return cache if cache is not None else ImageSource.open(data, id_column=id_column, root=root)
+    if cache is not None:
+        return cache
+    return ImageSource.open(data, id_column=id_column, root=root, label_level=label_level)

@@ -41,6 +41,7 @@ class Asked:
     column: str | None
     groups: str | None
     id_column: str | None
+    label_level: int | None
     cache: Path
     out: Path | None
     random_state: int
@@ -95,7 +96,10 @@ def _labelled(model: Model, source: ImageSource | FeatureCache, asked: Asked) ->
     # Classes that hold a comma, and tags, are text: 1,5 is no number there.
     text = model.kind == "multi" or any("," in name for name in model.classes)
     used = (f"{column}:{model.kind}", *beside) if text else ()
-    known = known_of(source, Labelling(asked.labels, asked.id_column, used, beside, asked.root))
+    labelling = Labelling(
+        labels=asked.labels, id_column=asked.id_column, used=used, beside=beside, root=asked.root, level=asked.label_level
+    )
+    known = known_of(source, labelling)
     refuse_no_labels(known)
     for flag, name in (("column", column), ("groups", asked.groups)):
         if name is not None and name not in known.columns:
@@ -152,8 +156,8 @@ def _answered(
         first = f"{ids[failed[0]]}: {answer.errors[failed[0]]}"
         if not answered.any():
             raise EvaluationError(
-                f"wanted photos to score, found none of {len(labelled)} labelled ones readable, e.g. {first}",
-                "mend the photos, or give others",
+                f"{known.name}: {len(failed)} of {len(labelled)} labelled images cannot be read, e.g. {first}",
+                "replace or remove these images",
             )
         notes.append(f"{len(failed)} labelled photos have no answer and are left out, e.g. {first}")
     return answer, _Scored(known, labelled[answered], y[answered], tuple(unknown), tuple(notes))

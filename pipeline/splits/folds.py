@@ -251,12 +251,14 @@ def _refuse_small_classes(y: np.ndarray, folds: int, classes: Sequence[str]) -> 
     others = "class has" if len(small) == 2 else "classes have"
     more = f" (and {len(small) - 1} more {others} fewer than {folds})" if len(small) > 1 else ""
     images = "image" if count == 1 else "images"
-    if count >= 2:
-        step = f"pass --cv {count}, or add images of {name}"
-    else:
-        step = f"add images of {name}, or clear its label to leave it out: it cannot be both learned and tested"
+    steps = []
+    if len(present) - len(small) > 1:
+        steps.append(f"pass --min-class-size {folds} to leave {'it' if len(small) == 1 else 'them'} out")
+    steps.append(f"add images of {name}")
+    if count > 1:
+        steps.append(f"use fewer folds: --cv {count}")
     raise EvaluationError(
-        f"wanted {folds} images of every class, one a fold, found {count} {images} of {name}{more}", step
+        f"expected {folds} images per class, one per fold, got {count} {images} of {name}{more}", ", or ".join(steps)
     )
 
 

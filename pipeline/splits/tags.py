@@ -68,8 +68,14 @@ def refuse_lonely_tags(y: np.ndarray, splits: Sequence[Split], groups: np.ndarra
     held = f"{few} {'image' if few == 1 else 'images'} {what} it"
     if groups is not None:
         held += f" in {len(np.unique(groups[y[:, tag] == (what == 'with')]))} of {len(np.unique(groups))} groups"
+    rarer = np.minimum(y.sum(axis=0), len(y) - y.sum(axis=0))
+    fewest = int(rarer[lonely].max()) + 1
+    step = f"add images {what} it, or take the tag out of the column"
+    if groups is None and (rarer >= fewest).sum() > 1:  # with groups, their number matters, not that of the images
+        leave = "it" if len(lonely) == 1 else "such tags"
+        step = f"pass --min-class-size {fewest} to leave {leave} out, or add images {what} it"
     raise EvaluationError(
         f"tag {name}: wanted images with and without it in every training part, found {held}"
         + (more if len(lonely) > 1 else ""),
-        f"add images {what} it, or take the tag out of the column",
+        step,
     )

@@ -60,6 +60,8 @@ def study(
     labels: str | os.PathLike[str] | Mapping[str, Mapping[str, str | None]] | None = None,
     id_column: str | None = None,
     root: str | Path | None = None,
+    label_level: int | None = None,
+    min_class_size: int | None = None,
     column: str | Sequence[str] = (),
     groups: str | None = None,
     split: str | None = None,
@@ -88,7 +90,7 @@ def study(
         As for `extract`.
     layer : str
         Of the curves. Early, middle, late and penultimate are studied too, at a few numbers of labels.
-    labels, id_column, root, column, groups
+    labels, id_column, root, label_level, min_class_size, column, groups
         As for `evaluate`; it must come down to one label set of classes.
     split : str, optional
         A column that fixes train and test; ``none`` ignores one that the source announces.
@@ -143,12 +145,20 @@ def study(
     beside = tuple(name for name in (groups, split) if name is not None and name != NO_SPLIT)
     asked = Asked(
         features=Features((backbone,), layers, Path(cache), extraction, progress),
-        labelling=Labelling(labels, id_column, (*columns, *beside) if columns else (), beside),
+        labelling=Labelling(
+            labels=labels,
+            id_column=id_column,
+            used=(*columns, *beside) if columns else (),
+            beside=beside,
+            root=root,
+            level=label_level,
+        ),
         root=root,
         column=columns,
         groups=groups,
         split=split,
         test=test,
+        min_class_size=min_class_size,
         most_labels=most_labels,
         random_state=random_state,
         progress=progress,

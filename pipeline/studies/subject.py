@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.cache import FeatureCache
-from pipeline.errors import CacheError, EvaluationError, PipelineError
+from pipeline.errors import CacheError, EvaluationError, LabelError, PipelineError
 from pipeline.evaluation.collecting import (
     Collection,
     Features,
@@ -23,6 +23,7 @@ from pipeline.evaluation.collecting import (
 from pipeline.evaluation.leakage import Guard, about_twins, guard_of
 from pipeline.evaluation.question import Part, Question
 from pipeline.evaluation.questions import NO_SPLIT, questions
+from pipeline.evaluation.unreadable import blame_unreadable
 from pipeline.images import BUILTIN_NAMES, ImageSource
 from pipeline.progress import Progress
 from pipeline.splits import outer_folds
@@ -42,6 +43,7 @@ class Asked:
     groups: str | None
     split: str | None
     test: Any
+    min_class_size: int | None
     most_labels: int
     random_state: int
     progress: Progress
@@ -103,12 +105,13 @@ def subject_of(data: Any, asked: Asked) -> Subject:
             "wanted one test set, found both a split column and test data", "leave out --split or --test"
         )
     given = _only(_open(data, asked), "study")
-    photos = given if isinstance(given, ImageSource) else photos_behind(given)
+    level = asked.labelling.level
+    photos = given if isinstance(given, ImageSource) else photos_behind(given, level)
     known = known_of(photos, asked.labelling)
     test_photos = known_test = None
     if asked.test is not None:
         found = _only(_open(asked.test, asked), "test")
-        test_photos = found if isinstance(found, ImageSource) else photos_behind(found)
+        test_photos = found if isinstance(found, ImageSource) else photos_behind(found, level)
         known_test = known_of(test_photos, asked.labelling, own_if_strange=True)
     rehearsal = _with_test(_question(known, known_test, None, asked), asked)
     if rehearsal.joined is not None:
@@ -123,11 +126,18 @@ def subject_of(data: Any, asked: Asked) -> Subject:
     if known_test is not None and test_photos is not None:
         tests = with_features_as(test_photos, known_test, collection, asked.features)
     guard = guard_of(collection, tests, TEST_SHARE)
-    question = _with_test(_question(collection, tests, guard, asked), asked)
+    try:
+        question = _with_test(_question(collection, tests, guard, asked), asked)
+    except (LabelError, EvaluationError) as error:
+        raise blame_unreadable(
+            error,
+            [collection, *([tests] if tests is not None else [])],
+            lambda: _with_test(_question(known, known_test, None, asked), asked),
+        ) from error
     return _cut(question, photos, test_photos or photos, asked)
 
 
-def photos_behind(cache: FeatureCache) -> ImageSource:
+def photos_behind(cache: FeatureCache, label_level: int | None = None) -> ImageSource:
     """Return the photos that a cache was made of.
 
     Raises
@@ -138,7 +148,7 @@ def photos_behind(cache: FeatureCache) -> ImageSource:
     place = cache.place
     name = place.removeprefix("builtin:").partition("@")[0]
     try:
-        photos = ImageSource.open(name if name in BUILTIN_NAMES else place)
+        photos = ImageSource.open(name if name in BUILTIN_NAMES else place, label_level=label_level)
     except PipelineError as error:
         raise _gone(cache, error.message) from error
     missing = set(cache.ids) - set(photos.ids)
@@ -156,7 +166,7 @@ def _gone(cache: FeatureCache, found: str) -> CacheError:
 
 
 def _open(data: Any, asked: Asked) -> list[Source]:
-    return open_data(data, asked.features.folder, id_column=asked.labelling.id_column, root=asked.root)
+    return open_data(data, asked.features.folder, asked.labelling, root=asked.root)
 
 
 def _only(sources: list[Source], what: str) -> Source:
@@ -174,6 +184,7 @@ def _question(collection: Collection, test: Collection | None, guard: Guard | No
         split=asked.split,
         test=test,
         id_column=asked.labelling.id_column,
+        min_class_size=asked.min_class_size,
         guard=guard,
     )
     classes = [one for one in found if one.kind == "class"]
@@ -237,9 +248,11 @@ def _refuse_few(question: Question, train: Part, fewest: int) -> None:
     if counts[smallest] < fewest:
         images = "image" if counts[smallest] == 1 else "images"
         raise EvaluationError(
-            f"study: wanted {fewest} images of every class to learn from and be tested on, found "
+            f"study: expected {fewest} images per class to train and test on, got "
             f"{counts[smallest]} {images} of {question.classes[smallest]!r}",
-            f"add images of {question.classes[smallest]!r}, or clear its labels to leave it out",
+            f"pass --min-class-size {fewest} to leave it out, or add images of {question.classes[smallest]!r}"
+            if (counts >= fewest).sum() > 1
+            else f"add images of {question.classes[smallest]!r}",
         )
 
 
