@@ -57,11 +57,27 @@ def _processor_of_the_session(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run all tests in an empty folder: by default the package reads and writes `features_cache/` and `runs/` here.
+
+    A network that `make demo` had exported there would run in the place of torch, and give other last digits.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("working_directory"))
+        yield
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The processor that the package finds; and how much of `tests/reliability/` runs, and where it is written down."""
     parser.addoption("--processor", choices=sorted(PROCESSORS), help="run as on this processor, in this process")
     parser.addoption("--trials", choices=("quick", "full"), default="quick", help="how many trials a promise gets")
-    parser.addoption("--results", metavar="FILE", help="append a line of JSON a promise on trial")
+    parser.addoption(
+        "--results",
+        metavar="FILE",
+        type=lambda name: str(Path(name).resolve()),
+        help="append a line of JSON a promise on trial",
+    )
 
 
 @pytest.fixture
