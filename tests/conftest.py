@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,10 +21,63 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# What /proc/cpuinfo says of processors that compute bf16 or not. The package asks for these flags in one place.
+PROCESSORS = {
+    "avx2": frozenset(("avx", "avx2", "fma")),
+    "avx512_bf16": frozenset(("avx", "avx2", "fma", "avx512f", "avx512_bf16")),
+    "amx_bf16": frozenset(("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")),
+    "arm": frozenset(("fp", "asimd", "bf16")),
+}
+
+
+def replace_processor(patch: pytest.MonkeyPatch, name: str) -> None:
+    """Let the package find the flags of another processor; a file that a test names itself is read as before."""
+    from pipeline.runtime import devices
+
+    read = devices._cpu_flags
+    patch.setattr(
+        devices,
+        "_cpu_flags",
+        lambda cpuinfo: set(PROCESSORS[name]) if cpuinfo == Path("/proc/cpuinfo") else read(cpuinfo),
+    )
+
+
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Choose one of `PROCESSORS` for the rest of a test."""
+    return lambda name: replace_processor(monkeypatch, name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _processor_of_the_session(request: pytest.FixtureRequest) -> Iterator[None]:
+    name = request.config.getoption("--processor")
+    with pytest.MonkeyPatch.context() as patch:
+        if name is not None:
+            replace_processor(patch, name)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run all tests in an empty folder: by default the package reads and writes `features_cache/` and `runs/` here.
+
+    A network that `make demo` had exported there would run in the place of torch, and give other last digits.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("working_directory"))
+        yield
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of `tests/reliability/`: how much of it runs, and where it is written down."""
+    """The processor that the package finds; and how much of `tests/reliability/` runs, and where it is written down."""
+    parser.addoption("--processor", choices=sorted(PROCESSORS), help="run as on this processor, in this process")
     parser.addoption("--trials", choices=("quick", "full"), default="quick", help="how many trials a promise gets")
-    parser.addoption("--results", metavar="FILE", help="append a line of JSON a promise on trial")
+    parser.addoption(
+        "--results",
+        metavar="FILE",
+        type=lambda name: str(Path(name).resolve()),
+        help="append a line of JSON a promise on trial",
+    )
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -86,14 +87,18 @@ def test_name_is_of_the_runtime_that_is_opened(monkeypatch):
         runtime_name("gpu")
 
 
-def test_neither_torch_nor_openvino_is_imported_for_the_name():
-    code = """
+@pytest.mark.parametrize(("flags", "name"), [("avx2", "torch-cpu"), ("avx512_bf16", "openvino-cpu")])
+def test_neither_torch_nor_openvino_is_imported_for_the_name(flags, name):
+    if name == "openvino-cpu" and find_spec("openvino") is None:
+        pytest.skip("OpenVINO is an extra")
+    code = f"""
 import sys
-from pipeline.runtime import runtime_name
+from pipeline.runtime import devices, runtime_name
+devices._cpu_flags = lambda cpuinfo: {{{flags!r}}}
 print(runtime_name("cpu"), [name for name in ("torch", "openvino", "onnxruntime") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.stdout.strip(), done.stderr) == (f"{runtime_name('cpu')} []", "")
+    assert (done.stdout.strip(), done.stderr) == (f"{name} []", "")
 
 
 @pytest.mark.parametrize("native", [True, False])

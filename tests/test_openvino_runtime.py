@@ -21,8 +21,8 @@ from pipeline.errors import BackboneError
 from pipeline.extraction import extract
 from pipeline.images import ImageSource, preprocess
 from pipeline.progress import Progress
-from pipeline.runtime import Runtime, graph_export, open_runtime, runtime_name, stored_graphs
-from pipeline.runtime.devices import has_bf16
+from pipeline.runtime import Runtime, batch_size_of, graph_export, open_runtime, runtime_name, stored_graphs
+from pipeline.runtime.devices import has_openvino_bf16
 from pipeline.runtime.graph_store import graph_path, graph_recipe, read_graph, write_graph
 
 # Found and not imported: only the runtime imports it so that it tells nobody.
@@ -31,7 +31,7 @@ if find_spec("openvino") is None:
 
 from pipeline.runtime.openvino_runtime import OpenVinoRuntime
 
-native = pytest.mark.skipif(not has_bf16(), reason="this CPU has no bf16: OpenVINO would compute in fp32")
+native = pytest.mark.skipif(not has_openvino_bf16(), reason="on this CPU OpenVINO computes in fp32")
 
 
 class Notes(Progress):
@@ -45,9 +45,9 @@ class Notes(Progress):
 
 
 @pytest.fixture(autouse=True)
-def with_bf16(monkeypatch):
+def with_bf16(processor):
     """Choose as on a CPU with bf16, whatever this one is."""
-    monkeypatch.setattr("pipeline.runtime.has_openvino_bf16", lambda: True)
+    processor("avx512_bf16")
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +180,21 @@ def test_pixels_of_another_shape_or_type_are_refused(runtime, shape, kind):
         runtime(np.zeros(shape, kind))
 
 
-def test_runtime_keeps_its_protocol(runtime):
+@pytest.mark.parametrize("found", ["avx512_bf16", "amx_bf16"])
+def test_runtime_keeps_its_protocol(found, backbone, store, processor):
+    processor(found)
+    runtime = open_runtime(backbone, ["all"], device="cpu", precision="bf16", graphs=store)
     assert isinstance(runtime, Runtime)
     assert (runtime.name, runtime.batch_size) == ("openvino-cpu", 8)
     assert runtime.version == version("openvino")
+
+
+@pytest.mark.parametrize("found", ["avx2", "arm"])
+def test_processor_that_openvino_has_no_bf16_for_gets_torch_in_batches_of_four(found, backbone, store, processor):
+    processor(found)
+    runtime = open_runtime(backbone, ["all"], device="cpu", precision="bf16", graphs=store)
+    assert (runtime.name, runtime.batch_size) == ("torch-cpu", 4)
+    assert (runtime_name("cpu"), batch_size_of("cpu", 224, "bf16")) == ("torch-cpu", 4)
 
 
 # Which runtime, and where its graph comes from
@@ -256,7 +267,7 @@ def test_graph_that_openvino_refuses_is_an_error(backbone, tmp_path):
     assert path == graph_path(tmp_path, graph_recipe(backbone, ["penultimate"])) and path.exists()
 
 
-def test_cache_names_the_runtime_that_made_it(model, pixels, tmp_path, monkeypatch):
+def test_cache_names_the_runtime_that_made_it(model, pixels, tmp_path, monkeypatch, processor):
     monkeypatch.setattr(graph_export, "export_graph", lambda backbone, layers: (model, None))
     (tmp_path / "photos").mkdir()
     for i in range(3):
@@ -267,7 +278,7 @@ def test_cache_names_the_runtime_that_made_it(model, pixels, tmp_path, monkeypat
     crops = ImageSource.open(tmp_path / "photos")
     asked = np.stack([preprocess(crops.read(i).pixels(), Backbone.open().preprocessing) for i in range(3)])
     close({"penultimate": cache.features()}, runtime(asked), 1e-5)
-    monkeypatch.setattr("pipeline.runtime.has_openvino_bf16", lambda: False)  # OpenVINO is taken away
+    processor("avx2")
     other = extract(tmp_path / "photos", cache=tmp_path / "cache", precision="bf16", device="cpu")
     assert other.recipe["runtime"] == "torch-cpu" and other.path != cache.path
 

@@ -15,11 +15,13 @@ from commands import class_folders, done, refused
 from made_caches import blobs, names
 from test_model_folder import default_cache
 
+from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, PipelineError
 from pipeline.images import ImageSource
 from pipeline.model import Model, ModelScore, fit, scored
 from pipeline.runs import Run
+from pipeline.runtime import GRAPHS_FOLDER, open_runtime
 
 QUICK: dict[str, Any] = {"cv": 2, "n_jobs": 1, "device": "cpu"}
 
@@ -63,7 +65,7 @@ def test_what_is_read_back_is_what_was_scored(score: ModelScore, place: Path) ->
     found = ModelScore.open(place / "run")
     assert found == score and found.folder == score.folder == place / "run"
     pd.testing.assert_frame_equal(found.predictions, score.predictions)
-    plain = Model.open(place / "bees.model").score(place / "new", n_jobs=1)
+    plain = Model.open(place / "bees.model").score(place / "new", cache=place / "caches", n_jobs=1)
     assert (found.scores, found.unknown_classes) == (plain.scores, plain.unknown_classes)
     assert found.unknown_classes == {"wasps": 4} and found.n == 12
     assert sorted(item.name for item in (place / "run").iterdir()) == [
@@ -72,6 +74,33 @@ def test_what_is_read_back_is_what_was_scored(score: ModelScore, place: Path) ->
     table = pd.read_csv(place / "run" / "scores.csv")
     assert table["score"].tolist() == [one.value for one in (*score.scores, *score.scores_apart)]
     assert table["guessing"].notna().sum() == len(score.scores)
+
+
+@pytest.fixture(scope="module")
+def graphs(place: Path) -> Path:
+    """A folder of caches that holds nothing but the exported network, as after the extraction of many photos."""
+    backbone, folder = Backbone.open(), place / "with graph"
+    opened = open_runtime(backbone, ["penultimate"], device="cpu", images=10**6, graphs=folder / GRAPHS_FOLDER)
+    assert opened.name == "onnxruntime-cpu"
+    return folder
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_score_made_anew_by_another_runtime_agrees_within_the_tolerance(
+    score: ModelScore, place: Path, graphs: Path, batch_size: int
+) -> None:
+    """ONNX Runtime where torch made the kept score: features within 1e-5 give these scores, not every last bit."""
+    how: dict[str, Any] = {"n_jobs": 1, "batch_size": batch_size}
+    anew = Model.open(place / "bees.model").score(place / "new", cache=graphs, **how)
+    for before, after in zip(score.scores, anew.scores, strict=True):
+        assert (after.scoring, after.n) == (before.scoring, before.n)
+        if before.scoring == "neg_log_loss":  # the one that looks at probabilities
+            assert after.value != before.value  # else the other runtime did not run
+            assert (after.value, after.low, after.high) == pytest.approx(
+                (before.value, before.low, before.high), rel=1e-5
+            )
+        else:
+            assert after == before
 
 
 def test_guessing_is_scored_on_the_same_photos(score: ModelScore) -> None:

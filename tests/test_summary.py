@@ -49,10 +49,10 @@ def test_clocks_that_add_up_to_more_than_there_was_leave_no_time_below_zero() ->
 
 
 def test_a_slow_network_is_found_to_be_the_limit(run, tmp_path, network) -> None:
-    network.slowness = 0.01
+    network.slowness = 0.02
     photos = planted.folder_of(tmp_path / "photos", range(40))
     summary = run(photos, batch_size=2, n_jobs=2).summary
-    assert summary.time.network > 0.7
+    assert summary.time.network == max(asdict(summary.time).values())
     assert sum(asdict(summary.time).values()) == pytest.approx(1, abs=0.002)
     assert summary.runtime == "planted 1"
     assert summary.advice == ""  # a run of less than five seconds needs none
@@ -67,9 +67,14 @@ def test_loading_the_network_is_not_taken_for_computing(run, tmp_path, network, 
     monkeypatch.setattr(network_room, "open_runtime", SlowToOpen())
     counts: list[Counts] = []
     monkeypatch.setattr(extraction_room, "Counts", lambda: counts.append(Counts()) or counts[-1])
-    run(planted.folder_of(tmp_path / "photos", range(12)), batch_size=3, n_jobs=2)
-    assert 1.0 <= counts[0].spent.loading <= 2.5  # of each worker that waited for it
-    assert counts[0].spent.network < 0.5 and 0 <= counts[0].working < 1.0 and counts[0].seconds < 1.0
+    photos = planted.folder_of(tmp_path / "photos", range(12))
+    started = time.perf_counter()
+    run(photos, batch_size=3, n_jobs=2)
+    seconds = time.perf_counter() - started
+    # The load is the longest step by far; bounds are measured in this run, as another machine may be much slower.
+    assert 1.0 <= counts[0].spent.loading <= 2 * seconds  # of each worker that waited for it
+    assert counts[0].spent.network < counts[0].spent.loading
+    assert 0 <= counts[0].working <= 2 * seconds - counts[0].spent.loading and counts[0].seconds <= seconds - 1.0
 
 
 def test_a_run_without_inference_has_no_split_and_opens_no_network(run, tmp_path, network) -> None:

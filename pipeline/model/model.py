@@ -262,6 +262,12 @@ class Model:
         PipelineError
             No labels, none of that column, or nothing to score; a folder that holds anything but this model's score
             on these photos.
+
+        Notes
+        -----
+        A score that is read back is equal to the one written, bit for bit. A score computed again is equal to within
+        1e-5: batch size, threads and the runtime (torch, or ONNX Runtime where `cache` holds an exported network) move
+        the last bits of fp32 features, and of the scores that use probabilities.
         """
         from pipeline.model.scoring import Asked, score
 
