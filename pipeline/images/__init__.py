@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.images.decode import PHOTO_RULES
+from pipeline.images.decode import CHANGED_PHOTOS, EARLIER_RULES, PHOTO_RULES, reads_alike
 from pipeline.images.fingerprint import decode_mode, decoder_fingerprint, decoder_of
 from pipeline.images.photo import Photo
 from pipeline.images.preparation import DECODES, prepare, squared
@@ -15,7 +15,9 @@ from pipeline.images.thumbnail import thumbnail
 
 __all__ = [
     "BUILTIN_NAMES",
+    "CHANGED_PHOTOS",
     "DECODES",
+    "EARLIER_RULES",
     "PHOTO_RULES",
     "PIXEL_STATISTICS",
     "ImageSource",
@@ -30,6 +32,7 @@ __all__ = [
     "prepare",
     "preprocess",
     "read_text_table",
+    "reads_alike",
     "shards_of",
     "squared",
     "thumbnail",
