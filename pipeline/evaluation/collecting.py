@@ -14,7 +14,7 @@ from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache, cache_at, lookup
 from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelError
 from pipeline.extraction import extract, known_ids
-from pipeline.images import BUILTIN_NAMES, ImageSource, decode_mode, shards_of
+from pipeline.images import BUILTIN_NAMES, EARLIER_RULES, PHOTO_RULES, ImageSource, decode_mode, shards_of
 from pipeline.labels import Match, join, read_label_table, tidy_id
 from pipeline.progress import Progress
 from pipeline.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
@@ -197,7 +197,10 @@ def with_features_as(source: Source, collection: Collection, trained: Collection
     for cache, layers in zip(trained.caches, trained.layers, strict=True):
         found = source if isinstance(source, FeatureCache) else _extract_as(source, cache, layers, features)
         differs = found.differences(cache.recipe)
-        if set(differs) - MACHINE_FIELDS or _decode(found) != _decode(cache):
+        rules = {str(one.recipe.get("photo_rules")) for one in (found, cache)}
+        # The test images may be extracted by a later version than the training images were.
+        allowed = MACHINE_FIELDS | ({"photo_rules"} if rules <= {PHOTO_RULES, *EARLIER_RULES} else set())
+        if set(differs) - allowed or _decode(found) != _decode(cache):
             raise EvaluationError(
                 f"{found.path.name}: wanted test features made as those of {cache.path.name}, found others: "
                 f"{', '.join(differs)}",
