@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.images.decode import CHANGED_PHOTOS, EARLIER_RULES, PHOTO_RULES, reads_alike
 from pipeline.images.fingerprint import decode_mode, decoder_fingerprint, decoder_of
+from pipeline.images.kinds import kinds_source
 from pipeline.images.photo import Photo
 from pipeline.images.preparation import DECODES, prepare, squared
 from pipeline.images.preprocess import preprocess
@@ -27,6 +28,7 @@ __all__ = [
     "decoder_fingerprint",
     "decoder_of",
     "find_id_column",
+    "kinds_source",
     "name_and_place",
     "pixel_statistics",
     "prepare",
