@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps, features
 
 from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
-from pipeline.images import PHOTO_RULES, decoder_fingerprint, fingerprint
+from pipeline.images import EARLIER_RULES, PHOTO_RULES, decoder_fingerprint, fingerprint
 from pipeline.images import decode as decode_room
-from pipeline.images.decode import decode, exif_orientation
+from pipeline.images.decode import decode, reads_alike
 from pipeline.images.fingerprint import _SAMPLES
+from pipeline.images.rgb import exif_orientation
 from pipeline.images.sniff import IMAGE_ENDINGS, ending, sniff
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -173,9 +174,17 @@ def test_sixteen_bit_colour_is_scaled():
         ([-1.0, 0.0, 3.0], [0, 64, 255]),
         ([0.0, 1000.0, 4000.0], [0, 64, 255]),
         ([np.nan, 0.2, 1.0], [0, 51, 255]),
-        ([np.nan, np.nan, np.nan], [0, 0, 0]),
+        ([np.nan, 0.0, 2.0], [0, 0, 255]),
         ([-5.0, -5.0, -5.0], [0, 0, 0]),
-        ([np.inf, 0.0, 10.0], [255, 0, 10]),
+        ([5.0, 5.0, 5.0], [255, 255, 255]),
+        ([0.25, 0.25, 0.5], [64, 64, 128]),  # floats within 0..1 keep their brightness
+        ([np.inf, 0.0, 10.0], [255, 0, 255]),
+        ([-np.inf, 5.0, 10.0], [0, 128, 255]),
+        ([-1.0, 0.0, 1.0], [0, 128, 255]),
+        ([-30.0, -20.0, -5.0], [0, 85, 212]),  # decibels: zero is white
+        ([0.0, 2e-3, 1.004], [0, 1, 255]),
+        ([280.0, 295.0, 310.0], [128, 191, 255]),  # kelvins: a small range far from zero is at least half of the greys
+        ([1e30, 3.4e38, 0.0], [0, 255, 0]),
         (np.array([0x7F800001, 0, 0x3F800000], np.uint32).view(np.float32), [0, 0, 255]),  # a signalling NaN
     ],
 )
@@ -186,11 +195,116 @@ def test_float_grey_is_scaled_by_the_rule(values, expected):
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([0, 7, 255], [0, 7, 255]), ([0, 257, 65535], [0, 1, 255]), ([-100, 0, 300], [0, 64, 255])],
+    [
+        ([0, 7, 255], [0, 7, 255]),
+        ([0, 7, 100], [0, 7, 100]),
+        ([0, 128, 256], [0, 128, 255]),
+        ([0, 257, 65535], [0, 1, 255]),
+        ([0, 32768, 65536], [0, 128, 255]),
+        ([-100, 0, 300], [0, 64, 255]),
+    ],
 )
 def test_integer_grey_is_scaled_by_the_rule(values, expected):
     data = saved(Image.fromarray(np.array([values], np.int32)), "TIFF")
     assert pixels(data)[0, :, 0].tolist() == expected
+
+
+def sixteen(values, kind: str = "PNG") -> bytes:
+    return saved(Image.fromarray(np.array([values], np.uint16)), kind)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 7, 255], [0, 7, 255]),
+        ([0, 1024, 4095], [0, 64, 255]),  # 12 bits
+        ([0, 1024, 4096], [0, 64, 255]),
+        ([0, 8192, 16383], [0, 128, 255]),  # 14 bits
+        ([0, 16384, 32768], [0, 64, 128]),  # 16 bits, from here on
+        ([0, 257, 50000], [0, 1, 195]),
+        ([0, 257, 65535], [0, 1, 255]),
+        ([7000, 7750, 8500], [128, 191, 255]),  # a thermal camera's counts
+        ([0, 0, 0], [0, 0, 0]),
+    ],
+)
+def test_sixteen_bit_grey_is_scaled_by_the_bits_that_it_uses(kind, values, expected):
+    assert pixels(sixteen(values, kind))[0, :, 0].tolist() == expected
+
+
+def test_a_declared_range_is_kept_whatever_the_values():
+    assert pixels(b"P5 2 1 4095\n" + np.array([0, 1024], ">u2").tobytes())[0, :, 0].tolist() == [0, 64]
+    twelve = Image.frombytes("I;16", (2, 1), np.array([0, 1024], "<u2").tobytes())
+    data = bytearray(saved(twelve, "TIFF"))
+    at = data.index(struct.pack("<HHIHH", 258, 3, 1, 16, 0))
+    # 12 bits a value, packed: 0x000, 0x400 are the bytes 00 04 00
+    data[at + 8 : at + 10] = struct.pack("<H", 12)
+    (start,) = struct.unpack_from("<I", data, data.index(struct.pack("<HHI", 273, 4, 1)) + 8)
+    data[start : start + 3] = b"\x00\x04\x00"
+    assert pixels(bytes(data))[0, :, 0].tolist() == [0, 64]
+
+
+def test_unsigned_32_bit_grey_does_not_turn_negative():
+    data = bytearray(saved(Image.fromarray(np.array([[0, 1 << 30, -1]], np.int32)), "TIFF"))
+    at = data.index(struct.pack("<HHIHH", 339, 3, 1, 2, 0))
+    data[at + 8] = 1  # SampleFormat: unsigned
+    assert pixels(bytes(data))[0, :, 0].tolist() == [0, 64, 255]
+
+
+def test_a_geotiff_s_no_data_value_is_black_and_outside_the_range():
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    tags = ImageFileDirectory_v2()
+    tags[42113] = "-9999"
+    data = saved(Image.fromarray(np.array([[-9999.0, 0.0, 50.0, 100.0]], np.float32)), "TIFF", tiffinfo=tags)
+    assert pixels(data)[0, :, 0].tolist() == [0, 0, 128, 255]
+
+
+@pytest.mark.parametrize("values", [[np.nan] * 3, [np.inf, -np.inf, np.nan]])
+def test_floats_without_a_finite_value_are_unreadable(values):
+    found, detail = reason(saved(Image.fromarray(np.array([values], np.float32)), "TIFF"))
+    assert found == SkipReason.UNREADABLE
+    assert detail == "none of its 3 values is a finite number"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([np.float32, np.int32, np.uint16]),
+    st.floats(-2, 17).map(lambda power: 2.0**power),
+    st.floats(-1.5, 0.999),
+)
+def test_images_that_are_nearly_the_same_look_nearly_the_same(kind, top, bottom):
+    """The rule has no jump: values that are 0.4% larger change no grey level by more than four."""
+    ramp = np.linspace(bottom, 1, 41)[None] * top
+    if kind == np.uint16:
+        ramp = np.abs(ramp).clip(0, 65000)
+    if kind != np.float32:
+        ramp = np.rint(ramp)  # the same image twice where that is nothing
+    further = ramp * 1.004 if kind == np.float32 else np.rint(ramp * 1.004)
+    first, second = (pixels(saved(Image.fromarray(one.astype(kind)), "TIFF")).astype(int) for one in (ramp, further))
+    assert np.abs(first - second).max() <= (4 if kind == np.float32 or top > 1000 else 20)  # one unit of few
+
+
+def test_only_deep_grey_reads_otherwise_under_the_rules_before():
+    (before,) = EARLIER_RULES
+    ramp = np.arange(6).reshape(2, 3)
+    deep = [
+        saved(Image.fromarray(ramp.astype(np.uint16)), "PNG"),
+        *(saved(Image.fromarray(ramp.astype(kind)), "TIFF") for kind in (np.uint16, np.int32, np.float32)),
+    ]
+    same = [
+        *(saved(gradient(), kind) for kind in ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")),
+        saved(gradient().convert("L"), "PNG"),
+        saved(gradient().convert("L"), "TIFF"),
+        saved(gradient().quantize(8), "PNG"),
+        b"P5 2 1 65535\n" + bytes(4),
+        b"no image",
+        np.zeros((2, 2), np.uint8),
+    ]
+    assert [reads_alike(content, before) for content in deep] == [False] * 4
+    assert all(reads_alike(content, before) for content in same)
+    assert all(reads_alike(content, PHOTO_RULES) for content in deep)
+    assert not reads_alike(same[0], "0: other rules")
 
 
 def test_cmyk_jpeg_has_the_colours_of_the_photo():
@@ -363,7 +477,8 @@ def test_endings_are_read_in_any_case():
 
 
 def test_the_rules_have_a_number():
-    assert PHOTO_RULES.startswith("1: ")
+    assert PHOTO_RULES.startswith("2: ")
+    assert [rules[:3] for rules in EARLIER_RULES] == ["1: "]
 
 
 def test_every_sample_of_the_fingerprint_is_what_its_name_says():

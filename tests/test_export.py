@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ from pipeline.export.head_graph import answered
 from pipeline.export.place import refuse_place
 from pipeline.export.proof import TOLERANCE
 from pipeline.extraction import recipe_of
-from pipeline.images import ImageSource, prepare
+from pipeline.images import ImageSource, prepare, rgb
+from pipeline.images.kinds import photo_kinds
 from pipeline.model import Model, exporting, fit
 from pipeline.progress import SILENT
 from pipeline.search import Predictions
@@ -169,7 +171,7 @@ def test_the_readme_s_lines_run_the_onnx_file_without_this_package(
     as_onnx: Outcome, place: Path, wanted: dict[str, Any]
 ) -> None:
     lines = readme_lines()
-    assert len([line for line in lines.splitlines() if line and not line.startswith(("import", "from"))]) <= 12
+    assert len([line for line in lines.splitlines() if line and not line.startswith(("import", "from"))]) <= 24
     label, *sure = alone(lines, place).split()
     assert label == wanted["label"]
     assert max(float(text.strip("[]")) for text in sure) == pytest.approx(wanted["probability"], abs=TOLERANCE)
@@ -241,6 +243,87 @@ def test_the_torch_folder_says_what_it_is(as_torch: Outcome, model: Model, place
         assert line in text
     record = standalone.read_record(folder)
     assert record["classes"] == ["ants", "bees"] and record["network"]["arguments"] == {"num_classes": 2}
+
+
+# --- photos of every kind
+
+
+@pytest.fixture(scope="module")
+def kinds_folder(place: Path) -> Path:
+    """Files that are transparent, CMYK, palettes, of 16 bits or floats, and turned by EXIF."""
+    folder = place / "kinds"
+    folder.mkdir()
+    for name, content in photo_kinds().items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_every_kind_of_photo_is_answered_alike_by_predict_and_by_all_exports(
+    as_onnx: Outcome, as_torch: Outcome, model: Model, place: Path, kinds_folder: Path
+) -> None:
+    """The README's lines, the torch folder's own code and its program, against `predict`; and no two kinds are alike."""
+    table = model.predict(kinds_folder, cache=place / "caches")
+    assert table["error"].tolist() == [""] * len(table) and len(table) >= 20
+    network = standalone.FromPixels(standalone.load(place / "bees.torch"), standalone.read_record(place / "bees.torch"))
+    read, program = torch_folder.reader(place / "bees.torch"), torch_folder.program_runner(place / "bees.torch/model.pt2")
+    lines = readme_lines().replace('"bees.onnx"', 'str(folder / "bees.onnx")').replace('"new.jpg"', "path")
+    code = compile(lines.replace("print(", "said = ("), "README.md", "exec")
+    seen = exporting.kinds(model)
+    exact = dict(zip(seen.names, seen.pixels, strict=True))
+    for name, label, probability in zip(table["id"], table["label"], table["probability"], strict=True):
+        names: dict[str, Any] = {"path": kinds_folder / name, "folder": place}
+        exec(code, names)
+        pixels = read((kinds_folder / name).read_bytes())
+        np.testing.assert_array_equal(names["pixels"], pixels, err_msg=name)
+        np.testing.assert_array_equal(exact[name], pixels, err_msg=name)
+        with torch.inference_mode():
+            plain = network(torch.from_numpy(pixels)[None])["probabilities"].numpy()[0]
+        for sure in (names["said"][1], plain, program(pixels[None])["probabilities"][0]):
+            assert model.classes[int(np.argmax(sure))] == label
+            # The pixels are the same bit for bit; what is left is how three runtimes round in fp32.
+            assert float(np.max(sure)) == pytest.approx(probability, abs=5e-5), name
+    assert len(np.unique(seen.pixels.reshape(len(seen.names), -1), axis=0)) >= 15
+
+
+def test_transparent_photos_are_shown_on_white_by_the_torch_folder_s_own_command(
+    as_torch: Outcome, place: Path, kinds_folder: Path
+) -> None:
+    wanted = json.loads(done("predict", "bees.model", "kinds/colour-alpha.png", "--json").out)["predictions"][0]
+    code = (
+        "import runpy\nsys.argv = ['model.py', 'kinds/colour-alpha.png']\n"
+        "runpy.run_path('bees.torch/model.py', run_name='__main__')"
+    )
+    _, label, probability = alone(code, place).split()
+    assert label == wanted["label"] and float(probability) == pytest.approx(wanted["probability"], abs=TOLERANCE)
+
+
+def test_an_export_that_reads_photos_otherwise_is_refused(
+    model: Model, as_onnx: Outcome, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Path(rgb.__file__).read_text(encoding="utf-8")
+    monkeypatch.setattr(torch_folder, "_write_program", lambda *_: None)
+    monkeypatch.setattr(torch_folder, "program_runner", lambda path: torch_folder.runner(torch_folder.whole(path.parent)))
+    check = ImageSource.open(place / "new.jpg")
+    for text, other, kind in (
+        ("(255, 255, 255, 255)", "(0, 0, 0, 255)", "colour-alpha.png"),  # on black
+        ("turn is None else", "turn is not 0 else", "turned-3.jpg"),  # not turned
+        ("white = (1 - share)", "white = (1.01 - share)", "16-bit.png"),
+    ):
+        assert right.count(text) == 1 or kind == "16-bit.png"
+        (tmp_path / "rgb.py").write_text(right.replace(text, other), encoding="utf-8")
+        monkeypatch.setattr(torch_folder, "rgb", SimpleNamespace(__file__=str(tmp_path / "rgb.py")))
+        with pytest.raises(ExportError, match=f"expected the pixels that `pipeline predict` makes of {kind}, got others"):
+            model.export(tmp_path / "it.torch", format="torch", check=check)
+        assert not (tmp_path / "it.torch").exists()
+    written = onnx.load(place / "bees.onnx")
+    for entry in written.metadata_props:
+        if entry.key == "preprocessing":
+            entry.value = json.dumps({**json.loads(entry.value), "interpolation": "bilinear"})
+    monkeypatch.setattr("pipeline.export.onnx_file.onnx_model", lambda *_: written)
+    monkeypatch.setattr("pipeline.export.onnx_file.describe", lambda *_: None)
+    with pytest.raises(ExportError, match=r"it.onnx: expected the pixels .* of colour-alpha.png, got others"):
+        model.export(tmp_path / "it.onnx", check=check)
+    assert not (tmp_path / "it.onnx").exists()
 
 
 # --- the lines that prepare a photo

@@ -16,6 +16,8 @@ from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelErr
 from pipeline.extraction import extract, known_ids
 from pipeline.images import (
     BUILTIN_NAMES,
+    EARLIER_RULES,
+    PHOTO_RULES,
     ImageSource,
     decode_mode,
     folder_labels,
@@ -246,7 +248,10 @@ def with_features_as(source: Source, collection: Collection, trained: Collection
     for cache, layers in zip(trained.caches, trained.layers, strict=True):
         found = source if isinstance(source, FeatureCache) else _extract_as(source, cache, layers, features)
         differs = found.differences(cache.recipe)
-        if set(differs) - MACHINE_FIELDS or _decode(found) != _decode(cache):
+        rules = {str(one.recipe.get("photo_rules")) for one in (found, cache)}
+        # The test images may be extracted by a later version than the training images were.
+        allowed = MACHINE_FIELDS | ({"photo_rules"} if rules <= {PHOTO_RULES, *EARLIER_RULES} else set())
+        if set(differs) - allowed or _decode(found) != _decode(cache):
             raise EvaluationError(
                 f"{found.path.name}: wanted test features made as those of {cache.path.name}, found others: "
                 f"{', '.join(differs)}",

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from pipeline.export.formats import FORMATS, Exported, export_model, refuse_export
-from pipeline.export.proof import Proof, Witnesses
+from pipeline.export.proof import Kinds, Proof, Witnesses
 
-__all__ = ["FORMATS", "Exported", "Proof", "Witnesses", "export_model", "refuse_export"]
+__all__ = ["FORMATS", "Exported", "Kinds", "Proof", "Witnesses", "export_model", "refuse_export"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import ExportError
 from pipeline.export.place import cannot_write, refuse_place
-from pipeline.export.proof import Proof, Witnesses, prove
+from pipeline.export.proof import Kinds, Proof, Witnesses, prove, prove_reading
 from pipeline.export.record import Exportable, refuse_unexportable
 from pipeline.placing import placed
 from pipeline.progress import SILENT, Progress
@@ -51,7 +51,13 @@ def refuse_export(model: Exportable, path: Path, format: str) -> None:
 
 
 def export_model(
-    model: Exportable, path: Path, format: str, witnesses: Callable[[], Witnesses], *, progress: Progress = SILENT
+    model: Exportable,
+    path: Path,
+    format: str,
+    witnesses: Callable[[], Witnesses],
+    *,
+    kinds: Callable[[], Kinds] | None = None,
+    progress: Progress = SILENT,
 ) -> Exported:
     """Write backbone and head as one model, check it on photos, and only then put it in place.
 
@@ -63,6 +69,8 @@ def export_model(
     format : {"onnx", "torch"}
     witnesses : callable
         Gives the photos that it is checked on; asked once something is written.
+    kinds : callable, optional
+        Gives images of the kinds that readers read differently; the export is to read them as `predict` does.
     progress : Progress
 
     Raises
@@ -74,25 +82,28 @@ def export_model(
     write = _write_onnx if format == "onnx" else _write_torch
     try:
         with placed(path, folder=format == "torch") as made:
-            proofs = write(model, made, witnesses, progress)
+            proofs = write(model, made, witnesses, kinds, progress)
     except OSError as error:
         raise cannot_write(path, error) from error
     return Exported(path, format, proofs)
 
 
 def _write_onnx(
-    model: Exportable, made: Path, witnesses: Callable[[], Witnesses], progress: Progress
+    model: Exportable, made: Path, witnesses: Callable[[], Witnesses], kinds: Callable[[], Kinds] | None, progress: Progress
 ) -> tuple[Proof, ...]:
-    from pipeline.export.onnx_file import describe, onnx_model, runner
+    from pipeline.export.onnx_file import describe, onnx_model, reader, runner
 
     whole = onnx_model(model, progress)
     describe(whole, model)
     made.write_bytes(whole.SerializeToString())
-    return (_proof(made, runner, witnesses(), model),)
+    proof = _proof(made, runner, witnesses(), model)
+    if kinds is not None:
+        prove_reading(made.name, reader(whole), kinds())
+    return (proof,)
 
 
 def _write_torch(
-    model: Exportable, made: Path, witnesses: Callable[[], Witnesses], progress: Progress
+    model: Exportable, made: Path, witnesses: Callable[[], Witnesses], kinds: Callable[[], Kinds] | None, progress: Progress
 ) -> tuple[Proof, ...]:
     from pipeline.export import torch_folder as torch_format
     from pipeline.export.readme import readme
@@ -104,6 +115,8 @@ def _write_torch(
         prove(torch_format.CODE, torch_format.runner(torch_format.whole(made)), seen, model.kind),
         _proof(made / torch_format.PROGRAM, torch_format.program_runner, seen, model),
     )
+    if kinds is not None:
+        prove_reading(torch_format.CODE, torch_format.reader(made), kinds())
     answer = torch_format.layer_of(model).answer
     (made / torch_format.README).write_text(readme(model, made.name, answer, proofs), encoding="utf-8")
     return proofs

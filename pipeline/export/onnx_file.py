@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import compose
+from PIL import Image
 
 from pipeline.backbone import Backbone
 from pipeline.backbone.graph_file import INPUT, OUTPUTS
 from pipeline.errors import ExportError
 from pipeline.export.head_graph import FEATURES, head_graph
 from pipeline.export.record import Exportable, record_of
+from pipeline.images import rgb
 from pipeline.progress import Progress
 from pipeline.runtime.graph_export import LARGEST, NotExportable, export_graph
 from pipeline.runtime.graph_store import OPSET
@@ -97,6 +100,17 @@ def describe(whole: onnx.ModelProto, model: Exportable) -> None:
     for name, value in record_of(model).items():
         entry = whole.metadata_props.add()
         entry.key, entry.value = name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def reader(whole: onnx.ModelProto) -> Callable[[bytes], np.ndarray]:
+    """Return what makes pixels of a photo's file, by the preprocessing that the ONNX file's own metadata give."""
+    how = json.loads(next(entry.value for entry in whole.metadata_props if entry.key == "preprocessing"))
+
+    def read(data: bytes) -> np.ndarray:
+        with Image.open(BytesIO(data)) as photo:
+            return rgb.square(rgb.upright_rgb(photo), how["resize"], how["crop"], how["interpolation"])
+
+    return read
 
 
 def runner(path: Path) -> Callable[[np.ndarray], Mapping[str, Any]]:

@@ -38,6 +38,23 @@ class Witnesses:
     which: str
 
 
+@dataclass(frozen=True, eq=False)
+class Kinds:
+    """Images of the kinds that readers are known to read differently; see `pipeline.images.kinds`.
+
+    Attributes
+    ----------
+    names : list of str, length k
+    files : list of bytes
+    pixels : ndarray of uint8, shape (k, crop, crop, 3)
+        As `predict` reads them with ``decode="exact"``.
+    """
+
+    names: list[str]
+    files: list[bytes]
+    pixels: np.ndarray
+
+
 @dataclass(frozen=True)
 class Proof:
     """How an exported model's answers compare with the model's own.
@@ -126,6 +143,42 @@ def prove(what: str, run: Callable[[np.ndarray], Answers], witnesses: Witnesses,
     return proof
 
 
+def prove_reading(what: str, read: Callable[[bytes], np.ndarray], kinds: Kinds) -> None:
+    """Return if every kind of image becomes the same pixels by an export as by `predict`, bit for bit.
+
+    That the same pixels get the same prediction is what `prove` shows, on photos.
+
+    Parameters
+    ----------
+    what : str
+        Its file, for errors.
+    read : callable
+        Maps a photo's file to uint8 (crop, crop, 3), as the export has it read.
+    kinds : Kinds
+
+    Raises
+    ------
+    ExportError
+        An image cannot be read, or has other pixels.
+    """
+    for name, file, expected in zip(kinds.names, kinds.files, kinds.pixels, strict=True):
+        try:
+            pixels = read(file)
+        except Exception as error:  # of whichever reader
+            reason = str(error).strip().partition("\n")[0]
+            raise ExportError(
+                f"{what}: expected pixels of {name}, got {type(error).__name__}: {reason}; nothing was written", _REPORT
+            ) from error
+        if pixels.shape != expected.shape or (pixels != expected).any():
+            gap = np.abs(pixels.astype(int) - expected).max() if pixels.shape == expected.shape else "another size"
+            raise ExportError(
+                f"{what}: expected the pixels that `pipeline predict` makes of {name}, got others (largest difference "
+                f"of a grey level: {gap}); nothing was written",
+                _REPORT,
+            )
+
+
+_REPORT = "update Pillow and numpy: pipeline doctor"
 _TRY = "check on other photos with --check DIR (a tie may fall either way), or fit with another head: pipeline heads"
 
 

@@ -8,7 +8,7 @@ from pipeline.backbone import bundled
 from pipeline.export import linear
 from pipeline.export.proof import Proof
 from pipeline.export.record import Exportable
-from pipeline.export.standalone import OWN_ARCHITECTURE
+from pipeline.export.standalone import OWN_ARCHITECTURE, PHOTO_READER
 
 _MEANING = {
     linear.SOFTMAX: "One output a class; softmax makes probabilities of them.",
@@ -57,6 +57,7 @@ def readme(model: Exportable, name: str, answer: str, proofs: Sequence[Proof]) -
         "| `model.safetensors` | the tensors of the whole network |",
         "| `model.json` | class names, preprocessing, how the network is built, where it comes from |",
         "| `model.py` | reads those two: `load()` is the plain network, `FromPixels` the whole road from pixels |",
+        f"| `{PHOTO_READER}` | reads photos: transparency on white, CMYK, palettes, 16 bits, EXIF orientation |",
         *([f"| `{OWN_ARCHITECTURE}` | the architecture, which torchvision does not have |"] if own else []),
         "| `model.pt2` | the whole road as one exported program, for torch alone |",
         "",
@@ -69,8 +70,8 @@ def readme(model: Exportable, name: str, answer: str, proofs: Sequence[Proof]) -
         "",
         _MEANING[answer],
         "",
-        f"A photo is turned upright, resized to {how.resize} pixels on its short side ({how.interpolation}), and its"
-        f" centre {how.crop} x {how.crop} cut out; normalisation is inside, but for `load()`, which wants"
+        f"A photo becomes upright RGB (`{PHOTO_READER}`), is resized to {how.resize} pixels on its short side ({how.interpolation}), and its"
+        f" centre {how.crop} x {how.crop} is cut out; normalisation is inside, but for `load()`, which wants"
         " (value - mean) / std." + fast,
         "",
         "Checked before this folder was put in place, against the model it was made from:",

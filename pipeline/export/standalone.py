@@ -1,4 +1,4 @@
-"""A trained model in plain torch and torchvision: this file reads `model.json` and `model.safetensors` beside it.
+"""A trained model in plain torch and torchvision: this file reads the other files beside it.
 
     python model.py photo.jpg ...
 
@@ -18,12 +18,13 @@ import json
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 from torchvision import models
@@ -31,6 +32,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 HERE = Path(__file__).parent
 RECORD, WEIGHTS, OWN_ARCHITECTURE = "model.json", "model.safetensors", "efficientnet_lite.py"
+PHOTO_READER = "rgb.py"  # transparency, CMYK, palettes, 16 bits, EXIF orientation; and the resize
 
 
 def read_record(folder: Path = HERE) -> dict[str, Any]:
@@ -108,16 +110,22 @@ def answers(outputs: torch.Tensor, answer: str) -> dict[str, torch.Tensor]:
     return {"label": outputs.argmax(1), "probabilities": outputs.softmax(1)}
 
 
-def prepare(photo: Image.Image, record: Mapping[str, Any] | None = None) -> np.ndarray:
-    """Return a photo as the network wants it: upright, resized, the centre cut out; uint8 (crop, crop, 3)."""
-    how = (read_record() if record is None else record)["preprocessing"]
-    image, resize, crop = ImageOps.exif_transpose(photo).convert("RGB"), how["resize"], how["crop"]
-    long = int(resize * max(image.size) / min(image.size))
-    size = (resize, long) if image.width <= image.height else (long, resize)
-    if image.size != size:
-        image = image.resize(size, Image.Resampling[how["interpolation"].upper()])
-    left, top = round((image.width - crop) / 2), round((image.height - crop) / 2)
-    return np.array(image.crop((left, top, left + crop, top + crop)))
+def prepare(photo: Image.Image, record: Mapping[str, Any] | None = None, folder: Path = HERE) -> np.ndarray:
+    """Return a photo as the network wants it: upright RGB, resized, the centre cut out; uint8 (crop, crop, 3).
+
+    `photo` is the image as `Image.open` gives it: what says that it is turned or transparent is lost in conversions.
+    """
+    how = (read_record(folder) if record is None else record)["preprocessing"]
+    reader = _photo_reader(folder)
+    pixels = reader["square"](reader["upright_rgb"](photo), how["resize"], how["crop"], how["interpolation"])
+    return np.array(pixels)
+
+
+@cache
+def _photo_reader(folder: Path) -> dict[str, Any]:
+    """Return the functions of the file that reads photos: beside this one, or where the package has it."""
+    beside, in_package = folder / PHOTO_READER, folder.parent / "images" / PHOTO_READER
+    return runpy.run_path(str(beside if beside.exists() else in_package))
 
 
 def main(paths: Sequence[str]) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
+from PIL import Image
 from torch import nn
 
 from pipeline.backbone import bundled, efficientnet_lite
@@ -18,11 +21,21 @@ from pipeline.errors import ExportError
 from pipeline.export import standalone
 from pipeline.export.linear import Linear, fold
 from pipeline.export.record import Exportable, record_of
+from pipeline.images import rgb
 
 CODE, PROGRAM, README = "model.py", "model.pt2", "README.md"
 # What the folder may hold: a folder with anything else in it is not ours to replace.
 ENTRIES = frozenset(
-    (CODE, PROGRAM, README, standalone.RECORD, standalone.WEIGHTS, standalone.OWN_ARCHITECTURE, "__pycache__")
+    (
+        CODE,
+        PROGRAM,
+        README,
+        standalone.RECORD,
+        standalone.WEIGHTS,
+        standalone.OWN_ARCHITECTURE,
+        standalone.PHOTO_READER,
+        "__pycache__",
+    )
 )
 
 
@@ -43,6 +56,7 @@ def write_network(model: Exportable, folder: Path) -> None:
     (folder / standalone.WEIGHTS).write_bytes(content)
     (folder / standalone.RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
     shutil.copyfile(standalone.__file__, folder / CODE)
+    shutil.copyfile(rgb.__file__, folder / standalone.PHOTO_READER)
     if model.backbone.name == bundled.NAME:
         shutil.copyfile(efficientnet_lite.__file__, folder / standalone.OWN_ARCHITECTURE)
     _write_program(whole(folder), model, folder / PROGRAM)
@@ -86,6 +100,17 @@ def runner(network: Callable[[torch.Tensor], Mapping[str, torch.Tensor]]) -> Cal
         return {name: values.numpy() for name, values in said.items()}
 
     return run
+
+
+def reader(folder: Path) -> Callable[[bytes], np.ndarray]:
+    """Return what makes pixels of a photo's file, by the written folder's own code."""
+    code = runpy.run_path(str(folder / CODE))
+
+    def read(data: bytes) -> np.ndarray:
+        with Image.open(BytesIO(data)) as photo:
+            return code["prepare"](photo)
+
+    return read
 
 
 def program_runner(path: Path) -> Callable[[np.ndarray], dict[str, Any]]:

@@ -53,6 +53,8 @@ class Block:
         More about the images that failed.
     spent : Spent
         What it cost the worker that made it.
+    otherwise : frozenset of int
+        Rows of images that were read, and that the photo rules in `Embedding.rules` read differently.
     """
 
     rows: np.ndarray
@@ -65,6 +67,7 @@ class Block:
     inferred: int = 0
     details: Mapping[int, str] = field(default_factory=dict)
     spent: Spent = Spent()
+    otherwise: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -82,6 +85,7 @@ class Block:
             self.inferred,
             self.details,
             self.spent,
+            self.otherwise,
         )
 
     @staticmethod
@@ -98,4 +102,5 @@ class Block:
             sum(block.inferred for block in blocks),
             {int(rows[row]): text for block in blocks for row, text in block.details.items()},
             sum((block.spent for block in blocks), Spent()),
+            frozenset(int(rows[row]) for block in blocks for row in block.otherwise),
         )

@@ -17,7 +17,7 @@ from pipeline.extraction.network import Network
 from pipeline.extraction.processes import blocks_by_processes
 from pipeline.extraction.threads import blocks_by_threads
 from pipeline.extraction.work import check_numbers
-from pipeline.images import ImageSource
+from pipeline.images import PHOTO_RULES, ImageSource
 from pipeline.provenance import Preprocessing
 from pipeline.runtime import Runtime
 
@@ -43,6 +43,7 @@ def embed_blocks(
     known: KnownDigests | None = None,
     store_type: np.dtype | None = None,
     decode: str = "exact",
+    rules: str = PHOTO_RULES,
 ) -> Iterator[Iterator[Block]]:
     """Give the blocks of `rows` as they are done, in any order.
 
@@ -68,6 +69,8 @@ def embed_blocks(
         The type the features will be stored in; what does not fit into it is not finite.
     decode : {"exact", "fast"}
         How photos become pixels.
+    rules : str
+        The photo rules that `Block.otherwise` is about.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def embed_blocks(
         `batch_size` or `n_jobs` is no number to work with.
     """
     check_numbers(batch_size, n_jobs)
-    how = Embedding(source, runtime, preprocessing, known, store_type, decode)
+    how = Embedding(source, runtime, preprocessing, known, store_type, decode, rules)
     rows = source.reading_order(rows)
     size = block_size(batch_size, runtime, len(rows), n_jobs)
     if isinstance(runtime, Network) and (on_cluster() or len(runtime.devices) > 1):

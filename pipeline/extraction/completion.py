@@ -30,7 +30,7 @@ from pipeline.extraction.doubts import doubtful
 from pipeline.extraction.filling import fill
 from pipeline.extraction.shelf import Shelf
 from pipeline.extraction.work import Counts, Work
-from pipeline.images import decode_mode, decoder_of
+from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES, PHOTO_RULES, decode_mode, decoder_of
 from pipeline.provenance import installed
 from pipeline.runtime import PRECISIONS
 
@@ -66,6 +66,7 @@ def complete(work: Work, layers: Mapping[str, int], folder: Path, counts: Counts
     source, recipe = work.source, work.recipe.as_dict()
     columns = _short_columns(work, counts)
     relatives = [cache for cache in shelf.found if cache.recipe == recipe]
+    earlier_rules = [cache for cache in shelf.found if _differs_in_rules_alone(cache, work)]
     # The same images may be a part of another cache too, in a folder of its own, which is left alone.
     generations = [cache for cache in relatives if cache.place == source.place and cache.path.parent == folder]
     # A layer that was asked for once stays: what comes later never takes it away.
@@ -84,6 +85,8 @@ def complete(work: Work, layers: Mapping[str, int], folder: Path, counts: Counts
             return cache
     else:
         _tell_of_others(work, counts, shelf, generations, stem, layers)
+        if not generations:
+            _tell_of_earlier_rules(work, counts, earlier_rules, layers)
 
     lenders = list(_held(cache for cache in relatives if cache.path != path))
     earlier = [cache for cache in lenders if cache.place == source.place]
@@ -108,7 +111,7 @@ def complete(work: Work, layers: Mapping[str, int], folder: Path, counts: Counts
                 pending = np.flatnonzero(cache.status == PENDING)
                 again = np.unique(np.concatenate([doubts, cache.damaged(), pending]))
                 writer.reset(again, source.ids, source.stat, columns)
-            fill(work, writer, lenders, earlier, counts)
+            fill(work, writer, lenders, earlier, list(_held(earlier_rules)), counts)
     _retire_others(generations, stem, path)
     return FeatureCache.open(path)
 
@@ -194,11 +197,38 @@ def _tell_of_others(
             counts,
         )
     else:
-        for note in _near_misses(work, shelf.found):
+        for note in _near_misses(work, shelf.found, layers):
             work.note(note, counts)
 
 
-def _near_misses(work: Work, found: Sequence[FeatureCache]) -> list[str]:
+def _differs_in_rules_alone(cache: FeatureCache, work: Work) -> bool:
+    """Whether a cache is of the same recipe, made under earlier photo rules that its rows are still good for."""
+    earlier = cache.recipe.get("photo_rules")
+    return (
+        work.recipe.photo_rules == PHOTO_RULES
+        and earlier in EARLIER_RULES
+        and cache.recipe == {**work.recipe.as_dict(), "photo_rules": earlier}
+    )
+
+
+def _tell_of_earlier_rules(
+    work: Work, counts: Counts, caches: Sequence[FeatureCache], layers: Mapping[str, int]
+) -> None:
+    """Note that rows of caches of the same images are reused although the photo rules have changed since."""
+    names = [
+        cache.path.name
+        for cache in caches
+        if cache.place == work.source.place and layers.keys() <= cache.layers.keys()
+    ]
+    if names:
+        work.note(
+            f"{names[0]} was made under earlier photo rules: its rows are reused, except those of {CHANGED_PHOTOS}, "
+            "which are computed again",
+            counts,
+        )
+
+
+def _near_misses(work: Work, found: Sequence[FeatureCache], layers: Mapping[str, int]) -> list[str]:
     """Return a sentence for each cache of the same images and backbone under another recipe, with what differs."""
     wanted = work.recipe.as_dict()
     sentences: dict[str, str] = {}
@@ -207,6 +237,8 @@ def _near_misses(work: Work, found: Sequence[FeatureCache]) -> list[str]:
             continue
         differs = cache.differences(wanted)
         if not differs:  # the same images in a cache of their own, or in parts: it lends its rows
+            continue
+        if _differs_in_rules_alone(cache, work) and layers.keys() <= cache.layers.keys():  # it lends them too
             continue
         sentence = f"{cache.path.name} holds these images too, but differs in {', '.join(differs)}"
         # Of values that there are alone: the sentence is there to be pasted, and the file may be a stranger's.

@@ -14,7 +14,7 @@ from pipeline.errors import SkipReason, UnreadablePhoto
 from pipeline.extraction.block import Block, Spent
 from pipeline.extraction.known import FiledDigests, KnownDigests
 from pipeline.extraction.network import Network
-from pipeline.images import ImageSource, prepare
+from pipeline.images import PHOTO_RULES, ImageSource, prepare, reads_alike
 from pipeline.provenance import Preprocessing
 from pipeline.runtime import Runtime
 
@@ -34,6 +34,8 @@ class Prepared:
         More about the images that failed.
     decoding : float
         Seconds from the files' bytes to the pixels.
+    otherwise : tuple of int
+        Positions of the images that the photo rules in `Embedding.rules` read differently.
     """
 
     rows: np.ndarray
@@ -46,6 +48,7 @@ class Prepared:
     positions: np.ndarray
     details: Mapping[int, str]
     decoding: float
+    otherwise: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,8 @@ class Embedding:
         The type the features will be stored in; what does not fit into it is not finite.
     decode : {"exact", "fast"}
         How photos become pixels.
+    rules : str
+        The photo rules that the features are compared with; `PHOTO_RULES`, or those of an earlier version.
     """
 
     source: ImageSource
@@ -71,6 +76,7 @@ class Embedding:
     known: KnownDigests | FiledDigests | None = None
     store_type: np.dtype | None = None
     decode: str = "exact"
+    rules: str = PHOTO_RULES
 
     def block(self, rows: np.ndarray) -> Block:
         """Return what becomes of the images in `rows`; one that fails is a row with its reason."""
@@ -94,6 +100,7 @@ class Embedding:
         details: dict[int, str] = {}
         pixels = np.empty((k, crop, crop, 3), np.uint8) if into is None else into
         positions: list[int] = []
+        otherwise: list[int] = []
         decoding = 0.0
         for position, row in enumerate(rows):
             try:
@@ -101,18 +108,23 @@ class Embedding:
                 digest[position] = np.frombuffer(photo.digest, np.uint8)
                 stat[position] = photo.stat
                 if self.known is not None:
-                    found[position] = self.known.find(photo.digest)
+                    found[position] = self.known.find(photo.digest, photo.content)
                     if found[position] >= 0:
                         continue
                 started = time.perf_counter()
                 pixels[len(positions)], statistics[position] = prepare(photo, self.preprocessing, self.decode)
                 decoding += time.perf_counter() - started
                 positions.append(position)
+                if self.rules != PHOTO_RULES and not reads_alike(photo.content, self.rules):
+                    otherwise.append(position)
             except UnreadablePhoto as error:
                 status[position] = error.reason
                 details[position] = str(error)
         ready = np.array(positions, np.int64)
-        return Prepared(rows, status, digest, stat, statistics, found, pixels[: len(ready)], ready, details, decoding)
+        made = pixels[: len(ready)]
+        return Prepared(
+            rows, status, digest, stat, statistics, found, made, ready, details, decoding, tuple(otherwise)
+        )
 
     def infer(self, prepared: Prepared) -> Block:
         """Return what becomes of prepared images: the network's features, of those that it can be asked about."""
@@ -144,4 +156,5 @@ class Embedding:
             len(at),
             {int(rows[position]): text for position, text in details.items()},
             Spent(prepared.decoding, time.perf_counter() - opened, opened - started),
+            frozenset(rows[list(prepared.otherwise)].tolist()),
         )

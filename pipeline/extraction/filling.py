@@ -27,6 +27,7 @@ def fill(
     writer: CacheWriter,
     relatives: Sequence[FeatureCache],
     generations: Sequence[FeatureCache],
+    earlier_rules: Sequence[FeatureCache],
     counts: Counts,
 ) -> None:
     """Leave no row of the writer's cache pending.
@@ -39,6 +40,9 @@ def fill(
         Caches of the same recipe: they lend rows by content.
     generations : sequence of FeatureCache
         Those of them that are of the same place: they lend rows by id, size and time, and the image is not read.
+    earlier_rules : sequence of FeatureCache
+        Caches of the same recipe under earlier photo rules: they lend rows by content, of photos that both rules read
+        alike. Such an image is read but not decoded.
     counts : Counts
         Added to.
 
@@ -54,8 +58,11 @@ def fill(
         for other in sorted(generations, key=lambda other: -len(other.layers.keys() & cache.layers.keys())):
             known = unchanged(work.source.ids, work.source.stat, left, other)
             left = np.setdiff1d(left, run.reuse(known), assume_unique=True)
-    whole = [other for other in relatives if cache.layers.keys() <= other.layers.keys()]
-    left = run.infer(left, KnownDigests(whole))
+    whole, earlier = (
+        [other for other in caches if cache.layers.keys() <= other.layers.keys()]
+        for caches in (relatives, earlier_rules)
+    )
+    left = run.infer(left, KnownDigests(whole, earlier))
     run.infer(left, None)  # known by content, but the row that held it turned out to be damaged
 
 

@@ -16,6 +16,7 @@ from pipeline.cache.checksum import sound
 from pipeline.cache.layout import features_name
 from pipeline.errors import SkipReason
 from pipeline.extraction.block import Block
+from pipeline.images import reads_alike
 
 # What failed for a reason that lies outside the file is tried again although the file has not changed.
 TRIED_AGAIN = (SkipReason.MISSING, SkipReason.FORBIDDEN, SkipReason.NO_DECODER)
@@ -28,10 +29,15 @@ class KnownDigests:
     ----------
     caches : sequence of FeatureCache
         All of one recipe, each with every layer that is wanted.
+    earlier : sequence of FeatureCache
+        Of the same recipe but for its photo rules, which are all the same earlier ones: their rows are found for the
+        photos alone that both rules read alike.
     """
 
-    def __init__(self, caches: Sequence[FeatureCache]) -> None:
-        self.caches = list(caches)
+    def __init__(self, caches: Sequence[FeatureCache], earlier: Sequence[FeatureCache] = ()) -> None:
+        self.caches = [*caches, *earlier]
+        self._count = len(caches)
+        self._rules = [str(cache.recipe.get("photo_rules")) for cache in earlier]
         stored = [cache.rows for cache in self.caches]
         digests = [np.ascontiguousarray(cache.digest[rows]) for cache, rows in zip(self.caches, stored, strict=True)]
         halves = np.concatenate([np.zeros((0, 2), ">u8"), *(digest.view(">u8") for digest in digests)])
@@ -40,22 +46,28 @@ class KnownDigests:
         self._second = halves[order, 1].astype(np.uint64)
         self._rows = np.concatenate([np.zeros(0, np.int64), *stored])[order]
         self._cache = np.repeat(np.arange(len(stored)), [len(rows) for rows in stored])[order]
+        # Number of the earlier cache that an entry is of, 0 for those of the recipe itself.
+        self._earlier = np.maximum(self._cache - (self._count - 1), 0).astype(np.uint64)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Where the rows are, never the rows: the process that gets it reads them for itself, once.
-        return _known_at, (tuple(str(cache.path.resolve()) for cache in self.caches),)
+        paths = tuple(str(cache.path.resolve()) for cache in self.caches)
+        return _known_at, (paths[: self._count], paths[self._count :])
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def find(self, digest: bytes) -> int:
-        """Return the number of an entry with this content, -1 if there is none."""
-        return _find(digest, self._first, self._second)
+    def find(self, digest: bytes, content: bytes | np.ndarray | None = None) -> int:
+        """Return the number of an entry with this content, -1 if there is none.
+
+        Without the `content` itself, no entry of earlier photo rules is found.
+        """
+        return _find(digest, content, self._first, self._second, self._earlier, self._rules)
 
     def filed(self, path: Path) -> FiledDigests:
         """Return what finds the same entries, in other processes too, and write the file that it reads."""
-        np.save(path, np.stack([self._first, self._second]))
-        return FiledDigests(str(path))
+        np.save(path, np.stack([self._first, self._second, self._earlier]))
+        return FiledDigests(str(path), tuple(self._rules))
 
     def places(self, entries: np.ndarray) -> Iterable[tuple[FeatureCache, np.ndarray, np.ndarray]]:
         """Give, for each cache that holds some of these entries, the cache, which of them, and its rows."""
@@ -72,33 +84,47 @@ class FiledDigests:
     Attributes
     ----------
     path : str
+    rules : tuple of str
+        Of the caches of earlier photo rules.
     """
 
     path: str
+    rules: tuple[str, ...] = ()
 
-    def find(self, digest: bytes) -> int:
-        """Return the number of an entry with this content, -1 if there is none."""
-        return _find(digest, *_halves_in(self.path))
+    def find(self, digest: bytes, content: bytes | np.ndarray | None = None) -> int:
+        """Return the number of an entry with this content, -1 if there is none; see `KnownDigests.find`."""
+        return _find(digest, content, *_entries_in(self.path), self.rules)
 
 
 @lru_cache(maxsize=1)
-def _halves_in(path: str) -> np.ndarray:
+def _entries_in(path: str) -> np.ndarray:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def _find(digest: bytes, first_halves: np.ndarray, second_halves: np.ndarray) -> int:
+def _find(
+    digest: bytes,
+    content: bytes | np.ndarray | None,
+    first_halves: np.ndarray,
+    second_halves: np.ndarray,
+    earlier: np.ndarray,
+    rules: Sequence[str],
+) -> int:
     first, second = (np.uint64(int.from_bytes(half, "big")) for half in (digest[:8], digest[8:]))
     entry = int(np.searchsorted(first_halves, first))
     while entry < len(first_halves) and first_halves[entry] == first:
-        if second_halves[entry] == second:
+        number = int(earlier[entry])
+        # An earlier rule's row stands for the content only where the photo's pixels are the same under both rules.
+        if second_halves[entry] == second and (
+            not number or (content is not None and reads_alike(content, rules[number - 1]))
+        ):
             return entry
         entry += 1
     return -1
 
 
 @lru_cache(maxsize=1)
-def _known_at(paths: tuple[str, ...]) -> KnownDigests:
-    return KnownDigests([FeatureCache.open(path) for path in paths])
+def _known_at(paths: tuple[str, ...], earlier: tuple[str, ...]) -> KnownDigests:
+    return KnownDigests([FeatureCache.open(path) for path in paths], [FeatureCache.open(path) for path in earlier])
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.images.decode import PHOTO_RULES
+from pipeline.images.decode import CHANGED_PHOTOS, EARLIER_RULES, PHOTO_RULES, reads_alike
 from pipeline.images.fingerprint import decode_mode, decoder_fingerprint, decoder_of
+from pipeline.images.kinds import kinds_source
 from pipeline.images.labelling import folder_labels
 from pipeline.images.listing import Ignored, image_folder
 from pipeline.images.paths import images_by_stem, is_absolute, relative_to, spellings
@@ -19,7 +20,9 @@ from pipeline.images.thumbnail import thumbnail
 
 __all__ = [
     "BUILTIN_NAMES",
+    "CHANGED_PHOTOS",
     "DECODES",
+    "EARLIER_RULES",
     "PHOTO_RULES",
     "PIXEL_STATISTICS",
     "Ignored",
@@ -31,19 +34,21 @@ __all__ = [
     "decoder_of",
     "find_id_column",
     "folder_labels",
-    "is_fixed_split",
     "image_folder",
     "images_by_stem",
     "is_absolute",
+    "is_fixed_split",
+    "kinds_source",
     "name_and_place",
     "pixel_statistics",
     "prepare",
     "preprocess",
     "read_text_table",
+    "reads_alike",
     "relative_to",
     "shards_of",
-    "split_parts",
     "spellings",
+    "split_parts",
     "squared",
     "thumbnail",
 ]

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import importlib
 import re
-import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, features
 
 from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.images.rgb import upright_rgb
 from pipeline.images.sniff import HEAD, sniff
 
 MAX_PIXELS = 200_000_000
@@ -29,15 +28,30 @@ MAX_ASPECT = 50
 BOMB_PIXELS = 64_000_000
 BOMB_PIXELS_A_BYTE = 50
 
-#: What the pixels of a photo depend on besides the decoder. Change a rule, change the number: old features are then
-#: not used again.
+#: What the pixels of a photo depend on besides the decoder. A changed rule gets the next number. Features made under an
+#: earlier number are used again for the photos that the change does not touch: see `reads_alike`.
 PHOTO_RULES = (
+    "2: first frame; EXIF orientation applied, unless it is damaged; alpha and transparent colours composited on white;"
+    " CMYK and palettes as PIL has them; ICC profiles not applied; 16-bit colour by its high byte; grey of 16 bits, 32"
+    " bits or floats scaled to 0..255 and rounded: by the range that the file declares (12-bit TIFF, PGM, JPEG 2000),"
+    " otherwise from zero to the image's highest value, from its lowest where that is negative, this range being at"
+    " most twice that of the values and at least 1 for floats, 255 for integers, and a sixteenth of the largest value;"
+    " 16-bit images of which the highest value is 32768 or more by 255/65535, with a linear passage from 16384 on;"
+    " infinities as black and white, not-a-number and a GeoTIFF's no-data value as black; no finite value: unreadable"
+)
+
+# Earlier rules whose features may be used again, all that a recipe says of them.
+_RULES_1 = (
     "1: first frame; EXIF orientation applied, unless it is damaged; alpha and transparent colours composited on white;"
     " CMYK and palettes as PIL has them; ICC profiles not applied; 16-bit grey scaled by 255/65535 and rounded (12-bit"
     " by 255/4095), 16-bit colour by its high byte; 32-bit and float grey as it is within 0..255, float within 0..1 by"
     " 255, integers within 0..65535 by 255/65535, otherwise its own minimum to maximum as 0..255, not-a-number as the"
     " minimum"
 )
+EARLIER_RULES = (_RULES_1,)
+
+#: The photos that `EARLIER_RULES` and `PHOTO_RULES` read differently, in words.
+CHANGED_PHOTOS = "grey PNG and TIFF photos of 16 bits, 32 bits or floats"
 
 _SILENCE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps it
 
@@ -53,17 +67,6 @@ _MODULES = {  # format: PIL's module, its class, the codec that PIL may have bee
 }
 
 FORMATS = ("JPEG", *_MODULES, "HEIC")
-
-_TURNS = {  # EXIF orientation: what puts the photo upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 
 def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
     """Return the photo's pixels as an upright RGB image.
@@ -102,9 +105,9 @@ def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
     try:
         image = _open_heic(BytesIO(data), most) if found == "HEIC" else _opener(found)(BytesIO(data))
         check_size(*image.size, len(data), most)
-        image.load()
-        upright = image if found in ("TIFF", "HEIC") else _turned(image)  # those two are turned as they are read
-        return to_rgb(upright)
+        if found == "HEIC":
+            image.format = "HEIF"  # `upright_rgb` is to know that it is upright
+        return upright_rgb(image)
     except UnreadablePhoto:
         raise
     except Image.DecompressionBombError as error:
@@ -136,13 +139,33 @@ def check_size(width: int, height: int, size: int | None = None, most: int = MAX
         raise UnreadablePhoto(SkipReason.TOO_LONG, f"{width} x {height} pixels")
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the image in mode RGB by `PHOTO_RULES`; an RGB image comes back itself."""
-    if image.mode[0] in "IF":
-        return _narrowed(image).convert("RGB")
-    if image.has_transparency_data:
-        return _on_white(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+def reads_alike(content: bytes | np.ndarray, rules: str) -> bool:
+    """Whether a photo has the same pixels under these rules as under `PHOTO_RULES`; no pixel is decoded.
+
+    Parameters
+    ----------
+    content : bytes or ndarray
+        The whole file, or pixels.
+    rules : str
+        The text of `PHOTO_RULES` in this or an earlier version; photos under any other text are not alike.
+    """
+    if rules == PHOTO_RULES:
+        return True
+    if rules not in EARLIER_RULES:
+        return False
+    if not isinstance(content, bytes):
+        return True  # pixels of 8 bits
+    found = sniff(content[:HEAD])
+    if found == "PNG":
+        # Bit depth and colour type: the first fields of the header, which is always the first chunk.
+        return content[12:16] != b"IHDR" or content[24:26] != b"\x10\x00"
+    if found != "TIFF":
+        return True
+    _hush()
+    try:
+        return _opener(found)(BytesIO(content)).mode[0] not in "IF"  # type: ignore[attr-defined]
+    except Exception:  # damaged: it fails under both rules, or is read once more
+        return False
 
 
 @cache
@@ -177,100 +200,6 @@ def _open_heic(file: BytesIO, most: int) -> Image.Image:
     width, height = photo.size
     check_size(width, height, file.getbuffer().nbytes, most)  # to_pillow decodes; opening did not
     return photo.to_pillow()
-
-
-def _turned(image: Image.Image) -> Image.Image:
-    turn = _TURNS.get(exif_orientation(image.info.get("exif", b"")))
-    return image if turn is None else image.transpose(turn)
-
-
-def exif_orientation(exif: Any) -> int:
-    """Return the orientation (1 to 8) in a block of EXIF; 1 where there is none or the block is damaged.
-
-    Read here because PIL's reader warns of damage, and a warning's fate is the whole process's to choose.
-    """
-    if not isinstance(exif, bytes):
-        return 1
-    block = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(order + "I", block, 4)
-        (count,) = struct.unpack_from(order + "H", block, start)
-        for entry in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(order + "HH", block, entry)
-            if tag == 0x0112:
-                (value,) = struct.unpack_from(order + ("I" if kind == 4 else "H"), block, entry + 8)
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        return 1
-    return 1
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-    lowest, _ = rgba.getchannel("A").getextrema()
-    if lowest == 255:
-        return rgba.convert("RGB")
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, rgba).convert("RGB")
-
-
-@np.errstate(all="ignore")  # numpy warns of signalling not-a-numbers and of the largest floats
-def _narrowed(image: Image.Image) -> Image.Image:
-    """Return 16-bit, 32-bit or float grey as 8-bit grey: scaled, never clipped."""
-    values = np.asarray(image)  # (h, w)
-    if image.mode.startswith("I;16"):
-        tags = getattr(image, "tag_v2", {})
-        grey = _sixteen(4095 if tags.get(258) == (12,) else 65535)[values]
-        if tags.get(262) == 0:  # TIFF's "white is zero", which PIL turns for 8 bits alone
-            grey = 255 - grey
-        if isinstance(clear := image.info.get("transparency"), int):
-            grey[values == clear] = 255  # the transparent grey, on white
-        return Image.fromarray(grey)
-    if image.mode == "I" and image.format == "PPM":  # PIL has scaled these to 65,535 already
-        return Image.fromarray(_sixteen(65535)[values])
-    low, high = _range(values)
-    if image.mode == "F" and low >= 0 and high <= 1:
-        bottom, top = 0.0, 1.0
-    elif low >= 0 and high <= 255:
-        bottom, top = 0.0, 255.0
-    elif image.mode == "I" and low >= 0 and high <= 65535:
-        bottom, top = 0.0, 65535.0
-    else:
-        bottom, top = low, high
-    span = top - bottom
-    grey = np.zeros(values.shape, np.uint8)
-    if 0 < span < np.inf:
-        for some in _bands(values):
-            filled = np.nan_to_num(values[some].astype(np.float64), nan=bottom, posinf=top, neginf=bottom)
-            grey[some] = np.rint((filled - bottom) * (255 / span))
-    return Image.fromarray(grey)
-
-
-def _range(values: np.ndarray) -> tuple[float, float]:
-    """Return the lowest and the highest value that is finite; zeros where none is."""
-    low, high = np.inf, -np.inf
-    for some in _bands(values):
-        finite = values[some][np.isfinite(values[some])]
-        if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    return (low, high) if low <= high else (0.0, 0.0)
-
-
-def _bands(values: np.ndarray) -> Iterator[slice]:
-    """Give the rows of an image a megapixel at a time: as float64, a large one would take gigabytes."""
-    rows = max(1, (1 << 20) // values.shape[1])
-    for start in range(0, len(values), rows):
-        yield slice(start, start + rows)
-
-
-@cache
-def _sixteen(top: int) -> np.ndarray:
-    """Return the 8-bit grey of each 16-bit value, (65536,): `top` is white."""
-    values = np.arange(65536, dtype=np.uint32)
-    return np.minimum((values * 255 + top // 2) // top, 255).astype(np.uint8)
 
 
 def _short(error: Exception) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import SkipReason, UnreadablePhoto
-from pipeline.images.decode import MAX_PIXELS, check_size, decode, to_rgb
+from pipeline.images.decode import MAX_PIXELS, check_size, decode
+from pipeline.images.rgb import to_rgb
 from pipeline.images.sniff import RAW_ENDINGS, ending
 
 MAX_BYTES = 2 << 30  # the largest photo that is read into memory

@@ -13,7 +13,8 @@ from pipeline.cache import DEFAULT_FOLDER, STORED, FeatureCache
 from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import ModelError, SkipReason
 from pipeline.extraction import Block, Network, embed_blocks, recipe_of
-from pipeline.images import ImageSource, decode_mode
+from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES, ImageSource, decode_mode
+from pipeline.images.listing import printable
 from pipeline.model.training import Near, TrainingPhotos
 from pipeline.progress import SILENT, Progress
 from pipeline.runtime import GRAPHS_FOLDER
@@ -142,8 +143,11 @@ def _from_images(
         n_jobs=n_jobs,
         store_type=store_type,
         decode=decode_of(model),
+        rules=str(model.recipe["photo_rules"]),
     ) as blocks:
+        otherwise: set[int] = set()
         for together in _together(blocks):
+            otherwise.update(*(block.otherwise for block in together))
             X = np.concatenate([block.features[model.layer] for block in together])
             yield _Some(
                 rows=np.concatenate([block.rows for block in together]),
@@ -153,6 +157,12 @@ def _from_images(
                 X=X.astype(store_type).astype(np.float32),
                 details={row: text for block in together for row, text in block.details.items()},
             )
+    if otherwise:
+        progress.note(
+            f"the photo rules for {CHANGED_PHOTOS} have changed since the model was fitted: {len(otherwise):,} of "
+            f"{len(source):,} photos are read by the new ones, the first is {printable(source.ids[min(otherwise)])}; "
+            "fit the model again for predictions that match"
+        )
 
 
 def network_of(model: Model, *, images: int, device: str, graphs: Path, progress: Progress = SILENT) -> Network:
@@ -163,6 +173,9 @@ def network_of(model: Model, *, images: int, device: str, graphs: Path, progress
     precision, store = str(model.recipe["precision"]), str(model.recipe["store"])
     here = recipe_of(model.backbone, precision=precision, store=store, decode=decode_of(model), device=device).as_dict()
     differs = [name for name in here if here[name] != model.recipe.get(name)]
+    if model.recipe.get("photo_rules") in EARLIER_RULES:
+        # `_from_images` notes the photos that this concerns, and there may be none.
+        differs = [name for name in differs if name != "photo_rules"]
     if differs:
         progress.note(
             f"this machine makes features a little otherwise than where the model was fitted: {', '.join(differs)}"

@@ -10,8 +10,8 @@ import numpy as np
 
 from pipeline.cache import DEFAULT_FOLDER, FeatureCache, caches_in
 from pipeline.errors import ExportError, PipelineError, UnreadablePhoto
-from pipeline.export import Witnesses
-from pipeline.images import ImageSource, decode_mode, prepare
+from pipeline.export import Kinds, Witnesses
+from pipeline.images import ImageSource, decode_mode, kinds_source, prepare
 from pipeline.model.answering import answer_for
 from pipeline.progress import Progress
 
@@ -53,6 +53,14 @@ def witnesses(model: Model, check: Any, progress: Progress) -> Witnesses:
         if found is not None:
             return found
     raise AssertionError("generated images can always be read")
+
+
+def kinds(model: Model) -> Kinds:
+    """Return images of the kinds that readers are known to read differently, with the pixels of exact decoding."""
+    source = kinds_source()
+    photos = [source.read(row) for row in range(len(source))]
+    pixels = np.stack([prepare(photo, model.backbone.preprocessing)[0] for photo in photos])
+    return Kinds(source.ids, [bytes(photo.content) for photo in photos], pixels)
 
 
 def _at_hand(model: Model) -> Iterator[tuple[ImageSource, str, int]]:

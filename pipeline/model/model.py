@@ -306,7 +306,8 @@ class Model:
             layer replaced, for plain torchvision, and the same as a `torch.export` program; for linear heads.
         check : as `data` for `extract`, optional
             Photos to check it on: the answers are to be those of `predict`, to 1e-4 and without a changed label. By
-            default those it learned from, where they are at hand.
+            default those it learned from, where they are at hand. Images that are transparent, CMYK, of 16 bits or
+            turned by EXIF are always checked as well.
         progress : Progress
 
         Returns
@@ -320,9 +321,16 @@ class Model:
             It cannot be exported, or answers otherwise; nothing is left behind.
         """
         from pipeline.export import export_model
-        from pipeline.model.exporting import witnesses
+        from pipeline.model.exporting import kinds, witnesses
 
-        return export_model(self, Path(out), format, lambda: witnesses(self, check, progress), progress=progress)
+        return export_model(
+            self,
+            Path(out),
+            format,
+            lambda: witnesses(self, check, progress),
+            kinds=lambda: kinds(self),
+            progress=progress,
+        )
 
     def ask(self, X: np.ndarray) -> Predictions:
         """Return what the head says of features, ``(n, d)``."""

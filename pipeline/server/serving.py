@@ -111,6 +111,7 @@ def open_server(
             "pip install 'transfer-pipeline[serve]'",
         ) from error
     from pipeline.engines import workers
+    from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES
     from pipeline.model import Model
     from pipeline.model.answering import decode_of, network_of
     from pipeline.model.training import training_photos
@@ -127,6 +128,8 @@ def open_server(
         if why_not:
             progress.note(f"nothing is said of unfamiliar photos and of the nearest training photos: {why_not}")
         graphs = Path(cache) / GRAPHS_FOLDER
+        if opened.recipe["photo_rules"] in EARLIER_RULES:
+            progress.note(f"the photo rules for {CHANGED_PHOTOS} have changed since the model was fitted")
         network = network_of(opened, images=MANY, device=device, graphs=graphs, progress=progress)
         network.open()
     except BaseException:
