@@ -276,7 +276,9 @@ def _without_small(question: Question, fewest: int) -> Question:
     if not len(small):
         return question
     what = "tags" if question.kind == "multi" else "classes"
-    listed = [f"{question.classes[code]!r} ({counts[code]})" for code in small[np.argsort(counts[small], kind="stable")]]
+    listed = [
+        f"{question.classes[code]!r} ({counts[code]})" for code in small[np.argsort(counts[small], kind="stable")]
+    ]
     named = ", ".join(listed[:MOST_LEFT_OUT])
     if len(listed) > MOST_LEFT_OUT:
         named += f" and {len(listed) - MOST_LEFT_OUT} more"

@@ -131,7 +131,9 @@ def extract(
     counts = Counts()
     with engine(dask):
         widths = network.resolve_layers(layers)
-        result, done = _made(how, data, wanted, widths, Path(cache), counts, id_column=id_column, root=root, label_level=label_level)
+        result, done = _made(
+            how, data, wanted, widths, Path(cache), counts, id_column=id_column, root=root, label_level=label_level
+        )
         for work, one in done:
             recompute_and_compare(work, one, counts, recheck, random_state)
     mine = [one for _, one in done]

@@ -178,7 +178,9 @@ class Listing:
     def share(self: Self, number: int, of: int) -> Self:
         """Return share `number` (from 1) of as many: the images that `in_share` puts there."""
         rows = [row for row, image_id in enumerate(self.ids) if in_share(image_id, number, of)]
-        return replace(self.take(rows), place=share_place(self.place, number, of), notes=list(self.notes), ignored=self.ignored)
+        return replace(
+            self.take(rows), place=share_place(self.place, number, of), notes=list(self.notes), ignored=self.ignored
+        )
 
 
 def in_share(image_id: str, number: int, of: int) -> bool:
