@@ -170,7 +170,8 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
         table is about the training set.
     """
     name = source.name if isinstance(source, ImageSource) else str(source.provenance["source"])
-    own, notes = source.columns, ()
+    own: Columns = source.columns
+    notes: tuple[str, ...] = ()
     if isinstance(source, FeatureCache):
         own, notes = _labels_of_cache(source, name, labelling)
     collection = Collection(name, source.ids, own, notes=notes)
