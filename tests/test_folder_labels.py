@@ -13,7 +13,7 @@ from made_caches import blobs, make_cache
 from planted import put
 from tars import write_tar
 
-from pipeline.errors import LabelError, SourceError
+from pipeline.errors import CacheError, LabelError, SourceError
 from pipeline.evaluation import evaluate
 from pipeline.extraction import extract
 from pipeline.images import ImageSource, is_fixed_split, split_parts
@@ -216,9 +216,23 @@ def test_another_level_is_another_cache_of_the_same_features(tmp_path: Path) -> 
     assert (sorted(set(second.columns["label"])), second.summary.inferred) == (["ants", "bees"], 0)
     none = extract(photos, cache=caches, n_jobs=1)
     assert (dict(none.columns), none.summary.inferred) == ({}, 0)
-    assert none.summary.notes[0].startswith("no label is kept: ")
+    assert none.summary.notes[0].startswith("no label is read from the folders: ")
     again = extract(photos, cache=caches, label_level=2, n_jobs=1, rehash=True)
     assert (sorted(set(again.columns["label"])), again.summary.inferred) == (["ants", "bees"], 0)
+
+
+def test_shards_keep_the_level_in_their_cache(tmp_path: Path) -> None:
+    for shard, period in enumerate(("old", "new")):
+        write_tar(
+            tmp_path / "s" / f"{shard}.tar",
+            [(f"{period}/{animal}/{shard}.png", 2 * shard + at) for at, animal in enumerate(("cats", "dogs"))],
+        )
+    source = ImageSource.open(tmp_path / "s", label_level=2)
+    assert source.columns == {"label": ["cats", "dogs"] * 2}
+    cache = extract(source, cache=tmp_path / "caches", n_jobs=1)
+    assert cache.columns["label"] == ["cats", "dogs"] * 2
+    with pytest.raises(CacheError, match="expected images to label by their folders, got a cache"):
+        extract(cache, label_level=1)
 
 
 # --- links and ignored files ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from commands import class_folders, photo, refused
+from commands import class_folders, done, photo, refused
 from made_caches import blobs, make_cache
 from pyarrow import parquet
 
@@ -53,6 +53,16 @@ def test_the_command_names_unreadable_images_too(tmp_path: Path, monkeypatch: py
         "pages: 8 of 8 images cannot be read, e.g. a/00.png: not an image",
         LOOK,
     )
+
+
+def test_extract_of_unreadable_images_alone_suggests_no_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = done("extract", pages(tmp_path / "pages", "a", "b"))
+    assert "skipped: a/00.png: not an image" in outcome.err
+    assert "no image can be read: there is nothing to evaluate" in outcome.err
+    assert "next: " not in outcome.err
 
 
 def test_parquet_rows_with_a_path_alone_say_so(tmp_path: Path) -> None:

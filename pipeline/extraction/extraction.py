@@ -115,6 +115,11 @@ def extract(
     started = time.perf_counter()
     given = data if isinstance(data, FeatureCache) else cache_at(data)
     if given is not None:
+        if label_level is not None:
+            raise CacheError(
+                f"{given.path.name}: expected images to label by their folders, got a cache, which is not changed",
+                f"pipeline evaluate {given.path} --label-level {label_level}",
+            )
         return _as_it_is(given, layers, started)
     network = Backbone.open(backbone, random_state=random_state)
     how = How(

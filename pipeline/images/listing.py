@@ -123,6 +123,8 @@ class Listing:
         The files that hold the images, where they are several and all of them was asked for.
     id_column : str or None
         Which of the shards' columns was asked for as the id.
+    label_level : int or None
+        Which level of the shards' folders was asked for as the label.
     """
 
     name: str
@@ -138,6 +140,7 @@ class Listing:
     lies: np.ndarray | None = field(default=None, repr=False)
     shards: tuple[str, ...] = field(default=(), repr=False)
     id_column: str | None = field(default=None, repr=False)
+    label_level: int | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
