@@ -377,9 +377,7 @@ def test_folds_are_cut_to_the_groups_and_it_is_said(tmp_path: Path) -> None:
 def test_a_class_smaller_than_the_folds_is_named_with_the_way_out(tmp_path: Path) -> None:
     X, _ = blobs(20)
     made = make_cache(tmp_path / "a.h5", X, {"kind": ["ant"] * 17 + ["bee"] * 3})
-    with pytest.raises(
-        EvaluationError, match="expected 5 images per class, one per fold, got 3 images of 'bee'"
-    ) as e:
+    with pytest.raises(EvaluationError, match="expected 5 images per class, one per fold, got 3 images of 'bee'") as e:
         run_of(made, cv=5)
     assert e.value.next_step == "add images of 'bee', or use fewer folds: --cv 3"
     assert run_of(made, heads="centroid", cv=3).info().folds == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -127,6 +128,48 @@ def test_a_damaged_npz_and_ids_that_repeat_are_refused(tmp_path):
     assert "bad.npz: wanted a NumPy file of arrays, cannot read it" in refused(tmp_path / "bad.npz").message
     np.savez(tmp_path / "twice.npz", images=np.zeros((2, 5, 6), np.uint8), ids=np.array(["a", "a"]))
     assert "ids[1] 'a' stands there twice" in refused(tmp_path / "twice.npz").message
+
+
+def with_header(header: bytes, version: tuple[int, int] = (1, 0), data: bytes = bytes(400)) -> bytes:
+    """Return a .npy file with this header, as bytes."""
+    length = len(header).to_bytes(2 if version == (1, 0) else 4, "little")
+    return b"\x93NUMPY" + bytes(version) + length + header + data
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(
+    ("header", "version", "why"),
+    [
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 5, 6), }", (1, 0), "expected a shape of whole num"),
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, -5, 6), }", (2, 0), "got (2, -5, 6)"),
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (3, 5, 6", (1, 0), ""),
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (3, 5, 6), ", (1, 0), ""),
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (True, 5, 6), }", (1, 0), ""),
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (10**9, 5, 6), }", (1, 0), ""),
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000, 5, 6), }", (1, 0), "30,000,000,000 bytes"),
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (9" + b"9" * 40 + b", 5, 6), }", (1, 0), " bytes for "),
+        (b"{'descr': 'junk', 'fortran_order': False, 'shape': (3, 5, 6), }", (1, 0), ""),
+        (b"{'descr': ['|u1', 'fortran_order': False, 'shape': (3, 5, 6), }", (1, 0), ""),
+        (b"(" * 3000, (1, 0), ""),
+        (b'"""', (1, 0), ""),
+        (b"\xff\0{}", (1, 0), ""),
+        (b"", (1, 0), ""),
+        (b"{}", (3, 0), "expected an array of format 1.0 or 2.0, got 3.0"),
+        (b"{}", (9, 0), "expected an array of format 1.0 or 2.0, got 9.0"),
+    ],
+)
+def test_a_damaged_header_is_refused_in_words(tmp_path, header, version, why, inside):
+    data = with_header(header, version)
+    path = tmp_path / ("x.npz" if inside else "x.npy")
+    if inside:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("images.npy", data)
+    else:
+        path.write_bytes(data)
+    error = refused(path)
+    assert error.message.startswith(f"{path}: wanted a NumPy file of arrays, cannot read it: ")
+    assert why in error.message
+    assert error.next_step == "write it with numpy.savez(path, images=..., labels=...)"
 
 
 def test_an_npz_that_changed_after_it_was_listed_is_not_read(tmp_path):

@@ -425,7 +425,7 @@ def test_what_cannot_be_studied_is_refused_before_the_network_runs(photos: Path,
     photo(tmp_path / "few" / "ants" / "0.png", "ants", 0)
     for number in range(6):
         photo(tmp_path / "few" / "bees" / f"{number}.png", "bees", number)
-    with pytest.raises(EvaluationError, match=r"wanted 4 images of every class .* found 1 image of 'ants'"):
+    with pytest.raises(EvaluationError, match=r"expected 4 images per class .* got 1 image of 'ants'"):
         asked_of(tmp_path / "few", tmp_path)
     rows = [f"{kind}/{number:02d}.png,{kind},{number / 7:.3f}" for kind in ("ants", "bees") for number in range(16)]
     (tmp_path / "labels.csv").write_text("\n".join(["id,kind,wing", *rows]), encoding="utf-8")

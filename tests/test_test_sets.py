@@ -424,7 +424,7 @@ def test_nothing_and_images_without_labels_are_refused_before_the_network_runs(
     early: list[tuple[dict[str, Any], type[PipelineError], str]] = [
         ({"heads": "logstic"}, HeadError, "wanted a head, found 'logstic'"),
         ({"scoring": "acuracy"}, HeadError, "wanted a scoring, found 'acuracy'"),
-        ({"cv": 5}, EvaluationError, "wanted 5 images of every class"),
+        ({"cv": 5}, EvaluationError, "expected 5 images per class"),
         ({"column": "labels"}, LabelError, "wanted a column 'labels', found 'label'"),
         ({"groups": "patient"}, LabelError, "--groups patient"),
         ({"grid": "knn.k=3"}, HeadError, "wanted one of the heads logistic"),

@@ -93,6 +93,9 @@ def command(
         terminal.say(f"parts still to be made: {len(missing):,} of {len(missing) + len(done[0].files):,}")
         terminal.next("pipeline", "extract", data, *carried(ctx, without={"part"}), "--part", missing[0])
         return
+    if done[0].summary.failed == done[0].summary.images:
+        terminal.say("no image can be read: there is nothing to evaluate")
+        return
     if done[0].columns:
         terminal.next("pipeline", "evaluate", *paths, *carried(ctx, only={"layer", "n_jobs", "dask", "random_state"}))
     else:

@@ -60,6 +60,8 @@ def questions(
         No labels, an unknown column, or a test set without anything to score.
     """
     refuse_no_labels(collection)
+    if min_class_size is not None and min_class_size < 1:
+        raise EvaluationError(f"min_class_size: expected 1 or more images, got {min_class_size}", "--min-class-size 5")
     columns = collection.columns
     announced = spells_split(columns.get(SPLIT, ()))
     for flag, name in (("groups", groups), ("split", None if split == NO_SPLIT else split)):
@@ -276,7 +278,9 @@ def _without_small(question: Question, fewest: int) -> Question:
     if not len(small):
         return question
     what = "tags" if question.kind == "multi" else "classes"
-    listed = [f"{question.classes[code]!r} ({counts[code]})" for code in small[np.argsort(counts[small], kind="stable")]]
+    listed = [
+        f"{question.classes[code]!r} ({counts[code]})" for code in small[np.argsort(counts[small], kind="stable")]
+    ]
     named = ", ".join(listed[:MOST_LEFT_OUT])
     if len(listed) > MOST_LEFT_OUT:
         named += f" and {len(listed) - MOST_LEFT_OUT} more"

@@ -115,6 +115,11 @@ def extract(
     started = time.perf_counter()
     given = data if isinstance(data, FeatureCache) else cache_at(data)
     if given is not None:
+        if label_level is not None:
+            raise CacheError(
+                f"{given.path.name}: expected images to label by their folders, got a cache, which is not changed",
+                f"pipeline evaluate {given.path} --label-level {label_level}",
+            )
         return _as_it_is(given, layers, started)
     network = Backbone.open(backbone, random_state=random_state)
     how = How(
@@ -131,7 +136,9 @@ def extract(
     counts = Counts()
     with engine(dask):
         widths = network.resolve_layers(layers)
-        result, done = _made(how, data, wanted, widths, Path(cache), counts, id_column=id_column, root=root, label_level=label_level)
+        result, done = _made(
+            how, data, wanted, widths, Path(cache), counts, id_column=id_column, root=root, label_level=label_level
+        )
         for work, one in done:
             recompute_and_compare(work, one, counts, recheck, random_state)
     mine = [one for _, one in done]

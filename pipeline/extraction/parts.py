@@ -99,7 +99,7 @@ def partition_of(data: Any, part: Part | None, **options: Any) -> Partition | No
     if shards:
         if isinstance(data, ImageSource):
             name, place = data.name, data.place
-            options["id_column"] = data.id_column
+            options["id_column"], options["label_level"] = data.id_column, data.label_level
         else:
             name, place = name_and_place(data, shards)
         mine = shards if part is None else shards[part.number - 1 :: part.of]

@@ -65,7 +65,10 @@ class How:
         for text in source.notes:
             self.note(text, counts)
         if source.label_error is not None:
-            self.note(f"no label is kept: {source.label_error.message}; {source.label_error.next_step}", counts)
+            self.note(
+                f"no label is read from the folders: {source.label_error.message}; {source.label_error.next_step}",
+                counts,
+            )
         if source.ignored:
             counts.ignored.add_all(source.ignored)
         if source.skipped:

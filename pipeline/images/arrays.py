@@ -338,11 +338,9 @@ def _read_header(file: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype]
     """
     start = file.tell()
     version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0), (3, 0)):
-        raise ValueError(f"expected an array of format 1.0 to 3.0, got {version[0]}.{version[1]}")
+    if version not in ((1, 0), (2, 0)):  # 3.0 is written for fields with names beyond ASCII, which no image has
+        raise ValueError(f"expected an array of format 1.0 or 2.0, got {version[0]}.{version[1]}")
     try:
-        if version == (3, 0):  # as 2.0, with names of fields in UTF-8: `numpy.lib.format` has no public reader of it
-            raise ValueError("an array of format 3.0 has named fields, and no images")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
     except (SyntaxError, TokenError, TypeError, KeyError, OverflowError, RecursionError, MemoryError) as error:

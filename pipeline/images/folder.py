@@ -97,7 +97,9 @@ def open_folder(
         )
     ids, stat = _sorted(found)
     shown = printable(path.rstrip("/") or "/")
-    labels = folder_columns([*ids, *found.witnesses.values()], found.folders, shown, level=level, unlisted=found.unlisted)
+    labels = folder_columns(
+        [*ids, *found.witnesses.values()], found.folders, shown, level=level, unlisted=found.unlisted
+    )
     columns = {name: values[: len(ids)] for name, values in labels.columns.items()}
     notes = labels.notes
     if found.outside:
@@ -255,9 +257,7 @@ def _meet(entry: os.DirEntry[str], folder: _Folder, found: _Found, folders: list
     found.stat.append(stat.st_mtime_ns)
 
 
-def _follows(
-    entry: os.DirEntry[str], image_id: str, folder: _Folder, found: _Found, folders: list[_Folder]
-) -> bool:
+def _follows(entry: os.DirEntry[str], image_id: str, folder: _Folder, found: _Found, folders: list[_Folder]) -> bool:
     """Return whether a link was dealt with: it leads to a folder, which is then listed, or to nothing.
 
     Raises

@@ -116,9 +116,7 @@ def with_folder_labels(listing: Listing, found: FolderLabels, level: int | None)
     if level is not None and "label" in listing.columns:
         notes.append(f"{listing.name}: --label-level {level} replaces the label that the source gives")
     new = found.columns if level is not None else {k: v for k, v in found.columns.items() if k not in listing.columns}
-    return replace(
-        listing, columns={**listing.columns, **new}, notes=[*listing.notes, *notes], label_error=found.error
-    )
+    return replace(listing, columns={**listing.columns, **new}, notes=[*listing.notes, *notes], label_error=found.error)
 
 
 @dataclass(frozen=True)
@@ -181,10 +179,15 @@ class _Tree:
     def at_level(self, level: int, ids: Sequence[str]) -> _Found:
         """Return the names at a level that was asked for as labels, and any split that stands at another one."""
         at = level - 1 if level > 0 else level
-        has = {place: level != 0 and (len(path) > at if at >= 0 else len(path) >= -at) for place, path in self.paths.items()}
+        has = {
+            place: level != 0 and (len(path) > at if at >= 0 else len(path) >= -at)
+            for place, path in self.paths.items()
+        }
         if not any(has.values()):
             example = next(iter(ids), "")
-            found = f"folders of {self.depth} {'level' if self.depth == 1 else 'levels'}" if self.depth else "no folders"
+            found = (
+                f"folders of {self.depth} {'level' if self.depth == 1 else 'levels'}" if self.depth else "no folders"
+            )
             raise SourceError(
                 f"{self.shown}: expected images in folders of level {level}, got {found}, e.g. {example}",
                 f"pass a level from 1 to {self.depth}, or from -1 to -{self.depth}: --label-level 1"
@@ -241,7 +244,9 @@ class _Tree:
             level = self._wrappers(level)
         label: dict[str, str | None] | None = None
         if any(len(path) > level for path in self.paths.values()):
-            label = {place: clean_text(path[level]) if len(path) > level else None for place, path in self.paths.items()}
+            label = {
+                place: clean_text(path[level]) if len(path) > level else None for place, path in self.paths.items()
+            }
             full = {path[: level + 1] for path in self.paths.values() if len(path) > level}
             above = {path[:level] for path in full}
             empty = [path for path in self.folders if len(path) == level + 1 and path[:level] in above]
@@ -259,7 +264,9 @@ class _Tree:
         """Return whether every part holds all of its images in a folder of its own name or meaning."""
         if not all(len(path) > level for path in self.paths.values()):
             return False
-        return all(path[level] == path[at] or split_part(path[level]) == parts[path[at]] for path in self.paths.values())
+        return all(
+            path[level] == path[at] or split_part(path[level]) == parts[path[at]] for path in self.paths.values()
+        )
 
     def _classes(self, at: int, inside: str) -> _Found:
         """Return the names at index `at` as labels, unless those below are as good."""

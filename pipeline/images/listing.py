@@ -129,6 +129,8 @@ class Listing:
         folders, `.cls` members and `ClassLabel` columns, "multi" for lists.
     verbatim : dict of list
         The cells as they are written, of columns in which decimal commas became points.
+    label_level : int or None
+        Which level of the shards' folders was asked for as the label.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Listing:
     id_column: str | None = field(default=None, repr=False)
     kinds: dict[str, str] = field(default_factory=dict)
     verbatim: Columns = field(default_factory=dict, repr=False)
+    label_level: int | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -187,7 +190,9 @@ class Listing:
     def share(self: Self, number: int, of: int) -> Self:
         """Return share `number` (from 1) of as many: the images that `in_share` puts there."""
         rows = [row for row, image_id in enumerate(self.ids) if in_share(image_id, number, of)]
-        return replace(self.take(rows), place=share_place(self.place, number, of), notes=list(self.notes), ignored=self.ignored)
+        return replace(
+            self.take(rows), place=share_place(self.place, number, of), notes=list(self.notes), ignored=self.ignored
+        )
 
 
 def in_share(image_id: str, number: int, of: int) -> bool:

@@ -129,6 +129,7 @@ def open_shards(
         lies=_one_behind_the_other(parts)[order],
         shards=tuple(paths),
         id_column=id_column,
+        label_level=level,
     )
     if not all(ending(path) == "tar" for path in paths):
         return listing

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterable
 from difflib import get_close_matches
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.images.labelling import archive_columns, with_folder_labels
+from pipeline.images.labelling import folder_labels, with_folder_labels
 from pipeline.images.listing import Listing, printable
 from pipeline.images.shards import open_shards, shards_of
 from pipeline.images.sniff import ending
@@ -91,11 +90,7 @@ def relabelled(listing: Listing, level: int) -> Listing:
     SourceError
         No image has a folder at this level.
     """
-    columns = {name: cells for name, cells in listing.columns.items() if name not in ("label", "split")}
-    found = archive_columns(listing.ids, listing.name, labelled=False, level=level)
-    plain = replace(listing, columns=columns)
-    made = with_folder_labels(plain, found, level)
-    return replace(made, columns={**listing.columns, **made.columns})
+    return with_folder_labels(listing, folder_labels(listing.ids, listing.name, level=level), level)
 
 
 def _open(

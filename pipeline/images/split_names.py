@@ -13,8 +13,36 @@ _PARTS = {
 
 # Words that say nothing beside the name of a part. Any other word may be a class: "test_positive", "bullet train".
 _FILLERS = frozenset(
-    "set sets split data dataset subset part folder dir image images img imgs picture pictures pic pics photo photos "
-    "sample samples file files seg cls jpg jpeg png".split()
+    [
+        "set",
+        "sets",
+        "split",
+        "data",
+        "dataset",
+        "subset",
+        "part",
+        "folder",
+        "dir",
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "picture",
+        "pictures",
+        "pic",
+        "pics",
+        "photo",
+        "photos",
+        "sample",
+        "samples",
+        "file",
+        "files",
+        "seg",
+        "cls",
+        "jpg",
+        "jpeg",
+        "png",
+    ]
 )
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")

@@ -32,9 +32,9 @@ def train_test(values: Sequence[str | None], *, column: str = "split") -> tuple[
     """Return the fixed split that a column spells out, and what is worth saying about it.
 
     train, training, training_set, trn or fit learn; test, testing, test_set, tst or holdout are tested. val, valid,
-    validation, dev or eval are tested where there is no test. Where there are both, test is the test set and val learns: its usual work,
-    choosing parameters, is done by cross-validation within the training part, so it would be idle otherwise.
-    Upper and lower case are the same.
+    validation, dev or eval are tested where there is no test. Where there are both, test is the test set and val
+    learns: its usual work, choosing parameters, is done by cross-validation within the training part, so it would be
+    idle otherwise. Upper and lower case are the same.
 
     Raises
     ------
