@@ -68,6 +68,7 @@ _MODULES = {  # format: PIL's module, its class, the codec that PIL may have bee
 
 FORMATS = ("JPEG", *_MODULES, "HEIC")
 
+
 def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
     """Return the photo's pixels as an upright RGB image.
 
