@@ -21,7 +21,6 @@ from pipeline.extraction.embedder import ImageEmbedder
 from pipeline.extraction.known import KnownDigests
 from pipeline.images import EARLIER_RULES, PHOTO_RULES
 from pipeline.model import Model, fit
-from pipeline.provenance import Recipe
 
 RULES_1 = EARLIER_RULES[0]
 FORMATS = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "bmp": "BMP", "webp": "WEBP", "tif": "TIFF"}
