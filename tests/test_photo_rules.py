@@ -21,7 +21,6 @@ from pipeline.extraction.embedder import ImageEmbedder
 from pipeline.extraction.known import KnownDigests
 from pipeline.images import EARLIER_RULES, PHOTO_RULES
 from pipeline.model import Model, fit
-from pipeline.provenance import Recipe
 
 RULES_1 = EARLIER_RULES[0]
 FORMATS = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "bmp": "BMP", "webp": "WEBP", "tif": "TIFF"}
@@ -77,7 +76,10 @@ def photos(tmp_path: Path) -> Path:
 
 def test_the_literal_rules_of_the_version_before_are_known() -> None:
     """Their text stands in the recipes of every cache and model that version 1 of the rules made."""
-    assert hashlib.sha256(RULES_1.encode()).hexdigest() == "a67f6a90d75ea30ced2dd981a7374be9114102665f453b2d5d14646df4a0aab7"
+    assert (
+        hashlib.sha256(RULES_1.encode()).hexdigest()
+        == "a67f6a90d75ea30ced2dd981a7374be9114102665f453b2d5d14646df4a0aab7"
+    )
     assert recipe_of(planted.backbone()).photo_rules == PHOTO_RULES != RULES_1
 
 
@@ -148,9 +150,7 @@ def test_other_rules_than_those_of_a_version_before_lend_nothing(
     assert sorted(run.network.seen) == [0, 1, 2]
 
 
-def test_parts_and_arrays_are_reused_too(
-    run: Extractor, tmp_path: Path, under_rules_1: Callable[..., Any]
-) -> None:
+def test_parts_and_arrays_are_reused_too(run: Extractor, tmp_path: Path, under_rules_1: Callable[..., Any]) -> None:
     folder = planted.folder_of(tmp_path / "photos", range(12))
     for part in ("1/2", "2/2"):
         under_rules_1(run, folder, part=part)
@@ -194,6 +194,7 @@ def test_other_processes_find_the_same_rows(run: Extractor, photos: Path, under_
 @pytest.fixture
 def old(tmp_path: Path, photos: Path, network: planted.Planted, under_rules_1: Callable[..., Any]) -> Path:
     """A model that was fitted and saved under the rules before, and its cache."""
+
     def make() -> None:
         planted.folder_of(tmp_path / "many", range(20, 36))
         cache = Extractor(network, tmp_path / "caches")(tmp_path / "many", backbone=Backbone.open())

@@ -89,7 +89,11 @@ def export_model(
 
 
 def _write_onnx(
-    model: Exportable, made: Path, witnesses: Callable[[], Witnesses], kinds: Callable[[], Kinds] | None, progress: Progress
+    model: Exportable,
+    made: Path,
+    witnesses: Callable[[], Witnesses],
+    kinds: Callable[[], Kinds] | None,
+    progress: Progress,
 ) -> tuple[Proof, ...]:
     from pipeline.export.onnx_file import describe, onnx_model, reader, runner
 
@@ -103,7 +107,11 @@ def _write_onnx(
 
 
 def _write_torch(
-    model: Exportable, made: Path, witnesses: Callable[[], Witnesses], kinds: Callable[[], Kinds] | None, progress: Progress
+    model: Exportable,
+    made: Path,
+    witnesses: Callable[[], Witnesses],
+    kinds: Callable[[], Kinds] | None,
+    progress: Progress,
 ) -> tuple[Proof, ...]:
     from pipeline.export import torch_folder as torch_format
     from pipeline.export.readme import readme

@@ -70,8 +70,9 @@ def readme(model: Exportable, name: str, answer: str, proofs: Sequence[Proof]) -
         "",
         _MEANING[answer],
         "",
-        f"A photo becomes upright RGB (`{PHOTO_READER}`), is resized to {how.resize} pixels on its short side ({how.interpolation}), and its"
-        f" centre {how.crop} x {how.crop} is cut out; normalisation is inside, but for `load()`, which wants"
+        f"A photo becomes upright RGB (`{PHOTO_READER}`), is resized to {how.resize} pixels on its short side"
+        f" ({how.interpolation}), and its centre {how.crop} x {how.crop} is cut out; normalisation is inside, but for"
+        " `load()`, which wants"
         " (value - mean) / std." + fast,
         "",
         "Checked before this folder was put in place, against the model it was made from:",

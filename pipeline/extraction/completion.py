@@ -216,9 +216,7 @@ def _tell_of_earlier_rules(
 ) -> None:
     """Note that rows of caches of the same images are reused although the photo rules have changed since."""
     names = [
-        cache.path.name
-        for cache in caches
-        if cache.place == work.source.place and layers.keys() <= cache.layers.keys()
+        cache.path.name for cache in caches if cache.place == work.source.place and layers.keys() <= cache.layers.keys()
     ]
     if names:
         work.note(

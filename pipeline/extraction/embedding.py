@@ -122,9 +122,7 @@ class Embedding:
                 details[position] = str(error)
         ready = np.array(positions, np.int64)
         made = pixels[: len(ready)]
-        return Prepared(
-            rows, status, digest, stat, statistics, found, made, ready, details, decoding, tuple(otherwise)
-        )
+        return Prepared(rows, status, digest, stat, statistics, found, made, ready, details, decoding, tuple(otherwise))
 
     def infer(self, prepared: Prepared) -> Block:
         """Return what becomes of prepared images: the network's features, of those that it can be asked about."""

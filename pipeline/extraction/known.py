@@ -93,7 +93,8 @@ class FiledDigests:
 
     def find(self, digest: bytes, content: bytes | np.ndarray | None = None) -> int:
         """Return the number of an entry with this content, -1 if there is none; see `KnownDigests.find`."""
-        return _find(digest, content, *_entries_in(self.path), self.rules)
+        first, second, earlier = _entries_in(self.path)
+        return _find(digest, content, first, second, earlier, self.rules)
 
 
 @lru_cache(maxsize=1)

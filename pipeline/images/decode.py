@@ -68,6 +68,7 @@ _MODULES = {  # format: PIL's module, its class, the codec that PIL may have bee
 
 FORMATS = ("JPEG", *_MODULES, "HEIC")
 
+
 def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
     """Return the photo's pixels as an upright RGB image.
 
@@ -163,7 +164,7 @@ def reads_alike(content: bytes | np.ndarray, rules: str) -> bool:
         return True
     _hush()
     try:
-        return _opener(found)(BytesIO(content)).mode[0] not in "IF"  # type: ignore[attr-defined]
+        return _opener(found)(BytesIO(content)).mode[0] not in "IF"
     except Exception:  # damaged: it fails under both rules, or is read once more
         return False
 

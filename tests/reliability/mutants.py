@@ -195,9 +195,9 @@ MUTANTS = (
     ),
     mutant(
         "the EXIF rule",
-        "pipeline/images/decode.py",
-        '    turn = _TURNS.get(exif_orientation(image.info.get("exif", b"")))\n',
-        "    turn = None\n",
+        "pipeline/images/rgb.py",
+        "    return rgb if turn is None else rgb.transpose(turn)\n",
+        "    return rgb\n",
         "tests/test_decode.py::test_exif_orientation_is_applied",
     ),
     mutant(
