@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.images.labelling import folder_columns
+from pipeline.images.labelling import folder_columns, folder_kinds
 from pipeline.images.listing import Listing, in_share, name_trouble, printable, share_place, short_name
 from pipeline.images.photo import FileReader
 from pipeline.images.sniff import HEAD, IMAGE_ENDINGS, RAW_ENDINGS, ending, sniff
@@ -75,6 +75,7 @@ def open_folder(path: str, known: Known | None = None, share: tuple[int, int] | 
         stat=stat,
         reader=FileReader(str(root)),
         columns=columns,
+        kinds=folder_kinds(columns),
         skipped=sorted(found.skipped),
         notes=notes,
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.errors import SourceError
 from pipeline.images.listing import Columns
-from pipeline.images.table import clean_text
+from pipeline.images.values import clean_text
 
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -38,6 +38,11 @@ def folder_columns(ids: Sequence[str], folders: Iterable[str], shown: str) -> tu
     names = {top: clean_text(top) for top in tops}
     notes = [f"{loose} images lie in {shown} itself, in no class folder: they have no label"] if loose else []
     return {"label": [names[part[0]] if len(part) > 1 else None for part in parts]}, notes
+
+
+def folder_kinds(columns: Columns) -> dict[str, str]:
+    """Return the kinds of columns made of folder names: the name of a class folder is a class, number or not."""
+    return {"label": "class"} if "label" in columns else {}
 
 
 def _split_columns(

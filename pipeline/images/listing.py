@@ -65,6 +65,9 @@ class Listing:
         The files that hold the images, where they are several and all of them was asked for.
     id_column : str or None
         Which of the shards' columns was asked for as the id.
+    kinds : dict of str
+        The kind of each column whose kind the source itself states, whatever its values look like: "class" for class
+        folders, `.cls` members and `ClassLabel` columns, "multi" for lists.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Listing:
     lies: np.ndarray | None = field(default=None, repr=False)
     shards: tuple[str, ...] = field(default=(), repr=False)
     id_column: str | None = field(default=None, repr=False)
+    kinds: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

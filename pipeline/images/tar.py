@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
 from pipeline.images.descriptor import Descriptor, Stat, opened
 from pipeline.images.folder import SYSTEM_FOLDERS
-from pipeline.images.labelling import archive_columns
+from pipeline.images.labelling import archive_columns, folder_kinds
 from pipeline.images.listing import Listing, id_trouble, printable, short_name
 from pipeline.images.photo import MAX_BYTES, Photo
 from pipeline.images.sidecars import MAX_SIDECAR, OWN_COLUMNS, Sidecars, key_of
@@ -84,7 +84,9 @@ def open_tar(path: str) -> Listing:
     """Return the images of a plain tar, labelled by its members or else by its folders; no image is read yet."""
     listing = list_tar(path)
     columns, notes = archive_columns(listing.ids, printable(path), labelled="label" in listing.columns)
-    listing.columns.update({name: column for name, column in columns.items() if name not in listing.columns})
+    new = {name: column for name, column in columns.items() if name not in listing.columns}
+    listing.columns.update(new)
+    listing.kinds.update(folder_kinds(new))
     listing.notes.extend(notes)
     return listing
 
@@ -126,6 +128,7 @@ def list_tar(path: str) -> Listing:
         stat=np.full((len(ids), 2), stat, np.int64),
         reader=TarReader(str(place), spans, stat),
         columns=columns,
+        kinds=found.sidecars.kinds,
         skipped=sorted(found.skipped),
         notes=[*notes, *found.notes(), *(f"{shown}: {note}" for note in about)],
         lies=spans[:, 0].copy(),

@@ -6,11 +6,12 @@ column means (classes, numbers or tags) is decided here, in the open: every choi
 
 from __future__ import annotations
 
-from pipeline.labels.columns import KINDS, group_codes
+from pipeline.labels.columns import KINDS, Reading, group_codes, split_kind
 from pipeline.labels.joined import Joined, JoinedSet, Match, Skipped
-from pipeline.labels.sets import LabelSet, LabelSets, guess_kind, label_sets
+from pipeline.labels.sets import LabelSet, LabelSets, guess_kind, label_sets, label_text, marker_notes, tag_cells
+from pipeline.labels.spelling import match, unify
 from pipeline.labels.table import Columns, join, read_label_table, tidy_id
-from pipeline.labels.tags import indicator, joined_tags, split_tags
+from pipeline.labels.tags import indicator, joined_tags, separator_of, split_tags
 
 __all__ = [
     "KINDS",
@@ -20,6 +21,7 @@ __all__ = [
     "LabelSet",
     "LabelSets",
     "Match",
+    "Reading",
     "Skipped",
     "group_codes",
     "guess_kind",
@@ -27,7 +29,14 @@ __all__ = [
     "join",
     "joined_tags",
     "label_sets",
+    "label_text",
+    "marker_notes",
+    "match",
     "read_label_table",
+    "separator_of",
+    "split_kind",
     "split_tags",
+    "tag_cells",
     "tidy_id",
+    "unify",
 ]
