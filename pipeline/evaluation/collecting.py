@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from pipeline.cache import FeatureCache, cache_at, lookup
 from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelError
 from pipeline.extraction import extract, known_ids
 from pipeline.images import BUILTIN_NAMES, ImageSource, decode_mode, shards_of
-from pipeline.labels import Match, join, read_label_table, tidy_id
+from pipeline.images.values import plain_spelling, value_key
+from pipeline.labels import Columns as LabelColumns
+from pipeline.labels import Match, given_labels, is_in_order, join, read_label_table, tidy_id, without_missing
 from pipeline.progress import Progress
 from pipeline.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
 
@@ -47,6 +50,8 @@ class Collection:
     notes : tuple of str
     match : Match or None
         Which ids a label table shares with the images; None where the labels are the source's own.
+    kinds : mapping of column name to kind
+        The kinds that the source or the table states, such as "class" for class folders.
     """
 
     name: str
@@ -56,6 +61,7 @@ class Collection:
     layers: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
     match: Match | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> np.ndarray:
@@ -72,19 +78,38 @@ class Labelling:
 
     Attributes
     ----------
-    labels : path, mapping or None
-        The source's own when None.
+    labels : path, DataFrame, Series, mapping, list, array or None
+        The source's own when None; see `given_labels`.
     id_column : str or None
     used : tuple of str
         Columns that will be used, as in `read_label_table`; empty for all.
     beside : tuple of str
         Columns that are taken from the source where the table does not have them: groups and split.
+    missing : tuple of str
+        Texts that mean "not known".
     """
 
-    labels: str | os.PathLike[str] | Mapping[str, Any] | None = None
+    labels: Any = None
     id_column: str | None = None
     used: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def bound_to(self, source: Source) -> Labelling:
+        """Return the labelling with labels in the order of ids joined to the ids of this source, once and for all.
+
+        A test set has other ids: what is given in the order of the training images must not reach it by position.
+        """
+        if not is_in_order(self.labels):
+            return self
+        return replace(self, labels=self.table_for(source))
+
+    def table_for(self, source: Source) -> LabelColumns:
+        """Return the labels as columns by id."""
+        how: dict[str, Any] = {"id_column": self.id_column, "columns": self.used, "missing": self.missing}
+        if isinstance(self.labels, str | os.PathLike):
+            return read_label_table(self.labels, **how)
+        return given_labels(self.labels, source.ids, **how)
 
 
 @dataclass(frozen=True)
@@ -158,14 +183,13 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
         Use the source's own labels where the table has none of its ids: a test set may have class folders while the
         table is about the training set.
     """
-    own: Columns = source.columns
     name = source.name if isinstance(source, ImageSource) else str(source.provenance["source"])
-    collection = Collection(name, source.ids, own)
+    own, notes = without_missing(source.columns, labelling.missing, name)
+    merge_groups = partial(_merge_spellings, columns=labelling.beside)
+    collection = Collection(name, source.ids, merge_groups(own), kinds=source.kinds)
     if labelling.labels is None:
-        return collection
-    table = labelling.labels
-    if not isinstance(table, Mapping):
-        table = read_label_table(table, id_column=labelling.id_column, columns=labelling.used)
+        return replace(collection, notes=tuple(notes))
+    table = labelling.table_for(source)
     if own_if_strange and own and not _shares_ids(source.ids, table):
         note = f"{name}: the label table has none of its ids; its own labels are used"
         return replace(collection, notes=(note,))
@@ -173,7 +197,28 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
     # Split folders still say what they say, and groups may be in the source alone; the table has precedence.
     split = [SPLIT] if spells_split(own.get(SPLIT, ())) else []
     beside = {key: own[key] for key in (*labelling.beside, *split) if key in own}
-    return replace(collection, columns={**beside, **joined}, notes=joined.notes, match=joined.match)
+    kinds = {key: kind for key, kind in source.kinds.items() if key in beside} | joined.kinds
+    columns = merge_groups({**beside, **joined})
+    return replace(collection, columns=columns, notes=joined.notes, match=joined.match, kinds=kinds)
+
+
+def _merge_spellings(table: Mapping[str, Sequence[str | None]], columns: Sequence[str]) -> Columns:
+    """Return the table with the spellings of one value made one in these columns.
+
+    Patient `1` and patient `1.0` are one group; as two they would stand on both sides of a split.
+    """
+    merged = dict(table)
+    for name in columns:
+        if name not in merged:
+            continue
+        spellings: dict[object, set[str]] = {}
+        for text in set(merged[name]) - {None}:
+            assert text is not None
+            spellings.setdefault(value_key(text), set()).add(text)
+        plain = {text: plain_spelling(text) for texts in spellings.values() if len(texts) > 1 for text in texts}
+        if plain:
+            merged[name] = [text if text is None else plain.get(text, text) for text in merged[name]]
+    return merged
 
 
 def with_features(source: Source, collection: Collection, features: Features) -> Collection:

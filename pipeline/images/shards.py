@@ -135,7 +135,7 @@ def open_shards(paths: Sequence[str], called: Sequence[str], *, id_column: str |
 
 
 def _kinds(parts: Sequence[Listing], paths: Sequence[str]) -> dict[str, str]:
-    """Return the kinds that the shards state; class names in one shard and their bare numbers in another are an error."""
+    """Return the kinds that the shards state; class names in one and their bare numbers in another are an error."""
     kinds = {name: kind for part in parts for name, kind in part.kinds.items()}
     for name in kinds:
         numbers = [_are_whole(part.columns.get(name, ())) for part in parts]

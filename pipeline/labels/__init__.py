@@ -7,10 +7,20 @@ column means (classes, numbers or tags) is decided here, in the open: every choi
 from __future__ import annotations
 
 from pipeline.labels.columns import KINDS, Reading, group_codes, split_kind
+from pipeline.labels.given import given_labels, is_in_order
 from pipeline.labels.joined import Joined, JoinedSet, Match, Skipped
-from pipeline.labels.sets import LabelSet, LabelSets, guess_kind, label_sets, label_text, marker_notes, tag_cells
-from pipeline.labels.spelling import match, unify
-from pipeline.labels.table import Columns, join, read_label_table, tidy_id
+from pipeline.labels.sets import (
+    LabelSet,
+    LabelSets,
+    guess_kind,
+    label_sets,
+    label_text,
+    marker_notes,
+    missing_options,
+    tag_cells,
+)
+from pipeline.labels.spelling import match, spelling_notes, unify
+from pipeline.labels.table import Columns, join, read_label_table, tidy_id, without_missing
 from pipeline.labels.tags import indicator, joined_tags, separator_of, split_tags
 
 __all__ = [
@@ -23,20 +33,25 @@ __all__ = [
     "Match",
     "Reading",
     "Skipped",
+    "given_labels",
     "group_codes",
     "guess_kind",
     "indicator",
+    "is_in_order",
     "join",
     "joined_tags",
     "label_sets",
     "label_text",
     "marker_notes",
     "match",
+    "missing_options",
     "read_label_table",
     "separator_of",
+    "spelling_notes",
     "split_kind",
     "split_tags",
     "tag_cells",
     "tidy_id",
     "unify",
+    "without_missing",
 ]

@@ -125,7 +125,8 @@ def label_sets(
     columns : mapping of str to sequence, each aligned with `ids`
         Text, or None where there is no label.
     column : sequence of str
-        GLOB, GLOB:class, GLOB:number, GLOB:multi or GLOB:multi(SEPARATOR); where several entries choose one column, the last that says a
+        GLOB, GLOB:class, GLOB:number, GLOB:multi or GLOB:multi(SEPARATOR); where several entries choose one
+        column, the last that says a
         kind counts. None given: every column except `exclude`. Columns that are not asked for by their exact name or
         with a kind are left out, and named in `skipped`, where they are empty or hold a single value, and of more
         than 20 different values where these are dates, text of which more than half is different, or whole numbers
@@ -232,8 +233,8 @@ def label_text(value: object) -> str | None:
 
 
 def missing_options(texts: Iterable[str]) -> str:
-    """Return the options that read these texts as missing."""
-    texts = sorted(texts)
+    """Return the options that read these texts as missing, three at most."""
+    texts = sorted(texts)[:3]
     shown = [f"--missing={shlex.quote(one)}" if one[:1] == "-" else f"--missing {shlex.quote(one)}" for one in texts]
     return " ".join(shown)
 

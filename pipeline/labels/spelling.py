@@ -80,7 +80,7 @@ def match(texts: Iterable[str], classes: Sequence[str], what: str = "class") -> 
         near = next((loose[one] for one in _loose_keys(text) if one in loose), None)
         if near is not None:
             raise LabelError(
-                f"expected labels spelled as the {what} {near!r}, got {text!r}, which differs {_difference(near, text)}",
+                f"expected the spelling of the {what} {near!r}, got {text!r}: they differ {_difference(near, text)}",
                 f"write {near!r} where the same is meant, or another name where it is another {what}",
             )
         # Variants of a label that is no class are one unknown class, too.

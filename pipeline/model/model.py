@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,6 +221,7 @@ class Model:
         labels: Any = None,
         *,
         column: str | None = None,
+        missing: str | Sequence[str] = (),
         groups: str | None = None,
         id_column: str | None = None,
         root: str | os.PathLike[str] | None = None,
@@ -238,10 +239,14 @@ class Model:
         Parameters
         ----------
         data : as for `predict`
-        labels : path or mapping, optional
-            A table; the source's own labels when not given.
+        labels : path, DataFrame, Series, mapping, list or array, optional
+            As for `evaluate`; the source's own labels when not given. Another spelling of a class, such as 1.0 for 1,
+            is that class.
         column : str, optional
-            The column of true labels; the one that the model learned when not given.
+            The column of true labels; the one that the model learned when not given. NAME:multi(SEPARATOR) says what
+            stands between tags.
+        missing : str or sequence of str
+            Texts that mean "not known", as for `evaluate`.
         groups : str, optional
             Column of groups that the intervals resample whole.
         cache : path
@@ -262,7 +267,9 @@ class Model:
         from pipeline.model.scoring import Asked, score
 
         answering = {"batch_size": batch_size, "device": device, "n_jobs": n_jobs, "progress": progress}
-        asked = Asked(labels, column, groups, id_column, Path(cache), None if out is None else Path(out), random_state)
+        absent = (missing,) if isinstance(missing, str) else tuple(missing)
+        kept = None if out is None else Path(out)
+        asked = Asked(labels, column, groups, id_column, Path(cache), kept, random_state, absent)
         with engine(dask):
             return score(self, _open_data(data, id_column, root), asked, answering)
 

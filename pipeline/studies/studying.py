@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,10 +56,11 @@ def study(
     decode: str = "exact",
     batch_size: int | None = None,
     on_error: str = "skip",
-    labels: str | os.PathLike[str] | Mapping[str, Mapping[str, str | None]] | None = None,
+    labels: Any = None,
     id_column: str | None = None,
     root: str | Path | None = None,
     column: str | Sequence[str] = (),
+    missing: str | Sequence[str] = (),
     groups: str | None = None,
     split: str | None = None,
     test: Any = None,
@@ -88,7 +88,7 @@ def study(
         As for `extract`.
     layer : str
         Of the curves. Early, middle, late and penultimate are studied too, at a few numbers of labels.
-    labels, id_column, root, column, groups
+    labels, id_column, root, column, missing, groups
         As for `evaluate`; it must come down to one label set of classes.
     split : str, optional
         A column that fixes train and test; ``none`` ignores one that the source announces.
@@ -143,7 +143,13 @@ def study(
     beside = tuple(name for name in (groups, split) if name is not None and name != NO_SPLIT)
     asked = Asked(
         features=Features((backbone,), layers, Path(cache), extraction, progress),
-        labelling=Labelling(labels, id_column, (*columns, *beside) if columns else (), beside),
+        labelling=Labelling(
+            labels,
+            id_column,
+            (*columns, *beside) if columns else (),
+            beside,
+            (missing,) if isinstance(missing, str) else tuple(missing),
+        ),
         root=root,
         column=columns,
         groups=groups,
