@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,9 @@ from pipeline.errors import CacheError, SkipReason
 from pipeline.provenance import digest_of
 
 MOST_NAMED = 5  # of parts that are missing
+
+#: Kinds that a source states of its columns; numbers are never stated.
+STATED_KINDS = ("class", "multi")
 
 
 class FeatureCache:
@@ -139,6 +143,26 @@ class FeatureCache:
     def columns(self) -> dict[str, list[str | None]]:
         """What the source knew of each image when it was read: ``{column: n texts}``, None where it knew nothing."""
         return {name: self._column(name) for name in self._header.columns}
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kinds of columns that the source stated: ``{column: "class" or "multi"}``.
+
+        A cache that was written before kinds were recorded has those that can be told from its ids: a column `label`
+        that repeats the names of the class folders is classes.
+        """
+        stated = self.provenance.get("kinds")
+        if isinstance(stated, dict):
+            return {str(name): str(kind) for name, kind in stated.items() if kind in STATED_KINDS}
+        return {"label": "class"} if "label" in self._header.columns and self._labels_are_folders() else {}
+
+    def _labels_are_folders(self) -> bool:
+        """Return whether every label is the name of a folder in the image's id."""
+        pairs = [(name, text) for name, text in zip(self.ids, self._column("label"), strict=True) if text is not None]
+        return bool(pairs) and all(
+            text in (unicodedata.normalize("NFC", part).strip() for part in name.split("/")[:-1])
+            for name, text in pairs
+        )
 
     @property
     def skipped(self) -> dict[str, SkipReason]:

@@ -53,6 +53,9 @@ class PartedHeader:
             "source": whole["source"],
             "parts": len(headers),
         }
+        stated = [header.provenance["kinds"] for header in headers if isinstance(header.provenance.get("kinds"), dict)]
+        if stated:
+            self.provenance = {**self.provenance, "kinds": {name: kind for one in stated for name, kind in one.items()}}
         self._maps: dict[str, Any] = {}
 
     @cached_property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import typer
 
 from pipeline.cli import options as o
@@ -29,6 +31,7 @@ def command(
     label_level: o.LabelLevel = None,
     min_class_size: o.MinClassSize = None,
     column: o.Column = None,
+    missing: o.Missing = None,
     groups: o.Groups = None,
     split: o.Split = None,
     test: o.Test = None,
@@ -48,7 +51,7 @@ def command(
     """Score every head on every label set, honestly: nested, with intervals, beside the dummy and the pixels alone."""
     from pipeline.cli.leaderboard import MANY, print_overview, print_run
     from pipeline.evaluation import evaluate
-    from pipeline.labels import KINDS
+    from pipeline.labels import split_kind
     from pipeline.runs import DEFAULT_FOLDER, Under, refuse_foreign
 
     refuse_unwritable(out or DEFAULT_FOLDER, "the results")
@@ -71,6 +74,7 @@ def command(
             label_level=label_level,
             min_class_size=min_class_size,
             column=column or (),
+            missing=missing or (),
             groups=groups,
             split=split,
             test=test,
@@ -106,7 +110,15 @@ def command(
     # is as honest as what stands above.
     options = carried(ctx, without={"column"} if len(run.label_sets) > 1 else ())
     first = run.label_sets[0]
-    kinds = any(entry.endswith(f":{kind}") for entry in column or () for kind in KINDS)
-    columns = ["--column", f"{first.name}:{first.kind}" if kinds else first.name] if len(run.label_sets) > 1 else []
+    # The last entry that states the kind of this column, with the separator that it may have.
+    readings = [
+        reading
+        for glob, reading in (split_kind(entry, [one.name for one in run.label_sets]) for entry in column or ())
+        if reading.kind and fnmatchcase(first.name, glob)
+    ]
+    ending = (
+        f":{readings[-1].kind}" + (f"({readings[-1].separator})" if readings[-1].separator else "") if readings else ""
+    )
+    columns = ["--column", f"{first.name}{ending}"] if len(run.label_sets) > 1 else []
     one = data[0] if len(data) == 1 else run.best(first.name).cache
     terminal.next("pipeline", "fit", one, *columns, *options, "--out", f"{run.name}.model")

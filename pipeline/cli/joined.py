@@ -29,7 +29,7 @@ def print_joined(terminal: Terminal, reports: Sequence[Joined]) -> None:
     ]
     terminal.table(columns, rows, to_stderr=True)
     for report in reports:
-        for note in (*report.unmatched, *report.left_out):
+        for note in (*report.about_whole_numbers, *report.unmatched, *report.left_out):
             terminal.note(note)
 
 

@@ -155,7 +155,8 @@ Column = Annotated[
     typer.Option(
         "--column",
         metavar="GLOB[:class|number|multi]",
-        help="Label columns; of the kind multi a cell holds several tags, split at ; or | or comma. May be repeated.",
+        help="Label columns; of the kind multi a cell holds several tags, split at ; or | or comma, or a list; "
+        "'tags:multi(/)' splits at a slash. May be repeated.",
         show_default="all that look like labels",
         rich_help_panel=LABELS,
     ),
@@ -189,6 +190,16 @@ MinClassSize = Annotated[
         min=1,
         help="Leave out classes, or tags, with fewer than N labelled images to train on.",
         show_default="a class too small stops the run",
+        rich_help_panel=LABELS,
+    ),
+]
+Missing = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--missing",
+        metavar="TEXT",
+        help='A text that means "not known" in the labels, such as NULL. May be repeated.',
+        show_default="empty, NA, NaN",
         rich_help_panel=LABELS,
     ),
 ]

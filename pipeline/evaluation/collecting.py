@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,19 @@ from pipeline.images import (
     is_fixed_split,
     shards_of,
 )
-from pipeline.labels import Match, join, match_ids, read_label_table, text_columns, tidy_id
+from pipeline.images.values import plain_spelling, value_key
+from pipeline.labels import Columns as LabelColumns
+from pipeline.labels import (
+    Match,
+    given_labels,
+    is_in_order,
+    join,
+    match_ids,
+    read_label_table,
+    text_columns,
+    tidy_id,
+    without_missing,
+)
 from pipeline.progress import Progress
 from pipeline.splits import parts_named
 
@@ -59,6 +72,8 @@ class Collection:
     notes : tuple of str
     match : Match or None
         Which ids a label table shares with the images; None where the labels are the source's own.
+    kinds : mapping of column name to kind
+        The kinds that the source or the table states, such as "class" for class folders.
     """
 
     name: str
@@ -68,6 +83,7 @@ class Collection:
     layers: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
     match: Match | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> np.ndarray:
@@ -84,8 +100,8 @@ class Labelling:
 
     Attributes
     ----------
-    labels : path, mapping or None
-        The source's own when None.
+    labels : path, DataFrame, Series, mapping, list, array or None
+        The source's own when None; see `given_labels`.
     id_column : str or None
     used : tuple of str
         Columns that will be used, as in `read_label_table`; empty for all.
@@ -95,14 +111,33 @@ class Labelling:
         The folder that the table's ids are relative to; that of the images when None.
     level : int or None
         The level of the folders whose names are the labels; found from the names when None.
+    missing : tuple of str
+        Texts that mean "not known".
     """
 
-    labels: str | os.PathLike[str] | Mapping[str, Any] | None = None
+    labels: Any = None
     id_column: str | None = None
     used: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     root: str | os.PathLike[str] | None = None
     level: int | None = None
+    missing: tuple[str, ...] = ()
+
+    def bound_to(self, source: Source) -> Labelling:
+        """Return the labelling with labels in the order of ids joined to the ids of this source, once and for all.
+
+        A test set has other ids: what is given in the order of the training images must not reach it by position.
+        """
+        if not is_in_order(self.labels):
+            return self
+        return replace(self, labels=self.table_for(source))
+
+    def table_for(self, source: Source) -> LabelColumns:
+        """Return the labels as columns by id."""
+        how: dict[str, Any] = {"id_column": self.id_column, "columns": self.used, "missing": self.missing}
+        if isinstance(self.labels, str | os.PathLike):
+            return read_label_table(self.labels, **how)
+        return given_labels(self.labels, source.ids, **how)
 
 
 @dataclass(frozen=True)
@@ -187,21 +222,24 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
     name = source.name if isinstance(source, ImageSource) else str(source.provenance["source"])
     own: Columns = {**source.columns, **_written(source, labelling.used)}
     notes: tuple[str, ...] = ()
+    kinds = dict(source.kinds)
     if isinstance(source, FeatureCache):
         own, notes = _labels_of_cache(source, name, labelling)
-    collection = Collection(name, source.ids, own, notes=notes)
+        if labelling.level is not None:
+            kinds["label"] = "class"
+    own, missing_notes = without_missing(own, labelling.missing, name)
+    merge_groups = partial(_merge_spellings, columns=labelling.beside)
+    collection = Collection(name, source.ids, merge_groups(own), notes=notes, kinds=kinds)
     if labelling.labels is None:
         if isinstance(source, ImageSource) and source.label_error is not None:
             raise source.label_error
-        return collection
+        return replace(collection, notes=(*notes, *missing_notes))
     if labelling.level is not None and not own_if_strange:
         raise LabelError(
             f"expected one source of labels, got both a table of labels and folders of level {labelling.level}",
             "leave out --labels or --label-level",
         )
-    table = labelling.labels
-    if not isinstance(table, Mapping):
-        table = read_label_table(table, id_column=labelling.id_column, columns=labelling.used)
+    table = labelling.table_for(source)
     where: dict[str, Any] = {"folder": image_folder(source.place), "root": labelling.root}
     if own_if_strange and own and not _shares_ids(source.ids, table, **where):
         note = f"{name}: the label table has none of its ids; its own labels are used"
@@ -210,7 +248,28 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
     # Split folders still say what they say, and groups may be in the source alone; the table has precedence.
     split = [SPLIT] if spells_split(own.get(SPLIT, ())) else []
     beside = {key: own[key] for key in (*labelling.beside, *split) if key in own}
-    return replace(collection, columns={**beside, **joined}, notes=joined.notes, match=joined.match)
+    kinds = {key: kind for key, kind in source.kinds.items() if key in beside} | joined.kinds
+    columns = merge_groups({**beside, **joined})
+    return replace(collection, columns=columns, notes=joined.notes, match=joined.match, kinds=kinds)
+
+
+def _merge_spellings(table: Mapping[str, Sequence[str | None]], columns: Sequence[str]) -> Columns:
+    """Return the table with the spellings of one value made one in these columns.
+
+    Patient `1` and patient `1.0` are one group; as two they would stand on both sides of a split.
+    """
+    merged = dict(table)
+    for name in columns:
+        if name not in merged:
+            continue
+        spellings: dict[object, set[str]] = {}
+        for text in set(merged[name]) - {None}:
+            assert text is not None
+            spellings.setdefault(value_key(text), set()).add(text)
+        plain = {text: plain_spelling(text) for texts in spellings.values() if len(texts) > 1 for text in texts}
+        if plain:
+            merged[name] = [text if text is None else plain.get(text, text) for text in merged[name]]
+    return merged
 
 
 def _labels_of_cache(cache: FeatureCache, name: str, labelling: Labelling) -> tuple[Columns, tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,12 +44,13 @@ class Options:
     decode: str
     batch_size: int | None
     on_error: str
-    labels: str | os.PathLike[str] | Mapping[str, Mapping[str, str | None]] | None
+    labels: Any
     id_column: str | None
     root: str | Path | None
     label_level: int | None
     min_class_size: int | None
     column: str | Sequence[str]
+    missing: str | Sequence[str]
     groups: str | None
     split: str | None
     test: Any
@@ -99,6 +99,7 @@ class Options:
             beside=beside,
             root=self.root,
             level=self.label_level,
+            missing=_several(self.missing),
         )
 
 
@@ -113,12 +114,13 @@ def evaluate(
     decode: str = "exact",
     batch_size: int | None = None,
     on_error: str = "skip",
-    labels: str | os.PathLike[str] | Mapping[str, Mapping[str, str | None]] | None = None,
+    labels: Any = None,
     id_column: str | None = None,
     root: str | Path | None = None,
     label_level: int | None = None,
     min_class_size: int | None = None,
     column: str | Sequence[str] = (),
+    missing: str | Sequence[str] = (),
     groups: str | None = None,
     split: str | None = None,
     test: Any = None,
@@ -143,8 +145,10 @@ def evaluate(
         compared on the same folds.
     backbone, layer, cache, precision, store, decode, batch_size, on_error
         As for `extract`; several backbones and layers are compared.
-    labels : path or mapping, optional
-        A table with an id column and any number of label columns; the source's own labels when not given.
+    labels : path, DataFrame, Series, mapping, list or array, optional
+        A table with an id column and any number of label columns, as a path or a DataFrame (whose index may have the
+        ids); a Series whose index has the ids; ``{id: label}`` or ``{column: {id: label}}``; or one label per image in
+        the order of the ids. The source's own labels when not given.
     id_column, root : optional
         The table's id column; the folder that a table of paths is relative to.
     label_level : int, optional
@@ -154,8 +158,10 @@ def evaluate(
         Leave out classes with fewer labelled images to train on than this, and tags on fewer; they are named in a note.
         When not given, a class that is too small stops the run.
     column : str or sequence of str
-        Label columns, as GLOB, GLOB:class, GLOB:number or GLOB:multi (several tags a cell, split at the first of
-        ``;``, ``|`` and ``,`` that occurs); all that look like labels when empty.
+        Label columns, as GLOB, GLOB:class, GLOB:number, GLOB:multi (several tags per cell, split at the first of
+        ``;``, ``|`` and ``,`` that occurs, or a list) or GLOB:multi(SEPARATOR); all that look like labels when empty.
+    missing : str or sequence of str
+        Texts that mean "not known" in label tables, such as ``NULL``, besides the empty cell, NA and NaN.
     groups : str, optional
         A column, of the table or the source; rows of one group stay on one side of every split, and intervals
         resample whole groups.
@@ -206,6 +212,7 @@ def evaluate(
         label_level=label_level,
         min_class_size=min_class_size,
         column=column,
+        missing=missing,
         groups=groups,
         split=split,
         test=test,
@@ -246,11 +253,12 @@ def plan_tasks(
             "wanted one test set, found both a split column and test data", "leave out --split or --test"
         )
     sources = _open(data, options)
-    known = [known_of(source, options.labelling) for source in sources]
+    labelling = options.labelling.bound_to(sources[0])
+    known = [known_of(source, labelling) for source in sources]
     test = known_test = None
     if options.test is not None:
         test = _only(_open(options.test, options))
-        known_test = known_of(test, options.labelling, own_if_strange=True)
+        known_test = known_of(test, labelling, own_if_strange=True)
     rehearsed = any(isinstance(source, ImageSource) for source in (*sources, test))
     if rehearsed:
         # A rehearsal: a wrong label, head or fold is to be known before an hour of inference, not after it.

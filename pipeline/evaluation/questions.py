@@ -13,8 +13,20 @@ from pipeline.evaluation.collecting import SPLIT, Collection, refuse_no_labels, 
 from pipeline.evaluation.leakage import Guard, about_twins
 from pipeline.evaluation.question import Part, Question
 from pipeline.evaluation.unreadable import Unreadable
-from pipeline.images.table import clean_text
-from pipeline.labels import Joined, group_codes, indicator, label_sets, split_tags
+from pipeline.images.values import value_key
+from pipeline.labels import (
+    Joined,
+    group_codes,
+    indicator,
+    label_sets,
+    label_text,
+    marker_notes,
+    match,
+    missing_options,
+    separator_of,
+    spelling_notes,
+    tag_cells,
+)
 from pipeline.labels.columns import unknown_column
 from pipeline.splits import train_test
 
@@ -74,7 +86,10 @@ def questions(
     ids = [collection.ids[row] for row in rows]
     present = {name: [values[row] for row in rows] for name, values in columns.items()}
     exclude = [name for name in (id_column, groups, fixed, SPLIT if announced else None) if name is not None]
-    found = label_sets(ids, present, column=column, exclude=exclude)
+    found = label_sets(ids, present, column=column, exclude=exclude, kinds=collection.kinds)
+    if groups is not None:
+        names = Counter(text for text in present[groups] if text is not None)
+        notes += marker_notes(groups, names, "read as a group")
     unreadable = Unreadable.of(collection)
     general = [*_without_features(collection), *collection.notes, *notes]
     joined = Joined(
@@ -119,34 +134,60 @@ def encode(
 
     See `codes_of`.
     """
-    values = [None if text is None else clean_text(str(text)) for text in collection.columns[name]]
+    values = [label_text(text) for text in collection.columns[name]]
     rows = np.array([row for row in collection.rows if values[row]], np.int64)
     texts = [str(values[row]) for row in rows]
-    y, unknown = codes_of(texts, [collection.ids[row] for row in rows], kind, classes, separator=separator)
+    ids = [collection.ids[row] for row in rows]
+    y, unknown = codes_of(texts, ids, kind, classes, separator=separator, name=name)
     return rows, y, unknown
 
 
+def about_spelling(collection: Collection, name: str, kind: str, classes: Sequence[str]) -> list[str]:
+    """Return sentences on labels that are read as a class of another spelling, and on likely markers of missing ones.
+
+    Parameters are those of `encode`, which maps the labels.
+    """
+    if kind != "class":
+        return []
+    counts = Counter(text for row in collection.rows if (text := label_text(collection.columns[name][row])))
+    chosen = match(counts, classes)
+    strange = Counter({text: times for text, times in counts.items() if chosen[text] not in classes})
+    return [
+        *spelling_notes(name, {text: to for text, to in chosen.items() if to in classes}, counts),
+        *marker_notes(name, strange, "read as a class that training never saw"),
+    ]
+
+
 def codes_of(
-    texts: Sequence[str], ids: Sequence[str], kind: str, classes: Sequence[str], *, separator: str = ""
+    texts: Sequence[str],
+    ids: Sequence[str],
+    kind: str,
+    classes: Sequence[str],
+    *,
+    separator: str = "",
+    name: str = "label",
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Return labels as numbers or as codes into `classes`, and how often each class beyond them occurs.
 
     A class that is not among `classes` gets a code of its own beyond them: no head can answer it, so it counts as
     wrong. Tags become an indicator, those beyond `classes` columns of their own; one that all of these images have is
-    passed over: it tells nothing apart.
+    passed over: it tells nothing apart. Another spelling of a class, such as `1.0` for `1`, is that class.
 
     Raises
     ------
     LabelError
-        A text that is no finite number where numbers are wanted.
+        A text that is no finite number where numbers are wanted; one that differs from a class only in case, spaces or
+        leading zeros; a cell of tags that cannot be read completely.
     """
     if kind == "number":
         return np.array([_number(text, name) for text, name in zip(texts, ids, strict=True)], np.float64), {}
     if kind == "multi":
-        cells = [split_tags(text, separator) for text in texts]
+        cells = _tags_in(texts, ids, classes, separator, name)
         counts = Counter(tag for cell in cells for tag in cell if tag not in set(classes))
         beyond = {tag: times for tag, times in counts.items() if times < len(cells)}
         return indicator(cells, [*classes, *beyond]), beyond
+    chosen = match(texts, classes)
+    texts = [chosen[text] for text in texts]
     code = {name: number for number, name in enumerate(classes)}
     unknown: dict[str, int] = {}
     for text in texts:
@@ -154,6 +195,31 @@ def codes_of(
             unknown[text] = unknown.get(text, 0) + 1
             code.setdefault(text, len(code))
     return np.array([code[text] for text in texts], np.int64), unknown
+
+
+def _tags_in(
+    texts: Sequence[str], ids: Sequence[str], classes: Sequence[str], separator: str, name: str
+) -> list[tuple[str, ...]]:
+    """Return the tags of each cell in the spelling of `classes`.
+
+    Another table may separate its tags otherwise than the one that was learned from: of the separators that occur, the
+    one with the fewest unknown tags is taken, the given one where several are as good.
+    """
+    own = separator_of(texts)
+    readings: list[list[tuple[str, ...]]] = []
+    refused: LabelError | None = None
+    for mark in dict.fromkeys([separator, *([own] if own else [])]):
+        try:
+            readings.append(tag_cells(texts, ids, mark, name))
+        except LabelError as error:
+            refused = refused or error
+    if not readings:
+        assert refused is not None
+        raise refused
+    known = {value_key(tag) for tag in classes}
+    cells = min(readings, key=lambda cells: sum(value_key(tag) not in known for cell in cells for tag in cell))
+    chosen = match([tag for cell in cells for tag in cell], classes, "tag")
+    return [tuple(sorted({chosen[tag] for tag in cell})) for cell in cells]
 
 
 def unknown_text(unknown: Mapping[str, int], kind: str = "class") -> str:
@@ -248,6 +314,7 @@ def _with_test(question: Question, groups: str | None, test: Collection) -> Ques
             "give the test set's labels with --labels TABLE",
         )
     notes = [*_without_features(test), *test.notes]
+    notes += [f"{test.name}: {note}" for note in about_spelling(test, question.name, question.kind, question.classes)]
     unlabelled = len(test.rows) - len(rows)
     if unlabelled:
         notes.append(f"{test.name}: {unlabelled} of {len(test.ids)} images have no label and are left out")
@@ -255,7 +322,7 @@ def _with_test(question: Question, groups: str | None, test: Collection) -> Ques
         notes.append(f"{test.name}: {unknown_text(unknown, question.kind)}")
     names = None
     if groups is not None and groups in test.columns:
-        names = _group_names(test, groups, rows)
+        names = _spelled_as(question.train.groups, _group_names(test, groups, rows))
     elif groups is not None:
         notes.append(f"{test.name}: has no column {groups!r}: its intervals take the images as independent")
     return replace(question, test=Part(test, rows, y, names), unknown_classes=tuple(unknown), notes=tuple(notes))
@@ -331,13 +398,22 @@ def _group_names(collection: Collection, column: str, rows: np.ndarray) -> np.nd
     return np.array([str(values[row]) for row in rows])
 
 
+def _spelled_as(groups: np.ndarray | None, names: np.ndarray) -> np.ndarray:
+    """Return group names in the spelling that the training groups have: patient `1.0` is patient `1`."""
+    known = {value_key(name): name for name in ([] if groups is None else np.unique(groups).tolist())}
+    return np.array([known.get(value_key(name), name) for name in names.tolist()], dtype=object).astype(str)
+
+
 def _number(text: str, name: str) -> float:
     try:
         value = float(text) if "_" not in text else np.nan  # Python reads 1_000 as a number, tables do not mean it
     except ValueError:
         value = np.nan
     if not np.isfinite(value):
-        raise LabelError(f"{name}: wanted a finite number, found {text!r}", "mend the cell, or leave it empty")
+        raise LabelError(
+            f"{name}: wanted a finite number, found {text!r}",
+            f"correct the cell, or read it as missing: {missing_options([text])}",
+        )
     return value
 
 

@@ -271,6 +271,8 @@ def _provenance(work: Work, layers: Mapping[str, int]) -> dict[str, Any]:
         "backbone": work.backbone.record(),
         # Beside the backbone's record, which travels in models: a place of this machine has no business there.
         **({"weights_file": str(work.backbone.own_file)} if work.backbone.own_file else {}),
+        # Whether a column is classes by definition, such as class folders, cannot be told from its texts.
+        "kinds": {name: kind for name, kind in work.source.kinds.items() if name in work.source.columns},
         "layers": dict(layers),
         "device": work.device,
         "batch_size": work.batch_size,

@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
 from pipeline.images.listing import Columns, Listing, id_trouble, printable, short_name
 from pipeline.images.photo import Photo, array_digest, array_stat
-from pipeline.images.table import cell_text, number_text
+from pipeline.images.values import cell_text, value_text
 
 ARRAY_ENDINGS = frozenset(("npz", "npy"))
 
@@ -398,13 +398,7 @@ def _texts(values: np.ndarray, where: str) -> list[str | None]:
         raise SourceError(f"{where} holds Python objects, which are never unpickled", "save it with .astype(str)")
     if values.dtype.kind == "S":
         return [cell_text(value.decode()) for value in values.tolist()]
-    if values.dtype.kind == "U":
-        return [cell_text(value) for value in values.tolist()]
-    if values.dtype.kind == "f":
-        return [number_text(value) for value in values]
-    if values.dtype.kind == "b":
-        return [str(value).lower() for value in values.tolist()]
-    return [str(value) for value in values.tolist()]
+    return [value_text(value) for value in values]  # typed: NaN and NaT are missing
 
 
 def _named(ids: list[str | None], shown: str) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.images.labelling import folder_columns
+from pipeline.images.labelling import folder_columns, folder_kinds
 from pipeline.images.listing import Ignored, Listing, in_share, name_trouble, printable, share_place, short_name
 from pipeline.images.photo import FileReader
 from pipeline.images.sniff import HEAD, IMAGE_ENDINGS, RAW_ENDINGS, ending, sniff
@@ -117,6 +117,7 @@ def open_folder(
         stat=stat,
         reader=FileReader(str(root)),
         columns=columns,
+        kinds=folder_kinds(columns),
         skipped=sorted(found.skipped),
         notes=notes,
         ignored=found.ignored,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pipeline.errors import SourceError
 from pipeline.images.listing import Columns, Listing
 from pipeline.images.split_names import is_fixed_split, resembles_part, split_part, split_parts
-from pipeline.images.table import clean_text
+from pipeline.images.values import clean_text
 
 MOST_LEVELS = 6  # that a note names an example of
 
@@ -37,6 +37,11 @@ class FolderLabels:
     columns: Columns = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     error: SourceError | None = None
+
+
+def folder_kinds(columns: Columns) -> dict[str, str]:
+    """Return the kinds of columns made of folder names: the name of a class folder is a class, number or not."""
+    return {"label": "class"} if "label" in columns else {}
 
 
 def folder_columns(
@@ -116,7 +121,13 @@ def with_folder_labels(listing: Listing, found: FolderLabels, level: int | None)
     if level is not None and "label" in listing.columns:
         notes.append(f"{listing.name}: --label-level {level} replaces the label that the source gives")
     new = found.columns if level is not None else {k: v for k, v in found.columns.items() if k not in listing.columns}
-    return replace(listing, columns={**listing.columns, **new}, notes=[*listing.notes, *notes], label_error=found.error)
+    return replace(
+        listing,
+        columns={**listing.columns, **new},
+        kinds={**listing.kinds, **folder_kinds(new)},
+        notes=[*listing.notes, *notes],
+        label_error=found.error,
+    )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyarrow import compute, parquet
 
 from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.images.class_labels import class_names, column_kinds, holds_tags
 from pipeline.images.descriptor import Stat
 from pipeline.images.listing import Columns, Listing, id_trouble, printable, short_name
 from pipeline.images.photo import Photo
@@ -115,11 +116,19 @@ def open_parquet(path: str, column: str, *, id_column: str | None = None) -> Lis
         stat = _stat(str(place))
         schema, metadata = file.schema_arrow, file.metadata
         others = [(name, kind) for name, kind in zip(schema.names, schema.types, strict=True) if name != column]
-        told = [name for name, kind in others if not (holds_bytes(kind) or pa.types.is_nested(kind))]
+        classes = class_names(schema)
+        told = [
+            name
+            for name, kind in others
+            if holds_tags(kind, name in classes) or not (holds_bytes(kind) or pa.types.is_nested(kind))
+        ]
         left_out = [name for name, _ in others if name not in told]
         table = file.read(columns=told)
         names = tidy_names(told, shown)
-        columns: Columns = {name: column_text(table[at], f"{shown}: column {name!r}") for at, name in enumerate(names)}
+        columns: Columns = {
+            name: column_text(table[at], f"{shown}: column {name!r}", classes.get(told[at], ()))
+            for at, name in enumerate(names)
+        }
         paths = _paths(file, column)
         largest = _largest_group(metadata)
         groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -147,6 +156,7 @@ def open_parquet(path: str, column: str, *, id_column: str | None = None) -> Lis
         stat=np.full((count, 2), stat, np.int64),
         reader=ParquetReader(str(place), column, np.cumsum([0, *groups[:-1]], dtype=np.int64), order, stat),
         columns={name: [cells[row] for row in order] for name, cells in columns.items() if name != key},
+        kinds={name: kind for name, kind in column_kinds(schema).items() if name in columns and name != key},
         notes=notes,
         lies=order,
     )

@@ -105,6 +105,7 @@ def open_shards(
     for name in names:
         whole = [cell for part in parts for cell in part.columns.get(name, [None] * len(part))]
         columns[name] = [whole[row] for row in order]
+    kinds = _kinds(parts, paths)
     notes = list(dict.fromkeys(note for part in parts for note in part.notes))
     if len(notes) > MOST_NOTES:
         notes[MOST_NOTES:] = [f"{len(notes) - MOST_NOTES} more such notes on other shards"]
@@ -119,6 +120,7 @@ def open_shards(
         stat=np.concatenate([part.stat for part in parts])[order],
         reader=ShardReader(tuple(part.reader for part in parts), shard, inside),
         columns=columns,
+        kinds=kinds,
         skipped=[
             (f"{Path(path).name}: {what}", why)
             for path, part in zip(paths, parts, strict=True)
@@ -137,6 +139,29 @@ def open_shards(
     shown = printable(called[0]) if len(called) == 1 else f"{printable(called[0])} and {len(called) - 1} more"
     found = archive_columns(ids, shown, labelled="label" in columns, level=level)
     return with_folder_labels(listing, found, level)
+
+
+def _kinds(parts: Sequence[Listing], paths: Sequence[str]) -> dict[str, str]:
+    """Return the kinds that the shards state; class names in one and their bare numbers in another are an error."""
+    kinds = {name: kind for part in parts for name, kind in part.kinds.items()}
+    for name in kinds:
+        numbers = [_are_whole(part.columns.get(name, ())) for part in parts]
+        stated = [name in part.kinds for part in parts]
+        named = next((at for at in range(len(parts)) if stated[at] and numbers[at] is False), None)
+        bare = next((at for at in range(len(parts)) if not stated[at] and numbers[at]), None)
+        if named is not None and bare is not None:
+            raise SourceError(
+                f"expected class names in column {name!r} of all {len(paths)} shards, got names in "
+                f"{printable(paths[named])} and numbers without names in {printable(paths[bare])}",
+                "write the shards with the same schema",
+            )
+    return kinds
+
+
+def _are_whole(values: Sequence[str | None]) -> bool | None:
+    """Return whether all of these are whole numbers; None where there is no value."""
+    different = set(values) - {None}
+    return all(text.lstrip("-").isdigit() for text in different if text) if different else None
 
 
 def name_and_place(called: Any, paths: Sequence[str]) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from pipeline.images.listing import Columns
-from pipeline.images.table import cell_text, clean_text, number_text
+from pipeline.images.values import cell_text, clean_text, number_text
 
 OWN_COLUMNS = {"cls": "label", "txt": "text"}  # the ending -> the column that the whole text becomes
 MAX_SIDECAR = 1 << 20  # bytes
@@ -51,6 +51,11 @@ class Sidecars:
         for field, value in values.items():
             self._add_field(clean_text(field), key, value)
         return None
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kinds of the columns: what a `.cls` member holds is a class by definition, number or not."""
+        return {"label": "class"} if self._own["label"] else {}
 
     def aligned(self, ids: Sequence[str]) -> tuple[Columns, list[str]]:
         """Return the columns over these images, and what to say of them."""

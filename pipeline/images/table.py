@@ -18,12 +18,18 @@ import numpy as np
 
 from pipeline.errors import SourceError
 from pipeline.images.cells import read_cell
+from pipeline.images.class_labels import class_names, column_kinds, holds_tags, named_values
 from pipeline.images.csv_dialect import find_separator, holds_decimal_commas, split_sep_line, with_decimal_points
 from pipeline.images.listing import Columns, Listing, name_trouble, printable, short_name
 from pipeline.images.paths import Stems, common_folder, is_absolute, relative_to, spellings
 from pipeline.images.photo import FileReader
 from pipeline.images.spreadsheet import is_spreadsheet, read_spreadsheet, split_sheet
 from pipeline.images.text_lists import read_json_lines, read_path_list
+from pipeline.images.values import MISSING as MISSING
+from pipeline.images.values import cell_text as cell_text
+from pipeline.images.values import clean_text as clean_text
+from pipeline.images.values import is_missing, list_text, value_key
+from pipeline.images.values import number_text as number_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,9 +40,6 @@ Column = list[str | None]
 TABLE_ENDINGS = frozenset(
     ("csv", "tsv", "parquet", "pq", "xlsx", "xlsm", "xls", "ods", "jsonl", "ndjson", "txt", "lst", "list")
 )
-
-#: The cells that mean "not known", after the outer blanks are cut: these and no others.
-MISSING = frozenset(("", "NA", "nan", "NaN"))
 
 #: The columns taken for the id where none is named, first match first, in any case.
 ID_COLUMNS = ("id", "path", "file", "filename", "image", "filepath", "file_name")
@@ -78,11 +81,6 @@ class TextTable(dict[str, Column]):
             )
         columns = {name: with_decimal_points(cells) if name in names else cells for name, cells in self.items()}
         return TextTable(columns, notes=[*self.notes, *notes], decimal_commas=self.decimal_commas.difference(names))
-
-
-def clean_text(text: str) -> str:
-    """Return the text in Unicode's composed form (NFC), its outer blanks cut."""
-    return unicodedata.normalize("NFC", text).strip()
 
 
 def read_text_table(path: str | os.PathLike[str]) -> TextTable:
@@ -231,6 +229,7 @@ def open_table(path: str, *, id_column: str | None = None, root: str | os.PathLi
         reader=FileReader(str(base)),
         columns={name: [column[row] for row in rows] for name, column in others.items()},
         verbatim={name: [table[name][row] for row in rows] for name in table.decimal_commas if name != key},
+        kinds={name: kind for name, kind in table_kinds(path).items() if name in others},
         notes=notes,
     )
 
@@ -266,6 +265,10 @@ def _relative_paths(cells: Column, origin: str | os.PathLike[str], base: Path, s
             )
         found[row] = relative
     return found
+
+
+def _meaning(text: str | None) -> object:
+    return None if text is None else value_key(text)
 
 
 def find_id_column(columns: Columns, wanted: str | None, shown: str) -> str:
@@ -371,8 +374,10 @@ def _read_parquet(path: str | os.PathLike[str], shown: str) -> tuple[list[str], 
                     "give a table with a column of text",
                 )
             table = file.read(columns=names)
+        named = class_names(schema)
         return table.column_names, [
-            column_text(table[place], f"{shown}: column {name!r}") for place, name in enumerate(table.column_names)
+            column_text(table[place], f"{shown}: column {name!r}", named.get(name, ()))
+            for place, name in enumerate(table.column_names)
         ]
     except (pa.ArrowException, UnicodeDecodeError) as error:  # its texts are decoded when they are asked for
         raise SourceError(
@@ -389,31 +394,52 @@ def holds_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 
-def column_text(column: pa.ChunkedArray, where: str) -> Column:
-    """Return a Parquet column as text."""
+def column_text(column: pa.ChunkedArray, where: str, names: Sequence[str] = ()) -> Column:
+    """Return a Parquet column as text.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+    where : str
+        For messages.
+    names : sequence of str
+        The class names of its integers, empty for none.
+    """
     import pyarrow as pa
 
     kind = column.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
         column = column.cast(kind)
+    if holds_tags(kind, bool(names)):
+        lists = column.to_pylist()
+        lists = named_values(lists, names, where) if names and not pa.types.is_string(kind.value_type) else lists
+        return [None if cell is None else list_text(cell) for cell in lists]
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         raise SourceError(f"{where} holds {kind}, wanted text or numbers", "leave the column out, or write it as text")
     values = column.to_pylist()
+    if names and pa.types.is_integer(kind):
+        return named_values(values, names, where)
     if pa.types.is_floating(kind):
         # float32 is told by its own shortest text: 0.1, not the 0.10000000149 of its double.
         exact = np.float32 if pa.types.is_float32(kind) else np.float16 if pa.types.is_float16(kind) else np.float64
         return [None if value is None else number_text(exact(value)) for value in values]
     if pa.types.is_boolean(kind):
         return [None if value is None else str(value).lower() for value in values]
-    return _cleaned([value if value is None else str(value) for value in values])
+    return _cleaned([None if is_missing(value) else str(value) for value in values])
 
 
-def number_text(value: float | np.floating) -> str | None:
-    """Return a number's plain text, whole numbers without a point; None for not-a-number."""
-    if value != value:
-        return None
-    return str(value).removesuffix(".0")
+def table_kinds(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the kind of each column whose kind the table itself states; only a Parquet schema does."""
+    if Path(path).suffix.lower() not in (".parquet", ".pq"):
+        return {}
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return column_kinds(parquet.read_schema(os.fspath(path)))
+    except (OSError, pa.ArrowException):  # reading the table itself gives the error
+        return {}
 
 
 def _cleaned(values: Iterable[str | None]) -> Column:
@@ -421,11 +447,3 @@ def _cleaned(values: Iterable[str | None]) -> Column:
     values = list(values)
     known: dict[str | None, str | None] = {text: cell_text(text) for text in set(values)}
     return [known[text] for text in values]
-
-
-def cell_text(text: str | None) -> str | None:
-    """Return a cell's cleaned text, or None where it is in `MISSING`."""
-    if text is None:
-        return None
-    clean = clean_text(text)
-    return None if clean in MISSING else clean

@@ -124,6 +124,7 @@ def list_tar(path: str) -> Listing:
         stat=np.full((len(ids), 2), stat, np.int64),
         reader=TarReader(str(place), spans, stat),
         columns=columns,
+        kinds=found.sidecars.kinds,
         skipped=sorted(found.skipped),
         notes=[*notes, *found.notes(), *(f"{shown}: {note}" for note in about)],
         ignored=found.ignored,

@@ -6,11 +6,22 @@ column means (classes, numbers or tags) is decided here, in the open: every choi
 
 from __future__ import annotations
 
-from pipeline.labels.columns import KINDS, group_codes
+from pipeline.labels.columns import KINDS, Reading, group_codes, split_kind
+from pipeline.labels.given import given_labels, is_in_order
 from pipeline.labels.joined import Joined, JoinedSet, Match, Skipped
-from pipeline.labels.sets import LabelSet, LabelSets, guess_kind, label_sets
-from pipeline.labels.table import Columns, join, match_ids, read_label_table, text_columns, tidy_id
-from pipeline.labels.tags import indicator, joined_tags, split_tags
+from pipeline.labels.sets import (
+    LabelSet,
+    LabelSets,
+    guess_kind,
+    label_sets,
+    label_text,
+    marker_notes,
+    missing_options,
+    tag_cells,
+)
+from pipeline.labels.spelling import match, spelling_notes, unify
+from pipeline.labels.table import Columns, join, match_ids, read_label_table, text_columns, tidy_id, without_missing
+from pipeline.labels.tags import indicator, joined_tags, separator_of, split_tags
 
 __all__ = [
     "KINDS",
@@ -20,16 +31,29 @@ __all__ = [
     "LabelSet",
     "LabelSets",
     "Match",
+    "Reading",
     "Skipped",
+    "given_labels",
     "group_codes",
     "guess_kind",
     "indicator",
+    "is_in_order",
     "join",
     "joined_tags",
     "label_sets",
+    "label_text",
+    "marker_notes",
+    "match",
     "match_ids",
+    "missing_options",
     "read_label_table",
+    "separator_of",
+    "spelling_notes",
+    "split_kind",
     "split_tags",
+    "tag_cells",
     "text_columns",
     "tidy_id",
+    "unify",
+    "without_missing",
 ]

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.errors import LabelError
 
 KINDS = ("class", "number", "multi")
+
+_MULTI = re.compile(r"multi\((.*)\)", re.DOTALL)  # multi(/): tags with a separator of the user's choice
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a column is to be read, where that was asked for.
+
+    Attributes
+    ----------
+    kind : {"class", "number", "multi"} or None
+    separator : str
+        Between the tags of a cell; empty where it is to be found.
+    """
+
+    kind: str | None = None
+    separator: str = ""
 
 
 def group_codes(
@@ -50,44 +69,59 @@ def group_codes(
     return np.array([code[name] for name in names], dtype=np.int64)
 
 
-def choose(names: list[str], entries: list[str], exclude: set[str]) -> tuple[dict[str, str | None], set[str]]:
-    """Return the chosen columns with the kind that was said (or None), in the table's order, and those asked for.
+def choose(names: list[str], entries: list[str], exclude: set[str]) -> tuple[dict[str, Reading], set[str]]:
+    """Return the chosen columns with the kind that was asked for, in the table's order, and those asked for.
 
     Asked for is what an entry names exactly or says a kind of: nothing is left out of it for how it looks.
     """
     if not entries:
-        return {name: None for name in names if name not in exclude}, set()
-    kinds: dict[str, str | None] = {}
+        return {name: Reading() for name in names if name not in exclude}, set()
+    kinds: dict[str, Reading] = {}
     asked: set[str] = set()
     for entry in entries:
-        glob, kind = _split_kind(entry, names)
+        glob, reading = split_kind(entry, names)
         found = [name for name in matches(entry, names) if name not in exclude or name == glob]
         if not found:
             raise unknown_column(glob, [name for name in names if name not in exclude])
         for name in found:
-            kinds[name] = kind or kinds.get(name)
-        asked.update(name for name in found if kind is not None or name == glob)
+            kinds[name] = reading if reading.kind else kinds.get(name, reading)
+        asked.update(name for name in found if reading.kind is not None or name == glob)
     return {name: kinds[name] for name in names if name in kinds}, asked
 
 
-def _split_kind(entry: str, names: list[str]) -> tuple[str, str | None]:
-    """Split GLOB:KIND; a column whose own name holds the colon is meant as it stands."""
+def split_kind(entry: str, names: Sequence[str]) -> tuple[str, Reading]:
+    """Split GLOB:KIND or GLOB:multi(SEPARATOR); a column whose own name has the colon is meant as it stands.
+
+    Raises
+    ------
+    LabelError
+        The column exists and the kind does not, or the separator is empty.
+    """
+    if entry in names:
+        return entry, Reading()
+    if found := re.fullmatch(rf"(.+):{_MULTI.pattern}", entry, re.DOTALL):
+        if not found[2]:
+            raise LabelError(
+                f"--column {entry}: expected a separator in the parentheses, got none",
+                f"--column '{found[1]}:multi(/)' splits at a slash; --column {found[1]}:multi finds the separator",
+            )
+        return found[1], Reading("multi", found[2])
     glob, colon, kind = entry.rpartition(":")
-    if not colon or entry in names:
-        return entry, None
+    if not colon:
+        return entry, Reading()
     if kind in KINDS:
-        return glob, kind
+        return glob, Reading(kind)
     if glob in names or fnmatch.filter(names, glob):
         raise LabelError(
             f"--column {entry}: wanted the kind class, number or multi, found {kind!r}",
             f"pass --column {glob}:class, --column {glob}:number or --column {glob}:multi",
         )
-    return entry, None
+    return entry, Reading()
 
 
 def matches(entry: str, names: list[str]) -> list[str]:
     """Return the columns that GLOB or GLOB:KIND chooses."""
-    glob, _ = _split_kind(entry, names)
+    glob, _ = split_kind(entry, names)
     if glob in names:  # before globbing: a name may hold [ or *
         return [glob]
     return [name for name in names if fnmatch.fnmatchcase(name, glob)]

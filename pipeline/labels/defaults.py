@@ -23,7 +23,7 @@ _DATE = re.compile(
 )
 
 
-def why_no_labels(kind: str, counts: Mapping[str, int]) -> str | None:
+def why_no_labels(kind: str, counts: Mapping[str, int], *, stated: bool = False) -> str | None:
     """Return why a column is left out unless it is asked for; None for one that is taken.
 
     Parameters
@@ -32,11 +32,13 @@ def why_no_labels(kind: str, counts: Mapping[str, int]) -> str | None:
         As guessed.
     counts : mapping of text to int
         How often each value occurs.
+    stated : bool
+        Whether the source states that these are classes: a class folder may be called 2024-01-31.
     """
     different, rows = len(counts), sum(counts.values())
     if different <= MOST_LIKE_LABELS:
         return None
-    if _are_dates(counts):
+    if not stated and _are_dates(counts):
         return f"{different} different dates"
     if kind == "class":
         return f"{different} different values in {rows} rows look like names" if 2 * different > rows else None

@@ -50,6 +50,18 @@ class Match:
         return (f"{self.absent} of {count(self.images, 'image')} {are} not in {self.place}, e.g. {self.absentee}",)
 
 
+_AS = {"number": "numbers", "class": "classes"}
+
+
+def whole_numbers_note(name: str, kind: str, different: int) -> str:
+    """Return the sentence that says how whole numbers are read, with the option for the other way."""
+    other = "class" if kind == "number" else "number"
+    return (
+        f"{name}: {different} different whole numbers are read as {_AS[kind]}; "
+        f"--column {name}:{other} reads them as {_AS[other]}"
+    )
+
+
 @dataclass(frozen=True)
 class Skipped:
     """A column that is no label set, and why."""
@@ -117,6 +129,24 @@ class Joined:
             return ()
         said = len(self.label_sets) == 1 and self.label_sets[0].missing == self.match.absent
         return (*self.match.notes, *(() if said else self.match.about_images))
+
+    @property
+    def about_whole_numbers(self) -> tuple[str, ...]:
+        """Which label sets are whole numbers and how they are read, one sentence per kind."""
+        told = []
+        for kind, other in (("class", "number"), ("number", "class")):
+            names = [
+                one.name
+                for one in self.label_sets
+                if any(f"different whole numbers are read as {_AS[kind]};" in note for note in one.notes)
+            ]
+            if names:
+                listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+                told.append(
+                    f"whole numbers are read as {_AS[kind]} in {listed}; "
+                    f"--column {names[0]}:{other} reads them as {_AS[other]}"
+                )
+        return tuple(told)
 
     @property
     def left_out(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import unicodedata
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import LabelError
+from pipeline.images.values import CODE, NUMBER, clean_text, value_text
 from pipeline.labels.columns import choose, count
 from pipeline.labels.defaults import MOST_LIKE_LABELS, why_no_labels
-from pipeline.labels.joined import JoinedSet, Skipped
-from pipeline.labels.tags import SEPARATORS, indicator, joined_tags, separator_of, split_tags
+from pipeline.labels.joined import JoinedSet, Skipped, whole_numbers_note
+from pipeline.labels.spelling import MISSING_AMONG_NUMBERS, likely_missing, spelling_notes, unify
+from pipeline.labels.tags import (
+    SEPARATORS,
+    CellError,
+    indicator,
+    is_list,
+    joined_tags,
+    read_tags,
+    separator_of,
+    writable_separator,
+)
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _NOT_FINITE = re.compile(r"[+-]?(inf|infinity|nan)", re.IGNORECASE)
-_CODE = re.compile(r"[+-]?0\d")  # "007" is a code, never a number
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +115,9 @@ def label_sets(
     *,
     column: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    kinds: Mapping[str, str] | None = None,
 ) -> LabelSets:
-    """Return one label set a chosen column, in the columns' order.
+    """Return one label set per chosen column, in the columns' order.
 
     Parameters
     ----------
@@ -115,13 +125,17 @@ def label_sets(
     columns : mapping of str to sequence, each aligned with `ids`
         Text, or None where there is no label.
     column : sequence of str
-        GLOB, GLOB:class, GLOB:number or GLOB:multi; where several entries choose one column, the last that says a
+        GLOB, GLOB:class, GLOB:number, GLOB:multi or GLOB:multi(SEPARATOR); where several entries choose one
+        column, the last that says a
         kind counts. None given: every column except `exclude`. Columns that are not asked for by their exact name or
         with a kind are left out, and named in `skipped`, where they are empty or hold a single value, and of more
         than 20 different values where these are dates, text of which more than half is different, or whole numbers
         of which more than nine tenths are.
     exclude : sequence of str
         Columns with another use (id, groups, split). A column asked for by its exact name is taken all the same.
+    kinds : mapping of str to str, optional
+        The kinds that the source states, such as "class" for class folders. A kind in `column` has precedence; the kind
+        of any other column is guessed.
 
     Returns
     -------
@@ -134,10 +148,11 @@ def label_sets(
         Names the column, and the row and value where there is one.
     """
     chosen, asked = choose(list(columns), list(column), set(exclude))
+    stated = kinds or {}
     found: list[LabelSet] = []
     skipped: list[Skipped] = []
-    single: list[LabelError] = []
-    for name, kind in chosen.items():
+    errors: list[LabelError] = []  # of columns that were left out
+    for name, reading in chosen.items():
         values = columns[name]
         if len(values) != len(ids):
             raise LabelError(
@@ -145,7 +160,7 @@ def label_sets(
                 "join the table by id: pass it with --labels",
             )
         # Sources hand over tidied text already; in Python a caller may not have.
-        tidy = [None if text is None else unicodedata.normalize("NFC", str(text).strip()) for text in values]
+        tidy = [label_text(value) for value in values]
         rows = np.array([row for row, text in enumerate(tidy) if text], dtype=np.int64)
         texts = [text for text in tidy if text]
         if not texts:
@@ -156,21 +171,29 @@ def label_sets(
             skipped.append(Skipped(name, "it is empty"))
             continue
         counts = Counter(texts)
+        kind = reading.kind or stated.get(name)
+        if kind is None and (mixed := _among_numbers(name, ids, rows, texts, counts)) is not None:
+            if name in asked:
+                raise mixed[0]
+            errors.append(mixed[0])
+            skipped.append(Skipped(name, mixed[1]))
+            continue
+        guessed = kind is None
         kind = kind or guess_kind(counts, name)
-        reason = None if name in asked else why_no_labels(kind, counts)
+        reason = None if name in asked else _why_left_out(kind, counts, guessed, len(chosen))
         if reason is not None:
             skipped.append(Skipped(name, reason))
             continue
         try:
-            found.append(_label_set(name, kind, ids, rows, texts, counts, guessed=chosen[name] is None))
+            found.append(_label_set(name, kind, ids, rows, texts, counts, guessed=guessed, separator=reading.separator))
         except _SingleValue as error:
             if name in asked:
                 raise
-            single.append(error)
+            errors.append(error)
             skipped.append(Skipped(name, "all its labels are the same"))
     if not found:
-        if len(single) == 1 and len(skipped) == 1:
-            raise single[0]
+        if len(errors) == 1 and len(skipped) == 1:
+            raise errors[0]
         why = "; ".join(f"{one.column!r}: {one.reason}" for one in skipped)
         raise LabelError(
             f"wanted a column of labels, found none that can be learned{': ' + why if why else ''}",
@@ -186,7 +209,7 @@ def guess_kind(texts: Iterable[str], name: str = "label") -> str:
     classes. A number with a leading zero ("007") is a code, so its column is classes.
     """
     different = set(texts)
-    numbers = {text for text in different if _NUMBER.fullmatch(text) and not _CODE.match(text)}
+    numbers = {text for text in different if NUMBER.fullmatch(text) and not CODE.match(text)}
     others = different - numbers
     if others and numbers and all(_NOT_FINITE.fullmatch(text) for text in others):
         raise LabelError(
@@ -195,10 +218,75 @@ def guess_kind(texts: Iterable[str], name: str = "label") -> str:
         )
     if others:
         return "class"
-    whole = all(math.isfinite(float(text)) and float(text).is_integer() for text in numbers)
+    whole = all(_is_whole(text) for text in numbers)
     if not whole or len({float(text) for text in numbers}) > MOST_LIKE_LABELS:
         return "number"
     return "class"
+
+
+def label_text(value: object) -> str | None:
+    """Return the text of a label; None where it is missing.
+
+    Text is taken as it stands, since its source has decided already what is missing: a class folder may be called NA.
+    """
+    return clean_text(value) or None if isinstance(value, str) else value_text(value)
+
+
+def missing_options(texts: Iterable[str]) -> str:
+    """Return the options that read these texts as missing, three at most."""
+    texts = sorted(texts)[:3]
+    shown = [f"--missing={shlex.quote(one)}" if one[:1] == "-" else f"--missing {shlex.quote(one)}" for one in texts]
+    return " ".join(shown)
+
+
+def marker_notes(name: str, counts: Mapping[str, int], read_as: str = "read as a class") -> list[str]:
+    """Return a sentence on the labels that often mean "not known", with the option that reads them as missing."""
+    markers = likely_missing(counts)
+    if not markers:
+        return []
+    listed = ", ".join(f"{text!r} ({count(times, 'image')})" for text, times in sorted(markers.items()))
+    them = "it" if len(markers) == 1 else "them"
+    return [f"{name}: {listed} is {read_as}; {missing_options(markers)} reads {them} as missing"]
+
+
+def _among_numbers(
+    name: str, ids: Sequence[str], rows: np.ndarray, texts: list[str], counts: Counter[str]
+) -> tuple[LabelError, str] | None:
+    """Return the error for a column of numbers with a few texts among them, and the same in short; None for others."""
+    numbers = {text for text in counts if NUMBER.fullmatch(text) and not CODE.match(text)}
+    others = counts.keys() - numbers
+    if not others or not numbers or any(NUMBER.fullmatch(text) for text in others) or guess_kind(numbers) != "number":
+        return None
+    few = sum(counts[text] for text in others)
+    decimals = not all(_is_whole(text) for text in numbers)
+    markers = all(text.lower() in MISSING_AMONG_NUMBERS for text in others)
+    if all(_NOT_FINITE.fullmatch(text) for text in others):
+        return None  # `guess_kind` refuses it
+    if not markers and not (decimals and len(numbers) > MOST_LIKE_LABELS and 10 * few <= len(texts)):
+        return None
+    first = next(row for row, text in enumerate(texts) if text in others)
+    listed = ", ".join(map(repr, sorted(others)[:3])) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+    return (
+        LabelError(
+            f"column {name!r}: expected numbers, got {listed} in {few} of {count(len(texts), 'label')}, "
+            f"e.g. {texts[first]!r} for {ids[rows[first]]}",
+            f"{missing_options(others)} to read {'it' if len(others) == 1 else 'them'} as missing, "
+            f"or --column {name}:class to read all labels as classes",
+        ),
+        f"{listed} in {few} of {count(len(texts), 'label')}, the others are numbers "
+        f"({missing_options(others)} reads {'it' if len(others) == 1 else 'them'} as missing)",
+    )
+
+
+def _why_left_out(kind: str, counts: Counter[str], guessed: bool, columns: int) -> str | None:
+    """Return why a column that was not asked for is left out, None for one that is taken."""
+    if kind == "multi":  # stated by a schema; next to other columns it must be asked for, as in any table
+        return "its cells are lists" if columns > 1 else None
+    return why_no_labels(kind, counts, stated=not guessed)
+
+
+def _is_whole(text: str) -> bool:
+    return math.isfinite(float(text)) and float(text).is_integer()
 
 
 class _SingleValue(LabelError):
@@ -206,7 +294,15 @@ class _SingleValue(LabelError):
 
 
 def _label_set(
-    name: str, kind: str, ids: Sequence[str], rows: np.ndarray, texts: list[str], counts: Counter[str], *, guessed: bool
+    name: str,
+    kind: str,
+    ids: Sequence[str],
+    rows: np.ndarray,
+    texts: list[str],
+    counts: Counter[str],
+    *,
+    guessed: bool,
+    separator: str = "",
 ) -> LabelSet:
     notes: list[str] = []
     unlabelled = len(ids) - len(rows)
@@ -222,11 +318,23 @@ def _label_set(
                 f"column {name!r}: wanted numbers that differ, found {texts[0]} for all {count(len(rows), 'image')}",
                 "choose another column with --column",
             )
+        if guessed and all(map(_is_whole, counts)):
+            notes.append(whole_numbers_note(name, "number", len(counts)))
         digest = _digest(kind, _ids(ids, rows), texts)
         return LabelSet(name, kind, rows, y, (), unlabelled, tuple(notes), digest, counted=tuple(notes))
     if kind == "multi":
-        return _tag_set(name, ids, rows, texts, notes)
-    _refuse_lookalikes(name, counts)
+        return _tag_set(name, ids, rows, texts, notes, separator)
+    chosen = unify(counts, name)
+    about = spelling_notes(name, chosen, counts)
+    if guessed:
+        about += marker_notes(name, counts)
+        if lists := sum(times for text, times in counts.items() if is_list(text)):
+            about.append(
+                f"{name}: {lists} of {count(len(texts), 'label')} look like lists and are read as classes; "
+                f"--column {name}:multi reads them as tags"
+            )
+    texts = [chosen[text] for text in texts]
+    counts = Counter(texts)
     if len(counts) == 1:
         raise _SingleValue(
             f"column {name!r}: wanted two classes or more, found only {texts[0]!r} ({count(len(rows), 'image')})",
@@ -235,19 +343,24 @@ def _label_set(
     classes = tuple(_sorted_classes(counts))
     code = {text: i for i, text in enumerate(classes)}
     y = np.array([code[text] for text in texts], dtype=np.int64)
-    if guessed and all(_NUMBER.fullmatch(text) for text in classes):
-        notes.append(f"{name}: {len(classes)} whole numbers are read as classes; --column {name}:number for numbers")
+    if guessed and all(NUMBER.fullmatch(text) for text in classes):
+        notes.append(whole_numbers_note(name, "class", len(classes)))
     digest = _digest(kind, _ids(ids, rows), texts)
-    return LabelSet(name, kind, rows, y, classes, unlabelled, tuple(notes), digest, counted=tuple(notes))
+    told = (*notes, *about)
+    return LabelSet(name, kind, rows, y, classes, unlabelled, told, digest, counted=tuple(notes))
 
 
-def _tag_set(name: str, ids: Sequence[str], rows: np.ndarray, texts: list[str], counted: list[str]) -> LabelSet:
-    """Return the label set of a column whose cells hold several tags each."""
-    found = separator_of(texts)
-    separator = found or SEPARATORS[0]
-    cells = [split_tags(text, separator) for text in texts]
+def _tag_set(
+    name: str, ids: Sequence[str], rows: np.ndarray, texts: list[str], counted: list[str], asked: str
+) -> LabelSet:
+    """Return the label set of a column whose cells hold several tags each; `asked` is the separator, if any."""
+    found = asked or separator_of(texts)
+    cells = tag_cells(texts, list(_ids(ids, rows)), found or SEPARATORS[0], name)
     counts = Counter(tag for cell in cells for tag in cell)
-    _refuse_lookalikes(name, counts)
+    chosen = unify(counts, name)
+    about = [*spelling_notes(name, chosen, counts), *marker_notes(name, counts, "read as a tag")]
+    cells = [tuple(sorted({chosen[tag] for tag in cell})) for cell in cells]
+    counts = Counter(tag for cell in cells for tag in cell)
     everywhere = [tag for tag in _sorted_classes(counts) if counts[tag] == len(rows)]
     tags = tuple(tag for tag in _sorted_classes(counts) if counts[tag] < len(rows))
     if len(tags) < 2:
@@ -258,7 +371,14 @@ def _tag_set(name: str, ids: Sequence[str], rows: np.ndarray, texts: list[str], 
             if found is None
             else f"read the column as classes: --column {name}:class",
         )
-    notes = [f"{name}: cells are split at {found!r}" if found else f"{name}: no cell holds {' '.join(SEPARATORS)}"]
+    lists = sum(map(is_list, texts))
+    notes = [
+        f"{name}: cells are split at {found!r}"
+        if found
+        else f"{name}: cells are lists of tags"
+        if lists
+        else f"{name}: no cell holds {' '.join(SEPARATORS)}"
+    ]
     without = sum(not cell for cell in cells)
     if without:
         notes[0] += f"; {count(without, 'image')} {'has' if without == 1 else 'have'} none of the tags"
@@ -268,8 +388,30 @@ def _tag_set(name: str, ids: Sequence[str], rows: np.ndarray, texts: list[str], 
     y = indicator(cells, tags)
     digest = _digest("multi", _ids(ids, rows), _tag_texts(y, tags))
     unlabelled = len(ids) - len(rows)
-    said = (*counted, *notes)
-    return LabelSet(name, "multi", rows, y, tags, unlabelled, said, digest, separator, tuple(counted))
+    separator = writable_separator(found or SEPARATORS[0], tags)
+    told = (*counted, *about, *notes)
+    return LabelSet(name, "multi", rows, y, tags, unlabelled, told, digest, separator, tuple(counted))
+
+
+def tag_cells(texts: Sequence[str], ids: Sequence[str], separator: str, name: str) -> list[tuple[str, ...]]:
+    """Return the tags of each cell.
+
+    Raises
+    ------
+    LabelError
+        A cell that cannot be read completely, with its id.
+    """
+    cells = []
+    for text, image_id in zip(texts, ids, strict=True):
+        try:
+            cells.append(read_tags(text, separator))
+        except CellError as error:
+            raise LabelError(
+                f"column {name!r}: expected tags separated by {separator!r} for {image_id}, got {error} "
+                f"in the cell {text!r}",
+                f"correct the cell, or choose the separator: --column '{name}:multi(/)'",
+            ) from error
+    return cells
 
 
 def _tag_texts(y: np.ndarray, tags: Sequence[str]) -> list[str]:
@@ -280,7 +422,7 @@ def _tag_texts(y: np.ndarray, tags: Sequence[str]) -> list[str]:
 def _numbers(name: str, ids: Sequence[str], rows: np.ndarray, texts: list[str]) -> np.ndarray:
     y = np.empty(len(texts), dtype=np.float64)
     for i, text in enumerate(texts):
-        number = bool(_NUMBER.fullmatch(text))
+        number = bool(NUMBER.fullmatch(text))
         y[i] = float(text) if number else math.nan
         if not math.isfinite(y[i]):
             wanted = "a finite number" if number or _NOT_FINITE.fullmatch(text) else "a number"
@@ -292,26 +434,9 @@ def _numbers(name: str, ids: Sequence[str], rows: np.ndarray, texts: list[str]) 
     return y
 
 
-def _refuse_lookalikes(name: str, counts: Counter[str]) -> None:
-    """Raise when two classes differ only in case, or are one number written in two ways: a slip, not two classes."""
-    seen: dict[object, str] = {}
-    for text in sorted(counts):
-        same: list[tuple[object, str]] = [(text.casefold(), "only in case")]
-        if _NUMBER.fullmatch(text) and not _CODE.match(text):
-            same.append((float(text), "only in how the number is written"))
-        for key, how in same:
-            other = seen.setdefault(key, text)
-            if other != text:
-                raise LabelError(
-                    f"column {name!r}: labels differ {how}: {other!r} ({count(counts[other], 'image')}) "
-                    f"and {text!r} ({count(counts[text], 'image')})",
-                    "write them the same way (in the table, or as one class folder)",
-                )
-
-
 def _sorted_classes(texts: Iterable[str]) -> list[str]:
     texts = list(texts)
-    if all(_NUMBER.fullmatch(text) for text in texts):
+    if all(NUMBER.fullmatch(text) for text in texts):
         return sorted(texts, key=lambda text: (float(text), text))
     return sorted(texts)  # the order of numpy.unique and of scikit-learn's LabelEncoder
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.errors import LabelError, SourceError
+from pipeline.images.values import clean_text, value_key
 from pipeline.labels.columns import count, matches
 from pipeline.labels.joined import Match
 
@@ -26,15 +28,24 @@ class Columns(dict[str, Any]):
     notes : sequence of str
     match : Match or None
         Which ids were joined; None before they are.
+    kinds : mapping of str to str
+        The kind of each column whose kind the table itself states, as `ImageSource.kinds`.
     """
 
     def __init__(
-        self, columns: Mapping[str, Any], *, place: str = "", notes: Sequence[str] = (), match: Match | None = None
+        self,
+        columns: Mapping[str, Any],
+        *,
+        place: str = "",
+        notes: Sequence[str] = (),
+        match: Match | None = None,
+        kinds: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(columns)
         self.place = place
         self.notes = tuple(notes)
         self.match = match
+        self.kinds = dict(kinds or {})
 
 
 def tidy_id(text: str) -> str:
@@ -46,7 +57,11 @@ def tidy_id(text: str) -> str:
 
 
 def read_label_table(
-    path: str | os.PathLike[str], *, id_column: str | None = None, columns: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    *,
+    id_column: str | None = None,
+    columns: Sequence[str] = (),
+    missing: Sequence[str] = (),
 ) -> Columns:
     """Return the table's columns by id, as text; rows that repeat an id must agree.
 
@@ -60,11 +75,13 @@ def read_label_table(
     columns : sequence of str, optional
         The columns that will be used (as in `label_sets`: GLOB or GLOB:KIND). Rows of one id that disagree in
         another column then only take that column away (a note says so) instead of stopping the run.
+    missing : sequence of str, optional
+        Texts that mean "not known", besides the empty cell, NA and NaN.
 
     Returns
     -------
     Columns
-        column -> {id: text or None}, without the id column; `.notes` and `.place` besides.
+        column -> {id: text or None}, without the id column; `.notes`, `.place` and `.kinds` besides.
 
     Raises
     ------
@@ -72,6 +89,7 @@ def read_label_table(
         No id column, an empty table, or rows of one id that disagree.
     """
     from pipeline.images import find_id_column, read_text_table
+    from pipeline.images.table import table_kinds
 
     place = os.fspath(path)
     read = read_text_table(path)
@@ -82,9 +100,42 @@ def read_label_table(
     used = None if not columns else {name for entry in columns for name in matches(entry, list(read))}
     unused = set() if used is None else read.keys() - used
     table = read.with_numbers(place, {id_name, *unused, *text_columns(columns, list(read))})
-    raw_ids = table[id_name]
+    others = {name: texts for name, texts in table.items() if name != id_name}
+    kinds = {name: kind for name, kind in table_kinds(path).items() if name in others}
+    return columns_by_id(
+        table[id_name], others, id_name, place, columns=columns, missing=missing, kinds=kinds, notes=table.notes
+    )
+
+
+def columns_by_id(
+    raw_ids: Sequence[str | None],
+    table: Mapping[str, Sequence[str | None]],
+    id_name: str,
+    place: str,
+    *,
+    columns: Sequence[str] = (),
+    missing: Sequence[str] = (),
+    kinds: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+) -> Columns:
+    """Return columns of text by id, rows of one id made one; what `read_label_table` does with a table that is read.
+
+    Parameters
+    ----------
+    raw_ids : sequence of str or None, length n
+    table : mapping of column to n texts or None
+        Without the ids.
+    id_name, place : str
+        For messages.
+    columns, missing
+        As for `read_label_table`.
+    kinds : mapping of str to str, optional
+        The kinds that the table states.
+    notes : sequence of str
+        Decisions that were made in reading it.
+    """
     ids = [None if text is None else tidy_id(text) for text in raw_ids]
-    notes = list(table.notes)
+    notes = list(notes)
     without = sum(key is None for key in ids)
     if without:
         notes.append(f"{place}: {without} of {count(len(ids), 'row')} have no {id_name} and are left out")
@@ -93,14 +144,15 @@ def read_label_table(
             f"{place}: wanted ids in column {id_name!r}, found no row that has one",
             "name the column that holds the image's path: --id COLUMN",
         )
-    if len(table) == 1:
+    if not table:
         raise LabelError(
             f"{place}: wanted a column of labels beside the ids, found {id_name!r} alone", "add a column of labels"
         )
+    used = None if not columns else {name for entry in columns for name in matches(entry, [id_name, *table])}
     joined: dict[str, dict[str, str | None]] = {}
+    table, about_missing = without_missing(table, missing, place, counted=used)
+    notes += about_missing
     for name, texts in table.items():
-        if name == id_name:
-            continue
         values: dict[str, str | None] = {}
         clash: tuple[str, str, str] | None = None
         for key, text in zip(ids, texts, strict=True):
@@ -110,7 +162,7 @@ def read_label_table(
             # A missing cell says nothing, so it does not disagree; the label of the other row counts.
             if before is None:
                 values[key] = text
-            elif text is not None and text != before and clash is None:
+            elif text is not None and text != before and clash is None and value_key(text) != value_key(before):
                 clash = (key, before, text)
         if clash is None:
             joined[name] = values
@@ -122,7 +174,45 @@ def read_label_table(
             )
         else:
             notes.append(f"{place}: column {name!r} is left out: rows of {clash[0]} disagree in it")
-    return Columns(joined, place=place, notes=notes)
+    return Columns(joined, place=place, notes=notes, kinds=kinds)
+
+
+def without_missing(
+    table: Mapping[str, Sequence[str | None]],
+    missing: Sequence[str],
+    place: str,
+    *,
+    counted: Collection[str] | None = None,
+) -> tuple[dict[str, list[str | None]], list[str]]:
+    """Return columns with the cells in `missing` as None, and a sentence that counts them.
+
+    Spellings of one value are one text: ``-999`` stands for ``-999.0`` too.
+
+    Parameters
+    ----------
+    table : mapping of column to texts or None
+    missing : sequence of str
+    place : str
+        For the sentence.
+    counted : collection of str, optional
+        The columns that the sentence is about; all of them by default.
+    """
+    known = {value_key(clean_text(text)): text for text in missing}
+    times: Counter[str] = Counter()
+    result: dict[str, list[str | None]] = {}
+    for name, values in table.items():
+        keys = {text: value_key(text) for text in set(values) if text is not None} if missing else {}
+        gone = {text for text, key in keys.items() if key in known}
+        if gone and (counted is None or name in counted):
+            times.update(known[keys[text]] for text in values if text is not None and text in gone)
+        result[name] = [None if text in gone else text for text in values] if gone else list(values)
+    notes = [
+        f"{place}: {text!r} is read as missing in {count(times[text], 'cell')} (--missing)"
+        if times[text]
+        else f"{place}: no cell holds {text!r} (--missing)"
+        for text in dict.fromkeys(missing)
+    ]
+    return result, notes
 
 
 def text_columns(entries: Sequence[str], names: list[str]) -> set[str]:
@@ -195,7 +285,7 @@ def join(
     )
     aligned = {name: [values.get(key) for key in keys] for name, values in by_column.items()}
     notes = (*getattr(table, "notes", ()), *matched.notes)
-    return Columns(aligned, place=place, notes=notes, match=match)
+    return Columns(aligned, place=place, notes=notes, match=match, kinds=getattr(table, "kinds", None))
 
 
 @dataclass(frozen=True)

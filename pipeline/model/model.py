@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,6 +221,7 @@ class Model:
         labels: Any = None,
         *,
         column: str | None = None,
+        missing: str | Sequence[str] = (),
         groups: str | None = None,
         id_column: str | None = None,
         root: str | os.PathLike[str] | None = None,
@@ -239,10 +240,14 @@ class Model:
         Parameters
         ----------
         data : as for `predict`
-        labels : path or mapping, optional
-            A table; the source's own labels when not given.
+        labels : path, DataFrame, Series, mapping, list or array, optional
+            As for `evaluate`; the source's own labels when not given. Another spelling of a class, such as 1.0 for 1,
+            is that class.
         column : str, optional
-            The column of true labels; the one that the model learned when not given.
+            The column of true labels; the one that the model learned when not given. NAME:multi(SEPARATOR) says what
+            stands between tags.
+        missing : str or sequence of str
+            Texts that mean "not known", as for `evaluate`.
         groups : str, optional
             Column of groups that the intervals resample whole.
         label_level : int, optional
@@ -282,6 +287,7 @@ class Model:
             out=None if out is None else Path(out),
             random_state=random_state,
             root=root,
+            missing=(missing,) if isinstance(missing, str) else tuple(missing),
         )
         with engine(dask):
             return score(self, _open_data(data, id_column, root, label_level), asked, answering)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,11 @@ from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, LabelError
 from pipeline.evaluation.answers import widen
 from pipeline.evaluation.collecting import Collection, Labelling, known_of, refuse_no_labels
-from pipeline.evaluation.questions import encode, unknown_text
+from pipeline.evaluation.questions import about_spelling, encode, unknown_text
 from pipeline.extraction import extract, recipe_of
 from pipeline.images import ImageSource
 from pipeline.intervals import Score, score_with_interval
-from pipeline.labels import group_codes
+from pipeline.labels import group_codes, split_kind
 from pipeline.model.answering import Answer, answer_for, decode_of
 from pipeline.model.scored import NEIGHBOURS, ModelScore, refuse_other
 from pipeline.model.scored_table import prediction_table
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from pipeline.model.model import Model
 
 _VERSIONS = ("transfer-pipeline", "scikit-learn", "numpy", "pillow", "torch", "torchvision")
+
+# Whether a column is given with the kind of its labels.
+_STATES_KIND = re.compile(r":(class|number|multi)\b")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Asked:
     out: Path | None
     random_state: int
     root: str | os.PathLike[str] | None = None
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +66,7 @@ class _Scored:
 
 def score(model: Model, source: ImageSource | FeatureCache, asked: Asked, answering: Mapping[str, Any]) -> ModelScore:
     """Return the scores, and keep them where that is asked for. See `Model.score`."""
-    known, column = _labelled(model, source, asked)
+    known, column, separator = _labelled(model, source, asked)
     question = {
         "model": model.sha256,
         "photos": source.place,
@@ -74,7 +79,7 @@ def score(model: Model, source: ImageSource | FeatureCache, asked: Asked, answer
         refuse_other(asked.out, question)  # better known before the work than after it
         source = _kept_features(model, source, asked.cache, asked.random_state, answering)
         training, why_not = training_photos(model, asked.cache)
-    answer, scored = _answered(model, source, known, column, training, asked.cache, answering)
+    answer, scored = _answered(model, source, known, (column, separator), training, asked.cache, answering)
     found = _scores(model, scored, answer, asked)
     if asked.out is None:
         return replace(found, about={"question": question})
@@ -89,25 +94,38 @@ def score(model: Model, source: ImageSource | FeatureCache, asked: Asked, answer
     return replace(found, folder=found.save(asked.out))
 
 
-def _labelled(model: Model, source: ImageSource | FeatureCache, asked: Asked) -> tuple[Collection, str]:
-    """Return what is known of the photos, and the column of their labels."""
+def _labelled(model: Model, source: ImageSource | FeatureCache, asked: Asked) -> tuple[Collection, str, str]:
+    """Return what is known of the photos, the column of their labels, and what separates the tags of a cell."""
     beside = (asked.groups,) if asked.groups is not None else ()
-    column = asked.column or model.label_set
+    entry = asked.column or model.label_set
     # Classes that hold a comma, and tags, are text: 1,5 is no number there.
     text = model.kind == "multi" or any("," in name for name in model.classes)
-    used = (f"{column}:{model.kind}", *beside) if text else ()
+    stated = entry if _STATES_KIND.search(entry) else f"{entry}:{model.kind}"
     labelling = Labelling(
-        labels=asked.labels, id_column=asked.id_column, used=used, beside=beside, root=asked.root, level=asked.label_level
+        labels=asked.labels,
+        id_column=asked.id_column,
+        used=(stated, *beside) if text else (),
+        beside=beside,
+        root=asked.root,
+        level=asked.label_level,
+        missing=asked.missing,
     )
     known = known_of(source, labelling)
     refuse_no_labels(known)
+    column, reading = split_kind(asked.column or model.label_set, list(known.columns))
+    if reading.kind not in (None, model.kind):
+        raise LabelError(
+            f"--column {asked.column}: expected labels of the kind {model.kind!r}, which the model predicts, "
+            f"got {reading.kind!r}",
+            f"--column {column}",
+        )
     for flag, name in (("column", column), ("groups", asked.groups)):
         if name is not None and name not in known.columns:
             raise LabelError(
                 f"--{flag}: wanted the column {name!r}, found {', '.join(map(repr, known.columns))}",
                 f"name the column with --{flag}, or give a table with --labels",
             )
-    return known, column
+    return known, column, reading.separator or model.separator
 
 
 def _kept_features(
@@ -133,13 +151,14 @@ def _answered(
     model: Model,
     source: ImageSource | FeatureCache,
     known: Collection,
-    column: str,
+    labels: tuple[str, str],
     training: TrainingPhotos | None,
     folder: Path,
     answering: Mapping[str, Any],
 ) -> tuple[Answer, _Scored]:
     """Return what the model says of all photos, and those that have both a label and an answer."""
-    labelled, y, unknown = encode(known, column, model.kind, model.classes, separator=model.separator)
+    column, separator = labels
+    labelled, y, unknown = encode(known, column, model.kind, model.classes, separator=separator)
     if not len(labelled):
         raise EvaluationError(
             f"wanted labelled photos to score, found none in column {column!r}", "give the labels with --labels TABLE"
@@ -148,6 +167,7 @@ def _answered(
         model, source, training=training, neighbours=NEIGHBOURS, graphs=folder / GRAPHS_FOLDER, **answering
     )
     ids, notes = known.ids, [*known.notes, *(known.match.notes if known.match else ())]
+    notes += about_spelling(known, column, model.kind, model.classes)
     if len(labelled) < len(ids):
         notes.append(f"{len(ids) - len(labelled)} of {len(ids)} photos have no label and are left out")
     answered = np.array([not answer.errors[row] for row in labelled])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,12 +56,13 @@ def study(
     decode: str = "exact",
     batch_size: int | None = None,
     on_error: str = "skip",
-    labels: str | os.PathLike[str] | Mapping[str, Mapping[str, str | None]] | None = None,
+    labels: Any = None,
     id_column: str | None = None,
     root: str | Path | None = None,
     label_level: int | None = None,
     min_class_size: int | None = None,
     column: str | Sequence[str] = (),
+    missing: str | Sequence[str] = (),
     groups: str | None = None,
     split: str | None = None,
     test: Any = None,
@@ -90,7 +90,7 @@ def study(
         As for `extract`.
     layer : str
         Of the curves. Early, middle, late and penultimate are studied too, at a few numbers of labels.
-    labels, id_column, root, label_level, min_class_size, column, groups
+    labels, id_column, root, label_level, min_class_size, column, missing, groups
         As for `evaluate`; it must come down to one label set of classes.
     split : str, optional
         A column that fixes train and test; ``none`` ignores one that the source announces.
@@ -152,6 +152,7 @@ def study(
             beside=beside,
             root=root,
             level=label_level,
+            missing=(missing,) if isinstance(missing, str) else tuple(missing),
         ),
         root=root,
         column=columns,

@@ -107,12 +107,13 @@ def subject_of(data: Any, asked: Asked) -> Subject:
     given = _only(_open(data, asked), "study")
     level = asked.labelling.level
     photos = given if isinstance(given, ImageSource) else photos_behind(given, level)
-    known = known_of(photos, asked.labelling)
+    labelling = asked.labelling.bound_to(given)
+    known = known_of(photos, labelling)
     test_photos = known_test = None
     if asked.test is not None:
         found = _only(_open(asked.test, asked), "test")
         test_photos = found if isinstance(found, ImageSource) else photos_behind(found, level)
-        known_test = known_of(test_photos, asked.labelling, own_if_strange=True)
+        known_test = known_of(test_photos, labelling, own_if_strange=True)
     rehearsal = _with_test(_question(known, known_test, None, asked), asked)
     if rehearsal.joined is not None:
         asked.progress.joined([rehearsal.joined])
