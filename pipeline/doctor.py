@@ -33,6 +33,7 @@ EXTRAS = {
     "serve": "pipeline serve",
 }
 OK, MISSING, OLD, BROKEN = "ok", "missing", "old", "broken"
+OPTIONAL = "not installed (optional)"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Finding:
     def wrong(self) -> bool:
         """Whether something needed is not as it must be, or something at hand is broken."""
         return self.state == BROKEN or (self.needed and self.state != OK)
+
+    @property
+    def status(self) -> str:
+        """The state in the words of the table: nothing that is optional reads as a fault."""
+        return OPTIONAL if self.state == MISSING and not self.needed else self.state
 
 
 @dataclass(frozen=True)
