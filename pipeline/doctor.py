@@ -25,6 +25,7 @@ EXTRAS = {
     "demo": "photographs to try it on: pipeline demo",
     "fast": "--decode fast",
     "heif": "photos in HEIC, as telephones make them",
+    "ods": "tables of labels in .ods",
     "dask": "--dask, a cluster",
     "openvino": "--precision bf16 at speed on a CPU",
     "export": "pipeline export of rbf-svm, random-forest, naive-bayes, mlp, svr",
@@ -33,6 +34,7 @@ EXTRAS = {
     "serve": "pipeline serve",
 }
 OK, MISSING, OLD, BROKEN = "ok", "missing", "old", "broken"
+OPTIONAL = "not installed (optional)"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Finding:
     def wrong(self) -> bool:
         """Whether something needed is not as it must be, or something at hand is broken."""
         return self.state == BROKEN or (self.needed and self.state != OK)
+
+    @property
+    def status(self) -> str:
+        """The state in the words of the table: nothing that is optional reads as a fault."""
+        return OPTIONAL if self.state == MISSING and not self.needed else self.state
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def by_processes(tasks: Iterable[tuple], *, n_jobs: int) -> Generator[Any, None,
         # A process that comes to load a large library, such as torch, is taken for one that leaks, and replaced
         # between two tasks: nothing is lost, and nobody can do anything about it.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-        with deaf_to_ctrl_c():
+        with deaf_to_signals():
             done = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks)
         try:
             # Not `yield from`, which would close it before the warning can be silenced.
@@ -130,10 +130,11 @@ def by_processes(tasks: Iterable[tuple], *, n_jobs: int) -> Generator[Any, None,
 
 
 @contextmanager
-def deaf_to_ctrl_c() -> Iterator[None]:
-    """Start processes that leave Ctrl-C to this one, which stops them: a terminal sends it to all of them.
+def deaf_to_signals() -> Iterator[None]:
+    """Start processes that leave Ctrl-C and SIGTERM to this one, which stops them.
 
-    A new process inherits what is blocked here; a Ctrl-C in the meantime is heard when the context is left.
+    A terminal, a service manager and a batch system send the signal to all processes of a command. A new process
+    inherits what is blocked here; a signal in the meantime is heard when the context is left.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -141,7 +142,7 @@ def deaf_to_ctrl_c() -> Iterator[None]:
     from multiprocessing.resource_tracker import ensure_running
 
     ensure_running()  # it would lift the block as it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

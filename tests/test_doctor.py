@@ -40,7 +40,16 @@ def test_what_is_there_is_ok_and_a_missing_extra_is_no_trouble() -> None:
     extras = by_name(report.extras)
     assert (extras["demo"].state, extras["demo"].mend) == (doctor.OK, "")
     assert (extras["heif"].state, extras["heif"].mend) == (doctor.MISSING, "pip install 'transfer-pipeline[heif]'")
-    assert "pip install 'transfer-pipeline[heif]'" in outcome.out
+    (line,) = [line for line in outcome.out.splitlines() if "[heif]" in line]
+    assert line.startswith("heif") and "not installed (optional)" in line
+    assert "missing" not in outcome.out
+
+
+def test_no_gpu_is_shown_as_optional_and_stays_missing_in_json() -> None:
+    gpu = doctor.Finding("GPU", doctor.MISSING, "none: the CPU does it")
+    assert (gpu.status, gpu.state, gpu.wrong) == ("not installed (optional)", "missing", False)
+    assert doctor.Finding("numpy", doctor.MISSING, "none", needed=True).status == "missing"
+    assert doctor.Finding("heif", doctor.OLD, "1").status == "old"
 
 
 def test_a_library_is_missing_or_old_or_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -258,8 +258,10 @@ def test_wrong_choices_say_what_there_is(
     assert not list(tmp_path.glob("features_cache/*.h5"))
 
 
-def interrupted(words: list[str], cwd: Path, until: Callable[[int], bool]) -> subprocess.CompletedProcess[str]:
-    """Run a command in a terminal's own way, and press Ctrl-C once `until` holds of its process."""
+def interrupted(
+    words: list[str], cwd: Path, until: Callable[[int], bool], number: int = signal.SIGINT
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a terminal's own way, and press Ctrl-C (or send a signal) once `until` holds of its process."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline", *words],
         cwd=cwd,
@@ -272,13 +274,13 @@ def interrupted(words: list[str], cwd: Path, until: Callable[[int], bool]) -> su
     while not until(process.pid) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process.poll() is None, process.communicate()
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command and to all of its workers
+    os.killpg(process.pid, number)  # as a terminal does: to the command and to all of its workers
     out, err = process.communicate(timeout=60)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
-def assert_stopped(ended: subprocess.CompletedProcess[str]) -> None:
-    assert ended.returncode == 130, ended.stderr
+def assert_stopped(ended: subprocess.CompletedProcess[str], code: int = 130) -> None:
+    assert ended.returncode == code, ended.stderr
     assert ended.stdout == "", ended.stdout
     lines = [line for line in ended.stderr.splitlines() if line and not line.startswith("note: ")]
     assert lines == ["nothing lost; run the same command to go on"]
@@ -312,7 +314,23 @@ class TestCtrlC:
         assert 0 < (cache.status == STORED).sum() < 300
         assert not cache.damaged().size
 
-    def test_while_workers_learn_stops_them_too(self, tmp_path: Path) -> None:
+    def test_sigterm_keeps_what_is_done_and_ends_with_143(self, tmp_path: Path) -> None:
+        class_folders(tmp_path / "photos", 150)
+
+        def some_are_stored(pid: int) -> bool:
+            return any(
+                (FeatureCache.open(path).status == STORED).any() for path in tmp_path.glob("features_cache/*.h5")
+            )
+
+        words = ["extract", "photos", "--jobs", "1"]
+        assert_stopped(interrupted(words, tmp_path, some_are_stored, signal.SIGTERM), 143)
+        (path,) = tmp_path.glob("features_cache/*.h5")
+        cache = FeatureCache.open(path)
+        assert 0 < (cache.status == STORED).sum() < 300
+        assert not cache.damaged().size
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_while_workers_learn_stops_them_too(self, number: int, code: int, tmp_path: Path) -> None:
         X, y = blobs(3000, 200)
         cache = make_cache(tmp_path / "made.h5", X, {"label": names(y)})
 
@@ -328,8 +346,8 @@ class TestCtrlC:
 
         seen: list[int] = []
         words = ["evaluate", str(cache.path), "--head", "mlp", "--jobs", "2"]
-        ended = interrupted(words, tmp_path, lambda pid: bool(workers(pid)) and not seen.append(pid))
-        assert_stopped(ended)
+        ended = interrupted(words, tmp_path, lambda pid: bool(workers(pid)) and not seen.append(pid), number)
+        assert_stopped(ended, code)
         deadline = time.monotonic() + 10
         while workers(seen[0]) and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from pipeline.cli import guard
+from pipeline.cli import guard, streams
 
 
 def main() -> None:
-    """Run the command line: exit code 1 for an error, 2 for wrong usage, 130 after Ctrl-C."""
-    guard.listen_for_ctrl_c()
+    """Run the command line: exit code 1 for an error, 2 for wrong usage, 130 after Ctrl-C, 143 after SIGTERM."""
+    guard.listen_for_signals()
     try:
-        # Imported within, so that Ctrl-C while it loads ends as it does later.
+        streams.make_streams_forgiving()
+        guard.escape_other_output()
+        # Imported within, so that a signal while it loads ends as it does later.
         from pipeline.cli.app import app
 
-        guard.make_streams_forgiving()
         app(prog_name="pipeline")
+    except Exception as error:
+        guard.print_traceback(error)
+        raise SystemExit(1) from None
     finally:
         # Whatever the interrupt became on its way up: a library may turn it into an error of its own.
         guard.leave()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pipeline.cli import (
     backbones,
@@ -22,12 +25,37 @@ from pipeline.cli import (
     serve,
     study,
 )
+from pipeline.cli.escaping import escape_text
 from pipeline.cli.guard import guarded
 
 MAIN, SEE, AWAY, HOUSE = "Main", "See", "Take away", "Keep house"
 
+
+class SafeGroup(TyperGroup):
+    """Commands whose usage errors name what was given with its control characters escaped."""
+
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        with _escaped_usage():
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _escaped_usage():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _escaped_usage() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(getattr(error, "message", None), str) and hasattr(error, "format_message"):
+            error.message = escape_text(error.message, lines=True)  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
     name="pipeline",
+    cls=SafeGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",

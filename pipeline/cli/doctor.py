@@ -63,4 +63,4 @@ def _print(terminal: Terminal, report: Report) -> None:
 
 
 def _rows(findings: Sequence[Finding]) -> list[list[str]]:
-    return [[finding.name, finding.state, finding.found, finding.mend] for finding in findings]
+    return [[finding.name, finding.status, finding.found, finding.mend] for finding in findings]

@@ -1,4 +1,7 @@
-"""What every command does with an error: two lines and an exit code, never a traceback for a user's mistake."""
+"""What every command does with an error or a signal: two lines and an exit code, never a traceback for a mistake.
+
+Ctrl-C and SIGTERM end a command in the same way, with the exit codes 130 and 143.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,20 @@ import _thread
 import atexit
 import errno
 import functools
+import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
+from pipeline.cli.escaping import escape_text
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -40,10 +47,27 @@ WAY_OUT = {
 PATIENCE = 3.0  # seconds to unwind in, before the interrupt is sent again; at the third time the process ends
 
 _state = {"pressed": False, "again": False, "said": False, "leaving": False}
+_exit_code = {"stopped": 130}  # 128 and the number of the signal that came first
+
+# How libraries say that memory ran out, where they raise no MemoryError: torch on the CPU and on a GPU, ONNX Runtime
+# and other C++ libraries, the loader of shared libraries, Python's threads, joblib's workers.
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "out of memory",
+    "bad allocation",
+    "bad_alloc",
+    "Cannot allocate memory",
+    "failed to map segment",
+    "cannot create shared object",
+    "can't start new thread",
+    "Unable to allocate",
+    "SIGKILL(-9)",
+)
+_SMALLER = "use a smaller --batch-size or --jobs 1, or allow more memory (ulimit -v, a larger machine)"
 
 
 def guarded(command: Callable[P, T]) -> Callable[P, T]:
-    """Return the command with its errors turned into the two lines, and Ctrl-C into exit code 130."""
+    """Return the command with its errors turned into the two lines, and a stop by a signal into its exit code."""
 
     @functools.wraps(command)
     def run(*args: P.args, **options: P.kwargs) -> T:
@@ -55,14 +79,13 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
             stop(error.message, error.next_step)
         except KeyboardInterrupt:
             say_goodbye()
-        except BrokenPipeError:
-            # Whoever read our output has gone; Python must not complain about it again while it shuts down.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
-        except MemoryError as error:
-            stop(f"wanted more memory than there is: {error}", "--jobs 1, or a smaller --batch-size")
-        except OSError as error:
-            if error.errno not in WAY_OUT:
+        except Exception as error:
+            if found := _found_no_memory(error):
+                stop(f"expected enough memory for this command, got: {found}", _SMALLER)
+            if isinstance(error, BrokenPipeError):
+                # Not the reader of our output, which may leave: typer would end without a word.
+                raise RuntimeError(f"another process closed its end of a pipe: {error}") from error
+            if not isinstance(error, OSError) or error.errno not in WAY_OUT:
                 raise
             where = f"{error.filename}: " if error.filename else ""
             stop(f"{where}the system refused: {error.strerror}", WAY_OUT[error.errno])
@@ -76,14 +99,61 @@ def stop(message: str, next_step: str) -> NoReturn:
     sys.exit(1)
 
 
+def print_traceback(error: BaseException) -> None:
+    """Print the traceback of a mistake of ours; its text comes from outside as any other."""
+    sys.stderr.write(escape_text("".join(traceback.format_exception(error)), lines=True))
+
+
+def escape_other_output() -> None:
+    """Escape what Python and libraries print by themselves: warnings, errors of threads, and log messages."""
+    plain = warnings.formatwarning
+    warnings.formatwarning = lambda *about, **more: escape_text(plain(*about, **more), lines=True)
+    threading.excepthook = _print_thread_error
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_EscapingFormatter())
+
+
+class _EscapingFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_text(super().format(record), lines=True)
+
+
+def _print_thread_error(about: threading.ExceptHookArgs) -> None:
+    if about.exc_value is not None and not isinstance(about.exc_value, SystemExit):
+        print_traceback(about.exc_value)
+
+
+def _found_no_memory(error: BaseException) -> str:
+    """Return what was refused, in one line, if an error or what caused it says that memory ran out."""
+    for one in _causes(error):
+        text = next((line for line in str(one).splitlines() if line.strip()), "")
+        if isinstance(one, MemoryError):
+            return text or "the system allows no more"
+        if isinstance(one, OSError) and one.errno == errno.ENOMEM:
+            return one.strerror or text
+        if not isinstance(one, PipelineError) and any(words in str(one) for words in _NO_MEMORY):
+            return text
+    return ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and those that it was raised for."""
+    seen: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in seen:
+        yield following
+        seen.append(following)
+        following = following.__cause__ or following.__context__
+
+
 def say_goodbye() -> NoReturn:
-    """End after Ctrl-C, with the one line that says what became of the work."""
+    """End after a signal, with the one line that says what became of the work."""
     _say_it()
-    sys.exit(130)
+    sys.exit(_exit_code["stopped"])
 
 
 def leave() -> None:
-    """End the process here if Ctrl-C was pressed; otherwise let Python end it, and a Ctrl-C from now on do so."""
+    """End the process here if a signal stopped it; otherwise let Python end it, and a signal from now on do so."""
     _state["leaving"] = True
     if not _state["pressed"]:
         return
@@ -93,25 +163,18 @@ def leave() -> None:
             stream.flush()
     atexit._run_exitfuncs()  # stops joblib's workers and removes their files
     # Python's own way out would tear down libraries under threads that are still within them, and abort.
-    os._exit(130)
+    os._exit(_exit_code["stopped"])
 
 
-def listen_for_ctrl_c() -> None:
-    """Let the first Ctrl-C end the work in order, and the second one end the process at once.
+def listen_for_signals() -> None:
+    """Let the first Ctrl-C or SIGTERM end the work in order, and the second one end the process at once.
 
     Nothing on disk minds the second: every file is written whole, and a cache row by row.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # `nohup` and background jobs of a script
-        signal.signal(signal.SIGINT, _on_ctrl_c)
-        sys.unraisablehook = _on_unraisable
-
-
-def make_streams_forgiving() -> None:
-    """Let a name that the terminal's encoding lacks be written as an escape instead of raising."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure: Any = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # SIGINT is ignored in background jobs of a script
+            signal.signal(number, _on_signal)
+    sys.unraisablehook = _on_unraisable
 
 
 def _say_it() -> None:
@@ -120,10 +183,12 @@ def _say_it() -> None:
         sys.stderr.write(f"\n{GOODBYE}\n")
 
 
-def _on_ctrl_c(signum: int, frame: FrameType | None) -> None:
+def _on_signal(signum: int, frame: FrameType | None) -> None:
     if _state["again"] and not _state["leaving"]:
         _state["again"] = False
         raise KeyboardInterrupt
+    if not _state["pressed"]:
+        _exit_code["stopped"] = 128 + signum
     if _state["pressed"] or _state["leaving"]:
         _end_now()
     _state["pressed"] = True
@@ -136,14 +201,15 @@ def _on_ctrl_c(signum: int, frame: FrameType | None) -> None:
 def _on_unraisable(dropped: UnraisableHookArgs) -> None:
     """Interrupt again at once where Python itself drops the interrupt, as it does in a finaliser."""
     if not issubclass(dropped.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(dropped)
+        if dropped.exc_value is not None:
+            print_traceback(dropped.exc_value)
     elif not _state["leaving"]:
         _interrupt_again()
 
 
 def _interrupt_again() -> None:
     _state["again"] = True
-    _thread.interrupt_main()
+    _thread.interrupt_main(_exit_code["stopped"] - 128)  # SIGINT may be ignored where SIGTERM is not
 
 
 def _insist() -> None:
@@ -160,7 +226,7 @@ def _end_now() -> NoReturn:
     _stop_workers()
     cursor = SHOW_CURSOR if os.isatty(2) else ""
     os.write(2, (cursor + ("" if _state["said"] else f"\n{GOODBYE}\n")).encode())
-    os._exit(130)
+    os._exit(_exit_code["stopped"])
 
 
 def _stop_workers() -> None:
@@ -172,4 +238,4 @@ def _stop_workers() -> None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return escape_text(" ".join(text.split()))

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.cli.escaping import escape_json, escape_text, quote_shell
 from pipeline.progress import Progress
 
 WIDTH_WHEN_PIPED = 200
@@ -25,6 +26,20 @@ GAP = 2  # between two columns
 
 class Number(str):
     """The name of a column whose cells are set right."""
+
+
+class SafeConsole(Console):
+    """A console on which no text is markup, and whose text reaches the terminal escaped, whatever it is part of.
+
+    Escape codes of rich's own (colours, the cursor of a progress bar) are no text, and are passed on.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, highlight=False, emoji=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else escape_text(text, lines=True), style, control)
 
 
 class Terminal(Progress):
@@ -40,8 +55,8 @@ class Terminal(Progress):
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json, self.quiet = as_json, quiet
-        self.stderr = Console(stderr=True, highlight=False, emoji=False, quiet=quiet, width=_width(sys.stderr))
-        self.stdout = Console(highlight=False, emoji=False, width=_width(sys.stdout))
+        self.stderr = SafeConsole(stderr=True, quiet=quiet, width=_width(sys.stderr))
+        self.stdout = SafeConsole(width=_width(sys.stdout))
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -80,24 +95,24 @@ class Terminal(Progress):
 
     def say(self, text: str) -> None:
         """Print a line for the person, not for the next program; a terminal gets it wrapped at words."""
-        self.stderr.print(text, markup=False, soft_wrap=not self.stderr.is_terminal)
+        self.stderr.print(escape_text(text), soft_wrap=not self.stderr.is_terminal)
 
     def next(self, *words: str) -> None:
         """Print the command that a person most likely wants now."""
         # Never wrapped: a line break that we put in would be pasted too.
-        self.stderr.print("next: " + shlex.join(words), markup=False, soft_wrap=True)
+        self.stderr.print("next: " + quote_shell(words), soft_wrap=True)
 
     def result(self, text: str) -> None:
-        """Print a line of the result."""
-        sys.stdout.write(text + "\n")
+        """Print a line of the result: escaped on a terminal, exactly as it is to a file or a program."""
+        sys.stdout.write((escape_text(text, lines=True) if sys.stdout.isatty() else text) + "\n")
 
     def paragraph(self, text: str, *, indent: int = 0) -> None:
         """Print a line of the result, wrapped at words and set in by so many columns."""
-        self.stdout.print(Padding(Text(text), (0, 0, 0, indent), expand=False))
+        self.stdout.print(Padding(Text(escape_text(text)), (0, 0, 0, indent), expand=False))
 
     def object(self, value: Mapping[str, Any]) -> None:
         """Print the one JSON object that is the result."""
-        sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+        sys.stdout.write(escape_json(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)) + "\n")
 
     def table(
         self,
@@ -119,13 +134,16 @@ class Terminal(Progress):
             Columns that may be left out, the first to go first; what is too wide even so is folded.
         """
         console = self.stderr if to_stderr else self.stdout
+        # Here, before the widths are measured.
+        columns = [type(name)(escape_text(name)) for name in columns]
+        rows = [[escape_text(cell) for cell in row] for row in rows]
         shown, left_out = list(range(len(columns))), []
         for number in spare:
             if _natural_width(columns, rows, shown) <= console.width:
                 break
             shown.remove(number)
             left_out.append(columns[number])
-        console.print(_table(columns, rows, shown), markup=False)
+        console.print(_table(columns, rows, shown))
         return left_out
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from joblib.executor import get_memmapping_executor
 
-from pipeline.engines import deaf_to_ctrl_c
+from pipeline.engines import deaf_to_signals
 from pipeline.extraction.apart import DEAD, Deaths, refuse_other_decoder
 from pipeline.extraction.block import Block, Spent
 from pipeline.extraction.embedding import Embedding, Prepared
@@ -133,7 +133,7 @@ class _Decoders:
         rows = np.sort(rows)
         how = replace(self._travelling, source=self._how.source.take(rows.tolist()))
         task = _Task(how, rows, self._decoder, self._slots.free[-1])
-        with deaf_to_ctrl_c():  # here they are started
+        with deaf_to_signals():  # here they are started
             if self._executor is None:
                 # joblib's own, which knows of it: its `Parallel` takes any other for one of its own, and fails.
                 self._executor = get_memmapping_executor(self._count, timeout=SECONDS_KEPT, env=_ALONE, max_nbytes=None)

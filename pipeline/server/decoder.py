@@ -56,6 +56,7 @@ def _bound_memory(most: int) -> None:
 
 
 if __name__ == "__main__":
-    # Ctrl-C in a terminal reaches every process; this one ends when its input does.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and the stop of a service reach every process; this one ends when its input does, or is killed.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     main(json.loads(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer)
