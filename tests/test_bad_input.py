@@ -138,7 +138,7 @@ def test_a_class_with_fewer_members_than_folds() -> None:
     photos()
     for number in range(2, 6):
         Path("photos", "bees", f"{number:02d}.png").unlink()
-    check(Case(["evaluate", "photos"], ["found 2 images of 'bees'"], ["--cv 2"]))
+    check(Case(["evaluate", "photos"], ["got 2 images of 'bees'"], ["--cv 2"]))
     assert "--cv 2" in refused("fit", "photos", "--out", "m.model")[1]
     assert done("evaluate", "photos", "--cv", "2", "--jobs", "1", "--head", "ridge").out
 
