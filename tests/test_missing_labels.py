@@ -68,7 +68,7 @@ def test_a_likely_marker_is_reported_with_its_count_and_the_option() -> None:
     found = label_sets(ids, {"kind": ["a", "b", "NULL", "a", "b", "#N/A", "NULL", "-"]})[0]
     assert found.classes == ("#N/A", "-", "NULL", "a", "b")
     assert (
-        "kind: '#N/A' (1 image), '-' (1 image), 'NULL' (2 images) is read as a class; "
+        "kind: '#N/A' (1 image), '-' (1 image), 'NULL' (2 images) are each read as a class; "
         "--missing '#N/A' --missing=- --missing NULL reads them as missing" in found.notes
     )
     named = label_sets(ids, {"kind": ["a", "none"] * 4}, kinds={"kind": "class"})[0]
