@@ -208,10 +208,28 @@ def test_labels_that_differ_only_in_case_are_named_with_counts() -> None:
     assert caught.value.message == "column 'label': labels differ only in case: 'Bee' (1 image) and 'bee' (2 images)"
 
 
-def test_one_number_written_in_two_ways_is_not_two_classes() -> None:
-    with pytest.raises(LabelError, match=r"only in how the number is written: '1' \(1 image\) and '1.0' \(1 image\)"):
-        one(["1", "1.0", "2"])
+def test_one_value_written_in_two_ways_is_one_class() -> None:
+    found = one(["1", "1.0", "2", "+1"])
+    assert found.classes == ("1", "2") and found.y.tolist() == [0, 0, 1, 0]
+    assert (
+        "label: '+1' in 1 image is read as '1', another spelling of the same value (and 1 more spellings)"
+        in found.notes
+    )
+    assert found.digest == one(["1", "1", "2", "1"]).digest
+    truth = one(["true", "True", "FALSE", "false"])
+    assert truth.classes == ("false", "true") and truth.y.tolist() == [1, 1, 0, 0]
     assert one(["7", "007"]).classes == ("007", "7")  # codes are text
+    assert one(["1.0", "0.0", "1.0"]).classes == ("0.0", "1.0")  # one spelling per value: nothing changes
+    assert len(one(["12345678901234567890", "12345678901234567891"]).classes) == 2  # compared exactly
+
+
+@pytest.mark.parametrize(
+    ("texts", "how"), [(["red deer", "red  deer"], "only in spaces or case"), (["a\xa0b", "a b"], "only in spaces")]
+)
+def test_labels_that_differ_only_in_spaces_are_refused(texts: list[str | None], how: str) -> None:
+    with pytest.raises(LabelError) as caught:
+        one(texts)
+    assert how in caught.value.message and all(repr(text) in caught.value.message for text in texts)
 
 
 # --------------------------------------------------------------------------------------- choosing columns

@@ -41,21 +41,29 @@ def _names(feature: Any) -> tuple[str, ...]:
     return tuple(clean_text(name) for name in names)
 
 
+def _categoricals(schema: pa.Schema) -> set[str]:
+    """Return the columns that pandas wrote from categoricals; Parquet keeps their dictionaries for texts alone."""
+    try:
+        columns = json.loads((schema.metadata or {})[b"pandas"])["columns"]
+        return {str(one["field_name"]) for one in columns if one["pandas_type"] == "categorical"}
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return set()
+
+
 def column_kinds(schema: pa.Schema) -> dict[str, str]:
     """Return the kind of each column whose kind the schema states: "class" or "multi".
 
-    A column of `ClassLabel` and a dictionary of numbers (a pandas categorical) are classes, a column of lists is tags.
+    A column of `ClassLabel` and a categorical of pandas are classes, a column of lists is tags.
     """
     import pyarrow as pa
 
-    named = class_names(schema)
+    named, categoricals = class_names(schema), _categoricals(schema)
     kinds = {}
     for field in schema:
         if holds_tags(field.type, field.name in named):
             kinds[clean_text(field.name)] = "multi"
             continue
-        named_numbers = field.name in named and pa.types.is_integer(field.type)
-        if named_numbers or (pa.types.is_dictionary(field.type) and not pa.types.is_string(field.type.value_type)):
+        if field.name in categoricals or (field.name in named and pa.types.is_integer(field.type)):
             kinds[clean_text(field.name)] = "class"
     return kinds
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import LabelError
+from pipeline.images.values import is_missing
 
 KINDS = ("class", "number", "multi")
 
@@ -57,7 +58,7 @@ def group_codes(
     """
     values = columns[_named(column, list(columns))]
     wanted = range(len(ids)) if rows is None else [int(row) for row in rows]
-    missing = [row for row in wanted if values[row] is None]
+    missing = [row for row in wanted if is_missing(values[row])]
     if missing:
         raise LabelError(
             f"column {column!r}: wanted a group for every labelled image, "

@@ -144,9 +144,7 @@ def _by_id(value: Any) -> Any:
     return value.to_dict() if pandas is not None and isinstance(value, pandas.Series) else value
 
 
-def _in_order(
-    table: Mapping[str, Sequence[Any]], ids: Sequence[str], columns: Sequence[str], missing: Sequence[str]
-) -> Columns:
+def _in_order(table: Mapping[str, Any], ids: Sequence[str], columns: Sequence[str], missing: Sequence[str]) -> Columns:
     for name, values in table.items():
         if len(values) != len(ids):
             first = f" (the first is {ids[0]})" if len(ids) else ""

@@ -245,8 +245,8 @@ def marker_notes(name: str, counts: Mapping[str, int], read_as: str = "read as a
     if not markers:
         return []
     listed = ", ".join(f"{text!r} ({count(times, 'image')})" for text, times in sorted(markers.items()))
-    them = "it" if len(markers) == 1 else "them"
-    return [f"{name}: {listed} is {read_as}; {missing_options(markers)} reads {them} as missing"]
+    them, verb = ("it", "is") if len(markers) == 1 else ("them", "are each")
+    return [f"{name}: {listed} {verb} {read_as}; {missing_options(markers)} reads {them} as missing"]
 
 
 def _among_numbers(

@@ -14,8 +14,8 @@ _RARE_SEPARATORS = (";", "|", ",", "/", "+", "~", " ; ", "\x1f")
 
 _LIST_ENDS = {"[": "]", "{": "}", "(": ")"}
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.|"")*"|\'(?:[^\'\\]|\\.|\'\')*\'', re.DOTALL)
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
-_ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _MISSING_ITEMS = frozenset(("", "none", "null", "nan", "<na>"))
 
 
@@ -168,7 +168,7 @@ def _unescaped(quoted: str) -> str:
 
 def _plain(found: re.Match[str]) -> str:
     code = found.group(1)
-    return chr(int(code[1:], 16)) if len(code) == 5 else _ESCAPED.get(code, code)
+    return chr(int(code[1:], 16)) if len(code) > 1 else _ESCAPED.get(code, code)
 
 
 def writable_separator(separator: str, tags: Iterable[str]) -> str:
