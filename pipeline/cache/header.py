@@ -100,9 +100,9 @@ class Header:
         """Return a layer's rows as a read-only memory map, ``(n, d)``."""
         return self.map(features_name(layer))
 
-    def stored(self, name: str) -> StoredRows:
-        """Return a dataset's rows, read when they are asked for, and small to send to a worker."""
-        return StoredRows([self], name)
+    def stored(self, name: str, rows: np.ndarray | None = None) -> StoredRows:
+        """Return a dataset's rows (or these), read when they are asked for, and small to send to a worker."""
+        return StoredRows([self], name, rows)
 
     def take(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
         """Return ``{dataset: values of these rows}``, read into memory."""

@@ -97,9 +97,9 @@ class PartedHeader:
         """Return a layer's rows, ``(n, d)``, read when they are asked for."""
         return self.stored(features_name(layer))
 
-    def stored(self, name: str) -> StoredRows:
-        """Return a dataset's rows, read when they are asked for."""
-        return StoredRows(self.headers, name, self.order)
+    def stored(self, name: str, rows: np.ndarray | None = None) -> StoredRows:
+        """Return a dataset's rows (or these), read when they are asked for."""
+        return StoredRows(self.headers, name, self.order if rows is None else self.order[rows])
 
     def hold(self) -> None:
         """Open every dataset of every part, so that all of it stays readable whatever becomes of the names."""

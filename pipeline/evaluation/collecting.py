@@ -15,6 +15,7 @@ from pipeline.cache import FeatureCache, cache_at, lookup
 from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelError
 from pipeline.extraction import extract, known_ids
 from pipeline.images import BUILTIN_NAMES, ImageSource, decode_mode, shards_of
+from pipeline.labels import Columns as LabelColumns
 from pipeline.labels import Match, join, read_label_table, tidy_id
 from pipeline.progress import Progress
 from pipeline.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
@@ -158,27 +159,43 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
         Use the source's own labels where the table has none of its ids: a test set may have class folders while the
         table is about the training set.
     """
+    given: dict[str, str] = {}  # tidied id as given: id in the collection
+    notes: tuple[str, ...] = ()
+    if isinstance(source, FeatureCache):
+        name = str(source.provenance["source"])
+        stored = source.base
+        if stored is not source:
+            given = _given_ids(source.ids, source.base_rows, stored.ids)
+            if repeats := len(source) - len(np.unique(source.base_rows)):
+                notes = (f"{name}: {repeats} rows repeat an image and are used once",)
+        source = stored
+    else:
+        name = source.name
+        if source.requested is not None:
+            given = _given_ids(source.requested.ids, source.requested.rows, source.ids)
     own: Columns = source.columns
-    name = source.name if isinstance(source, ImageSource) else str(source.provenance["source"])
-    collection = Collection(name, source.ids, own)
+    collection = Collection(name, source.ids, own, notes=notes)
     if labelling.labels is None:
         return collection
     table = labelling.labels
     if not isinstance(table, Mapping):
         table = read_label_table(table, id_column=labelling.id_column, columns=labelling.used)
+    if given:
+        table = _with_own_ids(table, source.ids, given)
     if own_if_strange and own and not _shares_ids(source.ids, table):
         note = f"{name}: the label table has none of its ids; its own labels are used"
-        return replace(collection, notes=(note,))
+        return replace(collection, notes=(*notes, note))
     joined = join(source.ids, table)
     # Split folders still say what they say, and groups may be in the source alone; the table has precedence.
     split = [SPLIT] if spells_split(own.get(SPLIT, ())) else []
     beside = {key: own[key] for key in (*labelling.beside, *split) if key in own}
-    return replace(collection, columns={**beside, **joined}, notes=joined.notes, match=joined.match)
+    return replace(collection, columns={**beside, **joined}, notes=(*notes, *joined.notes), match=joined.match)
 
 
 def with_features(source: Source, collection: Collection, features: Features) -> Collection:
     """Return the collection with its caches; what is missing is extracted."""
     if isinstance(source, FeatureCache):
+        source = source.base
         source.check()
         return replace(collection, caches=(source,), layers=(_layers(source, features.layers),))
     caches = [_extract(source, backbone, features.layers, features) for backbone in dict.fromkeys(features.backbones)]
@@ -195,7 +212,7 @@ def with_features_as(source: Source, collection: Collection, trained: Collection
     """
     caches, notes = [], list(collection.notes)
     for cache, layers in zip(trained.caches, trained.layers, strict=True):
-        found = source if isinstance(source, FeatureCache) else _extract_as(source, cache, layers, features)
+        found = source.base if isinstance(source, FeatureCache) else _extract_as(source, cache, layers, features)
         differs = found.differences(cache.recipe)
         if set(differs) - MACHINE_FIELDS or _decode(found) != _decode(cache):
             raise EvaluationError(
@@ -280,7 +297,7 @@ def _extract(
         **{**features.extraction, **options},
     )
     features.progress.note(made.summary.text)
-    return made
+    return made.base  # in the order of the source's ids, each image once
 
 
 def _extract_as(source: ImageSource, cache: FeatureCache, layers: Sequence[str], features: Features) -> FeatureCache:
@@ -325,6 +342,27 @@ def _same_images(one: Collection, other: Collection) -> bool:
         and dict(one.columns) == dict(other.columns)
         and np.array_equal(one.caches[0].digest, other.caches[0].digest)
     )
+
+
+def _given_ids(given: Sequence[str], rows: np.ndarray, ids: Sequence[str]) -> dict[str, str]:
+    """Return ``{tidied id as given: id}`` of every input."""
+    return {tidy_id(text): ids[row] for text, row in zip(given, rows.tolist(), strict=True)}
+
+
+def _with_own_ids(
+    table: Mapping[str, Mapping[str, Any]], ids: Sequence[str], given: Mapping[str, str]
+) -> Mapping[str, Mapping[str, Any]]:
+    """Return a label table by the source's own ids where its ids are those that the inputs were given by.
+
+    An id may be the one that a photo was given by, and another photo's own: the reading that fits more ids is taken.
+    """
+    keys = {key: tidy_id(key) for key in dict.fromkeys(key for values in table.values() for key in values)}
+    own = {tidy_id(name) for name in ids}
+    renamed = {key: given[tidy] for key, tidy in keys.items() if tidy in given}
+    if len(renamed) < sum(tidy in own for tidy in keys.values()) or not renamed:
+        return table
+    columns = {name: {renamed.get(key, key): text for key, text in values.items()} for name, values in table.items()}
+    return LabelColumns(columns, place=getattr(table, "place", ""), notes=getattr(table, "notes", ()))
 
 
 def _shares_ids(ids: Sequence[str], table: Mapping[str, Mapping[str, Any]]) -> bool:

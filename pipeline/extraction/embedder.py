@@ -159,7 +159,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):
                 source, taken = found.growth(unknown)
                 # What only a cache holds has no bytes to compute it from once more.
                 options = {**choices, "batch_size": self.batch_size, "n_jobs": self.n_jobs, "recheck": 0}
-                made = extract(source, backbone=network, layer=layer, cache=found.folder, **options)
+                made = extract(source, backbone=network, layer=layer, cache=found.folder, **options).base
                 for path in taken:
                     if path != made.path:
                         retire(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.images.decode import PHOTO_RULES
 from pipeline.images.fingerprint import decode_mode, decoder_fingerprint, decoder_of
+from pipeline.images.listing import skipped_text
 from pipeline.images.photo import Photo
 from pipeline.images.preparation import DECODES, prepare, squared
 from pipeline.images.preprocess import preprocess
@@ -31,6 +32,7 @@ __all__ = [
     "preprocess",
     "read_text_table",
     "shards_of",
+    "skipped_text",
     "squared",
     "thumbnail",
 ]

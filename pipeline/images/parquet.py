@@ -20,7 +20,7 @@ from pyarrow import compute, parquet
 
 from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
 from pipeline.images.descriptor import Stat
-from pipeline.images.listing import Columns, Listing, id_trouble, printable, short_name
+from pipeline.images.listing import Columns, Listing, Requested, id_trouble, printable, short_name
 from pipeline.images.photo import Photo
 from pipeline.images.sniff import HEAD, sniff
 from pipeline.images.table import ID_COLUMNS, Column, column_text, find_id_column, holds_bytes, tidy_names
@@ -147,6 +147,7 @@ def open_parquet(path: str, column: str, *, id_column: str | None = None) -> Lis
         columns={name: [cells[row] for row in order] for name, cells in columns.items() if name != key},
         notes=notes,
         lies=order,
+        requested=Requested.of(ids, ids, [ids[row] for row in order]),
     )
 
 

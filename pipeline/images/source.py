@@ -34,6 +34,7 @@ class ImageSource(Listing):
         root: str | os.PathLike[str] | None = None,
         known: Callable[[], Container[str]] | None = None,
         share: tuple[int, int] | None = None,
+        with_columns: bool = True,
     ) -> ImageSource:
         """Return the source that `data` names.
 
@@ -58,6 +59,8 @@ class ImageSource(Listing):
 
         share : (int, int), optional
             Which share (from 1) of how many; of a folder the other images are neither listed nor looked at.
+        with_columns : bool
+            Whether the other columns of a CSV or TSV table are wanted; without them, rows of one image may disagree.
 
         Raises
         ------
@@ -68,12 +71,16 @@ class ImageSource(Listing):
             from pipeline.images.folder import open_folder
 
             return cls(**vars(open_folder(str(Path(data).expanduser()), known, share)))
-        found = data if isinstance(data, cls) else cls(**vars(_open(data, id_column, root, known)))
+        found = data if isinstance(data, cls) else cls(**vars(_open(data, id_column, root, known, with_columns)))
         return found if share is None else found.share(*share)
 
 
 def _open(
-    data: Any, id_column: str | None, root: str | os.PathLike[str] | None, known: Callable[[], Container[str]] | None
+    data: Any,
+    id_column: str | None,
+    root: str | os.PathLike[str] | None,
+    known: Callable[[], Container[str]] | None,
+    with_columns: bool,
 ) -> Listing:
     # Imported here, so that a folder of photos does not pay for the reader of arrays or the built-in sets.
     if isinstance(data, np.ndarray) and data.dtype.kind not in "UO":
@@ -89,7 +96,7 @@ def _open(
     if len(paths) > 1:
         from pipeline.images.folder import open_files
 
-        paths = [str(Path(path).expanduser()) for path in paths]
+        given, paths = paths, [str(Path(path).expanduser()) for path in paths]
         for path in paths:
             _refuse_missing(path)
             refuse_compressed(path)
@@ -98,7 +105,7 @@ def _open(
                     f"wanted photos or folders in a list of {len(paths)}, found {printable(path)}",
                     "name it alone: a table, a tar or an array file is a source of its own",
                 )
-        return open_files(paths, known)
+        return open_files(paths, known, given=given)
     (path,) = paths
     if path in BUILTIN_NAMES:
         from pipeline.images.builtin import BUILTIN
@@ -107,20 +114,25 @@ def _open(
         if Path(path).exists():
             listing.notes.append(f"{path} is the built-in source; for the folder of that name write ./{path}")
         return listing
-    path = str(Path(path).expanduser())
+    given, path = path, str(Path(path).expanduser())
     _refuse_missing(path)
     if Path(path).is_dir():
         from pipeline.images.folder import open_folder
 
         return open_folder(path, known)
-    return _open_file(path, id_column, root, known)
+    return _open_file(path, given, id_column, root, known, with_columns)
 
 
 _NOT_PHOTOS = frozenset(("csv", "tsv", "parquet", "pq", "tar", "npz", "npy", "xlsx", "xls", "ods"))
 
 
 def _open_file(
-    path: str, id_column: str | None, root: str | os.PathLike[str] | None, known: Callable[[], Container[str]] | None
+    path: str,
+    given: str,
+    id_column: str | None,
+    root: str | os.PathLike[str] | None,
+    known: Callable[[], Container[str]] | None,
+    with_columns: bool,
 ) -> Listing:
     from pipeline.images.table import TABLE_ENDINGS, open_table
 
@@ -133,7 +145,7 @@ def _open_file(
         if column := image_column(path):
             return open_parquet(path, column, id_column=id_column)
     if tail in TABLE_ENDINGS:
-        return open_table(path, id_column=id_column, root=root)
+        return open_table(path, id_column=id_column, root=root, with_columns=with_columns)
     if tail in ("npz", "npy"):
         from pipeline.images.arrays import open_array_file
 
@@ -145,7 +157,7 @@ def _open_file(
     refuse_compressed(path)
     from pipeline.images.folder import open_files
 
-    return open_files([path], known)
+    return open_files([path], known, given=[given])
 
 
 def _paths(data: Any) -> list[str]:

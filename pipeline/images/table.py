@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.errors import SourceError
 from pipeline.images.cells import read_cell
-from pipeline.images.listing import Columns, Listing, name_trouble, printable, short_name
+from pipeline.images.listing import Columns, Listing, Requested, name_trouble, printable, short_name
 from pipeline.images.photo import FileReader
 
 if TYPE_CHECKING:
@@ -93,7 +93,13 @@ def tidy_names(names: Sequence[str], shown: str) -> list[str]:
     return names
 
 
-def open_table(path: str, *, id_column: str | None = None, root: str | os.PathLike[str] | None = None) -> Listing:
+def open_table(
+    path: str,
+    *,
+    id_column: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    with_columns: bool = True,
+) -> Listing:
     """Return the images that a table names, with its other columns; a file that is missing fails when it is read.
 
     Where every file is missing, the paths start from somewhere else: that is an error, and not so many failed images.
@@ -107,12 +113,14 @@ def open_table(path: str, *, id_column: str | None = None, root: str | os.PathLi
         raise SourceError(
             f"{printable(str(root))}: wanted the folder that the ids start from, found none", "check --root"
         )
-    others = {name: column for name, column in columns.items() if name != key}
+    others = {name: column for name, column in columns.items() if name != key and with_columns}
     seen: dict[str, int] = {}  # id: its first row
     stats: dict[str, tuple[int, int]] = {}
+    located: list[str] = []  # the id of each row
     for row, text in enumerate(columns[key]):
         image_id, stat = _located(text, str(base), f"{shown}: row {row + 1}", key)
         first = seen.setdefault(image_id, row)
+        located.append(image_id)
         stats[image_id] = stat
         if first != row:
             for name, column in others.items():
@@ -140,6 +148,7 @@ def open_table(path: str, *, id_column: str | None = None, root: str | os.PathLi
         reader=FileReader(str(base)),
         columns={name: [column[row] for row in rows] for name, column in others.items()},
         notes=[f"{shown}: {collapsed} rows repeat another row and are read once"] if collapsed else [],
+        requested=Requested.of([text or "" for text in columns[key]], located, ids),
     )
 
 
