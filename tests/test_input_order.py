@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +75,11 @@ def test_extract_of_a_table_keeps_order_repeats_and_spelling(folder: Path, run: 
 
 def test_a_folder_in_a_list_is_expanded_where_it_stands(folder: Path) -> None:
     put(folder / "z.png", 1)
-    source = ImageSource.open(["z.png", "p/c1/", "p/c0/" + sorted(os.listdir("p/c0"))[0]])
+    one, *_ = sorted(path.as_posix() for path in Path("p/c0").iterdir())
+    below = sorted(path.as_posix() for path in Path("p/c1").iterdir())
+    source = ImageSource.open(["z.png", "p/c1/", one])
     assert source.requested is not None
-    below = [f"p/c1/{name}" for name in sorted(os.listdir("p/c1"))]
-    assert source.requested.ids == ["z.png", *below, "p/c0/" + sorted(os.listdir("p/c0"))[0]]
+    assert source.requested.ids == ["z.png", *below, one]
     assert [source.ids[row] for row in source.requested.rows] == source.requested.ids
 
 

@@ -18,6 +18,7 @@ from pipeline.errors import CacheError, SkipReason
 from pipeline.provenance import digest_of
 
 MOST_NAMED = 5  # of parts that are missing
+MOST_MAPPED = 100  # parts of one cache that are mapped when it is opened: each takes an open file
 
 
 class FeatureCache:
@@ -56,11 +57,20 @@ class FeatureCache:
     def open(cls, path: str | Path) -> FeatureCache:
         """Open a cache file, or a folder of parts; milliseconds a file, however large it is.
 
+        The file is mapped at once, so that all of it stays readable after it was removed for a newer version.
+
         Raises
         ------
         CacheError
             Not a cache, of another format, truncated or damaged; or parts that do not belong together.
         """
+        made = cls.glance(path)
+        made._header.map_files(most=MOST_MAPPED)
+        return made
+
+    @classmethod
+    def glance(cls, path: str | Path) -> FeatureCache:
+        """Open as `open` does, but map a dataset when it is read for the first time: for a look at many caches."""
         path = Path(path)
         return cls(read_parts(path) if path.is_dir() else read_header(path))
 
@@ -207,7 +217,7 @@ class FeatureCache:
             "pending": int((status == PENDING).sum()),
             "layers": dict(self.layers),
             "columns": list(self._header.columns),
-            "bytes": sum(file.stat().st_size for file in self.files),
+            "bytes": sum(part.header.bytes for part in self.parts),
         }
 
     def features(self, layer: str | None = None) -> np.ndarray:
@@ -284,7 +294,7 @@ class FeatureCache:
     def damaged(self) -> np.ndarray:
         """Return the rows that are not pending and do not match their checksum; reads the whole file."""
         if self._base is not None:
-            return np.flatnonzero(np.isin(self._order, self._base.damaged()))
+            return np.flatnonzero(np.isin(self.base_rows, self._base.damaged()))
         if not isinstance(self._header, PartedHeader):
             return damaged_rows(self._header)
         starts, headers = self._header.starts, self._header.headers

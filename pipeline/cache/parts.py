@@ -106,6 +106,11 @@ class PartedHeader:
         for header in self.headers:
             header.hold()
 
+    def map_files(self, *, most: int) -> None:
+        """Map the files of the parts at once, if there are no more than so many."""
+        for header in self.headers:
+            header.map_files(most=most - len(self.headers) + 1)
+
     def _one_after_another(self, name: str) -> np.ndarray:
         # A part whose images had no such label says nothing of it.
         nothing = is_labels(name)

@@ -114,13 +114,13 @@ def _open(
         if Path(path).exists():
             listing.notes.append(f"{path} is the built-in source; for the folder of that name write ./{path}")
         return listing
-    given, path = path, str(Path(path).expanduser())
+    called, path = path, str(Path(path).expanduser())
     _refuse_missing(path)
     if Path(path).is_dir():
         from pipeline.images.folder import open_folder
 
         return open_folder(path, known)
-    return _open_file(path, given, id_column, root, known, with_columns)
+    return _open_file(path, called, id_column, root, known, with_columns)
 
 
 _NOT_PHOTOS = frozenset(("csv", "tsv", "parquet", "pq", "tar", "npz", "npy", "xlsx", "xls", "ods"))
