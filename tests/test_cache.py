@@ -290,14 +290,16 @@ def test_readers_of_another_process_see_whole_rows_while_it_is_written(tmp_path)
 
 def test_what_was_opened_stays_readable_when_the_file_is_removed(tmp_path):
     path = filled(tmp_path / "x.h5")
-    held, opened = FeatureCache.open(path), FeatureCache.open(path)
+    held, opened, glanced = FeatureCache.glance(path), FeatureCache.open(path), FeatureCache.glance(path)
     held.header.hold()
     path.unlink()
     if os.name == "posix":
-        assert held.is_sound()
-        assert held.ids == IDS
+        for cache in (held, opened):
+            assert cache.is_sound()
+            assert cache.ids == IDS
+            assert np.array_equal(cache.features(), values()["features"]["penultimate"][STATUS == STORED])
     with pytest.raises(CacheError, match="found that it is gone: removed, or followed by a newer one"):
-        _ = opened.ids
+        _ = glanced.ids
 
 
 def test_the_five_lines_of_the_readme_read_a_cache(tmp_path):

@@ -9,14 +9,17 @@ from pipeline.cache.folder import (
     file_stem,
     generation_of,
     generation_path,
+    latest_version,
     lookup,
     resolve,
     retire,
+    retire_unreferenced,
     stem_of,
 )
 from pipeline.cache.layout import PENDING, STORED
 from pipeline.cache.lock import CacheLock
 from pipeline.cache.parts import part_files
+from pipeline.cache.references import add_reference, is_referenced
 from pipeline.cache.stored import StoredRows, TakenRows
 from pipeline.cache.writer import CacheWriter
 
@@ -29,16 +32,20 @@ __all__ = [
     "FeatureCache",
     "StoredRows",
     "TakenRows",
+    "add_reference",
     "cache_at",
     "caches_in",
     "create",
     "file_stem",
     "generation_of",
     "generation_path",
+    "is_referenced",
+    "latest_version",
     "lookup",
     "part_files",
     "remove_left_over",
     "resolve",
     "retire",
+    "retire_unreferenced",
     "stem_of",
 ]

@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.cache.header import Header, read_header
 from pipeline.cache.layout import SUFFIX, as_fixed_text, labels_name, shapes_of
 from pipeline.cache.lock import CacheLock, lock_path
+from pipeline.cache.references import forget_missing
 from pipeline.cache.rows import Rows
 from pipeline.cache.skeleton import ALIGNMENT, skeleton
 from pipeline.errors import CacheError
@@ -109,6 +110,7 @@ def remove_left_over(folder: Path) -> None:
             if left != lock_path(cache):
                 left.unlink(missing_ok=True)
             lock.release_and_forget()
+    forget_missing(folder)
 
 
 def cannot_write(folder: Path, error: OSError) -> CacheError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pipeline.errors import CacheError, SkipReason
 from pipeline.provenance import digest_of
 
 MOST_NAMED = 5  # of parts that are missing
+MOST_MAPPED = 100  # parts of one cache that are mapped when it is opened: each takes an open file
 
 #: Kinds that a source states of its columns; numbers are never stated.
 STATED_KINDS = ("class", "multi")
@@ -37,7 +38,8 @@ class FeatureCache:
     path : Path
         Of the file, or of the folder of parts.
     ids : list of str, length n
-        Relative to the source, in its order.
+        Relative to the source, in its order. `extract` of a list or a table returns a view: the ids as given, in input
+        order, with repeats; everything per row is in that order. See `base`.
     layers : dict of layer name to width
     provenance : mapping
         Recipe, versions, and the source's place, as plain JSON values.
@@ -47,6 +49,8 @@ class FeatureCache:
 
     def __init__(self, header: Header | PartedHeader) -> None:
         self._header = header
+        self._base: FeatureCache | None = None
+        self._order: np.ndarray | None = None  # of a view: the stored row of each of its rows
         self._checked = False
         self.path = header.path
         self.layers = header.layers
@@ -57,11 +61,20 @@ class FeatureCache:
     def open(cls, path: str | Path) -> FeatureCache:
         """Open a cache file, or a folder of parts; milliseconds a file, however large it is.
 
+        The file is mapped at once, so that all of it stays readable after it was removed for a newer version.
+
         Raises
         ------
         CacheError
             Not a cache, of another format, truncated or damaged; or parts that do not belong together.
         """
+        made = cls.glance(path)
+        made._header.map_files(most=MOST_MAPPED)
+        return made
+
+    @classmethod
+    def glance(cls, path: str | Path) -> FeatureCache:
+        """Open as `open` does, but map a dataset when it is read for the first time: for a look at many caches."""
         path = Path(path)
         return cls(read_parts(path) if path.is_dir() else read_header(path))
 
@@ -70,7 +83,45 @@ class FeatureCache:
         return f"FeatureCache({str(self.path)!r}, {len(self)} images, {layers})"
 
     def __len__(self) -> int:
-        return self._header.rows
+        return self._header.rows if self._order is None else len(self._order)
+
+    @property
+    def base(self) -> FeatureCache:
+        """The cache as it is stored, each image once and sorted by id: itself, unless this is a view of it."""
+        return self if self._base is None else self._base
+
+    @property
+    def base_rows(self) -> np.ndarray:
+        """``(n,)`` int64: the row of `base` that each row is."""
+        return np.arange(len(self)) if self._order is None else self._order
+
+    def view(self, ids: Sequence[str], rows: np.ndarray) -> FeatureCache:
+        """Return these rows under these ids, in this order; a row may be there twice, and nothing is copied.
+
+        Parameters
+        ----------
+        ids : sequence of str, length m
+        rows : ndarray of int64, shape (m,)
+            Rows of `base`.
+
+        Returns
+        -------
+        FeatureCache
+            Ids, features, labels, digests and all else that has one entry per row are in the order of `ids`; the path,
+            the files, the recipe and `describe` are those of `base`.
+        """
+        if len(ids) != len(rows):
+            raise ValueError(f"expected one row per id, got {len(ids)} ids and {len(rows)} rows")
+        made = FeatureCache(self.base._header)
+        made._base, made._order = self.base, np.asarray(rows, np.int64)
+        made.ids = list(ids)
+        made.summary = self.summary
+        return made
+
+    def _map(self, name: str) -> np.ndarray:
+        """Return a dataset's rows, of a view a copy in its order."""
+        rows = self._header.map(name)
+        return rows if self._order is None else rows[self._order]
 
     @property
     def header(self) -> Header:
@@ -112,32 +163,32 @@ class FeatureCache:
 
     @cached_property
     def ids(self) -> list[str]:
-        return as_texts(self._header.map("ids"))
+        return as_texts(self._map("ids"))
 
     @property
     def status(self) -> np.ndarray:
         """``(n,)`` uint8 as on disk now: 0 pending, 1 stored, above that a `SkipReason`."""
-        return np.array(self._header.map("status"))
+        return np.array(self._map("status"))
 
     @property
     def complete(self) -> bool:
         """Whether no row is pending, and no part is missing."""
-        return not self.missing_parts and not bool((self._header.map("status") == PENDING).any())
+        return not self.missing_parts and not bool((self._map("status") == PENDING).any())
 
     @property
     def rows(self) -> np.ndarray:
         """Numbers of the rows that have features, ascending."""
-        return np.flatnonzero(self._header.map("status") == STORED)
+        return np.flatnonzero(self._map("status") == STORED)
 
     @property
     def digest(self) -> np.ndarray:
         """``(n, 16)`` uint8: content hash of each image's bytes."""
-        return self._header.map("digest")
+        return self._map("digest")
 
     @property
     def stat(self) -> np.ndarray:
         """``(n, 2)`` int64: size in bytes and modification time in ns when the image was read."""
-        return self._header.map("stat")
+        return self._map("stat")
 
     @property
     def columns(self) -> dict[str, list[str | None]]:
@@ -178,6 +229,8 @@ class FeatureCache:
 
     def describe(self) -> dict[str, Any]:
         """Return the counts and sizes that a listing shows, as plain JSON values."""
+        if self._base is not None:
+            return self._base.describe()
         status = self.status
         parts = {"parts": len(self.files)} if isinstance(self._header, PartedHeader) else {}
         return {
@@ -188,13 +241,14 @@ class FeatureCache:
             "pending": int((status == PENDING).sum()),
             "layers": dict(self.layers),
             "columns": list(self._header.columns),
-            "bytes": sum(file.stat().st_size for file in self.files),
+            "bytes": sum(part.header.bytes for part in self.parts),
         }
 
     def features(self, layer: str | None = None) -> np.ndarray:
         """Return the features of the images that have them, ``(len(self.rows), d)``.
 
-        A read-only memory map when every image has features and all are in one file, otherwise a copy in memory.
+        A read-only memory map when every image has features and all are in one file, in the file's order; otherwise a
+        copy in memory.
 
         Parameters
         ----------
@@ -209,6 +263,8 @@ class FeatureCache:
         name = self.layer_name(layer)
         self.check()
         found, rows = self._header.features(name), self.rows
+        if self._order is not None:
+            return found[self._order[rows]]
         return np.asanyarray(found) if len(rows) == len(self) else found[rows]
 
     def stored(self, layer: str | None = None) -> StoredRows:
@@ -218,18 +274,18 @@ class FeatureCache:
         """
         name = features_name(self.layer_name(layer))
         self.check()
-        return self._header.stored(name)
+        return self._header.stored(name, self._order)
 
     def stored_pixel_statistics(self) -> StoredRows:
         """Return the pixel statistics as `stored` returns a layer."""
         self.check()
-        return self._header.stored("pixel_statistics")
+        return self._header.stored("pixel_statistics", self._order)
 
     def pixel_statistics(self) -> np.ndarray:
         """Return the 12 statistics of the decoded pixels for `rows`, ``(len(self.rows), 12)``. Errors as `features`."""
         self.check()
         # The row of an image that failed may hold whatever the disk held there; its checksum passes it over.
-        return self._header.map("pixel_statistics")[self.rows]
+        return self._map("pixel_statistics")[self.rows]
 
     def labels(self, column: str = "label") -> np.ndarray:
         """Return a column of the source's labels for `rows`, as texts (None where there is none).
@@ -261,6 +317,8 @@ class FeatureCache:
 
     def damaged(self) -> np.ndarray:
         """Return the rows that are not pending and do not match their checksum; reads the whole file."""
+        if self._base is not None:
+            return np.flatnonzero(np.isin(self.base_rows, self._base.damaged()))
         if not isinstance(self._header, PartedHeader):
             return damaged_rows(self._header)
         starts, headers = self._header.starts, self._header.headers
@@ -284,6 +342,10 @@ class FeatureCache:
             Rows are pending or damaged.
         """
         if self._checked:
+            return
+        if self._base is not None:
+            self._base.check()
+            self._checked = True
             return
         if self.missing_parts:
             more = ", ..." if len(self.missing_parts) > MOST_NAMED else ""
@@ -326,4 +388,4 @@ class FeatureCache:
             ) from None
 
     def _column(self, name: str) -> list[str | None]:
-        return [text or None for text in as_texts(self._header.map(labels_name(name)))]
+        return [text or None for text in as_texts(self._map(labels_name(name)))]

@@ -16,6 +16,7 @@ from pipeline.cache.feature_cache import FeatureCache
 from pipeline.cache.layout import SUFFIX
 from pipeline.cache.lock import CacheLock
 from pipeline.cache.parts import is_parted, part_files
+from pipeline.cache.references import forget_references, is_referenced
 from pipeline.errors import CacheError
 from pipeline.provenance import Recipe, canonical_json
 
@@ -76,7 +77,7 @@ def caches_in(folder: Path) -> tuple[list[FeatureCache], dict[Path, CacheError]]
                 times[path] = path.stat().st_mtime_ns
     for path in sorted(times, key=lambda path: (-times[path], path.name)):
         try:
-            found.append(FeatureCache.open(path))
+            found.append(FeatureCache.glance(path))
         except CacheError as error:
             if path.exists():
                 refused[path] = error
@@ -121,7 +122,18 @@ def lookup(name: str, folder: Path) -> FeatureCache | None:
             f"{name}: wanted one cache, found {len(stems)} of that name: {', '.join(sorted(stems))}",
             f"give more of the name, e.g. {sorted(stems)[0]}",
         )
-    return next((cache for cache in fits if cache.complete), fits[0])
+    return FeatureCache.open(next((cache for cache in fits if cache.complete), fits[0]).path)
+
+
+def latest_version(path: Path) -> FeatureCache | None:
+    """Return the newest complete version of the cache at a path that is gone, None where there is none."""
+    if not path.name.endswith(SUFFIX):
+        return None
+    found, _ = caches_in(path.parent)
+    for cache in found:
+        if cache.path.name.endswith(SUFFIX) and stem_of(cache.path) == stem_of(path) and cache.complete:
+            return FeatureCache.open(cache.path)
+    return None
 
 
 def cache_at(data: Any) -> FeatureCache | None:
@@ -163,7 +175,13 @@ def retire(path: Path) -> bool:
         lock.release()
         return False
     lock.release_and_forget()
+    forget_references(path)
     return True
+
+
+def retire_unreferenced(path: Path) -> bool:
+    """Remove a version as `retire` does, unless a saved run, score or model was made from it."""
+    return not is_referenced(path) and retire(path)
 
 
 def _fits(path: Path, name: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipeline.cache.superblock import refuse_strange_superblock, without_plugins
 from pipeline.errors import CacheError
 
 MEMORY = 16 << 20
+_WHOLE = "/"  # the name under which a header keeps the map of its whole file
 LONGEST_ATTRIBUTE = 64  # bytes: a SHA-256 in hexadecimal
 
 
@@ -59,6 +61,14 @@ class Header:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "file", self.path.absolute())
+
+    @property
+    def bytes(self) -> int:
+        """The size of the file, in bytes; of one that was removed since it was opened, the end of its last dataset."""
+        try:
+            return self.file.stat().st_size
+        except FileNotFoundError:
+            return max(found.end for found in self.fields.values())
 
     @cached_property
     def layers(self) -> dict[str, int]:
@@ -100,9 +110,9 @@ class Header:
         """Return a layer's rows as a read-only memory map, ``(n, d)``."""
         return self.map(features_name(layer))
 
-    def stored(self, name: str) -> StoredRows:
-        """Return a dataset's rows, read when they are asked for, and small to send to a worker."""
-        return StoredRows([self], name)
+    def stored(self, name: str, rows: np.ndarray | None = None) -> StoredRows:
+        """Return a dataset's rows (or these), read when they are asked for, and small to send to a worker."""
+        return StoredRows([self], name, rows)
 
     def take(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
         """Return ``{dataset: values of these rows}``, read into memory."""
@@ -113,9 +123,19 @@ class Header:
         for name in self.row_fields:
             self.map(name)
 
+    def map_files(self, *, most: int) -> None:
+        """Map the whole file at once (one open file), if that many files may be mapped."""
+        if most < 1 or _WHOLE in self._maps:
+            return
+        with suppress(OSError, ValueError):  # too many open files, say: each dataset is mapped when it is read
+            self._maps[_WHOLE] = np.memmap(self.file, dtype=np.uint8, mode="r")
+
     def _open(self, field: Field) -> np.ndarray:
         if not field.shape[0]:
             return np.zeros(field.shape, field.dtype)
+        if _WHOLE in self._maps:
+            whole = self._maps[_WHOLE][field.offset : field.end]
+            return whole.view(field.dtype).reshape(field.shape)
         try:
             return np.memmap(self.file, dtype=field.dtype, mode="r", offset=field.offset, shape=field.shape)
         except FileNotFoundError:

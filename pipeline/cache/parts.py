@@ -100,14 +100,19 @@ class PartedHeader:
         """Return a layer's rows, ``(n, d)``, read when they are asked for."""
         return self.stored(features_name(layer))
 
-    def stored(self, name: str) -> StoredRows:
-        """Return a dataset's rows, read when they are asked for."""
-        return StoredRows(self.headers, name, self.order)
+    def stored(self, name: str, rows: np.ndarray | None = None) -> StoredRows:
+        """Return a dataset's rows (or these), read when they are asked for."""
+        return StoredRows(self.headers, name, self.order if rows is None else self.order[rows])
 
     def hold(self) -> None:
         """Open every dataset of every part, so that all of it stays readable whatever becomes of the names."""
         for header in self.headers:
             header.hold()
+
+    def map_files(self, *, most: int) -> None:
+        """Map the files of the parts at once, if there are no more than so many."""
+        for header in self.headers:
+            header.map_files(most=most - len(self.headers) + 1)
 
     def _one_after_another(self, name: str) -> np.ndarray:
         # A part whose images had no such label says nothing of it.

@@ -23,7 +23,7 @@ class StoredRows:
     name : str
         Of the dataset; every file has it, in one type and width.
     order : ndarray of int64, shape (n,), optional
-        Which row of all files, one after another, is row i; one file needs none.
+        Which row of all files, one after another, is row i; a row may be there twice. One file read whole needs none.
     """
 
     def __init__(self, headers: Sequence[Header], name: str, order: np.ndarray | None = None) -> None:
@@ -31,7 +31,7 @@ class StoredRows:
         field = headers[0].fields[name]
         self.dtype = field.dtype
         self._starts = np.concatenate([[0], np.cumsum([header.rows for header in headers])])
-        self.shape = (int(self._starts[-1]), *field.shape[1:])
+        self.shape = (int(self._starts[-1]) if order is None else len(order), *field.shape[1:])
 
     def __len__(self) -> int:
         return self.shape[0]

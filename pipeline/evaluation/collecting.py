@@ -137,7 +137,9 @@ class Labelling:
         how: dict[str, Any] = {"id_column": self.id_column, "columns": self.used, "missing": self.missing}
         if isinstance(self.labels, str | os.PathLike):
             return read_label_table(self.labels, **how)
-        return given_labels(self.labels, source.ids, **how)
+        requested = source.requested if isinstance(source, ImageSource) else None
+        ids = source.ids if requested is None else requested.ids
+        return given_labels(self.labels, ids, **how)
 
 
 @dataclass(frozen=True)
@@ -219,18 +221,33 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
         Use the source's own labels where the table has none of its ids: a test set may have class folders while the
         table is about the training set.
     """
-    name = source.name if isinstance(source, ImageSource) else str(source.provenance["source"])
+    given: dict[str, str] = {}  # tidied id as given: id in the collection
+    repeated: tuple[str, ...] = ()
+    table = None if labelling.labels is None else labelling.table_for(source)
+    if isinstance(source, FeatureCache):
+        name = str(source.provenance["source"])
+        stored = source.base
+        if stored is not source:
+            given = _given_ids(source.ids, source.base_rows, stored.ids)
+            if repeats := len(source) - len(np.unique(source.base_rows)):
+                repeated = (f"{name}: {repeats} rows repeat an image and are used once",)
+        source = stored
+    else:
+        name = source.name
+        if source.requested is not None:
+            given = _given_ids(source.requested.ids, source.requested.rows, source.ids)
     own: Columns = {**source.columns, **_written(source, labelling.used)}
-    notes: tuple[str, ...] = ()
+    notes = repeated
     kinds = dict(source.kinds)
     if isinstance(source, FeatureCache):
-        own, notes = _labels_of_cache(source, name, labelling)
+        own, about = _labels_of_cache(source, name, labelling)
+        notes = (*repeated, *about)
         if labelling.level is not None:
             kinds["label"] = "class"
     own, missing_notes = without_missing(own, labelling.missing, name)
     merge_groups = partial(_merge_spellings, columns=labelling.beside)
     collection = Collection(name, source.ids, merge_groups(own), notes=notes, kinds=kinds)
-    if labelling.labels is None:
+    if table is None:
         if isinstance(source, ImageSource) and source.label_error is not None:
             raise source.label_error
         return replace(collection, notes=(*notes, *missing_notes))
@@ -239,18 +256,19 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
             f"expected one source of labels, got both a table of labels and folders of level {labelling.level}",
             "leave out --labels or --label-level",
         )
-    table = labelling.table_for(source)
+    if given:
+        table = _with_own_ids(table, source.ids, given)
     where: dict[str, Any] = {"folder": image_folder(source.place), "root": labelling.root}
     if own_if_strange and own and not _shares_ids(source.ids, table, **where):
         note = f"{name}: the label table has none of its ids; its own labels are used"
-        return replace(collection, notes=(note,))
+        return replace(collection, notes=(*repeated, note))
     joined = join(source.ids, table, **where)
     # Split folders still say what they say, and groups may be in the source alone; the table has precedence.
     split = [SPLIT] if spells_split(own.get(SPLIT, ())) else []
     beside = {key: own[key] for key in (*labelling.beside, *split) if key in own}
     kinds = {key: kind for key, kind in source.kinds.items() if key in beside} | joined.kinds
     columns = merge_groups({**beside, **joined})
-    return replace(collection, columns=columns, notes=joined.notes, match=joined.match, kinds=kinds)
+    return replace(collection, columns=columns, notes=(*repeated, *joined.notes), match=joined.match, kinds=kinds)
 
 
 def _merge_spellings(table: Mapping[str, Sequence[str | None]], columns: Sequence[str]) -> Columns:
@@ -289,6 +307,7 @@ def _labels_of_cache(cache: FeatureCache, name: str, labelling: Labelling) -> tu
 def with_features(source: Source, collection: Collection, features: Features) -> Collection:
     """Return the collection with its caches; what is missing is extracted."""
     if isinstance(source, FeatureCache):
+        source = source.base
         source.check()
         return replace(collection, caches=(source,), layers=(_layers(source, features.layers),))
     caches = [_extract(source, backbone, features.layers, features) for backbone in dict.fromkeys(features.backbones)]
@@ -305,7 +324,7 @@ def with_features_as(source: Source, collection: Collection, trained: Collection
     """
     caches, notes = [], list(collection.notes)
     for cache, layers in zip(trained.caches, trained.layers, strict=True):
-        found = source if isinstance(source, FeatureCache) else _extract_as(source, cache, layers, features)
+        found = source.base if isinstance(source, FeatureCache) else _extract_as(source, cache, layers, features)
         differs = found.differences(cache.recipe)
         rules = {str(one.recipe.get("photo_rules")) for one in (found, cache)}
         # The test images may be extracted by a later version than the training images were.
@@ -394,7 +413,7 @@ def _extract(
     features.progress.note(made.summary.text)
     if made.summary.ignored_text:
         features.progress.note(made.summary.ignored_text)
-    return made
+    return made.base  # in the order of the source's ids, each image once
 
 
 def _extract_as(source: ImageSource, cache: FeatureCache, layers: Sequence[str], features: Features) -> FeatureCache:
@@ -439,6 +458,27 @@ def _same_images(one: Collection, other: Collection) -> bool:
         and dict(one.columns) == dict(other.columns)
         and np.array_equal(one.caches[0].digest, other.caches[0].digest)
     )
+
+
+def _given_ids(given: Sequence[str], rows: np.ndarray, ids: Sequence[str]) -> dict[str, str]:
+    """Return ``{tidied id as given: id}`` of every input."""
+    return {tidy_id(text): ids[row] for text, row in zip(given, rows.tolist(), strict=True)}
+
+
+def _with_own_ids(
+    table: LabelColumns, ids: Sequence[str], given: Mapping[str, str]
+) -> LabelColumns:
+    """Return a label table by the source's own ids where its ids are those that the inputs were given by.
+
+    An id may be the one that a photo was given by, and another photo's own: the reading that fits more ids is taken.
+    """
+    keys = {key: tidy_id(key) for key in dict.fromkeys(key for values in table.values() for key in values)}
+    own = {tidy_id(name) for name in ids}
+    renamed = {key: given[tidy] for key, tidy in keys.items() if tidy in given}
+    if len(renamed) < sum(tidy in own for tidy in keys.values()) or not renamed:
+        return table
+    columns = {name: {renamed.get(key, key): text for key, text in values.items()} for name, values in table.items()}
+    return LabelColumns(columns, place=table.place, notes=table.notes, kinds=table.kinds)
 
 
 def _shares_ids(

@@ -19,8 +19,9 @@ from pipeline.cache import (
     file_stem,
     generation_of,
     generation_path,
+    is_referenced,
     remove_left_over,
-    retire,
+    retire_unreferenced,
     stem_of,
 )
 from pipeline.cache.creation import cannot_write, make_folder
@@ -159,10 +160,10 @@ def _held(caches: Iterable[FeatureCache]) -> Iterator[FeatureCache]:
 
 
 def _retire_others(generations: Sequence[FeatureCache], stem: str, path: Path) -> None:
-    """Remove the earlier files of this collection, but none that a person has given another name."""
+    """Remove the earlier files of this collection that nothing needs, but none that a person has given another name."""
     for cache in generations:
         if cache.path != path and cache.path.name.startswith(f"{stem}-"):
-            retire(cache.path)
+            retire_unreferenced(cache.path)
 
 
 def _short_columns(work: Work, counts: Counts) -> Columns:
@@ -191,9 +192,11 @@ def _tell_of_others(
             work.note(f"an earlier cache cannot be used: {error.message}", counts)
     if generations:
         size = len(work.source) * sum(layers.values()) * work.store_type.itemsize
+        needed = is_referenced(generations[0].path)
+        becomes = "the older file stays: a run, a score or a model was made from it"
         work.note(
             f"images, labels or layers have changed: what {generations[0].path.name} knows is copied into a new file "
-            f"of {size / 1e6:,.1f} MB, and it is removed when nobody reads it",
+            f"of {size / 1e6:,.1f} MB, and {becomes if needed else 'it is removed when nobody reads it'}",
             counts,
         )
     else:

@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from pipeline.backbone import Backbone
-from pipeline.cache import DEFAULT_FOLDER, CacheLock, FeatureCache, retire
+from pipeline.cache import DEFAULT_FOLDER, CacheLock, FeatureCache, retire_unreferenced
 from pipeline.cache.creation import cannot_write
 from pipeline.engines import workers
 from pipeline.errors import BackboneError, CacheError, SkipReason, SourceError, UnreadablePhoto
@@ -159,10 +159,10 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):
                 source, taken = found.growth(unknown)
                 # What only a cache holds has no bytes to compute it from once more.
                 options = {**choices, "batch_size": self.batch_size, "n_jobs": self.n_jobs, "recheck": 0}
-                made = extract(source, backbone=network, layer=layer, cache=found.folder, **options)
+                made = extract(source, backbone=network, layer=layer, cache=found.folder, **options).base
                 for path in taken:
                     if path != made.path:
-                        retire(path)
+                        retire_unreferenced(path)
                 _refuse_failed(unknown, made)
                 features, known = found.look_up(contents)
         if not known.all():

@@ -100,7 +100,9 @@ def extract(
     Returns
     -------
     FeatureCache
-        Complete; its `summary` is an `ExtractionSummary`.
+        Complete; its `summary` is an `ExtractionSummary`. Of a list or a table (CSV, TSV, or one Parquet file) its rows
+        are the inputs, one per input in input order, under the ids as given: an image that is named twice is computed
+        and stored once, and is there twice. `FeatureCache.base` is the cache as stored.
 
     Raises
     ------
@@ -161,7 +163,8 @@ def _made(
     how.note_all(source, counts)
     work = how.over(source)
     made = complete(work, layers, folder, counts, Shelf.of(folder))
-    return made, [(work, made)]
+    asked = source.requested
+    return made if asked is None else made.view(asked.ids, asked.rows), [(work, made)]
 
 
 def _check(on_error: str, precision: str, store: str, decode: str, recheck: int | None) -> None:

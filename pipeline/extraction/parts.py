@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.cache import FeatureCache, file_stem, retire
+from pipeline.cache import FeatureCache, file_stem, retire_unreferenced
 from pipeline.cache.parts import PREFIX
 from pipeline.errors import PipelineError, SourceError
 from pipeline.extraction.completion import complete
@@ -159,7 +159,7 @@ def complete_parts(
         done.append((work, complete(work, layers, home, counts, shelf.of(source.place))))
     if partition.whole:
         for orphan in shelf.orphans:
-            retire(orphan.path)  # its shard is gone, and what it knew has been lent
+            retire_unreferenced(orphan.path)  # its shard is gone, and what it knew has been lent
     return FeatureCache.open(home), done
 
 

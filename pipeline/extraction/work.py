@@ -15,7 +15,7 @@ from pipeline.engines import check_jobs
 from pipeline.errors import PipelineError, SourceError
 from pipeline.extraction.block import Spent
 from pipeline.extraction.network import Network
-from pipeline.images import Ignored, ImageSource, decode_mode
+from pipeline.images import Ignored, ImageSource, decode_mode, skipped_text
 from pipeline.progress import Progress
 from pipeline.provenance import Recipe
 
@@ -72,9 +72,7 @@ class How:
         if source.ignored:
             counts.ignored.add_all(source.ignored)
         if source.skipped:
-            what, why = source.skipped[0]
-            others = f", and {len(source.skipped) - 1:,} others" if len(source.skipped) > 1 else ""
-            self.note(f"{source.name}: passed by {what} ({why}){others}", counts)
+            self.note(f"{source.name}: {skipped_text(source.skipped)}", counts)
 
     def network(self, layers: Sequence[str], images: int) -> Network:
         """Return the network up to these layers, loaded when the first image needs it, to run over so many."""

@@ -6,7 +6,7 @@ from pipeline.images.decode import CHANGED_PHOTOS, EARLIER_RULES, PHOTO_RULES, r
 from pipeline.images.fingerprint import decode_mode, decoder_fingerprint, decoder_of
 from pipeline.images.kinds import kinds_source
 from pipeline.images.labelling import folder_labels
-from pipeline.images.listing import Ignored, image_folder
+from pipeline.images.listing import Ignored, image_folder, skipped_text
 from pipeline.images.paths import images_by_stem, is_absolute, relative_to, spellings
 from pipeline.images.photo import Photo
 from pipeline.images.preparation import DECODES, prepare, squared
@@ -47,6 +47,7 @@ __all__ = [
     "reads_alike",
     "relative_to",
     "shards_of",
+    "skipped_text",
     "spellings",
     "split_parts",
     "squared",

@@ -15,7 +15,16 @@ import numpy as np
 
 from pipeline.errors import SourceError
 from pipeline.images.labelling import folder_columns, folder_kinds
-from pipeline.images.listing import Ignored, Listing, in_share, name_trouble, printable, share_place, short_name
+from pipeline.images.listing import (
+    Ignored,
+    Listing,
+    Requested,
+    in_share,
+    name_trouble,
+    printable,
+    share_place,
+    short_name,
+)
 from pipeline.images.photo import FileReader
 from pipeline.images.sniff import HEAD, IMAGE_ENDINGS, RAW_ENDINGS, ending, sniff
 
@@ -125,18 +134,28 @@ def open_folder(
     )
 
 
-def open_files(paths: Sequence[str], known: Known | None = None) -> Listing:
-    """Return the files named one by one, images or not, and every image below the folders among them."""
+def open_files(paths: Sequence[str], known: Known | None = None, *, given: Sequence[str] | None = None) -> Listing:
+    """Return the files named one by one, images or not, and every image below the folders among them.
+
+    Parameters
+    ----------
+    paths : sequence of str
+    known : callable, optional
+        As for `ImageSource.open`.
+    given : sequence of str, optional
+        The paths as they were given, which become the ids of `Listing.requested`; `paths` by default.
+    """
     tops = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - links keep the name they were called by
     base = os.path.commonpath({str(Path(top).parent) for top in tops})
     found = _Found(known)
     rows: dict[str, tuple[int, int]] = {}
     twice = 0
     notes: list[str] = []
-    for given, top in zip(paths, tops, strict=True):
+    asked: list[tuple[str, str]] = []  # each input as given, and the id of its image
+    for called, path, top in zip(given or paths, paths, tops, strict=True):
         prefix = os.path.relpath(top, base).replace(os.sep, "/")
         if trouble := name_trouble(prefix):
-            found.skipped.append((printable(given), trouble))
+            found.skipped.append((printable(path), trouble))
             continue
         if Path(top).is_dir():
             below = _walk(top, (lambda: _Below(prefix, found)) if known else None)  # noqa: B023 - called at once
@@ -146,12 +165,15 @@ def open_files(paths: Sequence[str], known: Known | None = None) -> Listing:
                 notes.append(f"{prefix}: links to folders outside it are followed, e.g. {below.outside[0]}")
             pairs = zip(below.stat[::2], below.stat[1::2], strict=True)
             new = {f"{prefix}/{name}": pair for name, pair in zip(below.ids, pairs, strict=True)}
+            folder = called.rstrip("/") if called.strip("/") else ""
+            asked += ((f"{folder}/{name}", f"{prefix}/{name}") for name in sorted(below.ids))
         elif Path(top).is_file():
             entry = Path(top).stat()
             new = {prefix: (entry.st_size, entry.st_mtime_ns)}
+            asked.append((called, prefix))
         else:
             raise SourceError(
-                f"{printable(given)}: wanted a photo or a folder, found neither a regular file nor a folder",
+                f"{printable(path)}: wanted a photo or a folder, found neither a regular file nor a folder",
                 "name files or folders",
             )
         twice += len(rows.keys() & new.keys())
@@ -173,6 +195,7 @@ def open_files(paths: Sequence[str], known: Known | None = None) -> Listing:
         skipped=found.skipped,
         notes=[*notes, *([f"{twice} of the photos were named twice and are read once"] if twice else [])],
         ignored=found.ignored,
+        requested=Requested.of([one for one, _ in asked], [image_id for _, image_id in asked], ids),
     )
 
 

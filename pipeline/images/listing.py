@@ -93,6 +93,38 @@ class Ignored:
 
 
 @dataclass(frozen=True, eq=False)
+class Requested:
+    """The inputs of a list or a table: one entry per input, in input order, with repeats.
+
+    Attributes
+    ----------
+    ids : list of str, length m
+        As given: a path of the list, or the id cell of a table.
+    rows : ndarray of int64, shape (m,)
+        The row of `Listing.ids` that each input is.
+    """
+
+    ids: list[str]
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, given: Sequence[str], image_ids: Sequence[str], ids: Sequence[str]) -> Requested | None:
+        """Return the inputs, or None where they are the listing's own ids in the listing's order.
+
+        Parameters
+        ----------
+        given, image_ids : sequence of str, length m
+            Each input as it was given, and the id of its image.
+        ids : sequence of str, length n
+            The sorted, unique ids of the listing.
+        """
+        if len(given) == len(ids) and list(given) == list(ids):
+            return None
+        row_of = {image_id: row for row, image_id in enumerate(ids)}
+        return cls(list(given), np.array([row_of[image_id] for image_id in image_ids], np.int64))
+
+
+@dataclass(frozen=True, eq=False)
 class Listing:
     """Ids in a fixed order, and how to read each.
 
@@ -131,6 +163,8 @@ class Listing:
         The cells as they are written, of columns in which decimal commas became points.
     label_level : int or None
         Which level of the shards' folders was asked for as the label.
+    requested : Requested or None
+        The inputs in input order where the source is a list or a table; None where they are the ids, in this order.
     """
 
     name: str
@@ -149,6 +183,7 @@ class Listing:
     kinds: dict[str, str] = field(default_factory=dict)
     verbatim: Columns = field(default_factory=dict, repr=False)
     label_level: int | None = field(default=None, repr=False)
+    requested: Requested | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -167,7 +202,8 @@ class Listing:
 
         A part has a place of its own: extracting it must not retire the cache of the whole.
 
-        It is small to pickle: of an array it holds only the rows taken. What was skipped and noted stays behind.
+        It is small to pickle: of an array it holds only the rows taken. What was skipped, noted and requested stays
+        behind.
         """
         rows = sorted(rows)
         ids = [self.ids[row] for row in rows]
@@ -185,6 +221,7 @@ class Listing:
             ignored=Ignored(),
             lies=None if self.lies is None else self.lies[rows],
             shards=(),
+            requested=None,
         )
 
     def share(self: Self, number: int, of: int) -> Self:
@@ -193,6 +230,13 @@ class Listing:
         return replace(
             self.take(rows), place=share_place(self.place, number, of), notes=list(self.notes), ignored=self.ignored
         )
+
+
+def skipped_text(skipped: Sequence[tuple[str, str]]) -> str:
+    """Return the note on what a source left out: the first with its reason, the number of the others."""
+    what, why = skipped[0]
+    others = f", and {len(skipped) - 1:,} others" if len(skipped) > 1 else ""
+    return f"passed by {what} ({why}){others}"
 
 
 def in_share(image_id: str, number: int, of: int) -> bool:

@@ -21,7 +21,7 @@ from pyarrow import compute, parquet
 from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
 from pipeline.images.class_labels import class_names, column_kinds, holds_tags
 from pipeline.images.descriptor import Stat
-from pipeline.images.listing import Columns, Listing, id_trouble, printable, short_name
+from pipeline.images.listing import Columns, Listing, Requested, id_trouble, printable, short_name
 from pipeline.images.photo import Photo
 from pipeline.images.sniff import HEAD, sniff
 from pipeline.images.table import ID_COLUMNS, Column, column_text, find_id_column, holds_bytes, tidy_names
@@ -159,6 +159,7 @@ def open_parquet(path: str, column: str, *, id_column: str | None = None) -> Lis
         kinds={name: kind for name, kind in column_kinds(schema).items() if name in columns and name != key},
         notes=notes,
         lies=order,
+        requested=Requested.of(ids, ids, [ids[row] for row in order]),
     )
 
 

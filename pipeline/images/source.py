@@ -37,6 +37,7 @@ class ImageSource(Listing):
         known: Callable[[], Container[str]] | None = None,
         share: tuple[int, int] | None = None,
         label_level: int | None = None,
+        with_columns: bool = True,
     ) -> ImageSource:
         """Return the source that `data` names.
 
@@ -65,6 +66,8 @@ class ImageSource(Listing):
         label_level : int, optional
             The level of the folders whose names are the labels: 1 is the top level of `data`, -1 the folder that an
             image lies in. Found from the names when not given; see `FolderLabels`.
+        with_columns : bool
+            Whether the other columns of a CSV or TSV table are wanted; without them, rows of one image may disagree.
 
         Raises
         ------
@@ -78,7 +81,7 @@ class ImageSource(Listing):
         if isinstance(data, cls):
             found = data if label_level is None else cls(**vars(relabelled(data, label_level)))
         else:
-            found = cls(**vars(_open(data, id_column, root, known, label_level)))
+            found = cls(**vars(_open(data, id_column, root, known, label_level, with_columns)))
         return found if share is None else found.share(*share)
 
 
@@ -99,6 +102,7 @@ def _open(
     root: str | os.PathLike[str] | None,
     known: Callable[[], Container[str]] | None,
     level: int | None,
+    with_columns: bool,
 ) -> Listing:
     # Imported here, so that a folder of photos does not pay for the reader of arrays or the built-in sets.
     if isinstance(data, np.ndarray) and data.dtype.kind not in "UO":
@@ -114,7 +118,7 @@ def _open(
     if len(paths) > 1:
         from pipeline.images.folder import open_files
 
-        paths = [str(Path(path).expanduser()) for path in paths]
+        given, paths = paths, [str(Path(path).expanduser()) for path in paths]
         for path in paths:
             _refuse_missing(path)
             refuse_compressed(path)
@@ -123,7 +127,7 @@ def _open(
                     f"wanted photos or folders in a list of {len(paths)}, found {printable(path)}",
                     "name it alone: a table, a tar or an array file is a source of its own",
                 )
-        return _at_level(open_files(paths, known), level)
+        return _at_level(open_files(paths, known, given=given), level)
     (path,) = paths
     if path in BUILTIN_NAMES:
         from pipeline.images.builtin import BUILTIN
@@ -132,7 +136,7 @@ def _open(
         if Path(path).exists():
             listing.notes.append(f"{path} is the built-in source; for the folder of that name write ./{path}")
         return _at_level(listing, level)
-    path = str(Path(path).expanduser())
+    called, path = path, str(Path(path).expanduser())
     _refuse_missing(path)
     if Path(path).is_dir():
         from pipeline.images.folder import open_folder
@@ -140,7 +144,7 @@ def _open(
         return open_folder(path, known, level=level)
     if ending(Path(path).name) == "tar":
         return open_tar(path, level=level)
-    return _at_level(_open_file(path, id_column, root, known), level)
+    return _at_level(_open_file(path, called, id_column, root, known, with_columns), level)
 
 
 def _at_level(listing: Listing, level: int | None) -> Listing:
@@ -153,7 +157,12 @@ _NOT_PHOTOS = frozenset(
 
 
 def _open_file(
-    path: str, id_column: str | None, root: str | os.PathLike[str] | None, known: Callable[[], Container[str]] | None
+    path: str,
+    given: str,
+    id_column: str | None,
+    root: str | os.PathLike[str] | None,
+    known: Callable[[], Container[str]] | None,
+    with_columns: bool,
 ) -> Listing:
     from pipeline.images.table import TABLE_ENDINGS, open_table
 
@@ -164,7 +173,7 @@ def _open_file(
         if column := image_column(path):
             return open_parquet(path, column, id_column=id_column)
     if tail in TABLE_ENDINGS:
-        return open_table(path, id_column=id_column, root=root)
+        return open_table(path, id_column=id_column, root=root, with_columns=with_columns)
     if tail in ("npz", "npy"):
         from pipeline.images.arrays import open_array_file
 
@@ -172,7 +181,7 @@ def _open_file(
     refuse_compressed(path)
     from pipeline.images.folder import open_files
 
-    return open_files([path], known)
+    return open_files([path], known, given=[given])
 
 
 def _paths(data: Any) -> list[str]:

@@ -20,7 +20,7 @@ from pipeline.errors import SourceError
 from pipeline.images.cells import read_cell
 from pipeline.images.class_labels import class_names, column_kinds, holds_tags, named_values
 from pipeline.images.csv_dialect import find_separator, holds_decimal_commas, split_sep_line, with_decimal_points
-from pipeline.images.listing import Columns, Listing, name_trouble, printable, short_name
+from pipeline.images.listing import Columns, Listing, Requested, name_trouble, printable, short_name
 from pipeline.images.paths import Stems, common_folder, is_absolute, relative_to, spellings
 from pipeline.images.photo import FileReader
 from pipeline.images.spreadsheet import is_spreadsheet, read_spreadsheet, split_sheet
@@ -162,7 +162,13 @@ def tidy_names(names: Sequence[str], shown: str) -> list[str]:
     return names
 
 
-def open_table(path: str, *, id_column: str | None = None, root: str | os.PathLike[str] | None = None) -> Listing:
+def open_table(
+    path: str,
+    *,
+    id_column: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    with_columns: bool = True,
+) -> Listing:
     """Return the images that a table names, with its other columns; a file that is missing fails when it is read.
 
     Where every file is missing, the paths start from somewhere else: that is an error, and not so many failed images.
@@ -178,11 +184,12 @@ def open_table(path: str, *, id_column: str | None = None, root: str | os.PathLi
         raise SourceError(
             f"{printable(str(root))}: wanted the folder that the ids start from, found none", "check --root"
         )
-    others = {name: column for name, column in columns.items() if name != key}
+    others = {name: column for name, column in columns.items() if name != key and with_columns}
     paths = _relative_paths(columns[key], file if root is None else root, base, shown, key)
     stems = Stems(str(base))
     seen: dict[str, int] = {}  # id: its first row
     stats: dict[str, tuple[int, int]] = {}
+    located: list[str] = []  # the id of each row
     completed: list[str] = []  # paths that were written without a file ending
     for row, text in enumerate(paths):
         where = f"{shown}: row {row + 1}"
@@ -191,6 +198,7 @@ def open_table(path: str, *, id_column: str | None = None, root: str | os.PathLi
             image_id, stat = _located(found, str(base), where, key)
             completed.append(image_id)
         first = seen.setdefault(image_id, row)
+        located.append(image_id)
         stats[image_id] = stat
         if first != row:
             for name, column in others.items():
@@ -231,6 +239,7 @@ def open_table(path: str, *, id_column: str | None = None, root: str | os.PathLi
         verbatim={name: [table[name][row] for row in rows] for name in table.decimal_commas if name != key},
         kinds={name: kind for name, kind in table_kinds(path).items() if name in others},
         notes=notes,
+        requested=Requested.of([text or "" for text in columns[key]], located, ids),
     )
 
 

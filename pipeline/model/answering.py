@@ -49,6 +49,12 @@ class Answer:
     digests: np.ndarray
     near: Near | None = None
 
+    def take(self, rows: np.ndarray) -> Answer:
+        """Return the answers about these images, in this order; one may be there twice."""
+        near = None if self.near is None else Near(self.near.rows[rows], self.near.cosine[rows])
+        errors = [self.errors[row] for row in rows.tolist()]
+        return Answer(self.predictions.take(rows), errors, self.digests[rows], near)
+
 
 @dataclass(frozen=True, eq=False)
 class _Some:

@@ -14,7 +14,7 @@ from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER, FeatureCache, cache_at
 from pipeline.engines import engine
 from pipeline.errors import ModelError
-from pipeline.images import ImageSource
+from pipeline.images import ImageSource, skipped_text
 from pipeline.model.answering import answer_for
 from pipeline.model.kept import KeptPhotos
 from pipeline.model.training import Near, Training, TrainingPhotos, training_photos
@@ -181,7 +181,9 @@ class Model:
         Returns
         -------
         DataFrame
-            In the source's order. Heads without probabilities have ``score`` columns instead; models of numbers
+            In the source's order: of a list or a table (CSV, TSV, or one Parquet file) one row per input, in input order,
+            with the id as given; an image that is there twice runs through the network once. Of a folder, a tar or
+            several shards one row per image, sorted by id. Heads without probabilities have ``score`` columns instead; models of numbers
             have ``value``. Models of tags have ``label``, all tags of the image in one cell, and the likeliest tags,
             said of it or not: ``tag, probability, tag_2, probability_2, ...``. `unfamiliar` says whether an image lies
             further from the nearest training photo than 99% of those do from one another, and is empty where the
@@ -199,7 +201,11 @@ class Model:
             raise ModelError(f"top: wanted 1 or more, found {top}", "--top 3")
         if neighbours < 0:
             raise ModelError(f"neighbours: wanted 0 or more, found {neighbours}", "--neighbours 3")
-        source = _open_data(data, id_column, root)
+        given = _open_data(data, id_column, root, with_columns=False)
+        ids, rows = _requested(given)
+        source = given.base if isinstance(given, FeatureCache) else given
+        if isinstance(source, ImageSource) and source.skipped:
+            progress.note(f"{source.name}: {skipped_text(source.skipped)}")
         training = self._training(Path(cache), neighbours, progress)
         with engine(dask):
             answer = answer_for(
@@ -213,7 +219,9 @@ class Model:
                 n_jobs=n_jobs,
                 progress=progress,
             )
-        return answer_table(self, source.ids, answer, training, top=top, neighbours=neighbours)
+        if rows is not None:
+            answer = answer.take(rows)
+        return answer_table(self, ids, answer, training, top=top, neighbours=neighbours)
 
     def score(
         self,
@@ -358,10 +366,23 @@ class Model:
         return found
 
 
+def _requested(source: ImageSource | FeatureCache) -> tuple[Sequence[str], np.ndarray | None]:
+    """Return the ids of the answers, and which image each is about; None where they are the images in their order."""
+    if isinstance(source, FeatureCache):
+        return source.ids, None if source.base is source else source.base_rows
+    asked = source.requested
+    return (source.ids, None) if asked is None else (asked.ids, asked.rows)
+
+
 def _open_data(
-    data: Any, id_column: str | None, root: str | os.PathLike[str] | None, label_level: int | None = None
+    data: Any,
+    id_column: str | None,
+    root: str | os.PathLike[str] | None,
+    label_level: int | None = None,
+    *,
+    with_columns: bool = True,
 ) -> ImageSource | FeatureCache:
     cache = data if isinstance(data, FeatureCache) else cache_at(data)
     if cache is not None:
         return cache
-    return ImageSource.open(data, id_column=id_column, root=root, label_level=label_level)
+    return ImageSource.open(data, id_column=id_column, root=root, label_level=label_level, with_columns=with_columns)

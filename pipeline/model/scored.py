@@ -143,6 +143,7 @@ class ModelScore:
             The folder cannot be written, or holds anything but a score of this model on these photos; or this score
             has no predictions.
         """
+        from pipeline.cache import add_reference
         from pipeline.images.cells import csv_text
 
         if self.predictions is None:
@@ -167,6 +168,9 @@ class ModelScore:
                 f"{folder}: wanted to write the score here, found {error.strerror or error}",
                 "give a folder that you may write with --out DIR",
             ) from error
+        for entry in (self.about.get("data", {}).get("cache"), self.about.get("training", {}).get("place")):
+            if entry:
+                add_reference(entry, folder / SCORE)
         return folder
 
     @classmethod

@@ -67,6 +67,10 @@ class _Scored:
 def score(model: Model, source: ImageSource | FeatureCache, asked: Asked, answering: Mapping[str, Any]) -> ModelScore:
     """Return the scores, and keep them where that is asked for. See `Model.score`."""
     known, column, separator = _labelled(model, source, asked)
+    if isinstance(source, FeatureCache):
+        source = source.base
+    elif source.requested is not None and (repeats := len(source.requested.ids) - len(source)):
+        known = replace(known, notes=(*known.notes, f"{repeats} inputs repeat a photo, which is scored once"))
     question = {
         "model": model.sha256,
         "photos": source.place,
@@ -142,9 +146,10 @@ def _kept_features(
     how["decode"] = decode_of(model)
     if recipe_of(model.backbone, **how, device=answering["device"]).as_dict() != dict(model.recipe):
         return source  # `answer_for` says what differs, and the answers are kept without a map
-    return extract(
+    made = extract(
         source, backbone=model.backbone, layer=model.layer, cache=folder, random_state=random_state, **how, **answering
     )
+    return made.base  # a photo that is named twice is scored once
 
 
 def _answered(

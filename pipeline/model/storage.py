@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipeline.backbone import Backbone
+from pipeline.cache import add_reference
 from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import ModelError
 from pipeline.heads import DEFAULT
@@ -106,6 +107,8 @@ def save(model: Model, path: Path, *, weights: bool) -> Path:
             (made / RECORD).write_text(text, encoding="utf-8")
     except OSError as error:
         raise _cannot_write(path, error) from error
+    if model.training.path:
+        add_reference(model.training.path, path / RECORD)
     return path
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,16 +35,19 @@ class Training:
     beyond : float or None
         The cosine distance from the nearest training photo beyond which a photo is unfamiliar; None where no training
         photo has another one that is no copy of it.
+    path : str
+        Of the cache, where the model was fitted in this process; never stored, because a model travels.
     """
 
     cache: str = ""
     key: str = ""
     beyond: float | None = None
+    path: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, cache: FeatureCache, beyond: float | None) -> Training:
         """Return what there is to say of photos whose embeddings lie in this cache."""
-        return cls(stem_of(cache.path) or cache.path.stem, key_of(cache), beyond)
+        return cls(stem_of(cache.path) or cache.path.stem, key_of(cache), beyond, str(cache.path.absolute()))
 
     @staticmethod
     def reads(said: Any) -> bool:

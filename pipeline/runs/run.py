@@ -176,6 +176,7 @@ class Run:
         EvaluationError
             The folder cannot be written, or holds other things than a run.
         """
+        from pipeline.cache import add_reference
         from pipeline.images.cells import csv_text
 
         folder = Path(folder)
@@ -196,6 +197,8 @@ class Run:
                 f"{folder}: wanted to write the results here, found {error.strerror or error}",
                 "give a folder that you may write with --out DIR",
             ) from error
+        for place in {place for one in self.results for place in (one.cache, one.test_cache) if place}:
+            add_reference(place, folder / RUN)
         return folder
 
 

@@ -150,9 +150,11 @@ class EmbeddingMapDisplay:
             values = np.array([_NO_LABEL if text is None else str(text) for text in values])
         elif not np.issubdtype(values.dtype, np.number):
             values = values.astype(str)  # True and False too
-        features = Features.of(cache, layer)
+        # Of a list that names an image twice, the map shows it once, and the photos are found by their stored ids.
+        rows, first = np.unique(cache.base_rows[rows], return_index=True)
+        features = Features.of(cache.base, layer)
         return cls._made(
-            features, [features.ids[row] for row in rows], values, cache, title,
+            features, [features.ids[row] for row in rows], values[first], cache.base, title,
             most=most, pictures=pictures, photos=photos, side=side, random_state=random_state,
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache import FeatureCache, TakenRows
+from pipeline.cache import FeatureCache, TakenRows, latest_version
 from pipeline.errors import PipelineError
 from pipeline.images import ImageSource
 from pipeline.report.findings.answers import (
@@ -162,7 +162,8 @@ def evidence_with(
 def features_of(run: Run, result: Result) -> tuple[Features | None, list[str]]:
     """Return the features that a result was learned from; None, and a note, where they are not to be had."""
     try:
-        return Features.of(open_cache(run, result), result.layer), []
+        cache = open_cache(run, result)
+        return Features.of(cache, result.layer), _about_version(result.cache, cache)
     except PipelineError as error:
         return None, [f"no map, no copies and no nearest photos: {error.message}; {error.next_step}"]
 
@@ -198,7 +199,8 @@ def photos_of(run: Run, info: LabelSetInfo, photos: Any = None) -> tuple[ImageSo
 def open_cache(run: Run, result: Result) -> FeatureCache:
     """Return the cache that a result was learned from.
 
-    A path that is relative is looked for in the working folder, and in the folders that the run lies in.
+    A path that is relative is looked for in the working folder, and in the folders that the run lies in. Where the file
+    is gone, the newest version of the same cache in its folder is returned.
 
     Raises
     ------
@@ -209,17 +211,39 @@ def open_cache(run: Run, result: Result) -> FeatureCache:
 
 
 def cache_at(folder: Path | None, place: str) -> FeatureCache:
-    """Return the cache at a place that a run of this folder tells; see `open_cache`."""
-    return FeatureCache.open(there(folder, place))
+    """Return the cache at a place that a run of this folder tells; where it is gone, its newest version there is.
+
+    See `open_cache`.
+    """
+    path = there(folder, place)
+    if not path.exists():
+        for other in _readings(folder, place):
+            if (later := latest_version(other)) is not None:
+                return later
+    return FeatureCache.open(path)
+
+
+def _about_version(place: str, cache: FeatureCache) -> list[str]:
+    """Return the note on a cache that stands in for the one that a run names."""
+    name = Path(place).name
+    if name == cache.path.name:
+        return []
+    return [
+        f"{name} is gone; {cache.path.name} of the same photos is shown instead: a photo that was edited since the run "
+        "has its new features and picture, and one that was removed has none"
+    ]
 
 
 def there(folder: Path | None, place: str) -> Path:
     """Return the path that a run of this folder tells: from the working folder, or from one that the run lies in."""
+    return next((path for path in _readings(folder, place) if path.exists()), Path(place))
+
+
+def _readings(folder: Path | None, place: str) -> list[Path]:
+    """Return all that a path in the record of a run may mean."""
     path = Path(place)
-    if not path.exists() and not path.is_absolute() and folder is not None:
-        above = folder.absolute().parents
-        path = next((parent / path for parent in above if (parent / path).exists()), path)
-    return path
+    above = [] if path.is_absolute() or folder is None else folder.absolute().parents
+    return [path, *(parent / path for parent in above)]
 
 
 def _suspected(run: Run, info: LabelSetInfo) -> tuple[tuple[Suspect, ...] | None, str, list[str]]:
