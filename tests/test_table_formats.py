@@ -387,3 +387,36 @@ def test_ids_of_a_label_table_are_relative_to_the_root_that_is_named(tmp_path: P
         "and none of these images"
     )
     assert caught.value.next_step == f"write the ids relative to {tmp_path}/photos/train"
+
+
+def test_metadata_beside_images_becomes_columns(tmp_path: Path) -> None:
+    for name in ("train/0.png", "train/1.png", "test/0.png"):
+        put(tmp_path / name, 5)
+    put(
+        tmp_path / "train/metadata.jsonl",
+        b'{"file_name": "1.png", "species": "bee"}\n{"file_name": "9.png", "species": "x"}',
+    )
+    put(tmp_path / "metadata.jsonl", b'{"file_name": "test/0.png", "species": "ant", "weight": 2}')
+    source = ImageSource.open(tmp_path)
+    assert source.ids == ["test/0.png", "train/0.png", "train/1.png"]
+    assert source.columns["species"] == ["ant", None, "bee"]
+    assert source.columns["weight"] == ["2", None, None]
+    assert source.columns["split"] == ["test", "train", "train"]
+    notes = "\n".join(source.notes)
+    assert f"{tmp_path}/metadata.jsonl: its fields are read: species, weight" in notes
+    assert f"{tmp_path}/train/metadata.jsonl: 1 of 2 names is no image here, e.g. 9.png" in notes
+
+
+def test_labels_of_metadata_replace_folder_names_and_a_file_without_names_is_not_used(tmp_path: Path) -> None:
+    for name in ("a/0.png", "b/0.png"):
+        put(tmp_path / name, 5)
+    file = put(
+        tmp_path / "metadata.jsonl", b'{"file_name": "a/0.png", "label": 3}\n{"file_name": "b/0.png", "label": 4}'
+    )
+    source = ImageSource.open(tmp_path)
+    assert source.columns == {"label": ["3", "4"]}
+    assert source.notes[-1] == f"{file}: its fields are read: label, label in place of the folders' names"
+    put(file, b'{"caption": "no names"}')
+    source = ImageSource.open(tmp_path)
+    assert source.columns == {"label": ["a", "b"]}
+    assert source.notes[-1].startswith(f"not used: {file}: wanted an id column")

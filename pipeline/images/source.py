@@ -41,8 +41,9 @@ class ImageSource(Listing):
         Parameters
         ----------
         data : path, list of paths, ndarray or ImageSource
-            A folder; one photo or several, or folders among them; a table (CSV, TSV, Parquet, ``.xlsx``, ``.ods``,
-            JSON Lines, or a text file of paths and labels) of ids or paths with any other columns; of a spreadsheet a
+            A folder, with a ``metadata.jsonl`` in it or not; one photo or several, or folders among them; a table (CSV,
+            TSV, Parquet, ``.xlsx``, ``.ods``, JSON Lines, or a text file of paths and labels) of ids or paths with any
+            other columns; of a spreadsheet a
             sheet may be named as in ``labels.xlsx:Sheet2``; a plain `.tar` of images, where members of one key say what
             is known of each (WebDataset: `7.jpg`, `7.cls`, `7.json`, `7.txt`) or else their folders do; a Parquet table
             with a column of images as bytes; several of those as shards: a folder that holds them and no image, a list,
@@ -68,8 +69,10 @@ class ImageSource(Listing):
         """
         if share is not None and isinstance(data, str | os.PathLike) and Path(data).expanduser().is_dir():
             from pipeline.images.folder import open_folder
+            from pipeline.images.metadata import attach_metadata
 
-            return cls(**vars(open_folder(str(Path(data).expanduser()), known, share)))
+            path = str(Path(data).expanduser())
+            return cls(**vars(attach_metadata(open_folder(path, known, share), path, whole=False)))
         found = data if isinstance(data, cls) else cls(**vars(_open(data, id_column, root, known)))
         return found if share is None else found.share(*share)
 
@@ -113,8 +116,9 @@ def _open(
     _refuse_missing(path)
     if Path(path).is_dir():
         from pipeline.images.folder import open_folder
+        from pipeline.images.metadata import attach_metadata
 
-        return open_folder(path, known)
+        return attach_metadata(open_folder(path, known), path)
     return _open_file(path, id_column, root, known)
 
 
