@@ -14,7 +14,7 @@ from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache, cache_at, lookup
 from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelError
 from pipeline.extraction import extract, known_ids
-from pipeline.images import BUILTIN_NAMES, ImageSource, decode_mode, image_folder, shards_of
+from pipeline.images import BUILTIN_NAMES, ImageSource, check_root, decode_mode, image_folder, shards_of
 from pipeline.labels import Match, join, match_ids, read_label_table, text_columns, tidy_id
 from pipeline.progress import Progress
 from pipeline.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
@@ -123,6 +123,7 @@ def open_data(data: Any, folder: Path, *, id_column: str | None, root: str | Pat
     PipelineError
         There is nothing of that name, or nothing was named.
     """
+    check_root(root)
     several = isinstance(data, list | tuple) and not _is_photo_list(data) and shards_of(data) is None
     items = list(data) if several else [data]
     if not items:

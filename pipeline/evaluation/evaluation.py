@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.arguments import check_arguments
 from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER
 from pipeline.engines import engine
@@ -26,6 +27,7 @@ from pipeline.evaluation.collecting import (
 from pipeline.evaluation.plan import Task, joined_of, notes_of, plan
 from pipeline.evaluation.questions import NO_SPLIT
 from pipeline.evaluation.running import run_tasks
+from pipeline.extraction import check_options
 from pipeline.images import ImageSource
 from pipeline.progress import SILENT, Progress
 from pipeline.runs import Run, Store, Subject, Under, feature, place_for, refuse_foreign
@@ -92,6 +94,7 @@ class Options:
         return Labelling(self.labels, self.id_column, used, beside, self.root)
 
 
+@check_arguments
 def evaluate(
     data: Any,
     *,
@@ -221,6 +224,8 @@ def plan_tasks(
     ------
     PipelineError
     """
+    names = ("on_error", "precision", "store", "decode", "batch_size", "device", "n_jobs")
+    check_options(**{name: getattr(options, name) for name in names})
     if options.test is not None and options.split not in (None, NO_SPLIT):
         raise EvaluationError(
             "wanted one test set, found both a split column and test data", "leave out --split or --test"

@@ -10,7 +10,7 @@ from pipeline.images.photo import Photo
 from pipeline.images.preparation import DECODES, prepare, squared
 from pipeline.images.preprocess import preprocess
 from pipeline.images.shards import name_and_place, shards_of
-from pipeline.images.source import BUILTIN_NAMES, ImageSource
+from pipeline.images.source import BUILTIN_NAMES, ImageSource, check_root
 from pipeline.images.statistics import PIXEL_STATISTICS, pixel_statistics
 from pipeline.images.table import clean_text, find_id_column, read_text_table
 from pipeline.images.thumbnail import thumbnail
@@ -22,6 +22,7 @@ __all__ = [
     "PIXEL_STATISTICS",
     "ImageSource",
     "Photo",
+    "check_root",
     "clean_text",
     "decode_mode",
     "decoder_fingerprint",

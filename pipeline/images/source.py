@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.arguments import check_arguments
 from pipeline.errors import SourceError
 from pipeline.images.listing import Listing, printable
 from pipeline.images.shards import open_shards, shards_of
@@ -27,6 +28,7 @@ class ImageSource(Listing):
     """
 
     @classmethod
+    @check_arguments
     def open(
         cls,
         data: Any,
@@ -67,6 +69,7 @@ class ImageSource(Listing):
         SourceError
             There is nothing at that path, no image in it, or it cannot be read as asked.
         """
+        check_root(root)
         if share is not None and isinstance(data, str | os.PathLike) and Path(data).expanduser().is_dir():
             from pipeline.images.folder import open_folder
             from pipeline.images.metadata import attach_metadata
@@ -75,6 +78,14 @@ class ImageSource(Listing):
             return cls(**vars(attach_metadata(open_folder(path, known, share), path, whole=False)))
         found = data if isinstance(data, cls) else cls(**vars(_open(data, id_column, root, known)))
         return found if share is None else found.share(*share)
+
+
+def check_root(root: str | os.PathLike[str] | None) -> None:
+    """Raise `SourceError` where the folder that ids start from is not there."""
+    if root is not None and not Path(root).expanduser().is_dir():
+        raise SourceError(
+            f"{printable(os.fspath(root))}: wanted the folder that the ids start from, found none", "check --root"
+        )
 
 
 def _open(
