@@ -15,7 +15,18 @@ from pipeline.cache import FeatureCache, cache_at, lookup
 from pipeline.errors import BackboneError, CacheError, EvaluationError, LabelError
 from pipeline.extraction import extract, known_ids
 from pipeline.images import BUILTIN_NAMES, ImageSource, check_root, decode_mode, image_folder, shards_of
-from pipeline.labels import Match, join, match_ids, read_label_table, text_columns, tidy_id
+from pipeline.labels import (
+    Match,
+    OneHot,
+    join,
+    match_ids,
+    merge_one_hot,
+    one_hot_notes,
+    read_label_table,
+    split_one_hot,
+    text_columns,
+    tidy_id,
+)
 from pipeline.progress import Progress
 from pipeline.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
 
@@ -83,6 +94,8 @@ class Labelling:
         Columns that are taken from the source where the table does not have them: groups and split.
     root : path or None
         The folder that the table's ids are relative to; that of the images when None.
+    one_hot : OneHot or None
+        Columns that are read as one label set.
     """
 
     labels: str | os.PathLike[str] | Mapping[str, Any] | None = None
@@ -90,6 +103,22 @@ class Labelling:
     used: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     root: str | os.PathLike[str] | None = None
+    one_hot: OneHot | None = None
+
+    @classmethod
+    def of(
+        cls,
+        labels: Any,
+        id_column: str | None,
+        columns: Sequence[str],
+        beside: Sequence[str],
+        root: str | os.PathLike[str] | None,
+    ) -> Labelling:
+        """Return where the labels of these entries of ``--column`` come from."""
+        entries, one_hot = split_one_hot(columns)
+        if one_hot is not None:
+            entries = (*entries[:-1], *one_hot.globs)
+        return cls(labels, id_column, (*entries, *beside) if columns else (), tuple(beside), root, one_hot)
 
 
 @dataclass(frozen=True)
@@ -151,7 +180,7 @@ def as_cache(data: Any, folder: Path) -> Any:
 
 
 def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = False) -> Collection:
-    """Return what is known of the images, labels joined by id; no features yet.
+    """Return what is known of the images, labels joined by id and one-hot columns made one; no features yet.
 
     Labels come from the table where one is given, otherwise from the source itself; from the cache only where the
     cache is all there is, so an edited table is never stale.
@@ -164,6 +193,13 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
         Use the source's own labels where the table has none of its ids: a test set may have class folders while the
         table is about the training set.
     """
+    found = _known_of(source, labelling, own_if_strange)
+    if labelling.one_hot is not None:
+        return replace(found, columns=merge_one_hot(found.ids, found.columns, labelling.one_hot))
+    return found if labelling.used else replace(found, notes=(*found.notes, *one_hot_notes(found.columns)))
+
+
+def _known_of(source: Source, labelling: Labelling, own_if_strange: bool) -> Collection:
     own: Columns = {**source.columns, **_written(source, labelling.used)}
     name = source.name if isinstance(source, ImageSource) else str(source.provenance["source"])
     collection = Collection(name, source.ids, own)

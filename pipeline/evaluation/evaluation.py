@@ -29,6 +29,7 @@ from pipeline.evaluation.questions import NO_SPLIT
 from pipeline.evaluation.running import run_tasks
 from pipeline.extraction import check_options
 from pipeline.images import ImageSource
+from pipeline.labels import split_one_hot
 from pipeline.progress import SILENT, Progress
 from pipeline.runs import Run, Store, Subject, Under, feature, place_for, refuse_foreign
 from pipeline.runtime import devices_of
@@ -67,7 +68,8 @@ class Options:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return _several(self.column)
+        """The label columns; one-hot columns by the name of their label set."""
+        return split_one_hot(_several(self.column))[0]
 
     @property
     def features(self) -> Features:
@@ -90,8 +92,7 @@ class Options:
     def labelling(self) -> Labelling:
         """Where the labels come from."""
         beside = tuple(name for name in (self.groups, self.split) if name is not None and name != NO_SPLIT)
-        used = (*self.columns, *beside) if self.columns else ()
-        return Labelling(self.labels, self.id_column, used, beside, self.root)
+        return Labelling.of(self.labels, self.id_column, _several(self.column), beside, self.root)
 
 
 @check_arguments
@@ -140,7 +141,8 @@ def evaluate(
         The table's id column; the folder that a table of paths is relative to.
     column : str or sequence of str
         Label columns, as GLOB, GLOB:class, GLOB:number or GLOB:multi (several tags a cell, split at the first of
-        ``;``, ``|`` and ``,`` that occurs); all that look like labels when empty.
+        ``;``, ``|`` and ``,`` that occurs); GLOB:onehot reads columns of 0 and 1 as one label set, whose classes are
+        their names. All that look like labels when empty.
     groups : str, optional
         A column, of the table or the source; rows of one group stay on one side of every split, and intervals
         resample whole groups.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pipeline.labels.columns import KINDS, group_codes
 from pipeline.labels.joined import Joined, JoinedSet, Match, Skipped
+from pipeline.labels.onehot import OneHot, merge_one_hot, one_hot_notes, split_one_hot
 from pipeline.labels.sets import LabelSet, LabelSets, guess_kind, label_sets
 from pipeline.labels.table import Columns, join, match_ids, read_label_table, text_columns, tidy_id
 from pipeline.labels.tags import indicator, joined_tags, split_tags
@@ -20,6 +21,7 @@ __all__ = [
     "LabelSet",
     "LabelSets",
     "Match",
+    "OneHot",
     "Skipped",
     "group_codes",
     "guess_kind",
@@ -28,7 +30,10 @@ __all__ = [
     "joined_tags",
     "label_sets",
     "match_ids",
+    "merge_one_hot",
+    "one_hot_notes",
     "read_label_table",
+    "split_one_hot",
     "split_tags",
     "text_columns",
     "tidy_id",

@@ -109,8 +109,11 @@ def evaluate_and_fit(data: Any, label_set: str, **options: Any) -> tuple[Run, Mo
 def _refuse_several(tasks: Sequence[Task]) -> None:
     names = list(dict.fromkeys(task.question.name for task in tasks))
     if len(names) > 1:
+        # Columns that are one label set together are named in a note.
+        note = next((note for task in tasks for note in task.question.general if ":onehot" in note), None)
         raise EvaluationError(
-            f"fit: wanted one label set, found {len(names)}: {', '.join(names)}", f"choose one with --column {names[0]}"
+            f"fit: wanted one label set, found {len(names)}: {', '.join(names)}",
+            note or f"choose one with --column {names[0]}",
         )
 
 

@@ -18,7 +18,7 @@ from pipeline.evaluation.questions import encode, unknown_text
 from pipeline.extraction import extract, recipe_of
 from pipeline.images import ImageSource
 from pipeline.intervals import Score, score_with_interval
-from pipeline.labels import group_codes
+from pipeline.labels import group_codes, split_one_hot
 from pipeline.model.answering import Answer, answer_for, decode_of
 from pipeline.model.scored import NEIGHBOURS, ModelScore, refuse_other
 from pipeline.model.scored_table import prediction_table
@@ -91,11 +91,12 @@ def score(model: Model, source: ImageSource | FeatureCache, asked: Asked, answer
 def _labelled(model: Model, source: ImageSource | FeatureCache, asked: Asked) -> tuple[Collection, str]:
     """Return what is known of the photos, and the column of their labels."""
     beside = (asked.groups,) if asked.groups is not None else ()
-    column = asked.column or model.label_set
+    (column,), one_hot = split_one_hot([asked.column or model.label_set])
+    column = column if one_hot is None else one_hot.name
     # Classes that hold a comma, and tags, are text: 1,5 is no number there.
     text = model.kind == "multi" or any("," in name for name in model.classes)
     used = (f"{column}:{model.kind}", *beside) if text else ()
-    known = known_of(source, Labelling(asked.labels, asked.id_column, used, beside, asked.root))
+    known = known_of(source, Labelling(asked.labels, asked.id_column, used, beside, asked.root, one_hot))
     refuse_no_labels(known)
     for flag, name in (("column", column), ("groups", asked.groups)):
         if name is not None and name not in known.columns:

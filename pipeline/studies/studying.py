@@ -22,6 +22,7 @@ from pipeline.evaluation.questions import NO_SPLIT
 from pipeline.extraction import check_options
 from pipeline.heads import DEFAULT, Head, resolve_heads
 from pipeline.images import PHOTO_RULES
+from pipeline.labels import split_one_hot
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import installed
 from pipeline.runs import Store, Under
@@ -155,9 +156,9 @@ def study(
     beside = tuple(name for name in (groups, split) if name is not None and name != NO_SPLIT)
     asked = Asked(
         features=Features((backbone,), layers, Path(cache), extraction, progress),
-        labelling=Labelling(labels, id_column, (*columns, *beside) if columns else (), beside, root),
+        labelling=Labelling.of(labels, id_column, columns, beside, root),
         root=root,
-        column=columns,
+        column=split_one_hot(columns)[0],
         groups=groups,
         split=split,
         test=test,
