@@ -25,7 +25,7 @@ EXTRAS = {
     "demo": "photographs to try it on: pipeline demo",
     "fast": "--decode fast",
     "heif": "photos in HEIC, as telephones make them",
-    "ods": "tables of labels in .ods",
+    "ods": "label tables in .ods, as LibreOffice writes them",
     "dask": "--dask, a cluster",
     "openvino": "--precision bf16 at speed on a CPU",
     "export": "pipeline export of rbf-svm, random-forest, naive-bayes, mlp, svr",

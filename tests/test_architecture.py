@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "pipeline"
 # beside the standard library and numpy.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "arguments": set(),
     "placing": set(),
     "provenance": set(),
     "progress": set(),

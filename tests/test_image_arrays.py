@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from test_images import put, refused, why
+from test_images import planted, put, refused, why
 
 from pipeline.errors import SkipReason
 from pipeline.images import ImageSource
@@ -191,3 +191,68 @@ def test_many_threads_load_a_compressed_array_once(tmp_path, monkeypatch):
     for thread in threads:
         thread.join()
     assert len(loads) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (("x_train", "y_train", "x_test", "y_test"), ("train", "test")),
+        (
+            ("train_images", "train_labels", "val_images", "val_labels", "test_images", "test_labels"),
+            ("train", "val", "test"),
+        ),
+    ],
+)
+def test_arrays_of_the_parts_of_a_split_are_one_source(tmp_path, names, parts):
+    """As tf.keras.datasets and MedMNIST save them: labels (n,) or (n, 1), one pair of arrays per part."""
+    arrays = {}
+    for at in range(len(parts)):
+        images, labels = names[2 * at], names[2 * at + 1]
+        arrays[images] = np.full((at + 2, 5, 6), 10 * at, np.uint8) + np.arange(at + 2, dtype=np.uint8)[:, None, None]
+        arrays[labels] = np.arange(at + 2)[:, None] + 7 if len(parts) == 3 else np.arange(at + 2) + 7
+    np.savez_compressed(tmp_path / "set.npz", **arrays)
+    source = ImageSource.open(tmp_path / "set.npz")
+    expected = sorted(
+        (f"{part}/{row:06d}", part, str(row + 7), 10 * at + row)
+        for at, part in enumerate(parts)
+        for row in range(at + 2)
+    )
+    assert source.ids == [image_id for image_id, *_ in expected]
+    assert source.columns == {
+        "split": [part for _, part, *_ in expected],
+        "label": [label for _, _, label, _ in expected],
+    }
+    assert [planted(source, row) for row in range(len(source))] == [value for *_, value in expected]
+    assert (source.kinds, source.reader.encoded) == ({"label": "class"}, False)
+    assert source.notes == [f"{tmp_path}/set.npz: {', '.join(sorted(parts))} are read as a fixed split"]
+    assert planted(source.take([1, 3]), 1) == expected[3][-1]
+
+
+def test_tags_of_several_columns_and_one_hot_labels(tmp_path):
+    images = np.zeros((3, 5, 6), np.uint8)
+    np.savez(tmp_path / "tags.npz", images=images, labels=np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]]))
+    source = ImageSource.open(tmp_path / "tags.npz")
+    assert (source.columns, source.kinds) == ({"label": ["0; 2", ";", "1"]}, {"label": "multi"})
+    np.savez(tmp_path / "hot.npz", images=images, y=np.eye(3)[[2, 0, 1]])
+    source = ImageSource.open(tmp_path / "hot.npz")
+    assert (source.columns, source.kinds) == ({"label": ["2", "0", "1"]}, {"label": "class"})
+    np.savez(tmp_path / "boxes.npz", images=images, y=np.arange(12).reshape(3, 4))
+    source = ImageSource.open(tmp_path / "boxes.npz")
+    assert source.columns == {}
+    assert "expected one label per image, or columns of 0 and 1, got int64 (3, 4)" in source.notes[0]
+    np.savez(tmp_path / "short.npz", x_train=images, y_train=np.arange(2), x_test=images, y_test=np.arange(3))
+    assert "y_train: expected 3 labels, one per image, got the shape (2,)" in refused(tmp_path / "short.npz").message
+
+
+def test_rows_of_cifar_are_images_with_the_channels_first(tmp_path):
+    images = np.random.default_rng(2).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    rows = images.transpose(0, 3, 1, 2).reshape(4, 3072)
+    np.savez(tmp_path / "batch.npz", data=rows, fine_labels=[30, 2, 99, 2], coarse_labels=[1, 0, 3, 0])
+    source = ImageSource.open(tmp_path / "batch.npz")
+    assert source.columns == {"label": ["30", "2", "99", "2"], "coarse_labels": ["1", "0", "3", "0"]}
+    for row in range(4):
+        assert np.array_equal(np.asarray(source.read(row).pixels()), images[row])
+    assert source.read(1).digest == ImageSource.open(images).read(1).digest
+    assert source.notes == [
+        f"{tmp_path}/batch.npz: data: rows of numbers are read as images of 32 x 32, 3 channels, channels first"
+    ]

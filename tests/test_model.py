@@ -225,9 +225,10 @@ def test_a_cache_whose_weights_are_gone_is_refused_before_anything_is_fitted(
         fit(made, cv=2)
 
 
-def test_an_option_that_does_not_exist_is_a_type_error(photos: Path) -> None:
-    with pytest.raises(TypeError, match="an unexpected keyword argument 'heds'"):
+def test_an_option_that_does_not_exist_gets_the_nearest(photos: Path) -> None:
+    with pytest.raises(PipelineError, match="an unexpected keyword argument 'heds'") as caught:
         fit(photos, heds="logistic")
+    assert caught.value.next_step == "did you mean heads?"
 
 
 # Predicting

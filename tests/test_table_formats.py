@@ -16,7 +16,8 @@ from pipeline.errors import LabelError, SourceError
 from pipeline.evaluation.collecting import Labelling, known_of
 from pipeline.images import ImageSource, read_text_table
 from pipeline.images import spreadsheet as spreadsheets
-from pipeline.labels import join, label_sets, read_label_table
+from pipeline.labels import join, label_sets, merge_one_hot, read_label_table, split_one_hot
+from pipeline.labels.onehot import one_hot_notes
 
 ROWS: list[list[Any]] = [
     ["id", "code", "count", "size", "ok", "day", "when", "none"],
@@ -387,3 +388,92 @@ def test_ids_of_a_label_table_are_relative_to_the_root_that_is_named(tmp_path: P
         "and none of these images"
     )
     assert caught.value.next_step == f"write the ids relative to {tmp_path}/photos/train"
+
+
+def test_metadata_beside_images_becomes_columns(tmp_path: Path) -> None:
+    for name in ("train/0.png", "train/1.png", "test/0.png"):
+        put(tmp_path / name, 5)
+    put(
+        tmp_path / "train/metadata.jsonl",
+        b'{"file_name": "1.png", "species": "bee"}\n{"file_name": "9.png", "species": "x"}',
+    )
+    put(tmp_path / "metadata.jsonl", b'{"file_name": "test/0.png", "species": "ant", "weight": 2}')
+    source = ImageSource.open(tmp_path)
+    assert source.ids == ["test/0.png", "train/0.png", "train/1.png"]
+    assert source.columns["species"] == ["ant", None, "bee"]
+    assert source.columns["weight"] == ["2", None, None]
+    assert source.columns["split"] == ["test", "train", "train"]
+    notes = "\n".join(source.notes)
+    assert f"{tmp_path}/metadata.jsonl: its fields are read: species, weight" in notes
+    assert f"{tmp_path}/train/metadata.jsonl: 1 of 2 names is no image here, e.g. 9.png" in notes
+
+
+def test_labels_of_metadata_replace_folder_names_and_a_file_without_names_is_not_used(tmp_path: Path) -> None:
+    for name in ("a/0.png", "b/0.png"):
+        put(tmp_path / name, 5)
+    file = put(
+        tmp_path / "metadata.jsonl", b'{"file_name": "a/0.png", "label": 3}\n{"file_name": "b/0.png", "label": 4}'
+    )
+    source = ImageSource.open(tmp_path)
+    assert source.columns == {"label": ["3", "4"]}
+    assert source.notes[-1] == f"{file}: its fields are read: label, label in place of the folders' names"
+    put(file, b'{"caption": "no names"}')
+    source = ImageSource.open(tmp_path)
+    assert source.columns == {"label": ["a", "b"]}
+    assert source.notes[-1].startswith(f"not used: {file}: wanted an id column")
+
+
+HOT = {"is_ant": ["1", "0", None, "0"], "is_bee": ["0", "1.0", None, "0"], "is_wasp": ["0", "0", None, "TRUE"]}
+
+
+def test_one_hot_columns_are_one_label_set() -> None:
+    ids = ["a", "b", "c", "d"]
+    entries, asked = split_one_hot(["is_*:onehot", "weight"])
+    assert entries == ("weight", "is:class")
+    assert asked is not None
+    columns = merge_one_hot(ids, {**HOT, "weight": ["1", "2", "3", "4"]}, asked)
+    assert columns == {"weight": ["1", "2", "3", "4"], "is": ["ant", "bee", None, "wasp"]}
+    found = label_sets(ids, columns, column=["is:class"])
+    assert (found[0].classes, found[0].rows.tolist()) == (("ant", "bee", "wasp"), [0, 1, 3])
+    _, asked = split_one_hot(["is_ant:onehot", "is_bee:onehot", "is_wasp:onehot"])
+    assert asked is not None
+    assert merge_one_hot(ids, HOT, asked) == {"label": ["ant", "bee", None, "wasp"]}
+    assert one_hot_notes({**HOT, "flag": ["1", "1", "0", None]}) == [
+        "3 columns (is_ant, is_bee, is_wasp) have exactly one 1 per image; --column 'is_*:onehot' reads them as one "
+        "label set"
+    ]
+    assert one_hot_notes({"a": ["1", "0"], "b": ["1", "0"]}) == []
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"a": ["1"], "b": ["1"]}, "one-hot columns a, b: expected one 1 for x.png, got 2: 'a' and 'b'"),
+        ({"a": ["0"], "b": ["0"]}, "one-hot columns a, b: expected one 1 for x.png, got none"),
+        ({"a": ["1"], "b": ["2"]}, "column 'b': expected 0 or 1 for x.png, got '2'"),
+        ({"a": ["1"]}, "expected two columns or more, got 'a' alone"),
+        ({"a": ["1"], "b": ["0"], "label": ["x"]}, "expected no other column 'label', got one in the table"),
+        ({"c": ["1"]}, "wanted a column 'a', found 'c'"),
+    ],
+)
+def test_columns_that_are_not_one_hot_are_refused(cells: Any, message: str) -> None:
+    entries = [f"{name}:onehot" for name in ("a", "b") if name in cells or "c" in cells]
+    _, asked = split_one_hot(entries)
+    assert asked is not None
+    if asked.name != "label":
+        asked = type(asked)("label", asked.globs)
+    with pytest.raises(LabelError) as caught:
+        merge_one_hot(["x.png"], cells, asked)
+    assert message in caught.value.message
+    assert caught.value.next_step
+
+
+def test_one_hot_columns_of_a_table_or_of_the_images_are_joined(tmp_path: Path) -> None:
+    for value in range(3):
+        put(tmp_path / f"{value}.png", value)
+    path = put(tmp_path / "t.csv", b"id,is_ant,is_bee\n0.png,1,0\n1.png,0,1\n2.png,,\n")
+    for source, labels in ((ImageSource.open(path), None), (ImageSource.open(tmp_path), path)):
+        found = known_of(source, Labelling.of(labels, None, ["is_*:onehot"], (), None))
+        assert found.columns == {"is": ["ant", "bee", None]}
+        plain = known_of(source, Labelling(labels))
+        assert "--column 'is_*:onehot' reads them as one label set" in plain.notes[-1]

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arguments import check_arguments
 from pipeline.backbone import architectures as known
 from pipeline.backbone import bundled, graph_file
 from pipeline.backbone import weights as stored
@@ -61,6 +62,7 @@ class Backbone:
     file_sha256: str = field(default="", repr=False, compare=False)
 
     @classmethod
+    @check_arguments
     def open(cls, spec: str | Backbone = bundled.NAME, *, random_state: int = 0) -> Backbone:
         """Return the backbone of ``NAME[:WEIGHTS]``; the default one without importing torch.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.arguments import check_arguments
 from pipeline.cache.checksum import damaged_rows
 from pipeline.cache.header import Header, read_header
 from pipeline.cache.layout import PENDING, STORED, as_texts, features_name, labels_name
@@ -58,6 +59,7 @@ class FeatureCache:
         self.summary: Any = None
 
     @classmethod
+    @check_arguments
     def open(cls, path: str | Path) -> FeatureCache:
         """Open a cache file, or a folder of parts; milliseconds a file, however large it is.
 

@@ -20,6 +20,7 @@ from pipeline.images import (
     EARLIER_RULES,
     PHOTO_RULES,
     ImageSource,
+    check_root,
     decode_mode,
     folder_labels,
     image_folder,
@@ -30,11 +31,15 @@ from pipeline.images.values import plain_spelling, value_key
 from pipeline.labels import Columns as LabelColumns
 from pipeline.labels import (
     Match,
+    OneHot,
     given_labels,
     is_in_order,
     join,
     match_ids,
+    merge_one_hot,
+    one_hot_notes,
     read_label_table,
+    split_one_hot,
     text_columns,
     tidy_id,
     without_missing,
@@ -113,6 +118,8 @@ class Labelling:
         The level of the folders whose names are the labels; found from the names when None.
     missing : tuple of str
         Texts that mean "not known".
+    one_hot : OneHot or None
+        Columns that are read as one label set.
     """
 
     labels: Any = None
@@ -122,6 +129,34 @@ class Labelling:
     root: str | os.PathLike[str] | None = None
     level: int | None = None
     missing: tuple[str, ...] = ()
+    one_hot: OneHot | None = None
+
+    @classmethod
+    def of(
+        cls,
+        labels: Any,
+        *,
+        id_column: str | None,
+        columns: Sequence[str],
+        beside: Sequence[str],
+        root: str | os.PathLike[str] | None,
+        level: int | None,
+        missing: str | Sequence[str],
+    ) -> Labelling:
+        """Return where the labels of these entries of ``--column`` come from."""
+        entries, one_hot = split_one_hot(columns)
+        if one_hot is not None:
+            entries = (*entries[:-1], *one_hot.globs)
+        return cls(
+            labels=labels,
+            id_column=id_column,
+            used=(*entries, *beside) if columns else (),
+            beside=tuple(beside),
+            root=root,
+            level=level,
+            missing=(missing,) if isinstance(missing, str) else tuple(missing),
+            one_hot=one_hot,
+        )
 
     def bound_to(self, source: Source) -> Labelling:
         """Return the labelling with labels in the order of ids joined to the ids of this source, once and for all.
@@ -175,6 +210,7 @@ def open_data(data: Any, folder: Path, labelling: Labelling, *, root: str | Path
     PipelineError
         There is nothing of that name, or nothing was named.
     """
+    check_root(root)
     several = isinstance(data, list | tuple) and not _is_photo_list(data) and shards_of(data) is None
     items = list(data) if several else [data]
     if not items:
@@ -208,7 +244,7 @@ def as_cache(data: Any, folder: Path) -> Any:
 
 
 def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = False) -> Collection:
-    """Return what is known of the images, labels joined by id; no features yet.
+    """Return what is known of the images, labels joined by id and one-hot columns made one; no features yet.
 
     Labels come from the table where one is given, otherwise from the source itself; from the cache only where the
     cache is all there is, so an edited table is never stale.
@@ -221,6 +257,14 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
         Use the source's own labels where the table has none of its ids: a test set may have class folders while the
         table is about the training set.
     """
+    found = _known_of(source, labelling, own_if_strange)
+    if labelling.one_hot is not None:
+        columns = merge_one_hot(found.ids, found.columns, labelling.one_hot)
+        return replace(found, columns=columns, kinds={**found.kinds, labelling.one_hot.name: "class"})
+    return found if labelling.used else replace(found, notes=(*found.notes, *one_hot_notes(found.columns)))
+
+
+def _known_of(source: Source, labelling: Labelling, own_if_strange: bool) -> Collection:
     given: dict[str, str] = {}  # tidied id as given: id in the collection
     repeated: tuple[str, ...] = ()
     table = None if labelling.labels is None else labelling.table_for(source)

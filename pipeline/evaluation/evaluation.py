@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.arguments import check_arguments
 from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER
 from pipeline.engines import engine
@@ -26,7 +27,9 @@ from pipeline.evaluation.plan import Task, joined_of, notes_of, plan
 from pipeline.evaluation.questions import NO_SPLIT
 from pipeline.evaluation.running import run_tasks
 from pipeline.evaluation.unreadable import blame_unreadable
+from pipeline.extraction import check_options
 from pipeline.images import ImageSource
+from pipeline.labels import split_one_hot
 from pipeline.progress import SILENT, Progress
 from pipeline.runs import Run, Store, Subject, Under, feature, place_for, refuse_foreign
 from pipeline.runtime import devices_of
@@ -68,7 +71,8 @@ class Options:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return _several(self.column)
+        """The label columns; one-hot columns by the name of their label set."""
+        return split_one_hot(_several(self.column))[0]
 
     @property
     def features(self) -> Features:
@@ -91,18 +95,18 @@ class Options:
     def labelling(self) -> Labelling:
         """Where the labels come from."""
         beside = tuple(name for name in (self.groups, self.split) if name is not None and name != NO_SPLIT)
-        used = (*self.columns, *beside) if self.columns else ()
-        return Labelling(
-            labels=self.labels,
+        return Labelling.of(
+            self.labels,
             id_column=self.id_column,
-            used=used,
+            columns=_several(self.column),
             beside=beside,
             root=self.root,
             level=self.label_level,
-            missing=_several(self.missing),
+            missing=self.missing,
         )
 
 
+@check_arguments
 def evaluate(
     data: Any,
     *,
@@ -159,7 +163,8 @@ def evaluate(
         When not given, a class that is too small stops the run.
     column : str or sequence of str
         Label columns, as GLOB, GLOB:class, GLOB:number, GLOB:multi (several tags per cell, split at the first of
-        ``;``, ``|`` and ``,`` that occurs, or a list) or GLOB:multi(SEPARATOR); all that look like labels when empty.
+        ``;``, ``|`` and ``,`` that occurs, or a list) or GLOB:multi(SEPARATOR); GLOB:onehot reads columns of 0 and 1
+        as one label set, whose classes are their names. All that look like labels when empty.
     missing : str or sequence of str
         Texts that mean "not known" in label tables, such as ``NULL``, besides the empty cell, NA and NaN.
     groups : str, optional
@@ -248,6 +253,8 @@ def plan_tasks(
     ------
     PipelineError
     """
+    names = ("on_error", "precision", "store", "decode", "batch_size", "device", "n_jobs")
+    check_options(**{name: getattr(options, name) for name in names})
     if options.test is not None and options.split not in (None, NO_SPLIT):
         raise EvaluationError(
             "wanted one test set, found both a split column and test data", "leave out --split or --test"

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from pipeline.arguments import check_values
 from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER, CacheLock, FeatureCache, retire_unreferenced
 from pipeline.cache.creation import cannot_write
 from pipeline.engines import workers
 from pipeline.errors import BackboneError, CacheError, SkipReason, SourceError, UnreadablePhoto
-from pipeline.extraction.extraction import extract, recipe_of
+from pipeline.extraction.extraction import check_options, extract, recipe_of
 from pipeline.extraction.known import KnownDigests, lend
 from pipeline.extraction.shelf import Shelf
-from pipeline.extraction.work import check_numbers
 from pipeline.images import ImageSource, Photo
 from pipeline.images.listing import printable
 from pipeline.images.photo import FileReader, array_digest, array_stat
@@ -107,9 +107,23 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):
         BackboneError
             No such backbone or layer.
         """
+        self._check()
         _images(X)
         _, self.n_features_out_ = self._layer(Backbone.open(self.backbone))
         return self
+
+    def _check(self) -> None:
+        """Raise `PipelineError` for a wrong parameter: scikit-learn's estimators are made without a check."""
+        check_values(type(self).__init__, vars(self))
+        check_options(
+            on_error="stop",
+            precision=self.precision,
+            store=self.store,
+            decode=self.decode,
+            batch_size=self.batch_size,
+            device=self.device,
+            n_jobs=self.n_jobs,
+        )
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the features of these images, float32 (n, d), in the order of X.
@@ -126,7 +140,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):
         BackboneError, CacheError
             As `extract`.
         """
-        check_numbers(self.batch_size, self.n_jobs)
+        self._check()
         images = _images(X)
         network = Backbone.open(self.backbone)
         layer, width = self._layer(network)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.arguments import check_arguments
 from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER, FeatureCache, cache_at
 from pipeline.cache.layout import STORE_TYPES
@@ -22,9 +23,10 @@ from pipeline.extraction.work import Counts, How, Work, check_numbers, stopped_a
 from pipeline.images import DECODES, PHOTO_RULES, ImageSource, decoder_of
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Recipe
-from pipeline.runtime import GRAPHS_FOLDER, PRECISIONS, runtime_name
+from pipeline.runtime import GRAPHS_FOLDER, PRECISIONS, devices_of, runtime_name
 
 
+@check_arguments
 def extract(
     data: Any,
     *,
@@ -110,8 +112,17 @@ def extract(
         `SourceError`, `BackboneError` or `CacheError`, with the next step; among them, a reused row that is not what
         the network gives for its image now.
     """
-    _check(on_error, precision, store, decode, recheck)
-    check_numbers(batch_size, n_jobs)
+    check_options(
+        on_error=on_error,
+        precision=precision,
+        store=store,
+        decode=decode,
+        batch_size=batch_size,
+        device=device,
+        n_jobs=n_jobs,
+    )
+    if recheck is not None and recheck < 0:
+        raise PipelineError(f"recheck: wanted a number of rows, found {recheck}", "--recheck 10")
     wanted = None if part is None else Part.read(part)
     layers = [layer] if isinstance(layer, str) else list(layer)
     started = time.perf_counter()
@@ -167,7 +178,10 @@ def _made(
     return made if asked is None else made.view(asked.ids, asked.rows), [(work, made)]
 
 
-def _check(on_error: str, precision: str, store: str, decode: str, recheck: int | None) -> None:
+def check_options(
+    *, on_error: str, precision: str, store: str, decode: str, batch_size: int | None, device: str, n_jobs: int | None
+) -> None:
+    """Raise `PipelineError` for an option with a value that `extract` does not have."""
     if on_error not in ("skip", "stop"):
         raise SourceError(f"on_error: wanted skip or stop, found {on_error!r}", "--on-error skip")
     if precision not in PRECISIONS:
@@ -176,8 +190,10 @@ def _check(on_error: str, precision: str, store: str, decode: str, recheck: int 
         raise CacheError(f"store: wanted {' or '.join(STORE_TYPES)}, found {store!r}", "--store fp32")
     if decode not in DECODES:
         raise SourceError(f"decode: wanted {' or '.join(DECODES)}, found {decode!r}", "--decode exact")
-    if recheck is not None and recheck < 0:
-        raise PipelineError(f"recheck: wanted a number of rows, found {recheck}", "--recheck 10")
+    check_numbers(batch_size, n_jobs)
+    # An unknown name is an error even where every row is reused; whether there is such a GPU matters only for work.
+    if device not in ("auto", "cpu") and not device.startswith("cuda"):
+        devices_of(device)
 
 
 def _as_it_is(cache: FeatureCache, layers: Sequence[str], started: float) -> FeatureCache:

@@ -12,7 +12,7 @@ from pipeline.images.photo import Photo
 from pipeline.images.preparation import DECODES, prepare, squared
 from pipeline.images.preprocess import preprocess
 from pipeline.images.shards import name_and_place, shards_of
-from pipeline.images.source import BUILTIN_NAMES, ImageSource
+from pipeline.images.source import BUILTIN_NAMES, ImageSource, check_root
 from pipeline.images.split_names import is_fixed_split, split_parts
 from pipeline.images.statistics import PIXEL_STATISTICS, pixel_statistics
 from pipeline.images.table import clean_text, find_id_column, read_text_table
@@ -28,6 +28,7 @@ __all__ = [
     "Ignored",
     "ImageSource",
     "Photo",
+    "check_root",
     "clean_text",
     "decode_mode",
     "decoder_fingerprint",

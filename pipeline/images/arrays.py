@@ -136,9 +136,13 @@ def open_array_file(path: str) -> Listing:
             for name, (other, _) in headers.items()
             if name not in (member, label) and other == shape[:1]
         }
-        kinds = {}
+        kinds, notes = {}, []
         if label is not None:
-            texts[label], kinds["label"] = _label_texts(_load(place, label), f"{shown}: array {label!r}")
+            try:
+                texts[label], kind = _label_texts(_load(place, label), f"{shown}: array {label!r}")
+                kinds = {"label": kind} if kind else {}
+            except _NoLabels as error:
+                notes.append(f"left out: {error.message}")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise SourceError(
             f"{shown}: wanted a NumPy file of arrays, cannot read it: {str(error)[:120]}",
@@ -155,7 +159,7 @@ def open_array_file(path: str) -> Listing:
         reader=ArrayFileReader(str(place), member, np.array(order, dtype=np.int64), stat, flat),
         columns={"label" if name == label else name: [text[row] for row in order] for name, text in texts.items()},
         kinds=kinds,
-        notes=[_about_flat(f"{shown}: {member}" if member else shown, flat)] if flat is not None else [],
+        notes=[*notes, *([_about_flat(f"{shown}: {member}" if member else shown, flat)] if flat is not None else [])],
     )
 
 
@@ -184,6 +188,7 @@ def _open_parts(
     ids: list[str] = []
     labels: list[str | None] = []
     kinds: set[str] = set()
+    labelled = False
     readers, shard, inside, splits = [], [], [], []
     notes = []
     for number, part in enumerate(sorted(parts)):
@@ -202,7 +207,8 @@ def _open_parts(
                     "write as many labels as images",
                 )
             texts, kind = _label_texts(_load(place, label), f"{shown}: array {label!r}")
-            kinds.add(kind)
+            kinds.update([kind] if kind else [])
+            labelled = True
         else:
             texts = [None] * count
         ids += [f"{part}/{row}" for row in _row_ids(count)]
@@ -217,7 +223,7 @@ def _open_parts(
             "write labels of one shape, (n,) or (n, k)",
         )
     columns: Columns = {"split": list(splits)}
-    if kinds:
+    if labelled:
         columns["label"] = labels
     return Listing(
         name=short_name(place.stem),
@@ -237,20 +243,24 @@ def _are_labels(shape: tuple[int, ...], images: tuple[int, ...]) -> bool:
 
 
 def _label_texts(values: np.ndarray, where: str) -> tuple[list[str | None], str]:
-    """Return the labels as text, and their kind: "class", or "multi" for several columns of 0 and 1."""
+    """Return the labels as text, and their kind: "class", "multi" for columns of 0 and 1, "" for decimals."""
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim == 1:
-        return _texts(values, where), "number" if values.dtype.kind == "f" else "class"
+        return _texts(values, where), "" if values.dtype.kind == "f" else "class"
     if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
-        raise SourceError(
+        raise _NoLabels(
             f"{where}: expected one label per image, or columns of 0 and 1, got {values.dtype} {values.shape}",
             "write the labels as one column",
         )
     ones = values == 1
     if (ones.sum(axis=1) == 1).all():  # one-hot: as Keras' to_categorical writes classes
         return [str(code) for code in ones.argmax(axis=1)], "class"
-    return ["; ".join(map(str, np.flatnonzero(row))) or None for row in ones], "multi"
+    return ["; ".join(map(str, np.flatnonzero(row))) or ";" for row in ones], "multi"  # ";" is a cell without tags
+
+
+class _NoLabels(SourceError):
+    """An array of the name of labels that holds something else."""
 
 
 def _flat_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int] | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -196,7 +196,9 @@ class ShardReader:
     shard: np.ndarray  # (n,) int64
     inside: np.ndarray  # (n,) int64
 
-    encoded: ClassVar = True
+    @property
+    def encoded(self) -> bool:
+        return any(reader.encoded for reader in self.readers)
 
     def read(self, row: int, image_id: str) -> Photo:
         return self.readers[self.shard[row]].read(int(self.inside[row]), image_id)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.arguments import check_arguments
 from pipeline.errors import SourceError
 from pipeline.images.labelling import folder_labels, with_folder_labels
 from pipeline.images.listing import Listing, printable
@@ -28,6 +29,7 @@ class ImageSource(Listing):
     """
 
     @classmethod
+    @check_arguments
     def open(
         cls,
         data: Any,
@@ -44,8 +46,9 @@ class ImageSource(Listing):
         Parameters
         ----------
         data : path, list of paths, ndarray or ImageSource
-            A folder; one photo or several, or folders among them; a table (CSV, TSV, Parquet, ``.xlsx``, ``.ods``,
-            JSON Lines, or a text file of paths and labels) of ids or paths with any other columns; of a spreadsheet a
+            A folder, with a ``metadata.jsonl`` in it or not; one photo or several, or folders among them; a table (CSV,
+            TSV, Parquet, ``.xlsx``, ``.ods``, JSON Lines, or a text file of paths and labels) of ids or paths with any
+            other columns; of a spreadsheet a
             sheet may be named as in ``labels.xlsx:Sheet2``; a plain `.tar` of images, where members of one key say what
             is known of each (WebDataset: `7.jpg`, `7.cls`, `7.json`, `7.txt`) or else their folders do; a Parquet table
             with a column of images as bytes; several of those as shards: a folder that holds them and no image, a list,
@@ -74,10 +77,13 @@ class ImageSource(Listing):
         SourceError
             There is nothing at that path, no image in it, or it cannot be read as asked.
         """
+        check_root(root)
         if share is not None and isinstance(data, str | os.PathLike) and Path(data).expanduser().is_dir():
             from pipeline.images.folder import open_folder
+            from pipeline.images.metadata import attach_metadata
 
-            return cls(**vars(open_folder(str(Path(data).expanduser()), known, share, level=label_level)))
+            path = str(Path(data).expanduser())
+            return cls(**vars(attach_metadata(open_folder(path, known, share, level=label_level), path, whole=False)))
         if isinstance(data, cls):
             found = data if label_level is None else cls(**vars(relabelled(data, label_level)))
         else:
@@ -94,6 +100,14 @@ def relabelled(listing: Listing, level: int) -> Listing:
         No image has a folder at this level.
     """
     return with_folder_labels(listing, folder_labels(listing.ids, listing.name, level=level), level)
+
+
+def check_root(root: str | os.PathLike[str] | None) -> None:
+    """Raise `SourceError` where the folder that ids start from is not there."""
+    if root is not None and not Path(root).expanduser().is_dir():
+        raise SourceError(
+            f"{printable(os.fspath(root))}: wanted the folder that the ids start from, found none", "check --root"
+        )
 
 
 def _open(
@@ -140,8 +154,9 @@ def _open(
     _refuse_missing(path)
     if Path(path).is_dir():
         from pipeline.images.folder import open_folder
+        from pipeline.images.metadata import attach_metadata
 
-        return open_folder(path, known, level=level)
+        return attach_metadata(open_folder(path, known, level=level), path)
     if ending(Path(path).name) == "tar":
         return open_tar(path, level=level)
     return _at_level(_open_file(path, called, id_column, root, known, with_columns), level)

@@ -180,10 +180,6 @@ def open_table(
     key = find_id_column(table, id_column, shown)
     columns = table.with_numbers(shown, (key,))
     base = Path(root).expanduser().resolve() if root is not None else place.parent
-    if not base.is_dir():
-        raise SourceError(
-            f"{printable(str(root))}: wanted the folder that the ids start from, found none", "check --root"
-        )
     others = {name: column for name, column in columns.items() if name != key and with_columns}
     paths = _relative_paths(columns[key], file if root is None else root, base, shown, key)
     stems = Stems(str(base))

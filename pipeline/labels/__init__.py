@@ -9,6 +9,7 @@ from __future__ import annotations
 from pipeline.labels.columns import KINDS, Reading, group_codes, split_kind
 from pipeline.labels.given import given_labels, is_in_order
 from pipeline.labels.joined import Joined, JoinedSet, Match, Skipped
+from pipeline.labels.onehot import OneHot, merge_one_hot, one_hot_notes, split_one_hot
 from pipeline.labels.sets import (
     LabelSet,
     LabelSets,
@@ -31,6 +32,7 @@ __all__ = [
     "LabelSet",
     "LabelSets",
     "Match",
+    "OneHot",
     "Reading",
     "Skipped",
     "given_labels",
@@ -45,11 +47,14 @@ __all__ = [
     "marker_notes",
     "match",
     "match_ids",
+    "merge_one_hot",
     "missing_options",
+    "one_hot_notes",
     "read_label_table",
     "separator_of",
     "spelling_notes",
     "split_kind",
+    "split_one_hot",
     "split_tags",
     "tag_cells",
     "text_columns",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.arguments import bind_arguments, check_arguments
 from pipeline.cache import StoredRows
 from pipeline.engines import engine
 from pipeline.errors import EvaluationError, ModelError, SourceError
@@ -32,6 +32,7 @@ from pipeline.runs import ALL_ROWS, Result, Run, plain_params
 _RECORDED = ("transfer-pipeline", "scikit-learn", "skops", "torch", "torchvision", "numpy", "pillow")
 
 
+@check_arguments
 def fit(
     data: Any,
     *,
@@ -108,8 +109,11 @@ def evaluate_and_fit(data: Any, label_set: str, **options: Any) -> tuple[Run, Mo
 def _refuse_several(tasks: Sequence[Task]) -> None:
     names = list(dict.fromkeys(task.question.name for task in tasks))
     if len(names) > 1:
+        # Columns that are one label set together are named in a note.
+        note = next((note for task in tasks for note in task.question.general if ":onehot" in note), None)
         raise EvaluationError(
-            f"fit: wanted one label set, found {len(names)}: {', '.join(names)}", f"choose one with --column {names[0]}"
+            f"fit: wanted one label set, found {len(names)}: {', '.join(names)}",
+            note or f"choose one with --column {names[0]}",
         )
 
 
@@ -123,8 +127,7 @@ def _only(tasks: Sequence[Task]) -> Task:
 
 def _asked(data: Any, options: dict[str, Any]) -> Options:
     """Return the options with the defaults of `evaluate`, which says what is not one."""
-    arguments = inspect.signature(evaluate).bind(data, **options)
-    arguments.apply_defaults()
+    arguments = bind_arguments(evaluate, data, **options)
     return Options(**{name: value for name, value in arguments.arguments.items() if name != "data"})
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.arguments import check_arguments
 from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER, FeatureCache, cache_at
 from pipeline.engines import engine
@@ -95,6 +96,7 @@ class Model:
     sha256: str = field(default="", repr=False)
 
     @classmethod
+    @check_arguments
     def open(cls, path: str | os.PathLike[str]) -> Model:
         """Open a model folder, every file checked against its hash before it is read; nothing is unpickled.
 
@@ -108,6 +110,7 @@ class Model:
 
         return load(Path(path))
 
+    @check_arguments
     def save(self, path: str | os.PathLike[str], *, weights: bool = True) -> Path:
         """Write the model folder whole, or leave what was there; return its path.
 
@@ -148,6 +151,7 @@ class Model:
             "evidence": dict(self.evidence),
         }
 
+    @check_arguments
     def predict(
         self,
         data: Any,
@@ -223,6 +227,7 @@ class Model:
             answer = answer.take(rows)
         return answer_table(self, ids, answer, training, top=top, neighbours=neighbours)
 
+    @check_arguments
     def score(
         self,
         data: Any,
@@ -300,6 +305,7 @@ class Model:
         with engine(dask):
             return score(self, _open_data(data, id_column, root, label_level), asked, answering)
 
+    @check_arguments
     def export(
         self,
         out: str | os.PathLike[str],

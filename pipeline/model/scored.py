@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.arguments import check_arguments
 from pipeline.errors import EvaluationError
 from pipeline.intervals import Score
 from pipeline.runs.folder import PREDICTIONS_FILE, REPORT, RUN, SCORE, SCORES_FILE, STUDY, replace_file
@@ -174,6 +175,7 @@ class ModelScore:
         return folder
 
     @classmethod
+    @check_arguments
     def open(cls, folder: str | Path) -> ModelScore:
         """Return the score that a run's folder holds.
 

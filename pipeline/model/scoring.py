@@ -19,7 +19,7 @@ from pipeline.evaluation.questions import about_spelling, encode, unknown_text
 from pipeline.extraction import extract, recipe_of
 from pipeline.images import ImageSource
 from pipeline.intervals import Score, score_with_interval
-from pipeline.labels import group_codes, split_kind
+from pipeline.labels import group_codes, split_kind, split_one_hot
 from pipeline.model.answering import Answer, answer_for, decode_of
 from pipeline.model.scored import NEIGHBOURS, ModelScore, refuse_other
 from pipeline.model.scored_table import prediction_table
@@ -101,7 +101,8 @@ def score(model: Model, source: ImageSource | FeatureCache, asked: Asked, answer
 def _labelled(model: Model, source: ImageSource | FeatureCache, asked: Asked) -> tuple[Collection, str, str]:
     """Return what is known of the photos, the column of their labels, and what separates the tags of a cell."""
     beside = (asked.groups,) if asked.groups is not None else ()
-    entry = asked.column or model.label_set
+    (entry,), one_hot = split_one_hot([asked.column or model.label_set])
+    entry = entry if one_hot is None else one_hot.name
     # Classes that hold a comma, and tags, are text: 1,5 is no number there.
     text = model.kind == "multi" or any("," in name for name in model.classes)
     stated = entry if _STATES_KIND.search(entry) else f"{entry}:{model.kind}"
@@ -113,10 +114,11 @@ def _labelled(model: Model, source: ImageSource | FeatureCache, asked: Asked) ->
         root=asked.root,
         level=asked.label_level,
         missing=asked.missing,
+        one_hot=one_hot,
     )
     known = known_of(source, labelling)
     refuse_no_labels(known)
-    column, reading = split_kind(asked.column or model.label_set, list(known.columns))
+    column, reading = split_kind(entry, list(known.columns))
     if reading.kind not in (None, model.kind):
         raise LabelError(
             f"--column {asked.column}: expected labels of the kind {model.kind!r}, which the model predicts, "

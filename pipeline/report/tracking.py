@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipeline.arguments import check_arguments
 from pipeline.errors import ReportError
 from pipeline.progress import SILENT, Progress
 from pipeline.report.entries import Entry, entries
@@ -57,6 +58,7 @@ def load_mlflow() -> ModuleType:
         return needed("mlflow")
 
 
+@check_arguments
 def log_report(report: Report, uri: str, *, experiment: str = EXPERIMENT, progress: Progress = SILENT) -> Logged:
     """Log a run, a score or a study to MLflow: parameters, scores with their intervals, and the page.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.arguments import check_arguments
 from pipeline.errors import ReportError
 from pipeline.model import ModelScore
 from pipeline.progress import SILENT, Progress
@@ -36,6 +37,7 @@ class Report:
     bytes: int
 
 
+@check_arguments
 def write_report(
     run: str | Path | About, *, out: str | Path | None = None, photos: Any = None, progress: Progress = SILENT
 ) -> Report:
@@ -80,6 +82,7 @@ def write_report(
     return Report(path, about, len(content))
 
 
+@check_arguments
 def open_run(folder: str | Path) -> About:
     """Return the run, the score or the study that a folder holds.
 

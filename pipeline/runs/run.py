@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.arguments import check_arguments
 from pipeline.errors import EvaluationError
 from pipeline.labels import Joined
 from pipeline.runs.folder import LEADERBOARD_FILE, PREDICTIONS_FILE, RUN, SCORE, STUDY, refuse_foreign, replace_file
@@ -134,6 +135,7 @@ class Run:
         )
 
     @classmethod
+    @check_arguments
     def open(cls, folder: str | Path) -> Run:
         """Return the run that a folder holds.
 

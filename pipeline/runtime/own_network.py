@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pipeline.arguments import check_arguments
 from pipeline.backbone import Backbone
 from pipeline.backbone.graph_file import ENDING, check_preprocessing, is_graph_file, three, write_graph_file
 from pipeline.errors import BackboneError
@@ -19,6 +20,7 @@ from pipeline.runtime.graph_export import NotExportable, export_network
 _TRIAL = 2  # images
 
 
+@check_arguments
 def save_backbone(
     network: nn.Module,
     path: str | os.PathLike[str],

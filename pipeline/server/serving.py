@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arguments import check_arguments
 from pipeline.errors import ServerError
 from pipeline.progress import SILENT, Progress
 from pipeline.server.limits import Limits
@@ -22,6 +23,7 @@ MANY = 1_000_000  # images that a server is there for: a graph is worth exportin
 SECONDS_TO_END = 10
 
 
+@check_arguments
 def serve(
     model: str | os.PathLike[str] | Model,
     *,
@@ -77,6 +79,7 @@ def serve(
     ).run()
 
 
+@check_arguments
 def open_server(
     model: str | os.PathLike[str] | Model,
     *,

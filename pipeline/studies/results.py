@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arguments import check_arguments
 from pipeline.errors import EvaluationError
 from pipeline.runs import refuse_foreign
 from pipeline.runs.folder import POINTS, STUDY, replace_file
@@ -268,6 +269,7 @@ class Study:
         return folder
 
     @classmethod
+    @check_arguments
     def open(cls, folder: str | Path) -> Study:
         """Return the study that a run's folder holds.
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.arguments import check_arguments
 from pipeline.backbone import Backbone
 from pipeline.backbone.backbone import NAMED_LAYERS
 from pipeline.backbone.graph_file import is_graph_file
@@ -17,8 +18,10 @@ from pipeline.errors import EvaluationError
 from pipeline.evaluation.cells import features_text
 from pipeline.evaluation.collecting import Features, Labelling, backbone_of
 from pipeline.evaluation.questions import NO_SPLIT
+from pipeline.extraction import check_options
 from pipeline.heads import DEFAULT, Head, resolve_heads
 from pipeline.images import PHOTO_RULES
+from pipeline.labels import split_one_hot
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import installed
 from pipeline.runs import Store, Under
@@ -45,6 +48,7 @@ HEADS_STAGE, SCRATCH_STAGE = "train heads", "train from scratch"
 VERSIONS = ("transfer-pipeline", "scikit-learn", "numpy", "scipy", "torch", "torchvision", "pillow")
 
 
+@check_arguments
 def study(
     data: Any,
     *,
@@ -127,6 +131,15 @@ def study(
             f"wanted labels and seconds to learn with, found {most_labels} labels and {budget:g} seconds",
             "--most-labels 2000 --budget 120",
         )
+    check_options(
+        on_error=on_error,
+        precision=precision,
+        store=store,
+        decode=decode,
+        batch_size=batch_size,
+        device=device,
+        n_jobs=n_jobs,
+    )
     found = _head(head, random_state)
     extraction = {
         "precision": precision,
@@ -145,17 +158,17 @@ def study(
     beside = tuple(name for name in (groups, split) if name is not None and name != NO_SPLIT)
     asked = Asked(
         features=Features((backbone,), layers, Path(cache), extraction, progress),
-        labelling=Labelling(
-            labels=labels,
+        labelling=Labelling.of(
+            labels,
             id_column=id_column,
-            used=(*columns, *beside) if columns else (),
+            columns=columns,
             beside=beside,
             root=root,
             level=label_level,
-            missing=(missing,) if isinstance(missing, str) else tuple(missing),
+            missing=missing,
         ),
         root=root,
-        column=columns,
+        column=split_one_hot(columns)[0],
         groups=groups,
         split=split,
         test=test,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arguments import check_arguments
 from pipeline.errors import ReportError
 from pipeline.report.displays.look import BLUE, GREY, PALE, axis_for, entitle, figure_of, quiet
 from pipeline.report.displays.look import shortened as short
@@ -40,6 +41,7 @@ class CalibrationDisplay:
     figure_: Any = field(init=False, repr=False)
 
     @classmethod
+    @check_arguments
     def from_run(
         cls,
         run: Run,

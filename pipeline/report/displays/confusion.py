@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.arguments import check_arguments
 from pipeline.report.displays.look import BLUE, INK, VERMILLION, axis_for, entitle, figure_of, quiet
 from pipeline.report.displays.look import shortened as short
 from pipeline.report.displays.picked import label_set_of, picked_answers
@@ -43,6 +44,7 @@ class ConfusionDisplay:
     figure_: Any = field(init=False, repr=False)
 
     @classmethod
+    @check_arguments
     def from_run(
         cls, run: Run, label_set: str | None = None, *, source: str | None = None, part: str = FOLDS
     ) -> ConfusionDisplay:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.arguments import check_arguments
 from pipeline.cache import FeatureCache, TakenRows
 from pipeline.errors import ReportError
 from pipeline.report.displays.look import GREY, HUES, MARKS, PALE, axis_for, entitle, figure_of, pixels_of, quiet
@@ -54,6 +55,7 @@ class EmbeddingMapDisplay:
     figure_: Any = field(init=False, repr=False)
 
     @classmethod
+    @check_arguments
     def from_run(
         cls,
         run: Run,
@@ -104,6 +106,7 @@ class EmbeddingMapDisplay:
         )  # fmt: skip
 
     @classmethod
+    @check_arguments
     def from_cache(
         cls,
         cache: FeatureCache,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arguments import check_arguments
 from pipeline.errors import ReportError
 from pipeline.report.displays.look import BLUE, GREY, INK, PALE, axis_for, entitle, figure_of, quiet, scoring_text
 from pipeline.report.displays.look import shortened as short
@@ -51,6 +52,7 @@ class LeaderboardDisplay:
     figure_: Any = field(init=False, repr=False)
 
     @classmethod
+    @check_arguments
     def from_run(
         cls,
         run: Run,

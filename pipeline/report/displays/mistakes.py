@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.arguments import check_arguments
 from pipeline.errors import ReportError
 from pipeline.report.displays.look import BLUE, GREY, PALE, VERMILLION, figure_of, framed, pixels_of
 from pipeline.report.displays.look import shortened as short
@@ -54,6 +55,7 @@ class MistakesDisplay:
     figure_: Any = field(init=False, repr=False)
 
     @classmethod
+    @check_arguments
     def from_run(
         cls,
         run: Run,

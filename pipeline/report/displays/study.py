@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.arguments import check_arguments
 from pipeline.errors import ReportError
 from pipeline.report.displays.look import (
     BLUE,
@@ -57,6 +58,7 @@ class LearningCurveDisplay:
     figure_: Any = field(init=False, repr=False)
 
     @classmethod
+    @check_arguments
     def from_study(cls, study: Study) -> LearningCurveDisplay:
         """Return the learning curves of a study."""
         return cls(study)
@@ -117,6 +119,7 @@ class DepthDisplay:
     figure_: Any = field(init=False, repr=False)
 
     @classmethod
+    @check_arguments
     def from_study(cls, study: Study) -> DepthDisplay:
         """Return what each layer is worth.
 
