@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from made_caches import blobs, make_cache
 
 from pipeline.errors import LabelError, PipelineError
 from pipeline.evaluation import evaluate
-from pipeline.labels import given_labels, label_sets
+from pipeline.labels import given_labels, is_in_order, label_sets
 
 IDS = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
 KINDS = ["x", "y", None, "x"]
@@ -59,6 +60,18 @@ def test_typed_cells_have_the_text_of_a_table_and_an_id_column_can_be_named() ->
     # `image` holds something else, and the index has the ids.
     odd = given_labels(FRAME.assign(image=["i", "j", "k", "l"]), IDS)
     assert odd["image"]["a.jpg"] == "i"
+
+
+def test_columns_that_were_read_already_and_tables_of_other_libraries() -> None:
+    read = given_labels(FRAME[["kind"]], IDS)
+    assert given_labels(read, IDS) == read
+    assert given_labels(read, IDS, missing=["x"]) == {"kind": {**dict.fromkeys(IDS), "b.jpg": "y"}}
+    table = pa.Table.from_pandas(FRAME[["kind"]].reset_index(names="id"))
+    assert given_labels(table, IDS) == {"kind": WANTED}
+    assert [is_in_order(one) for one in (KINDS, pd.Index(KINDS), np.array(KINDS, object), {"kind": KINDS})] == [
+        True
+    ] * 4
+    assert [is_in_order(one) for one in (WANTED, FRAME, FRAME["kind"], read, "t.csv", None)] == [False] * 6
 
 
 def test_lists_are_tags_and_categoricals_are_classes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,17 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from made_caches import make_cache
+from planted import Extractor, folder_of
 from pyarrow import parquet
 from tars import write_tar
 from test_images import photo_bytes, put
 
 from pipeline.cache import FeatureCache
+from pipeline.cache.parts import PartedHeader
 from pipeline.errors import SourceError
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.collecting import Labelling, known_of
 from pipeline.evaluation.questions import questions
-from pipeline.extraction.completion import _provenance
 from pipeline.images import ImageSource
 from pipeline.labels import label_sets, read_label_table
 
@@ -139,10 +141,34 @@ def test_an_older_cache_tells_class_folders_by_its_ids(tmp_path: Path) -> None:
     assert make_cache(tmp_path / "b.h5", np.eye(46, 8), {"label": texts}).kinds == {}
 
 
-def test_a_cache_records_what_its_source_stated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert '"kinds"' in Path(_provenance.__code__.co_filename).read_text()
+def test_a_cache_in_parts_states_what_its_parts_state(tmp_path: Path) -> None:
+    headers = []
+    for number in (1, 2):
+        part = make_cache(
+            tmp_path / f"{number}.h5", np.eye(4), {"label": list("1234")}, ids=[f"{number}{i}" for i in "abcd"]
+        )
+        whole = {"place": "/made/all", "source": "all", "number": number, "of": 2}
+        stated = {"kinds": {"label": "class"}} if number == 2 else {}
+        provenance = {**part.provenance, "place": str(number), "part": whole, **stated}
+        headers.append(replace(part._header, provenance=provenance))  # type: ignore[type-var]
+    assert FeatureCache(PartedHeader(tmp_path, headers)).kinds == {"label": "class"}  # type: ignore[arg-type]
+
+
+def test_a_cache_records_what_its_source_stated(run: Extractor, tmp_path: Path) -> None:
+    members = [member for i in range(6) for member in ((f"{i}.png", photo_bytes(i)), (f"{i}.cls", b"%d" % (i % 2)))]
+    made = run(write_tar(tmp_path / "a.tar", members))
+    assert made.provenance["kinds"] == {"label": "class"} == made.kinds
+    # A table over class folders whose labels are the folders' names: the table states nothing.
+    folder_of(tmp_path / "photos", range(4))
+    rows = [f"c{i % 2}/{i:05d}.png,c{i % 2}" for i in range(4)]
+    (tmp_path / "photos" / "t.csv").write_text("\n".join(["id,label", *rows]))
+    assert run(tmp_path / "photos" / "t.csv").kinds == {}
+
+
+def test_kinds_that_nobody_states_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = make_cache(tmp_path / "a.h5", np.eye(4), {"label": list("1234")})
-    monkeypatch.setitem(cache.provenance, "kinds", {"label": "class", "odd": ["x"], "other": "number"})  # type: ignore[arg-type]
+    stated = {"label": "class", "odd": ["x"], "other": "number"}
+    monkeypatch.setitem(cache.provenance, "kinds", stated)  # type: ignore[arg-type]
     assert cache.kinds == {"label": "class"}
 
 

@@ -13,7 +13,7 @@ from pipeline.images import find_id_column
 from pipeline.images.table import ID_COLUMNS
 from pipeline.images.values import is_missing, value_text
 from pipeline.labels.columns import count
-from pipeline.labels.table import Columns, columns_by_id, tidy_id
+from pipeline.labels.table import Columns, columns_by_id, tidy_id, without_missing
 
 PLACE = "labels"
 _EXPECTED = "a path, a DataFrame, a Series, a mapping, or a list or array in the order of the ids"
@@ -51,8 +51,11 @@ def given_labels(
     LabelError
         Labels of another type or shape, of another length than `ids`, or rows of one id that disagree.
     """
-    if isinstance(labels, Columns):
-        return labels
+    if isinstance(labels, Columns):  # read already
+        table = {name: _without(values, missing) for name, values in labels.items()} if missing else labels
+        return Columns(table, place=labels.place, notes=labels.notes, kinds=labels.kinds)
+    if not isinstance(labels, str) and hasattr(labels, "to_pandas"):  # polars, pyarrow, datasets
+        labels = labels.to_pandas()
     pandas = sys.modules.get("pandas")  # who has a DataFrame has imported it
     if pandas is not None and isinstance(labels, pandas.DataFrame):
         return _from_frame(labels, ids, id_column, columns, missing)
@@ -78,7 +81,13 @@ def is_in_order(labels: Any) -> bool:
         return False
     if isinstance(labels, Mapping):  # of columns, or of tags by id: the ids tell, and both may be bound to them
         return any(isinstance(value, list | tuple | np.ndarray) for value in labels.values())
-    return isinstance(labels, list | tuple | np.ndarray)
+    pandas = sys.modules.get("pandas")
+    return isinstance(labels, list | tuple | np.ndarray) or (pandas is not None and isinstance(labels, pandas.Index))
+
+
+def _without(values: Mapping[str, str | None], missing: Sequence[str]) -> dict[str, str | None]:
+    (texts,) = without_missing({"": list(values.values())}, missing, PLACE)[0].values()
+    return dict(zip(values, texts, strict=True))
 
 
 def _from_frame(
