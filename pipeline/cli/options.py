@@ -158,8 +158,8 @@ Column = Annotated[
     typer.Option(
         "--column",
         metavar="GLOB[:class|number|multi|onehot]",
-        help="Label columns; of the kind multi a cell holds several tags, split at ; or | or comma; onehot reads columns "
-        "of 0 and 1 as one label set. May be repeated.",
+        help="Label columns; of the kind multi a cell holds several tags, split at ; or | or comma; onehot reads "
+        "columns of 0 and 1 as one label set. May be repeated.",
         show_default="all that look like labels",
         rich_help_panel=LABELS,
     ),
