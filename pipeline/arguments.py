@@ -96,7 +96,7 @@ def check_values(function: Callable[..., Any], values: Mapping[str, Any]) -> Non
 
 def _check_bounds(name: str, value: Any) -> None:
     least, most = BOUNDS.get(name, (-np.inf, np.inf))
-    if isinstance(value, numbers.Real) and not least <= value <= most:
+    if isinstance(value, numbers.Real) and not least <= float(value) <= most:
         raise _wrong(name, f"a number from {least:,} to {most:,}", value, f"leave out {name}")
 
 

@@ -131,7 +131,10 @@ Part = Annotated[
 Labels = Annotated[
     str | None,
     typer.Option(
-        "--labels", metavar="TABLE", help="A CSV, TSV or Parquet table with an id column.", rich_help_panel=LABELS
+        "--labels",
+        metavar="TABLE",
+        help="A table with an id column: CSV, TSV, Excel (FILE.xlsx or FILE.xlsx:SHEET), .ods, Parquet, JSON Lines.",
+        rich_help_panel=LABELS,
     ),
 ]
 Id = Annotated[
@@ -154,9 +157,9 @@ Column = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
-        metavar="GLOB[:class|number|multi]",
+        metavar="GLOB[:class|number|multi|onehot]",
         help="Label columns; of the kind multi a cell holds several tags, split at ; or | or comma, or a list; "
-        "'tags:multi(/)' splits at a slash. May be repeated.",
+        "'tags:multi(/)' splits at a slash; onehot reads columns of 0 and 1 as one label set. May be repeated.",
         show_default="all that look like labels",
         rich_help_panel=LABELS,
     ),

@@ -189,7 +189,9 @@ def _open_parts(
     labels: list[str | None] = []
     kinds: set[str] = set()
     labelled = False
-    readers, shard, inside, splits = [], [], [], []
+    readers, splits = [], []
+    shard: list[int] = []
+    inside: list[int] = []
     notes = []
     for number, part in enumerate(sorted(parts)):
         images, label = parts[part]
