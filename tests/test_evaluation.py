@@ -812,7 +812,7 @@ def test_what_was_joined_is_told_before_anything_is_fitted(tmp_path: Path) -> No
     assert reasons["patient"] == "59 different whole numbers in 59 rows look like numbers of patients or photos"
     # A class of one image stops a run over that column, not one over all columns.
     assert "got 1 image of 'z'" in reasons["rare"]
-    with pytest.raises(EvaluationError, match="found 1 image of 'z'"):
+    with pytest.raises(EvaluationError, match="got 1 image of 'z'"):
         run_of(made, labels=table, column=["rare", "kind"], heads="ridge", grid={"ridge.alpha": 1.0})
     assert set(report.notes) <= set(run.notes)
     assert json.loads(json.dumps(run.as_dict()))["joined"] == [report.as_dict()]
