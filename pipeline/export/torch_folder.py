@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
 from collections.abc import Callable, Mapping
 from io import BytesIO
@@ -103,12 +102,12 @@ def runner(network: Callable[[torch.Tensor], Mapping[str, torch.Tensor]]) -> Cal
 
 
 def reader(folder: Path) -> Callable[[bytes], np.ndarray]:
-    """Return what makes pixels of a photo's file, by the written folder's own code."""
-    code = runpy.run_path(str(folder / CODE))
+    """Return what makes pixels of a photo's file, by the record and the photo reader of a written folder."""
+    record = standalone.read_record(folder)
 
     def read(data: bytes) -> np.ndarray:
         with Image.open(BytesIO(data)) as photo:
-            return code["prepare"](photo)
+            return standalone.prepare(photo, record, folder)
 
     return read
 
