@@ -1,4 +1,4 @@
-"""The saved models that `fit` made from the features of a run: their parameters are their own, not those of the folds."""
+"""Saved models that were fitted on the features of a run: their parameters are their own, not those of the folds."""
 
 from __future__ import annotations
 

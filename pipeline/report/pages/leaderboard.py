@@ -188,7 +188,7 @@ def model_text(model: SavedModel) -> str:
     """Return the sentence on a saved model's own parameters."""
     params = ", ".join(f"{name}={_value(value)}" for name, value in model.params.items()) or "none to choose"
     return (
-        f"The saved model {model.name}: {model.head} on {_FEATURES.get(model.layer, model.layer)}, parameters {params}, "
+        f"The saved model {model.name}: {model.head} on {model.layer}, parameters {params}, "
         f"chosen and trained on {model.training_images:,} photos."
     )
 
