@@ -1,4 +1,4 @@
-"""A newer version of a cache takes nothing away from a run, a score, a model or an open cache that uses the older one."""
+"""A newer version of a cache takes nothing from a run, a score, a model or an open cache that uses the older one."""
 
 from __future__ import annotations
 

@@ -372,8 +372,8 @@ def test_predict_takes_photos_one_by_one(new: Path, place: Path) -> None:
     for name in ("a.png", "b.png"):
         photo(Path(name), "ants", 77)
     assert [row["id"] for row in rows(done("predict", place / "bees.model", "b.png", "a.png").out)] == [
-        "a.png",
         "b.png",
+        "a.png",
     ]
     assert len(rows(done("predict", place / "bees.model", "a.png").out)) == 1
 

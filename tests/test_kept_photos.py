@@ -156,7 +156,7 @@ def test_on_the_command_line(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert fitted.next_command[-4:] == ["--cache", str(place / "caches"), "--jobs", "1"]
     asked = ["predict", out, place / "photos" / "ants" / "wide.png", "--jobs", "1", "--neighbours", "2"]
     (row,) = (json.loads(line) for line in done(*asked, "--format", "jsonl").lines)
-    assert (row["id"], row["neighbour"], row["unfamiliar"]) == ("wide.png", "ants/wide.png", False)
+    assert (row["id"], row["neighbour"], row["unfamiliar"]) == (str(asked[2]), "ants/wide.png", False)
     assert row["similarity"] == pytest.approx(1, abs=1e-3) and row["neighbour_2"] != "ants/wide.png"
     done(*asked, "--out", "odd.name", "--format", "parquet")
     assert pd.read_parquet("odd.name")["neighbour"].tolist() == ["ants/wide.png"]

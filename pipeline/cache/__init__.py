@@ -19,7 +19,7 @@ from pipeline.cache.folder import (
 from pipeline.cache.layout import PENDING, STORED
 from pipeline.cache.lock import CacheLock
 from pipeline.cache.parts import part_files
-from pipeline.cache.references import add_reference, is_referenced
+from pipeline.cache.references import add_reference, is_referenced, records_of
 from pipeline.cache.stored import StoredRows, TakenRows
 from pipeline.cache.writer import CacheWriter
 
@@ -43,6 +43,7 @@ __all__ = [
     "latest_version",
     "lookup",
     "part_files",
+    "records_of",
     "remove_left_over",
     "resolve",
     "retire",

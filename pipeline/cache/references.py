@@ -57,7 +57,13 @@ def add_reference(cache: str | Path, record: Path) -> None:
 
 def is_referenced(cache: Path) -> bool:
     """Return whether a saved run, score or model was made from this version."""
-    return any(_is_alive(cache, path) for path in _reference_files(cache)) or _is_named(cache)
+    return bool(records_of(cache)) or _is_named(cache)
+
+
+def records_of(cache: Path) -> list[Path]:
+    """Return the record files of the runs, scores and models that were made from this version and left a reference."""
+    found = (_living_record(cache, path) for path in sorted(_reference_files(cache)))
+    return [path for path in found if path is not None]
 
 
 def forget_references(cache: Path) -> None:
@@ -89,14 +95,14 @@ def _reference_files(cache: Path) -> list[Path]:
         return []
 
 
-def _is_alive(cache: Path, reference: Path) -> bool:
-    """Return whether the record that left this reference is still there, as it was saved."""
+def _living_record(cache: Path, reference: Path) -> Path | None:
+    """Return the record that left this reference, None where it is gone or no longer as it was saved."""
     try:
         said: Any = json.loads(reference.read_text(encoding="utf-8"))
         places = [Path(said["record"]), cache.parent / said["relative"]]
-        return any(_sha256(place) == said["sha256"] for place in places if place.is_file())
+        return next((place for place in places if place.is_file() and _sha256(place) == said["sha256"]), None)
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
 def _is_named(cache: Path) -> bool:

@@ -185,9 +185,11 @@ class Model:
         Returns
         -------
         DataFrame
-            In the source's order: of a list or a table (CSV, TSV, or one Parquet file) one row per input, in input order,
-            with the id as given; an image that is there twice runs through the network once. Of a folder, a tar or
-            several shards one row per image, sorted by id. Heads without probabilities have ``score`` columns instead; models of numbers
+            In the source's order: of a list or a table (CSV, TSV, or one Parquet file) one row per input, in input
+            order, with the id as given; an image that is there twice runs through the network once. Of a folder, a tar
+            or several shards one row per image, sorted by id.
+
+            Heads without probabilities have ``score`` columns instead; models of numbers
             have ``value``. Models of tags have ``label``, all tags of the image in one cell, and the likeliest tags,
             said of it or not: ``tag, probability, tag_2, probability_2, ...``. `unfamiliar` says whether an image lies
             further from the nearest training photo than 99% of those do from one another, and is empty where the

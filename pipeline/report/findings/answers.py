@@ -84,6 +84,17 @@ class Answers:
         return replace(self, ids=tuple(self.ids[row] for row in rows), **arrays)
 
 
+def fold_text(part: str) -> str:
+    """Return which model an answer is by, in words: ``the model of fold 3`` (from 1); empty for a test set's answers.
+
+    Parameters
+    ----------
+    part : str
+        As in `Answers.part`: the number of a fold from 0, or "test".
+    """
+    return f"the model of fold {int(part) + 1}" if part.isdecimal() else ""
+
+
 _ARRAYS = ("part", "true", "predicted", "probability", "probability_true")
 
 

@@ -41,6 +41,8 @@ class Mistake:
         Of what was said; NaN where the head gives none.
     neighbours : tuple of Neighbour
         The most alike first; empty where the features of the image are not to be had.
+    part : str
+        Which model it was: the number of the fold that the image was left out of, or "test"; as in `Answers`.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Mistake:
     predicted: str
     probability: float
     neighbours: tuple[Neighbour, ...] = ()
+    part: str = ""
 
 
 def most_confident_mistakes(
@@ -97,6 +100,7 @@ def most_confident_mistakes(
             answers.classes[answers.predicted[row]],
             float(answers.probability[row]),
             mine,
+            str(answers.part[row]),
         )
         for row, mine in zip(chosen, near, strict=True)
     )
@@ -122,7 +126,7 @@ def largest_errors(
         near = _nearest(answers, chosen, features, *(trained or (answers, features)), neighbours)
     said = [f"{value:.4g}" for value in answers.predicted]
     return tuple(
-        Mistake(answers.ids[row], answers.labels[row], said[row], float("nan"), mine)
+        Mistake(answers.ids[row], answers.labels[row], said[row], float("nan"), mine, str(answers.part[row]))
         for row, mine in zip(chosen, near, strict=True)
     )
 

@@ -29,6 +29,8 @@ class Suspect:
     probability_of_label, probability_of_suggested : float
     margin : float
         The first less the second: the lower, the more suspicious.
+    part : str
+        Which model it was: the number of the fold that the image was left out of, or "test"; as in `Answers`.
     """
 
     id: str
@@ -37,6 +39,7 @@ class Suspect:
     probability_of_label: float
     probability_of_suggested: float
     margin: float
+    part: str = ""
 
 
 def suspects(answers: Answers) -> tuple[Suspect, ...] | None:
@@ -75,6 +78,7 @@ def suspects(answers: Answers) -> tuple[Suspect, ...] | None:
             float(answers.probability_true[row]),
             float(answers.probability[row]),
             float(margin[row]),
+            str(answers.part[row]),
         )
         for row in rows
     )

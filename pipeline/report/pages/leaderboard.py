@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.report.findings.models import SavedModel
 from pipeline.report.pages.tables import number, span
 from pipeline.runs import CHOSEN, DUMMY, MOST_FOLDS, NOTHING, PIXELS, LabelSetInfo, Result, Run
 
@@ -133,7 +134,10 @@ def board(run: Run, info: LabelSetInfo) -> Board:
             "tied: the best is not shown to be better (corrected t-test over the folds, Holm's adjustment, 5%)"
         )
     if any(one.params_of == MOST_FOLDS and one.params for one in mine):
-        legend.append("parameters: those chosen most often over the folds")
+        legend.append(
+            "parameters: those chosen most often over the folds; a saved model has its own, chosen on all its training "
+            "photos"
+        )
     if any(row.optimistic for row in rows):
         legend.append("optimistic: the parameters were chosen on the very rows that they are scored on")
     if tested and others:
@@ -178,6 +182,15 @@ def named(one: Result, among: Sequence[Result]) -> str:
     if len({other.layer for other in among}) > 1:
         parts.append(one.layer)
     return " / ".join(parts)
+
+
+def model_text(model: SavedModel) -> str:
+    """Return the sentence on a saved model's own parameters."""
+    params = ", ".join(f"{name}={_value(value)}" for name, value in model.params.items()) or "none to choose"
+    return (
+        f"The saved model {model.name}: {model.head} on {model.layer}, parameters {params}, "
+        f"chosen and trained on {model.training_images:,} photos."
+    )
 
 
 def _ends(one: Result) -> tuple[float | None, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.report.findings.answers import fold_text
 from pipeline.report.findings.confusion import ClassRow, Confusion
 from pipeline.report.findings.mistakes import Mistake
 from pipeline.report.pages.canvas import Chart
@@ -58,6 +59,12 @@ class Matrix:
 
     classes: tuple[str, ...]
     rows: tuple[tuple[str, int, tuple[Cell, ...]], ...]
+
+
+BY_FOLD = (
+    " Each probability is by the model of one fold, trained without that photo; a saved model, trained on all photos, "
+    "gives another one."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,16 +159,23 @@ def _cards_about(part: Part, head: str) -> str:
             else "The only one"
         )
         how = f"{some}; {head} gives no probabilities."
-    return how + near
+    by = BY_FOLD if part.answers.has_probabilities and not part.on_test else ""
+    return how + by + near
 
 
 def _card(part: Part, mistake: Mistake, album: Album, training: str) -> Card:
     near = tuple(
         Shot(album.place(training, one.id), one.id, one.label, f"cosine {one.cosine:.2f}") for one in mistake.neighbours
     )
-    sure = "" if math.isnan(mistake.probability) else f"{mistake.probability:.0%} sure"
+    sure = "" if math.isnan(mistake.probability) else sure_text(mistake.probability, mistake.part)
     shot = Shot(album.place(part.shelf, mistake.id), mistake.id, mistake.true)
     return Card(shot, mistake.predicted, sure, near)
+
+
+def sure_text(probability: float, part: str) -> str:
+    """Return a probability with the model that it is by: a saved model gives another one."""
+    by = fold_text(part)
+    return f"{probability:.0%} by {by}" if by else f"{probability:.0%} sure"
 
 
 def _matrix(found: Confusion) -> Matrix:

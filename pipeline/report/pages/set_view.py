@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.report.findings.calibration import Calibration
+from pipeline.report.findings.models import saved_models
 from pipeline.report.pages.canvas import Chart
 from pipeline.report.pages.charts import calibration_chart, map_chart
 from pipeline.report.pages.frame import sentence
 from pipeline.report.pages.ground import Ground, colouring
-from pipeline.report.pages.leaderboard import Board, board
+from pipeline.report.pages.leaderboard import Board, board, model_text
 from pipeline.report.pages.part_view import Card, PartView, Shot, part_view
 from pipeline.report.pages.stories import COPIES, Part, Story
 from pipeline.report.pages.suspect_view import suspect_view
@@ -30,6 +31,7 @@ class SetView:
     first: str
     rest: str
     board: Board
+    models: tuple[str, ...]
     parts: tuple[PartView, ...]
     calibration: Chart | None
     calibration_about: str
@@ -60,6 +62,7 @@ def set_view(story: Story, album: Album, charts: list[Chart], *, several_sources
         first=first,
         rest=rest,
         board=board(story.run, story.info),
+        models=tuple(map(model_text, saved_models(story.run, story.info))),
         parts=tuple(_part(story, part, album, charts) for part in story.parts),
         calibration=calibration,
         calibration_about=calibration_about,
@@ -92,7 +95,7 @@ def _part(story: Story, part: Part, album: Album, charts: list[Chart]) -> PartVi
 
 
 def calibration_of(
-    found: Calibration | None, head: str, charts: list[Chart], *, where: str = "Out of fold"
+    found: Calibration | None, head: str, charts: list[Chart], *, where: str = "Out of fold, by the models of the folds"
 ) -> tuple[Chart | None, str]:
     """Return the chart of a head's calibration, added to those of the page, and what to read beside it."""
     if found is None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.report.findings.answers import fold_text
 from pipeline.report.findings.suspects import Suspect
-from pipeline.report.pages.part_view import Card, Shot
+from pipeline.report.pages.part_view import BY_FOLD, Card, Shot, sure_text
 from pipeline.report.pages.stories import SUSPECTS
 from pipeline.report.pages.tables import Column, Table, first_rows
 from pipeline.report.pages.thumbnails import Album
@@ -44,8 +45,8 @@ def suspect_view(found: Sequence[Suspect] | None, album: Album, *, shelf: str, b
         return SuspectView(f"None: where {by} disagrees with a label, it is not sure enough of another.")
     cards = tuple(
         Card(
-            Shot(album.place(shelf, one.id), one.id, one.label, f"{one.probability_of_label:.0%} sure"),
-            one.suggested, f"{one.probability_of_suggested:.0%} sure", verb="rather",
+            Shot(album.place(shelf, one.id), one.id, one.label, sure_text(one.probability_of_label, one.part)),
+            one.suggested, sure_text(one.probability_of_suggested, one.part), verb="rather",
         )
         for one in found[:SUSPECTS]
     )  # fmt: skip
@@ -53,6 +54,7 @@ def suspect_view(found: Sequence[Suspect] | None, album: Album, *, shelf: str, b
     about = (
         f"{is_} taken for another class by {by}, {where}, as surely as images of that class are on average "
         "(confident learning). The label may be wrong, or the photo hard."
+        + (BY_FOLD if any(fold_text(one.part) for one in found) else "")
     )
     columns = (
         Column("photo"), Column("label"), Column("sure of it", True), Column("rather"), Column("sure of that", True)
