@@ -40,7 +40,7 @@ OWN = {"ctx", "as_json", "quiet"}  # of the command line alone
 # Where a command makes a file of what its function returns.
 OWN_OF = {
     "evaluate": set(),
-    "predict": {"out", "model", "format"},
+    "predict": {"out", "model", "format", "csv"},
     "score": {"model"},
     "serve": set(),
     "fit": set(),

@@ -366,6 +366,14 @@ AnswerFormat = Annotated[
     str | None,
     typer.Option("--format", metavar="csv|parquet|jsonl", help="Of the answers.", show_default="by the ending; csv"),
 ]
+CsvCells = Annotated[
+    str,
+    typer.Option(
+        "--csv",
+        metavar="safe|plain",
+        help="safe puts an apostrophe before a cell that a spreadsheet would compute; plain writes cells as they are.",
+    ),
+]
 Host = Annotated[
     str,
     typer.Option("--host", metavar="ADDRESS", help="Where to listen; anything but this machine itself needs a token."),

@@ -24,7 +24,9 @@ ALLOWED_TYPES = (
     "sklearn.utils._bunch.Bunch",
 )
 
-_OTHER_HEAD = "use a head of `pipeline heads`; or only score it with `pipeline evaluate`, or keep it in Python: fit() without out="
+_OTHER_HEAD = (
+    "use a head of `pipeline heads`; or only score it with `pipeline evaluate`, or keep it in Python with fit(out=None)"
+)
 
 
 def stored_head(estimator: Any, name: str) -> bytes:
