@@ -142,7 +142,7 @@ def test_evaluate_says_the_verdict_and_the_next_command(evaluated: Outcome) -> N
     assert "kept in runs/photos/" in evaluated.err
     heads = ["--head", "logistic", "--head", "knn"]
     wanted = ["pipeline", "fit", "photos", *heads, "--cv", "3", "--jobs", "1", "--out", "photos.model"]
-    assert evaluated.next_command == wanted
+    assert evaluated.then_command == wanted
     assert run_next(evaluated).out == "photos.model\n"
 
 
@@ -230,7 +230,7 @@ def test_evaluate_no_nested_marks_its_scores(place: Path) -> None:
     outcome = done("evaluate", "photos", "--cv", "3", "--no-nested", "--jobs", "1")
     assert all(" *" in line for line in outcome.lines[1:])
     assert "* optimistic" in outcome.err
-    assert "--no-nested" in outcome.next_command
+    assert "--no-nested" in outcome.then_command
     said = json.loads(done("evaluate", "photos", "--cv", "3", "--no-nested", "--jobs", "1", "--json").out)
     assert all(row["optimistic"] and not row["nested"] for row in said["results"])
 
@@ -241,7 +241,7 @@ def test_evaluate_with_a_test_set_says_which_column_is_whose(place: Path) -> Non
     header = outcome.lines[0]
     assert "balanced acc. (95%)" in header and "on the test set (95%)" in header and "accuracy (test)" in header
     assert "8 in the test set" in outcome.err
-    words = outcome.next_command
+    words = outcome.then_command
     assert words[words.index("--test") + 1] == "valid"
     fitted = run_next(outcome)
     assert fitted.next_command == ["pipeline", "predict", "photos.model", "valid", "--jobs", "1"]
@@ -257,7 +257,7 @@ def test_evaluate_reads_train_and_val_as_a_fixed_split(place: Path) -> None:
     outcome = done("evaluate", "parts", "--split", "none", "--cv", "3", "--jobs", "1")
     assert "on the test set" not in outcome.lines[0] and "n = 24" in outcome.err
     assert "split" not in {line.split()[0] for line in outcome.lines if line}
-    assert "--split" in outcome.next_command
+    assert "--split" in outcome.then_command
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ def test_evaluate_of_a_flat_folder_and_a_table(flat: Path) -> None:
     assert "4 of 24 images have no label and are left out, e.g. 20.png" in outcome.err
     assert "n = 20, 2 folds, 4 groups" in outcome.err
     # Blanks in names survive the pasting.
-    assert outcome.next_command[:8] == (
+    assert outcome.then_command[:8] == (
         ["pipeline", "fit", "flat photos", "--labels", "its labels.csv", "--column", "species", "--groups"]
     )
     fitted = run_next(outcome)
@@ -292,7 +292,7 @@ def test_evaluate_of_several_label_sets_prints_a_table_each(flat: Path) -> None:
     tables = outcome.out.split("\n\n")
     assert [table.split()[0] for table in tables] == ["species", "size"]
     assert "R2 (95%)" in tables[1]
-    assert outcome.next_command.count("--column") == 1
+    assert outcome.then_command.count("--column") == 1
     assert json.loads(run_next(outcome, "--json").out)["label_set"] == "species"
 
 
@@ -334,7 +334,7 @@ def test_evaluate_of_two_caches_of_the_same_images_compares_them(place: Path) ->
     other = done("extract", "photos", "--backbone", "efficientnet_lite0:random", "--cache", "others").out.strip()
     outcome = done("evaluate", the_cache(), other, "--cv", "3", "--head", "ridge", "--jobs", "1")
     assert "backbone" in outcome.lines[0] and outcome.out.count("ridge") == 2
-    assert outcome.next_command[2] in (str(the_cache()), other)
+    assert outcome.then_command[2] in (str(the_cache()), other)
     assert run_next(outcome).out == "photos.model\n"
 
 
@@ -561,7 +561,7 @@ def test_many_label_sets_are_told_in_one_table_and_answered_in_one(flat: Path) -
     assert [line.split()[0] for line in answered[1:]] == [*(f"c{n}" for n in range(6)), "tags"]
     assert "kept in many/: every head in leaderboard.csv, the verdicts in run.json" in outcome.err
     assert "on new photos with" not in outcome.err
-    assert outcome.next_command[3:5] == ["--column", "c0:class"]
+    assert outcome.then_command[3:5] == ["--column", "c0:class"]
     said = json.loads(Path("many", "run.json").read_text())
     assert said["joined"][0]["match"]["strangers"] == 1 and len(said["verdicts"]) == 7
     assert said["joined"][0]["skipped"][0]["column"] == "shot"

@@ -335,6 +335,15 @@ ScoreFolder = Annotated[
         show_default="nothing is kept",
     ),
 ]
+EarlierRun = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="RUN",
+        help="The folder of an earlier run: what it has computed is not computed again.",
+        show_default="the runs of these photos in runs/",
+    ),
+]
 ModelFolder = Annotated[str, typer.Option("--out", metavar="MODEL", help="The model folder to write, e.g. bees.model.")]
 Weights = Annotated[
     bool,
