@@ -29,8 +29,16 @@ class Outcome:
     @property
     def next_command(self) -> list[str]:
         """The words of the `next:` line."""
-        (line,) = [line for line in self.err.splitlines() if line.startswith("next: ")]
-        return shlex.split(line.removeprefix("next: "))
+        return self._command("next: ")
+
+    @property
+    def then_command(self) -> list[str]:
+        """The words of the `then:` line."""
+        return self._command("then: ")
+
+    def _command(self, when: str) -> list[str]:
+        (line,) = [line for line in self.err.splitlines() if line.startswith(when)]
+        return shlex.split(line.removeprefix(when))
 
     @property
     def lines(self) -> list[str]:

@@ -34,7 +34,7 @@ def spans(text: str) -> list[str]:
 def commands(text: str) -> list[str]:
     """Return every `pipeline ...` that a reader may paste, from the blocks and from the prose."""
     lines = [line for block in blocks(text, *SHELL) for line in block.splitlines()]
-    lines = [line.removeprefix("$ ").removeprefix("next: ") for line in lines]
+    lines = [line.removeprefix("$ ").removeprefix("next: ").removeprefix("then: ") for line in lines]
     return list(dict.fromkeys(line for line in [*lines, *spans(text)] if line.startswith("pipeline ")))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import Outcome, class_folders, done, in_a_process, photo, refused
+from made_caches import blobs, make_cache, names
 
 from pipeline.runs import LEADERBOARD
 
@@ -62,6 +63,20 @@ def run_next(outcome: Outcome, *more: str) -> Outcome:
     program, *words = outcome.next_command
     assert program == "pipeline"
     return done(*words, *more)
+
+
+def run_then(outcome: Outcome, *more: str) -> Outcome:
+    """Paste the `then:` line."""
+    program, *words = outcome.then_command
+    assert program == "pipeline"
+    return done(*words, *more)
+
+
+def predict_next(outcome: Outcome, photos: object) -> list[dict[str, str]]:
+    """Paste the `next:` line of `fit` with photos of one's own, and return the answers."""
+    program, command, model, new, *words = outcome.next_command
+    assert (program, command, new) == ("pipeline", "predict", "NEW_PHOTOS")
+    return rows(done(command, model, photos, *words).out)
 
 
 # --- extract
@@ -142,8 +157,11 @@ def test_evaluate_says_the_verdict_and_the_next_command(evaluated: Outcome) -> N
     assert "kept in runs/photos/" in evaluated.err
     heads = ["--head", "logistic", "--head", "knn"]
     wanted = ["pipeline", "fit", "photos", *heads, "--cv", "3", "--jobs", "1", "--out", "photos.model"]
-    assert evaluated.next_command == wanted
-    assert run_next(evaluated).out == "photos.model\n"
+    assert evaluated.next_command == ["pipeline", "report", "runs/photos"]
+    assert evaluated.then_command == wanted
+    fitted = run_then(evaluated)
+    assert fitted.out == "photos.model\n"
+    assert "units are known from before and are not computed again" in fitted.err
 
 
 def test_evaluate_keeps_the_run(evaluated: Outcome) -> None:
@@ -230,7 +248,7 @@ def test_evaluate_no_nested_marks_its_scores(place: Path) -> None:
     outcome = done("evaluate", "photos", "--cv", "3", "--no-nested", "--jobs", "1")
     assert all(" *" in line for line in outcome.lines[1:])
     assert "* optimistic" in outcome.err
-    assert "--no-nested" in outcome.next_command
+    assert "--no-nested" in outcome.then_command
     said = json.loads(done("evaluate", "photos", "--cv", "3", "--no-nested", "--jobs", "1", "--json").out)
     assert all(row["optimistic"] and not row["nested"] for row in said["results"])
 
@@ -241,11 +259,11 @@ def test_evaluate_with_a_test_set_says_which_column_is_whose(place: Path) -> Non
     header = outcome.lines[0]
     assert "balanced acc. (95%)" in header and "on the test set (95%)" in header and "accuracy (test)" in header
     assert "8 in the test set" in outcome.err
-    words = outcome.next_command
+    words = outcome.then_command
     assert words[words.index("--test") + 1] == "valid"
-    fitted = run_next(outcome)
-    assert fitted.next_command == ["pipeline", "predict", "photos.model", "valid", "--jobs", "1"]
-    assert len(rows(run_next(fitted).out)) == 8
+    fitted = run_then(outcome)
+    assert fitted.next_command == ["pipeline", "predict", "photos.model", "NEW_PHOTOS", "--jobs", "1"]
+    assert len(predict_next(fitted, "valid")) == 8
 
 
 def test_evaluate_reads_train_and_val_as_a_fixed_split(place: Path) -> None:
@@ -257,7 +275,7 @@ def test_evaluate_reads_train_and_val_as_a_fixed_split(place: Path) -> None:
     outcome = done("evaluate", "parts", "--split", "none", "--cv", "3", "--jobs", "1")
     assert "on the test set" not in outcome.lines[0] and "n = 24" in outcome.err
     assert "split" not in {line.split()[0] for line in outcome.lines if line}
-    assert "--split" in outcome.next_command
+    assert "--split" in outcome.then_command
 
 
 @pytest.fixture
@@ -278,11 +296,10 @@ def test_evaluate_of_a_flat_folder_and_a_table(flat: Path) -> None:
     assert "4 of 24 images have no label and are left out, e.g. 20.png" in outcome.err
     assert "n = 20, 2 folds, 4 groups" in outcome.err
     # Blanks in names survive the pasting.
-    assert outcome.next_command[:8] == (
+    assert outcome.then_command[:8] == (
         ["pipeline", "fit", "flat photos", "--labels", "its labels.csv", "--column", "species", "--groups"]
     )
-    fitted = run_next(outcome)
-    answers = rows(run_next(fitted).out)
+    answers = predict_next(run_then(outcome), flat)
     assert [row["id"] for row in answers[-4:]] == ["20.png", "21.png", "22.png", "23.png"]
 
 
@@ -292,16 +309,14 @@ def test_evaluate_of_several_label_sets_prints_a_table_each(flat: Path) -> None:
     tables = outcome.out.split("\n\n")
     assert [table.split()[0] for table in tables] == ["species", "size"]
     assert "R2 (95%)" in tables[1]
-    assert outcome.next_command.count("--column") == 1
-    assert json.loads(run_next(outcome, "--json").out)["label_set"] == "species"
+    assert outcome.then_command.count("--column") == 1
+    assert json.loads(run_then(outcome, "--json").out)["label_set"] == "species"
 
 
 def test_evaluate_of_a_table_alone(flat: Path) -> None:
     outcome = done("evaluate", "its labels.csv", "--root", flat, "--id", "file", "--column", "species", "--jobs", "1")
     assert "n = 20" in outcome.err
-    fitted = run_next(outcome)
-    assert fitted.next_command[-6:] == ["--id", "file", "--root", "flat photos", "--jobs", "1"]
-    assert len(rows(run_next(fitted).out)) == 24
+    assert len(predict_next(run_then(outcome), flat)) == 24
 
 
 def test_evaluate_of_an_array_file_and_of_a_built_in_name(new: Path) -> None:
@@ -325,17 +340,15 @@ def test_evaluate_of_a_cache_by_path_and_by_short_name(place: Path) -> None:
 def test_evaluate_of_a_short_name_alone(new: Path) -> None:
     outcome = done("evaluate", "photos", "--cv", "3", "--head", "ridge", "--jobs", "1")  # there is no such folder here
     assert "n = 24" in outcome.err
-    fitted = run_next(outcome)
-    assert fitted.next_command == ["pipeline", "predict", "photos.model", str(the_cache()), "--jobs", "1"]
-    assert len(rows(run_next(fitted).out)) == 24
+    assert len(predict_next(run_then(outcome), the_cache())) == 24
 
 
 def test_evaluate_of_two_caches_of_the_same_images_compares_them(place: Path) -> None:
     other = done("extract", "photos", "--backbone", "efficientnet_lite0:random", "--cache", "others").out.strip()
     outcome = done("evaluate", the_cache(), other, "--cv", "3", "--head", "ridge", "--jobs", "1")
     assert "backbone" in outcome.lines[0] and outcome.out.count("ridge") == 2
-    assert outcome.next_command[2] in (str(the_cache()), other)
-    assert run_next(outcome).out == "photos.model\n"
+    assert outcome.then_command[2] in (str(the_cache()), other)
+    assert run_then(outcome).out == "photos.model\n"
 
 
 # --- fit, predict, score
@@ -346,10 +359,23 @@ def test_fit_prints_the_model_s_path_alone(place: Path) -> None:
     assert outcome.out == "a model\n"
     assert "balanced acc. (95%)" in outcome.err and "label: right on" in outcome.err
     assert not Path("a model/backbone.safetensors").exists()
-    assert len(rows(run_next(outcome).out)) == 24
+    assert len(predict_next(outcome, "photos")) == 24
     said = json.loads(done("fit", "photos", "--out", "a model", "--cv", "3", "--jobs", "1", "--json").out)
     assert said["model"] == "a model" and said["classes"] == ["ants", "bees"]
     assert Path("a model/backbone.safetensors").exists()
+
+
+def test_a_score_no_better_than_a_baseline_names_the_page_that_explains_it(new: Path) -> None:
+    X, y = blobs(60, apart=3.0)
+    noise = [f"{number}" for number in np.random.default_rng(0).integers(0, 2, 60)]
+    made = make_cache(Path("made.h5"), X, {"kind": names(y), "noise": noise})
+    words = ["evaluate", made.path, "--head", "centroid", "--cv", "3", "--jobs", "1", "--out"]
+    see = "see: docs/why_is_my_score_lower.md"
+    assert see in done(*words, "noisy", "--column", "noise").err
+    good = done(*words, "good", "--column", "kind")
+    assert see not in good.err
+    assert good.next_command == ["pipeline", "report", "good"]
+    assert good.then_command[-4:] == ["--run", "good", "--out", "made.model"]
 
 
 def test_predict_gives_one_row_an_input(new: Path, place: Path) -> None:
@@ -561,7 +587,7 @@ def test_many_label_sets_are_told_in_one_table_and_answered_in_one(flat: Path) -
     assert [line.split()[0] for line in answered[1:]] == [*(f"c{n}" for n in range(6)), "tags"]
     assert "kept in many/: every head in leaderboard.csv, the verdicts in run.json" in outcome.err
     assert "on new photos with" not in outcome.err
-    assert outcome.next_command[3:5] == ["--column", "c0:class"]
+    assert outcome.then_command[3:5] == ["--column", "c0:class"]
     said = json.loads(Path("many", "run.json").read_text())
     assert said["joined"][0]["match"]["strangers"] == 1 and len(said["verdicts"]) == 7
     assert said["joined"][0]["skipped"][0]["column"] == "shot"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.ensemble import VotingClassifier
+from sklearn.ensemble import StackingClassifier, StackingRegressor, VotingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -199,6 +199,28 @@ def test_what_is_no_head_says_what_was_found(head: Any, message: str, step: str)
         resolve_heads([head], kind="class")
     assert message in caught.value.message
     assert step in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("head", "kind", "probabilities"),
+    [
+        (StackingClassifier([("a", LogisticRegression())], cv=2), "class", True),
+        (StackingClassifier([("a", LogisticRegression())], final_estimator=SVC(), cv=2), "class", False),
+        (make_pipeline(StandardScaler(), StackingClassifier([("a", LogisticRegression())], cv=2)), "class", True),
+        (StackingRegressor([("a", Ridge())], cv=2), "number", False),
+        (SVC(), "class", False),
+    ],
+)
+def test_an_estimator_that_shows_predict_only_once_it_is_fitted_is_a_head(
+    head: Any, kind: str, probabilities: bool
+) -> None:
+    (resolved,) = resolve_heads([head], kind=kind)
+    assert resolved.probabilities is probabilities
+
+
+def test_a_pipeline_that_ends_in_no_estimator_is_no_head() -> None:
+    with pytest.raises(HeadError, match="head Pipeline: wanted a scikit-learn estimator, found one without predict"):
+        resolve_heads([make_pipeline(StandardScaler())], kind="class")
 
 
 def test_no_head_at_all_is_refused() -> None:

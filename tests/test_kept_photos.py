@@ -153,7 +153,7 @@ def test_on_the_command_line(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_p
     out = tmp_path / "out.model"
     words = ["fit", place / "photos", "--cache", place / "caches", "--cv", "2", "--jobs", "1", "--no-weights"]
     fitted = done(*words, "--keep-photos", "--out", out)
-    assert fitted.next_command[-4:] == ["--cache", str(place / "caches"), "--jobs", "1"]
+    assert fitted.next_command[-5:] == ["NEW_PHOTOS", "--cache", str(place / "caches"), "--jobs", "1"]
     asked = ["predict", out, place / "photos" / "ants" / "wide.png", "--jobs", "1", "--neighbours", "2"]
     (row,) = (json.loads(line) for line in done(*asked, "--format", "jsonl").lines)
     assert (row["id"], row["neighbour"], row["unfamiliar"]) == (str(asked[2]), "ants/wide.png", False)

@@ -18,10 +18,17 @@ import numpy as np
 import pytest
 import skops.io
 from made_caches import blobs, make_cache, names
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OutputCodeClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import FunctionTransformer, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
 from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache
@@ -29,6 +36,7 @@ from pipeline.errors import EvaluationError, ModelError
 from pipeline.extraction import recipe_of
 from pipeline.heads import catalogue, resolve_heads
 from pipeline.model import Model, fit
+from pipeline.model.types import refuse_unsavable
 from pipeline.provenance import digest_of
 
 CANARY = "canary"
@@ -280,10 +288,13 @@ def test_a_type_that_is_not_on_the_list_is_refused_and_never_made(copied: Path, 
     assert not canary.exists()
     for content in (_with_schema(head, schema.replace(C, json.dumps(touch))), partial):
         put_head(copied, content)
-        with pytest.raises(ModelError, match=r"head\.skops: wanted (types of scikit-learn alone|a stored head), found"):
+        with pytest.raises(
+            ModelError,
+            match=r"head\.skops: (expected only types that a model may hold, got|wanted a stored head, found)",
+        ):
             Model.open(copied)
         assert not canary.exists()
-    with pytest.raises(ModelError, match=r"wanted types of scikit-learn alone, found .*Touch"):
+    with pytest.raises(ModelError, match=r"expected only types that a model may hold, got .*Touch"):
         Model.open(copied)
 
 
@@ -321,13 +332,13 @@ def test_a_head_that_is_none_is_refused(head: bytes, copied: Path) -> None:
 
 def test_a_head_that_could_not_be_stored_is_refused_before_any_work(tmp_path: Path) -> None:
     out = tmp_path / "x.model"
-    with pytest.raises(ModelError, match=r"head 'Strange': wanted types of scikit-learn alone, found .*Strange"):
+    with pytest.raises(ModelError, match=r"head 'Strange': it cannot be saved: expected only types .*, got .*Strange"):
         fit(tmp_path / "nothing there", heads=Strange(), out=out)
-    with pytest.raises(ModelError, match=r"wanted types of scikit-learn alone, found .*"):
+    with pytest.raises(ModelError, match=r"head 'LogisticRegression': it cannot be saved: .*, got .*len"):
         fit(tmp_path / "nothing there", heads=make_pipeline(FunctionTransformer(len), LogisticRegression()), out=out)
     # A tree appears only when it is fitted, so the head is fitted to a handful of rows.
     trees = KNeighborsClassifier(algorithm="kd_tree")
-    with pytest.raises(ModelError, match=r"wanted types of scikit-learn alone, found .*KDTree"):
+    with pytest.raises(ModelError, match=r"it cannot be saved: .*, got .*KDTree"):
         fit(tmp_path / "nothing there", heads=["logistic", trees], out=out)
     assert not out.exists()
 
@@ -338,9 +349,46 @@ def test_a_head_of_scikit_learn_by_import_path_can_be_saved(cache: FeatureCache,
     assert Model.open(path).predict(cache).equals(fitted.predict(cache))
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        CalibratedClassifierCV(LinearSVC(), cv=2),
+        CalibratedClassifierCV(GaussianNB(), cv=2, method="isotonic"),
+        CalibratedClassifierCV(GaussianNB(), cv=2, method="temperature"),
+        VotingClassifier([("a", LogisticRegression()), ("b", GaussianNB())], voting="soft"),
+        StackingClassifier([("a", GaussianNB())], cv=2),  # no `predict` before it is fitted
+        make_pipeline(StandardScaler(), StackingClassifier([("a", GaussianNB())], cv=2)),
+        OutputCodeClassifier(LogisticRegression(), random_state=0),
+    ],
+    ids=lambda head: type(head).__name__,
+)
+def test_heads_made_of_other_heads_are_saved_and_answer_the_same(head: Any, model: Model, tmp_path: Path) -> None:
+    X = np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
+    y = np.arange(30) % 3
+    refuse_unsavable([head])
+    estimator = clone(head).fit(X, y)
+    made = replace(model, head="made", estimator=estimator)
+    made.save(tmp_path / "made.model", weights=False)
+    opened = Model.open(tmp_path / "made.model").estimator
+    assert np.array_equal(opened.predict(X), estimator.predict(X))
+    if hasattr(estimator, "predict_proba"):
+        assert np.array_equal(opened.predict_proba(X), estimator.predict_proba(X))
+
+
+def test_what_cannot_be_saved_is_named_with_what_can_be_done(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as raised:
+        refuse_unsavable(GridSearchCV(GaussianNB(), {"var_smoothing": [1e-9]}, cv=2))
+    assert raised.value.message == (
+        "head 'GridSearchCV': it cannot be saved: expected only types that a model may hold, got "
+        "sklearn.metrics._scorer._PassthroughScorer, sklearn.model_selection._split.StratifiedKFold "
+        "(no other type is built from a file)"
+    )
+    assert "only score it with `pipeline evaluate`" in raised.value.next_step
+
+
 def test_a_model_that_is_not_saved_may_be_of_any_type(cache: FeatureCache, tmp_path: Path) -> None:
     fitted = fit(cache, column="kind", heads=Strange(), cv=2, n_jobs=1)
-    with pytest.raises(ModelError, match="head 'Strange': wanted types of scikit-learn alone"):
+    with pytest.raises(ModelError, match="head 'Strange': it cannot be saved"):
         fitted.save(tmp_path / "x.model")
     assert list(tmp_path.iterdir()) == []
 

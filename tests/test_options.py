@@ -40,7 +40,7 @@ OWN = {"ctx", "as_json", "quiet"}  # of the command line alone
 # Where a command makes a file of what its function returns.
 OWN_OF = {
     "evaluate": set(),
-    "predict": {"out", "model", "format"},
+    "predict": {"out", "model", "format", "csv"},
     "score": {"model"},
     "serve": set(),
     "fit": set(),
@@ -144,9 +144,9 @@ def test_what_is_not_given_reaches_the_function_as_its_default(monkeypatch: pyte
     monkeypatch.setattr("pipeline.model.fit", listen("fit"))
     for name, words in calls.items():
         assert refused(*words) == ("heard", "nothing")
-        for keyword in ("progress", "out"):
+        for keyword in ("progress", "out", "run"):
             heard[name].pop(keyword, None)
-        assert heard[name] == {keyword: wanted[name][keyword] for keyword in wanted[name].keys() - {"data", "out"}}
+        assert heard[name] == {keyword: wanted[name][keyword] for keyword in wanted[name].keys() - {"data", "out", "run"}}
 
 
 def test_a_flag_is_named_as_its_keyword() -> None:

@@ -77,9 +77,9 @@ def test_from_photos_to_answers(run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert out.startswith("label ")
     assert "right on 100 of 100 new photos" in err
-    follow = next(line for line in err.splitlines() if line.startswith("next: "))
+    follow = next(line for line in err.splitlines() if line.startswith("then: "))
 
-    code, out, err = run(*shlex.split(follow.removeprefix("next: pipeline ")), "--jobs", 1)
+    code, out, err = run(*shlex.split(follow.removeprefix("then: pipeline ")), "--jobs", 1)
     assert code == 0, err
     assert out == "photos.model\n"
 

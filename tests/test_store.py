@@ -17,11 +17,14 @@ import pandas as pd
 import pytest
 from made_caches import Spy, blobs, make_cache, names
 
+from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache
-from pipeline.errors import EvaluationError
+from pipeline.errors import EvaluationError, ModelError
 from pipeline.evaluation import batches, evaluate, units
+from pipeline.extraction import recipe_of
+from pipeline.model import fit
 from pipeline.progress import Progress
-from pipeline.runs import Cell, Known, Run, Store
+from pipeline.runs import Cell, Known, Run, Store, Under
 
 X, Y = blobs(60, apart=1.5)
 LABELS: dict[str, list[str | None]] = {
@@ -258,6 +261,111 @@ def test_a_damaged_cell_is_computed_again(cache: FeatureCache, tmp_path: Path, a
     again = run_of(cache, tmp_path, column="kind")
     assert sorted(name for name, _ in asked) == ["knn", "ridge"]
     assert scores(again) == scores(first)
+
+
+CHANGES = {
+    "text for a score": "UPDATE units SET score = 'much'",
+    "bytes for a score": "UPDATE units SET score = x'00ff'",
+    "text for predictions": "UPDATE units SET predictions = 'none'",
+    "a number for predictions": "UPDATE units SET predictions = 7",
+    "text for seconds": "UPDATE units SET seconds = 'long'",
+    "bytes for warnings": "UPDATE units SET warnings = x'00ff'",
+    "text for a checksum": "UPDATE units SET crc32 = 'right'",
+    "no unit": "DELETE FROM units",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_changed_rows_are_computed_again(
+    change: str, cache: FeatureCache, tmp_path: Path, asked: list[tuple[str, int]]
+) -> None:
+    options: dict[str, Any] = {"heads": ["centroid"], "column": "kind", "grid": {}}
+    first = run_of(cache, tmp_path, **options)
+    with sqlite3.connect(tmp_path / "results.sqlite") as connection:
+        connection.execute(change)
+    connection.close()
+    computed = list(asked)
+    asked.clear()
+    assert scores(run_of(cache, tmp_path, **options)) == scores(first)
+    assert sorted(asked) == sorted(computed)
+
+
+SCHEMAS = {
+    "no table": "DROP TABLE units; CREATE TABLE units (key BLOB PRIMARY KEY)",
+    "another table": "DROP TABLE units; CREATE TABLE units (key, score, predictions, warnings, seconds, crc32)",
+    "no facts": "DROP TABLE facts; CREATE TABLE facts (other TEXT)",
+    "a view": "DROP TABLE units; CREATE VIEW units AS SELECT 1 AS key",
+}
+
+
+@pytest.mark.parametrize("change", SCHEMAS.values(), ids=SCHEMAS)
+def test_a_changed_schema_is_an_error_with_the_way_out(change: str, cache: FeatureCache, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"heads": ["centroid"], "column": "kind", "grid": {}}
+    run_of(cache, tmp_path, **options)
+    with sqlite3.connect(tmp_path / "results.sqlite") as connection:
+        connection.executescript(change)
+    connection.close()
+    with pytest.raises(EvaluationError, match=r"results\.sqlite") as raised:
+        run_of(cache, tmp_path, **options)
+    assert raised.value.next_step.startswith("move it away, e.g. mv "), raised.value
+
+
+# ------------------------------------------------------------------------------------------- an earlier run
+
+
+def own_cache(path: Path) -> FeatureCache:
+    backbone = Backbone.open()
+    return make_cache(path, X, LABELS, changes=recipe_of(backbone).as_dict(), backbone=backbone.record())
+
+
+def test_fit_takes_from_an_earlier_run_what_it_computed_and_gives_the_same_model(
+    tmp_path: Path, asked: list[tuple[str, int]]
+) -> None:
+    cache = own_cache(tmp_path / "made.h5")
+    options: dict[str, Any] = {"heads": ["logistic", "knn"], "column": "kind", "grid": GRID, "cv": 3, "n_jobs": 1}
+    fresh = fit(cache, **options)
+    evaluate(cache, out=tmp_path / "run", **options)
+    before = (tmp_path / "run" / "results.sqlite").read_bytes()
+    asked.clear()
+    reused = fit(cache, run=tmp_path / "run", **options)
+    assert asked == []
+    assert (tmp_path / "run" / "results.sqlite").read_bytes() == before
+    strip = [{**score, "seconds": 0} for score in fresh.scores]
+    assert [{**score, "seconds": 0} for score in reused.scores] == strip
+    assert (reused.params, reused.verdict, reused.notes) == (fresh.params, fresh.verdict, fresh.notes)
+    assert np.array_equal(reused.estimator.predict(X), fresh.estimator.predict(X))
+    # A further head is computed alone.
+    more = {**options, "heads": ["logistic", "knn", "centroid"]}
+    fit(cache, run=Under(tmp_path), **{**more, "column": "odd"})
+    assert {head for head, _ in asked} >= {"logistic", "knn", "centroid"}  # of another label set, all are new
+    asked.clear()
+    fit(cache, run=tmp_path / "run", **more)
+    assert {head for head, _ in asked if head != "logistic"} == {"centroid"}
+
+
+def test_fit_reads_every_run_over_the_images_and_passes_by_a_damaged_one(
+    tmp_path: Path, asked: list[tuple[str, int]]
+) -> None:
+    cache = own_cache(tmp_path / "made.h5")
+    options: dict[str, Any] = {"heads": "centroid", "cv": 3, "n_jobs": 1}
+    for column in ("kind", "odd"):
+        evaluate(cache, out=Under(tmp_path / "runs"), column=column, **options)
+    asked.clear()
+    fit(cache, run=Under(tmp_path / "runs"), column="odd", **options)
+    assert asked == []
+    (damaged,) = (tmp_path / "runs").glob("*-2/results.sqlite")
+    damaged.write_bytes(b"no store" * 100)
+    heard: list[str] = []
+
+    class Listening(Progress):
+        def note(self, text: str) -> None:
+            heard.append(text)
+
+    fit(cache, run=Under(tmp_path / "runs"), column="odd", progress=Listening(), **options)
+    assert asked
+    assert [text for text in heard if text.startswith(f"its results are computed again: {damaged}: ")]
+    with pytest.raises(ModelError, match=r"expected the folder of a run, got one without results\.sqlite"):
+        fit(cache, run=tmp_path / "nowhere", column="odd", **options)
 
 
 def test_a_file_that_is_no_store_is_named_with_the_way_out(cache: FeatureCache, tmp_path: Path) -> None:

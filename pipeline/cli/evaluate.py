@@ -49,7 +49,7 @@ def command(
     quiet: o.Quiet = False,
 ) -> None:
     """Score every head on every label set, honestly: nested, with intervals, beside the dummy and the pixels alone."""
-    from pipeline.cli.leaderboard import MANY, print_overview, print_run
+    from pipeline.cli.leaderboard import MANY, print_overview, print_run, print_where_to_read
     from pipeline.evaluation import evaluate
     from pipeline.labels import split_kind
     from pipeline.runs import DEFAULT_FOLDER, Under, refuse_foreign
@@ -106,8 +106,7 @@ def command(
     terminal.say(
         f"kept in {run.folder}/" + (": every head in leaderboard.csv, the verdicts in run.json" if many else "")
     )
-    # `fit` makes one model of one DATA; it evaluates the same heads again, so that what it says of the best of them
-    # is as honest as what stands above.
+    # `fit` makes one model of one DATA; it takes the same evaluation from this run.
     options = carried(ctx, without={"column"} if len(run.label_sets) > 1 else ())
     first = run.label_sets[0]
     # The last entry that states the kind of this column, with the separator that it may have.
@@ -121,4 +120,7 @@ def command(
     )
     columns = ["--column", f"{first.name}{ending}"] if len(run.label_sets) > 1 else []
     one = data[0] if len(data) == 1 else run.best(first.name).cache
-    terminal.next("pipeline", "fit", one, *columns, *options, "--out", f"{run.name}.model")
+    earlier = ["--run", out] if out else []
+    print_where_to_read(terminal, run.results)
+    terminal.next("pipeline", "report", str(run.folder))
+    terminal.then("pipeline", "fit", one, *columns, *options, *earlier, "--out", f"{run.name}.model")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from pipeline.cli import options as o
@@ -11,8 +9,9 @@ from pipeline.cli.again import carried
 from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 
-# The options of this command that `predict` knows too.
-PREDICT = frozenset(("cache", "id_column", "root", "batch_size", "device", "n_jobs", "dask"))
+# The options of this command that `predict` knows too, and that are about any photos.
+PREDICT = frozenset(("cache", "batch_size", "device", "n_jobs", "dask"))
+NEW_PHOTOS = "NEW_PHOTOS"  # for the person to replace: of the training photos the model knows the answers
 
 
 def command(
@@ -21,6 +20,7 @@ def command(
     out: o.ModelFolder,
     weights: o.Weights = True,
     keep_photos: o.KeepPhotos = False,
+    run: o.EarlierRun = None,
     backbone: o.Backbone = None,
     layer: o.Layer = None,
     cache: o.Cache = "features_cache",
@@ -52,8 +52,9 @@ def command(
     quiet: o.Quiet = False,
 ) -> None:
     """Evaluate, choose the best head, refit it on every labelled photo, and save it with its backbone."""
-    from pipeline.cli.leaderboard import print_scores
+    from pipeline.cli.leaderboard import print_scores, print_where_to_read, results_of
     from pipeline.model import fit
+    from pipeline.runs import DEFAULT_FOLDER, Under
 
     refuse_unwritable(out, "the model")
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
@@ -62,6 +63,7 @@ def command(
             out=out,
             weights=weights,
             keep_photos=keep_photos,
+            run=run or Under(DEFAULT_FOLDER),
             backbone=backbone or "efficientnet_lite0",
             layer=layer or None,
             cache=cache,
@@ -97,12 +99,5 @@ def command(
     print_scores(terminal, model.scores)
     terminal.say(model.verdict)
     terminal.result(out)
-    terminal.next("pipeline", "predict", out, _as_path(test or data, cache), *carried(ctx, only=PREDICT))
-
-
-def _as_path(data: str, folder: str) -> str:
-    """Return DATA as any folder of caches would understand it: a cache's short name as its path."""
-    from pipeline.evaluation.plan import as_cache
-
-    found = as_cache(data, Path(folder))
-    return data if isinstance(found, str) else str(found.path)
+    print_where_to_read(terminal, results_of(model.scores))
+    terminal.next("pipeline", "predict", out, NEW_PHOTOS, *carried(ctx, only=PREDICT))

@@ -11,6 +11,7 @@ from pipeline.cli.terminal import Number, Terminal
 from pipeline.runs import CHOSEN, DUMMY, MOST_FOLDS, NOTHING, PIXELS, LabelSetInfo, Result, Run
 
 MANY = 6  # label sets; of more, each gets a line instead of a table
+LOW_SCORES = "see: docs/why_is_my_score_lower.md (the score is not shown to be better than a baseline)"
 MOST_TIED = 3  # heads that are named as tied
 
 SHORT = {
@@ -130,13 +131,32 @@ def _about(info: LabelSetInfo, results: Sequence[Result]) -> str:
 
 def print_scores(terminal: Terminal, scores: Sequence[Mapping[str, Any]]) -> None:
     """Print the scores that a model carries, on stderr: what `fit` results in is the model."""
-    # A model that an earlier version saved lacks what has come since.
-    results = [
-        Result(**{name: score[name] for name in Result.__dataclass_fields__ if name in score}) for score in scores
-    ]
+    results = results_of(scores)
     _print_table(terminal, results[0].label_set, results, to_stderr=True)
     if any(_marked(line, number) for number, line in enumerate(_lines(results))):
         terminal.say(TIED)
+
+
+def results_of(scores: Sequence[Mapping[str, Any]]) -> list[Result]:
+    """Return the scores that a model carries as results."""
+    # A model that an earlier version saved lacks what has come since.
+    return [Result(**{name: score[name] for name in Result.__dataclass_fields__ if name in score}) for score in scores]
+
+
+def print_where_to_read(terminal: Terminal, results: Sequence[Result]) -> None:
+    """Print where low scores are explained, if the best head of a label set is no better than a baseline."""
+    best: dict[tuple[str, str], Result] = {}
+    for result in results:
+        if not result.null and result.head != CHOSEN:
+            best.setdefault((result.label_set, result.source), result)
+    for result in results:
+        first = best.get((result.label_set, result.source))
+        if not result.null or not result.tied or first is None or first.scoring != result.scoring:
+            continue
+        # As in the verdict: intervals that leave each other behind are news, whatever few folds can show.
+        if result.high is None or first.low is None or result.high >= first.low:
+            terminal.say(LOW_SCORES)
+            return
 
 
 def _print_table(terminal: Terminal, title: str, results: Sequence[Result], *, to_stderr: bool = False) -> list[str]:

@@ -371,6 +371,15 @@ ScoreFolder = Annotated[
         show_default="nothing is kept",
     ),
 ]
+EarlierRun = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="RUN",
+        help="The folder of an earlier run: what it has computed is not computed again.",
+        show_default="the runs of these photos in runs/",
+    ),
+]
 ModelFolder = Annotated[str, typer.Option("--out", metavar="MODEL", help="The model folder to write, e.g. bees.model.")]
 Weights = Annotated[
     bool,
@@ -401,6 +410,14 @@ TrainingCache = Annotated[
 AnswerFormat = Annotated[
     str | None,
     typer.Option("--format", metavar="csv|parquet|jsonl", help="Of the answers.", show_default="by the ending; csv"),
+]
+CsvCells = Annotated[
+    str,
+    typer.Option(
+        "--csv",
+        metavar="safe|plain",
+        help="safe puts an apostrophe before a cell that a spreadsheet would compute; plain writes cells as they are.",
+    ),
 ]
 Host = Annotated[
     str,

@@ -27,6 +27,7 @@ def command(
     neighbours: o.Neighbours = 0,
     out: o.AnswerFile = None,
     format: o.AnswerFormat = None,
+    csv: o.CsvCells = "safe",
     cache: o.TrainingCache = "features_cache",
     id_column: o.Id = None,
     root: o.Root = None,
@@ -41,9 +42,11 @@ def command(
 
     A photo is unfamiliar that lies further from the training photos than 99% of them lie from one another.
     """
+    from pipeline.images.cells import check_csv
     from pipeline.model import Model
 
     kind = _format_of(out, format)
+    check_csv(csv)
     if out is not None:
         refuse_unwritable(out, "the answers")
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
@@ -63,13 +66,13 @@ def command(
     without = table[table["error"] != ""]
     failed = len(without)
     if out is not None:
-        _write(table, Path(out), kind)
+        _write(table, Path(out), kind, csv)
     if as_json:
         said = {"images": len(table), "failed": failed, "out": out}
         answers = {} if out is not None else {"predictions": json.loads(table.to_json(orient="records"))}
         terminal.object({**said, **answers})
     elif out is None:
-        terminal.result(_text(table, kind).rstrip("\n"))
+        terminal.result(_text(table, kind, csv).rstrip("\n"))
     else:
         terminal.result(out)
     for name, error in zip(without["id"][:MOST_NAMED], without["error"][:MOST_NAMED], strict=True):
@@ -101,22 +104,22 @@ def _format_of(out: str | None, asked: str | None) -> str:
     return ending
 
 
-def _text(table: pd.DataFrame, kind: str) -> str:
+def _text(table: pd.DataFrame, kind: str, csv: str) -> str:
     from pipeline.images.cells import csv_text
 
     if kind == "jsonl":
         return table.to_json(orient="records", lines=True)
-    return csv_text(table, float_format=FLOATS)
+    return csv_text(table, float_format=FLOATS, csv=csv)
 
 
-def _write(table: pd.DataFrame, path: Path, kind: str) -> None:
+def _write(table: pd.DataFrame, path: Path, kind: str, csv: str = "safe") -> None:
     """Write the answers whole or not at all."""
     try:
         with placed(path) as made:
             if kind == "parquet":
                 table.to_parquet(made, index=False)
             else:
-                made.write_text(_text(table, kind), encoding="utf-8", newline="")
+                made.write_text(_text(table, kind, csv), encoding="utf-8", newline="")
     except OSError as error:
         raise ModelError(
             f"{path}: wanted to write the answers here, found {error.strerror or error}",

@@ -28,7 +28,7 @@ def command(
     quiet: o.Quiet = False,
 ) -> None:
     """Score a model on labelled photos it has not seen, with intervals; classes it never saw count as wrong."""
-    from pipeline.cli.leaderboard import SHORT
+    from pipeline.cli.leaderboard import LOW_SCORES, SHORT
     from pipeline.model import Model
 
     if out:
@@ -73,6 +73,9 @@ def command(
     ]
     columns = [found.label_set, Number("score"), Number("95%"), Number("guessing"), Number("n"), "interval"]
     terminal.table(columns, rows)
+    first = found.scores[0] if found.scores else None
+    if first is not None and first.low <= found.guessing[first.scoring]:
+        terminal.say(LOW_SCORES)
     if out:
         terminal.say(f"kept in {found.folder}/: every answer in predictions.parquet, the scores in scores.csv")
         terminal.next("pipeline", "report", str(found.folder))

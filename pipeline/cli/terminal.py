@@ -99,8 +99,15 @@ class Terminal(Progress):
 
     def next(self, *words: str) -> None:
         """Print the command that a person most likely wants now."""
+        self._command("next", words)
+
+    def then(self, *words: str) -> None:
+        """Print the command that comes after the next one."""
+        self._command("then", words)
+
+    def _command(self, when: str, words: Sequence[str]) -> None:
         # Never wrapped: a line break that we put in would be pasted too.
-        self.stderr.print("next: " + quote_shell(words), soft_wrap=True)
+        self.stderr.print(f"{when}: {quote_shell(list(words))}", soft_wrap=True)
 
     def result(self, text: str) -> None:
         """Print a line of the result: escaped on a terminal, exactly as it is to a file or a program."""

@@ -31,7 +31,7 @@ from pipeline.extraction import check_options
 from pipeline.images import ImageSource
 from pipeline.labels import split_one_hot
 from pipeline.progress import SILENT, Progress
-from pipeline.runs import Run, Store, Subject, Under, feature, place_for, refuse_foreign
+from pipeline.runs import Run, Store, Subject, Under, feature, place_for, refuse_foreign, stores_of
 from pipeline.runtime import devices_of
 
 
@@ -293,12 +293,23 @@ def plan_tasks(
     return tasks
 
 
-def run_planned(tasks: Sequence[Task], options: Options) -> Run:
-    """Return what the tasks find; in the run's folder, where there is to be one, stands what was found before."""
+def run_planned(tasks: Sequence[Task], options: Options, *, reuse: str | Path | Under | None = None) -> Run:
+    """Return what the tasks find; in the run's folder, where there is to be one, stands what was found before.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+    options : Options
+    reuse : path or Under, optional
+        Runs whose results are read too, and not computed again.
+    """
     # Only who names a GPU has the search there: to ask torch for one takes longer than most searches.
     device = "cpu" if options.device in ("auto", "cpu") else devices_of(options.device)[0]
     folder = _folder(tasks, options)
-    with Store.open(folder) as store:
+    others, refused = ([], []) if reuse is None else stores_of(reuse, tasks[0].question.train.collection.name)
+    for note in refused:
+        options.progress.note(note)
+    with Store.open(folder, others=others) as store:
         try:
             store.begin(_subject(tasks).as_json())
             run = run_tasks(

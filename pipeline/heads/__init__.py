@@ -6,6 +6,7 @@ from pipeline.heads.catalogue import DEFAULT, FAST, GROUPS, CatalogueEntry, Head
 from pipeline.heads.describe import estimator_text
 from pipeline.heads.grids import parse_grid
 from pipeline.heads.resolve import fits, resolve_heads
+from pipeline.heads.trial import fitted_on_random_rows
 
 __all__ = [
     "DEFAULT",
@@ -16,6 +17,7 @@ __all__ = [
     "catalogue",
     "estimator_text",
     "fits",
+    "fitted_on_random_rows",
     "parse_grid",
     "resolve_heads",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.heads.describe import estimator_text
 from pipeline.heads.grids import own_name
+from pipeline.heads.trial import has_method
 
 DEFAULT = {"class": "logistic", "number": "ridge", "multi": "logistic"}
 FAST = ("logistic", "ridge", "lda", "knn", "centroid")
@@ -39,7 +40,7 @@ class Head:
     @property
     def probabilities(self) -> bool:
         """Whether it gives a probability for each class or tag."""
-        return self.kind != "number" and hasattr(self.estimator, "predict_proba")
+        return self.kind != "number" and has_method(self.estimator, "predict_proba")
 
 
 @dataclass(frozen=True)

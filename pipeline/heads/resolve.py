@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.errors import HeadError
 from pipeline.heads.catalogue import DEFAULT, FAST, GROUPS, RECIPES, Head, named_head
 from pipeline.heads.grids import own_name, parse_grid
+from pipeline.heads.trial import has_method
 
 _KIND_TEXT = {"class": "classes", "number": "numbers", "multi": "several tags an image"}
 
@@ -158,7 +159,8 @@ def _imported(path: str) -> Any:
 def _as_estimator(item: Any) -> Any:
     """Return the estimator; a class is made with its defaults."""
     name = item.__name__ if inspect.isclass(item) else type(item).__name__
-    lacks = [method for method in ("fit", "predict", "get_params") if not callable(getattr(item, method, None))]
+    # Of an object, `predict` may show only once it is fitted; of a class, every method does.
+    lacks = [method for method in ("fit", "predict", "get_params") if not has_method(item, method)]
     if lacks:
         raise HeadError(
             f"head {name}: wanted a scikit-learn estimator, found one without {', '.join(lacks)}",

@@ -27,7 +27,8 @@ from pipeline.model.kept import KeptPhotos, keep
 from pipeline.model.model import Model
 from pipeline.model.training import Training
 from pipeline.provenance import installed
-from pipeline.runs import ALL_ROWS, Result, Run, plain_params
+from pipeline.runs import ALL_ROWS, Result, Run, Under, plain_params
+from pipeline.runs.store import RESULTS
 
 _RECORDED = ("transfer-pipeline", "scikit-learn", "skops", "torch", "torchvision", "numpy", "pillow")
 
@@ -39,6 +40,7 @@ def fit(
     out: str | os.PathLike[str] | None = None,
     weights: bool = True,
     keep_photos: bool = False,
+    run: str | os.PathLike[str] | Under | None = None,
     **options: Any,
 ) -> Model:
     """Return the head that scores best, refitted on every labelled photo that may be learned from.
@@ -57,6 +59,9 @@ def fit(
     keep_photos : bool
         Whether small pictures and the embeddings of the training photos are kept in it: what is most like a new photo
         can then be shown anywhere. Whoever has the model sees them.
+    run : path or Under, optional
+        An earlier run, as `evaluate` keeps it with `out`, or a folder of runs: what it has computed of this evaluation
+        is read and not computed again. The model is the same without it.
     **options
         Every option of `evaluate`; it must come down to one label set.
 
@@ -76,6 +81,7 @@ def fit(
 
         refuse_place(out)
         refuse_unsavable(options.get("heads"))
+    _place(run)
     asked = _asked(data, options)
     with engine(asked.dask):
         tasks = plan_tasks(data, asked, refuse=_refuse_several)
@@ -83,10 +89,22 @@ def fit(
         for cache in task.question.train.collection.caches:
             backbone_of(cache)  # a model without its backbone is none: better known before the work than after it
         photos = _photos(data, asked) if keep_photos else None
-        model = _fitted(task, run_planned(tasks, asked), asked, photos)
+        model = _fitted(task, run_planned(tasks, asked, reuse=_place(run)), asked, photos)
     if out is not None:
         model.save(out, weights=weights)
     return model
+
+
+def _place(run: str | os.PathLike[str] | Under | None) -> Path | Under | None:
+    """Return the place of an earlier run; `ModelError` where it holds none."""
+    if run is None or isinstance(run, Under):
+        return run
+    if not (Path(run) / RESULTS).is_file():
+        raise ModelError(
+            f"--run {os.fspath(run)}: expected the folder of a run, got one without {RESULTS}",
+            "leave out --run, or give the folder that `pipeline evaluate` named in its line `kept in`",
+        )
+    return Path(run)
 
 
 def evaluate_and_fit(data: Any, label_set: str, **options: Any) -> tuple[Run, Model]:

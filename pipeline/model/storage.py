@@ -21,7 +21,7 @@ from pipeline.model.card import card
 from pipeline.model.kept import KeptPhotos
 from pipeline.model.model import Model
 from pipeline.model.training import Training
-from pipeline.model.types import load_head, refuse_types, stored_head
+from pipeline.model.types import load_head, refuse_unsavable_head, stored_head
 from pipeline.placing import placed
 from pipeline.provenance import digest_of
 from pipeline.runtime import PRECISIONS
@@ -90,7 +90,7 @@ def save(model: Model, path: Path, *, weights: bool) -> Path:
     """Write the folder under a temporary name, then give it its own. See `Model.save`."""
     refuse_place(path)
     head = stored_head(model.estimator, model.head)
-    refuse_types(head, f"head {model.head!r}")
+    refuse_unsavable_head(head, model.head)
     try:
         with placed(path, folder=True) as made:
             (made / HEAD).write_bytes(head)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.errors import ModelError
 
-# The types beyond skops's own list that heads of the catalogue are made of. It is fixed: a file's word on what
-# should be trusted is never taken.
+# The types beyond skops's own list that heads may be made of. It is fixed: a file's word on what should be trusted is
+# never taken. All are scikit-learn's own, and none runs code when it is built: they are filled with attributes, each of
+# a type that is looked at too. Those of calibration, of a `Bunch` (voting, stacking) and of a constant are Python
+# classes without a `__setstate__` that does anything.
 ALLOWED_TYPES = (
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.calibration._TemperatureScaling",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.multiclass._ConstantPredictor",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
+)
+
+_OTHER_HEAD = (
+    "use a head of `pipeline heads`; or only score it with `pipeline evaluate`, or keep it in Python with fit(out=None)"
 )
 
 
@@ -35,9 +43,9 @@ def stored_head(estimator: Any, name: str) -> bytes:
         return skops.io.dumps(estimator)
     except Exception as error:
         raise ModelError(
-            f"head {name!r}: wanted one that can be stored without pickling, found {type(error).__name__}: "
-            f"{str(error).partition(chr(10))[0]}",
-            "use a head of `pipeline heads`, or keep the estimator in Python",
+            f"head {name!r}: expected an estimator that can be saved without pickling, "
+            f"got {type(error).__name__}: {str(error).partition(chr(10))[0]}",
+            _OTHER_HEAD,
         ) from error
 
 
@@ -72,21 +80,37 @@ def _refuse_unpacking(content: bytes, what: str, next_step: str) -> None:
         )
 
 
-def refuse_types(content: bytes, what: str) -> None:
+def refuse_types(content: bytes, file: str) -> None:
     """Raise `ModelError` where a stored head is made of types that are not on the list."""
+    strange = _strange_types(content, file)
+    if strange:
+        raise ModelError(
+            f"{file}: expected only types that a model may hold, got {', '.join(strange)}",
+            "do not open this model, or ask for one that was made with a head of `pipeline heads`",
+        )
+
+
+def refuse_unsavable_head(content: bytes, name: str) -> None:
+    """Raise `ModelError` where a model with this head could not be opened again."""
+    strange = _strange_types(content, f"head {name!r}")
+    if strange:
+        raise ModelError(
+            f"head {name!r}: it cannot be saved: expected only types that a model may hold, "
+            f"got {', '.join(strange)} (no other type is built from a file)",
+            _OTHER_HEAD,
+        )
+
+
+def _strange_types(content: bytes, what: str) -> list[str]:
+    """Return the types of a stored head that are not on the list."""
     import skops.io
 
     try:
-        strange = set(skops.io.get_untrusted_types(data=content)) - set(ALLOWED_TYPES)
+        return sorted(set(skops.io.get_untrusted_types(data=content)) - set(ALLOWED_TYPES))
     except Exception as error:
         raise ModelError(
             f"{what}: wanted a stored head, found {type(error).__name__}", "fit the model again"
         ) from error
-    if strange:
-        raise ModelError(
-            f"{what}: wanted types of scikit-learn alone, found {', '.join(sorted(strange))}",
-            "use a head of `pipeline heads`, or keep the estimator in Python",
-        )
 
 
 def refuse_unsavable(heads: Any) -> None:
@@ -95,7 +119,7 @@ def refuse_unsavable(heads: Any) -> None:
     A head that is not of the catalogue is fitted to a handful of random rows: some types appear only in what was
     learned.
     """
-    from pipeline.heads import DEFAULT, fits, resolve_heads
+    from pipeline.heads import DEFAULT, fits, fitted_on_random_rows, resolve_heads
 
     if heads is None:
         return
@@ -103,25 +127,6 @@ def refuse_unsavable(heads: Any) -> None:
         for kind in DEFAULT:
             if fits(head, kind):
                 for resolved in resolve_heads([head], kind=kind):
-                    trial = resolved.estimator if isinstance(head, str) and "." not in head else _tried(resolved, kind)
-                    refuse_types(stored_head(trial, resolved.name), f"head {resolved.name!r}")
-
-
-def _tried(head: Any, kind: str) -> Any:
-    """Return the head fitted to random rows, or as it is where it does not take them."""
-    from sklearn.base import clone
-
-    rng = np.random.default_rng(0)
-    # As many columns as make scikit-learn's "auto" choices those of real embeddings.
-    X = rng.normal(size=(60, 64)).astype(np.float32)
-    y = {
-        "class": np.arange(60) % 2,
-        "number": rng.normal(size=60),
-        "multi": np.column_stack([np.arange(60) % 2, np.arange(60) % 3 == 0]).astype(np.int8),
-    }[kind]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return clone(head.estimator).fit(X, y)
-    except Exception:
-        return head.estimator
+                    named = isinstance(head, str) and "." not in head
+                    trial = resolved.estimator if named else fitted_on_random_rows(resolved.estimator, kind)
+                    refuse_unsavable_head(stored_head(trial, resolved.name), resolved.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.runs.counting import ON_TEST, OUT_OF_FOLD, confusion_counts, said_by, tag_counts
-from pipeline.runs.folder import DEFAULT_FOLDER, Subject, Under, feature, place_for, refuse_foreign
+from pipeline.runs.folder import DEFAULT_FOLDER, Subject, Under, feature, place_for, refuse_foreign, stores_of
 from pipeline.runs.results import (
     ALL_ROWS,
     CHOSEN,
@@ -48,5 +48,6 @@ __all__ = [
     "plain_params",
     "refuse_foreign",
     "said_by",
+    "stores_of",
     "tag_counts",
 ]

@@ -116,6 +116,36 @@ def place_for(subject: Subject, folder: str | Path) -> tuple[Path, str | None]:
     return place, None if said is None else f"{folder}/ holds {said}; this run goes to {place}/"
 
 
+def stores_of(place: str | Path | Under, name: str) -> tuple[list[Store], list[str]]:
+    """Return the results of earlier runs, to be read, and why others are not read.
+
+    Parameters
+    ----------
+    place : path or Under
+        The folder of one run; `Under` names a folder of runs, of which those over these images are read.
+    name : str
+        Of the images.
+
+    Returns
+    -------
+    (list of Store, list of str)
+    """
+    if isinstance(place, Under):
+        first = Path(place.folder) / name
+        more = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+        folders = [first, *itertools.takewhile(Path.is_dir, more)]
+    else:
+        folders = [Path(place)]
+    stores, refused = [], []
+    for folder in folders:
+        if (folder / RESULTS).is_file():
+            try:
+                stores.append(Store.read(folder))
+            except EvaluationError as error:
+                refused.append(f"its results are computed again: {error.message}")
+    return stores, refused
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file that appears whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")

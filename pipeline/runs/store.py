@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import sqlite3
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +28,7 @@ from pipeline.provenance import canonical_json
 RESULTS = "results.sqlite"
 FORMAT = 1  # of the tables; a file of another format is refused
 _PATIENCE = 30.0  # seconds that another process may hold the file
+_PATIENCE_TO_READ = 5.0
 _AT_ONCE = 500  # variables of one statement; SQLite may be built to allow no more than 999
 
 _TABLES = """
@@ -121,14 +125,23 @@ class Store:
     connection : sqlite3.Connection
     path : Path or None
         None for memory.
+    others : sequence of Store
+        Those of other runs, which are read where this one does not know a unit; closed with it.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path | None, others: Sequence[Store] = ()) -> None:
         self._connection, self._path, self._place = connection, path, "memory" if path is None else str(path)
+        self._others = others
 
     @classmethod
-    def open(cls, folder: str | Path | None) -> Store:
+    def open(cls, folder: str | Path | None, *, others: Sequence[Store] = ()) -> Store:
         """Return the store of a folder, made where there is none; of memory alone for None.
+
+        Parameters
+        ----------
+        folder : path or None
+        others : sequence of Store
+            As `read` gives them: units that they know are not computed again. Nothing is written to them.
 
         Raises
         ------
@@ -141,13 +154,36 @@ class Store:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(":memory:" if path is None else path, timeout=_PATIENCE)
-            store = cls(connection, path)
+            store = cls(connection, path, others)
             try:
+                connection.execute("PRAGMA trusted_schema = OFF")  # the file may come from elsewhere
                 connection.execute("PRAGMA synchronous = FULL")
                 with connection:
                     connection.executescript(_TABLES)
                     connection.execute("INSERT OR IGNORE INTO facts VALUES ('format', ?)", (str(FORMAT),))
                 store._refuse_other_format()
+            except BaseException:
+                connection.close()
+                raise
+        return store
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Store:
+        """Return the store of a folder for reading alone; the file is never changed.
+
+        Raises
+        ------
+        EvaluationError
+            There is none, it is of another format, damaged, or being written.
+        """
+        path = Path(folder) / RESULTS
+        with _refusals(str(path)):
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_PATIENCE_TO_READ)
+            store = cls(connection, path)
+            try:
+                connection.execute("PRAGMA trusted_schema = OFF")
+                store._refuse_other_format()
+                store.get([b""])
             except BaseException:
                 connection.close()
                 raise
@@ -159,7 +195,8 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection.close()
+        for store in (self, *self._others):
+            store._connection.close()
 
     @property
     def subject(self) -> str | None:
@@ -172,9 +209,16 @@ class Store:
             self._connection.execute("INSERT OR REPLACE INTO facts VALUES ('subject', ?)", (subject,))
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, Known]:
-        """Return what is known of the units with these keys; a damaged row is as good as none."""
+        """Return what is known of the units with these keys, here or in the others; a damaged row counts as unknown."""
         wanted = list(keys)
-        found = {}
+        found = self._own(wanted)
+        for other in self._others:
+            found = {**other._own([key for key in wanted if key not in found]), **found}
+        return found
+
+    def _own(self, keys: Sequence[bytes]) -> dict[bytes, Known]:
+        wanted = list(keys)
+        found: dict[bytes, Known] = {}
         with _refusals(self._place):
             for start in range(0, len(wanted), _AT_ONCE):
                 some = wanted[start : start + _AT_ONCE]
@@ -184,9 +228,9 @@ class Store:
                     some,
                 )
                 for key, score, predictions, warnings, seconds, crc in rows:
-                    if crc == _checksum(score, predictions, warnings, seconds):
-                        value = float("nan") if score is None else score
-                        found[key] = Known(value, _arrays(predictions), tuple(json.loads(warnings)), seconds)
+                    known = _known(score, predictions, warnings, seconds, crc)
+                    if known is not None:
+                        found[key] = known
         return found
 
     def put(self, units: Sequence[tuple[Cell, Known]]) -> None:
@@ -223,7 +267,8 @@ class Store:
                 folder.rmdir()
 
     def __len__(self) -> int:
-        (count,) = self._connection.execute("SELECT COUNT(*) FROM units").fetchone()
+        with _refusals(self._place):
+            (count,) = self._connection.execute("SELECT COUNT(*) FROM units").fetchone()
         return int(count)
 
     def _fact(self, name: str) -> str | None:
@@ -247,22 +292,50 @@ def _refusals(place: str) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         text = str(error)
+        if any(
+            words in text for words in ("no such", "has no column", "columns but", "syntax error", "decode to UTF-8")
+        ):
+            raise _damaged(place, error) from error
         step = "free some space, then run the same command again" if "full" in text else None
         step = step or ("wait until the other run ends" if "locked" in text else None)
         raise EvaluationError(
             f"{place}: wanted to keep results here, found: {text}",
             step or "give a folder that you may write with --out DIR",
         ) from error
-    except sqlite3.DatabaseError as error:
-        raise EvaluationError(
-            f"{place}: wanted a store of results, found a file that SQLite cannot read ({error})",
-            f"move it away, e.g. mv {place} {place}.damaged; its results are computed again",
-        ) from error
+    except (sqlite3.Error, sqlite3.Warning, OverflowError, TypeError, UnicodeError) as error:
+        raise _damaged(place, error) from error
     except OSError as error:
         raise EvaluationError(
             f"{place}: wanted to keep results here, found {error.strerror or error}",
             "give a folder that you may write with --out DIR",
         ) from error
+
+
+def _damaged(place: str, error: Exception) -> EvaluationError:
+    return EvaluationError(
+        f"{place}: wanted a store of results, found a file that SQLite cannot read ({error})",
+        f"move it away, e.g. mv {place} {place}.damaged; its results are computed again",
+    )
+
+
+def _known(score: Any, predictions: Any, warnings: Any, seconds: Any, crc: Any) -> Known | None:
+    """Return what a row holds; None where it was damaged or changed, whatever a column holds instead."""
+    fits = (
+        isinstance(score, float | None)
+        and isinstance(predictions, bytes | None)
+        and isinstance(warnings, str)
+        and isinstance(seconds, float)
+    )
+    if not fits or crc != _checksum(score, predictions, warnings, seconds):
+        return None
+    try:
+        told = json.loads(warnings)
+        arrays = _arrays(predictions)
+    except (ValueError, KeyError, OSError, EOFError, RecursionError, zipfile.BadZipFile, zlib.error):
+        return None
+    if not isinstance(told, list) or not all(isinstance(text, str) for text in told):
+        return None
+    return Known(math.nan if score is None else score, arrays, tuple(told), seconds)
 
 
 def _blob(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -149,7 +149,7 @@ def _written(path: Path, text: str) -> None:
 
 MODELS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "a pickle for a head": (_head(lambda song: pickle.dumps(Singing(song))), "wanted a stored head, found"),
-    "a type of its own": (_head(lambda song: skops.io.dumps(Touch(str(song)))), "wanted types of scikit-learn alone"),
+    "a type of its own": (_head(lambda song: skops.io.dumps(Touch(str(song)))), "expected only types that a model"),
     "a bomb for a head": (
         _head(lambda song: _archive("schema.json", bytes(200_000_000), zipfile.ZIP_DEFLATED)),
         "unpacks to more than its own size",
