@@ -146,7 +146,9 @@ def test_what_is_not_given_reaches_the_function_as_its_default(monkeypatch: pyte
         assert refused(*words) == ("heard", "nothing")
         for keyword in ("progress", "out", "run"):
             heard[name].pop(keyword, None)
-        assert heard[name] == {keyword: wanted[name][keyword] for keyword in wanted[name].keys() - {"data", "out", "run"}}
+        assert heard[name] == {
+            keyword: wanted[name][keyword] for keyword in wanted[name].keys() - {"data", "out", "run"}
+        }
 
 
 def test_a_flag_is_named_as_its_keyword() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.cli.terminal import Number, Terminal
-from pipeline.studies import Point, Study
+from pipeline.studies import Point, Study, StudyStopped
 from pipeline.studies.crossover import labels_text
 from pipeline.studies.points import DUMMY, SCRATCH, TRANSFER
 
@@ -15,7 +15,9 @@ LAST_TO_GO = (TRANSFER, SCRATCH)  # on a narrow terminal
 def print_study(terminal: Terminal, study: Study) -> None:
     """Print the learning curves, the scores by depth, the crossover, and the verdicts."""
     curves = {method: study.curve(method) for method in study.methods}
-    lines = [[_labels(point), *_scores(curves, point.labels)] for point in curves[TRANSFER]]
+    # A method that was left out altogether keeps its column: an empty place would look like a choice.
+    curves |= {one.method: () for one in study.skipped if one.method not in curves}
+    lines = [[_labels(point), *_scores(study, curves, point.labels)] for point in curves[TRANSFER]]
     columns: list[str | Number] = [Number("labels a class"), *(Number(f"{method} (95%)") for method in curves)]
     spare = [number for number, method in enumerate(curves, start=1) if method not in LAST_TO_GO]
     left_out = terminal.table(columns, lines, spare=[*reversed(spare)])
@@ -26,7 +28,7 @@ def print_study(terminal: Terminal, study: Study) -> None:
     if left_out:
         terminal.say(f"  not shown for want of width: {', '.join(reversed(left_out))}")
     terminal.stdout.print()
-    last = [curve[-1] for method, curve in curves.items() if method != DUMMY]
+    last = [curve[-1] for method, curve in curves.items() if curve and method != DUMMY]
     rows = [[one.method, f"{one.train:.3f}", f"{one.score:.3f}", f"{one.gap:.3f}", *_clock(one)] for one in last]
     columns = ["with all labels", *map(Number, ("known images", "new images", "gap", "training", "network"))]
     terminal.table(columns, rows)
@@ -46,12 +48,35 @@ def print_study(terminal: Terminal, study: Study) -> None:
     terminal.paragraph(study.summary)
 
 
+def print_partial(terminal: Terminal, stopped: StudyStopped) -> None:
+    """Print the mean scores of a study that was stopped, on stderr: they are not the result."""
+    terminal.say(f"stopped: {stopped.done:,} of {stopped.of:,} trainings are done; their mean balanced accuracy so far")
+    columns = ["method", "layer", Number("labels a class"), Number("labels"), Number("score"), Number("draws")]
+    rows = [
+        [
+            one.method,
+            one.layer,
+            labels_text(one.per_class),
+            f"{one.labels:,}",
+            f"{one.score:.3f}",
+            f"{one.draws} of {one.of}",
+        ]
+        for one in stopped.points
+    ]
+    terminal.table(columns, rows, to_stderr=True)
+
+
 def _labels(point: Point) -> str:
     return f"all ({point.labels:,})" if point.everything else labels_text(point.per_class)
 
 
-def _scores(curves: dict[str, tuple[Point, ...]], labels: int) -> list[str]:
-    return [_score(next((point for point in curve if point.labels == labels), None)) for curve in curves.values()]
+def _scores(study: Study, curves: dict[str, tuple[Point, ...]], labels: int) -> list[str]:
+    skipped = {one.method for one in study.skipped if one.labels == labels}
+    found = []
+    for method, curve in curves.items():
+        point = next((point for point in curve if point.labels == labels), None)
+        found.append("skipped" if point is None and method in skipped else _score(point))
+    return found
 
 
 def _by_layer(points: Sequence[Point], layers: Sequence[str]) -> list[str]:

@@ -344,6 +344,16 @@ MostLabels = Annotated[
         rich_help_panel=WORK,
     ),
 ]
+TimeLimit = Annotated[
+    float,
+    typer.Option(
+        "--time-limit",
+        metavar="SECONDS",
+        help="What the whole study may take by the clock; trainings that do not fit are skipped and named. "
+        "inf skips none.",
+        rich_help_panel=WORK,
+    ),
+]
 Budget = Annotated[
     float,
     typer.Option(

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import typer
 
 from pipeline.cli import options as o
 from pipeline.cli.again import carried
 from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
+
+
+@contextmanager
+def print_when_stopped(terminal: Terminal) -> Iterator[None]:
+    """Print what a study knows when it is interrupted, and let the interrupt go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        from pipeline.cli.curves import print_partial
+        from pipeline.studies import StudyStopped
+
+        if isinstance(stopped, StudyStopped):
+            print_partial(terminal, stopped)
+        raise
 
 
 def command(
@@ -34,6 +51,7 @@ def command(
     head: o.OneHead = None,
     most_labels: o.MostLabels = 2000,
     budget: o.Budget = 120,
+    time_limit: o.TimeLimit = 540,
     out: o.StudyFolder = None,
     device: o.Device = "auto",
     n_jobs: o.Jobs = None,
@@ -50,7 +68,7 @@ def command(
     refuse_unwritable(out or DEFAULT_FOLDER, "the results")
     if out:
         refuse_foreign(out)
-    with Terminal(as_json=as_json, quiet=quiet) as terminal:
+    with Terminal(as_json=as_json, quiet=quiet, lines=True) as terminal, print_when_stopped(terminal):
         found = study(
             data,
             backbone=backbone,
@@ -74,6 +92,7 @@ def command(
             head=head,
             most_labels=most_labels,
             budget=budget,
+            time_limit=time_limit,
             out=out or Under(DEFAULT_FOLDER),
             device=device,
             n_jobs=n_jobs,
@@ -86,5 +105,5 @@ def command(
         return
     print_study(terminal, found)
     terminal.say(f"kept in {found.folder}/: every point in points.csv, all of it in study.json")
-    without = {"most_labels", "budget", "head"}
+    without = {"most_labels", "budget", "time_limit", "head"}
     terminal.next("pipeline", "evaluate", data, *carried(ctx, without=without), *(["--head", head] if head else []))

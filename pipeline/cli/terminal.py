@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -22,6 +24,7 @@ from pipeline.progress import Progress
 
 WIDTH_WHEN_PIPED = 200
 GAP = 2  # between two columns
+SECONDS_BETWEEN_LINES = 8.0  # below the ten that are promised: a line may be late on a busy machine
 
 
 class Number(str):
@@ -51,9 +54,11 @@ class Terminal(Progress):
         One JSON object is the result, and tables are not printed.
     quiet : bool
         Nothing on stderr but errors.
+    lines : bool
+        Where stderr is no terminal and bars are not drawn, print how far the work is as a line every few seconds.
     """
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+    def __init__(self, *, as_json: bool = False, quiet: bool = False, lines: bool = False) -> None:
         self.as_json, self.quiet = as_json, quiet
         self.stderr = SafeConsole(stderr=True, quiet=quiet, width=_width(sys.stderr))
         self.stdout = SafeConsole(width=_width(sys.stdout))
@@ -68,14 +73,19 @@ class Terminal(Progress):
         )
         self._tasks: dict[str, Any] = {}
         self._notes: set[str] = set()
+        self._lines = ProgressLines(self.say) if lines and not quiet and not self.stderr.is_terminal else None
 
     def __enter__(self) -> Terminal:
         self._bars.start()
+        if self._lines is not None:
+            self._lines.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._lines is not None:
+            self._lines.stop()
         self._bars.stop()
 
     def note(self, text: str) -> None:
@@ -89,6 +99,8 @@ class Terminal(Progress):
         print_joined(self, reports)
 
     def advance(self, stage: str, done: int, total: int) -> None:
+        if self._lines is not None:
+            self._lines.advance(stage, done, total)
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, total=total)
         self._bars.update(self._tasks[stage], completed=done, total=total)
@@ -152,6 +164,45 @@ class Terminal(Progress):
             left_out.append(columns[number])
         console.print(_table(columns, rows, shown))
         return left_out
+
+
+class ProgressLines:
+    """Prints how far the work is, as one line every few seconds, for log files.
+
+    A thread does it: a step of the work may take longer than the time between two lines.
+
+    Parameters
+    ----------
+    say : callable
+        Prints a line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._state: tuple[str, int, int] | None = None
+        self._started = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress lines", daemon=True)
+
+    def start(self) -> None:
+        """Begin to print."""
+        self._started = time.monotonic()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Print no more; returns when the last line is out."""
+        self._ended.set()
+        self._thread.join()
+
+    def advance(self, stage: str, done: int, total: int) -> None:
+        """Remember how far a stage is."""
+        self._state = (stage, done, total)
+
+    def _run(self) -> None:
+        while not self._ended.wait(SECONDS_BETWEEN_LINES):
+            elapsed = time.monotonic() - self._started
+            stage = "preparing" if self._state is None else "{}: {:,} of {:,}".format(*self._state)
+            self._say(f"progress: {stage}, {elapsed:.0f} s elapsed")
 
 
 def _natural_width(columns: Sequence[str], rows: Sequence[Sequence[str]], shown: Sequence[int]) -> int:

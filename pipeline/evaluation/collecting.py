@@ -509,9 +509,7 @@ def _given_ids(given: Sequence[str], rows: np.ndarray, ids: Sequence[str]) -> di
     return {tidy_id(text): ids[row] for text, row in zip(given, rows.tolist(), strict=True)}
 
 
-def _with_own_ids(
-    table: LabelColumns, ids: Sequence[str], given: Mapping[str, str]
-) -> LabelColumns:
+def _with_own_ids(table: LabelColumns, ids: Sequence[str], given: Mapping[str, str]) -> LabelColumns:
     """Return a label table by the source's own ids where its ids are those that the inputs were given by.
 
     An id may be the one that a photo was given by, and another photo's own: the reading that fits more ids is taken.

@@ -8,6 +8,20 @@ from __future__ import annotations
 from pipeline.runs.folder import STUDY
 from pipeline.studies.points import METHODS, Point
 from pipeline.studies.results import PROMISES, Crossover, Match, Study, Verdict
+from pipeline.studies.schedule import PartialPoint, Skipped, StudyStopped
 from pipeline.studies.studying import study
 
-__all__ = ["METHODS", "PROMISES", "STUDY", "Crossover", "Match", "Point", "Study", "Verdict", "study"]
+__all__ = [
+    "METHODS",
+    "PROMISES",
+    "STUDY",
+    "Crossover",
+    "Match",
+    "PartialPoint",
+    "Point",
+    "Skipped",
+    "Study",
+    "StudyStopped",
+    "Verdict",
+    "study",
+]

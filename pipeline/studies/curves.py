@@ -40,7 +40,9 @@ def points_of(
     found = []
     for method, at, number in order:
         mine = _draws(learned, method, at, number)
-        point = _point(method, at, rungs[number], mine, exam, image_seconds.get(method, 0.0), random_state)
+        point = _point(
+            method, at, rungs[number], list(mine.values()), exam, image_seconds.get(method, 0.0), random_state
+        )
         leader = _draws(learned, TRANSFER, layer, number)
         if method != TRANSFER and leader:
             point = _held_against(point, leader, mine, rungs[number], exam)
@@ -48,9 +50,9 @@ def points_of(
     return tuple(found)
 
 
-def _draws(learned: Mapping[Key, Learned], method: str, layer: str, rung: int) -> list[Learned]:
+def _draws(learned: Mapping[Key, Learned], method: str, layer: str, rung: int) -> dict[int, Learned]:
     mine = {key.draw: one for key, one in learned.items() if (key.method, key.layer, key.rung) == (method, layer, rung)}
-    return [mine[draw] for draw in sorted(mine)]
+    return {draw: mine[draw] for draw in sorted(mine)}
 
 
 def _point(
@@ -76,11 +78,21 @@ def _point(
     )
 
 
-def _held_against(point: Point, leader: Sequence[Learned], mine: Sequence[Learned], rung: Rung, exam: Exam) -> Point:
-    """Return the point with the lead of transfer over it."""
-    # With all labels every draw is the same one, and heads learned it once: it stands beside every other seed.
-    pairs = max(len(leader), len(mine)) if rung.everything else min(len(leader), len(mine))
-    first, second = ([each[min(k, len(each) - 1)] for k in range(pairs)] for each in (leader, mine))
+def _held_against(
+    point: Point, leader: Mapping[int, Learned], mine: Mapping[int, Learned], rung: Rung, exam: Exam
+) -> Point:
+    """Return the point with the lead of transfer over it; as it is where no draw was learned by both."""
+    if rung.everything:
+        # With all labels every draw is the same one, and heads learned it once: it stands beside every other seed.
+        pairs = max(len(leader), len(mine))
+        first, second = ([list(each.values())[min(k, len(each) - 1)] for k in range(pairs)] for each in (leader, mine))
+    else:
+        # By number: where a study ran out of time, a draw may be there for one method alone.
+        common = sorted(leader.keys() & mine.keys())
+        first, second = ([each[draw] for draw in common] for each in (leader, mine))
+    if not first:
+        return point
+    pairs = len(first)
     said = [one.predicted for one in first], [one.predicted for one in second]
     lead = mean_lead(exam, *said, np.zeros(pairs))
     # The rival's gap less that of transfer: the lead, and by how much the rival is better on what it learned from.

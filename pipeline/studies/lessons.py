@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from joblib import delayed
@@ -114,6 +115,41 @@ class Refused:
     why: str
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A lesson that was not started, or not finished, because the study's time limit was reached."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When lessons have to end.
+
+    Attributes
+    ----------
+    at : float
+        Seconds since the epoch: processes on this machine share that clock.
+    expected : mapping of Key to float
+        Seconds that a lesson is expected to take; it is not started where it would end too late.
+    always : frozenset of Key
+        Lessons that are done whatever the time is.
+    """
+
+    at: float = math.inf
+    expected: Mapping[Key, float] = field(default_factory=dict)
+    always: frozenset[Key] = frozenset()
+
+    def stop_at(self, key: Key) -> float:
+        """Return when a lesson has to end."""
+        return math.inf if key in self.always else self.at
+
+    def leaves_out(self, key: Key) -> bool:
+        """Return whether a lesson that is to start now would end too late."""
+        return time.time() + self.expected.get(key, 0.0) > self.stop_at(key)
+
+
+NO_DEADLINE = Deadline()
+
+
 @dataclass(frozen=True, eq=False)
 class Lesson:
     """A head that learns from features.
@@ -195,8 +231,14 @@ class ScratchLesson:
     def effort(self) -> float:
         return 1e6 + len(self.rows)
 
-    def learn(self) -> Learned:
-        """Train, and answer."""
+    def learn(self, stop_at: float = math.inf) -> Learned:
+        """Train, and answer.
+
+        Raises
+        ------
+        OutOfTime
+            If that is not done at `stop_at`, in seconds since the epoch.
+        """
         from pipeline.studies.training import TRIES, TRIES_OF_SMALL, train_from_scratch
 
         mine = self.material.take(self.rows)
@@ -211,6 +253,7 @@ class ScratchLesson:
             seconds=self.budget,
             device=self.device,
             seed=self.seed,
+            stop_at=stop_at,
         )
         params = CHOSEN if done.chosen else FIXED
         return Learned(done.predicted, balanced_accuracy(mine.y, done.learned), done.seconds, params, done.cut_short)
@@ -219,10 +262,16 @@ class ScratchLesson:
 AnyLesson = Lesson | ScratchLesson
 
 
-def run_lessons(lessons: Sequence[AnyLesson], *, n_jobs: int) -> Iterator[tuple[Key, Learned | Refused]]:
-    """Give what comes of each lesson as it is done, in any order."""
-    ordered = sorted(lessons, key=lambda lesson: -lesson.effort)
-    tasks = (delayed(_learned)(lesson) for lesson in ordered)
+def run_lessons(
+    lessons: Sequence[AnyLesson], *, n_jobs: int, deadline: Deadline = NO_DEADLINE
+) -> Iterator[tuple[Key, Learned | Refused | LeftOut]]:
+    """Give what comes of each lesson as it is done, in any order.
+
+    The first draw of every method and number of labels comes first, so that a study that is stopped has a value for
+    each; within a draw the longest lesson comes first, so that processes end together.
+    """
+    ordered = sorted(lessons, key=lambda lesson: (lesson.key.draw, -lesson.effort))
+    tasks = (delayed(_learned)(lesson, deadline) for lesson in ordered)
     yield from by_processes(tasks, n_jobs=min(n_jobs, max(1, len(ordered))))
 
 
@@ -231,5 +280,16 @@ def balanced_accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
     return score_predictions(SCORING, y, Predictions(predicted), kind="class", n_classes=int(y.max()) + 1)
 
 
-def _learned(lesson: AnyLesson) -> tuple[Key, Learned | Refused]:
-    return lesson.key, lesson.learn()
+def _learned(lesson: AnyLesson, deadline: Deadline) -> tuple[Key, Learned | Refused | LeftOut]:
+    key = lesson.key
+    # Asked where the lesson starts: joblib hands tasks out before there is a worker for them.
+    if deadline.leaves_out(key):
+        return key, LeftOut()
+    if isinstance(lesson, Lesson):
+        return key, lesson.learn()
+    from pipeline.studies.training import OutOfTime
+
+    try:
+        return key, lesson.learn(deadline.stop_at(key))
+    except OutOfTime:
+        return key, LeftOut()

@@ -17,6 +17,7 @@ from pipeline.errors import EvaluationError
 from pipeline.runs import refuse_foreign
 from pipeline.runs.folder import POINTS, STUDY, replace_file
 from pipeline.studies.points import METHODS, TRANSFER, Point, curve_of, depth_of
+from pipeline.studies.schedule import Skipped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,6 +154,8 @@ class Study:
         Plain JSON values: recipes of the caches, seed, device, cores, versions.
     seconds : float
         Of the whole study, by the clock.
+    skipped : tuple of Skipped
+        Trainings that the time limit left out; in JSON only where there are any.
     folder : Path or None
         Where it is kept.
     """
@@ -177,6 +180,7 @@ class Study:
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    skipped: tuple[Skipped, ...] = ()
     folder: Path | None = field(default=None, compare=False)
 
     @property
@@ -219,9 +223,11 @@ class Study:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the study as plain JSON values."""
-        values = {name: value for name, value in self.__dict__.items() if name != "folder"}
+        values = {name: value for name, value in self.__dict__.items() if name not in ("folder", "skipped")}
+        left_out = {"skipped": [one.as_dict() for one in self.skipped]} if self.skipped else {}
         return {
             **values,
+            **left_out,
             "format": FORMAT,
             "classes": list(self.classes),
             "points": [point.as_dict() for point in self.points],
@@ -243,6 +249,7 @@ class Study:
             for one in said["crossovers"]
         )
         values["verdicts"] = tuple(Verdict(**one) for one in said["verdicts"])
+        values["skipped"] = tuple(Skipped(**one) for one in said.get("skipped", ()))
         return cls(**{**values, "folder": folder})
 
     def save(self, folder: str | Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,12 +34,34 @@ from pipeline.studies.curves import points_of
 from pipeline.studies.doubts import doubts_about
 from pipeline.studies.draws import rungs
 from pipeline.studies.ledger import Ledger
-from pipeline.studies.lessons import SCORING, AnyLesson, Key, Learned, Lesson, Refused, run_lessons
+from pipeline.studies.lessons import (
+    NO_DEADLINE,
+    SCORING,
+    AnyLesson,
+    Deadline,
+    Key,
+    Learned,
+    LeftOut,
+    Lesson,
+    Refused,
+    ScratchLesson,
+    run_lessons,
+)
 from pipeline.studies.methods import Method, Teacher, caches_of
 from pipeline.studies.pixels import Sizes, pixels_text, read_pixels, sizes_of
 from pipeline.studies.place import folder_for, matter_of
 from pipeline.studies.points import METHODS, RANDOM, STATISTICS, TRANSFER
 from pipeline.studies.results import Study
+from pipeline.studies.schedule import (
+    TIME_LIMIT,
+    StudyStopped,
+    deadline_of_heads,
+    estimate,
+    partial_points,
+    skipped_of,
+    skipped_text,
+    time_for_training,
+)
 from pipeline.studies.spread import HOW, Exam
 from pipeline.studies.subject import Asked, Subject, subject_of
 from pipeline.studies.untrained import seconds_an_image, untrained_features
@@ -73,6 +96,7 @@ def study(
     head: Any = None,
     most_labels: int = 2000,
     budget: float = 120,
+    time_limit: float = TIME_LIMIT,
     out: str | Path | Under | None = None,
     device: str = "auto",
     n_jobs: int | None = None,
@@ -109,6 +133,10 @@ def study(
     budget : float
         Seconds that one training from scratch may take, the choice of its learning rate included: of one core, or by
         the clock on a GPU.
+    time_limit : float
+        Seconds that the whole study may take by the clock; at least half of them are for training, however long the
+        embeddings take. Trainings that do not fit are skipped, later draws first, and named in the notes; the same call
+        again adds them. ``inf`` skips none.
     out : path or Under, optional
         The run's folder: each result is kept there as soon as it is known, so that the same call goes on after a stop.
     device : str
@@ -124,6 +152,8 @@ def study(
     ------
     PipelineError
         With the next step; among them a cache whose photos are gone.
+    StudyStopped
+        A `KeyboardInterrupt` that has what is known so far, when it is interrupted while it trains.
     """
     started = time.perf_counter()
     if most_labels < 1 or budget <= 0:
@@ -140,6 +170,8 @@ def study(
         device=device,
         n_jobs=n_jobs,
     )
+    if not time_limit > 0:
+        raise EvaluationError(f"time_limit: expected seconds above 0, got {time_limit:g}", "--time-limit 540")
     found = _head(head, random_state)
     extraction = {
         "precision": precision,
@@ -186,7 +218,9 @@ def study(
         with Store.open(folder) as kept:
             try:
                 kept.begin(matter_of(subject, layers, found).as_json())
-                made = _studied(subject, found, layer, layers, asked, kept, where, budget, n_jobs)
+                made = _studied(
+                    subject, found, layer, layers, asked, kept, where, budget, n_jobs, (started, time_limit)
+                )
             except BaseException:
                 kept.leave_no_trace()
                 raise
@@ -207,6 +241,7 @@ def _studied(
     device: str,
     budget: float,
     n_jobs: int | None,
+    limit: tuple[float, float],
 ) -> Study:
     train, test = subject.train.part, subject.test.part
     ladder = rungs(train.y, random_state=asked.random_state)
@@ -216,7 +251,17 @@ def _studied(
     methods = _methods(teacher, backbone, layer, layers, sizes, asked, n_jobs)
 
     ledger = Ledger(store, subject, {method.place: method.text for method in methods})
-    learned = _learn(teacher.lessons(methods, sizes, budget=budget, device=device), ledger, device, n_jobs, asked)
+    lessons = teacher.lessons(methods, sizes, budget=budget, device=device)
+    started, time_limit = limit
+    learned: dict[Key, Learned] = {}
+    try:
+        left = time_for_training(time_limit, time.perf_counter() - started)
+        left_out = _learn(lessons, learned, ledger, device, n_jobs, left, asked.progress)
+    except KeyboardInterrupt:
+        if not learned:
+            raise
+        raise StudyStopped(partial_points(learned, lessons, ladder, test.y), len(learned), len(lessons)) from None
+    skipped = skipped_of(left_out, lessons, ladder)
     # After all else is done: what is measured shares the cores with nothing of ours.
     where = f"{device.partition(':')[0]}, {asked.extraction['decode']}"
     measured = ledger.image_seconds(layer, where)
@@ -227,7 +272,8 @@ def _studied(
 
     exam = Exam(test.y, subject.all_classes, test.groups)
     points = points_of(learned, ladder, exam, layer=layer, image_seconds=seconds, random_state=asked.random_state)
-    later = list(doubts_about(subject, points, budget))
+    later = [text for text in (skipped_text(skipped, time_limit),) if text]
+    later += doubts_about(subject, points, budget)
     for note in later:
         asked.progress.note(note)
     return Study(
@@ -249,6 +295,7 @@ def _studied(
         interval=HOW,
         budget=budget_text(head, sizes, seconds=budget, device=device),
         notes=(*subject.notes, *later),
+        skipped=skipped,
         provenance={
             "recipe": dict(caches_of(subject)[0].recipe),
             "caches": sorted({cache.path.name for cache in caches_of(subject)}),
@@ -297,26 +344,66 @@ def _methods(
 
 
 def _learn(
-    lessons: Sequence[AnyLesson], ledger: Ledger, device: str, n_jobs: int | None, asked: Asked
-) -> dict[Key, Learned]:
-    """Return what comes of all lessons; each is kept as soon as it is done."""
-    learned, waiting = ledger.look_up(lessons)
+    lessons: Sequence[AnyLesson],
+    learned: dict[Key, Learned],
+    ledger: Ledger,
+    device: str,
+    n_jobs: int | None,
+    left: float,
+    progress: Progress,
+) -> list[Key]:
+    """Fill `learned` with what comes of all lessons, and return those that there was no time for.
+
+    Each is kept as soon as it is done. Heads come first; the small networks have the rest of the time.
+    """
+    known, waiting = ledger.look_up(lessons)
+    learned.update(known)
     if learned:
-        asked.progress.note(f"{len(learned):,} of {len(lessons):,} lessons are known from before")
-    heads = [lesson for lesson in waiting if isinstance(lesson, Lesson)]
-    networks = [lesson for lesson in waiting if not isinstance(lesson, Lesson)]
+        progress.note(f"{len(learned):,} of {len(lessons):,} lessons are known from before")
     by_key = {lesson.key: lesson for lesson in waiting}
-    for stage, some in ((HEADS_STAGE, heads), (SCRATCH_STAGE, networks)):
-        # A GPU trains one network after another, in this process.
-        jobs = 1 if device != "cpu" and some is networks else workers(n_jobs)
-        for number, (key, one) in enumerate(run_lessons(some, n_jobs=jobs), start=1):
-            if isinstance(one, Refused):
-                asked.progress.note(f"with {len(by_key[key].rows)} labels there is no {key.method}: {one.why}")
-            else:
-                ledger.keep(by_key[key], one)
-                learned[key] = one
-            asked.progress.advance(stage, number, len(some))
-    return learned
+    left_out: list[Key] = []
+    end = time.time() + left
+
+    def take(key: Key, outcome: Learned | Refused | LeftOut) -> None:
+        if isinstance(outcome, LeftOut):
+            left_out.append(key)
+        elif isinstance(outcome, Refused):
+            progress.note(f"with {len(by_key[key].rows)} labels there is no {key.method}: {outcome.why}")
+        else:
+            ledger.keep(by_key[key], outcome)
+            learned[key] = outcome
+
+    heads = [lesson for lesson in waiting if isinstance(lesson, Lesson)]
+    networks = [lesson for lesson in waiting if isinstance(lesson, ScratchLesson)]
+    jobs = workers(n_jobs)
+    network_jobs = jobs if device == "cpu" else 1  # a GPU trains one network after another, in this process
+    measured = None
+    trial = _trial_head(heads)
+    if trial is not None:
+        before = time.perf_counter()
+        for key, outcome in run_lessons([trial], n_jobs=1):
+            take(key, outcome)
+        measured = trial, time.perf_counter() - before
+    expected = estimate(heads, networks, measured)
+    if waiting:
+        progress.note(expected.text(jobs, network_jobs, left))
+    for stage, some, count in ((HEADS_STAGE, heads, jobs), (SCRATCH_STAGE, networks, network_jobs)):
+        deadline = NO_DEADLINE
+        if not math.isinf(left):
+            deadline = deadline_of_heads(heads, left) if some is heads else Deadline(end, expected.networks)
+        done = [trial] if some is heads and trial is not None else []
+        progress.advance(stage, len(done), len(some))
+        rest = [lesson for lesson in some if lesson not in done]
+        for number, (key, outcome) in enumerate(run_lessons(rest, n_jobs=count, deadline=deadline), start=1):
+            take(key, outcome)
+            progress.advance(stage, len(done) + number, len(some))
+    return left_out
+
+
+def _trial_head(heads: Sequence[Lesson]) -> Lesson | None:
+    """Return the lesson that tells how long heads take: the first draw of transfer with the most labels."""
+    found = [lesson for lesson in heads if lesson.key.method == TRANSFER and lesson.key.draw == 0]
+    return max(found, key=lambda lesson: len(lesson.rows), default=None)
 
 
 def _head(asked: Any, random_state: int) -> Head:

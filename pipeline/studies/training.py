@@ -31,6 +31,10 @@ _ASKED_AT_ONCE = 256
 Clock = Callable[[], float]
 
 
+class OutOfTime(Exception):
+    """A training was stopped because the time limit of the whole study was reached; its result is discarded."""
+
+
 @dataclass(frozen=True)
 class Try:
     """What is chosen by the held-out part."""
@@ -83,6 +87,7 @@ def train_from_scratch(
     seconds: float,
     device: str,
     seed: int,
+    stop_at: float = math.inf,
 ) -> Trained:
     """Return the answers of a small network trained on these images.
 
@@ -104,8 +109,16 @@ def train_from_scratch(
         At most: of one core, so that other work on the machine takes nothing away; by the clock on a GPU.
     device : str
     seed : int
+    stop_at : float
+        When the study has to end, in seconds since the epoch: a result that were cut off there would depend on what
+        else the machine did, so there is none.
+
+    Raises
+    ------
+    OutOfTime
+        If the training is not done by then.
     """
-    clock = clock_of(device)
+    clock = _limited(clock_of(device), stop_at)
     images, labels = torch.from_numpy(pixels).to(device), torch.from_numpy(y).to(device)
     whole = steps_for(len(y))
     trainings = 1.0 if held_out is None else 2 + TRY_SHARE * len(tries)
@@ -150,9 +163,42 @@ def pace(images: torch.Tensor, labels: torch.Tensor, classes: int, clock: Clock)
     return (clock() - started) / PACE_STEPS
 
 
+def seconds_per_image(pixels: np.ndarray, y: np.ndarray, classes: int, device: str) -> float:
+    """Return how long a step of training takes per image, by the clock on the wall, from a few that are thrown away.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, (n, side, side, 3)
+    y : ndarray of int, shape (n,)
+    classes : int
+    device : str
+    """
+    images, labels = torch.from_numpy(np.array(pixels)).to(device), torch.from_numpy(y).to(device)
+    with _apart():
+        # The first few load what is loaded once in a process.
+        a_step = [pace(images, labels, classes, time.perf_counter) for _ in range(2)][-1]
+    return a_step / min(batch_for(len(y)), max(1, len(y)))
+
+
 def clock_of(device: str) -> Clock:
     """Return the clock that a training is measured by: that of this process, or on a GPU the one on the wall."""
     return time.process_time if device == "cpu" else time.perf_counter
+
+
+def expected_steps(n: int, *, chosen: bool, tries: int) -> float:
+    """Return how many steps a training on n images takes, those that choose its learning rate included."""
+    return steps_for(n) * (2 + TRY_SHARE * tries if chosen else 1.0)
+
+
+def _limited(clock: Clock, stop_at: float) -> Clock:
+    """Return a clock that raises `OutOfTime` when it is read after the end of the study."""
+
+    def read() -> float:
+        if time.time() > stop_at:
+            raise OutOfTime
+        return clock()
+
+    return clock if stop_at == math.inf else read
 
 
 def steps_for(n: int) -> int:

@@ -1,0 +1,263 @@
+"""How long a study takes, when it has to end, and what it leaves out for that."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.studies.draws import Rung
+from pipeline.studies.lessons import (
+    CHOOSE_FROM,
+    AnyLesson,
+    Deadline,
+    Key,
+    Learned,
+    Lesson,
+    ScratchLesson,
+    balanced_accuracy,
+)
+from pipeline.studies.points import METHODS
+
+# Seconds. With the embeddings and the clocks at the end, 350 photos on two slow cores stay below ten minutes.
+TIME_LIMIT = 540.0
+SHARE_OF_TRAINING = 0.5  # of the limit, at least: many photos may take longer than that to embed
+SHARE_OF_HEADS = 0.5  # of the time for training, at most: a slow head must not use up that of the small networks
+FIXED_SHARE = 0.05  # of the time of a head whose parameters are chosen: what one with fixed parameters takes
+SECONDS_PER_LESSON = 0.01  # to hand one to a process
+MARGIN = 1.2  # processes side by side are slower than one alone
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Trainings of one method with so many labels that the time limit left out.
+
+    Attributes
+    ----------
+    method, layer : str
+    labels : int
+    draws : int
+        How many were left out.
+    of : int
+        How many there would have been.
+    """
+
+    method: str
+    layer: str
+    labels: int
+    draws: int
+    of: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PartialPoint:
+    """What a study that was stopped knows of one method with so many labels.
+
+    Attributes
+    ----------
+    method, layer : str
+    labels : int
+    per_class : float
+    draws, of : int
+        How many are done, and how many there will be.
+    score : float
+        Mean balanced accuracy of those that are done.
+    """
+
+    method: str
+    layer: str
+    labels: int
+    per_class: float
+    draws: int
+    of: int
+    score: float
+
+
+class StudyStopped(KeyboardInterrupt):
+    """A study was interrupted; what it knows so far is kept where it has a folder, and the same call goes on.
+
+    Attributes
+    ----------
+    points : tuple of PartialPoint
+        By method, the fewest labels first.
+    done, of : int
+        Lessons.
+    """
+
+    def __init__(self, points: tuple[PartialPoint, ...], done: int, of: int) -> None:
+        super().__init__()
+        self.points, self.done, self.of = points, done, of
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long lessons are expected to take, from a short trial run on this machine.
+
+    Attributes
+    ----------
+    heads : mapping of Key to float
+        Seconds of one process.
+    networks : mapping of Key to float
+    """
+
+    heads: Mapping[Key, float]
+    networks: Mapping[Key, float]
+
+    def seconds(self, head_jobs: int, network_jobs: int) -> float:
+        """Return how long all of them take on so many processes."""
+        return sum(self.heads.values()) / max(1, head_jobs) + _in_parallel(self.networks.values(), network_jobs)
+
+    def text(self, head_jobs: int, network_jobs: int, left: float) -> str:
+        """Return what is to be trained and how long that takes, in a sentence."""
+        counts = [(len(self.heads), "head"), (len(self.networks), "network from scratch")]
+        told = " and ".join(_counted(count, name) for count, name in counts if count)
+        expected = self.seconds(head_jobs, network_jobs)
+        text = f"{told} to train: about {_duration(expected)} (estimated from a short trial run)"
+        if expected > left:
+            text += f"; the time limit leaves {_duration(left)}, so some of them will be skipped and named"
+        return text
+
+
+def estimate(
+    heads: Sequence[Lesson], networks: Sequence[ScratchLesson], measured: tuple[Lesson, float] | None
+) -> Estimate:
+    """Return how long lessons take, by one head that was timed and a few steps of the small network.
+
+    Parameters
+    ----------
+    heads, networks : sequence of lessons
+    measured : (Lesson, float) or None
+        A head and the seconds that it took.
+    """
+    of_heads: dict[Key, float] = {lesson.key: SECONDS_PER_LESSON for lesson in heads}
+    if measured is not None:
+        unit = measured[1] / _work(measured[0])
+        of_heads = {lesson.key: SECONDS_PER_LESSON + unit * _work(lesson) for lesson in heads}
+    return Estimate(of_heads, _of_networks(networks))
+
+
+def time_for_training(time_limit: float, spent: float) -> float:
+    """Return how many seconds are left for trainings when so many were spent before them."""
+    return max(time_limit - spent, SHARE_OF_TRAINING * time_limit)
+
+
+def deadline_of_heads(heads: Iterable[AnyLesson], left: float) -> Deadline:
+    """Return when heads have to end; the first draw of each is learned in any case, so that every curve is there."""
+    always = frozenset(lesson.key for lesson in heads if lesson.key.draw == 0)
+    return Deadline(time.time() + SHARE_OF_HEADS * left, {}, always)
+
+
+def skipped_of(left_out: Iterable[Key], lessons: Sequence[AnyLesson], rungs: Sequence[Rung]) -> tuple[Skipped, ...]:
+    """Return what was left out, method by method, the fewest labels first."""
+    gone, planned = _places(left_out), _places(lesson.key for lesson in lessons)
+    return tuple(
+        Skipped(method, layer, rungs[number].labels, count, planned[method, layer, number])
+        for (method, layer, number), count in sorted(gone.items(), key=lambda one: _order(one[0]))
+    )
+
+
+def skipped_text(skipped: Sequence[Skipped], time_limit: float) -> str:
+    """Return what was left out in a sentence; empty where nothing was."""
+    if not skipped:
+        return ""
+    parts = []
+    for method, layer in dict.fromkeys((one.method, one.layer) for one in skipped):
+        rows = [one for one in skipped if (one.method, one.layer) == (method, layer)]
+        told = ", ".join(f"{one.draws} of {one.of} with {one.labels:,} labels" for one in rows)
+        parts.append(f"{method}{f' ({layer})' if layer else ''} {told}")
+    count = sum(one.draws for one in skipped)
+    return (
+        f"{_counted(count, 'training')} skipped for the time limit of {time_limit:g} seconds: {'; '.join(parts)}; "
+        "the same command again adds them, --time-limit inf does all at once"
+    )
+
+
+def partial_points(
+    learned: Mapping[Key, Learned], lessons: Sequence[AnyLesson], rungs: Sequence[Rung], y: np.ndarray
+) -> tuple[PartialPoint, ...]:
+    """Return the mean score of what is done, method by method, the fewest labels first.
+
+    Parameters
+    ----------
+    learned : mapping of Key to Learned
+    lessons : sequence of lessons
+        All, done or not.
+    rungs : sequence of Rung
+    y : ndarray of int64, (m,)
+        Labels of the test images.
+    """
+    planned = _places(lesson.key for lesson in lessons)
+    scores: dict[tuple[str, str, int], list[float]] = {}
+    for key, one in learned.items():
+        scores.setdefault((key.method, key.layer, key.rung), []).append(balanced_accuracy(y, one.predicted))
+    return tuple(
+        PartialPoint(
+            place[0], place[1], rungs[place[2]].labels, rungs[place[2]].per_class, len(values), planned[place],
+            float(np.mean(values)),
+        )
+        for place, values in sorted(scores.items(), key=lambda one: _order(one[0]))
+    )  # fmt: skip
+
+
+def _of_networks(networks: Sequence[ScratchLesson]) -> dict[Key, float]:
+    if not networks:
+        return {}
+    from pipeline.studies import training
+
+    longest = max(networks, key=lambda lesson: len(lesson.rows))
+    per_image = training.seconds_per_image(
+        longest.material.X[longest.rows], longest.material.y[longest.rows], longest.material.classes, longest.device
+    )
+    tries = len(training.TRIES)
+    found = {}
+    for lesson in networks:
+        n = len(lesson.rows)
+        steps = training.expected_steps(n, chosen=n >= CHOOSE_FROM * lesson.material.classes, tries=tries)
+        found[lesson.key] = MARGIN * min(lesson.budget, steps * training.batch_for(n) * per_image)
+    return found
+
+
+def _work(lesson: Lesson) -> float:
+    """Return a measure of what a head has to do: values that it sees, fewer where nothing is chosen."""
+    n = len(lesson.rows)
+    width = float(np.prod(lesson.material.X.shape[1:]))
+    return n * width * (1.0 if n >= CHOOSE_FROM * lesson.material.classes else FIXED_SHARE)
+
+
+def _in_parallel(seconds: Iterable[float], jobs: int) -> float:
+    """Return how long tasks take on so many processes: their share, and at least the longest."""
+    values = list(seconds)
+    return max(sum(values) / max(1, jobs), max(values, default=0.0))
+
+
+def _places(keys: Iterable[Key]) -> dict[tuple[str, str, int], int]:
+    found: dict[tuple[str, str, int], int] = {}
+    for key in keys:
+        place = (key.method, key.layer, key.rung)
+        found[place] = found.get(place, 0) + 1
+    return found
+
+
+def _order(place: tuple[str, str, int]) -> tuple[int, str, int]:
+    return METHODS.index(place[0]), place[1], place[2]
+
+
+def _counted(count: int, name: str) -> str:
+    if count == 1:
+        return f"1 {name}"
+    first, space, rest = name.partition(" ")
+    return f"{count:,} {first}s{space}{rest}"
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "no limit"
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{seconds / 60:.0f} min"
