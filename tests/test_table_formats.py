@@ -14,7 +14,7 @@ from test_images import planted, put, refused
 
 from pipeline.errors import LabelError, SourceError
 from pipeline.evaluation.collecting import Labelling, known_of
-from pipeline.images import ImageSource, read_text_table
+from pipeline.images import ImageSource, image_folder, read_text_table
 from pipeline.images import spreadsheet as spreadsheets
 from pipeline.labels import join, label_sets, merge_one_hot, read_label_table, split_one_hot
 from pipeline.labels.onehot import one_hot_notes
@@ -162,6 +162,9 @@ def test_a_spreadsheet_is_data_and_a_label_table(tmp_path: Path) -> None:
     assert source.columns == {"label": ["0", "1", "0"]}
     assert [planted(source, row) for row in range(3)] == [0, 1, 2]
     assert ImageSource.open(source.place).ids == source.ids
+    assert image_folder(source.place) == str(tmp_path)
+    assert image_folder(f"{tmp_path}/photos/[2 of 3: 0a1b] [share 1 of 2]") == f"{tmp_path}/photos"
+    assert image_folder("builtin:digits@1") is None
     assert read_label_table(f"{path}:B") == {"label": {"photos/2.png": "z"}}
 
 

@@ -254,6 +254,7 @@ def share_place(place: str, number: int, of: int) -> str:
 def image_folder(place: str) -> str | None:
     """Return the folder that the ids of a source are relative to, by its place; None where it is no folder."""
     place = re.sub(r"( \[share \d+ of \d+\]|/\[[^/\]]*\])+$", "", place.rpartition(" over ")[2])
+    place = re.sub(r"(\.(?:xlsx|xlsm|ods)):[^/]+$", r"\1", place, flags=re.IGNORECASE)
     if not os.path.isabs(place):  # noqa: PTH117 - places are text
         return None
     return place if not os.path.isfile(place) else os.path.dirname(place)  # noqa: PTH113, PTH120
