@@ -58,7 +58,7 @@ class Options:
     split: str | None
     test: Any
     heads: Any
-    grid: Mapping[str, Any] | Sequence[str]
+    grid: str | Mapping[str, Any] | Sequence[str]
     cv: int
     nested: bool
     scoring: str | Sequence[str]
@@ -129,7 +129,7 @@ def evaluate(
     split: str | None = None,
     test: Any = None,
     heads: Any = None,
-    grid: Mapping[str, Any] | Sequence[str] = (),
+    grid: str | Mapping[str, Any] | Sequence[str] = (),
     cv: int = 5,
     nested: bool = True,
     scoring: str | Sequence[str] = (),
@@ -176,7 +176,7 @@ def evaluate(
         A test set of its own, as `data`; scored once. Its features are made as those of `data` were.
     heads : str, estimator, or a sequence of them, optional
         Names, ``fast``, ``all``, import paths, scikit-learn estimators; logistic (ridge for numbers) by default.
-    grid : mapping or sequence of str
+    grid : mapping, str or sequence of str
         ``{"logistic.C": [0.01, 1]}`` or ``["logistic.C=0.01,1"]``; one value fixes the parameter.
     cv : int
         Outer and inner folds, cut to what there is.
