@@ -209,7 +209,7 @@ def _on_unraisable(dropped: UnraisableHookArgs) -> None:
 
 def _interrupt_again() -> None:
     _state["again"] = True
-    _thread.interrupt_main(_exit_code["stopped"] - 128)  # SIGINT may be ignored where SIGTERM is not
+    _thread.interrupt_main(signal.Signals(_exit_code["stopped"] - 128))  # SIGINT may be ignored where SIGTERM is not
 
 
 def _insist() -> None:
