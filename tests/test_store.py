@@ -322,7 +322,8 @@ def test_fit_takes_from_an_earlier_run_what_it_computed_and_gives_the_same_model
     tmp_path: Path, asked: list[tuple[str, int]]
 ) -> None:
     cache = own_cache(tmp_path / "made.h5")
-    options: dict[str, Any] = {"heads": ["logistic", "knn"], "column": "kind", "grid": GRID, "cv": 3, "n_jobs": 1}
+    grid = {name: values for name, values in GRID.items() if name != "ridge.alpha"}
+    options: dict[str, Any] = {"heads": ["logistic", "knn"], "column": "kind", "grid": grid, "cv": 3, "n_jobs": 1}
     fresh = fit(cache, **options)
     evaluate(cache, out=tmp_path / "run", **options)
     before = (tmp_path / "run" / "results.sqlite").read_bytes()
