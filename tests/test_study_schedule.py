@@ -1,4 +1,4 @@
-"""When the trainings of a study have to end, what is left out for that, and what is shown of a study that is stopped."""
+"""When the trainings of a study have to end, what is left out, and what is shown of a study that is stopped."""
 
 from __future__ import annotations
 

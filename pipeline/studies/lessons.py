@@ -271,7 +271,8 @@ def run_lessons(
     """Give what comes of each lesson as it is done, in any order.
 
     The first draw of every method and number of labels comes first, so that a study that is stopped has a value for
-    each; within a draw the longest lesson comes first, so that processes end together, unless the deadline says otherwise.
+    each; within a draw the longest lesson comes first, so that processes end together, or the
+    shortest where the deadline wants that.
     """
     sign = 1 if deadline.shortest_first else -1
     ordered = sorted(lessons, key=lambda lesson: (lesson.key.draw, sign * lesson.effort))
