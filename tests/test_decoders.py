@@ -407,7 +407,7 @@ def test_joblib_s_own_work_goes_before_after_and_between(source, tmp_path):
 def test_shares_of_time_add_up_and_waiting_for_a_slow_network_is_the_network_s(source, tmp_path, gpu):
     gpu.slowness = 0.05
     summary = planted.Extractor(gpu, tmp_path / "slow")(source, layer="early", batch_size=2, n_jobs=2).summary
-    assert ROADS == ["decoders"] and summary.time.network == max(asdict(summary.time).values())
+    assert ROADS == ["decoders"] and summary.time.network > summary.time.decode
     assert sum(asdict(summary.time).values()) == pytest.approx(1, abs=0.002)
 
 

@@ -132,11 +132,14 @@ class Deadline:
         Seconds that a lesson is expected to take; it is not started where it would end too late.
     always : frozenset of Key
         Lessons that are done whatever the time is.
+    shortest_first : bool
+        Whether short lessons come first, because not all of them fit: the longest would leave time for nothing else.
     """
 
     at: float = math.inf
     expected: Mapping[Key, float] = field(default_factory=dict)
     always: frozenset[Key] = frozenset()
+    shortest_first: bool = False
 
     def stop_at(self, key: Key) -> float:
         """Return when a lesson has to end."""
@@ -268,9 +271,11 @@ def run_lessons(
     """Give what comes of each lesson as it is done, in any order.
 
     The first draw of every method and number of labels comes first, so that a study that is stopped has a value for
-    each; within a draw the longest lesson comes first, so that processes end together.
+    each; within a draw the longest lesson comes first, so that processes end together, or the
+    shortest where the deadline wants that.
     """
-    ordered = sorted(lessons, key=lambda lesson: (lesson.key.draw, -lesson.effort))
+    sign = 1 if deadline.shortest_first else -1
+    ordered = sorted(lessons, key=lambda lesson: (lesson.key.draw, sign * lesson.effort))
     tasks = (delayed(_learned)(lesson, deadline) for lesson in ordered)
     yield from by_processes(tasks, n_jobs=min(n_jobs, max(1, len(ordered))))
 

@@ -155,6 +155,12 @@ def deadline_of_heads(heads: Iterable[AnyLesson], left: float) -> Deadline:
     return Deadline(time.time() + SHARE_OF_HEADS * left, {}, always)
 
 
+def deadline_of_networks(expected: Estimate, end: float, jobs: int) -> Deadline:
+    """Return when small networks have to end: `end`, in seconds since the epoch."""
+    fits = _in_parallel(expected.networks.values(), jobs) <= end - time.time()
+    return Deadline(end, expected.networks, shortest_first=not fits)
+
+
 def skipped_of(left_out: Iterable[Key], lessons: Sequence[AnyLesson], rungs: Sequence[Rung]) -> tuple[Skipped, ...]:
     """Return what was left out, method by method, the fewest labels first."""
     gone, planned = _places(left_out), _places(lesson.key for lesson in lessons)
@@ -169,14 +175,17 @@ def skipped_text(skipped: Sequence[Skipped], time_limit: float) -> str:
     if not skipped:
         return ""
     parts = []
-    for method, layer in dict.fromkeys((one.method, one.layer) for one in skipped):
-        rows = [one for one in skipped if (one.method, one.layer) == (method, layer)]
-        told = ", ".join(f"{one.draws} of {one.of} with {one.labels:,} labels" for one in rows)
-        parts.append(f"{method}{f' ({layer})' if layer else ''} {told}")
+    for method in dict.fromkeys(one.method for one in skipped):
+        rows = [one for one in skipped if one.method == method]
+        labels = sorted({one.labels for one in rows})
+        between = f"{labels[0]:,}" if len(labels) == 1 else f"{labels[0]:,} to {labels[-1]:,}"
+        parts.append(
+            f"{sum(one.draws for one in rows)} of {sum(one.of for one in rows)} of {method} ({between} labels)"
+        )
     count = sum(one.draws for one in skipped)
     return (
-        f"{_counted(count, 'training')} skipped for the time limit of {time_limit:g} seconds: {'; '.join(parts)}; "
-        "the same command again adds them, --time-limit inf does all at once"
+        f"{_counted(count, 'training')} skipped for the time limit of {time_limit:g} seconds: {', '.join(parts)}; "
+        "the same command again adds them, --time-limit inf skips none"
     )
 
 

@@ -38,7 +38,6 @@ from pipeline.studies.lessons import (
     NO_DEADLINE,
     SCORING,
     AnyLesson,
-    Deadline,
     Key,
     Learned,
     LeftOut,
@@ -56,6 +55,7 @@ from pipeline.studies.schedule import (
     TIME_LIMIT,
     StudyStopped,
     deadline_of_heads,
+    deadline_of_networks,
     estimate,
     partial_points,
     skipped_of,
@@ -390,7 +390,7 @@ def _learn(
     for stage, some, count in ((HEADS_STAGE, heads, jobs), (SCRATCH_STAGE, networks, network_jobs)):
         deadline = NO_DEADLINE
         if not math.isinf(left):
-            deadline = deadline_of_heads(heads, left) if some is heads else Deadline(end, expected.networks)
+            deadline = deadline_of_heads(heads, left) if some is heads else deadline_of_networks(expected, end, count)
         done = [trial] if some is heads and trial is not None else []
         progress.advance(stage, len(done), len(some))
         rest = [lesson for lesson in some if lesson not in done]

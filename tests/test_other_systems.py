@@ -1,0 +1,55 @@
+"""Commands without what Windows and macOS lack; and names of files that Windows has too."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import class_folders
+
+from pipeline.cache.rows import Rows
+
+HERE = Path(__file__).parent
+
+COMMANDS = [
+    ["--help"],
+    ["extract", "photos", "--jobs", "1", "--device", "cpu"],
+    ["evaluate", "photos", "--cv", "2", "--jobs", "1", "--device", "cpu", "--out", "run"],
+    ["fit", "photos", "--cv", "2", "--jobs", "1", "--device", "cpu", "--out", "m.model"],
+    ["predict", "m.model", "new", "--jobs", "1", "--device", "cpu"],
+    ["score", "m.model", "new", "--jobs", "1", "--device", "cpu"],
+    ["report", "run"],
+    ["serve", "--help"],
+    ["study", "--help"],
+    ["export", "--help"],
+    ["cache", "list"],
+    ["cache", "verify", "{cache}"],
+    ["doctor", "--json"],
+]
+
+
+def test_every_command_runs_without_the_calls_of_posix(tmp_path: Path) -> None:
+    class_folders(tmp_path / "photos", 8)
+    class_folders(tmp_path / "new", 2, first=50)
+    (tmp_path / "commands.json").write_text(json.dumps(COMMANDS), encoding="utf-8")
+    words = [sys.executable, str(HERE / "without_posix.py"), str(tmp_path)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    found = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [one["words"] for one in found] == COMMANDS
+    for one in found:
+        assert one["code"] == 0, (one["words"], one["err"])
+    assert len(found[4]["out"].splitlines()) == 5  # a header and a row per photo
+
+
+def test_rows_are_written_at_their_place_without_pwrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pwrite", raising=False)
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    with Rows(tmp_path / "rows", new=True) as rows:
+        rows._write_at(6, b"later\r\n")
+        rows._write_at(0, b"first\n")
+    assert (tmp_path / "rows").read_bytes() == b"first\nlater\r\n"

@@ -1,0 +1,64 @@
+"""Run commands in one process with hidden what Windows and macOS lack: the modules, calls and links of POSIX and Linux.
+
+`python without_posix.py FOLDER` reads one command per line of ``FOLDER/commands.json`` (lists of words) and prints one
+JSON object per command: its words, exit code and what went to stderr.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+MODULES = ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty")
+CALLS = (
+    "fork", "forkpty", "posix_fallocate", "posix_fadvise", "pwrite", "pwritev", "pread", "preadv", "memfd_create",
+    "fdatasync", "sched_getaffinity", "sched_setaffinity", "sendfile", "copy_file_range",
+)  # fmt: skip
+
+
+def hide() -> None:
+    """Hide them from this package; the standard library keeps what it has bound, or it would not be a Linux Python."""
+    real = builtins.__import__
+
+    def refuse(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+        asker = str((globals or {}).get("__name__", ""))
+        if name in MODULES and asker.partition(".")[0] == "pipeline":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, globals, locals, fromlist, level)
+
+    builtins.__import__ = refuse
+    for name in CALLS:
+        if hasattr(os, name):
+            delattr(os, name)
+
+    def no_links(*_: Any, **__: Any) -> None:
+        raise OSError(1314, "A required privilege is not held by the client")
+
+    os.symlink = no_links  # type: ignore[assignment]
+
+
+def run(words: list[str]) -> dict[str, Any]:
+    """Return what a command did; ``{cache}`` is the first cache there is."""
+    from commands import pipeline
+
+    caches = [str(path) for path in Path("features_cache").glob("*.h5")]
+    outcome = pipeline(*(caches[0] if word == "{cache}" else word for word in words))
+    return {"words": words, "code": outcome.code, "out": outcome.out, "err": outcome.err}
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    # Libraries are loaded first: some of them ask for what a Linux Python always has.
+    import h5py  # noqa: F401
+    import joblib  # noqa: F401
+    import sklearn.linear_model  # noqa: F401
+    import torch  # noqa: F401
+
+    hide()
+    os.chdir(folder)
+    for command in json.loads(Path("commands.json").read_text(encoding="utf-8")):
+        print(json.dumps(run(command)), flush=True)
