@@ -6,6 +6,7 @@ import builtins
 import collections.abc
 import difflib
 import inspect
+import math
 import numbers
 import os
 import types
@@ -14,8 +15,6 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, wraps
 from pathlib import Path, PurePath
 from typing import Any, ParamSpec, TypeVar
-
-import numpy as np
 
 from pipeline.errors import PipelineError
 
@@ -95,7 +94,7 @@ def check_values(function: Callable[..., Any], values: Mapping[str, Any]) -> Non
 
 
 def _check_bounds(name: str, value: Any) -> None:
-    least, most = BOUNDS.get(name, (-np.inf, np.inf))
+    least, most = BOUNDS.get(name, (-math.inf, math.inf))
     if isinstance(value, numbers.Real) and not least <= float(value) <= most:
         raise _wrong(name, f"a number from {least:,} to {most:,}", value, f"leave out {name}")
 
@@ -122,10 +121,10 @@ def _example(name: str, parameter: inspect.Parameter) -> str:
 def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the annotations of a function's parameters; those that cannot be evaluated are `Any`."""
     names = _Names({**vars(typing), **getattr(function, "__globals__", {})})
-    found = {}
+    found: dict[str, Any] = {}
     for name, text in getattr(function, "__annotations__", {}).items():
         try:
-            found[name] = eval(text, {}, names) if isinstance(text, str) else text  # our own source
+            found |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: text}), {}, names)
         except (NameError, TypeError, AttributeError):
             found[name] = Any
     return found
@@ -162,10 +161,10 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, one) for one in typing.get_args(annotation))
     if annotation is bool:
-        return isinstance(value, bool | np.bool_)
+        return _is_bool(value)
     if annotation in (int, float):
         kind = numbers.Integral if annotation is int else numbers.Real
-        return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
+        return isinstance(value, kind) and not _is_bool(value)
     if annotation is str:
         return isinstance(value, str)
     kind = origin or annotation
@@ -178,6 +177,11 @@ def fits(value: Any, annotation: Any) -> bool:
     if issubclass(kind, PurePath | os.PathLike):
         return isinstance(value, os.PathLike)
     return isinstance(value, kind)
+
+
+def _is_bool(value: Any) -> bool:
+    kind = type(value)  # NumPy's is told by its name: nothing heavy is imported for a check
+    return kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))
 
 
 def _is_sequence(value: Any, kinds: tuple[Any, ...]) -> bool:

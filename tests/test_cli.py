@@ -537,7 +537,7 @@ def test_a_reader_that_leaves_early_is_no_error(place: Path) -> None:
 def test_names_are_printed_as_they_are(new: Path, place: Path) -> None:
     strange = "a [red]:bee: é.png"
     photo(Path("new", strange), "ants", 1)
-    assert rows(done("predict", place / "bees.model", f"new/{strange}").out)[0]["id"] == strange
+    assert rows(done("predict", place / "bees.model", f"new/{strange}").out)[0]["id"] == f"new/{strange}"  # as given
     Path("new", "[bold]x.jpg").write_text("no photo")
     assert "skipped: [bold]x.jpg: not an image" in done("extract", "new").err
 
@@ -587,7 +587,7 @@ def test_many_label_sets_are_told_in_one_table_and_answered_in_one(flat: Path) -
     assert [line.split()[0] for line in answered[1:]] == [*(f"c{n}" for n in range(6)), "tags"]
     assert "kept in many/: every head in leaderboard.csv, the verdicts in run.json" in outcome.err
     assert "on new photos with" not in outcome.err
-    assert outcome.then_command[3:5] == ["--column", "c0:class"]
+    assert outcome.then_command[3:5] == ["--column", "c0"]
     said = json.loads(Path("many", "run.json").read_text())
     assert said["joined"][0]["match"]["strangers"] == 1 and len(said["verdicts"]) == 7
     assert said["joined"][0]["skipped"][0]["column"] == "shot"
@@ -606,7 +606,7 @@ def test_tags_go_from_a_table_to_answers(flat: Path) -> None:
     again = done("evaluate", flat, *words, "ridge.alpha=1", "--cv", "2", "--jobs", "1", "--out", "tags-run")
     assert [line.split()[:-1] for line in again.lines] == [line.split()[:-1] for line in outcome.lines]
     assert "units are known from before" in again.err
-    fitted = run_next(outcome)
-    answers = rows(run_next(fitted, "--top", "1").out)
+    run_then(outcome)
+    answers = rows(done("predict", f"{flat.name}.model", flat, "--top", "1").out)
     assert list(answers[0]) == ["id", "label", "tag", "score", "unfamiliar", "error"]
     assert set("".join(row["label"] for row in answers)) <= set("abc;")

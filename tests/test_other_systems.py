@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 from commands import class_folders
 
+import pipeline as pl
 from pipeline.cache.rows import Rows
+from pipeline.images.listing import short_name
 
 HERE = Path(__file__).parent
 
@@ -53,3 +56,21 @@ def test_rows_are_written_at_their_place_without_pwrite(tmp_path: Path, monkeypa
         rows._write_at(6, b"later\r\n")
         rows._write_at(0, b"first\n")
     assert (tmp_path / "rows").read_bytes() == b"first\nlater\r\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["aux", "CON", "nul.photos", "com1", "Lpt9.2024", "photos. ", "a:b", 'a?b*<c>|"d"', "x" * 300, "c:\\photos", " . "],
+)
+def test_names_that_become_files_are_legal_on_windows(name: str) -> None:
+    """No device name, no forbidden character, no dot or space at the end, and short enough below a long folder."""
+    kept = short_name(name)
+    assert re.fullmatch(r"[\w.-]{1,47}", kept)
+    assert kept[-1] not in ". "
+    assert not re.fullmatch(r"con|prn|aux|nul|com\d|lpt\d", kept.partition(".")[0], re.IGNORECASE)
+
+
+def test_a_folder_called_as_a_device_gives_a_run_and_a_cache_of_legal_names(tmp_path: Path) -> None:
+    source = pl.ImageSource.open(class_folders(tmp_path / "aux", 2))
+    assert source.name == "images_aux"
+    assert short_name("auxiliary") == "auxiliary" and short_name("console.jpg") == "console.jpg"

@@ -21,12 +21,13 @@ from pipeline.extraction.embedder import ImageEmbedder
 from pipeline.extraction.known import KnownDigests
 from pipeline.images import EARLIER_RULES, PHOTO_RULES
 from pipeline.model import Model, fit
+from pipeline.progress import Progress
 
 RULES_1 = EARLIER_RULES[0]
 FORMATS = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "bmp": "BMP", "webp": "WEBP", "tif": "TIFF"}
 
 
-class Notes:
+class Notes(Progress):
     """A progress that keeps what it is told."""
 
     def __init__(self) -> None:

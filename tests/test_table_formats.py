@@ -476,7 +476,10 @@ def test_one_hot_columns_of_a_table_or_of_the_images_are_joined(tmp_path: Path) 
         put(tmp_path / f"{value}.png", value)
     path = put(tmp_path / "t.csv", b"id,is_ant,is_bee\n0.png,1,0\n1.png,0,1\n2.png,,\n")
     for source, labels in ((ImageSource.open(path), None), (ImageSource.open(tmp_path), path)):
-        found = known_of(source, Labelling.of(labels, None, ["is_*:onehot"], (), None))
+        asked = Labelling.of(
+            labels, id_column=None, columns=["is_*:onehot"], beside=(), root=None, level=None, missing=()
+        )
+        found = known_of(source, asked)
         assert found.columns == {"is": ["ant", "bee", None]}
         plain = known_of(source, Labelling(labels))
         assert "--column 'is_*:onehot' reads them as one label set" in plain.notes[-1]

@@ -265,6 +265,11 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
 
 
 def _known_of(source: Source, labelling: Labelling, own_if_strange: bool) -> Collection:
+    if labelling.labels is not None and labelling.level is not None and not own_if_strange:
+        raise LabelError(
+            f"expected one source of labels, got both a table of labels and folders of level {labelling.level}",
+            "leave out --labels or --label-level",
+        )
     given: dict[str, str] = {}  # tidied id as given: id in the collection
     repeated: tuple[str, ...] = ()
     table = None if labelling.labels is None else labelling.table_for(source)
@@ -295,11 +300,6 @@ def _known_of(source: Source, labelling: Labelling, own_if_strange: bool) -> Col
         if isinstance(source, ImageSource) and source.label_error is not None:
             raise source.label_error
         return replace(collection, notes=(*notes, *missing_notes))
-    if labelling.level is not None and not own_if_strange:
-        raise LabelError(
-            f"expected one source of labels, got both a table of labels and folders of level {labelling.level}",
-            "leave out --labels or --label-level",
-        )
     if given:
         table = _with_own_ids(table, source.ids, given)
     where: dict[str, Any] = {"folder": image_folder(source.place), "root": labelling.root}

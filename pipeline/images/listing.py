@@ -19,6 +19,8 @@ from pipeline.images.sniff import ending
 
 Columns = dict[str, list[str | None]]
 
+_RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
+
 MOST_KINDS = 8  # of ignored files that one line names
 
 
@@ -263,7 +265,9 @@ def image_folder(place: str) -> str | None:
 def short_name(text: str) -> str:
     """Return the text as a short name that is safe within a file's name, "images" where nothing is left."""
     kept = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).strip("._-")
-    return kept[:40].rstrip("._-") or "images"
+    kept = kept[:40].rstrip("._-") or "images"
+    # Windows keeps these names for devices, whatever follows a dot: a folder runs/aux could not be made there.
+    return f"images_{kept}" if _RESERVED.fullmatch(kept.partition(".")[0]) else kept
 
 
 def printable(name: str) -> str:

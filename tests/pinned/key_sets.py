@@ -35,6 +35,9 @@ def key_sets(folder: Path) -> dict[str, list[str]]:
 
 def _names_in(path: Path, relative: Path) -> Iterator[tuple[str, set[str]]]:
     top = relative.parts[0]
+    if path.parent.name == ".references":
+        yield "cache reference", set(_paths(json.loads(path.read_text(encoding="utf-8"))))
+        return
     kind = f"{top}/{path.name}" if top in ("run", "score", "study", "output") else path.name
     if path.suffix == ".json":
         yield kind, set(_paths(json.loads(path.read_text(encoding="utf-8"))))

@@ -75,14 +75,17 @@ def tables(draw: st.DrawFn) -> Drawn:
     return Drawn(content, suffix)
 
 
+ID_ORDER = ("id", "path", "file", "filename", "image", "filepath", "file_name")
+ID_NAMES = set(ID_ORDER)
+
+
 def oracle(content: bytes, suffix: str, ids: Sequence[str]) -> Table | None:
     """Return the right join, by nothing but `csv` and dicts; None where the table is to be refused."""
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return None
     try:
         text = content.decode("utf-8-sig")
-        first = text.lstrip().split("\n")[0]
-        separator = "\t" if suffix == ".tsv" else next((one for one in ",;\t" if one in first), ",")
+        separator = "\t" if suffix == ".tsv" else _separator(text)
         lines = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if row]
     except (UnicodeDecodeError, csv.Error):
         return None
@@ -92,9 +95,7 @@ def oracle(content: bytes, suffix: str, ids: Sequence[str]) -> Table | None:
     if len(set(names)) < len(names) or len(names) < 2:
         return None
     lower = [name.lower() for name in names]
-    key = next(
-        (lower.index(name) for name in ("id", "path", "file", "filename", "image", "filepath") if name in lower), None
-    )
+    key = next((lower.index(name) for name in ID_ORDER if name in lower), None)
     if key is None:
         return None
     said: dict[str, dict[str, str | None]] = {}
@@ -113,6 +114,20 @@ def oracle(content: bytes, suffix: str, ids: Sequence[str]) -> Table | None:
     if not said.keys() & {_id(one) for one in ids}:
         return None
     return {name: [said.get(_id(one), {}).get(name) for one in ids] for name in names if name != names[key]}
+
+
+def _separator(text: str) -> str:
+    """Return the separator that makes a table of the text: rows of one length, an id column, the most columns."""
+    found = []
+    for one in ",;\t|":
+        try:
+            rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=one) if row][:50]
+        except csv.Error:
+            rows = []
+        if rows and len(rows[0]) > 1:
+            odd, names = len({len(row) for row in rows}) > 1, [name.strip().lower() for name in rows[0]]
+            found.append((odd, not ID_NAMES & set(names), '"' in "".join(names), -len(names), ",;\t|".index(one)))
+    return ",;\t|"[min(found)[-1]] if found else ","
 
 
 def _clean(text: str) -> str:
