@@ -607,6 +607,6 @@ def test_tags_go_from_a_table_to_answers(flat: Path) -> None:
     assert [line.split()[:-1] for line in again.lines] == [line.split()[:-1] for line in outcome.lines]
     assert "units are known from before" in again.err
     run_then(outcome)
-    answers = rows(done("predict", f"{flat.name}.model", flat, "--top", "1").out)
+    answers = rows(done("predict", outcome.then_command[-1], flat, "--top", "1").out)
     assert list(answers[0]) == ["id", "label", "tag", "score", "unfamiliar", "error"]
     assert set("".join(row["label"] for row in answers)) <= set("abc;")
