@@ -25,7 +25,7 @@ _TALL, _WIDE, _PAIRS = 512, 4096, 4096
 _ROUNDING = 1e-5  # more than float32 loses on 1,000s of terms between -1 and 1
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     """An array, or rows on disk that are read when they are asked for: `StoredRows`."""
 
     @property
@@ -35,7 +35,7 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Twins:
+class CrossDuplicates:
     """The rows of one part that are copies of rows of another, each with the copy that is most like it.
 
     Attributes
@@ -57,7 +57,7 @@ class Twins:
 
 
 @dataclass(frozen=True, eq=False)
-class Copies:
+class DuplicateGroups:
     """Which of n rows are copies of one another.
 
     Attributes
@@ -90,7 +90,7 @@ class Copies:
         size = int(self.content.max(initial=-1)) + 1
         return components(self.pairs[:, 0], self.pairs[:, 1], size)
 
-    def exact_only(self) -> Copies:
+    def exact_only(self) -> DuplicateGroups:
         """Return the same rows with no near-copies among them."""
         return replace(self, pairs=self.pairs[:0], cosine=self.cosine[:0])
 
@@ -112,7 +112,7 @@ class Copies:
         loose = near < contents * (contents - 1) / 4
         return bool(rows[loose].sum() <= LOOSE * len(self.content))
 
-    def twins(self, learned: np.ndarray, asked: np.ndarray) -> Twins:
+    def twins(self, learned: np.ndarray, asked: np.ndarray) -> CrossDuplicates:
         """Return which of the rows `asked` are copies of one of the rows `learned`, exactly or nearly.
 
         Copies of copies do not count: this is about what two images have in common.
@@ -130,11 +130,11 @@ class Copies:
             cosine[mine[better]] = self.cosine[order][better]
         at = self.content[asked]
         found = np.flatnonzero(best[at] >= 0)
-        return Twins(found, best[at[found]], cosine[at[found]], exact[at[found]])
+        return CrossDuplicates(found, best[at[found]], cosine[at[found]], exact[at[found]])
 
 
 @dataclass(frozen=True, eq=False)
-class Likeness:
+class Similarity:
     """How alike two rows are, as one collection sees it.
 
     Attributes
@@ -153,17 +153,17 @@ class Likeness:
     threshold: float
 
     @classmethod
-    def of(cls, X: Rows, rows: np.ndarray) -> Likeness:
+    def of(cls, X: RowSource, rows: np.ndarray) -> Similarity:
         """Return the measure that fits these rows of X."""
         total = np.zeros(X.shape[1])
-        for block in blocks(len(rows), _READ):
+        for block in row_blocks(len(rows), _READ):
             total += np.asarray(X[rows[block]], np.float64).sum(axis=0)
         mean = total / len(rows)
         chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).astype(np.int64))
         sample = _unit(X[rows[chosen]], mean)
         _, _, axes = np.linalg.svd(sample.astype(np.float64), full_matrices=False)
         nearest = np.full(len(chosen), -1.0)
-        for block in blocks(len(rows), _READ):
+        for block in row_blocks(len(rows), _READ):
             cosine = sample @ _unit(X[rows[block]], mean).T
             inside = (chosen >= block.start) & (chosen < block.stop)
             cosine[np.flatnonzero(inside), chosen[inside] - block.start] = -1.0
@@ -172,18 +172,18 @@ class Likeness:
         threshold = max(FLOOR, 1 - (1 - float(np.median(nearest))) / NEARER)
         return cls(mean, np.ascontiguousarray(axes[:_DIRECTIONS].T, np.float32), threshold)
 
-    def unit(self, X: Rows, rows: np.ndarray) -> np.ndarray:
+    def unit(self, X: RowSource, rows: np.ndarray) -> np.ndarray:
         """Return the rows less the mean, at length 1, float32."""
         return _unit(X[rows], self.mean)
 
-    def sketch(self, X: Rows, rows: np.ndarray) -> np.ndarray:
+    def sketch(self, X: RowSource, rows: np.ndarray) -> np.ndarray:
         """Return ``(len(rows), k + 1)``: the rows along the directions, and the length of what is left of them.
 
         By Cauchy and Schwarz, the product of two sketches is at least the cosine of the rows.
         """
         k = self.directions.shape[1]
         found = np.empty((len(rows), k + 1), np.float32)
-        for block in blocks(len(rows), _READ):
+        for block in row_blocks(len(rows), _READ):
             unit = self.unit(X, rows[block])
             found[block, :k] = unit @ self.directions
             rest = (unit**2).sum(axis=1) - (found[block, :k] ** 2).sum(axis=1)
@@ -191,7 +191,7 @@ class Likeness:
         return found
 
 
-def find_copies(X: Rows, digests: np.ndarray) -> Copies:
+def find_duplicates(X: RowSource, digests: np.ndarray) -> DuplicateGroups:
     """Return which rows are copies of one another: exact ones by digest, near ones by cosine.
 
     Every pair that reaches the threshold is found: a bound on the cosine, from 65 numbers a row, leaves few pairs to
@@ -204,10 +204,10 @@ def find_copies(X: Rows, digests: np.ndarray) -> Copies:
         Of the images' content.
     """
     first, content = _contents(digests)
-    return _with_near(Copies(content), X, first, None, None)
+    return _with_near(DuplicateGroups(content), X, first, None, None)
 
 
-def find_copies_between(X: Rows, digests: np.ndarray, other: Rows, other_digests: np.ndarray) -> Copies:
+def find_duplicates_between(X: RowSource, digests: np.ndarray, other: RowSource, other_digests: np.ndarray) -> DuplicateGroups:
     """Return which rows of `other` are copies of rows of X, as the copies among both: X first, n + m rows.
 
     Near-copies are those that X holds to be such, and only pairs of one row of each are looked for.
@@ -215,7 +215,7 @@ def find_copies_between(X: Rows, digests: np.ndarray, other: Rows, other_digests
     n = len(digests)
     first, content = _contents(np.concatenate([digests, other_digests]))
     mine = first < n  # a content that both have is exact, and needs no second look
-    return _with_near(Copies(content), X, np.where(mine, first, first - n), other, mine)
+    return _with_near(DuplicateGroups(content), X, np.where(mine, first, first - n), other, mine)
 
 
 def components(one: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
@@ -227,7 +227,7 @@ def components(one: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
     return connected_components(edges, directed=False)[1].astype(np.int64)
 
 
-def _with_near(copies: Copies, X: Rows, first: np.ndarray, other: Rows | None, mine: np.ndarray | None) -> Copies:
+def _with_near(copies: DuplicateGroups, X: RowSource, first: np.ndarray, other: RowSource | None, mine: np.ndarray | None) -> DuplicateGroups:
     """Return the copies with the near ones: among all contents, or of those that are `mine` with those that are not.
 
     `first` is the row of each content, in X or, where it is not mine, in `other`.
@@ -236,11 +236,11 @@ def _with_near(copies: Copies, X: Rows, first: np.ndarray, other: Rows | None, m
     right = left if mine is None else np.flatnonzero(~mine)
     if X.shape[1] < FEWEST_DIMENSIONS or len(left) < 2 or not len(right):
         return copies
-    likeness = Likeness.of(X, first[left])
+    likeness = Similarity.of(X, first[left])
     Y = X if other is None else other
     pairs, cosines, count = [], [], 0
     for one, two in _candidates(likeness, X, first[left], Y, first[right], within=mine is None):
-        for block in blocks(len(one), _PAIRS):
+        for block in row_blocks(len(one), _PAIRS):
             a, b = left[one[block]], right[two[block]]
             cosine = _cosines(likeness, X, first[a], Y, first[b])
             near = cosine >= likeness.threshold
@@ -258,14 +258,14 @@ def _with_near(copies: Copies, X: Rows, first: np.ndarray, other: Rows | None, m
 
 
 def _candidates(
-    likeness: Likeness, X: Rows, left: np.ndarray, Y: Rows, right: np.ndarray, *, within: bool
+    likeness: Similarity, X: RowSource, left: np.ndarray, Y: RowSource, right: np.ndarray, *, within: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Give positions into `left` and `right` of all pairs that may reach the threshold, each pair once."""
     tall = likeness.sketch(X, left)
     wide = tall if within else likeness.sketch(Y, right)
     least = np.float32(likeness.threshold - _ROUNDING)
-    for rows in blocks(len(left), _TALL):
-        for columns in blocks(len(right), _WIDE):
+    for rows in row_blocks(len(left), _TALL):
+        for columns in row_blocks(len(right), _WIDE):
             if within and columns.stop <= rows.start + 1:
                 continue  # below the diagonal
             bound = tall[rows] @ wide[columns].T
@@ -288,7 +288,7 @@ def _candidates(
                 yield at, to
 
 
-def _cosines(likeness: Likeness, X: Rows, left: np.ndarray, Y: Rows, right: np.ndarray) -> np.ndarray:
+def _cosines(likeness: Similarity, X: RowSource, left: np.ndarray, Y: RowSource, right: np.ndarray) -> np.ndarray:
     """Return the cosine of each pair of rows, in float64."""
     a, b = np.asarray(X[left], np.float64) - likeness.mean, np.asarray(Y[right], np.float64) - likeness.mean
     lengths = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
@@ -314,6 +314,6 @@ def _contents(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first[order], place[content]
 
 
-def blocks(n: int, size: int) -> Iterator[slice]:
+def row_blocks(n: int, size: int) -> Iterator[slice]:
     """Give n rows, so many at a time."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))

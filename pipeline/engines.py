@@ -118,7 +118,7 @@ def by_processes(tasks: Iterable[tuple], *, n_jobs: int) -> Generator[Any, None,
         # A process that comes to load a large library, such as torch, is taken for one that leaks, and replaced
         # between two tasks: nothing is lost, and nobody can do anything about it.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-        with deaf_to_signals():
+        with ignore_signals():
             done = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks)
         try:
             # Not `yield from`, which would close it before the warning can be silenced.
@@ -130,7 +130,7 @@ def by_processes(tasks: Iterable[tuple], *, n_jobs: int) -> Generator[Any, None,
 
 
 @contextmanager
-def deaf_to_signals() -> Iterator[None]:
+def ignore_signals() -> Iterator[None]:
     """Start processes that leave Ctrl-C and SIGTERM to this one, which stops them.
 
     A terminal, a service manager and a batch system send the signal to all processes of a command. A new process

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def placed(path: Path, *, folder: bool = False) -> Iterator[Path]:
+def atomic_path(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`, and give that its own name once the block has ended without an error.
 
     What stood there is replaced, or back in its place if that fails. A folder is there when the block begins, a file

@@ -15,7 +15,7 @@ from planted import PlantedRuntime
 
 from pipeline.cache import STORED
 from pipeline.errors import PipelineError, SkipReason
-from pipeline.extraction import Block, embed_blocks
+from pipeline.extraction import EncodedBatch, iter_batches
 from pipeline.extraction.threads import BLOCKS_UNDER_WAY
 from pipeline.images import ImageSource
 
@@ -70,9 +70,9 @@ def no_worker_stays(runtime: PlantedRuntime) -> Iterator[None]:
     assert not inside.acquire(blocking=False), "a worker is still inside the network"
 
 
-def all_of(source: ImageSource, runtime: PlantedRuntime, rows: Any = None, **options: Any) -> list[Block]:
+def all_of(source: ImageSource, runtime: PlantedRuntime, rows: Any = None, **options: Any) -> list[EncodedBatch]:
     rows = range(len(source)) if rows is None else rows
-    with embed_blocks(source, rows, runtime, planted.SMALL, **options) as blocks:
+    with iter_batches(source, rows, runtime, planted.SMALL, **options) as blocks:
         return list(blocks)
 
 
@@ -118,7 +118,7 @@ def test_failed_images_are_rows_with_a_reason_and_do_not_reach_the_network(tmp_p
 
 
 def test_no_more_blocks_pile_up_than_there_are_places(source, runtime):
-    with embed_blocks(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=2) as blocks:
+    with iter_batches(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=2) as blocks:
         next(blocks)
         before = -1
         while before != len(runtime.seen):  # until nobody works any more
@@ -132,7 +132,7 @@ def test_no_more_blocks_pile_up_than_there_are_places(source, runtime):
 @pytest.mark.parametrize("taken", [0, 1, 5])
 def test_whoever_leaves_early_is_let_go(source, runtime, n_jobs, taken):
     def leave() -> None:
-        with embed_blocks(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=n_jobs) as blocks:
+        with iter_batches(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=n_jobs) as blocks:
             for _ in range(taken):
                 next(blocks)
 
@@ -145,7 +145,7 @@ def test_whoever_leaves_early_is_let_go(source, runtime, n_jobs, taken):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_error_of_whoever_takes_the_blocks_comes_out(source, runtime, n_jobs, error):
     def fail() -> None:
-        with embed_blocks(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=n_jobs) as blocks:
+        with iter_batches(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=n_jobs) as blocks:
             for number, _ in enumerate(blocks):
                 if number == 3:
                     raise error("mine")
@@ -187,7 +187,7 @@ def test_an_error_of_the_network_while_the_others_wait_for_a_place(source, monke
     monkeypatch.setattr(PlantedRuntime, "__call__", broken)
 
     def slowly() -> None:
-        with embed_blocks(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=4) as blocks:
+        with iter_batches(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=4) as blocks:
             for _ in blocks:
                 time.sleep(0.01)
 

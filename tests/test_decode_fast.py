@@ -20,7 +20,7 @@ from PIL import Image
 
 import pipeline.extraction.network as network_room
 from pipeline.backbone import Backbone
-from pipeline.errors import EvaluationError, SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import EvaluationError, SkipReason, SourceError, UnreadableImage
 from pipeline.evaluation import evaluate
 from pipeline.extraction import extract, recipe_of
 from pipeline.images import (
@@ -184,7 +184,7 @@ def test_exact_is_pil_s_resize_then_crop(size: tuple[int, int], interpolation: s
 def test_photos_that_cannot_be_read_have_the_same_reasons(reason: SkipReason, content: bytes) -> None:
     found = []
     for mode in ("exact", "fast"):
-        with pytest.raises(UnreadablePhoto) as caught:
+        with pytest.raises(UnreadableImage) as caught:
             prepare(Photo(bytes(16), (1, 1), content), LITE, mode)
         found.append((caught.value.reason, str(caught.value)))
     assert found == [(reason, found[0][1])] * 2

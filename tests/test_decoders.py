@@ -29,10 +29,10 @@ import pipeline.extraction.extraction as extraction_room
 import pipeline.extraction.network as network_room
 from pipeline.cache import STORED, FeatureCache
 from pipeline.errors import BackboneError, PipelineError, SkipReason
-from pipeline.extraction import Block, Network, embed_blocks
+from pipeline.extraction import EncodedBatch, LazyNetwork, iter_batches
 from pipeline.extraction.decoders import BLOCKS_UNDER_WAY
-from pipeline.extraction.known import KnownDigests
-from pipeline.extraction.work import Counts
+from pipeline.extraction.known import DigestIndex
+from pipeline.extraction.work import ExtractionStats
 from pipeline.images import ImageSource
 
 pytestmark = pytest.mark.slow
@@ -74,17 +74,17 @@ def notes(tmp_path, monkeypatch) -> Path:
     return tmp_path / "notes"
 
 
-def network(folder: Path) -> Network:
-    return Network(planted.backbone(), ["early"], graphs=folder / "graphs")
+def network(folder: Path) -> LazyNetwork:
+    return LazyNetwork(planted.backbone(), ["early"], graphs=folder / "graphs")
 
 
-def blocks_of(source: ImageSource, folder: Path, **options: Any) -> list[Block]:
+def blocks_of(source: ImageSource, folder: Path, **options: Any) -> list[EncodedBatch]:
     given = {"batch_size": 4, "n_jobs": 2, **options}
-    with embed_blocks(source, range(len(source)), network(folder), planted.SMALL, **given) as blocks:
+    with iter_batches(source, range(len(source)), network(folder), planted.SMALL, **given) as blocks:
         return list(blocks)
 
 
-def rows_of(blocks: list[Block]) -> dict[int, tuple]:
+def rows_of(blocks: list[EncodedBatch]) -> dict[int, tuple]:
     """Return all that blocks say of each row, and that no row comes twice."""
     said = {}
     for block in blocks:
@@ -96,7 +96,7 @@ def rows_of(blocks: list[Block]) -> dict[int, tuple]:
     return said
 
 
-def assert_each_once(source: ImageSource, blocks: list[Block]) -> None:
+def assert_each_once(source: ImageSource, blocks: list[EncodedBatch]) -> None:
     assert sorted(rows_of(blocks)) == list(range(len(source)))
     for block in blocks:
         numbers = [planted.number_of(source.ids[row]) for row in block.rows]
@@ -189,7 +189,7 @@ def test_the_processes_never_import_torch_and_have_a_thread_each(source, tmp_pat
     assert_each_once(source, blocks_of(source, tmp_path))
 
 
-def _look_around(task: decoders._Task) -> Any:
+def _look_around(task: decoders._DecodeTask) -> Any:
     prepared = task.work()
     assert "torch" not in sys.modules and task.how.runtime is None
     assert os.environ["OMP_NUM_THREADS"] == os.environ["OPENBLAS_NUM_THREADS"] == "1"
@@ -200,7 +200,7 @@ def _look_around(task: decoders._Task) -> Any:
 
 def test_what_is_known_by_content_is_not_decoded_though_its_cache_has_gone(source, tmp_path, gpu):
     cache = planted.Extractor(gpu, tmp_path / "caches")(source.take(range(20)), layer="early")
-    known = KnownDigests([FeatureCache.open(cache.path)])
+    known = DigestIndex([FeatureCache.open(cache.path)])
     cache.path.unlink()
     gpu.forget()
     blocks = blocks_of(source, tmp_path, known=known)
@@ -246,7 +246,7 @@ def test_threads_are_enough_for(source, tmp_path, monkeypatch, data, options):
 
 
 def test_a_process_killed_on_the_way_loses_nothing(source, tmp_path):
-    with embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=2, n_jobs=2) as blocks:
+    with iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=2, n_jobs=2) as blocks:
         found = [next(blocks), next(blocks)]
         for worker in list(reusable_executor._executor._processes):
             os.kill(worker, signal.SIGKILL)
@@ -262,7 +262,7 @@ def test_a_process_that_dies_of_a_photo_and_not_of_it_again_loses_nothing(source
     assert len(list(notes.iterdir())) == 1
 
 
-def _die_once(task: decoders._Task) -> Any:
+def _die_once(task: decoders._DecodeTask) -> Any:
     if 30 in task.rows:
         try:
             (Path(os.environ["TEST_NOTES"]) / "died").touch(exist_ok=False)
@@ -284,7 +284,7 @@ def test_processes_that_keep_dying_are_an_error_that_says_so(source, tmp_path, m
         blocks_of(source, tmp_path)
 
 
-def _die(task: decoders._Task) -> Any:
+def _die(task: decoders._DecodeTask) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -298,7 +298,7 @@ def test_a_process_that_decodes_otherwise_is_refused(source, tmp_path, monkeypat
 def test_whoever_leaves_early_leaves_nothing_running(source, tmp_path, monkeypatch, taken):
     with (
         monkeypatch.context() as slowly,
-        embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks,
+        iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks,
     ):
         slowly.setattr(decoders, "_work", _slowly)
         for _ in range(taken):
@@ -312,7 +312,7 @@ def test_whoever_leaves_early_leaves_nothing_running(source, tmp_path, monkeypat
 def test_an_error_of_whoever_takes_the_blocks_comes_out(source, tmp_path, error):
     with (
         pytest.raises(error, match="mine"),
-        embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=2, n_jobs=2) as blocks,
+        iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=2, n_jobs=2) as blocks,
     ):
         next(blocks)
         raise error("mine")
@@ -346,7 +346,7 @@ def test_an_error_right_after_a_task_was_given_out_leaves_no_thread_in_trouble(s
     _new_processes()
     with (
         pytest.raises(RuntimeError, match="out of memory"),
-        embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=4, n_jobs=2) as blocks,
+        iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=4, n_jobs=2) as blocks,
     ):
         next(blocks)
         while len(calls) < 2:  # the next block's error waits, and is met after the next task was given out
@@ -368,7 +368,7 @@ def test_a_network_that_cannot_be_loaded_is_tried_once(source, tmp_path, monkeyp
     assert len(tried) == 1
 
 
-def _slowly(task: decoders._Task) -> Any:
+def _slowly(task: decoders._DecodeTask) -> Any:
     time.sleep(1.5)
     return task.work()
 
@@ -377,7 +377,7 @@ def test_no_more_blocks_pile_up_than_there_are_places(source, tmp_path, notes, m
     monkeypatch.setenv("TEST_NOTES", str(notes))
     monkeypatch.setattr(decoders, "_work", _leave_a_note)
     _new_processes()
-    with embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks:
+    with iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks:
         next(blocks)
         before = 0
         while before == 0 or before != len(list(notes.iterdir())):  # until nobody works any more
@@ -388,7 +388,7 @@ def test_no_more_blocks_pile_up_than_there_are_places(source, tmp_path, notes, m
     assert len(list(notes.iterdir())) == 60
 
 
-def _leave_a_note(task: decoders._Task) -> Any:
+def _leave_a_note(task: decoders._DecodeTask) -> Any:
     (Path(os.environ["TEST_NOTES"]) / str(task.rows[0])).touch()
     return task.work()
 
@@ -397,7 +397,7 @@ def test_joblib_s_own_work_goes_before_after_and_between(source, tmp_path):
     for number in range(2):
         assert Parallel(n_jobs=2)(delayed(abs)(-one) for one in range(4)) == [0, 1, 2, 3], number
         assert_each_once(source, blocks_of(source, tmp_path))
-    with embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=4, n_jobs=2) as blocks:
+    with iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=4, n_jobs=2) as blocks:
         found = [next(blocks)]
         assert Parallel(n_jobs=2)(delayed(abs)(-one) for one in range(4)) == [0, 1, 2, 3]
         found += blocks
@@ -418,9 +418,9 @@ def test_processes_that_wait_until_the_network_is_loaded_count_neither_for_it_no
         time.sleep(3.0)
         return gpu(*given, **options)
 
-    counts: list[Counts] = []
+    counts: list[ExtractionStats] = []
     monkeypatch.setattr(network_room, "open_runtime", slow_to_open)
-    monkeypatch.setattr(extraction_room, "Counts", lambda: counts.append(Counts()) or counts[-1])
+    monkeypatch.setattr(extraction_room, "ExtractionStats", lambda: counts.append(ExtractionStats()) or counts[-1])
     blocks_of(source, tmp_path)  # so that the processes are there, and do their first blocks at once
     started = time.perf_counter()
     extract = planted.Extractor(gpu, tmp_path / "caches")

@@ -27,7 +27,7 @@ def wish(monkeypatch: pytest.MonkeyPatch, *texts: str) -> None:
     monkeypatch.setattr(doctor, "requires", lambda name: list(texts))
 
 
-def by_name(findings: tuple[doctor.Finding, ...]) -> dict[str, doctor.Finding]:
+def by_name(findings: tuple[doctor.Check, ...]) -> dict[str, doctor.Check]:
     return {finding.name: finding for finding in findings}
 
 
@@ -46,10 +46,10 @@ def test_what_is_there_is_ok_and_a_missing_extra_is_no_trouble() -> None:
 
 
 def test_no_gpu_is_shown_as_optional_and_stays_missing_in_json() -> None:
-    gpu = doctor.Finding("GPU", doctor.MISSING, "none: the CPU does it")
+    gpu = doctor.Check("GPU", doctor.MISSING, "none: the CPU does it")
     assert (gpu.status, gpu.state, gpu.wrong) == ("not installed (optional)", "missing", False)
-    assert doctor.Finding("numpy", doctor.MISSING, "none", needed=True).status == "missing"
-    assert doctor.Finding("heif", doctor.OLD, "1").status == "old"
+    assert doctor.Check("numpy", doctor.MISSING, "none", needed=True).status == "missing"
+    assert doctor.Check("heif", doctor.OLD, "1").status == "old"
 
 
 def test_a_library_is_missing_or_old_or_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from pipeline.cache import FeatureCache
 from pipeline.errors import BackboneError, EvaluationError, HeadError, PipelineError
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.evaluation import Options
-from pipeline.evaluation.units import Unit, gather, run_unit
+from pipeline.evaluation.units import FitJob, gather, run_job
 from pipeline.heads import FAST, resolve_heads
 from pipeline.intervals import compare_with_best
 from pipeline.progress import Progress
@@ -253,11 +253,11 @@ def test_a_unit_reports_the_inner_score_of_its_choice(cache: FeatureCache) -> No
     splits = list(StratifiedKFold(3, shuffle=True, random_state=7).split(X, y))
     for (train, test), wanted in zip(splits, by_hand(X, y, None, head.grid)["inner"], strict=True):
         inner = list(StratifiedKFold(3, shuffle=True, random_state=7).split(X[train], y[train]))
-        unit = Unit(
+        unit = FitJob(
             key=(0, 0, 0), head=head, choices=list(ParameterGrid(head.grid)), X=X, train=rows[train], y=y[train],
             folds=inner, ask_X=X, ask=rows[test], scoring="balanced_accuracy", kind="class", n_classes=3,
         )  # fmt: skip
-        result = run_unit(unit)
+        result = run_job(unit)
         assert unit.chosen(result.scores) == (result.choice, pytest.approx(wanted))
 
 
@@ -694,7 +694,7 @@ def test_workers_get_the_place_of_the_features_and_read_the_rows_they_need(
     made = make_cache(
         tmp_path / "a.h5", np.random.default_rng(0).normal(size=(400, 2000)), {"kind": ["ant", "bee"] * 200}
     )
-    units: list[Unit] = []
+    units: list[FitJob] = []
 
     def keep(batches: Any, **_: Any) -> Any:
         units.extend(unit for batch in batches for unit in batch.units)

@@ -25,11 +25,11 @@ from PIL import Image
 
 from pipeline.backbone import Backbone
 from pipeline.errors import ExportError, SourceError
-from pipeline.export import Witnesses, export_model, standalone, torch_folder
+from pipeline.export import CheckImages, export_model, standalone, torch_folder
 from pipeline.export import linear as kinds
-from pipeline.export.draft import Draft
-from pipeline.export.head_graph import answered
-from pipeline.export.place import refuse_place
+from pipeline.export.draft import GraphBuilder
+from pipeline.export.head_graph import append_answers
+from pipeline.export.place import check_output_place
 from pipeline.export.proof import TOLERANCE
 from pipeline.extraction import recipe_of
 from pipeline.images import ImageSource, prepare, rgb
@@ -98,7 +98,7 @@ def test_it_is_checked_on_the_photos_it_learned_from(as_onnx: Outcome, as_torch:
 
 def test_photos_of_one_s_own_are_taken_for_the_check(place: Path, model: Model) -> None:
     class_folders(place / "others", 2, first=50)
-    seen = exporting.witnesses(model, place / "others", SILENT)
+    seen = exporting.check_images(model, place / "others", SILENT)
     assert seen.which == "4 photos of others"
     assert seen.ids == ["ants/50.png", "ants/51.png", "bees/50.png", "bees/51.png"]
     assert seen.pixels.shape == (4, 224, 224, 3) and seen.pixels.dtype == np.uint8
@@ -108,9 +108,9 @@ def test_photos_that_have_changed_are_not_those_it_learned_from(
     place: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = replace(model, training_digests=model.training_digests[:5])
-    assert exporting.witnesses(changed, None, SILENT).which == "5 photos it learned from"
+    assert exporting.check_images(changed, None, SILENT).which == "5 photos it learned from"
     unknown = replace(model, training_digests=np.zeros((16, 16), np.uint8))
-    assert exporting.witnesses(unknown, None, SILENT).which == "32 of 1,440 crops of scikit-image's photographs"
+    assert exporting.check_images(unknown, None, SILENT).which == "32 of 1,440 crops of scikit-image's photographs"
     opened = ImageSource.open
 
     def without_crops(data: Any, **options: Any) -> ImageSource:
@@ -119,17 +119,17 @@ def test_photos_that_have_changed_are_not_those_it_learned_from(
         return opened(data, **options)
 
     monkeypatch.setattr(ImageSource, "open", without_crops)
-    assert exporting.witnesses(unknown, None, SILENT).which == "32 generated images"
+    assert exporting.check_images(unknown, None, SILENT).which == "32 generated images"
 
 
 def test_photos_that_cannot_be_read_prove_nothing(place: Path, model: Model) -> None:
     (place / "broken").mkdir()
     (place / "broken" / "a.jpg").write_text("no photo")
     with pytest.raises(ExportError, match="found none of 1 that can be read"):
-        exporting.witnesses(model, place / "broken", SILENT)
+        exporting.check_images(model, place / "broken", SILENT)
 
 
-def shifted(seen: Witnesses, by: float) -> Witnesses:
+def shifted(seen: CheckImages, by: float) -> CheckImages:
     """The same photos, and probabilities that are a little others."""
     assert seen.wanted.probabilities is not None
     return replace(seen, wanted=Predictions(seen.wanted.labels, seen.wanted.probabilities + np.array([by, -by])))
@@ -138,7 +138,7 @@ def shifted(seen: Witnesses, by: float) -> Witnesses:
 def test_what_answers_otherwise_leaves_nothing_behind(
     model: Model, as_onnx: Outcome, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = exporting.witnesses(model, place / "new.jpg", SILENT)
+    seen = exporting.check_images(model, place / "new.jpg", SILENT)
     written = onnx.load(place / "bees.onnx")
     monkeypatch.setattr("pipeline.export.onnx_file.onnx_model", lambda *_: written)
     monkeypatch.setattr("pipeline.export.onnx_file.describe", lambda *_: None)
@@ -152,7 +152,7 @@ def test_what_answers_otherwise_leaves_nothing_behind(
         export_model(model, tmp_path / "deep" / "new.onnx", "onnx", lambda: other)
     assert [item.name for item in out.parent.iterdir()] == ["bees.onnx"]
     assert out.read_bytes() == before
-    monkeypatch.setattr("pipeline.model.exporting.witnesses", lambda *_: other)
+    monkeypatch.setattr("pipeline.model.exporting.check_images", lambda *_: other)
     error, _ = refused("export", place / "bees.model", "--out", tmp_path / "new.onnx")
     assert "1 changed label" in error and not (tmp_path / "new.onnx").exists()
 
@@ -189,7 +189,7 @@ def test_the_torch_folder_runs_in_plain_torchvision(as_torch: Outcome, place: Pa
 def test_the_program_runs_with_torch_alone(
     as_torch: Outcome, model: Model, place: Path, wanted: dict[str, Any]
 ) -> None:
-    seen = exporting.witnesses(model, place / "new.jpg", SILENT)
+    seen = exporting.check_images(model, place / "new.jpg", SILENT)
     np.save(place / "pixels.npy", np.concatenate([seen.pixels] * 3))  # any number, and one
     code = (
         "import numpy, torch\nwhole = torch.export.load('bees.torch/model.pt2').module()\n"
@@ -271,7 +271,7 @@ def test_every_kind_of_photo_is_answered_alike_by_predict_and_by_all_exports(
     names: dict[str, Any] = {"folder": place}
     exec(compile(once, "README.md", "exec"), names)
     code = compile(each + rest, "README.md", "exec")
-    seen = exporting.kinds(model)
+    seen = exporting.decode_check_images(model)
     exact = dict(zip(seen.names, seen.pixels, strict=True))
     for name, label, probability in zip(table["id"], table["label"], table["probability"], strict=True):
         names["path"] = kinds_folder / name
@@ -411,8 +411,8 @@ def test_a_number_is_exported_from_a_layer_in_the_middle(tmp_path: Path) -> None
 def test_outputs_mean_the_same_in_torch_and_in_onnx(answer: str) -> None:
     count = 1 if answer == kinds.NUMBER else 6
     outputs = np.random.default_rng(0).normal(0, 3, (7, count)).astype(np.float32)
-    draft = Draft("outputs", count)
-    first, sure = answered(draft, "outputs", answer, count)
+    draft = GraphBuilder("outputs", count)
+    first, sure = append_answers(draft, "outputs", answer, count)
     shape: list[int | str] = ["images", "columns"]
     asked: dict[str, tuple[int, list[int | str]]] = {
         draft.cast(first, onnx.TensorProto.FLOAT): (onnx.TensorProto.FLOAT, shape if "tag" in answer else ["images"])
@@ -466,8 +466,8 @@ def test_nothing_of_a_person_s_is_replaced(place: Path, tmp_path: Path) -> None:
 
 def test_an_earlier_export_is_replaced_unless_something_was_added_to_it(as_torch: Outcome, place: Path) -> None:
     folder = Path(shutil.copytree(place / "bees.torch", place / "again.torch"))
-    refuse_place(folder, folder=True)
+    check_output_place(folder, folder=True)
     added = Path(shutil.copytree(place / "bees.torch", place / "added.torch"))
     (added / "notes.txt").write_text("mine")
     with pytest.raises(ExportError, match="found a folder with other things in it"):
-        refuse_place(added, folder=True)
+        check_output_place(added, folder=True)

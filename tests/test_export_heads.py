@@ -26,7 +26,7 @@ from sklearn.svm import LinearSVC
 from pipeline.errors import ExportError
 from pipeline.export import converted
 from pipeline.export.head_graph import head_graph
-from pipeline.export.linear import NEAREST, ONE_VS_REST, Linear, fold
+from pipeline.export.linear import NEAREST, ONE_VS_REST, LinearLayer, fold
 from pipeline.heads.catalogue import RECIPES, named_head
 from pipeline.search import predict_all
 
@@ -235,5 +235,5 @@ def test_without_skl2onnx_the_command_that_installs_it_is_said(monkeypatch: pyte
 
 
 def test_a_layer_maps_rows_to_outputs() -> None:
-    layer = Linear(np.array([[1.0, 2.0], [0.0, -1.0]]), np.array([0.5, 0.0]), "scores")
+    layer = LinearLayer(np.array([[1.0, 2.0], [0.0, -1.0]]), np.array([0.5, 0.0]), "scores")
     assert layer(np.array([[1.0, 1.0], [2.0, 0.0]])).tolist() == [[3.5, -1.0], [2.5, 0.0]]

@@ -14,7 +14,7 @@ from planted import assert_planted
 
 import pipeline.extraction.network as network_room
 from pipeline.cache import STORED, CacheLock, FeatureCache
-from pipeline.errors import CacheError, PipelineError, SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import CacheError, PipelineError, SkipReason, SourceError, UnreadableImage
 from pipeline.images import ImageSource, Photo
 from pipeline.images import folder as folder_room
 from pipeline.progress import Progress
@@ -61,7 +61,7 @@ def test_a_reason_outside_the_file_is_looked_at_in_every_run(run, photos, networ
         def without_decoder(self: Photo) -> Any:
             image = whole(self)
             if planted.numbers_in(np.asarray(image)[None])[0] in (4, 5):
-                raise UnreadablePhoto(reason)
+                raise UnreadableImage(reason)
             return image
 
         patch.setattr(Photo, "pixels", without_decoder)
@@ -206,7 +206,7 @@ def test_a_recheck_of_what_cannot_be_decoded_any_more_says_so(run, bitmaps, netw
     run(bitmaps)
 
     def without_decoder(self: Photo) -> Any:
-        raise UnreadablePhoto(SkipReason.NO_DECODER)
+        raise UnreadableImage(SkipReason.NO_DECODER)
 
     monkeypatch.setattr(Photo, "pixels", without_decoder)
     with pytest.raises(SourceError, match="found needs a decoder that is not installed") as caught:
@@ -224,10 +224,10 @@ def test_a_recheck_of_rows_that_get_a_layer_more_looks_at_what_the_loaded_networ
 def doctor(path: Path, row: int) -> None:
     """Change a stored feature and its checksum with it."""
     from pipeline.cache.checksum import checksums
-    from pipeline.cache.rows import Rows
+    from pipeline.cache.rows import RawFile
 
     header = FeatureCache.open(path).header
-    with Rows(path) as rows:
+    with RawFile(path) as rows:
         features = np.array(header.features("penultimate")[row])
         rows.write(header.fields["features/penultimate"], row, features + 1)
         rows.write(header.fields["crc32"], row, checksums(header.take(np.array([row]))))

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images import ImageSource
 from pipeline.images import folder as folder_room
 from pipeline.images import photo as photo_room
@@ -48,7 +48,7 @@ def refused(data, **options) -> SourceError:
 
 
 def why(source: ImageSource, row: int) -> SkipReason:
-    with pytest.raises(UnreadablePhoto) as caught:
+    with pytest.raises(UnreadableImage) as caught:
         source.read(row).pixels()
     return caught.value.reason
 
@@ -328,7 +328,7 @@ def test_a_raw_file_named_by_hand_is_not_read_as_its_thumbnail(tmp_path):
     file = BytesIO()
     Image.new("RGB", (8, 8)).save(file, "TIFF")
     source = ImageSource.open(put(tmp_path / "shot.NEF", file.getvalue()))
-    with pytest.raises(UnreadablePhoto, match="a camera's raw file: export it as JPEG or TIFF") as caught:
+    with pytest.raises(UnreadableImage, match="a camera's raw file: export it as JPEG or TIFF") as caught:
         source.read(0)
     assert caught.value.reason == SkipReason.NO_DECODER
 

@@ -19,9 +19,9 @@ from sklearn.metrics import (
 )
 
 from pipeline.errors import EvaluationError, HeadError
-from pipeline.intervals import Score, compare_with_best, corrected_t_test, holm, resampling, score_with_interval, wilson
+from pipeline.intervals import ScoreInterval, compare_with_best, corrected_t_test, holm, resampling, score_with_interval, wilson
 from pipeline.intervals.intervals import _expanded_tails
-from pipeline.intervals.resampling import Sample, draws
+from pipeline.intervals.resampling import BootstrapSample, bootstrap_weights
 from pipeline.search import Predictions, score_predictions
 
 CLASS_SCORINGS = ("accuracy", "balanced_accuracy", "f1_macro", "neg_log_loss")
@@ -36,7 +36,7 @@ def classes(n: int, k: int, right: float = 0.8, seed: int = 0) -> tuple[np.ndarr
     return y, Predictions(said, P / P.sum(axis=1, keepdims=True))
 
 
-def scored(scoring: str, y: np.ndarray, said: Predictions, k: int = 3, **options: object) -> Score:
+def scored(scoring: str, y: np.ndarray, said: Predictions, k: int = 3, **options: object) -> ScoreInterval:
     kind = "number" if scoring in NUMBER_SCORINGS else "class"
     return score_with_interval(scoring, y, said, kind=kind, n_classes=k, **options)  # type: ignore[arg-type]
 
@@ -96,7 +96,7 @@ def test_accuracy_without_groups_is_wilson_and_balanced_accuracy_is_mover() -> N
     assert "MOVER" in found.method
 
 
-def coverage(truth: float, draws: list[Score]) -> float:
+def coverage(truth: float, draws: list[ScoreInterval]) -> float:
     return float(np.mean([s.low <= truth <= s.high for s in draws]))
 
 
@@ -191,8 +191,8 @@ def test_sums_over_groups_say_what_scoring_each_resample_says(scoring: str) -> N
         y, said = classes(40, 5, seed=2)
         y[groups == 0] = 4  # a class that some resamples lack
         kind = "class"
-    weights = next(iter(draws(6, 50, 9))).astype(int)
-    fast = Sample(scoring, y, said, groups, 6, kind, 5).scores(weights)
+    weights = next(iter(bootstrap_weights(6, 50, 9))).astype(int)
+    fast = BootstrapSample(scoring, y, said, groups, 6, kind, 5).scores(weights)
     for value, counts in zip(fast, weights, strict=True):
         rows = np.concatenate([np.tile(np.flatnonzero(groups == g), count) for g, count in enumerate(counts)])
         slow = score_predictions(scoring, y[rows], said.take(rows), kind=kind, n_classes=5)

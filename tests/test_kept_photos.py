@@ -18,7 +18,7 @@ from test_familiarity import Heard
 from pipeline.errors import ModelError
 from pipeline.images import ImageSource, thumbnail
 from pipeline.model import Model, fit
-from pipeline.model.training import training_photos
+from pipeline.model.training import open_training_set
 
 KEPT = "training.photos.parquet"
 QUICK: dict[str, Any] = {"cv": 2, "n_jobs": 1, "device": "cpu", "heads": "logistic", "grid": {"logistic.C": 0.1}}
@@ -104,11 +104,11 @@ def test_pictures_are_found_across_groups_of_rows(
     wanted = [model.kept.thumbnail(row) for row in range(21)]  # type: ignore[union-attr]
     monkeypatch.setattr(kept, "ROWS_A_GROUP", 4)
     assert model.kept is not None
-    kept.KeptPhotos(model.kept.ids, model.kept.labels, model.kept.embeddings, wanted.__getitem__).write(
+    kept.EmbeddedTrainingSet(model.kept.ids, model.kept.labels, model.kept.embeddings, wanted.__getitem__).write(
         tmp_path / KEPT, model.training_digests
     )
     with open(tmp_path / KEPT, "rb") as file:
-        again = kept.KeptPhotos.read(file, model.training_digests, "again")
+        again = kept.EmbeddedTrainingSet.read(file, model.training_digests, "again")
     assert [again.thumbnail(row) for row in range(21)] == wanted
     (tmp_path / KEPT).write_bytes((tmp_path / KEPT).read_bytes() + b" ")
     assert again.thumbnail(3) == b""  # of a file that nobody checked nothing is shown
@@ -133,7 +133,7 @@ def test_of_a_cache_the_photos_are_found_where_they_were(place: Path, tmp_path: 
 
 
 def test_the_kept_photos_come_before_a_cache(model: Model, place: Path) -> None:
-    found, why_not = training_photos(model, place / "caches")
+    found, why_not = open_training_set(model, place / "caches")
     assert found is not None and found.place == "the model folder" and not why_not
     assert found.labels[0] == "ants" and found.pictured
 

@@ -36,8 +36,8 @@ from pipeline.errors import EvaluationError, ModelError
 from pipeline.extraction import recipe_of
 from pipeline.heads import catalogue, resolve_heads
 from pipeline.model import Model, fit
-from pipeline.model.types import refuse_unsavable
-from pipeline.provenance import digest_of
+from pipeline.model.types import check_savable
+from pipeline.provenance import sha256_json
 
 CANARY = "canary"
 
@@ -87,7 +87,7 @@ def rewrite(path: Path, **changes: Any) -> None:
     """Change entries of the record as one does who knows how its hash is made."""
     record = {**json.loads((path / "model.json").read_text()), **changes}
     del record["sha256"]
-    record["sha256"] = digest_of(record)
+    record["sha256"] = sha256_json(record)
     (path / "model.json").write_text(json.dumps(record))
 
 
@@ -365,7 +365,7 @@ def test_a_head_of_scikit_learn_by_import_path_can_be_saved(cache: FeatureCache,
 def test_heads_made_of_other_heads_are_saved_and_answer_the_same(head: Any, model: Model, tmp_path: Path) -> None:
     X = np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
     y = np.arange(30) % 3
-    refuse_unsavable([head])
+    check_savable([head])
     estimator = clone(head).fit(X, y)
     made = replace(model, head="made", estimator=estimator)
     made.save(tmp_path / "made.model", weights=False)
@@ -377,7 +377,7 @@ def test_heads_made_of_other_heads_are_saved_and_answer_the_same(head: Any, mode
 
 def test_what_cannot_be_saved_is_named_with_what_can_be_done(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as raised:
-        refuse_unsavable(GridSearchCV(GaussianNB(), {"var_smoothing": [1e-9]}, cv=2))
+        check_savable(GridSearchCV(GaussianNB(), {"var_smoothing": [1e-9]}, cv=2))
     assert raised.value.message == (
         "head 'GridSearchCV': it cannot be saved: expected only types that a model may hold, got "
         "sklearn.metrics._scorer._PassthroughScorer, sklearn.model_selection._split.StratifiedKFold "

@@ -41,7 +41,7 @@ from pipeline.search import (
     score_predictions,
     search,
 )
-from pipeline.search.covered import shared_head
+from pipeline.search.covered import shared_grid
 from pipeline.splits import inner_folds, outer_folds
 
 TAGS = ("dots", "moss", "red", "stripes")
@@ -283,14 +283,14 @@ def test_resamples_score_what_scoring_each_says(scoring: str, grouped: bool) -> 
 
 
 def test_sums_over_units_say_what_scikit_learn_says() -> None:
-    from pipeline.intervals.resampling import Sample
+    from pipeline.intervals.resampling import BootstrapSample
 
     _, y = planted(60)
     answers = said(y)
     codes = np.arange(60) // 4
     weights = np.random.default_rng(0).integers(0, 3, (10, 15)).astype(float)
     for scoring in ("accuracy", "f1_macro", "f1_micro"):
-        found = Sample(scoring, y, answers, codes, 15, "multi", 4).scores(weights)
+        found = BootstrapSample(scoring, y, answers, codes, 15, "multi", 4).scores(weights)
         for value, counts in zip(found, weights, strict=True):
             rows = np.repeat(np.arange(60), counts[codes].astype(int))
             if scoring == "accuracy":
@@ -352,7 +352,7 @@ def test_the_choice_is_grid_searchs_from_shared_work_too() -> None:
     folds = inner_folds(y, "multi")
     for name in ("ridge", "knn"):
         (head,) = resolve_heads(name, kind="multi")
-        assert shared_head(head.estimator, head.grid, "multi") is not None
+        assert shared_grid(head.estimator, head.grid, "multi") is not None
         scoring = "f1_macro"
         found = search(head, X, y, splits=folds, scoring=scoring, labels=4, kind="multi")
         with warnings.catch_warnings():

@@ -35,7 +35,7 @@ from pipeline.runtime import (
 from pipeline.runtime.devices import may_have_gpu
 from pipeline.runtime.graph_store import DamagedGraph, graph_path, graph_recipe, read_graph, write_graph
 from pipeline.runtime.onnx_runtime import OnnxRuntime
-from pipeline.runtime.torch_runtime import Normalise, TorchRuntime
+from pipeline.runtime.torch_runtime import Normalize, TorchRuntime
 
 MANY = 10**6
 
@@ -107,7 +107,7 @@ def close(found, wanted, tolerance=1e-5):
 
 
 def eager(backbone: Backbone, layers: list[str], pixels: np.ndarray) -> dict[str, np.ndarray]:
-    images = Normalise(backbone.preprocessing, torch.device("cpu"))(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    images = Normalize(backbone.preprocessing, torch.device("cpu"))(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     with torch.inference_mode():
         return {layer: values.numpy() for layer, values in backbone.load(layers)(images.contiguous()).items()}
 

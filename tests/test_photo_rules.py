@@ -18,7 +18,7 @@ from pipeline.cache import FeatureCache
 from pipeline.evaluation import evaluate
 from pipeline.extraction import extraction, recipe_of
 from pipeline.extraction.embedder import ImageEmbedder
-from pipeline.extraction.known import KnownDigests
+from pipeline.extraction.known import DigestIndex
 from pipeline.images import EARLIER_RULES, PHOTO_RULES
 from pipeline.model import Model, fit
 from pipeline.progress import Progress
@@ -178,7 +178,7 @@ def test_other_processes_find_the_same_rows(run: Extractor, photos: Path, under_
     import pickle
 
     before = under_rules_1(run, photos)
-    known = KnownDigests([], [before])
+    known = DigestIndex([], [before])
     sent = pickle.loads(pickle.dumps(known))
     filed = known.filed(photos.parent / "known.npy")
     for row, name in enumerate(before.ids):

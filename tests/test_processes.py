@@ -14,14 +14,14 @@ from planted import PlantedRuntime
 import pipeline.extraction.processes as processes
 from pipeline.cache import STORED, FeatureCache
 from pipeline.errors import PipelineError
-from pipeline.extraction import Block, embed_blocks
-from pipeline.extraction.known import KnownDigests
-from pipeline.extraction.network import InProcesses, Network, claim
+from pipeline.extraction import EncodedBatch, iter_batches
+from pipeline.extraction.known import DigestIndex
+from pipeline.extraction.network import NetworkHandle, LazyNetwork, claim
 from pipeline.images import ImageSource
 from pipeline.runtime import batch_size_of, devices_of
 
 
-class InPlanted(InProcesses):
+class InPlanted(NetworkHandle):
     """What travels: in the process it is a planted network that leaves a note of where it ran."""
 
     notes: str
@@ -56,7 +56,7 @@ class Noting(PlantedRuntime):
         return super().__call__(pixels)
 
 
-class ManyDevices(Network):
+class ManyDevices(LazyNetwork):
     """A network for two devices that are not there."""
 
     def __init__(self, notes: Path, deadly: int | None = None) -> None:
@@ -86,12 +86,12 @@ def notes(tmp_path) -> Path:
     return tmp_path / "notes"
 
 
-def all_of(source: ImageSource, network: Network, **options: object) -> list[Block]:
-    with embed_blocks(source, range(len(source)), network, planted.SMALL, batch_size=4, **options) as blocks:
+def all_of(source: ImageSource, network: LazyNetwork, **options: object) -> list[EncodedBatch]:
+    with iter_batches(source, range(len(source)), network, planted.SMALL, batch_size=4, **options) as blocks:
         return list(blocks)
 
 
-def assert_each_once(source: ImageSource, blocks: list[Block]) -> None:
+def assert_each_once(source: ImageSource, blocks: list[EncodedBatch]) -> None:
     rows = np.concatenate([block.rows for block in blocks])
     assert sorted(rows.tolist()) == list(range(len(source)))
     for block in blocks:
@@ -131,7 +131,7 @@ def _die(number: int, span: object) -> None:
 
 @pytest.mark.slow
 def test_whoever_leaves_early_is_let_go(source, notes):
-    with embed_blocks(source, range(60), ManyDevices(notes), planted.SMALL, batch_size=4) as blocks:
+    with iter_batches(source, range(60), ManyDevices(notes), planted.SMALL, batch_size=4) as blocks:
         next(blocks)
 
 
@@ -143,7 +143,7 @@ def test_images_that_only_the_workers_do_not_see_end_the_run(source, notes, monk
     assert ".png: wanted workers that see the images under the same path, found one that" in caught.value.message
 
 
-def _blind(number: int, span: processes._Span) -> tuple[int, Block]:
+def _blind(number: int, span: processes._EncodeTask) -> tuple[int, EncodedBatch]:
     object.__setattr__(span.how.source.reader, "root", "/nowhere")
     return number, span.work()
 
@@ -155,7 +155,7 @@ def test_content_that_a_cache_knows_is_known_to_the_workers_too(source, notes, t
     network = planted.Planted()
     monkeypatch.setattr(network_room, "open_runtime", network)
     cache = planted.Extractor(network, tmp_path / "caches")(source.take(range(20)), layer="early")
-    blocks = all_of(source, ManyDevices(notes), known=KnownDigests([FeatureCache.open(cache.path)]))
+    blocks = all_of(source, ManyDevices(notes), known=DigestIndex([FeatureCache.open(cache.path)]))
     assert sum(block.inferred for block in blocks) == 40
     known = {int(row) for block in blocks for row in block.rows[block.known >= 0]}
     assert known == set(range(20))

@@ -22,7 +22,7 @@ from pipeline.images import ImageSource
 from pipeline.report.findings.answers import answers_of, number_answers_of, probable_result, tag_rows
 from pipeline.report.findings.evidence import evidence_of, photos_of
 from pipeline.report.findings.photos import open_photos
-from pipeline.runs import Run, said_by
+from pipeline.runs import Run, predictions_of
 
 TAGS = ("big", "odd", "red")
 
@@ -75,7 +75,7 @@ def test_the_probability_of_the_own_class_is_that_of_the_head_refitted(
     made: tuple[Run, FeatureCache, FeatureCache],
 ) -> None:
     run, cache, _ = made
-    table = said_by(run.predictions, probable_result(run, run.info("kind")), part="out of fold")
+    table = predictions_of(run.predictions, probable_result(run, run.info("kind")), part="out of fold")
     y, X = np.array(cache.columns["kind"]), np.asarray(cache.stored()[:])
     row_of = {name: row for row, name in enumerate(cache.ids)}
     rows = np.array([row_of[name] for name in table["id"]])
@@ -137,7 +137,7 @@ def test_numbers_and_tags_are_joined_too(made: tuple[Run, FeatureCache, FeatureC
     assert numbers.true.tolist() == [float(str(known[name])) for name in numbers.ids]
     rows = tag_rows(run, marks)
     assert rows is not None and [row.name for row in rows] == list(TAGS)
-    table = said_by(run.predictions, run.best("marks"), part="out of fold")
+    table = predictions_of(run.predictions, run.best("marks"), part="out of fold")
     for row in rows:
         was, said = (np.array([row.name in cell.split(";") for cell in table[name]]) for name in ("true", "predicted"))
         assert (row.n, row.found, row.wrong) == (was.sum(), (was & said).sum(), (said & ~was).sum())

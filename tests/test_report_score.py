@@ -22,7 +22,7 @@ from test_scored import photos_and_model, planted
 
 from pipeline.errors import ReportError
 from pipeline.images import ImageSource
-from pipeline.intervals import Score
+from pipeline.intervals import ScoreInterval
 from pipeline.model import Model, ModelScore
 from pipeline.report.pages.scored import findings_of
 from pipeline.report.writing import open_run, write_report
@@ -79,7 +79,7 @@ def picture(page: Page, card: str) -> Image.Image:
     return Image.open(BytesIO(b64decode(json.loads(page.scripts["pictures"])[int(number[1])]))).convert("RGB")
 
 
-def shown(one: Score) -> list[str]:
+def shown(one: ScoreInterval) -> list[str]:
     return [f"{one.value:.3f}", f"{one.low:.3f} to {one.high:.3f}"]
 
 

@@ -20,11 +20,11 @@ from pipeline.errors import BackboneError
 from pipeline.progress import Progress
 from pipeline.runtime import Runtime, open_runtime
 from pipeline.runtime import gpu as gpu_room
-from pipeline.runtime.buffers import Buffers
+from pipeline.runtime.buffers import PinnedBuffers
 from pipeline.runtime.compiled import Compiled
 from pipeline.runtime.folding import fold_batch_norm
-from pipeline.runtime.gpu import UNDER_WAY, Gpu, Sizes
-from pipeline.runtime.torch_runtime import Normalise, TorchRuntime, resolve_device
+from pipeline.runtime.gpu import UNDER_WAY, GpuRunner, BatchSizes
+from pipeline.runtime.torch_runtime import Normalize, TorchRuntime, resolve_device
 
 CPU = torch.device("cpu")
 
@@ -76,13 +76,13 @@ def test_normalisation_is_bit_equal_to_torchvisions_preset():
 
         name = "resnet50" if weights.name == "IMAGENET1K_V2" else "efficientnet_v2_l"
         how = architectures.preprocessing_of(name, weights.name)
-        found = Normalise(how, CPU)(torch.from_numpy(crop)[None].permute(0, 3, 1, 2))
+        found = Normalize(how, CPU)(torch.from_numpy(crop)[None].permute(0, 3, 1, 2))
         assert torch.equal(found[0], preset(photo))
 
 
 def test_normalisation_in_grey_levels(backbone):
     grey = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
-    found = Normalise(backbone.preprocessing, CPU)(grey)
+    found = Normalize(backbone.preprocessing, CPU)(grey)
     assert torch.equal(found, (grey.double() - 127).div(128).float())
 
 
@@ -251,12 +251,12 @@ def made() -> list[int]:
 
 
 @pytest.fixture
-def buffers(made) -> Buffers:
+def buffers(made) -> PinnedBuffers:
     def make(size):
         made.append(size)
         return torch.empty(size, dtype=torch.uint8)
 
-    return Buffers(2, make)
+    return PinnedBuffers(2, make)
 
 
 def test_buffers_hold_the_pixels_and_are_used_again(buffers, made, pixels):
@@ -336,7 +336,7 @@ def happened(monkeypatch) -> list[str]:
 
 def as_if_on_a_gpu(backbone) -> TorchRuntime:
     found = TorchRuntime(backbone, ["penultimate"], device="cpu")
-    found._gpu = Gpu(CPU)
+    found._gpu = GpuRunner(CPU)
     return found
 
 
@@ -379,7 +379,7 @@ def test_memory_that_ends_over_filled_up_images_is_tried_without_them(backbone, 
 
 
 def test_few_sizes_are_ever_run():
-    sizes = Sizes()
+    sizes = BatchSizes()
     assert [sizes.fitting(n) for n in (100, 37, 100, 99)] == [100] * 4  # a collection in blocks of 100
     assert [sizes.fitting(n) for n in (101, 128, 90)] == [128, 128, 100]
     assert [sizes.fitting(3) for _ in range(gpu_room.PATIENCE + 1)] == [100] * gpu_room.PATIENCE + [4]

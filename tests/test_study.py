@@ -26,9 +26,9 @@ from pipeline.errors import CacheError, EvaluationError
 from pipeline.progress import Progress
 from pipeline.runs import Store
 from pipeline.studies import Study, draws, ledger, methods, study, studying
-from pipeline.studies.crossover import crossovers_of, few
-from pipeline.studies.doubts import doubts_about
-from pipeline.studies.lessons import AnyLesson, Learned, Lesson
+from pipeline.studies.crossover import crossovers_of, low_label_point
+from pipeline.studies.doubts import caveats
+from pipeline.studies.lessons import AnyLesson, TrialResult, Trial
 from pipeline.studies.points import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER, Point
 from pipeline.studies.results import (
     GENERALISATION,
@@ -110,22 +110,22 @@ def taught() -> list[AnyLesson]:
 def found(
     photos: Path, taught: list[AnyLesson], subjects: list[Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Study:
-    real = studying.run_lessons
+    real = studying.run_trials
 
     def listening(lessons: Any, **how: Any) -> Any:
         taught.extend(lessons)
         return real(lessons, **how)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studying, "run_lessons", listening)
+        patch.setattr(studying, "run_trials", listening)
         remember_subjects(patch, subjects)
         return asked_of(photos, tmp_path_factory.mktemp("study"))
 
 
 def remember_subjects(patch: pytest.MonkeyPatch, subjects: list[Any]) -> None:
     """Append what each study is about."""
-    real = studying.Teacher
-    patch.setattr(studying, "Teacher", lambda subject, *rest: (subjects.append(subject), real(subject, *rest))[1])
+    real = studying.TrialFactory
+    patch.setattr(studying, "TrialFactory", lambda subject, *rest: (subjects.append(subject), real(subject, *rest))[1])
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def subject_of(photos: Any, folder: Path, **options: Any) -> Any:
         raise Enough(subject)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studying, "Teacher", stop)
+        patch.setattr(studying, "TrialFactory", stop)
         with pytest.raises(Enough) as caught:
             asked_of(photos, folder, **options)
     assert not (folder / "run").exists()  # nothing was kept, so nothing is left
@@ -244,7 +244,7 @@ def test_few_groups_and_absent_classes_are_told(photos: Path, tmp_path: Path) ->
     subject = subject_of(photos, tmp_path, labels=str(table), groups="nest")
     lacking = set(kinds) - {subject.question.classes[code] for code in subject.test.part.y}
     assert lacking
-    told = list(doubts_about(subject, (), 1.0))
+    told = list(caveats(subject, (), 1.0))
     assert f"the test images are of {len(set(subject.test.part.groups))} groups alone: intervals are wide" in told[0]
     assert told[1] == f"no test image is of {', '.join(sorted(lacking))}: the scores are about the other classes"
 
@@ -334,7 +334,7 @@ def test_a_study_is_kept_whole_and_opened_again(found: Study) -> None:
 
 def test_the_same_study_again_learns_nothing(found: Study, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.folder is not None
-    monkeypatch.setattr(Lesson, "learn", lambda self: pytest.fail("learned again"))
+    monkeypatch.setattr(Trial, "learn", lambda self: pytest.fail("learned again"))
     again = study(photos, cache=found.folder.parent / "caches", out=found.folder, **QUICK)
     assert again.points == found.points and again.verdicts == found.verdicts
 
@@ -345,8 +345,8 @@ def test_another_seed_or_draw_is_another_lesson(found: Study, taught: list[AnyLe
     other_seed = replace(lesson, seed=99)
     with Store.open(None) as store:
         (subject,) = subjects
-        kept = ledger.Ledger(store, subject, {(lesson.key.method, lesson.key.layer): "features"})
-        learned = Learned(np.zeros(found.test, np.int64), 0.75, 1.5, "fixed")
+        kept = ledger.TrialCache(store, subject, {(lesson.key.method, lesson.key.layer): "features"})
+        learned = TrialResult(np.zeros(found.test, np.int64), 0.75, 1.5, "fixed")
         kept.keep(lesson, learned)
         known, waiting = kept.look_up([lesson, other_draw])
         assert list(known) == [lesson.key] and waiting == [other_draw]
@@ -390,8 +390,8 @@ def test_a_killed_study_goes_on_and_says_the_same(found: Study, photos: Path, tm
             notes.append(text)
 
     with pytest.MonkeyPatch.context() as patch:
-        keep = ledger.Ledger.keep
-        patch.setattr(ledger.Ledger, "keep", lambda self, one, what: (learned.append(one), keep(self, one, what))[0])
+        keep = ledger.TrialCache.keep
+        patch.setattr(ledger.TrialCache, "keep", lambda self, one, what: (learned.append(one), keep(self, one, what))[0])
         again = asked_of(photos, tmp_path, progress=Listener())
     (said,) = [text for text in notes if text.endswith("lessons are known from before")]
     assert said == f"40 of {40 + len(learned)} lessons are known from before"
@@ -531,5 +531,5 @@ def test_where_the_pixels_tell_more_than_the_backbone_it_is_said(
     assert made.summary.startswith("transfer was not worth it here: with all 60 labels transfer scores ")
     crossing = {one.rival: one for one in made.crossovers}[RAW]
     assert crossing.meets == 1 and "with as many labels as transfer it is never behind here" in crossing.text
-    at: Point = few(made.curve(TRANSFER))
+    at: Point = low_label_point(made.curve(TRANSFER))
     assert at.per_class == 5 and at.score < 0.8 < {p.per_class: p for p in made.curve(RAW)}[5].score

@@ -13,7 +13,7 @@ import pytest
 from test_images import planted, put, refused
 
 from pipeline.errors import LabelError, SourceError
-from pipeline.evaluation.collecting import Labelling, known_of
+from pipeline.evaluation.collecting import LabelConfig, load_labels
 from pipeline.images import ImageSource, image_folder, read_text_table
 from pipeline.images import spreadsheet as spreadsheets
 from pipeline.labels import join, label_sets, merge_one_hot, read_label_table, split_one_hot
@@ -264,9 +264,9 @@ def test_decimal_commas_in_a_table_of_images_stay_text_where_that_is_asked_for(t
     source = ImageSource.open(put(tmp_path / "t.csv", b"id;w\n1.png;0,25\n0.png;1,5\n"))
     assert source.columns == {"w": ["1.5", "0.25"]}
     assert source.notes[0].endswith("0,25 is read as 0.25; --column w:class for text")
-    assert known_of(source, Labelling(used=("w:multi",))).columns == {"w": ["1,5", "0,25"]}
-    assert known_of(source, Labelling(used=("w",))).columns == {"w": ["1.5", "0.25"]}
-    assert known_of(source.take([1]), Labelling(used=("w:class",))).columns == {"w": ["0,25"]}
+    assert load_labels(source, LabelConfig(used=("w:multi",))).columns == {"w": ["1,5", "0,25"]}
+    assert load_labels(source, LabelConfig(used=("w",))).columns == {"w": ["1.5", "0.25"]}
+    assert load_labels(source.take([1]), LabelConfig(used=("w:class",))).columns == {"w": ["0,25"]}
 
 
 def test_json_lines_are_a_table(tmp_path: Path) -> None:
@@ -343,8 +343,8 @@ def test_absolute_paths_below_the_root_are_relative(tmp_path: Path) -> None:
             assert source.ids == ["p/0.png", "p/1.png", "p/2.png"]
             assert [planted(source, row) for row in range(3)] == [0, 1, 2]
             table = read_label_table(path)
-            assert known_of(ImageSource.open(root), Labelling(table)).columns["label"] == ["0", "1", "2"]
-            assert known_of(ImageSource.open(root / "p"), Labelling(table)).columns["label"] == ["0", "1", "2"]
+            assert load_labels(ImageSource.open(root), LabelConfig(table)).columns["label"] == ["0", "1", "2"]
+            assert load_labels(ImageSource.open(root / "p"), LabelConfig(table)).columns["label"] == ["0", "1", "2"]
     assert ImageSource.open(path).ids == ["link/p/0.png", "link/p/1.png", "link/p/2.png"]
     assert ImageSource.open(path, root="/").ids[0] == f"{tmp_path}/link/p/0.png"[1:]
 
@@ -380,12 +380,12 @@ def test_ids_of_a_label_table_are_relative_to_the_root_that_is_named(tmp_path: P
         put(tmp_path / "photos" / "train" / f"{value}.png", value)
     source = ImageSource.open(tmp_path / "photos" / "train")
     table = {"label": {"photos/train/0.png": "x", "photos/train/1.png": "y", "photos/test/0.png": "z"}}
-    found = known_of(source, Labelling(table, root=tmp_path))
+    found = load_labels(source, LabelConfig(table, root=tmp_path))
     assert found.columns["label"] == ["x", "y"]
     assert found.match is not None and found.match.strangers == 1
     absolute = {"label": {"/somewhere/0.png": "x", "/somewhere/1.png": "y"}}
     with pytest.raises(LabelError) as caught:
-        known_of(source, Labelling(absolute))
+        load_labels(source, LabelConfig(absolute))
     assert caught.value.message.endswith(
         f"expected ids of the 2 images below {tmp_path}/photos/train, got 2 absolute paths (such as /somewhere/0.png) "
         "and none of these images"
@@ -476,10 +476,10 @@ def test_one_hot_columns_of_a_table_or_of_the_images_are_joined(tmp_path: Path) 
         put(tmp_path / f"{value}.png", value)
     path = put(tmp_path / "t.csv", b"id,is_ant,is_bee\n0.png,1,0\n1.png,0,1\n2.png,,\n")
     for source, labels in ((ImageSource.open(path), None), (ImageSource.open(tmp_path), path)):
-        asked = Labelling.of(
+        asked = LabelConfig.of(
             labels, id_column=None, columns=["is_*:onehot"], beside=(), root=None, level=None, missing=()
         )
-        found = known_of(source, asked)
+        found = load_labels(source, asked)
         assert found.columns == {"is": ["ant", "bee", None]}
-        plain = known_of(source, Labelling(labels))
+        plain = load_labels(source, LabelConfig(labels))
         assert "--column 'is_*:onehot' reads them as one label set" in plain.notes[-1]

@@ -19,7 +19,7 @@ from planted import Extractor, Planted, assert_planted, folder_of, photo, put, t
 from tars import BLOCK, header, with_checksum, write_tar
 from test_images import on_posix, photo_bytes, planted, refused, why
 
-from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images import ImageSource
 from pipeline.images import tar as tar_room
 from pipeline.images.listing import name_trouble
@@ -397,7 +397,7 @@ def test_wrong_bytes_are_refused_or_change_an_image_and_nothing_else_breaks(tmp_
         assert error.message.startswith(f"{path}: ") and error.next_step
         return
     for row in range(len(source)):
-        with contextlib.suppress(UnreadablePhoto):
+        with contextlib.suppress(UnreadableImage):
             source.read(row).pixels()
 
 
@@ -465,13 +465,13 @@ def test_eight_threads_read_their_own_images(fifty, monkeypatch, pread):
 
 def test_one_descriptor_serves_a_process_and_closes_when_nobody_holds_it(fifty, monkeypatch):
     source, numbers, right = ImageSource.open(fifty), [], os.open
-    tar_room.opened.cache_clear()
+    tar_room.open_shared.cache_clear()
     monkeypatch.setattr(os, "open", lambda *given: numbers.append(right(*given)) or numbers[-1])
     for row in range(50):
         source.read(row)
     assert len(numbers) == 1
     os.fstat(numbers[0])
-    tar_room.opened.cache_clear()
+    tar_room.open_shared.cache_clear()
     with pytest.raises(OSError):
         os.fstat(numbers[0])
 
@@ -497,7 +497,7 @@ def test_a_tar_that_changed_after_it_was_listed_is_not_read(fifty):
     data = fifty.read_bytes()
     os.utime(fifty, ns=(1, 1))  # the same bytes, in place
     assert why(source, 1) == SkipReason.UNREADABLE
-    tar_room.opened.cache_clear()
+    tar_room.open_shared.cache_clear()
     fifty.unlink()
     assert why(source, 1) == SkipReason.MISSING
     fifty.write_bytes(data[: len(data) // 2])

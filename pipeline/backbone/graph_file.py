@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BackboneError
-from pipeline.placing import placed
+from pipeline.placing import atomic_path
 from pipeline.provenance import Preprocessing, canonical_json
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def write_graph_file(path: Path, graph: bytes, preprocessing: Preprocessing) -> 
     entry = model.metadata_props.add()
     entry.key, entry.value = _ENTRY, canonical_json(asdict(preprocessing))
     try:
-        with placed(path) as made:
+        with atomic_path(path) as made:
             made.write_bytes(model.SerializeToString(deterministic=True))
     except OSError as error:
         raise BackboneError(

@@ -102,7 +102,7 @@ def _looks_like_a_file(wanted: str) -> bool:
 
 def _torchvision_weights(name: str, enum_name: str) -> Weights:
     enum = known.enums(name)[enum_name]
-    _refuse_headless(name, enum_name)
+    _check_has_final_layer(name, enum_name)
     path = known.checkpoint_file(enum.url)
     prefix = known.hash_prefix(enum.url)
     if not path.exists():
@@ -154,7 +154,7 @@ def _local_weights(name: str, wanted: str) -> Weights:
     digest = file_sha256(path)
     recognised = _named_by_hash(name, digest)
     if recognised:
-        _refuse_headless(name, recognised)
+        _check_has_final_layer(name, recognised)
         if enum_name and enum_name != recognised:
             raise BackboneError(
                 f"{path}: its SHA-256 is that of {recognised}, so it cannot have the preprocessing of {enum_name}",
@@ -179,7 +179,7 @@ def _named_by_hash(name: str, digest: str) -> str:
     return next(matches, "")
 
 
-def _refuse_headless(name: str, enum_name: str) -> None:
+def _check_has_final_layer(name: str, enum_name: str) -> None:
     if name != bundled.NAME and not known.has_classifier(known.enums(name)[enum_name]):
         final = known.final_layer_of(name)
         others = [key for key, enum in known.enums(name).items() if known.has_classifier(enum)]
@@ -269,7 +269,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
     others = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise BackboneError(
-            f"{path}: wanted a state dict (names and tensors), found entries that are not tensors: {_some(others)}",
+            f"{path}: wanted a state dict (names and tensors), found entries that are not tensors: {_first_names(others)}",
             "save the network's state_dict() with safetensors.torch.save_file, or with torch.save",
         )
     state = {str(key): value for key, value in content.items()}
@@ -301,7 +301,7 @@ def number_of_classes(name: str, state: Mapping[str, torch.Tensor], origin: str)
     lacking = [key for key in (f"{final}.weight", f"{final}.bias") if key not in state]
     if lacking:
         raise BackboneError(
-            f"{origin}: wanted all of {name} with its final layer, found a file without it: it lacks {_some(lacking)}",
+            f"{origin}: wanted all of {name} with its final layer, found a file without it: it lacks {_first_names(lacking)}",
             f"give the whole network's state_dict(), or --backbone {name}",
         )
     return int(state[f"{final}.weight"].shape[0])
@@ -326,7 +326,7 @@ def network_of(
     bad = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:
         raise BackboneError(
-            f"{origin}: wanted finite weights for {name}, found values that are not finite in {_some(bad)}",
+            f"{origin}: wanted finite weights for {name}, found values that are not finite in {_first_names(bad)}",
             f"get the file again, or --backbone {name}",
         )
     versioned = _Versioned(state)
@@ -342,7 +342,7 @@ def network_of(
     for what, keys in (("it lacks", missing), ("unexpected are", unexpected)):
         if keys:
             raise BackboneError(
-                f"{origin}: wanted the {len(expected)} tensors of {name}, found {len(state)}: {what} {_some(keys)}",
+                f"{origin}: wanted the {len(expected)} tensors of {name}, found {len(state)}: {what} {_first_names(keys)}",
                 f"pipeline backbones {name}",
             )
     return network.eval().requires_grad_(False)
@@ -365,6 +365,6 @@ class _Versioned(dict):
     _metadata: dict[str, dict[str, Any]]
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     """Return the first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

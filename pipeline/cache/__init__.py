@@ -20,7 +20,7 @@ from pipeline.cache.layout import PENDING, STORED
 from pipeline.cache.lock import CacheLock
 from pipeline.cache.parts import part_files
 from pipeline.cache.references import add_reference, is_referenced, records_of
-from pipeline.cache.stored import StoredRows, TakenRows
+from pipeline.cache.stored import LazyRows, RowSubset
 from pipeline.cache.writer import CacheWriter
 
 __all__ = [
@@ -30,8 +30,8 @@ __all__ = [
     "CacheLock",
     "CacheWriter",
     "FeatureCache",
-    "StoredRows",
-    "TakenRows",
+    "LazyRows",
+    "RowSubset",
     "add_reference",
     "cache_at",
     "caches_in",

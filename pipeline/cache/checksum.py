@@ -38,7 +38,7 @@ def checksums(rows: Mapping[str, np.ndarray]) -> np.ndarray:
     return found
 
 
-def sound(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+def valid_rows(rows: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return which of k rows count: no longer pending, and as their checksum says. A mask, ``(k,)``."""
     return (rows["status"] != PENDING) & (checksums(rows) == rows["crc32"])
 
@@ -51,7 +51,7 @@ def damaged_rows(header: Header) -> np.ndarray:
         final = header.map("status")[some] != PENDING
         if final.any():
             rows = header.take(some)
-            damaged.append(start + np.flatnonzero(final & ~sound(rows)))
+            damaged.append(start + np.flatnonzero(final & ~valid_rows(rows)))
     return np.concatenate(damaged)
 
 

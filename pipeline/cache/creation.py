@@ -17,8 +17,8 @@ from pipeline.cache.header import Header, read_header
 from pipeline.cache.layout import SUFFIX, as_fixed_text, labels_name, shapes_of
 from pipeline.cache.lock import CacheLock, lock_path
 from pipeline.cache.references import forget_missing
-from pipeline.cache.rows import Rows
-from pipeline.cache.skeleton import ALIGNMENT, skeleton
+from pipeline.cache.rows import RawFile
+from pipeline.cache.skeleton import ALIGNMENT, file_metadata
 from pipeline.errors import CacheError
 from pipeline.provenance import canonical_json
 
@@ -66,9 +66,9 @@ def create(
     temporary = temporary_path(path)
     try:
         make_folder(path.parent)
-        _refuse_full_disk(path.parent, needed)
-        with Rows(temporary, new=True) as rows:
-            rows.lay(skeleton(shapes, hashlib.sha256(text).hexdigest()))
+        _check_disk_space(path.parent, needed)
+        with RawFile(temporary, new=True) as rows:
+            rows.lay(file_metadata(shapes, hashlib.sha256(text).hexdigest()))
             header = read_header(temporary, provenance=provenance)
             rows.reserve(header.fields.values())
             for name, array in given.items():
@@ -133,7 +133,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _refuse_full_disk(folder: Path, needed: int) -> None:
+def _check_disk_space(folder: Path, needed: int) -> None:
     if shutil.disk_usage(folder).free < needed:
         raise _no_space(folder, needed, f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB free")
 

@@ -14,10 +14,10 @@ from pipeline.arguments import check_arguments
 from pipeline.cache.checksum import damaged_rows
 from pipeline.cache.header import Header, read_header
 from pipeline.cache.layout import PENDING, STORED, as_texts, features_name, labels_name
-from pipeline.cache.parts import PartedHeader, read_parts
-from pipeline.cache.stored import StoredRows
+from pipeline.cache.parts import PartsHeader, read_parts
+from pipeline.cache.stored import LazyRows
 from pipeline.errors import CacheError, SkipReason
-from pipeline.provenance import digest_of
+from pipeline.provenance import sha256_json
 
 MOST_NAMED = 5  # of parts that are missing
 MOST_MAPPED = 100  # parts of one cache that are mapped when it is opened: each takes an open file
@@ -48,7 +48,7 @@ class FeatureCache:
         What `extract` did, where it is `extract` that returned this cache.
     """
 
-    def __init__(self, header: Header | PartedHeader) -> None:
+    def __init__(self, header: Header | PartsHeader) -> None:
         self._header = header
         self._base: FeatureCache | None = None
         self._order: np.ndarray | None = None  # of a view: the stored row of each of its rows
@@ -128,14 +128,14 @@ class FeatureCache:
     @property
     def header(self) -> Header:
         """What the one file says of itself; a cache of parts has none, its `parts` have."""
-        if isinstance(self._header, PartedHeader):
+        if isinstance(self._header, PartsHeader):
             raise ValueError(f"{self.path} is a folder of parts")
         return self._header
 
     @property
     def parts(self) -> list[FeatureCache]:
         """The caches of one file each that this one consists of, itself alone if it is one."""
-        if isinstance(self._header, PartedHeader):
+        if isinstance(self._header, PartsHeader):
             return [FeatureCache(header) for header in self._header.headers]
         return [self]
 
@@ -147,7 +147,7 @@ class FeatureCache:
     @property
     def missing_parts(self) -> list[str]:
         """Which parts are still to be made, such as ``3/16``."""
-        return self._header.missing if isinstance(self._header, PartedHeader) else []
+        return self._header.missing if isinstance(self._header, PartsHeader) else []
 
     def hold(self) -> None:
         """Open every dataset, so that all of it stays readable whatever becomes of the files' names."""
@@ -234,7 +234,7 @@ class FeatureCache:
         if self._base is not None:
             return self._base.describe()
         status = self.status
-        parts = {"parts": len(self.files)} if isinstance(self._header, PartedHeader) else {}
+        parts = {"parts": len(self.files)} if isinstance(self._header, PartsHeader) else {}
         return {
             **parts,
             "images": len(self),
@@ -269,7 +269,7 @@ class FeatureCache:
             return found[self._order[rows]]
         return np.asanyarray(found) if len(rows) == len(self) else found[rows]
 
-    def stored(self, layer: str | None = None) -> StoredRows:
+    def stored(self, layer: str | None = None) -> LazyRows:
         """Return all n rows of a layer, to be indexed with `rows`: read when asked for, and small to send to a worker.
 
         Errors as `features`.
@@ -278,7 +278,7 @@ class FeatureCache:
         self.check()
         return self._header.stored(name, self._order)
 
-    def stored_pixel_statistics(self) -> StoredRows:
+    def stored_pixel_statistics(self) -> LazyRows:
         """Return the pixel statistics as `stored` returns a layer."""
         self.check()
         return self._header.stored("pixel_statistics", self._order)
@@ -321,7 +321,7 @@ class FeatureCache:
         """Return the rows that are not pending and do not match their checksum; reads the whole file."""
         if self._base is not None:
             return np.flatnonzero(np.isin(self.base_rows, self._base.damaged()))
-        if not isinstance(self._header, PartedHeader):
+        if not isinstance(self._header, PartsHeader):
             return damaged_rows(self._header)
         starts, headers = self._header.starts, self._header.headers
         damaged = np.concatenate([start + damaged_rows(one) for start, one in zip(starts, headers, strict=False)])
@@ -378,7 +378,7 @@ class FeatureCache:
     @property
     def features_key(self) -> str:
         """Digest of what the rows are: recipe and the images' content, wherever they lie."""
-        return digest_of({"recipe": dict(self.recipe), "digests": np.asarray(self.digest).tobytes().hex()})
+        return sha256_json({"recipe": dict(self.recipe), "digests": np.asarray(self.digest).tobytes().hex()})
 
     def _reason(self, row: int, status: int) -> SkipReason:
         try:

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.cache.feature_cache import FeatureCache
 from pipeline.cache.layout import SUFFIX
 from pipeline.cache.lock import CacheLock
-from pipeline.cache.parts import is_parted, part_files
+from pipeline.cache.parts import is_parts_folder, part_files
 from pipeline.cache.references import forget_references, is_referenced
 from pipeline.errors import CacheError
 from pipeline.provenance import Recipe, canonical_json
@@ -72,7 +72,7 @@ def caches_in(folder: Path) -> tuple[list[FeatureCache], dict[Path, CacheError]]
             f"{folder}: wanted to list the caches, found {error.strerror}", "give another folder with --cache DIR"
         ) from error
     for path in paths:
-        if not path.name.startswith(".") and (path.name.endswith(SUFFIX) or is_parted(path)):
+        if not path.name.startswith(".") and (path.name.endswith(SUFFIX) or is_parts_folder(path)):
             with suppress(FileNotFoundError):  # another process may retire a cache while we look
                 times[path] = path.stat().st_mtime_ns
     for path in sorted(times, key=lambda path: (-times[path], path.name)):
@@ -93,7 +93,7 @@ def resolve(reference: str | Path, folder: str | Path = DEFAULT_FOLDER) -> Featu
         No such cache, or the name fits several collections or recipes.
     """
     path = Path(reference)
-    if path.is_file() or is_parted(path):
+    if path.is_file() or is_parts_folder(path):
         return FeatureCache.open(path)
     cache = lookup(str(reference), Path(folder))
     if cache is None:
@@ -147,7 +147,7 @@ def cache_at(data: Any) -> FeatureCache | None:
     if not isinstance(data, str | os.PathLike):
         return None
     path = Path(data)
-    return FeatureCache.open(path) if (path.suffix == SUFFIX and path.is_file()) or is_parted(path) else None
+    return FeatureCache.open(path) if (path.suffix == SUFFIX and path.is_file()) or is_parts_folder(path) else None
 
 
 def stem_of(path: Path) -> str:

@@ -19,9 +19,9 @@ import h5py
 import numpy as np
 
 from pipeline.cache.layout import FORMAT, KIND, REQUIRED, features_name, fits, is_features, is_labels, plain_name
-from pipeline.cache.origin import again, origin
-from pipeline.cache.stored import StoredRows
-from pipeline.cache.superblock import refuse_strange_superblock, without_plugins
+from pipeline.cache.origin import reextract_hint, read_origin
+from pipeline.cache.stored import LazyRows
+from pipeline.cache.superblock import check_superblock, disable_plugins
 from pipeline.errors import CacheError
 
 MEMORY = 16 << 20
@@ -110,9 +110,9 @@ class Header:
         """Return a layer's rows as a read-only memory map, ``(n, d)``."""
         return self.map(features_name(layer))
 
-    def stored(self, name: str, rows: np.ndarray | None = None) -> StoredRows:
+    def stored(self, name: str, rows: np.ndarray | None = None) -> LazyRows:
         """Return a dataset's rows (or these), read when they are asked for, and small to send to a worker."""
-        return StoredRows([self], name, rows)
+        return LazyRows([self], name, rows)
 
     def take(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
         """Return ``{dataset: values of these rows}``, read into memory."""
@@ -165,32 +165,32 @@ def read_header(path: Path, *, provenance: Mapping[str, Any] | None = None) -> H
         Not a cache, of another format, truncated, or with a damaged provenance.
     """
     try:
-        refuse_strange_superblock(path)
-        with without_plugins(), h5py.File(path, "r", locking=False) as file:
-            _refuse_strange_format(path, file)
+        check_superblock(path)
+        with disable_plugins(), h5py.File(path, "r", locking=False) as file:
+            _check_format(path, file)
             # HDF5 lists by name; by place they stand in the order in which they were given.
             found = sorted(_fields(path, file), key=lambda field: field.offset)
             fields = {field.name: field for field in found}
-            _refuse_missing(path, fields)
+            _check_datasets(path, fields)
             sha256 = _attribute(file["provenance"], "sha256")
         rows = fields["ids"].shape[0]
-        _refuse_wrong_sizes(path, fields, rows)
+        _check_sizes(path, fields, rows)
         if provenance is None:
             with open(path, "rb") as raw:
                 raw.seek(fields["provenance"].offset)
                 text = raw.read(fields["provenance"].shape[0])
-            provenance = origin(path, text, sha256)
+            provenance = read_origin(path, text, sha256)
     except FileNotFoundError:
         raise CacheError(f"{path}: wanted a cache, found no such file", "pipeline cache list") from None
     except PermissionError as error:
         raise CacheError(f"{path}: wanted to read the cache, found no permission", f"chmod u+r {path}") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        _refuse_broken_disk(path, error)
-        raise CacheError(f"{path}: wanted a cache, found {_what_is_wrong(error)}", again(path)) from error
+        _check_disk(path, error)
+        raise CacheError(f"{path}: wanted a cache, found {_what_is_wrong(error)}", reextract_hint(path)) from error
     return Header(path, rows, fields, provenance)
 
 
-def _refuse_strange_format(path: Path, file: h5py.File) -> None:
+def _check_format(path: Path, file: h5py.File) -> None:
     kind, number = _attribute(file, "kind"), _attribute(file, "format")
     if kind != KIND:
         raise CacheError(f"{path}: wanted a feature cache, found another kind of HDF5 file", "pipeline cache list")
@@ -223,62 +223,62 @@ def _fields(path: Path, file: h5py.File) -> Iterator[Field]:
 def _items(path: Path, group: h5py.Group, prefix: str) -> Iterator[tuple[str, h5py.HLObject]]:
     for name in group:
         if isinstance(name, bytes):  # h5py leaves it so where it is no UTF-8
-            raise CacheError(f"{path}: wanted plain names, found {prefix}{name!r:.40}", again(path))
+            raise CacheError(f"{path}: wanted plain names, found {prefix}{name!r:.40}", reextract_hint(path))
         if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-            raise CacheError(f"{path}: wanted plain datasets, found {prefix}{name} to be a link", again(path))
+            raise CacheError(f"{path}: wanted plain datasets, found {prefix}{name} to be a link", reextract_hint(path))
         yield prefix + name, group[name]
 
 
 def _field(path: Path, name: str, item: h5py.HLObject) -> Field:
     if not isinstance(item, h5py.Dataset):
-        raise CacheError(f"{path}: wanted plain datasets, found {name} to be something else", again(path))
+        raise CacheError(f"{path}: wanted plain datasets, found {name} to be something else", reextract_hint(path))
     made = item.id.get_create_plist()
     contiguous = (
         made.get_layout() == h5py.h5d.CONTIGUOUS and made.get_external_count() == 0 and made.get_nfilters() == 0
     )
     offset = item.id.get_offset() if contiguous else None
     if not contiguous or (offset is None and item.size):
-        raise CacheError(f"{path}: wanted contiguous datasets within the file, found {name} is not one", again(path))
+        raise CacheError(f"{path}: wanted contiguous datasets within the file, found {name} is not one", reextract_hint(path))
     dtype = np.dtype(item.dtype.str) if item.dtype.kind in "Sfiu" else item.dtype  # variable length has kind "O"
     if not fits(name, dtype, item.shape):
         raise CacheError(
             f"{path}: wanted the datasets of cache format {FORMAT}, found {name} of {dtype} {item.shape}",
-            again(path),
+            reextract_hint(path),
         )
     return Field(name, dtype, item.shape, int(offset or 0))
 
 
-def _refuse_missing(path: Path, fields: Mapping[str, Field]) -> None:
+def _check_datasets(path: Path, fields: Mapping[str, Field]) -> None:
     missing = [name for name in REQUIRED if name not in fields]
     if missing:
-        raise CacheError(f"{path}: wanted a cache, found no dataset {', '.join(missing)}", again(path))
+        raise CacheError(f"{path}: wanted a cache, found no dataset {', '.join(missing)}", reextract_hint(path))
     if not any(map(is_features, fields)):
-        raise CacheError(f"{path}: wanted a cache, found no features in it", again(path))
+        raise CacheError(f"{path}: wanted a cache, found no features in it", reextract_hint(path))
 
 
-def _refuse_wrong_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> None:
+def _check_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> None:
     size = path.stat().st_size
     end, before = 0, ""
     for found in fields.values():  # by place
         if found.offset < end:
             raise CacheError(
                 f"{path}: wanted every dataset in a place of its own, found {found.name} within {before}",
-                again(path),
+                reextract_hint(path),
             )
         if found.end > found.offset:
             end, before = found.end, found.name
         if found.name != "provenance" and found.shape[0] != rows:
             raise CacheError(
-                f"{path}: wanted {rows} rows in every dataset, found {found.shape[0]} in {found.name}", again(path)
+                f"{path}: wanted {rows} rows in every dataset, found {found.shape[0]} in {found.name}", reextract_hint(path)
             )
         if found.end > size:
             raise CacheError(
                 f"{path}: wanted {found.end} bytes for {found.name}, found the file truncated at {size}",
-                again(path),
+                reextract_hint(path),
             )
 
 
-def _refuse_broken_disk(path: Path, error: BaseException) -> None:
+def _check_disk(path: Path, error: BaseException) -> None:
     """Raise `CacheError` where it is the disk that failed: the file may be as sound as ever."""
     # HDF5 raises errors of any type, and says the system's own number in their text.
     if getattr(error, "errno", None) == errno.EIO or f"errno = {errno.EIO}," in str(error):

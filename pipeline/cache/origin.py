@@ -12,7 +12,7 @@ from pipeline.errors import CacheError
 MOST_PARTS = 1_000_000  # as many names are listed where parts are missing
 
 
-def origin(path: Path, text: bytes, sha256: Any) -> dict[str, Any]:
+def read_origin(path: Path, text: bytes, sha256: Any) -> dict[str, Any]:
     """Return a file's provenance, or refuse what is none.
 
     Parameters
@@ -30,7 +30,7 @@ def origin(path: Path, text: bytes, sha256: Any) -> dict[str, Any]:
         It was changed since it was written, or does not say what a cache must.
     """
     if hashlib.sha256(text).hexdigest().encode() != sha256:
-        raise CacheError(f"{path}: the provenance does not match its own SHA-256: the file is damaged", again(path))
+        raise CacheError(f"{path}: the provenance does not match its own SHA-256: the file is damaged", reextract_hint(path))
     try:
         provenance = json.loads(text)
         known = isinstance(provenance["recipe"], dict) and all(
@@ -39,14 +39,14 @@ def origin(path: Path, text: bytes, sha256: Any) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         known = False
     if not known:
-        raise CacheError(f"{path}: wanted a recipe and a place in the provenance, found others", again(path))
+        raise CacheError(f"{path}: wanted a recipe and a place in the provenance, found others", reextract_hint(path))
     if "part" in provenance and not _is_part(provenance["part"]):
         found = f"{provenance['part']!r:.80}"
-        raise CacheError(f"{path}: wanted to know which part of what this is, found {found}", again(path))
+        raise CacheError(f"{path}: wanted to know which part of what this is, found {found}", reextract_hint(path))
     return provenance
 
 
-def again(path: Path) -> str:
+def reextract_hint(path: Path) -> str:
     """Return the way out of a cache that cannot be trusted."""
     return f"pipeline cache remove {path}, then extract again"
 

@@ -15,13 +15,13 @@ import numpy as np
 
 from pipeline.cache.header import Header, read_header
 from pipeline.cache.layout import SUFFIX, as_texts, features_name, is_labels
-from pipeline.cache.stored import StoredRows
+from pipeline.cache.stored import LazyRows
 from pipeline.errors import CacheError
 
 PREFIX = "part_"
 
 
-class PartedHeader:
+class PartsHeader:
     """What the parts say together: a `Header` of their rows, in the order of their ids.
 
     Parameters
@@ -39,7 +39,7 @@ class PartedHeader:
     def __init__(self, folder: Path, headers: Sequence[Header]) -> None:
         first = headers[0]
         for header in headers[1:]:
-            _refuse_stranger(first, header)
+            _check_same_collection(first, header)
         self.path = folder
         self.headers = list(headers)
         self.starts = np.concatenate([[0], np.cumsum([header.rows for header in headers])])
@@ -96,13 +96,13 @@ class PartedHeader:
             self._maps[name] = self._one_after_another(name)[self.order]
         return self._maps[name]
 
-    def features(self, layer: str) -> StoredRows:
+    def features(self, layer: str) -> LazyRows:
         """Return a layer's rows, ``(n, d)``, read when they are asked for."""
         return self.stored(features_name(layer))
 
-    def stored(self, name: str, rows: np.ndarray | None = None) -> StoredRows:
+    def stored(self, name: str, rows: np.ndarray | None = None) -> LazyRows:
         """Return a dataset's rows (or these), read when they are asked for."""
-        return StoredRows(self.headers, name, self.order if rows is None else self.order[rows])
+        return LazyRows(self.headers, name, self.order if rows is None else self.order[rows])
 
     def hold(self) -> None:
         """Open every dataset of every part, so that all of it stays readable whatever becomes of the names."""
@@ -128,7 +128,7 @@ class PartedHeader:
         return self.headers[int(np.searchsorted(self.starts, row, side="right")) - 1]
 
 
-def read_parts(folder: Path) -> PartedHeader:
+def read_parts(folder: Path) -> PartsHeader:
     """Return what a folder of parts says of itself.
 
     Raises
@@ -139,10 +139,10 @@ def read_parts(folder: Path) -> PartedHeader:
     headers = [_newest(paths) for _, paths in sorted(_by_stem(folder).items())]
     if not headers:
         raise CacheError(f"{folder}: wanted a cache or a folder of its parts, found neither", "pipeline cache list")
-    return PartedHeader(folder, headers)
+    return PartsHeader(folder, headers)
 
 
-def is_parted(folder: Path) -> bool:
+def is_parts_folder(folder: Path) -> bool:
     """Return whether a folder holds parts of a cache."""
     return folder.is_dir() and bool(part_files(folder))
 
@@ -164,7 +164,7 @@ def _newest(paths: Sequence[Path]) -> Header:
     return read_header(max(paths, key=lambda path: (path.stat().st_mtime_ns, path.name)))
 
 
-def _refuse_stranger(first: Header, other: Header) -> None:
+def _check_same_collection(first: Header, other: Header) -> None:
     if "part" not in first.provenance or "part" not in other.provenance:
         stranger = first if "part" not in first.provenance else other
         raise CacheError(

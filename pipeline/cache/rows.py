@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.cache.header import Field
-from pipeline.cache.skeleton import Skeleton
+from pipeline.cache.skeleton import SparseFile
 
 _ZEROS = bytes(1 << 20)
 # What a file system says that cannot reserve space.
 _CANNOT_RESERVE = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EOPNOTSUPP)))
 
 
-class Rows:
+class RawFile:
     """Owns the file descriptor that rows are written through.
 
     Parameters
@@ -31,7 +31,7 @@ class Rows:
         made = os.O_CREAT | os.O_TRUNC if new else 0
         self._file = os.open(path, os.O_RDWR | made | getattr(os, "O_BINARY", 0), 0o666)
 
-    def lay(self, skeleton: Skeleton) -> None:
+    def lay(self, skeleton: SparseFile) -> None:
         """Give the file its size and HDF5's metadata."""
         os.ftruncate(self._file, skeleton.size)
         for position, page in sorted(skeleton.pages.items()):
@@ -63,7 +63,7 @@ class Rows:
             os.close(self._file)
             self._file = -1
 
-    def __enter__(self) -> Rows:
+    def __enter__(self) -> RawFile:
         return self
 
     def __exit__(self, *_: object) -> None:

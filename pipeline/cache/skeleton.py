@@ -17,7 +17,7 @@ from pipeline.cache.layout import FORMAT, KIND
 ALIGNMENT = 4096
 
 
-class Skeleton:
+class SparseFile:
     """A file in memory that holds the pages HDF5 has written to, so a cache of any size takes a few of them.
 
     It is what h5py takes for an open file; `pages` and `size` are what is to lie on the disk.
@@ -66,7 +66,7 @@ class Skeleton:
         return self._at - inside, inside, min(ALIGNMENT - inside, end - self._at)
 
 
-def skeleton(shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]], sha256: str) -> Skeleton:
+def file_metadata(shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]], sha256: str) -> SparseFile:
     """Return the file's metadata, with every dataset at its place and nothing in it.
 
     Parameters
@@ -75,7 +75,7 @@ def skeleton(shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]], sha256: str
     sha256 : str
         Of the provenance, in hexadecimal.
     """
-    made = Skeleton()
+    made = SparseFile()
     # v110 metadata carries checksums, so that a flipped byte in it is an error instead of another shape.
     with h5py.File(
         made, "w", libver=("v110", "v110"), alignment_threshold=1, alignment_interval=ALIGNMENT, locking=False

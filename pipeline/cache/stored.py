@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipeline.cache.header import Header
 
 
-class StoredRows:
+class LazyRows:
     """All rows of one dataset; index it with row numbers or a slice to read those rows.
 
     Its pickle says where the rows lie, so it is what goes to a worker, here or on a cluster: the rows are never sent.
@@ -58,7 +58,7 @@ class StoredRows:
         return whole if dtype is None else whole.astype(dtype)
 
 
-class TakenRows:
+class RowSubset:
     """Some rows of a dataset as if they were all.
 
     Parameters

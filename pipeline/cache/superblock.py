@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 
-from pipeline.cache.origin import again
+from pipeline.cache.origin import reextract_hint
 from pipeline.errors import CacheError
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -18,7 +18,7 @@ _SUPERBLOCK = struct.Struct("<8s4B4Q")  # signature, version, two sizes, flags, 
 _VERSION = 3  # what `libver=("v110", "v110")` writes: all metadata from there on has checksums
 
 
-def refuse_strange_superblock(path: Path) -> None:
+def check_superblock(path: Path) -> None:
     """Raise `CacheError` for a file that does not begin as those do that `create` writes.
 
     HDF5 looks for its signature further on too, and an extension of the superblock may name a file driver, a cache
@@ -38,7 +38,7 @@ def refuse_strange_superblock(path: Path) -> None:
     if len(head) < _SUPERBLOCK.size:
         raise CacheError(
             f"{path}: wanted a cache, found the file truncated at {len(head)} bytes",
-            again(path),
+            reextract_hint(path),
         )
     _, version, offsets, lengths, _, base, extension, _, _ = _SUPERBLOCK.unpack(head)
     if (version, offsets, lengths, base, extension) != (_VERSION, 8, 8, 0, _NOWHERE):
@@ -46,7 +46,7 @@ def refuse_strange_superblock(path: Path) -> None:
 
 
 @contextmanager
-def without_plugins() -> Iterator[None]:
+def disable_plugins() -> Iterator[None]:
     """Leave the HDF5 library no place to look for filters, so that no file can make it load one.
 
     The places are the whole process's, and other code may need them: under h5py's own lock they are taken away, and put

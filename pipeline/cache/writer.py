@@ -12,7 +12,7 @@ from pipeline.cache.checksum import checksums
 from pipeline.cache.feature_cache import FeatureCache
 from pipeline.cache.layout import PENDING, as_fixed_text, features_name, is_labels, labels_name
 from pipeline.cache.lock import CacheLock
-from pipeline.cache.rows import Rows
+from pipeline.cache.rows import RawFile
 from pipeline.errors import CacheError
 
 SECONDS_BETWEEN_SYNCS = 2.0
@@ -42,7 +42,7 @@ class CacheWriter:
         self.cache = cache
         self._fields = cache.header.fields
         with self._telling():
-            self._rows = Rows(cache.path)
+            self._rows = RawFile(cache.path)
         # Written when the file is made, and part of a row's checksum.
         self._given = {name: cache.header.map(name) for name in self._fields if name == "ids" or is_labels(name)}
         self._unacknowledged: list[tuple[np.ndarray, np.ndarray]] = []

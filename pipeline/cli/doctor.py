@@ -10,7 +10,7 @@ from pipeline.cli.terminal import Terminal
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.doctor import Finding, Report
+    from pipeline.doctor import Check, DoctorReport
 
 
 def command(cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False) -> None:
@@ -34,7 +34,7 @@ def command(cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o
         )
 
 
-def _print(terminal: Terminal, report: Report) -> None:
+def _print(terminal: Terminal, report: DoctorReport) -> None:
     terminal.result(", ".join(f"{name} {said}" for name, said in report.system.items()))
     for heading, findings in (
         ("needed", report.needed),
@@ -62,5 +62,5 @@ def _print(terminal: Terminal, report: Report) -> None:
         )
 
 
-def _rows(findings: Sequence[Finding]) -> list[list[str]]:
+def _rows(findings: Sequence[Check]) -> list[list[str]]:
     return [[finding.name, finding.status, finding.found, finding.mend] for finding in findings]

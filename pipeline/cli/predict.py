@@ -10,7 +10,7 @@ from pipeline.cli import options as o
 from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 from pipeline.errors import ModelError
-from pipeline.placing import placed
+from pipeline.placing import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +115,7 @@ def _text(table: pd.DataFrame, kind: str, csv: str) -> str:
 def _write(table: pd.DataFrame, path: Path, kind: str, csv: str = "safe") -> None:
     """Write the answers whole or not at all."""
     try:
-        with placed(path) as made:
+        with atomic_path(path) as made:
             if kind == "parquet":
                 table.to_parquet(made, index=False)
             else:

@@ -18,7 +18,7 @@ _Values = TypeVar("_Values", np.ndarray, np.ndarray | None)
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class FoldPrediction:
     """What a candidate that learned from one part of the rows said of others.
 
     Attributes
@@ -41,7 +41,7 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class CandidatePredictions:
     """One candidate's predictions over a question.
 
     Attributes
@@ -68,11 +68,11 @@ class Answers:
     seconds: float
 
 
-def collect(folds: Sequence[Split], results: Sequence[Answer], whole: Answer | None) -> Answers:
+def collect_predictions(folds: Sequence[Split], results: Sequence[FoldPrediction], whole: FoldPrediction | None) -> CandidatePredictions:
     """Return the answers from the folds, in fold order, and from the head fitted on all training rows."""
     everything = [*results, *([whole] if whole else [])]
-    return Answers(
-        in_row_order(folds, [result.predictions for result in results if result.predictions is not None]),
+    return CandidatePredictions(
+        order_by_row(folds, [result.predictions for result in results if result.predictions is not None]),
         None if whole is None else whole.predictions,
         whole.params if whole is not None else most_common([result.params for result in results]),
         MOST_FOLDS if whole is None else ALL_ROWS,
@@ -82,7 +82,7 @@ def collect(folds: Sequence[Split], results: Sequence[Answer], whole: Answer | N
     )
 
 
-def choose_in_every_fold(answers: Sequence[Answers], folds: Sequence[Split]) -> tuple[Answers, list[int]] | None:
+def select_per_fold(answers: Sequence[CandidatePredictions], folds: Sequence[Split]) -> tuple[CandidatePredictions, list[int]] | None:
     """Return what the whole procedure says that picks, in every fold, the candidate that its inner search liked best.
 
     Its score is honest about the choice among candidates, as the best candidate's own score is not.
@@ -98,8 +98,8 @@ def choose_in_every_fold(answers: Sequence[Answers], folds: Sequence[Split]) -> 
         return None
     picked = np.argmax(np.array(inner, float), axis=0).tolist()  # (candidates, folds) -> (folds,)
     parts = [answers[which].out_of_fold.take(split.test) for which, split in zip(picked, folds, strict=True)]
-    said = Answers(
-        out_of_fold=in_row_order(folds, parts),
+    said = CandidatePredictions(
+        out_of_fold=order_by_row(folds, parts),
         test=None,
         params={},
         params_of=EACH_FOLD,
@@ -110,7 +110,7 @@ def choose_in_every_fold(answers: Sequence[Answers], folds: Sequence[Split]) -> 
     return said, picked
 
 
-def in_row_order(folds: Sequence[Split], parts: Sequence[Predictions]) -> Predictions:
+def order_by_row(folds: Sequence[Split], parts: Sequence[Predictions]) -> Predictions:
     """Return the folds' predictions as those of rows 0..n-1; the folds test each row once.
 
     Probabilities and scores stay only where every part has them.
@@ -123,7 +123,7 @@ def in_row_order(folds: Sequence[Split], parts: Sequence[Predictions]) -> Predic
     ).take(order)
 
 
-def widen(predictions: Predictions, n_classes: int) -> Predictions:
+def widen_to_classes(predictions: Predictions, n_classes: int) -> Predictions:
     """Return the predictions with room for classes that no head knows: probability 0, the lowest score, no tag."""
     return Predictions(
         _pad(predictions.labels, n_classes, 0) if predictions.labels.ndim == 2 else predictions.labels,

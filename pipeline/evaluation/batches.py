@@ -11,15 +11,15 @@ import numpy as np
 from joblib import delayed
 
 from pipeline.engines import by_processes
-from pipeline.evaluation.units import Scores, Unit, UnitResult, about, covered, gather, run_unit
-from pipeline.search import Predictions, SharedHead, SharedTask, one_thread, shared_predictions, shared_scores
+from pipeline.evaluation.units import Scores, FitJob, FitResult, describe_job, shareable_grid, gather, run_job
+from pipeline.search import Predictions, SharedGrid, SharedTask, one_thread, shared_predictions, shared_scores
 
 # Few rows are learned in less time than worker processes need to start.
 FEWEST_ROWS = 2000
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class JobBatch:
     """Units that are done together.
 
     Attributes
@@ -30,26 +30,26 @@ class Batch:
         Whether they share their work; otherwise scikit-learn does the one.
     """
 
-    units: Sequence[Unit]
+    units: Sequence[FitJob]
     shared: bool
 
 
-def batched(units: Sequence[Unit]) -> list[Batch]:
+def group_into_batches(units: Sequence[FitJob]) -> list[JobBatch]:
     """Return the units in batches, the largest first: what can share its work is together, all else by itself."""
-    alike: dict[tuple[Any, ...], list[Unit]] = {}
+    alike: dict[tuple[Any, ...], list[FitJob]] = {}
     alone = []
     for unit in units:
-        head = covered(unit)
+        head = shareable_grid(unit)
         if head is None:
             alone.append(unit)
         else:
             _, _, fold = unit.key
             alike.setdefault((id(unit.X), id(unit.ask_X), fold, *_family(head, unit)), []).append(unit)
     together = sorted(alike.values(), key=len, reverse=True)
-    return [*(Batch(units, True) for units in together), *(Batch([unit], False) for unit in alone)]
+    return [*(JobBatch(units, True) for units in together), *(JobBatch([unit], False) for unit in alone)]
 
 
-def run_batches(batches: Sequence[Batch], *, n_jobs: int, device: str = "cpu") -> Iterator[list[UnitResult]]:
+def run_batches(batches: Sequence[JobBatch], *, n_jobs: int, device: str = "cpu") -> Iterator[list[FitResult]]:
     """Give the results of each batch as it is done, in any order; in this process where there is little to do.
 
     Parameters
@@ -71,14 +71,14 @@ def run_batches(batches: Sequence[Batch], *, n_jobs: int, device: str = "cpu") -
     yield from by_processes((delayed(run_batch)(one, threads=threads) for one in batches), n_jobs=workers)
 
 
-def run_batch(batch: Batch, *, threads: int = 1, device: str = "cpu") -> list[UnitResult]:
+def run_batch(batch: JobBatch, *, threads: int = 1, device: str = "cpu") -> list[FitResult]:
     """Return the results of the units; one that wants scikit-learn comes back as refused."""
     if not batch.shared:
-        return [run_unit(unit) for unit in batch.units]
+        return [run_job(unit) for unit in batch.units]
     started = time.perf_counter()
     units = batch.units
-    rows = _Rows.of(units)
-    heads = {place: found for place, unit in enumerate(units) if (found := covered(unit)) is not None}
+    rows = _LoadedRows.of(units)
+    heads = {place: found for place, unit in enumerate(units) if (found := shareable_grid(unit)) is not None}
     with one_thread():
         scores = _scores(units, heads, rows, threads, device)
         choices = {place: units[place].chosen({**units[place].known, **mine})[0] for place, mine in scores.items()}
@@ -87,15 +87,15 @@ def run_batch(batch: Batch, *, threads: int = 1, device: str = "cpu") -> list[Un
     results = []
     for place, unit in enumerate(units):
         if place not in scores or (unit.wants(choices[place]) and place not in said):
-            results.append(UnitResult(unit.key, {}, 0, None, (), seconds, refused=True))
+            results.append(FitResult(unit.key, {}, 0, None, (), seconds, refused=True))
             continue
-        warnings = tuple(about(unit, scores[place]))
-        results.append(UnitResult(unit.key, scores[place], choices[place], said.get(place), warnings, seconds))
+        warnings = tuple(describe_job(unit, scores[place]))
+        results.append(FitResult(unit.key, scores[place], choices[place], said.get(place), warnings, seconds))
     return results
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
+class _LoadedRows:
     """The features of all rows that the units of a batch learn from or ask about, each once.
 
     Attributes
@@ -112,7 +112,7 @@ class _Rows:
     asked: np.ndarray
 
     @classmethod
-    def of(cls, units: Sequence[Unit]) -> _Rows:
+    def of(cls, units: Sequence[FitJob]) -> _LoadedRows:
         first = units[0]
         train, ask = ([getattr(unit, name) for unit in units] for name in ("train", "ask"))
         if first.ask_X is first.X:
@@ -121,14 +121,14 @@ class _Rows:
         learned, asked = np.unique(np.concatenate(train)), np.unique(np.concatenate(ask))
         return cls(np.concatenate([gather(first.X, learned), gather(first.ask_X, asked)]), learned, asked)
 
-    def train(self, unit: Unit) -> np.ndarray:
+    def train(self, unit: FitJob) -> np.ndarray:
         return np.searchsorted(self.learned, unit.train)
 
-    def ask(self, unit: Unit) -> np.ndarray:
+    def ask(self, unit: FitJob) -> np.ndarray:
         offset = 0 if self.asked is self.learned else len(self.learned)
         return offset + np.searchsorted(self.asked, unit.ask)
 
-    def labels(self, unit: Unit) -> np.ndarray:
+    def labels(self, unit: FitJob) -> np.ndarray:
         """Return the unit's labels at the places of its rows, shape (k,); what stands elsewhere is never looked at."""
         y = np.zeros((len(self.X), *unit.y.shape[1:]), unit.y.dtype)
         y[self.train(unit)] = unit.y
@@ -136,7 +136,7 @@ class _Rows:
 
 
 def _scores(
-    units: Sequence[Unit], heads: dict[int, SharedHead], rows: _Rows, threads: int, device: str
+    units: Sequence[FitJob], heads: dict[int, SharedGrid], rows: _LoadedRows, threads: int, device: str
 ) -> dict[int, Scores]:
     """Return what was missing of each unit's scores, by the unit's place, without those that want scikit-learn."""
     wanting = [place for place in heads if units[place].missing]
@@ -158,10 +158,10 @@ def _scores(
 
 
 def _answers(
-    units: Sequence[Unit],
-    heads: dict[int, SharedHead],
+    units: Sequence[FitJob],
+    heads: dict[int, SharedGrid],
     choices: dict[int, int],
-    rows: _Rows,
+    rows: _LoadedRows,
     threads: int,
     device: str,
 ) -> dict[int, Predictions]:
@@ -179,7 +179,7 @@ def _answers(
     return found
 
 
-def _by_task(units: Sequence[Unit], places: Sequence[int]) -> list[list[int]]:
+def _by_task(units: Sequence[FitJob], places: Sequence[int]) -> list[list[int]]:
     """Return the places of units that are heads of one label set, together."""
     alike: dict[int, list[int]] = {}
     for place in places:
@@ -187,7 +187,7 @@ def _by_task(units: Sequence[Unit], places: Sequence[int]) -> list[list[int]]:
     return list(alike.values())
 
 
-def _family(head: SharedHead, unit: Unit) -> tuple[Any, ...]:
+def _family(head: SharedGrid, unit: FitJob) -> tuple[Any, ...]:
     """Return what units must have alike to share their work, beside features and fold."""
     if head.solver == "logistic":  # chains of all rows and folds are stacked
         return ("logistic",)

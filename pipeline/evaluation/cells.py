@@ -16,10 +16,10 @@ from typing import Any
 import joblib
 import numpy as np
 
-from pipeline.evaluation.question import Part, Question
+from pipeline.evaluation.question import LabeledRows, Task
 from pipeline.heads import Head
-from pipeline.provenance import canonical_json, digest_of, installed
-from pipeline.runs import Cell, plain_params
+from pipeline.provenance import canonical_json, sha256_json, installed
+from pipeline.runs import UnitKey, plain_params
 
 # Raised when our own code comes to give other results for the same inputs.
 GENERATION = 2
@@ -28,7 +28,7 @@ Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Identity:
+class JobKey:
     """One head that learns from one training part of a label set: what all its units have in common.
 
     Parameters
@@ -57,19 +57,19 @@ class Identity:
     seed: int
     versions: str
 
-    def scored(self, params: Mapping[str, Any]) -> list[Cell]:
+    def scored(self, params: Mapping[str, Any]) -> list[UnitKey]:
         """Return the units that score these parameters, one an inner fold."""
         text = params_text(params)
         return [
             self._cell(text, f"{self.learned} {fold}", number, self.scoring) for number, fold in enumerate(self.folds)
         ]
 
-    def fitted(self, params: Mapping[str, Any]) -> Cell:
+    def fitted(self, params: Mapping[str, Any]) -> UnitKey:
         """Return the unit that learns from the whole training part with these parameters."""
         return self._cell(params_text(params), f"{self.learned} {self.asked}", None, None)
 
-    def _cell(self, params: str, rows: str, fold: int | None, scoring: str | None) -> Cell:
-        return Cell(
+    def _cell(self, params: str, rows: str, fold: int | None, scoring: str | None) -> UnitKey:
+        return UnitKey(
             features=self.features,
             label_set=self.label_set,
             head=self.head,
@@ -86,10 +86,10 @@ class Identity:
 
 def features_text(recipe: Mapping[str, Any], layer: str) -> str:
     """Return what names features: everything that made them, and the layer."""
-    return f"{digest_of(dict(recipe))[:16]}/{layer}"
+    return f"{sha256_json(dict(recipe))[:16]}/{layer}"
 
 
-def label_set_text(question: Question) -> str:
+def label_set_text(question: Task) -> str:
     """Return the label set's name and a digest of its training images and their labels."""
     train = question.train
     head = canonical_json([question.kind, list(question.classes)])
@@ -101,7 +101,7 @@ def rows_text(*parts: np.ndarray) -> str:
     return _hash(*(_plain(part) for part in parts))
 
 
-def asked_text(part: Part, n_classes: int) -> str:
+def test_rows_text(part: LabeledRows, n_classes: int) -> str:
     """Return a digest of the images that are asked about."""
     return f"{_hash(part.digests().tobytes())} {n_classes}"
 

@@ -28,9 +28,9 @@ from pipeline.images import (
     shards_of,
 )
 from pipeline.images.values import plain_spelling, value_key
-from pipeline.labels import Columns as LabelColumns
+from pipeline.labels import LabelColumns as LabelColumns
 from pipeline.labels import (
-    Match,
+    IdMatch,
     OneHot,
     given_labels,
     is_in_order,
@@ -62,7 +62,7 @@ Source = ImageSource | FeatureCache
 
 
 @dataclass(frozen=True, eq=False)
-class Collection:
+class Dataset:
     """The images of one DATA, what is known of each, and where their features are.
 
     Attributes
@@ -87,7 +87,7 @@ class Collection:
     caches: tuple[FeatureCache, ...] = ()
     layers: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
-    match: Match | None = None
+    match: IdMatch | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -100,7 +100,7 @@ class Collection:
 
 
 @dataclass(frozen=True)
-class Labelling:
+class LabelConfig:
     """Where the labels come from.
 
     Attributes
@@ -142,7 +142,7 @@ class Labelling:
         root: str | os.PathLike[str] | None,
         level: int | None,
         missing: str | Sequence[str],
-    ) -> Labelling:
+    ) -> LabelConfig:
         """Return where the labels of these entries of ``--column`` come from."""
         entries, one_hot = split_one_hot(columns)
         if one_hot is not None:
@@ -158,7 +158,7 @@ class Labelling:
             one_hot=one_hot,
         )
 
-    def bound_to(self, source: Source) -> Labelling:
+    def bound_to(self, source: Source) -> LabelConfig:
         """Return the labelling with labels in the order of ids joined to the ids of this source, once and for all.
 
         A test set has other ids: what is given in the order of the training images must not reach it by position.
@@ -178,7 +178,7 @@ class Labelling:
 
 
 @dataclass(frozen=True)
-class Features:
+class FeatureConfig:
     """Which features are wanted, and how `extract` is to make those that are missing.
 
     Attributes
@@ -200,7 +200,7 @@ class Features:
     progress: Progress
 
 
-def open_data(data: Any, folder: Path, labelling: Labelling, *, root: str | Path | None) -> list[Source]:
+def open_data(data: Any, folder: Path, labelling: LabelConfig, *, root: str | Path | None) -> list[Source]:
     """Return the sources that DATA names: one, or one an item of a list; a list of photos or of shards is one source.
 
     Of the labelling, the id column and the level are looked at.
@@ -215,7 +215,7 @@ def open_data(data: Any, folder: Path, labelling: Labelling, *, root: str | Path
     items = list(data) if several else [data]
     if not items:
         raise EvaluationError("wanted images or a cache, found an empty list", "name a folder, a table or a cache")
-    found = (as_cache(item, folder) for item in items)
+    found = (resolve_cache(item, folder) for item in items)
     return [
         item
         if isinstance(item, FeatureCache)
@@ -230,7 +230,7 @@ def open_data(data: Any, folder: Path, labelling: Labelling, *, root: str | Path
     ]
 
 
-def as_cache(data: Any, folder: Path) -> Any:
+def resolve_cache(data: Any, folder: Path) -> Any:
     """Return the cache that `data` means, or `data` itself where it means images."""
     if not isinstance(data, str | os.PathLike):
         return data
@@ -243,7 +243,7 @@ def as_cache(data: Any, folder: Path) -> Any:
     return data if found is None else found
 
 
-def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = False) -> Collection:
+def load_labels(source: Source, labelling: LabelConfig, *, own_if_strange: bool = False) -> Dataset:
     """Return what is known of the images, labels joined by id and one-hot columns made one; no features yet.
 
     Labels come from the table where one is given, otherwise from the source itself; from the cache only where the
@@ -264,7 +264,7 @@ def known_of(source: Source, labelling: Labelling, *, own_if_strange: bool = Fal
     return found if labelling.used else replace(found, notes=(*found.notes, *one_hot_notes(found.columns)))
 
 
-def _known_of(source: Source, labelling: Labelling, own_if_strange: bool) -> Collection:
+def _known_of(source: Source, labelling: LabelConfig, own_if_strange: bool) -> Dataset:
     if labelling.labels is not None and labelling.level is not None and not own_if_strange:
         raise LabelError(
             f"expected one source of labels, got both a table of labels and folders of level {labelling.level}",
@@ -295,7 +295,7 @@ def _known_of(source: Source, labelling: Labelling, own_if_strange: bool) -> Col
             kinds["label"] = "class"
     own, missing_notes = without_missing(own, labelling.missing, name)
     merge_groups = partial(_merge_spellings, columns=labelling.beside)
-    collection = Collection(name, source.ids, merge_groups(own), notes=notes, kinds=kinds)
+    collection = Dataset(name, source.ids, merge_groups(own), notes=notes, kinds=kinds)
     if table is None:
         if isinstance(source, ImageSource) and source.label_error is not None:
             raise source.label_error
@@ -308,7 +308,7 @@ def _known_of(source: Source, labelling: Labelling, own_if_strange: bool) -> Col
         return replace(collection, notes=(*repeated, note))
     joined = join(source.ids, table, **where)
     # Split folders still say what they say, and groups may be in the source alone; the table has precedence.
-    split = [SPLIT] if spells_split(own.get(SPLIT, ())) else []
+    split = [SPLIT] if is_split_column(own.get(SPLIT, ())) else []
     beside = {key: own[key] for key in (*labelling.beside, *split) if key in own}
     kinds = {key: kind for key, kind in source.kinds.items() if key in beside} | joined.kinds
     columns = merge_groups({**beside, **joined})
@@ -334,7 +334,7 @@ def _merge_spellings(table: Mapping[str, Sequence[str | None]], columns: Sequenc
     return merged
 
 
-def _labels_of_cache(cache: FeatureCache, name: str, labelling: Labelling) -> tuple[Columns, tuple[str, ...]]:
+def _labels_of_cache(cache: FeatureCache, name: str, labelling: LabelConfig) -> tuple[Columns, tuple[str, ...]]:
     """Return the columns of a cache; with a level, its ids give the labels anew, and no image is looked at."""
     columns: Columns = cache.columns
     if labelling.level is not None:
@@ -348,7 +348,7 @@ def _labels_of_cache(cache: FeatureCache, name: str, labelling: Labelling) -> tu
     return columns, ()
 
 
-def with_features(source: Source, collection: Collection, features: Features) -> Collection:
+def attach_features(source: Source, collection: Dataset, features: FeatureConfig) -> Dataset:
     """Return the collection with its caches; what is missing is extracted."""
     if isinstance(source, FeatureCache):
         source = source.base
@@ -358,7 +358,7 @@ def with_features(source: Source, collection: Collection, features: Features) ->
     return replace(collection, caches=tuple(caches), layers=tuple(_layers(cache, features.layers) for cache in caches))
 
 
-def with_features_as(source: Source, collection: Collection, trained: Collection, features: Features) -> Collection:
+def attach_test_features(source: Source, collection: Dataset, trained: Dataset, features: FeatureConfig) -> Dataset:
     """Return a test collection with one cache for each of those that are trained on, made the same way.
 
     Raises
@@ -388,12 +388,12 @@ def with_features_as(source: Source, collection: Collection, trained: Collection
     return replace(collection, caches=tuple(caches), layers=trained.layers, notes=tuple(notes))
 
 
-def merged(collections: Sequence[Collection]) -> list[Collection]:
+def merge_datasets(collections: Sequence[Dataset]) -> list[Dataset]:
     """Return the collections, those over the very same images and labels as one, so that they get the same folds.
 
     Two collections of one name are told apart by a number.
     """
-    found: list[Collection] = []
+    found: list[Dataset] = []
     for collection in collections:
         twin = next((number for number, other in enumerate(found) if _same_images(other, collection)), None)
         if twin is not None:
@@ -437,14 +437,14 @@ def backbone_of(cache: FeatureCache) -> Backbone:
     return found
 
 
-def spells_split(values: Sequence[str | None]) -> bool:
+def is_split_column(values: Sequence[str | None]) -> bool:
     """Say whether a column names training rows and others, and nothing else."""
     parts = parts_named(text.strip() for text in values if text and text.strip())
     return parts is not None and is_fixed_split(parts.values())
 
 
 def _extract(
-    source: ImageSource, backbone: str | Backbone, layers: Sequence[str] | None, features: Features, **options: Any
+    source: ImageSource, backbone: str | Backbone, layers: Sequence[str] | None, features: FeatureConfig, **options: Any
 ) -> FeatureCache:
     made = extract(
         source,
@@ -460,7 +460,7 @@ def _extract(
     return made.base  # in the order of the source's ids, each image once
 
 
-def _extract_as(source: ImageSource, cache: FeatureCache, layers: Sequence[str], features: Features) -> FeatureCache:
+def _extract_as(source: ImageSource, cache: FeatureCache, layers: Sequence[str], features: FeatureConfig) -> FeatureCache:
     """Extract a test set by the recipe of a cache, whatever the options would say."""
     recipe = cache.recipe
     alike = {"precision": str(recipe.get("precision")), "store": str(recipe.get("store")), "decode": _decode(cache)}
@@ -486,7 +486,7 @@ def _layers(cache: FeatureCache, wanted: Sequence[str] | None) -> tuple[str, ...
     return tuple(dict.fromkeys(cache.layer_name(name) for name in wanted))
 
 
-def _joined(one: Collection, other: Collection) -> Collection:
+def _joined(one: Dataset, other: Dataset) -> Dataset:
     """Return one collection with the caches of both, each once."""
     pairs = {
         cache.path: (cache, layers)
@@ -496,7 +496,7 @@ def _joined(one: Collection, other: Collection) -> Collection:
     return replace(one, caches=caches, layers=layers, notes=tuple(dict.fromkeys((*one.notes, *other.notes))))
 
 
-def _same_images(one: Collection, other: Collection) -> bool:
+def _same_images(one: Dataset, other: Dataset) -> bool:
     return (
         list(one.ids) == list(other.ids)
         and dict(one.columns) == dict(other.columns)
@@ -550,7 +550,7 @@ def _is_photo_list(data: Sequence[Any]) -> bool:
     )
 
 
-def refuse_no_labels(collection: Collection) -> None:
+def check_has_labels(collection: Dataset) -> None:
     """Raise `LabelError` where nothing at all is known of the images."""
     if not collection.columns:
         raise LabelError(

@@ -13,25 +13,25 @@ from pipeline.cache import DEFAULT_FOLDER
 from pipeline.engines import engine
 from pipeline.errors import EvaluationError, LabelError
 from pipeline.evaluation.collecting import (
-    Collection,
-    Features,
-    Labelling,
+    Dataset,
+    FeatureConfig,
+    LabelConfig,
     Source,
-    known_of,
-    merged,
+    load_labels,
+    merge_datasets,
     open_data,
-    with_features,
-    with_features_as,
+    attach_features,
+    attach_test_features,
 )
-from pipeline.evaluation.plan import Task, joined_of, notes_of, plan
+from pipeline.evaluation.plan import TaskPlan, join_reports, notes_for, plan_tasks_of
 from pipeline.evaluation.questions import NO_SPLIT
 from pipeline.evaluation.running import run_tasks
-from pipeline.evaluation.unreadable import blame_unreadable
+from pipeline.evaluation.unreadable import explain_by_unreadable
 from pipeline.extraction import check_options
 from pipeline.images import ImageSource
 from pipeline.labels import split_one_hot
 from pipeline.progress import SILENT, Progress
-from pipeline.runs import Run, Store, Subject, Under, feature, place_for, refuse_foreign, stores_of
+from pipeline.runs import Run, Store, RunScope, RunsDir, feature_name, run_directory, check_is_run_directory, earlier_stores
 from pipeline.runtime import devices_of
 
 
@@ -62,7 +62,7 @@ class Options:
     cv: int
     nested: bool
     scoring: str | Sequence[str]
-    out: str | Path | Under | None
+    out: str | Path | RunsDir | None
     device: str
     n_jobs: int | None
     dask: str | None
@@ -75,7 +75,7 @@ class Options:
         return split_one_hot(_several(self.column))[0]
 
     @property
-    def features(self) -> Features:
+    def features(self) -> FeatureConfig:
         """Which features are wanted, and how they are made."""
         extraction = {
             "precision": self.precision,
@@ -89,13 +89,13 @@ class Options:
         }
         backbones = (self.backbone,) if isinstance(self.backbone, str | Backbone) else tuple(self.backbone)
         layers = None if self.layer is None else _several(self.layer)
-        return Features(backbones, layers, Path(self.cache), extraction, self.progress)
+        return FeatureConfig(backbones, layers, Path(self.cache), extraction, self.progress)
 
     @property
-    def labelling(self) -> Labelling:
+    def labelling(self) -> LabelConfig:
         """Where the labels come from."""
         beside = tuple(name for name in (self.groups, self.split) if name is not None and name != NO_SPLIT)
-        return Labelling.of(
+        return LabelConfig.of(
             self.labels,
             id_column=self.id_column,
             columns=_several(self.column),
@@ -133,7 +133,7 @@ def evaluate(
     cv: int = 5,
     nested: bool = True,
     scoring: str | Sequence[str] = (),
-    out: str | Path | Under | None = None,
+    out: str | Path | RunsDir | None = None,
     device: str = "auto",
     n_jobs: int | None = None,
     dask: str | None = None,
@@ -238,8 +238,8 @@ def evaluate(
 
 
 def plan_tasks(
-    data: Any, options: Options, *, refuse: Callable[[Sequence[Task]], None] = lambda tasks: None
-) -> list[Task]:
+    data: Any, options: Options, *, refuse: Callable[[Sequence[TaskPlan]], None] = lambda tasks: None
+) -> list[TaskPlan]:
     """Return the tasks with their features extracted, nothing fitted; a slip is found before the first image is read.
 
     Parameters
@@ -261,39 +261,39 @@ def plan_tasks(
         )
     sources = _open(data, options)
     labelling = options.labelling.bound_to(sources[0])
-    known = [known_of(source, labelling) for source in sources]
+    known = [load_labels(source, labelling) for source in sources]
     test = known_test = None
     if options.test is not None:
         test = _only(_open(options.test, options))
-        known_test = known_of(test, labelling, own_if_strange=True)
+        known_test = load_labels(test, labelling, own_if_strange=True)
     rehearsed = any(isinstance(source, ImageSource) for source in (*sources, test))
     if rehearsed:
         # A rehearsal: a wrong label, head or fold is to be known before an hour of inference, not after it.
         rehearsal = _plan(known, None if known_test is None else [known_test] * len(known), options)
         refuse(rehearsal)
-        options.progress.joined(joined_of(rehearsal))
+        options.progress.joined(join_reports(rehearsal))
 
     features = options.features
-    collections = merged([with_features(*pair, features) for pair in zip(sources, known, strict=True)])
+    collections = merge_datasets([attach_features(*pair, features) for pair in zip(sources, known, strict=True)])
     tests = None
     if test is not None and known_test is not None:
-        tests = [with_features_as(test, known_test, collection, features) for collection in collections]
+        tests = [attach_test_features(test, known_test, collection, features) for collection in collections]
     try:
         tasks = _plan(collections, tests, options)
     except (LabelError, EvaluationError) as error:
         known_tests = None if known_test is None else [known_test] * len(known)
-        raise blame_unreadable(
+        raise explain_by_unreadable(
             error, [*collections, *(tests or ())], lambda: _plan(known, known_tests, options)
         ) from error
     if not rehearsed:
         refuse(tasks)
-        options.progress.joined(joined_of(tasks))
-    for note in notes_of(tasks):
+        options.progress.joined(join_reports(tasks))
+    for note in notes_for(tasks):
         options.progress.note(note)
     return tasks
 
 
-def run_planned(tasks: Sequence[Task], options: Options, *, reuse: str | Path | Under | None = None) -> Run:
+def run_planned(tasks: Sequence[TaskPlan], options: Options, *, reuse: str | Path | RunsDir | None = None) -> Run:
     """Return what the tasks find; in the run's folder, where there is to be one, stands what was found before.
 
     Parameters
@@ -306,7 +306,7 @@ def run_planned(tasks: Sequence[Task], options: Options, *, reuse: str | Path | 
     # Only who names a GPU has the search there: to ask torch for one takes longer than most searches.
     device = "cpu" if options.device in ("auto", "cpu") else devices_of(options.device)[0]
     folder = _folder(tasks, options)
-    others, refused = ([], []) if reuse is None else stores_of(reuse, tasks[0].question.train.collection.name)
+    others, refused = ([], []) if reuse is None else earlier_stores(reuse, tasks[0].question.train.collection.name)
     for note in refused:
         options.progress.note(note)
     with Store.open(folder, others=others) as store:
@@ -331,35 +331,35 @@ def run_planned(tasks: Sequence[Task], options: Options, *, reuse: str | Path | 
     return replace(run, folder=folder)
 
 
-def _folder(tasks: Sequence[Task], options: Options) -> Path | None:
+def _folder(tasks: Sequence[TaskPlan], options: Options) -> Path | None:
     """Return the folder that the run is kept in."""
     if options.out is None:
         return None
-    if not isinstance(options.out, Under):
-        refuse_foreign(options.out)
+    if not isinstance(options.out, RunsDir):
+        check_is_run_directory(options.out)
         return Path(options.out)
     name = tasks[0].question.train.collection.name
-    place, moved = place_for(_subject(tasks), Path(options.out.folder) / name)
+    place, moved = run_directory(_subject(tasks), Path(options.out.folder) / name)
     if moved is not None:
         options.progress.note(moved)
     return place
 
 
-def _subject(tasks: Sequence[Task]) -> Subject:
+def _subject(tasks: Sequence[TaskPlan]) -> RunScope:
     asked = [task.question for task in tasks]
     rated = [(task, task.candidates[number]) for task in tasks for number in task.rated]
-    return Subject(
+    return RunScope(
         frozenset((question.name, question.kind, *question.classes) for question in asked),
         frozenset(
-            feature(task.question.train.collection.name, str(candidate.cache.path), candidate.layer)
+            feature_name(task.question.train.collection.name, str(candidate.cache.path), candidate.layer)
             for task, candidate in rated
         ),
         frozenset(candidate.head.name for _, candidate in rated),
     )
 
 
-def _plan(collections: Sequence[Collection], tests: Sequence[Collection] | None, options: Options) -> list[Task]:
-    return plan(
+def _plan(collections: Sequence[Dataset], tests: Sequence[Dataset] | None, options: Options) -> list[TaskPlan]:
+    return plan_tasks_of(
         collections,
         tests,
         heads=options.heads,

@@ -67,12 +67,12 @@ class CommonFolds:
         """Return the fold of every image, shape (n,), -1 for those not among `rows`."""
         fold_of = np.full(len(self._together), -1, np.int64)
         rng = np.random.default_rng([self._random_state, draw])
-        fold_of[rows] = deal(self._together[rows], self._cv, rng)
+        fold_of[rows] = deal_folds(self._together[rows], self._cv, rng)
         return fold_of
 
     def _splits(self, fold_of: np.ndarray, rows: np.ndarray, y: np.ndarray, kind: str) -> tuple[Split, ...] | None:
         mine = fold_of[rows]
-        if not in_proportion(mine, y, kind, self._cv):
+        if not folds_in_proportion(mine, y, kind, self._cv):
             return None
         # Label sets of the same rows get the same objects: a worker is sent them once.
         key = id(fold_of), rows.tobytes()
@@ -82,7 +82,7 @@ class CommonFolds:
         return self._made[key]
 
 
-def deal(together: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
+def deal_folds(together: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
     """Return a fold for each row, at random: what belongs together in one fold, the folds about equally large.
 
     Parameters
@@ -107,7 +107,7 @@ def deal(together: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarr
     return fold_of[code]
 
 
-def in_proportion(fold_of: np.ndarray, y: np.ndarray, kind: str, folds: int) -> bool:
+def folds_in_proportion(fold_of: np.ndarray, y: np.ndarray, kind: str, folds: int) -> bool:
     """Say whether every fold holds between half and one and a half times its share of the rows, and of every class.
 
     Parameters

@@ -8,23 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.answers import Answer
+from pipeline.evaluation.answers import FoldPrediction
 from pipeline.evaluation.cells import (
-    Identity,
-    asked_text,
+    JobKey,
+    test_rows_text,
     estimator_text,
     features_text,
     label_set_text,
     rows_text,
     versions_text,
 )
-from pipeline.evaluation.plan import Task
-from pipeline.evaluation.units import Key, Unit, UnitResult
-from pipeline.runs import Cell, Known, Store
+from pipeline.evaluation.plan import TaskPlan
+from pipeline.evaluation.units import Key, FitJob, FitResult
+from pipeline.runs import UnitKey, StoredResult, Store
 from pipeline.search import Predictions
 
 
-class Ledger:
+class ResultCache:
     """Between the units of an evaluation and the store.
 
     Parameters
@@ -34,15 +34,15 @@ class Ledger:
     random_state : int
     """
 
-    def __init__(self, store: Store, tasks: Sequence[Task], *, random_state: int) -> None:
+    def __init__(self, store: Store, tasks: Sequence[TaskPlan], *, random_state: int) -> None:
         self._store, self._tasks, self._random_state = store, tasks, random_state
         self._label_sets = [label_set_text(task.question) for task in tasks]
         self._texts: dict[int, tuple[Any, str]] = {}
-        self._identities: dict[Key, Identity] = {}
+        self._identities: dict[Key, JobKey] = {}
 
-    def look_up(self, units: Sequence[Unit]) -> tuple[dict[Key, Answer], list[Unit]]:
+    def look_up(self, units: Sequence[FitJob]) -> tuple[dict[Key, FoldPrediction], list[FitJob]]:
         """Return the answers that are known; and the other units, with what is known of each."""
-        keys = [_Keys.of(unit, self._identity(unit)) for unit in units]
+        keys = [_CandidateKeys.of(unit, self._identity(unit)) for unit in units]
         known = self._store.get(key for mine in keys for key in mine.all)
         answers, waiting = {}, []
         for unit, mine in zip(units, keys, strict=True):
@@ -54,34 +54,34 @@ class Ledger:
                 answers[unit.key] = answer
         return answers, waiting
 
-    def keep(self, done: Sequence[tuple[Unit, UnitResult]]) -> dict[Key, Answer]:
+    def keep(self, done: Sequence[tuple[FitJob, FitResult]]) -> dict[Key, FoldPrediction]:
         """Keep what was computed of units, all of it or nothing, and return their answers."""
-        rows: list[tuple[Cell, Known]] = []
+        rows: list[tuple[UnitKey, StoredResult]] = []
         answers = {}
         for unit, result in done:
             identity = self._identity(unit)
             each = result.seconds / (sum(map(len, result.scores.values())) + 1)
             for place, scores in result.scores.items():
                 cells = identity.scored(unit.choices[place])
-                rows += [(cell, Known(float(score), {}, (), each)) for cell, score in zip(cells, scores, strict=True)]
+                rows += [(cell, StoredResult(float(score), {}, (), each)) for cell, score in zip(cells, scores, strict=True)]
             fitted = identity.fitted(unit.choices[result.choice])
             if result.choice in unit.fitted:
                 known = self._store.get([fitted.key()])[fitted.key()]
             else:
-                known = Known(np.nan, _arrays(result.predictions), result.warnings, each)
+                known = StoredResult(np.nan, _arrays(result.predictions), result.warnings, each)
                 rows.append((fitted, known))
             _, score = unit.chosen({**unit.known, **result.scores})
             said = _predictions(known.arrays)
-            answers[unit.key] = Answer(said, unit.choices[result.choice], score, known.warnings, result.seconds)
+            answers[unit.key] = FoldPrediction(said, unit.choices[result.choice], score, known.warnings, result.seconds)
         self._store.put(rows)
         return answers
 
-    def _identity(self, unit: Unit) -> Identity:
+    def _identity(self, unit: FitJob) -> JobKey:
         if unit.key not in self._identities:
             self._identities[unit.key] = self._made_identity(unit)
         return self._identities[unit.key]
 
-    def _made_identity(self, unit: Unit) -> Identity:
+    def _made_identity(self, unit: FitJob) -> JobKey:
         number, which, fold = unit.key
         question, candidate = self._tasks[number].question, self._tasks[number].candidates[which]
 
@@ -92,10 +92,10 @@ class Ledger:
         if not len(unit.ask):
             asked = ""
         elif isinstance(fold, str) and question.test is not None:
-            asked = asked_text(question.test, unit.n_classes)
+            asked = test_rows_text(question.test, unit.n_classes)
         else:
             asked = places(unit.ask)
-        return Identity(
+        return JobKey(
             features=features_text(candidate.cache.recipe, candidate.layer),
             label_set=self._label_sets[number],
             head=unit.head.name,
@@ -117,7 +117,7 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class _Keys:
+class _CandidateKeys:
     """The keys of a unit's cells, by the place of the choice.
 
     Attributes
@@ -131,7 +131,7 @@ class _Keys:
     fitted: list[bytes]
 
     @classmethod
-    def of(cls, unit: Unit, identity: Identity) -> _Keys:
+    def of(cls, unit: FitJob, identity: JobKey) -> _CandidateKeys:
         scored = [[cell.key() for cell in identity.scored(params)] for params in unit.choices]
         return cls(scored, [identity.fitted(params).key() for params in unit.choices])
 
@@ -140,7 +140,7 @@ class _Keys:
         return [*self.fitted, *(key for keys in self.scored for key in keys)]
 
 
-def _with_known(unit: Unit, keys: _Keys, known: Mapping[bytes, Known]) -> Unit:
+def _with_known(unit: FitJob, keys: _CandidateKeys, known: Mapping[bytes, StoredResult]) -> FitJob:
     scores = {}
     for place, mine in enumerate(keys.scored):
         found = [known.get(key) for key in mine]
@@ -149,14 +149,14 @@ def _with_known(unit: Unit, keys: _Keys, known: Mapping[bytes, Known]) -> Unit:
     return replace(unit, known=scores, fitted=frozenset(place for place, key in enumerate(keys.fitted) if key in known))
 
 
-def _answer(unit: Unit, keys: _Keys, known: Mapping[bytes, Known]) -> Answer | None:
+def _answer(unit: FitJob, keys: _CandidateKeys, known: Mapping[bytes, StoredResult]) -> FoldPrediction | None:
     """Return the answer of a unit whose choices are all scored; None where the chosen one is not fitted."""
     choice, score = unit.chosen(unit.known)
     if choice not in unit.fitted:
         return None
     fitted = known[keys.fitted[choice]]
     seconds = fitted.seconds + sum(known[key].seconds for mine in keys.scored for key in mine)
-    return Answer(_predictions(fitted.arrays), unit.choices[choice], score, fitted.warnings, seconds)
+    return FoldPrediction(_predictions(fitted.arrays), unit.choices[choice], score, fitted.warnings, seconds)
 
 
 def _arrays(said: Predictions | None) -> dict[str, np.ndarray]:

@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache import FeatureCache, StoredRows
+from pipeline.cache import FeatureCache, LazyRows
 from pipeline.errors import EvaluationError
-from pipeline.evaluation.plan import Task, features_of
-from pipeline.evaluation.units import Folds, Key, Unit
+from pipeline.evaluation.plan import TaskPlan, features_of
+from pipeline.evaluation.units import Folds, Key, FitJob
 from pipeline.heads import Head
 from pipeline.runs import NOTHING
-from pipeline.search import candidates_of, refuse_scoring
+from pipeline.search import candidates_of, check_scoring_fits
 from pipeline.splits import inner_folds
 
 ALL = "all"
 _NO_ROWS = np.zeros(0, np.int64)
 
 
-class UnitMaker:
+class JobFactory:
     """Makes the units of all tasks; a unit's key is (task number, candidate number, fold number or `ALL`).
 
     What many units have in common is one object in all of them, so that it is sent to a worker once.
@@ -35,13 +35,13 @@ class UnitMaker:
     random_state : int
     """
 
-    def __init__(self, tasks: Sequence[Task], *, cv: int, nested: bool, random_state: int) -> None:
+    def __init__(self, tasks: Sequence[TaskPlan], *, cv: int, nested: bool, random_state: int) -> None:
         self.tasks, self.cv, self.nested, self.random_state = tasks, cv, nested, random_state
-        self._features: dict[tuple[str, str], StoredRows] = {}
+        self._features: dict[tuple[str, str], LazyRows] = {}
         self._folds: dict[tuple[int, int | str], Folds | EvaluationError] = {}
         self._rows: dict[tuple[int, int | str], tuple[np.ndarray, np.ndarray]] = {}
 
-    def each_fold(self, chosen: Mapping[Key, dict[str, Any]] | None = None) -> Iterator[Unit]:
+    def each_fold(self, chosen: Mapping[Key, dict[str, Any]] | None = None) -> Iterator[FitJob]:
         """Give a unit for each fold; with the parameters that were chosen on all rows, where they are given."""
         for number, task in enumerate(self.tasks):
             train = task.question.train
@@ -51,18 +51,18 @@ class UnitMaker:
                     fixed = None if chosen is None else chosen[number, which, ALL]
                     yield replace(self._unit(number, which, fold, fixed), ask=ask)
 
-    def all_whole(self) -> Iterator[Unit]:
+    def all_whole(self) -> Iterator[FitJob]:
         """Give a unit for each candidate that has to learn from all training rows."""
         for number, task in enumerate(self.tasks):
             if self.fits_whole(task):
                 for which in range(len(task.candidates)):
                     yield self.whole(number, which)
 
-    def fits_whole(self, task: Task) -> bool:
+    def fits_whole(self, task: TaskPlan) -> bool:
         """Say whether candidates learn from all training rows: to be asked about a test set, or to choose once."""
         return task.question.test is not None or not self.nested
 
-    def whole(self, number: int, which: int) -> Unit:
+    def whole(self, number: int, which: int) -> FitJob:
         """Return the unit that learns from all training rows of a task, and is asked about its test set."""
         task = self.tasks[number]
         train, test, candidate = task.question.train, task.question.test, task.candidates[which]
@@ -74,7 +74,7 @@ class UnitMaker:
         same = cache.path == candidate.cache.path
         return replace(unit, ask_X=unit.X if same else self._stored(cache, candidate.layer), ask=test.rows)
 
-    def _unit(self, number: int, which: int, fold: int | str, fixed: dict[str, Any] | None = None) -> Unit:
+    def _unit(self, number: int, which: int, fold: int | str, fixed: dict[str, Any] | None = None) -> FitJob:
         """Return the unit that learns from the training part of a fold, asked about nothing yet."""
         task = self.tasks[number]
         question, candidate = task.question, task.candidates[which]
@@ -84,11 +84,11 @@ class UnitMaker:
         said: list[str] = []
         choices = [fixed or {}]
         if fixed is None:
-            refuse_scoring(head, task.choice)
+            check_scoring_fits(head, task.choice)
             head, folds = self._searched(number, which, fold)
             choices, said = candidates_of(head, min([len(train) for train, _ in folds], default=len(rows)), len(rows))
         X = self._stored(candidate.cache, candidate.layer)
-        return Unit(
+        return FitJob(
             key=(number, which, fold),
             head=head,
             choices=choices,
@@ -112,7 +112,7 @@ class UnitMaker:
         """
         task = self.tasks[number]
         candidate = task.candidates[which]
-        choosing = combinations(candidate.head) > 1
+        choosing = count_combinations(candidate.head) > 1
         compared = self.nested and fold != ALL and len(task.rated) > 1 and not candidate.null
         if not choosing and not compared:
             return candidate.head, ()
@@ -136,7 +136,7 @@ class UnitMaker:
                     self._folds[number, fold] = error
         return self._folds[number, fold]
 
-    def _made_folds(self, task: Task, fold: int | str) -> Folds:
+    def _made_folds(self, task: TaskPlan, fold: int | str) -> Folds:
         part = task.question.train
         if isinstance(fold, int):
             part = part.take(task.folds[fold].train)
@@ -164,13 +164,13 @@ class UnitMaker:
             self._rows[number, fold] = part.rows, part.y
         return self._rows[number, fold]
 
-    def _stored(self, cache: FeatureCache, layer: str) -> StoredRows:
+    def _stored(self, cache: FeatureCache, layer: str) -> LazyRows:
         key = str(cache.path), layer
         if key not in self._features:
             self._features[key] = features_of(cache, layer)
         return self._features[key]
 
 
-def combinations(head: Head) -> int:
+def count_combinations(head: Head) -> int:
     """Return how many parameter combinations the head's grid holds."""
     return int(np.prod([len(values) for values in head.grid.values()], dtype=np.int64))

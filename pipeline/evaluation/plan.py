@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache import FeatureCache, StoredRows
+from pipeline.cache import FeatureCache, LazyRows
 from pipeline.errors import EvaluationError, HeadError
-from pipeline.evaluation.collecting import Collection, as_cache
+from pipeline.evaluation.collecting import Dataset, resolve_cache
 from pipeline.evaluation.folds import FEWEST_ROWS, CommonFolds
-from pipeline.evaluation.leakage import Guard, guard_of
-from pipeline.evaluation.question import Question
-from pipeline.evaluation.questions import questions
+from pipeline.evaluation.leakage import DuplicateGuard, find_leakage
+from pipeline.evaluation.question import Task
+from pipeline.evaluation.questions import build_tasks
 from pipeline.heads import DEFAULT, Head, fits, parse_grid, resolve_heads
-from pipeline.labels import Joined
+from pipeline.labels import JoinReport
 from pipeline.runs import DUMMY, NOTHING, PIXELS
 from pipeline.search import SCORINGS, check_scoring
 from pipeline.splits import Split, check_cv, outer_folds, tied
 
-__all__ = ["Candidate", "Task", "as_cache", "features_of", "joined_of", "notes_of", "plan"]
+__all__ = ["Candidate", "TaskPlan", "resolve_cache", "features_of", "join_reports", "notes_for", "plan_tasks_of"]
 
 MOST_NAMED = 3  # label sets that a note about several of them names
 
@@ -49,13 +49,13 @@ class Candidate:
         return str(self.cache.recipe.get("backbone"))
 
     @property
-    def features(self) -> StoredRows:
+    def features(self) -> LazyRows:
         """``(n, d)`` memory map over all rows of the cache."""
         return features_of(self.cache, self.layer)
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class TaskPlan:
     """One question with its folds, and the candidates that answer it.
 
     Attributes
@@ -73,7 +73,7 @@ class Task:
         Where the folds are those of all images of the collection: inner folds may be so too.
     """
 
-    question: Question
+    question: Task
     candidates: tuple[Candidate, ...]
     folds: tuple[Split, ...]
     scorings: tuple[str, ...]
@@ -90,14 +90,14 @@ class Task:
         return [number for number, candidate in enumerate(self.candidates) if not candidate.null]
 
 
-def features_of(cache: FeatureCache, layer: str) -> StoredRows:
+def features_of(cache: FeatureCache, layer: str) -> LazyRows:
     """Return a layer of a cache, or its pixel statistics, all its rows, read when they are asked for."""
     return cache.stored_pixel_statistics() if layer in (PIXELS, NOTHING) else cache.stored(layer)
 
 
-def plan(
-    collections: Sequence[Collection],
-    tests: Sequence[Collection] | None,
+def plan_tasks_of(
+    collections: Sequence[Dataset],
+    tests: Sequence[Dataset] | None,
     *,
     heads: Any = None,
     grid: Mapping[str, Any] | Sequence[str] = (),
@@ -109,7 +109,7 @@ def plan(
     scoring: Sequence[str] = (),
     cv: int = 5,
     random_state: int = 0,
-) -> list[Task]:
+) -> list[TaskPlan]:
     """Return one task a label set and collection; without candidates where a collection has no features yet.
 
     Parameters
@@ -126,12 +126,12 @@ def plan(
         Labels, heads, scorings or folds that cannot be had, with the next step.
     """
     check_cv(cv)
-    tested: Sequence[Collection | None] = tests or [None] * len(collections)
-    guards = {id(one): guard_of(one, test, cv) for one, test in zip(collections, tested, strict=True)}
+    tested: Sequence[Dataset | None] = tests or [None] * len(collections)
+    guards = {id(one): find_leakage(one, test, cv) for one, test in zip(collections, tested, strict=True)}
     asked = [
         question
         for collection, test in zip(collections, tested, strict=True)
-        for question in questions(
+        for question in build_tasks(
             collection,
             column=column,
             groups=groups,
@@ -144,7 +144,7 @@ def plan(
     ]
     _refuse_useless(heads, {question.kind for question in asked})
     everyone = {id(one): _common_folds(one, groups, guards[id(one)], cv, random_state) for one in collections}
-    tasks: list[Task] = []
+    tasks: list[TaskPlan] = []
     refused: dict[tuple[str, str], EvaluationError] = {}
     for question in asked:
         found, about_heads = _heads(heads, grid, question, random_state)
@@ -174,18 +174,18 @@ def plan(
             continue
         candidates = _candidates(question, found, random_state)
         notes = (*question.notes, *about_heads, *cut)
-        tasks.append(Task(question, tuple(candidates), tuple(folds), scorings, notes, common if shared else None))
+        tasks.append(TaskPlan(question, tuple(candidates), tuple(folds), scorings, notes, common if shared else None))
     if not tasks:
         raise next(iter(refused.values()))
     return [_without(task, refused) for task in tasks]
 
 
-def joined_of(tasks: Sequence[Task]) -> tuple[Joined, ...]:
+def join_reports(tasks: Sequence[TaskPlan]) -> tuple[JoinReport, ...]:
     """Return what was joined to each collection, once each."""
     return tuple(dict.fromkeys(task.question.joined for task in tasks if task.question.joined is not None))
 
 
-def notes_of(tasks: Sequence[Task]) -> tuple[str, ...]:
+def notes_for(tasks: Sequence[TaskPlan]) -> tuple[str, ...]:
     """Return the notes of all tasks beside what was joined, each text once, with the label sets that it is about."""
     about: dict[tuple[str, bool], dict[str, None]] = {}
     for task in tasks:
@@ -204,7 +204,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if more <= 1 else f"{', '.join(names[:MOST_NAMED])} and {more} more label sets"
 
 
-def _without(task: Task, refused: Mapping[tuple[str, str], EvaluationError]) -> Task:
+def _without(task: TaskPlan, refused: Mapping[tuple[str, str], EvaluationError]) -> TaskPlan:
     """Return the task with the label sets that cannot be split among the columns left out of its report."""
     question = task.question
     reasons = {
@@ -215,7 +215,7 @@ def _without(task: Task, refused: Mapping[tuple[str, str], EvaluationError]) -> 
     return replace(task, question=replace(question, joined=question.joined.without(reasons)))
 
 
-def _about_sharing(tasks: Sequence[Task]) -> list[str]:
+def _about_sharing(tasks: Sequence[TaskPlan]) -> list[str]:
     """Say which of several label sets have folds in common."""
     own = [task.question.name for task in tasks if task.common is None]
     shared = len(tasks) - len(own)
@@ -228,7 +228,7 @@ def _about_sharing(tasks: Sequence[Task]) -> list[str]:
 
 
 def _common_folds(
-    collection: Collection, groups: str | None, guard: Guard | None, cv: int, random_state: int
+    collection: Dataset, groups: str | None, guard: DuplicateGuard | None, cv: int, random_state: int
 ) -> CommonFolds:
     """Return the folds that label sets of a collection share; images of one group, and copies, are in one fold."""
     rows = collection.rows
@@ -242,7 +242,7 @@ def _common_folds(
     return CommonFolds(together, rows, cv=cv, random_state=random_state)
 
 
-def _candidates(question: Question, heads: Sequence[Head], random_state: int) -> list[Candidate]:
+def _candidates(question: Task, heads: Sequence[Head], random_state: int) -> list[Candidate]:
     """Return every head on every layer of every cache, and the two nulls on the first cache."""
     collection, kind = question.train.collection, question.kind
     if not collection.caches:
@@ -274,7 +274,7 @@ def _refuse_useless(heads: Any, kinds: set[str]) -> None:
             resolve_heads([head], kind=sorted(kinds)[0])  # says why not
 
 
-def _heads(heads: Any, grid: Any, question: Question, random_state: int) -> tuple[list[Head], list[str]]:
+def _heads(heads: Any, grid: Any, question: Task, random_state: int) -> tuple[list[Head], list[str]]:
     """Return the heads for one label set, and what was left out of those asked for."""
     kind = question.kind
     asked = [] if heads is None else _asked_heads(heads)
@@ -293,7 +293,7 @@ def _heads(heads: Any, grid: Any, question: Question, random_state: int) -> tupl
     return resolve_heads(chosen, kind=kind, grid=values, random_state=random_state), notes
 
 
-def _scorings(asked: Sequence[str], question: Question) -> tuple[str, ...]:
+def _scorings(asked: Sequence[str], question: Task) -> tuple[str, ...]:
     """Return the scorings of a label set, the one that chooses first; the usual ones stand beside those asked for.
 
     A scoring for the other kind of label is for the other label sets; one that nobody knows is an error.

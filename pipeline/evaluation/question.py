@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.duplicates import Twins
-from pipeline.evaluation.collecting import Collection
-from pipeline.labels import Joined
+from pipeline.duplicates import CrossDuplicates
+from pipeline.evaluation.collecting import Dataset
+from pipeline.labels import JoinReport
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class LabeledRows:
     """Labelled images of one collection: to learn from, or to be tested on.
 
     Attributes
@@ -28,7 +28,7 @@ class Part:
         One code a set of copies, which are to stay on one side of every split; None where no two rows are copies.
     """
 
-    collection: Collection
+    collection: Dataset
     rows: np.ndarray
     y: np.ndarray
     groups: np.ndarray | None = None
@@ -45,14 +45,14 @@ class Part:
         """Return the content of the images, ``(m, 16)`` uint8."""
         return np.ascontiguousarray(self.collection.caches[0].digest[self.rows])
 
-    def take(self, positions: np.ndarray) -> Part:
+    def take(self, positions: np.ndarray) -> LabeledRows:
         groups = None if self.groups is None else self.groups[positions]
         together = None if self.together is None else self.together[positions]
         return replace(self, rows=self.rows[positions], y=self.y[positions], groups=groups, together=together)
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class Task:
     """One label set over one collection: what a head learns, and what it is tested on.
 
     Attributes
@@ -87,13 +87,13 @@ class Question:
     kind: str
     classes: tuple[str, ...]
     unlabelled: int
-    train: Part
-    test: Part | None = None
+    train: LabeledRows
+    test: LabeledRows | None = None
     unknown_classes: tuple[str, ...] = ()
-    twins: Twins | None = None
+    twins: CrossDuplicates | None = None
     notes: tuple[str, ...] = ()
     general: tuple[str, ...] = ()
-    joined: Joined | None = None
+    joined: JoinReport | None = None
     separator: str = ""
     asked: bool = True
 

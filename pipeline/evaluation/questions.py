@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.errors import EvaluationError, LabelError
-from pipeline.evaluation.collecting import SPLIT, Collection, refuse_no_labels, spells_split
-from pipeline.evaluation.leakage import Guard, about_twins
-from pipeline.evaluation.question import Part, Question
-from pipeline.evaluation.unreadable import Unreadable
+from pipeline.evaluation.collecting import SPLIT, Dataset, check_has_labels, is_split_column
+from pipeline.evaluation.leakage import DuplicateGuard, describe_leakage
+from pipeline.evaluation.question import LabeledRows, Task
+from pipeline.evaluation.unreadable import UnreadableImages
 from pipeline.images.values import value_key
 from pipeline.labels import (
-    Joined,
+    JoinReport,
     group_codes,
     indicator,
     label_sets,
@@ -35,17 +35,17 @@ NO_SPLIT = "none"
 MOST_LEFT_OUT = 5  # small classes that a note names
 
 
-def questions(
-    collection: Collection,
+def build_tasks(
+    collection: Dataset,
     *,
     column: Sequence[str] = (),
     groups: str | None = None,
     split: str | None = None,
-    test: Collection | None = None,
+    test: Dataset | None = None,
     id_column: str | None = None,
     min_class_size: int | None = None,
-    guard: Guard | None = None,
-) -> list[Question]:
+    guard: DuplicateGuard | None = None,
+) -> list[Task]:
     """Return one question a label set.
 
     Parameters
@@ -71,11 +71,11 @@ def questions(
     LabelError, EvaluationError
         No labels, an unknown column, or a test set without anything to score.
     """
-    refuse_no_labels(collection)
+    check_has_labels(collection)
     if min_class_size is not None and min_class_size < 1:
         raise EvaluationError(f"min_class_size: expected 1 or more images, got {min_class_size}", "--min-class-size 5")
     columns = collection.columns
-    announced = spells_split(columns.get(SPLIT, ()))
+    announced = is_split_column(columns.get(SPLIT, ()))
     for flag, name in (("groups", groups), ("split", None if split == NO_SPLIT else split)):
         if name is not None and name not in columns:
             error = unknown_column(name, list(columns))
@@ -90,16 +90,16 @@ def questions(
     if groups is not None:
         names = Counter(text for text in present[groups] if text is not None)
         notes += marker_notes(groups, names, "read as a group")
-    unreadable = Unreadable.of(collection)
+    unreadable = UnreadableImages.of(collection)
     general = [*_without_features(collection), *collection.notes, *notes]
-    joined = Joined(
+    joined = JoinReport(
         collection.name, len(ids), tuple(one.joined for one in found), tuple(found.skipped), collection.match
     )
     result = []
     for labelled in found:
         codes = None if groups is None else _group_names(collection, groups, rows[labelled.rows])
-        part = Part(collection, rows[labelled.rows], labelled.y, codes)
-        question = Question(
+        part = LabeledRows(collection, rows[labelled.rows], labelled.y, codes)
+        question = Task(
             labelled.name,
             labelled.kind,
             labelled.classes,
@@ -128,7 +128,7 @@ def questions(
 
 
 def encode(
-    collection: Collection, name: str, kind: str, classes: Sequence[str], *, separator: str = ""
+    collection: Dataset, name: str, kind: str, classes: Sequence[str], *, separator: str = ""
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """Return the labelled rows of a collection, their labels in another label set's codes, and the unknown classes.
 
@@ -142,7 +142,7 @@ def encode(
     return rows, y, unknown
 
 
-def about_spelling(collection: Collection, name: str, kind: str, classes: Sequence[str]) -> list[str]:
+def describe_spelling(collection: Dataset, name: str, kind: str, classes: Sequence[str]) -> list[str]:
     """Return sentences on labels that are read as a class of another spelling, and on likely markers of missing ones.
 
     Parameters are those of `encode`, which maps the labels.
@@ -230,7 +230,7 @@ def unknown_text(unknown: Mapping[str, int], kind: str = "class") -> str:
     return f"classes that training never saw count as wrong: {listed}"
 
 
-def _split_column(split: str | None, test: Collection | None, announced: bool) -> tuple[str | None, list[str]]:
+def _split_column(split: str | None, test: Dataset | None, announced: bool) -> tuple[str | None, list[str]]:
     """Return the column that fixes the split: the one asked for, or one named `split` that says nothing else."""
     if split not in (None, NO_SPLIT):
         return split, []
@@ -243,7 +243,7 @@ def _split_column(split: str | None, test: Collection | None, announced: bool) -
     return SPLIT, [f"column {SPLIT!r} fixes what is learned and what is tested (--split none ignores it)"]
 
 
-def _with_split(question: Question, values: Sequence[str | None], column: str) -> Question:
+def _with_split(question: Task, values: Sequence[str | None], column: str) -> Task:
     """Return the question with the fixed split that a column spells out.
 
     A class of which nothing is learned is no class of the question: heads cannot answer it.
@@ -272,7 +272,7 @@ def _with_split(question: Question, values: Sequence[str | None], column: str) -
     )
 
 
-def _tags_split(question: Question, train: Part, test: Part, notes: tuple[str, ...], column: str) -> Question:
+def _tags_split(question: Task, train: LabeledRows, test: LabeledRows, notes: tuple[str, ...], column: str) -> Task:
     """Return a question of tags with its fixed split, as `_with_split` does of classes."""
     there = train.y.sum(axis=0)
     learned = np.flatnonzero((there > 0) & (there < len(train)))
@@ -299,7 +299,7 @@ def _tags_split(question: Question, train: Part, test: Part, notes: tuple[str, .
     )
 
 
-def _with_test(question: Question, groups: str | None, test: Collection) -> Question:
+def _with_test(question: Task, groups: str | None, test: Dataset) -> Task:
     """Return the question with a test set of its own, its labels read in the classes of the training set."""
     if question.name not in test.columns:
         raise LabelError(
@@ -314,7 +314,7 @@ def _with_test(question: Question, groups: str | None, test: Collection) -> Ques
             "give the test set's labels with --labels TABLE",
         )
     notes = [*_without_features(test), *test.notes]
-    notes += [f"{test.name}: {note}" for note in about_spelling(test, question.name, question.kind, question.classes)]
+    notes += [f"{test.name}: {note}" for note in describe_spelling(test, question.name, question.kind, question.classes)]
     unlabelled = len(test.rows) - len(rows)
     if unlabelled:
         notes.append(f"{test.name}: {unlabelled} of {len(test.ids)} images have no label and are left out")
@@ -325,10 +325,10 @@ def _with_test(question: Question, groups: str | None, test: Collection) -> Ques
         names = _spelled_as(question.train.groups, _group_names(test, groups, rows))
     elif groups is not None:
         notes.append(f"{test.name}: has no column {groups!r}: its intervals take the images as independent")
-    return replace(question, test=Part(test, rows, y, names), unknown_classes=tuple(unknown), notes=tuple(notes))
+    return replace(question, test=LabeledRows(test, rows, y, names), unknown_classes=tuple(unknown), notes=tuple(notes))
 
 
-def _without_small(question: Question, fewest: int) -> Question:
+def _without_small(question: Task, fewest: int) -> Task:
     """Return the question without the classes, or tags, that fewer images to train on have; they are named in a note.
 
     Images of such a class are left out on both sides of a fixed split. Images with such a tag stay.
@@ -384,14 +384,14 @@ def _without_small(question: Question, fewest: int) -> Question:
     return replace(question, classes=classes, train=train, test=test, notes=(*question.notes, note))
 
 
-def _recoded(part: Part, code: np.ndarray) -> tuple[Part, int]:
+def _recoded(part: LabeledRows, code: np.ndarray) -> tuple[LabeledRows, int]:
     """Return the part with new codes of its classes, without the rows whose code is -1, and how many those were."""
     y = code[part.y]
     stays = np.flatnonzero(y >= 0)
     return replace(part.take(stays), y=y[stays]), len(part) - len(stays)
 
 
-def _group_names(collection: Collection, column: str, rows: np.ndarray) -> np.ndarray:
+def _group_names(collection: Dataset, column: str, rows: np.ndarray) -> np.ndarray:
     """Return the group of each row by name, so that those of a test set can be compared."""
     group_codes(collection.ids, collection.columns, column, rows=rows)  # refuses a row without a group
     values = collection.columns[column]
@@ -417,13 +417,13 @@ def _number(text: str, name: str) -> float:
     return value
 
 
-def _without_features(collection: Collection) -> list[str]:
+def _without_features(collection: Dataset) -> list[str]:
     """Name the images that no features could be made of."""
-    found = Unreadable.of(collection)
+    found = UnreadableImages.of(collection)
     return [] if found is None else [found.left_out]
 
 
-def _about_groups(question: Question, column: str | None) -> list[str]:
+def _about_groups(question: Task, column: str | None) -> list[str]:
     train, test = question.train, question.test
     if test is None or train.groups is None or test.groups is None:
         return []
@@ -434,7 +434,7 @@ def _about_groups(question: Question, column: str | None) -> list[str]:
     return [f"{lie} on both sides of the fixed split, e.g. {shared[0]}: the test score is not about new groups"]
 
 
-def _guarded(question: Question, guard: Guard | None) -> tuple[Question, list[str]]:
+def _guarded(question: Task, guard: DuplicateGuard | None) -> tuple[Task, list[str]]:
     """Return the question with its copies held together, or named where they lie on both sides of a fixed split."""
     if guard is None:
         return question, []
@@ -445,6 +445,6 @@ def _guarded(question: Question, guard: Guard | None) -> tuple[Question, list[st
         notes += guard.about_labels(train, question.classes)
     if test is not None:
         twins = guard.twins(train, test)
-        notes += about_twins(twins, train, test)
+        notes += describe_leakage(twins, train, test)
         question = replace(question, twins=twins if len(twins) else None)
     return question, notes

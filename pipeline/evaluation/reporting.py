@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import HeadError
-from pipeline.evaluation.answers import Answers, choose_in_every_fold, widen
-from pipeline.evaluation.making import combinations
-from pipeline.evaluation.plan import Candidate, Task
-from pipeline.evaluation.question import Part, Question
-from pipeline.evaluation.verdict import Evidence, verdict
-from pipeline.intervals import Score, compare_with_best, score_with_interval
+from pipeline.evaluation.answers import CandidatePredictions, select_per_fold, widen_to_classes
+from pipeline.evaluation.making import count_combinations
+from pipeline.evaluation.plan import Candidate, TaskPlan
+from pipeline.evaluation.question import LabeledRows, Task
+from pipeline.evaluation.verdict import VerdictInput, verdict
+from pipeline.intervals import ScoreInterval, compare_with_best, score_with_interval
 from pipeline.labels import joined_tags
 from pipeline.runs import ALL_ROWS, CHOSEN, LabelSetInfo, Result, TestCopy, plain_params
 from pipeline.search import Predictions, average_precisions, needs_probabilities, score_predictions
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class TaskReport:
     """What was found of one task.
 
     Attributes
@@ -42,10 +42,10 @@ class Report:
 
 
 @dataclass(frozen=True, eq=False)
-class _Line:
+class _ScoredCandidate:
     """One candidate, or the whole procedure of choosing: its answers and its results, one a scoring."""
 
-    answers: Answers
+    answers: CandidatePredictions
     results: list[Result]
     tables: list[dict[str, Any]]
 
@@ -53,7 +53,7 @@ class _Line:
         return next(result for result in self.results if result.scoring == scoring)
 
 
-def report(task: Task, answers: Sequence[Answers], *, nested: bool, random_state: int) -> Report:
+def report_task(task: TaskPlan, answers: Sequence[CandidatePredictions], *, nested: bool, random_state: int) -> TaskReport:
     """Return what the answers of a task's candidates come to."""
     question = task.question
     lines = [_line(task, number, answer, nested, random_state) for number, answer in enumerate(answers)]
@@ -72,9 +72,9 @@ def report(task: Task, answers: Sequence[Answers], *, nested: bool, random_state
         shown = chosen or best
         part, said = question.train, shown.answers.out_of_fold
     assert said is not None
-    info = describe(task)
+    info = describe_label_set(task)
     text = _text_of(question)
-    evidence = Evidence(
+    evidence = VerdictInput(
         best=best.under(task.choice),
         shown=shown.results,
         nulls=[result for line in nulls for result in line.results],
@@ -87,10 +87,10 @@ def report(task: Task, answers: Sequence[Answers], *, nested: bool, random_state
     )
     results = [result for line in listed for result in line.results]
     tables = [table for line in listed for table in line.tables]
-    return Report(info, results, tables, verdict(info, evidence))
+    return TaskReport(info, results, tables, verdict(info, evidence))
 
 
-def describe(task: Task) -> LabelSetInfo:
+def describe_label_set(task: TaskPlan) -> LabelSetInfo:
     """Return what was asked."""
     question = task.question
     return LabelSetInfo(
@@ -108,7 +108,7 @@ def describe(task: Task) -> LabelSetInfo:
     )
 
 
-def _test_copies(question: Question) -> tuple[TestCopy, ...]:
+def _test_copies(question: Task) -> tuple[TestCopy, ...]:
     twins, test = question.twins, question.test
     if twins is None or test is None:
         return ()
@@ -119,7 +119,7 @@ def _test_copies(question: Question) -> tuple[TestCopy, ...]:
     )
 
 
-def _line(task: Task, number: int, answers: Answers, nested: bool, random_state: int) -> _Line:
+def _line(task: TaskPlan, number: int, answers: CandidatePredictions, nested: bool, random_state: int) -> _ScoredCandidate:
     """Return one candidate with its results and predictions."""
     candidate = task.candidates[number]
     shared = {
@@ -131,13 +131,13 @@ def _line(task: Task, number: int, answers: Answers, nested: bool, random_state:
         "nested": nested,
         "params": plain_params(answers.params),
         # Where there is nothing to choose, all rows would choose the same.
-        "params_of": answers.params_of if combinations(candidate.head) > 1 else ALL_ROWS,
+        "params_of": answers.params_of if count_combinations(candidate.head) > 1 else ALL_ROWS,
         "test_cache": _test_cache(task.question, candidate),
     }
-    return _Line(answers, _results(task, answers, shared, random_state), _tables(task, answers, shared))
+    return _ScoredCandidate(answers, _results(task, answers, shared, random_state), _tables(task, answers, shared))
 
 
-def _test_cache(question: Question, candidate: Candidate) -> str:
+def _test_cache(question: Task, candidate: Candidate) -> str:
     """Return where the features of a test set of its own are; empty where there is none."""
     train, test = question.train.collection, question.test
     if test is None or test.collection is train:
@@ -145,7 +145,7 @@ def _test_cache(question: Question, candidate: Candidate) -> str:
     return str(test.collection.caches[train.caches.index(candidate.cache)].path)
 
 
-def _compared(task: Task, lines: Sequence[_Line]) -> list[_Line]:
+def _compared(task: TaskPlan, lines: Sequence[_ScoredCandidate]) -> list[_ScoredCandidate]:
     """Return the lines with what sets each apart from the best: one family of comparisons a scoring, nulls included."""
     sizes = [(len(split.train), len(split.test)) for split in task.folds]
     found: dict[tuple[int, str], Result] = {}
@@ -165,9 +165,9 @@ def _compared(task: Task, lines: Sequence[_Line]) -> list[_Line]:
     ]
 
 
-def _chosen(task: Task, answers: Sequence[Answers], best: _Line, random_state: int) -> _Line | None:
+def _chosen(task: TaskPlan, answers: Sequence[CandidatePredictions], best: _ScoredCandidate, random_state: int) -> _ScoredCandidate | None:
     """Return the whole procedure of choosing among the candidates in every fold; None where they cannot be compared."""
-    found = choose_in_every_fold([answers[number] for number in task.rated], task.folds)
+    found = select_per_fold([answers[number] for number in task.rated], task.folds)
     if found is None:
         return None
     said, picked = found
@@ -183,7 +183,7 @@ def _chosen(task: Task, answers: Sequence[Answers], best: _Line, random_state: i
         "params": {"in_each_fold": [names[which] for which in picked]},
         "params_of": said.params_of,
     }
-    return _Line(said, _results(task, said, shared, random_state), _tables(task, said, shared))
+    return _ScoredCandidate(said, _results(task, said, shared, random_state), _tables(task, said, shared))
 
 
 def _names(candidates: Sequence[Candidate]) -> list[str]:
@@ -193,7 +193,7 @@ def _names(candidates: Sequence[Candidate]) -> list[str]:
     return ["/".join(part[place] for place in telling) for part in parts]
 
 
-def _results(task: Task, answers: Answers, shared: dict[str, Any], random_state: int) -> list[Result]:
+def _results(task: TaskPlan, answers: CandidatePredictions, shared: dict[str, Any], random_state: int) -> list[Result]:
     """Return one result a scoring; a scoring that needs probabilities only where the head gives them."""
     question = task.question
     train = question.train
@@ -234,7 +234,7 @@ def _results(task: Task, answers: Answers, shared: dict[str, Any], random_state:
     return found
 
 
-def _score(question: Question, part: Part, said: Predictions, scoring: str, random_state: int) -> Score:
+def _score(question: Task, part: LabeledRows, said: Predictions, scoring: str, random_state: int) -> ScoreInterval:
     # A class that training never saw has a code of its own, which no head answers: it is always missed.
     n_classes = question.n_classes + len(question.unknown_classes)
     if question.kind == "multi":
@@ -242,7 +242,7 @@ def _score(question: Question, part: Part, said: Predictions, scoring: str, rand
     return score_with_interval(
         scoring,
         part.y,
-        widen(said, n_classes),
+        widen_to_classes(said, n_classes),
         kind=question.kind,
         n_classes=n_classes,
         groups=part.groups,
@@ -251,8 +251,8 @@ def _score(question: Question, part: Part, said: Predictions, scoring: str, rand
 
 
 def _score_or_nothing(
-    question: Question, part: Part, said: Predictions, scoring: str, random_state: int
-) -> Score | None:
+    question: Task, part: LabeledRows, said: Predictions, scoring: str, random_state: int
+) -> ScoreInterval | None:
     """Return the score of a test set; None where it has none, because it lacks a class, say.
 
     The training part, whose score is known by now, is no reason to stop after all the work.
@@ -263,7 +263,7 @@ def _score_or_nothing(
         return None
 
 
-def _score_apart(question: Question, part: Part, said: Predictions, scoring: str, random_state: int) -> Score | None:
+def _score_apart(question: Task, part: LabeledRows, said: Predictions, scoring: str, random_state: int) -> ScoreInterval | None:
     """Return the score of a test set without copies of training images; None where there are none, or nothing else."""
     if question.twins is None or len(question.twins) == len(part):
         return None
@@ -271,7 +271,7 @@ def _score_apart(question: Question, part: Part, said: Predictions, scoring: str
     return _score_or_nothing(question, part.take(left), said.take(left), scoring, random_state)
 
 
-def _fold_score(question: Question, y: np.ndarray, said: Predictions, scoring: str) -> float | None:
+def _fold_score(question: Task, y: np.ndarray, said: Predictions, scoring: str) -> float | None:
     try:
         value = score_predictions(scoring, y, said, kind=question.kind, n_classes=question.n_classes)
     except HeadError:
@@ -279,7 +279,7 @@ def _fold_score(question: Question, y: np.ndarray, said: Predictions, scoring: s
     return _number(value)
 
 
-def _tables(task: Task, answers: Answers, shared: dict[str, Any]) -> list[dict[str, Any]]:
+def _tables(task: TaskPlan, answers: CandidatePredictions, shared: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the predictions as columns: out of fold, and on the test set where there is one; nothing of nulls."""
     if shared["null"]:
         return []
@@ -294,7 +294,7 @@ def _tables(task: Task, answers: Answers, shared: dict[str, Any]) -> list[dict[s
 
 
 def _table(
-    question: Question, part: Part, said: Predictions, names: Sequence[str], shared: dict[str, Any]
+    question: Task, part: LabeledRows, said: Predictions, names: Sequence[str], shared: dict[str, Any]
 ) -> dict[str, Any]:
     columns = {
         "label_set": question.name,
@@ -315,17 +315,17 @@ def _table(
     }
 
 
-def _probability_of(question: Question, said: Predictions, codes: np.ndarray) -> np.ndarray | float:
+def _probability_of(question: Task, said: Predictions, codes: np.ndarray) -> np.ndarray | float:
     """Return the probability of one class a row, by its code; NaN where there is none, or each tag has its own."""
     if said.probabilities is None or question.kind == "multi":
         return np.nan
     # A class that training never saw has a code of its own, and no probability.
-    wide = widen(said, question.n_classes + len(question.unknown_classes)).probabilities
+    wide = widen_to_classes(said, question.n_classes + len(question.unknown_classes)).probabilities
     assert wide is not None
     return wide[np.arange(len(codes)), codes]
 
 
-def _text_of(question: Question) -> Callable[[Any], str]:
+def _text_of(question: Task) -> Callable[[Any], str]:
     """Return the function from a code to its class, from a number to its text, or from a row of tags to its cell."""
     if question.kind == "number":
         return lambda value: f"{value:g}"
@@ -335,7 +335,7 @@ def _text_of(question: Question) -> Callable[[Any], str]:
     return lambda code: names[code]
 
 
-def _each_tag(question: Question, part: Part, said: Predictions) -> dict[str, float]:
+def _each_tag(question: Task, part: LabeledRows, said: Predictions) -> dict[str, float]:
     """Return the average precision of each tag that the rows have; nothing for the other kinds."""
     ranks = said.ranks
     if question.kind != "multi" or ranks is None:

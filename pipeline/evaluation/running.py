@@ -8,23 +8,23 @@ from typing import Any
 
 from pipeline.cache import CacheLock
 from pipeline.engines import workers
-from pipeline.evaluation.answers import Answer, collect
-from pipeline.evaluation.batches import Batch, batched, run_batches
-from pipeline.evaluation.ledger import Ledger
-from pipeline.evaluation.making import ALL, UnitMaker
-from pipeline.evaluation.plan import Task, joined_of, notes_of
-from pipeline.evaluation.reporting import Report, report
-from pipeline.evaluation.units import Key, Unit, fit_unit
+from pipeline.evaluation.answers import FoldPrediction, collect_predictions
+from pipeline.evaluation.batches import JobBatch, group_into_batches, run_batches
+from pipeline.evaluation.ledger import ResultCache
+from pipeline.evaluation.making import ALL, JobFactory
+from pipeline.evaluation.plan import TaskPlan, join_reports, notes_for
+from pipeline.evaluation.reporting import TaskReport, report_task
+from pipeline.evaluation.units import Key, FitJob, fit_job
 from pipeline.progress import Progress
 from pipeline.runs import Run, Store, as_table
 
 STAGE = "evaluate"
 
-Results = dict[Key, Answer]
+Results = dict[Key, FoldPrediction]
 
 
 def run_tasks(
-    tasks: Sequence[Task],
+    tasks: Sequence[TaskPlan],
     *,
     cv: int,
     nested: bool,
@@ -52,12 +52,12 @@ def run_tasks(
     store : Store
         Keeps every unit as soon as it is done.
     """
-    maker = UnitMaker(tasks, cv=cv, nested=nested, random_state=random_state)
-    ledger = Ledger(store, tasks, random_state=random_state)
+    maker = JobFactory(tasks, cv=cv, nested=nested, random_state=random_state)
+    ledger = ResultCache(store, tasks, random_state=random_state)
     total = sum(len(task.candidates) * (len(task.folds) + maker.fits_whole(task)) for task in tasks)
     done: Results = {}
 
-    def run(units: Sequence[Unit]) -> None:
+    def run(units: Sequence[FitJob]) -> None:
         known, waiting = ledger.look_up(units)
         if known:
             done.update(known)
@@ -76,45 +76,45 @@ def run_tasks(
         else:
             run(list(maker.all_whole()))
             run(list(maker.each_fold(chosen={key: answer.params for key, answer in done.items()})))
-    joined = joined_of(tasks)
+    joined = join_reports(tasks)
     reports = [_report(task, number, done, nested, random_state) for number, task in enumerate(tasks)]
     return Run(
         name=tasks[0].question.train.collection.name,
         results=tuple(result for one in reports for result in one.results),
         label_sets=tuple(one.info for one in reports),
         predictions=as_table([table for one in reports for table in one.tables]),
-        notes=tuple(dict.fromkeys([*(note for one in joined for note in one.notes), *notes_of(tasks)])),
+        notes=tuple(dict.fromkeys([*(note for one in joined for note in one.notes), *notes_for(tasks)])),
         verdicts=tuple(one.verdict for one in reports),
         joined=joined,
     )
 
 
 def refit(
-    task: Task, which: int, *, cv: int, random_state: int, nested: bool = True
+    task: TaskPlan, which: int, *, cv: int, random_state: int, nested: bool = True
 ) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
     """Return a candidate's estimator fitted on all training rows, its chosen parameters, and its warnings."""
-    return fit_unit(UnitMaker([task], cv=cv, nested=nested, random_state=random_state).whole(0, which))
+    return fit_job(JobFactory([task], cv=cv, nested=nested, random_state=random_state).whole(0, which))
 
 
-def _run(units: Sequence[Unit], n_jobs: int, device: str, ledger: Ledger) -> Iterator[Results]:
+def _run(units: Sequence[FitJob], n_jobs: int, device: str, ledger: ResultCache) -> Iterator[Results]:
     """Give the answers of units as they are done, each kept before it is given."""
     of = {unit.key: unit for unit in units}
-    refused: list[Unit] = []
-    for results in run_batches(batched(units), n_jobs=n_jobs, device=device):
+    refused: list[FitJob] = []
+    for results in run_batches(group_into_batches(units), n_jobs=n_jobs, device=device):
         refused += [of[result.key] for result in results if result.refused]
         yield ledger.keep([(of[result.key], result) for result in results if not result.refused])
-    for results in run_batches([Batch([unit], False) for unit in refused], n_jobs=n_jobs):
+    for results in run_batches([JobBatch([unit], False) for unit in refused], n_jobs=n_jobs):
         yield ledger.keep([(of[result.key], result) for result in results])
 
 
-def _paths(tasks: Sequence[Task]) -> set[Any]:
+def _paths(tasks: Sequence[TaskPlan]) -> set[Any]:
     parts = [part for task in tasks for part in (task.question.train, task.question.test) if part is not None]
     return {one.header.file for part in parts for cache in part.collection.caches for one in cache.parts}
 
 
-def _report(task: Task, number: int, done: Results, nested: bool, random_state: int) -> Report:
+def _report(task: TaskPlan, number: int, done: Results, nested: bool, random_state: int) -> TaskReport:
     answers = []
     for which in range(len(task.candidates)):
         folds = [done[number, which, fold] for fold in range(len(task.folds))]
-        answers.append(collect(task.folds, folds, done.get((number, which, ALL))))
-    return report(task, answers, nested=nested, random_state=random_state)
+        answers.append(collect_predictions(task.folds, folds, done.get((number, which, ALL))))
+    return report_task(task, answers, nested=nested, random_state=random_state)

@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache import StoredRows
+from pipeline.cache import LazyRows
 from pipeline.heads import Head
 from pipeline.search import (
     Predictions,
-    SharedHead,
-    about_scores,
+    SharedGrid,
+    describe_scores,
     best_of,
     candidate_scores,
     fit_head,
     predict_all,
     search,
     shared_candidates,
-    summary,
+    summarize_warnings,
 )
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
@@ -34,7 +34,7 @@ Key = tuple[int, int, int | str]
 
 
 @dataclass(frozen=True, eq=False)
-class Unit:
+class FitJob:
     """What to train and what to ask.
 
     Attributes
@@ -71,11 +71,11 @@ class Unit:
     key: Key
     head: Head
     choices: Sequence[dict[str, Any]]
-    X: StoredRows
+    X: LazyRows
     train: np.ndarray
     y: np.ndarray
     folds: Folds
-    ask_X: StoredRows
+    ask_X: LazyRows
     ask: np.ndarray
     scoring: str
     kind: str
@@ -112,7 +112,7 @@ class Unit:
 
 
 @dataclass(frozen=True, eq=False)
-class UnitResult:
+class FitResult:
     """What was computed of a unit, beside what was known of it.
 
     Attributes
@@ -139,7 +139,7 @@ class UnitResult:
     refused: bool = False
 
 
-def run_unit(unit: Unit) -> UnitResult:
+def run_job(unit: FitJob) -> FitResult:
     """Search, fit and predict with scikit-learn."""
     started = time.perf_counter()
     X = gather(unit.X, unit.train)
@@ -149,11 +149,11 @@ def run_unit(unit: Unit) -> UnitResult:
         estimator, more = fit_head(unit.head, unit.choices[choice], X, unit.y)
         warned, fits = [*warned, *more], fits + 1
         predictions = predict_all(estimator, gather(unit.ask_X, unit.ask), unit.n_classes, unit.kind)
-    warnings = (*about(unit, scores), *summary(unit.head.name, warned, fits))
-    return UnitResult(unit.key, scores, choice, predictions, warnings, time.perf_counter() - started)
+    warnings = (*describe_job(unit, scores), *summarize_warnings(unit.head.name, warned, fits))
+    return FitResult(unit.key, scores, choice, predictions, warnings, time.perf_counter() - started)
 
 
-def fit_unit(unit: Unit) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
+def fit_job(unit: FitJob) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
     """Return the estimator fitted on all the unit's rows, its chosen parameters and what it warned of."""
     found = search(
         unit.head,
@@ -168,17 +168,17 @@ def fit_unit(unit: Unit) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
     return found.estimator, found.params, (*unit.said, *found.warnings)
 
 
-def covered(unit: Unit) -> SharedHead | None:
+def shareable_grid(unit: FitJob) -> SharedGrid | None:
     """Return how the unit can share its work; None where it cannot."""
     return shared_candidates(unit.head.estimator, unit.choices, unit.kind)
 
 
-def gather(X: StoredRows, rows: np.ndarray) -> np.ndarray:
+def gather(X: LazyRows, rows: np.ndarray) -> np.ndarray:
     """Return the rows as float32 in memory, ``(len(rows), d)``."""
     return np.asarray(X[rows], dtype=np.float32)
 
 
-def _searched(unit: Unit, X: np.ndarray) -> tuple[Scores, int, list[Any], int]:
+def _searched(unit: FitJob, X: np.ndarray) -> tuple[Scores, int, list[Any], int]:
     """Return the scores of what was missing, the choice, the warnings, and how many fits they are of."""
     missing = unit.missing
     scores: dict[int, np.ndarray] = {}
@@ -200,8 +200,8 @@ def _searched(unit: Unit, X: np.ndarray) -> tuple[Scores, int, list[Any], int]:
     return scores, choice, warned, len(missing) * len(unit.folds)
 
 
-def about(unit: Unit, scores: Scores) -> list[str]:
+def describe_job(unit: FitJob, scores: Scores) -> list[str]:
     """Return what is to be told of a unit and its scores."""
     table = [*unit.known.values(), *scores.values()]
     several = len(unit.choices) > 1 and table
-    return [*unit.said, *(about_scores(unit.head, unit.scoring, np.stack(table)) if several else [])]
+    return [*unit.said, *(describe_scores(unit.head, unit.scoring, np.stack(table)) if several else [])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.export.formats import FORMATS, Exported, export_model, refuse_export
-from pipeline.export.proof import Kinds, Proof, Witnesses
+from pipeline.export.formats import FORMATS, Exported, export_model, check_export
+from pipeline.export.proof import DecodeCheckImages, ParityCheck, CheckImages
 
-__all__ = ["FORMATS", "Exported", "Kinds", "Proof", "Witnesses", "export_model", "refuse_export"]
+__all__ = ["FORMATS", "Exported", "DecodeCheckImages", "ParityCheck", "CheckImages", "export_model", "check_export"]

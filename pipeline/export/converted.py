@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, compose
 
 from pipeline.errors import ExportError
-from pipeline.export.draft import ML, ML_OPSET, Draft
+from pipeline.export.draft import ML, ML_OPSET, GraphBuilder
 from pipeline.export.linear import steps_of, without_target_scaling
 from pipeline.runtime.graph_store import OPSET
 from pipeline.runtime.telemetry import no_telemetry
@@ -19,8 +19,8 @@ INSTALL = "pip install 'transfer-pipeline[export]'"
 PREFIX = "skl2onnx/"
 
 
-def convert(
-    draft: Draft, features: str, estimator: Any, *, name: str, kind: str, sure: str | None
+def append_head(
+    draft: GraphBuilder, features: str, estimator: Any, *, name: str, kind: str, sure: str | None
 ) -> tuple[str, str | None]:
     """Append the head; return the names of its answer and of how sure it is.
 
@@ -102,7 +102,7 @@ def _run(model: onnx.ModelProto, X: np.ndarray) -> list[np.ndarray]:
     return session.run(None, {"features": X})
 
 
-def _sure(draft: Draft, output: str, tried: np.ndarray, estimator: Any) -> str:
+def _sure(draft: GraphBuilder, output: str, tried: np.ndarray, estimator: Any) -> str:
     """Append what turns the converter's second output into a column a class, or a tag; return its name."""
     from sklearn.svm import SVC
 

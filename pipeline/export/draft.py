@@ -15,7 +15,7 @@ ML = "ai.onnx.ml"
 ML_OPSET = 3  # of the operators for trees, kernels and the like
 
 
-class Draft:
+class GraphBuilder:
     """Each step appends a node and returns the name of what it gives.
 
     Parameters

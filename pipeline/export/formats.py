@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ExportError
-from pipeline.export.place import cannot_write, refuse_place
-from pipeline.export.proof import Kinds, Proof, Witnesses, prove, prove_reading
-from pipeline.export.record import Exportable, refuse_unexportable
-from pipeline.placing import placed
+from pipeline.export.place import cannot_write, check_output_place
+from pipeline.export.proof import DecodeCheckImages, ParityCheck, CheckImages, check_parity, check_decoding
+from pipeline.export.record import ExportSpec, check_exportable
+from pipeline.placing import atomic_path
 from pipeline.progress import SILENT, Progress
 
 FORMATS = ("onnx", "torch")
@@ -31,19 +31,19 @@ class Exported:
 
     path: Path
     format: str
-    proofs: tuple[Proof, ...]
+    proofs: tuple[ParityCheck, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
         return {"export": str(self.path), "format": self.format, "checks": [proof.as_dict() for proof in self.proofs]}
 
 
-def refuse_export(model: Exportable, path: Path, format: str) -> None:
+def check_export(model: ExportSpec, path: Path, format: str) -> None:
     """Raise `ExportError` for what can be known before the work begins: the format, the place, the model."""
     if format not in FORMATS:
         raise ExportError(f"--format: wanted {' or '.join(FORMATS)}, found {format!r}", "--format onnx")
-    refuse_place(path, folder=format == "torch")
-    refuse_unexportable(model)
+    check_output_place(path, folder=format == "torch")
+    check_exportable(model)
     if format == "torch":
         from pipeline.export.torch_folder import layer_of
 
@@ -51,12 +51,12 @@ def refuse_export(model: Exportable, path: Path, format: str) -> None:
 
 
 def export_model(
-    model: Exportable,
+    model: ExportSpec,
     path: Path,
     format: str,
-    witnesses: Callable[[], Witnesses],
+    witnesses: Callable[[], CheckImages],
     *,
-    kinds: Callable[[], Kinds] | None = None,
+    kinds: Callable[[], DecodeCheckImages] | None = None,
     progress: Progress = SILENT,
 ) -> Exported:
     """Write backbone and head as one model, check it on photos, and only then put it in place.
@@ -78,10 +78,10 @@ def export_model(
     ExportError
         It cannot be exported, or answers otherwise than the model; nothing is left behind.
     """
-    refuse_export(model, path, format)
+    check_export(model, path, format)
     write = _write_onnx if format == "onnx" else _write_torch
     try:
-        with placed(path, folder=format == "torch") as made:
+        with atomic_path(path, folder=format == "torch") as made:
             proofs = write(model, made, witnesses, kinds, progress)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -89,12 +89,12 @@ def export_model(
 
 
 def _write_onnx(
-    model: Exportable,
+    model: ExportSpec,
     made: Path,
-    witnesses: Callable[[], Witnesses],
-    kinds: Callable[[], Kinds] | None,
+    witnesses: Callable[[], CheckImages],
+    kinds: Callable[[], DecodeCheckImages] | None,
     progress: Progress,
-) -> tuple[Proof, ...]:
+) -> tuple[ParityCheck, ...]:
     from pipeline.export.onnx_file import describe, onnx_model, reader, runner
 
     whole = onnx_model(model, progress)
@@ -102,35 +102,35 @@ def _write_onnx(
     made.write_bytes(whole.SerializeToString())
     proof = _proof(made, runner, witnesses(), model)
     if kinds is not None:
-        prove_reading(made.name, reader(whole), kinds())
+        check_decoding(made.name, reader(whole), kinds())
     return (proof,)
 
 
 def _write_torch(
-    model: Exportable,
+    model: ExportSpec,
     made: Path,
-    witnesses: Callable[[], Witnesses],
-    kinds: Callable[[], Kinds] | None,
+    witnesses: Callable[[], CheckImages],
+    kinds: Callable[[], DecodeCheckImages] | None,
     progress: Progress,
-) -> tuple[Proof, ...]:
+) -> tuple[ParityCheck, ...]:
     from pipeline.export import torch_folder as torch_format
-    from pipeline.export.readme import readme
+    from pipeline.export.readme import torch_readme
 
     progress.note(f"exporting {model.backbone.name}: some seconds")
     torch_format.write_network(model, made)
     seen = witnesses()
     proofs = (
-        prove(torch_format.CODE, torch_format.runner(torch_format.whole(made)), seen, model.kind),
+        check_parity(torch_format.CODE, torch_format.runner(torch_format.whole(made)), seen, model.kind),
         _proof(made / torch_format.PROGRAM, torch_format.program_runner, seen, model),
     )
     if kinds is not None:
-        prove_reading(torch_format.CODE, torch_format.reader(made), kinds())
+        check_decoding(torch_format.CODE, torch_format.reader(made), kinds())
     answer = torch_format.layer_of(model).answer
-    (made / torch_format.README).write_text(readme(model, made.name, answer, proofs), encoding="utf-8")
+    (made / torch_format.README).write_text(torch_readme(model, made.name, answer, proofs), encoding="utf-8")
     return proofs
 
 
-def _proof(path: Path, runner: Callable[[Path], Any], witnesses: Witnesses, model: Exportable) -> Proof:
+def _proof(path: Path, runner: Callable[[Path], Any], witnesses: CheckImages, model: ExportSpec) -> ParityCheck:
     """Open what was written with the library that others will open it with, and prove it."""
     try:
         run = runner(path)
@@ -140,4 +140,4 @@ def _proof(path: Path, runner: Callable[[Path], Any], witnesses: Witnesses, mode
             f"{path.name}: wanted a file that opens, found {type(error).__name__}: {reason}",
             "update the libraries: pipeline doctor",
         ) from error
-    return prove(path.name, run, witnesses, model.kind)
+    return check_parity(path.name, run, witnesses, model.kind)

@@ -14,11 +14,11 @@ import onnx
 from onnx import TensorProto
 
 from pipeline.export import linear
-from pipeline.export.converted import convert
-from pipeline.export.draft import Draft
-from pipeline.export.neighbours import neighbours_of
-from pipeline.export.steps import through_steps
-from pipeline.export.trees import trees_of
+from pipeline.export.converted import append_head
+from pipeline.export.draft import GraphBuilder
+from pipeline.export.neighbours import knn_graph
+from pipeline.export.steps import append_steps
+from pipeline.export.trees import tree_ensemble
 from pipeline.search import predict_all
 
 FEATURES = "features"
@@ -47,7 +47,7 @@ def head_graph(estimator: Any, *, name: str, kind: str, classes: int, width: int
     ExportError
         The head cannot be said in ONNX, or needs skl2onnx, which is not installed.
     """
-    draft = Draft(FEATURES, width)
+    draft = GraphBuilder(FEATURES, width)
     features = FEATURES
     if store == "fp16":
         features = draft.cast(draft.cast(FEATURES, TensorProto.FLOAT16), TensorProto.FLOAT)
@@ -56,7 +56,7 @@ def head_graph(estimator: Any, *, name: str, kind: str, classes: int, width: int
         _as_layer(draft, features, estimator, kind, width)
         or _as_neighbours(draft, features, estimator, kind)
         or _as_trees(draft, features, estimator, kind)
-        or convert(draft, features, estimator, name=name, kind=kind, sure=sure)
+        or append_head(draft, features, estimator, name=name, kind=kind, sure=sure)
     )
     plain = TensorProto.FLOAT if kind == "number" else TensorProto.INT64
     draft.cast(answer, plain, name=ANSWER[kind])
@@ -77,40 +77,40 @@ def _how_sure(estimator: Any, kind: str, classes: int, width: int) -> str | None
     return None if said.scores is None else SCORES
 
 
-def _as_layer(draft: Draft, features: str, estimator: Any, kind: str, width: int) -> tuple[str, str | None] | None:
+def _as_layer(draft: GraphBuilder, features: str, estimator: Any, kind: str, width: int) -> tuple[str, str | None] | None:
     layer = linear.fold(estimator, kind, width)
     if layer is None:
         return None
     outputs = draft.node(
         "Gemm", features, draft.constant(layer.weight), draft.constant(layer.bias), transB=1
     )  # (n, d) -> (n, m)
-    return answered(draft, outputs, layer.answer, len(layer.bias))
+    return append_answers(draft, outputs, layer.answer, len(layer.bias))
 
 
-def _as_neighbours(draft: Draft, features: str, estimator: Any, kind: str) -> tuple[str, str | None] | None:
+def _as_neighbours(draft: GraphBuilder, features: str, estimator: Any, kind: str) -> tuple[str, str | None] | None:
     steps, last = linear.steps_of(estimator)
-    found = neighbours_of(last, kind)
-    x = None if found is None else through_steps(draft, steps, features)
+    found = knn_graph(last, kind)
+    x = None if found is None else append_steps(draft, steps, features)
     if found is None or x is None:
         return None
     share = found.onto(draft, x)
     if kind == "number":
-        return answered(draft, share, linear.NUMBER, 1)
+        return append_answers(draft, share, linear.NUMBER, 1)
     if kind == "class":
         return draft.node("ArgMax", share, axis=1, keepdims=0), share
     return draft.node("Greater", share, draft.constant(0.5, np.float64)), share
 
 
-def _as_trees(draft: Draft, features: str, estimator: Any, kind: str) -> tuple[str, str | None] | None:
+def _as_trees(draft: GraphBuilder, features: str, estimator: Any, kind: str) -> tuple[str, str | None] | None:
     steps, last = linear.steps_of(estimator)
-    found = trees_of(last, kind)
-    x = None if found is None else through_steps(draft, steps, features)
+    found = tree_ensemble(last, kind)
+    x = None if found is None else append_steps(draft, steps, features)
     if found is None or x is None:
         return None
-    return answered(draft, found.onto(draft, x), found.answer, 0)
+    return append_answers(draft, found.onto(draft, x), found.answer, 0)
 
 
-def answered(draft: Draft, outputs: str, answer: str, count: int) -> tuple[str, str | None]:
+def append_answers(draft: GraphBuilder, outputs: str, answer: str, count: int) -> tuple[str, str | None]:
     """Append what makes answers of a layer's outputs, (n, count); return the names of the answer and of how sure it is.
 
     See `linear` for what each kind of answer means.

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from pipeline.export.draft import Draft
+from pipeline.export.draft import GraphBuilder
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbours:
+class KnnGraph:
     """The training rows and what each has to say.
 
     Attributes
@@ -35,7 +35,7 @@ class Neighbours:
     k: int
     by_distance: bool
 
-    def onto(self, draft: Draft, x: str) -> str:
+    def onto(self, draft: GraphBuilder, x: str) -> str:
         """Append the vote on double (n, d') and return its name, double (n, c)."""
         rows = draft.cast(draft.constant(self.rows), TensorProto.DOUBLE)
         last, minus_two = draft.constant([1], np.int64), draft.constant(-2.0, np.float64)
@@ -52,7 +52,7 @@ class Neighbours:
         share = draft.node("Unsqueeze", share, draft.constant([2], np.int64))  # (n, k) -> (n, k, 1)
         return draft.node("ReduceSum", draft.node("Mul", votes, share), last, keepdims=0)
 
-    def _weights(self, draft: Draft, squares: str) -> str:
+    def _weights(self, draft: GraphBuilder, squares: str) -> str:
         """Append one over the distance, where no row is at none; there those rows alone count: (n, k) -> (n, k)."""
         zero, one = draft.constant(0.0, np.float64), draft.constant(1.0, np.float64)
         at_none = draft.node("LessOrEqual", squares, zero)  # rounding may fall below
@@ -62,7 +62,7 @@ class Neighbours:
         return draft.node("Where", any_same, same, draft.node("Div", one, draft.node("Sqrt", away)))
 
 
-def neighbours_of(head: Any, kind: str) -> Neighbours | None:
+def knn_graph(head: Any, kind: str) -> KnnGraph | None:
     """Return a bare head as neighbours; None where it is something else, or measures otherwise."""
     from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
@@ -77,4 +77,4 @@ def neighbours_of(head: Any, kind: str) -> Neighbours | None:
         votes = np.eye(len(head.classes_))[y]
     else:
         votes = np.column_stack([np.asarray(seen)[codes] == 1 for seen, codes in zip(head.classes_, y.T, strict=True)])
-    return Neighbours(rows, votes.astype(np.float64), head.n_neighbors, head.weights == "distance")
+    return KnnGraph(rows, votes.astype(np.float64), head.n_neighbors, head.weights == "distance")

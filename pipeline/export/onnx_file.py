@@ -17,7 +17,7 @@ from pipeline.backbone import Backbone
 from pipeline.backbone.graph_file import INPUT, OUTPUTS
 from pipeline.errors import ExportError
 from pipeline.export.head_graph import FEATURES, head_graph
-from pipeline.export.record import Exportable, record_of
+from pipeline.export.record import ExportSpec, record_of
 from pipeline.images import rgb
 from pipeline.progress import Progress
 from pipeline.runtime.graph_export import LARGEST, NotExportable, export_graph
@@ -27,7 +27,7 @@ from pipeline.runtime.telemetry import no_telemetry
 _HEAD = "head/"
 
 
-def onnx_model(model: Exportable, progress: Progress) -> onnx.ModelProto:
+def onnx_model(model: ExportSpec, progress: Progress) -> onnx.ModelProto:
     """Return backbone and head as one ONNX model.
 
     Raises
@@ -95,7 +95,7 @@ def _joined(body: onnx.ModelProto, head: onnx.ModelProto, features: str) -> onnx
     )
 
 
-def describe(whole: onnx.ModelProto, model: Exportable) -> None:
+def describe(whole: onnx.ModelProto, model: ExportSpec) -> None:
     """Write into the metadata what the model is; texts as they are, everything else as JSON."""
     for name, value in record_of(model).items():
         entry = whole.metadata_props.add()

@@ -11,7 +11,7 @@ from pipeline.export.standalone import RECORD
 from pipeline.export.torch_folder import ENTRIES
 
 
-def refuse_place(path: Path, *, folder: bool) -> None:
+def check_output_place(path: Path, *, folder: bool) -> None:
     """Raise `ExportError` where something stands that an export must not replace.
 
     An ONNX file takes an ONNX file's place, a folder that of an earlier export with nothing added to it.

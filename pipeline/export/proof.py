@@ -18,7 +18,7 @@ Answers = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class Witnesses:
+class CheckImages:
     """Photos that an export is checked on.
 
     Attributes
@@ -39,7 +39,7 @@ class Witnesses:
 
 
 @dataclass(frozen=True, eq=False)
-class Kinds:
+class DecodeCheckImages:
     """Images of the kinds that readers are known to read differently; see `pipeline.images.kinds`.
 
     Attributes
@@ -56,7 +56,7 @@ class Kinds:
 
 
 @dataclass(frozen=True)
-class Proof:
+class ParityCheck:
     """How an exported model's answers compare with the model's own.
 
     Attributes
@@ -96,7 +96,7 @@ class Proof:
         return {**asdict(self), "largest": self.largest if np.isfinite(self.largest) else None}
 
 
-def prove(what: str, run: Callable[[np.ndarray], Answers], witnesses: Witnesses, kind: str) -> Proof:
+def check_parity(what: str, run: Callable[[np.ndarray], Answers], witnesses: CheckImages, kind: str) -> ParityCheck:
     """Run an exported model on the photos and return how it compares.
 
     Parameters
@@ -125,7 +125,7 @@ def prove(what: str, run: Callable[[np.ndarray], Answers], witnesses: Witnesses,
     labels = found[{"class": "label", "multi": "tags", "number": "value"}[kind]]
     if kind == "number":
         changed = np.zeros(n, bool)
-        proof = Proof(what, n, witnesses.which, 0, _gap(labels, wanted.labels, relative=True), "number")
+        proof = ParityCheck(what, n, witnesses.which, 0, _gap(labels, wanted.labels, relative=True), "number")
     else:
         changed = _differ(labels, wanted.labels)
         name, of = ("probabilities", "probability") if wanted.probabilities is not None else ("scores", "score")
@@ -133,7 +133,7 @@ def prove(what: str, run: Callable[[np.ndarray], Answers], witnesses: Witnesses,
             of, largest = "label", float("nan")
         else:
             largest = _gap(found.get(name), wanted.ranks, relative=of == "score")
-        proof = Proof(what, n, witnesses.which, int(changed.sum()), largest, of)
+        proof = ParityCheck(what, n, witnesses.which, int(changed.sum()), largest, of)
     if proof.changed or proof.largest > TOLERANCE or (np.isnan(proof.largest) and proof.of != "label"):
         first = f", the first of them {witnesses.ids[int(np.flatnonzero(changed)[0])]}" if proof.changed else ""
         raise ExportError(
@@ -143,7 +143,7 @@ def prove(what: str, run: Callable[[np.ndarray], Answers], witnesses: Witnesses,
     return proof
 
 
-def prove_reading(what: str, read: Callable[[bytes], np.ndarray], kinds: Kinds) -> None:
+def check_decoding(what: str, read: Callable[[bytes], np.ndarray], kinds: DecodeCheckImages) -> None:
     """Return if every kind of image becomes the same pixels by an export as by `predict`, bit for bit.
 
     That the same pixels get the same prediction is what `prove` shows, on photos.

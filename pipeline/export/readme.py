@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from pipeline.backbone import bundled
 from pipeline.export import linear
-from pipeline.export.proof import Proof
-from pipeline.export.record import Exportable
+from pipeline.export.proof import ParityCheck
+from pipeline.export.record import ExportSpec
 from pipeline.export.standalone import OWN_ARCHITECTURE, PHOTO_READER
 
 _MEANING = {
@@ -22,7 +22,7 @@ _MEANING = {
 }
 
 
-def readme(model: Exportable, name: str, answer: str, proofs: Sequence[Proof]) -> str:
+def torch_readme(model: ExportSpec, name: str, answer: str, proofs: Sequence[ParityCheck]) -> str:
     """Return the text.
 
     Parameters

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from pipeline.export.draft import Draft
+from pipeline.export.draft import GraphBuilder
 
 
-def through_steps(draft: Draft, steps: Sequence[Any], features: str) -> str | None:
+def append_steps(draft: GraphBuilder, steps: Sequence[Any], features: str) -> str | None:
     """Append the steps and return the name of what they make of features, double (n, d'); None for unknown steps."""
     from sklearn.decomposition import PCA
     from sklearn.feature_selection import VarianceThreshold

@@ -18,8 +18,8 @@ from torch import nn
 from pipeline.backbone import bundled, efficientnet_lite
 from pipeline.errors import ExportError
 from pipeline.export import standalone
-from pipeline.export.linear import Linear, fold
-from pipeline.export.record import Exportable, record_of
+from pipeline.export.linear import LinearLayer, fold
+from pipeline.export.record import ExportSpec, record_of
 from pipeline.images import rgb
 
 CODE, PROGRAM, README = "model.py", "model.pt2", "README.md"
@@ -38,7 +38,7 @@ ENTRIES = frozenset(
 )
 
 
-def write_network(model: Exportable, folder: Path) -> None:
+def write_network(model: ExportSpec, folder: Path) -> None:
     """Write the network's weights, the record and the code that loads them, then the exported program.
 
     Raises
@@ -61,7 +61,7 @@ def write_network(model: Exportable, folder: Path) -> None:
     _write_program(whole(folder), model, folder / PROGRAM)
 
 
-def layer_of(model: Exportable) -> Linear:
+def layer_of(model: ExportSpec) -> LinearLayer:
     """Return the head as the layer that is put in the final layer's place."""
     if model.backbone.is_graph:
         raise ExportError(
@@ -117,7 +117,7 @@ def program_runner(path: Path) -> Callable[[np.ndarray], dict[str, Any]]:
     return runner(torch.export.load(path).module())
 
 
-def _replaced(model: Exportable, layer: Linear, network: nn.Module) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _replaced(model: ExportSpec, layer: LinearLayer, network: nn.Module) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Return how `standalone` builds the network with this layer in its place, and its tensors.
 
     On the penultimate features that is the final layer itself; on any other layer's, what comes after it goes.
@@ -160,7 +160,7 @@ def _after_convolution(network: nn.Module, final: str) -> list[str]:
     return [following] if isinstance(network.get_submodule(following), nn.ReLU) else []
 
 
-def _write_program(network: nn.Module, model: Exportable, path: Path) -> None:
+def _write_program(network: nn.Module, model: ExportSpec, path: Path) -> None:
     crop = model.backbone.preprocessing.crop
     example = torch.zeros(2, crop, crop, 3, dtype=torch.uint8)
     try:

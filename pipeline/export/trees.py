@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from onnx import numpy_helper
 
-from pipeline.export.draft import ML, Draft
+from pipeline.export.draft import ML, GraphBuilder
 from pipeline.export.linear import NUMBER, SOFTMAX
 
 
 @dataclass(frozen=True, eq=False)
-class Trees:
+class TreeEnsemble:
     """Boosted trees.
 
     Attributes
@@ -32,7 +32,7 @@ class Trees:
     baseline: np.ndarray
     answer: str
 
-    def onto(self, draft: Draft, x: str) -> str:
+    def onto(self, draft: GraphBuilder, x: str) -> str:
         """Append the trees on double (n, d') and return the name of their outputs, (n, k); two classes have two."""
         raw = draft.node("TreeEnsembleRegressor", x, domain=ML, **self._attributes())
         raw = draft.node("Add", raw, draft.constant(self.baseline))
@@ -71,7 +71,7 @@ class Trees:
         }
 
 
-def trees_of(head: Any, kind: str) -> Trees | None:
+def tree_ensemble(head: Any, kind: str) -> TreeEnsemble | None:
     """Return a bare head as trees; None where it is something else, or something that they do not cover."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -80,4 +80,4 @@ def trees_of(head: Any, kind: str) -> Trees | None:
     if type(head) is not boosting or head.loss != loss or head.is_categorical_ is not None:
         return None
     baseline = np.ravel(np.asarray(head._baseline_prediction, np.float64))
-    return Trees(head._predictors, baseline, NUMBER if kind == "number" else SOFTMAX)
+    return TreeEnsemble(head._predictors, baseline, NUMBER if kind == "number" else SOFTMAX)

@@ -1,18 +1,18 @@
 """`extract`: from images to a complete cache, with the network run only where nothing knows the features."""
 
-from pipeline.extraction.block import Block
-from pipeline.extraction.blocks import embed_blocks
+from pipeline.extraction.block import EncodedBatch
+from pipeline.extraction.blocks import iter_batches
 from pipeline.extraction.extraction import check_options, extract, recipe_of
 from pipeline.extraction.known import known_ids
-from pipeline.extraction.network import Network
+from pipeline.extraction.network import LazyNetwork
 from pipeline.extraction.summary import ExtractionSummary
 
 __all__ = [
-    "Block",
+    "EncodedBatch",
     "ExtractionSummary",
-    "Network",
+    "LazyNetwork",
     "check_options",
-    "embed_blocks",
+    "iter_batches",
     "extract",
     "known_ids",
     "recipe_of",

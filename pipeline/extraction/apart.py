@@ -13,7 +13,7 @@ DEATHS = 3  # of processes without anything done between them: the machine canno
 DEAD = (BrokenProcessPool, ShutdownExecutorError)
 
 
-class Deaths:
+class CrashCounter:
     """Count the processes that die, and find out when there is no hope.
 
     Parameters
@@ -39,7 +39,7 @@ class Deaths:
             ) from error
 
 
-def refuse_other_decoder(mode: str, wanted: str) -> None:
+def check_same_decoder(mode: str, wanted: str) -> None:
     """Raise `PipelineError` where this process does not decode as features are keyed by."""
     found = decoder_of(mode)
     if found != wanted:

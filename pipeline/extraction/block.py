@@ -9,7 +9,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Spent:
+class Timing:
     """Seconds of a worker's time.
 
     Attributes
@@ -26,12 +26,12 @@ class Spent:
     network: float = 0.0
     loading: float = 0.0
 
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(self.decode + other.decode, self.network + other.network, self.loading + other.loading)
+    def __add__(self, other: Timing) -> Timing:
+        return Timing(self.decode + other.decode, self.network + other.network, self.loading + other.loading)
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class EncodedBatch:
     """What became of k images.
 
     Attributes
@@ -66,15 +66,15 @@ class Block:
     known: np.ndarray
     inferred: int = 0
     details: Mapping[int, str] = field(default_factory=dict)
-    spent: Spent = Spent()
+    spent: Timing = Timing()
     otherwise: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def where(self, which: np.ndarray) -> Block:
+    def where(self, which: np.ndarray) -> EncodedBatch:
         """Return the block of some of its images, by a mask or by positions."""
-        return Block(
+        return EncodedBatch(
             self.rows[which],
             self.status[which],
             self.digest[which],
@@ -89,9 +89,9 @@ class Block:
         )
 
     @staticmethod
-    def joined(blocks: Sequence[Block], rows: np.ndarray) -> Block:
+    def joined(blocks: Sequence[EncodedBatch], rows: np.ndarray) -> EncodedBatch:
         """Return several blocks as one, and number its images by `rows`: what was n becomes ``rows[n]``."""
-        return Block(
+        return EncodedBatch(
             rows[np.concatenate([block.rows for block in blocks])],
             np.concatenate([block.status for block in blocks]),
             np.concatenate([block.digest for block in blocks]),
@@ -101,6 +101,6 @@ class Block:
             np.concatenate([block.known for block in blocks]),
             sum(block.inferred for block in blocks),
             {int(rows[row]): text for block in blocks for row, text in block.details.items()},
-            sum((block.spent for block in blocks), Spent()),
+            sum((block.spent for block in blocks), Timing()),
             frozenset(int(rows[row]) for block in blocks for row in block.otherwise),
         )

@@ -9,13 +9,13 @@ from multiprocessing import parent_process
 import numpy as np
 
 from pipeline.engines import on_cluster, workers
-from pipeline.extraction.block import Block
-from pipeline.extraction.decoders import blocks_by_decoders
-from pipeline.extraction.embedding import Embedding
-from pipeline.extraction.known import KnownDigests
-from pipeline.extraction.network import Network
-from pipeline.extraction.processes import blocks_by_processes
-from pipeline.extraction.threads import blocks_by_threads
+from pipeline.extraction.block import EncodedBatch
+from pipeline.extraction.decoders import iter_batches_decoders
+from pipeline.extraction.embedding import BatchEncoder
+from pipeline.extraction.known import DigestIndex
+from pipeline.extraction.network import LazyNetwork
+from pipeline.extraction.processes import iter_batches_processes
+from pipeline.extraction.threads import iter_batches_threaded
 from pipeline.extraction.work import check_numbers
 from pipeline.images import PHOTO_RULES, ImageSource
 from pipeline.provenance import Preprocessing
@@ -32,7 +32,7 @@ THREADS_ENOUGH, WORTH_DECODERS = 4, 1_000
 
 
 @contextmanager
-def embed_blocks(
+def iter_batches(
     source: ImageSource,
     rows: Sequence[int] | np.ndarray,
     runtime: Runtime,
@@ -40,11 +40,11 @@ def embed_blocks(
     *,
     batch_size: int | None = None,
     n_jobs: int | None = None,
-    known: KnownDigests | None = None,
+    known: DigestIndex | None = None,
     store_type: np.dtype | None = None,
     decode: str = "exact",
     rules: str = PHOTO_RULES,
-) -> Iterator[Iterator[Block]]:
+) -> Iterator[Iterator[EncodedBatch]]:
     """Give the blocks of `rows` as they are done, in any order.
 
     They are made by threads of this process, by one process a GPU where there are several, or by the cluster that
@@ -78,27 +78,27 @@ def embed_blocks(
         `batch_size` or `n_jobs` is no number to work with.
     """
     check_numbers(batch_size, n_jobs)
-    how = Embedding(source, runtime, preprocessing, known, store_type, decode, rules)
+    how = BatchEncoder(source, runtime, preprocessing, known, store_type, decode, rules)
     rows = source.reading_order(rows)
-    size = block_size(batch_size, runtime, len(rows), n_jobs)
-    if isinstance(runtime, Network) and (on_cluster() or len(runtime.devices) > 1):
-        with blocks_by_processes(how, runtime, rows, size=size, n_jobs=n_jobs) as blocks:
+    size = batch_size_for(batch_size, runtime, len(rows), n_jobs)
+    if isinstance(runtime, LazyNetwork) and (on_cluster() or len(runtime.devices) > 1):
+        with iter_batches_processes(how, runtime, rows, size=size, n_jobs=n_jobs) as blocks:
             yield blocks
-    elif isinstance(runtime, Network) and _worth_decoders(source, runtime, len(rows), n_jobs):
-        with blocks_by_decoders(how, runtime, rows, size=size, count=workers(n_jobs)) as blocks:
+    elif isinstance(runtime, LazyNetwork) and _worth_decoders(source, runtime, len(rows), n_jobs):
+        with iter_batches_decoders(how, runtime, rows, size=size, count=workers(n_jobs)) as blocks:
             yield blocks
     else:
-        with blocks_by_threads(how, rows, size=size, count=workers(n_jobs)) as blocks:
+        with iter_batches_threaded(how, rows, size=size, count=workers(n_jobs)) as blocks:
             yield blocks
 
 
-def block_size(batch_size: int | None, runtime: Runtime, images: int, n_jobs: int | None) -> int:
+def batch_size_for(batch_size: int | None, runtime: Runtime, images: int, n_jobs: int | None) -> int:
     """Return how many images a block has: as many as were asked for; else the runtime's number, or an even share."""
     share = -(-images // (BLOCKS_A_WORKER * workers(n_jobs)))
     return batch_size or min(runtime.batch_size, max(SMALLEST_SHARE, share))
 
 
-def _worth_decoders(source: ImageSource, network: Network, images: int, n_jobs: int | None) -> bool:
+def _worth_decoders(source: ImageSource, network: LazyNetwork, images: int, n_jobs: int | None) -> bool:
     """Return whether processes of their own are to decode for this network."""
     return (
         network.devices != ["cpu"]

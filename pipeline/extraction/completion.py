@@ -27,10 +27,10 @@ from pipeline.cache import (
 from pipeline.cache.creation import cannot_write, make_folder
 from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import CacheError, SourceError
-from pipeline.extraction.doubts import doubtful
+from pipeline.extraction.doubts import stale_rows
 from pipeline.extraction.filling import fill
-from pipeline.extraction.shelf import Shelf
-from pipeline.extraction.work import Counts, Work
+from pipeline.extraction.shelf import CacheCandidates
+from pipeline.extraction.work import ExtractionStats, ExtractionJob
 from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES, PHOTO_RULES, decode_mode, decoder_of
 from pipeline.provenance import installed
 from pipeline.runtime import PRECISIONS
@@ -44,7 +44,7 @@ _RECORDED = ("transfer-pipeline", "torch", "torchvision", "onnxruntime", "openvi
 Columns = dict[str, list[str | None]]
 
 
-def complete(work: Work, layers: Mapping[str, int], folder: Path, counts: Counts, shelf: Shelf) -> FeatureCache:
+def complete_cache(work: ExtractionJob, layers: Mapping[str, int], folder: Path, counts: ExtractionStats, shelf: CacheCandidates) -> FeatureCache:
     """Return the cache of these images with no row pending.
 
     Parameters
@@ -80,7 +80,7 @@ def complete(work: Work, layers: Mapping[str, int], folder: Path, counts: Counts
     doubts = np.zeros(0, np.int64)
     if path.exists():
         cache = _open(path, work, generation)
-        doubts = doubtful(source, cache, rehash=work.rehash, n_jobs=work.n_jobs)
+        doubts = stale_rows(source, cache, rehash=work.rehash, n_jobs=work.n_jobs)
         if not doubts.size and cache.is_sound():
             _retire_others(generations, stem, path)
             return cache
@@ -117,7 +117,7 @@ def complete(work: Work, layers: Mapping[str, int], folder: Path, counts: Counts
     return FeatureCache.open(path)
 
 
-def _open(path: Path, work: Work, generation: str) -> FeatureCache:
+def _open(path: Path, work: ExtractionJob, generation: str) -> FeatureCache:
     """Open the file of this name, and refuse it if it is not what its name says."""
     cache = FeatureCache.open(path)
     said = (cache.recipe, cache.place, cache.provenance.get("generation"), len(cache))
@@ -166,7 +166,7 @@ def _retire_others(generations: Sequence[FeatureCache], stem: str, path: Path) -
             retire_unreferenced(cache.path)
 
 
-def _short_columns(work: Work, counts: Counts) -> Columns:
+def _short_columns(work: ExtractionJob, counts: ExtractionStats) -> Columns:
     """Return the source's columns without those that hold long texts, which are named."""
     kept: Columns = {}
     for name, values in work.source.columns.items():
@@ -179,9 +179,9 @@ def _short_columns(work: Work, counts: Counts) -> Columns:
 
 
 def _tell_of_others(
-    work: Work,
-    counts: Counts,
-    shelf: Shelf,
+    work: ExtractionJob,
+    counts: ExtractionStats,
+    shelf: CacheCandidates,
     generations: Sequence[FeatureCache],
     stem: str,
     layers: Mapping[str, int],
@@ -204,7 +204,7 @@ def _tell_of_others(
             work.note(note, counts)
 
 
-def _differs_in_rules_alone(cache: FeatureCache, work: Work) -> bool:
+def _differs_in_rules_alone(cache: FeatureCache, work: ExtractionJob) -> bool:
     """Whether a cache is of the same recipe, made under earlier photo rules that its rows are still good for."""
     earlier = cache.recipe.get("photo_rules")
     return (
@@ -215,7 +215,7 @@ def _differs_in_rules_alone(cache: FeatureCache, work: Work) -> bool:
 
 
 def _tell_of_earlier_rules(
-    work: Work, counts: Counts, caches: Sequence[FeatureCache], layers: Mapping[str, int]
+    work: ExtractionJob, counts: ExtractionStats, caches: Sequence[FeatureCache], layers: Mapping[str, int]
 ) -> None:
     """Note that rows of caches of the same images are reused although the photo rules have changed since."""
     names = [
@@ -229,7 +229,7 @@ def _tell_of_earlier_rules(
         )
 
 
-def _near_misses(work: Work, found: Sequence[FeatureCache], layers: Mapping[str, int]) -> list[str]:
+def _near_misses(work: ExtractionJob, found: Sequence[FeatureCache], layers: Mapping[str, int]) -> list[str]:
     """Return a sentence for each cache of the same images and backbone under another recipe, with what differs."""
     wanted = work.recipe.as_dict()
     sentences: dict[str, str] = {}
@@ -264,7 +264,7 @@ def _decodes_so_here(cache: FeatureCache, decode: str) -> bool:
     return False
 
 
-def _provenance(work: Work, layers: Mapping[str, int]) -> dict[str, Any]:
+def _provenance(work: ExtractionJob, layers: Mapping[str, int]) -> dict[str, Any]:
     """Return all that is recorded; of it, the recipe and the place are in the key."""
     return {
         "recipe": work.recipe.as_dict(),

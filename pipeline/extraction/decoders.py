@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from joblib.executor import get_memmapping_executor
 
-from pipeline.engines import deaf_to_signals
-from pipeline.extraction.apart import DEAD, Deaths, refuse_other_decoder
-from pipeline.extraction.block import Block, Spent
-from pipeline.extraction.embedding import Embedding, Prepared
-from pipeline.extraction.known import KnownDigests
-from pipeline.extraction.network import Network
-from pipeline.extraction.slots import Slot, Slots
+from pipeline.engines import ignore_signals
+from pipeline.extraction.apart import DEAD, CrashCounter, check_same_decoder
+from pipeline.extraction.block import EncodedBatch, Timing
+from pipeline.extraction.embedding import BatchEncoder, DecodedBatch
+from pipeline.extraction.known import DigestIndex
+from pipeline.extraction.network import LazyNetwork
+from pipeline.extraction.slots import Buffer, SharedPixelBuffers
 from pipeline.images import decoder_of
 
 BLOCKS_UNDER_WAY = 2  # a process: one in its hands, and one that it takes next, or that the network has
@@ -38,17 +38,17 @@ _ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THRE
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
+class _DecodeTask:
     """Some images for a process, with all that it needs to prepare them."""
 
-    how: Embedding  # its source holds these images alone, and it has no runtime
+    how: BatchEncoder  # its source holds these images alone, and it has no runtime
     rows: np.ndarray  # their numbers in the whole source, ascending
     decoder: str  # the fingerprint that the features are keyed by
-    slot: Slot  # for the pixels
+    slot: Buffer  # for the pixels
 
-    def work(self) -> Prepared:
+    def work(self) -> DecodedBatch:
         """Return the images prepared, without the pixels where these are in the slot."""
-        refuse_other_decoder(self.how.decode, self.decoder)
+        check_same_decoder(self.how.decode, self.decoder)
         rows = self.how.source.reading_order(np.arange(len(self.rows)))
         into = self.slot.array(_shape(len(rows), self.how))
         prepared = self.how.prepare(rows, into)
@@ -56,9 +56,9 @@ class _Task:
 
 
 @contextmanager
-def blocks_by_decoders(
-    how: Embedding, network: Network, rows: np.ndarray, *, size: int, count: int
-) -> Iterator[Iterator[Block]]:
+def iter_batches_decoders(
+    how: BatchEncoder, network: LazyNetwork, rows: np.ndarray, *, size: int, count: int
+) -> Iterator[Iterator[EncodedBatch]]:
     """Give the blocks of `rows`, `size` images each, as `count` processes get them decoded and the network infers them.
 
     A process that dies loses nothing: what they all had is given out again. Leaving the context early ends them.
@@ -72,29 +72,29 @@ def blocks_by_decoders(
     count = max(1, min(count, len(spans)))
     with ExitStack() as left:
         known = None
-        if isinstance(how.known, KnownDigests) and len(how.known):
+        if isinstance(how.known, DigestIndex) and len(how.known):
             home = left.enter_context(TemporaryDirectory(prefix="pipeline-", ignore_cleanup_errors=True))
             known = how.known.filed(Path(home) / "known.npy")
         travelling = replace(how, runtime=None, known=known)  # type: ignore[arg-type]
-        slots = left.enter_context(closing(Slots(BLOCKS_UNDER_WAY * count, int(np.prod(_shape(size, how))))))
+        slots = left.enter_context(closing(SharedPixelBuffers(BLOCKS_UNDER_WAY * count, int(np.prod(_shape(size, how))))))
         left.enter_context(network.workers(INFERRING))
-        yield left.enter_context(closing(_Decoders(how, travelling, network, slots, count).blocks(spans)))
+        yield left.enter_context(closing(_DecoderPool(how, travelling, network, slots, count).blocks(spans)))
 
 
-class _Decoders:
+class _DecoderPool:
     """The processes and the threads of one run, and what each of them has."""
 
-    def __init__(self, how: Embedding, travelling: Embedding, network: Network, slots: Slots, count: int) -> None:
+    def __init__(self, how: BatchEncoder, travelling: BatchEncoder, network: LazyNetwork, slots: SharedPixelBuffers, count: int) -> None:
         self._how, self._travelling, self._network, self._slots = how, travelling, network, slots
         self._count, self._decoder = count, decoder_of(how.decode)
         self._executor: Any = None
-        self._decoding: dict[Future[Prepared], tuple[np.ndarray, Slot]] = {}
-        self._inferring: dict[Future[Block], Slot] = {}
-        self._idle = Spent()  # what processes have waited and no block has been charged with
+        self._decoding: dict[Future[DecodedBatch], tuple[np.ndarray, Buffer]] = {}
+        self._inferring: dict[Future[EncodedBatch], Buffer] = {}
+        self._idle = Timing()  # what processes have waited and no block has been charged with
 
-    def blocks(self, spans: Sequence[np.ndarray]) -> Generator[Block, None, None]:
+    def blocks(self, spans: Sequence[np.ndarray]) -> Generator[EncodedBatch, None, None]:
         left = deque(spans)
-        deaths = Deaths("--jobs with fewer workers, or --batch-size with fewer images; what was stored stays")
+        deaths = CrashCounter("--jobs with fewer workers, or --batch-size with fewer images; what was stored stays")
         threads = ThreadPoolExecutor(INFERRING, thread_name_prefix="infer")
         opening: list[Future] = []
         try:
@@ -121,7 +121,7 @@ class _Decoders:
                 for future in done & self._inferring.keys():
                     block = future.result()
                     self._slots.free.append(self._inferring.pop(future))
-                    spent, self._idle = replace(block.spent, loading=0.0) + self._idle, Spent()
+                    spent, self._idle = replace(block.spent, loading=0.0) + self._idle, Timing()
                     yield replace(block, spent=spent)
         finally:
             if self._decoding:  # left early: what they are at is of use to nobody
@@ -132,15 +132,15 @@ class _Decoders:
     def _decode(self, rows: np.ndarray) -> None:
         rows = np.sort(rows)
         how = replace(self._travelling, source=self._how.source.take(rows.tolist()))
-        task = _Task(how, rows, self._decoder, self._slots.free[-1])
-        with deaf_to_signals():  # here they are started
+        task = _DecodeTask(how, rows, self._decoder, self._slots.free[-1])
+        with ignore_signals():  # here they are started
             if self._executor is None:
                 # joblib's own, which knows of it: its `Parallel` takes any other for one of its own, and fails.
                 self._executor = get_memmapping_executor(self._count, timeout=SECONDS_KEPT, env=_ALONE, max_nbytes=None)
             future = self._executor.submit(_work, task)
         self._decoding[future] = rows, self._slots.free.pop()
 
-    def _with_pixels(self, prepared: Prepared, slot: Slot) -> Prepared:
+    def _with_pixels(self, prepared: DecodedBatch, slot: Buffer) -> DecodedBatch:
         ready = len(prepared.positions)
         if len(prepared.pixels) == ready:  # they came with it, or there are none
             return prepared
@@ -153,7 +153,7 @@ class _Decoders:
         done = wait(under_way, return_when=FIRST_COMPLETED).done
         if self._inferring:
             idle = (time.perf_counter() - started) * max(0, self._count - len(self._decoding))
-            self._idle += Spent(network=idle) if loaded else Spent(loading=idle)
+            self._idle += Timing(network=idle) if loaded else Timing(loading=idle)
         return done
 
 
@@ -164,9 +164,9 @@ def _wait_until_taken_up(futures: Iterable[Future]) -> None:
         time.sleep(0.001)
 
 
-def _work(task: _Task) -> Prepared:
+def _work(task: _DecodeTask) -> DecodedBatch:
     return task.work()
 
 
-def _shape(images: int, how: Embedding) -> tuple[int, int, int, int]:
+def _shape(images: int, how: BatchEncoder) -> tuple[int, int, int, int]:
     return images, how.preprocessing.crop, how.preprocessing.crop, 3

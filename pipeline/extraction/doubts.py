@@ -10,11 +10,11 @@ from joblib import Parallel, delayed
 from pipeline.cache import PENDING, STORED, FeatureCache
 from pipeline.cache.layout import DIGEST_BYTES
 from pipeline.engines import workers
-from pipeline.errors import CacheError, SkipReason, SourceError, UnreadablePhoto
-from pipeline.extraction.block import Block
-from pipeline.extraction.embedding import Embedding
+from pipeline.errors import CacheError, SkipReason, SourceError, UnreadableImage
+from pipeline.extraction.block import EncodedBatch
+from pipeline.extraction.embedding import BatchEncoder
 from pipeline.extraction.known import TRIED_AGAIN
-from pipeline.extraction.work import Counts, Work
+from pipeline.extraction.work import ExtractionStats, ExtractionJob
 from pipeline.images import ImageSource
 
 # How far a recomputed row may lie from the stored one, relative to the row's largest value: batch size and runtime
@@ -26,7 +26,7 @@ RECHECKED = 3  # rows, where the network is loaded for others anyway
 _NO_CONTENT = bytes(DIGEST_BYTES)
 
 
-def doubtful(source: ImageSource, cache: FeatureCache, *, rehash: bool, n_jobs: int | None) -> np.ndarray:
+def stale_rows(source: ImageSource, cache: FeatureCache, *, rehash: bool, n_jobs: int | None) -> np.ndarray:
     """Return the rows that must be made again although they are there, ascending.
 
     Those whose image was already another one when it was read than when it was listed; those that failed for a
@@ -45,7 +45,7 @@ def _other_content(source: ImageSource, cache: FeatureCache, rows: np.ndarray, n
     def is_other(row: int) -> bool:
         try:
             content = source.read(row).digest
-        except UnreadablePhoto:
+        except UnreadableImage:
             content = _NO_CONTENT  # what the row of an image that could not be read has
         return content != cache.digest[row].tobytes()
 
@@ -73,13 +73,13 @@ def _reason_has_gone(source: ImageSource, status: np.ndarray) -> np.ndarray:
 def _reason(source: ImageSource, row: int) -> int:
     try:
         source.read(row).pixels()
-    except UnreadablePhoto as error:
+    except UnreadableImage as error:
         return error.reason
     return int(STORED)
 
 
-def recompute_and_compare(
-    work: Work, cache: FeatureCache, counts: Counts, count: int | None, random_state: int
+def verify_rows(
+    work: ExtractionJob, cache: FeatureCache, counts: ExtractionStats, count: int | None, random_state: int
 ) -> None:
     """Recompute rows that this run has not, drawn at random, and compare.
 
@@ -106,7 +106,7 @@ def recompute_and_compare(
         return
     reused = np.setdiff1d(cache.rows, np.concatenate([*counts.fresh.get(cache.path, []), np.zeros(0, np.int64)]))
     rows = np.random.default_rng(random_state).permutation(reused)[: RECHECKED if count is None else count]
-    how = Embedding(work.source, network, work.backbone.preprocessing, decode=work.decode)
+    how = BatchEncoder(work.source, network, work.backbone.preprocessing, decode=work.decode)
     for start in range(0, len(rows), network.batch_size):
         some = np.sort(rows[start : start + network.batch_size])
         block = how.block(some)
@@ -114,7 +114,7 @@ def recompute_and_compare(
         _compare(work, cache, block)
 
 
-def _compare(work: Work, cache: FeatureCache, block: Block) -> None:
+def _compare(work: ExtractionJob, cache: FeatureCache, block: EncodedBatch) -> None:
     """Raise where a block is not what the cache holds of the same rows."""
     tolerance = max(RECHECK_TOLERANCE[work.recipe.precision], RECHECK_TOLERANCE[work.recipe.store])
     other = np.flatnonzero((block.digest != cache.digest[block.rows]).any(axis=1))

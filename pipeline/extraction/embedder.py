@@ -20,10 +20,10 @@ from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER, CacheLock, FeatureCache, retire_unreferenced
 from pipeline.cache.creation import cannot_write
 from pipeline.engines import workers
-from pipeline.errors import BackboneError, CacheError, SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import BackboneError, CacheError, SkipReason, SourceError, UnreadableImage
 from pipeline.extraction.extraction import check_options, extract, recipe_of
-from pipeline.extraction.known import KnownDigests, lend
-from pipeline.extraction.shelf import Shelf
+from pipeline.extraction.known import DigestIndex, read_rows
+from pipeline.extraction.shelf import CacheCandidates
 from pipeline.images import ImageSource, Photo
 from pipeline.images.listing import printable
 from pipeline.images.photo import FileReader, array_digest, array_stat
@@ -253,7 +253,7 @@ class _Collection:
         return f"{NAME}:{self.layer}:"
 
     def caches(self) -> list[FeatureCache]:
-        found = Shelf.of(self.folder).found
+        found = CacheCandidates.of(self.folder).found
         return [cache for cache in found if cache.recipe == self.recipe and self.layer in cache.layers]
 
     def look_up(self, contents: Sequence[_Content]) -> tuple[np.ndarray, np.ndarray]:
@@ -264,14 +264,14 @@ class _Collection:
             with suppress(CacheError):  # taken over meanwhile by another process: what it held is in a later one
                 cache.hold()
                 held.append(cache)
-        known = KnownDigests(held)
+        known = DigestIndex(held)
         entries = np.array([known.find(one.digest) for one in contents], np.int64)
         positions = np.flatnonzero(entries >= 0)
         for cache, which, rows in known.places(entries[positions]):
             at_once = cache.header.rows_at_once
             for start in range(0, len(which), at_once):
                 at = positions[which[start : start + at_once]]
-                block = lend(cache, rows[start : start + at_once], at, np.zeros((len(at), 2), np.int64))
+                block = read_rows(cache, rows[start : start + at_once], at, np.zeros((len(at), 2), np.int64))
                 features[block.rows] = block.features[self.layer]
                 has[block.rows] = True
         return features, has
@@ -328,7 +328,7 @@ def _identities(images: list[str] | np.ndarray, threads: int) -> Iterator[tuple[
     def identity(row: int) -> tuple[bytes, tuple[int, int]]:
         try:
             photo = _photo(images[row])
-        except UnreadablePhoto as error:
+        except UnreadableImage as error:
             raise _unreadable(_name(images, row), str(error)) from error
         return photo.digest, photo.stat
 

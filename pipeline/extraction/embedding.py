@@ -10,17 +10,17 @@ import numpy as np
 
 from pipeline.cache import STORED
 from pipeline.cache.layout import DIGEST_BYTES, STATISTICS
-from pipeline.errors import SkipReason, UnreadablePhoto
-from pipeline.extraction.block import Block, Spent
-from pipeline.extraction.known import FiledDigests, KnownDigests
-from pipeline.extraction.network import Network
+from pipeline.errors import SkipReason, UnreadableImage
+from pipeline.extraction.block import EncodedBatch, Timing
+from pipeline.extraction.known import DigestIndexFile, DigestIndex
+from pipeline.extraction.network import LazyNetwork
 from pipeline.images import PHOTO_RULES, ImageSource, prepare, reads_alike
 from pipeline.provenance import Preprocessing
 from pipeline.runtime import Runtime
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class DecodedBatch:
     """What became of k images before the network saw those of them that it is to see, b in number.
 
     Attributes
@@ -52,7 +52,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, eq=False)
-class Embedding:
+class BatchEncoder:
     """How images become features.
 
     Attributes
@@ -73,16 +73,16 @@ class Embedding:
     source: ImageSource
     runtime: Runtime
     preprocessing: Preprocessing
-    known: KnownDigests | FiledDigests | None = None
+    known: DigestIndex | DigestIndexFile | None = None
     store_type: np.dtype | None = None
     decode: str = "exact"
     rules: str = PHOTO_RULES
 
-    def block(self, rows: np.ndarray) -> Block:
+    def block(self, rows: np.ndarray) -> EncodedBatch:
         """Return what becomes of the images in `rows`; one that fails is a row with its reason."""
         return self.infer(self.prepare(rows))
 
-    def prepare(self, rows: np.ndarray, into: np.ndarray | None = None) -> Prepared:
+    def prepare(self, rows: np.ndarray, into: np.ndarray | None = None) -> DecodedBatch:
         """Return these images as the network takes them; one that fails has its reason.
 
         Parameters
@@ -117,21 +117,21 @@ class Embedding:
                 positions.append(position)
                 if self.rules != PHOTO_RULES and not reads_alike(photo.content, self.rules):
                     otherwise.append(position)
-            except UnreadablePhoto as error:
+            except UnreadableImage as error:
                 status[position] = error.reason
                 details[position] = str(error)
         ready = np.array(positions, np.int64)
         made = pixels[: len(ready)]
-        return Prepared(rows, status, digest, stat, statistics, found, made, ready, details, decoding, tuple(otherwise))
+        return DecodedBatch(rows, status, digest, stat, statistics, found, made, ready, details, decoding, tuple(otherwise))
 
-    def infer(self, prepared: Prepared) -> Block:
+    def infer(self, prepared: DecodedBatch) -> EncodedBatch:
         """Return what becomes of prepared images: the network's features, of those that it can be asked about."""
         rows, at = prepared.rows, prepared.positions
         status, details = prepared.status.copy(), dict(prepared.details)
         features = {layer: np.zeros((len(rows), width), np.float32) for layer, width in self.runtime.layers.items()}
         started = opened = time.perf_counter()
         if len(at):
-            if isinstance(self.runtime, Network):
+            if isinstance(self.runtime, LazyNetwork):
                 self.runtime.open()  # here, so that loading is not taken for computing
                 opened = time.perf_counter()
             inferred = self.runtime(prepared.pixels)  # (b, h, w, 3) uint8 -> {layer: (b, d)}
@@ -143,7 +143,7 @@ class Embedding:
                 features[layer][at[finite]] = values[finite]
             status[at[~finite]] = SkipReason.NOT_FINITE
             details.update(dict.fromkeys(at[~finite].tolist(), SkipReason.NOT_FINITE.text))
-        return Block(
+        return EncodedBatch(
             rows,
             status,
             prepared.digest,
@@ -153,6 +153,6 @@ class Embedding:
             prepared.known,
             len(at),
             {int(rows[position]): text for position, text in details.items()},
-            Spent(prepared.decoding, time.perf_counter() - opened, opened - started),
+            Timing(prepared.decoding, time.perf_counter() - opened, opened - started),
             frozenset(rows[list(prepared.otherwise)].tolist()),
         )

@@ -13,13 +13,13 @@ from pipeline.cache import DEFAULT_FOLDER, FeatureCache, cache_at
 from pipeline.cache.layout import STORE_TYPES
 from pipeline.engines import engine
 from pipeline.errors import CacheError, PipelineError, SourceError
-from pipeline.extraction.completion import complete
-from pipeline.extraction.doubts import recompute_and_compare
+from pipeline.extraction.completion import complete_cache
+from pipeline.extraction.doubts import verify_rows
 from pipeline.extraction.known import known_ids
-from pipeline.extraction.parts import Part, complete_parts, partition_of
-from pipeline.extraction.shelf import Shelf
+from pipeline.extraction.parts import PartNumber, complete_parts, partition_of
+from pipeline.extraction.shelf import CacheCandidates
 from pipeline.extraction.summary import summarise
-from pipeline.extraction.work import Counts, How, Work, check_numbers, stopped_at
+from pipeline.extraction.work import ExtractionStats, EncodingOptions, ExtractionJob, check_numbers, stopped_at
 from pipeline.images import DECODES, PHOTO_RULES, ImageSource, decoder_of
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Recipe
@@ -123,7 +123,7 @@ def extract(
     )
     if recheck is not None and recheck < 0:
         raise PipelineError(f"recheck: wanted a number of rows, found {recheck}", "--recheck 10")
-    wanted = None if part is None else Part.read(part)
+    wanted = None if part is None else PartNumber.read(part)
     layers = [layer] if isinstance(layer, str) else list(layer)
     started = time.perf_counter()
     given = data if isinstance(data, FeatureCache) else cache_at(data)
@@ -133,9 +133,9 @@ def extract(
                 f"{given.path.name}: expected images to label by their folders, got a cache, which is not changed",
                 f"pipeline evaluate {given.path} --label-level {label_level}",
             )
-        return _as_it_is(given, layers, started)
+        return _use_existing_cache(given, layers, started)
     network = Backbone.open(backbone, random_state=random_state)
-    how = How(
+    how = EncodingOptions(
         backbone=network,
         recipe=recipe_of(network, precision=precision, store=store, decode=decode, device=device),
         device=device,
@@ -146,14 +146,14 @@ def extract(
         graphs=Path(cache) / GRAPHS_FOLDER,
         progress=progress,
     )
-    counts = Counts()
+    counts = ExtractionStats()
     with engine(dask):
         widths = network.resolve_layers(layers)
         result, done = _made(
             how, data, wanted, widths, Path(cache), counts, id_column=id_column, root=root, label_level=label_level
         )
         for work, one in done:
-            recompute_and_compare(work, one, counts, recheck, random_state)
+            verify_rows(work, one, counts, recheck, random_state)
     mine = [one for _, one in done]
     result.summary = summarise(mine, counts, time.perf_counter() - started, how=how)
     if result.summary.failed and how.stop:
@@ -163,8 +163,8 @@ def extract(
 
 
 def _made(
-    how: How, data: Any, part: Part | None, layers: dict[str, int], folder: Path, counts: Counts, **options: Any
-) -> tuple[FeatureCache, list[tuple[Work, FeatureCache]]]:
+    how: EncodingOptions, data: Any, part: PartNumber | None, layers: dict[str, int], folder: Path, counts: ExtractionStats, **options: Any
+) -> tuple[FeatureCache, list[tuple[ExtractionJob, FeatureCache]]]:
     """Return the cache, and what of it this run was about: all of it, or the parts that were to be made."""
     options["known"] = known_ids(data, folder)
     partition = partition_of(data, part, **options)
@@ -173,7 +173,7 @@ def _made(
     source = ImageSource.open(data, **options)
     how.note_all(source, counts)
     work = how.over(source)
-    made = complete(work, layers, folder, counts, Shelf.of(folder))
+    made = complete_cache(work, layers, folder, counts, CacheCandidates.of(folder))
     asked = source.requested
     return made if asked is None else made.view(asked.ids, asked.rows), [(work, made)]
 
@@ -196,12 +196,12 @@ def check_options(
         devices_of(device)
 
 
-def _as_it_is(cache: FeatureCache, layers: Sequence[str], started: float) -> FeatureCache:
+def _use_existing_cache(cache: FeatureCache, layers: Sequence[str], started: float) -> FeatureCache:
     """Return a cache that was given as the data, if it has the layers and every row."""
     for name in layers:
         cache.layer_name(None if name == "all" else name)
     cache.check()
-    cache.summary = summarise([cache], Counts(), time.perf_counter() - started)
+    cache.summary = summarise([cache], ExtractionStats(), time.perf_counter() - started)
     return cache
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from pipeline.cache import PENDING, STORED, CacheWriter, FeatureCache
 from pipeline.engines import workers
 from pipeline.errors import SkipReason
-from pipeline.extraction.block import Block
-from pipeline.extraction.blocks import block_size, embed_blocks
-from pipeline.extraction.known import KnownDigests, Unchanged, lend, unchanged
-from pipeline.extraction.network import Network
-from pipeline.extraction.work import Counts, Work, stopped_at
+from pipeline.extraction.block import EncodedBatch
+from pipeline.extraction.blocks import batch_size_for, iter_batches
+from pipeline.extraction.known import DigestIndex, UnchangedRows, read_rows, find_unchanged
+from pipeline.extraction.network import LazyNetwork
+from pipeline.extraction.work import ExtractionStats, ExtractionJob, stopped_at
 
 STAGE = "extract"
 
@@ -23,12 +23,12 @@ _NO_ROWS = np.zeros(0, np.int64)
 
 
 def fill(
-    work: Work,
+    work: ExtractionJob,
     writer: CacheWriter,
     relatives: Sequence[FeatureCache],
     generations: Sequence[FeatureCache],
     earlier_rules: Sequence[FeatureCache],
-    counts: Counts,
+    counts: ExtractionStats,
 ) -> None:
     """Leave no row of the writer's cache pending.
 
@@ -53,36 +53,36 @@ def fill(
     """
     cache = writer.cache
     left = np.flatnonzero(cache.status == PENDING)
-    run = _Run(work, writer, counts, len(left))
+    run = _Fill(work, writer, counts, len(left))
     if not work.rehash:
         for other in sorted(generations, key=lambda other: -len(other.layers.keys() & cache.layers.keys())):
-            known = unchanged(work.source.ids, work.source.stat, left, other)
+            known = find_unchanged(work.source.ids, work.source.stat, left, other)
             left = np.setdiff1d(left, run.reuse(known), assume_unique=True)
     whole, earlier = (
         [other for other in caches if cache.layers.keys() <= other.layers.keys()]
         for caches in (relatives, earlier_rules)
     )
-    left = run.infer(left, KnownDigests(whole, earlier))
+    left = run.infer(left, DigestIndex(whole, earlier))
     run.infer(left, None)  # known by content, but the row that held it turned out to be damaged
 
 
-class _Run:
+class _Fill:
     """One filling of one cache: owns the count of what is done, and writes through the writer."""
 
-    def __init__(self, work: Work, writer: CacheWriter, counts: Counts, total: int) -> None:
+    def __init__(self, work: ExtractionJob, writer: CacheWriter, counts: ExtractionStats, total: int) -> None:
         self.work, self.writer, self.counts = work, writer, counts
         self.layers = list(writer.cache.layers)
         self._done, self._total = 0, total
         self._tell(0)
 
-    def reuse(self, known: Unchanged) -> np.ndarray:
+    def reuse(self, known: UnchangedRows) -> np.ndarray:
         """Write what an earlier cache knows of unchanged images, infer the layers it lacks; return the rows done."""
         missing = [layer for layer in self.layers if layer not in known.cache.layers]
         done = [_NO_ROWS]
         at_once = self.writer.cache.header.rows_at_once
         for start in range(0, len(known.rows), at_once):
             rows = known.rows[start : start + at_once]
-            lent = lend(known.cache, known.cache_rows[start : start + at_once], rows, self.work.source.stat[rows])
+            lent = read_rows(known.cache, known.cache_rows[start : start + at_once], rows, self.work.source.stat[rows])
             if missing:
                 done.append(self._copy(self._without_features(lent.where(lent.status != STORED))))
                 stored = lent.where(lent.status == STORED)
@@ -91,7 +91,7 @@ class _Run:
                 done.append(self._copy(lent))
         return np.concatenate(done)
 
-    def infer(self, rows: np.ndarray, known: KnownDigests | None) -> np.ndarray:
+    def infer(self, rows: np.ndarray, known: DigestIndex | None) -> np.ndarray:
         """Write the rows from the network, or by content from where it is known; return those still pending."""
         left = [_NO_ROWS]
         if not len(rows):
@@ -104,7 +104,7 @@ class _Run:
                 self._store(block.where(~is_known))
         return np.concatenate(left)
 
-    def _add_layers(self, lent: Block, missing: Sequence[str], *, images: int) -> np.ndarray:
+    def _add_layers(self, lent: EncodedBatch, missing: Sequence[str], *, images: int) -> np.ndarray:
         """Infer the missing layers alone, the others keep every bit they had; return the rows done.
 
         `images` is how many will need these layers in all.
@@ -117,7 +117,7 @@ class _Run:
                 held = lent.where(np.searchsorted(lent.rows, block.rows))
                 # An image edited since it was listed is not the one that the other layers were made from.
                 same = (block.digest == held.digest).all(axis=1) & (block.status == STORED)
-                whole = Block(
+                whole = EncodedBatch(
                     block.rows,
                     block.status,
                     block.digest,
@@ -130,23 +130,23 @@ class _Run:
                 done.append(whole.rows)
         return np.concatenate(done)
 
-    def _copy_known(self, block: Block, known: KnownDigests) -> np.ndarray:
+    def _copy_known(self, block: EncodedBatch, known: DigestIndex) -> np.ndarray:
         """Write a block whose content is known; return the rows whose known row is damaged."""
         done = [_NO_ROWS]
         for other, which, other_rows in known.places(block.known):
-            done.append(self._copy(lend(other, other_rows, block.rows[which], block.stat[which])))
+            done.append(self._copy(read_rows(other, other_rows, block.rows[which], block.stat[which])))
         return np.setdiff1d(block.rows, np.concatenate(done), assume_unique=True)
 
-    def _without_features(self, block: Block) -> Block:
+    def _without_features(self, block: EncodedBatch) -> EncodedBatch:
         """Return a block of failed images with room for this cache's layers."""
         empty = {layer: np.zeros((len(block), width), np.float32) for layer, width in self.writer.cache.layers.items()}
-        return Block(block.rows, block.status, block.digest, block.stat, block.statistics, empty, block.known)
+        return EncodedBatch(block.rows, block.status, block.digest, block.stat, block.statistics, empty, block.known)
 
     @contextmanager
-    def _blocks(self, rows: np.ndarray, network: Network, known: KnownDigests | None) -> Iterator[Iterator[Block]]:
+    def _blocks(self, rows: np.ndarray, network: LazyNetwork, known: DigestIndex | None) -> Iterator[Iterator[EncodedBatch]]:
         """Give the blocks as `embed_blocks` does, and count what they cost."""
         started, opening, loading = time.perf_counter(), network.seconds_to_open, self.counts.spent.loading
-        with embed_blocks(
+        with iter_batches(
             self.work.source,
             rows,
             network,
@@ -160,23 +160,23 @@ class _Run:
             yield self._counted(blocks)
         seconds = time.perf_counter() - started
         self.counts.seconds += seconds - (network.seconds_to_open - opening)
-        blocks_in_all = -(-len(rows) // block_size(self.work.batch_size, network, len(rows), self.work.n_jobs))
+        blocks_in_all = -(-len(rows) // batch_size_for(self.work.batch_size, network, len(rows), self.work.n_jobs))
         at_work = seconds * min(workers(self.work.n_jobs), blocks_in_all)
         self.counts.working += at_work - (self.counts.spent.loading - loading)
 
-    def _counted(self, blocks: Iterator[Block]) -> Iterator[Block]:
+    def _counted(self, blocks: Iterator[EncodedBatch]) -> Iterator[EncodedBatch]:
         for block in blocks:
             self.counts.inferred += block.inferred
             self.counts.spent += block.spent
             yield block
 
-    def _store(self, block: Block) -> None:
+    def _store(self, block: EncodedBatch) -> None:
         """Write what this run computed."""
         self.counts.stored += int((block.status == STORED).sum())
         self.counts.fresh.setdefault(self.writer.cache.path, []).append(block.rows)
         self._copy(block)
 
-    def _copy(self, block: Block) -> np.ndarray:
+    def _copy(self, block: EncodedBatch) -> np.ndarray:
         """Write a block, and return its rows."""
         if not len(block):
             return _NO_ROWS

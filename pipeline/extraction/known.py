@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 from pipeline.cache import PENDING, FeatureCache, caches_in
-from pipeline.cache.checksum import sound
+from pipeline.cache.checksum import valid_rows
 from pipeline.cache.layout import features_name
 from pipeline.errors import SkipReason
-from pipeline.extraction.block import Block
+from pipeline.extraction.block import EncodedBatch
 from pipeline.images import reads_alike
 
 # What failed for a reason that lies outside the file is tried again although the file has not changed.
 TRIED_AGAIN = (SkipReason.MISSING, SkipReason.FORBIDDEN, SkipReason.NO_DECODER)
 
 
-class KnownDigests:
+class DigestIndex:
     """Find the stored row of an image by its content, over any number of caches.
 
     Parameters
@@ -64,10 +64,10 @@ class KnownDigests:
         """
         return _find(digest, content, self._first, self._second, self._earlier, self._rules)
 
-    def filed(self, path: Path) -> FiledDigests:
+    def filed(self, path: Path) -> DigestIndexFile:
         """Return what finds the same entries, in other processes too, and write the file that it reads."""
         np.save(path, np.stack([self._first, self._second, self._earlier]))
-        return FiledDigests(str(path), tuple(self._rules))
+        return DigestIndexFile(str(path), tuple(self._rules))
 
     def places(self, entries: np.ndarray) -> Iterable[tuple[FeatureCache, np.ndarray, np.ndarray]]:
         """Give, for each cache that holds some of these entries, the cache, which of them, and its rows."""
@@ -78,7 +78,7 @@ class KnownDigests:
 
 
 @dataclass(frozen=True)
-class FiledDigests:
+class DigestIndexFile:
     """Find the entries of `KnownDigests` as they were when the file was written, whatever its caches become.
 
     Attributes
@@ -124,12 +124,12 @@ def _find(
 
 
 @lru_cache(maxsize=1)
-def _known_at(paths: tuple[str, ...], earlier: tuple[str, ...]) -> KnownDigests:
-    return KnownDigests([FeatureCache.open(path) for path in paths], [FeatureCache.open(path) for path in earlier])
+def _known_at(paths: tuple[str, ...], earlier: tuple[str, ...]) -> DigestIndex:
+    return DigestIndex([FeatureCache.open(path) for path in paths], [FeatureCache.open(path) for path in earlier])
 
 
 @dataclass(frozen=True, eq=False)
-class Unchanged:
+class UnchangedRows:
     """Images that an earlier cache of the same place knows by id, size and time: they are not read again.
 
     Attributes
@@ -146,7 +146,7 @@ class Unchanged:
     cache_rows: np.ndarray
 
 
-def unchanged(ids: Sequence[str], stat: np.ndarray, wanted: np.ndarray, cache: FeatureCache) -> Unchanged:
+def find_unchanged(ids: Sequence[str], stat: np.ndarray, wanted: np.ndarray, cache: FeatureCache) -> UnchangedRows:
     """Return which of the wanted rows an earlier cache knows by id, size and time.
 
     Parameters
@@ -164,10 +164,10 @@ def unchanged(ids: Sequence[str], stat: np.ndarray, wanted: np.ndarray, cache: F
     status = cache.status[found[same]]
     same[same] = (status != PENDING) & ~np.isin(status, TRIED_AGAIN)
     same[same] = (cache.stat[found[same]] == stat[wanted[same]]).all(axis=1)
-    return Unchanged(cache, wanted[same], found[same])
+    return UnchangedRows(cache, wanted[same], found[same])
 
 
-def lend(cache: FeatureCache, cache_rows: np.ndarray, rows: np.ndarray, stat: np.ndarray) -> Block:
+def read_rows(cache: FeatureCache, cache_rows: np.ndarray, rows: np.ndarray, stat: np.ndarray) -> EncodedBatch:
     """Return what a cache holds of these images, bit for bit; rows that are damaged or pending are left out.
 
     Parameters
@@ -180,7 +180,7 @@ def lend(cache: FeatureCache, cache_rows: np.ndarray, rows: np.ndarray, stat: np
         Their size and time as they lie now.
     """
     held = cache.header.take(cache_rows)
-    block = Block(
+    block = EncodedBatch(
         rows,
         held["status"],
         held["digest"],
@@ -189,7 +189,7 @@ def lend(cache: FeatureCache, cache_rows: np.ndarray, rows: np.ndarray, stat: np
         {layer: held[features_name(layer)] for layer in cache.layers},
         np.full(len(rows), -1),
     )
-    return block.where(sound(held))
+    return block.where(valid_rows(held))
 
 
 def known_ids(data: Any, folder: Path) -> Callable[[], Container[str]] | None:

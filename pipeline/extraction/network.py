@@ -18,7 +18,7 @@ from pipeline.progress import SILENT, Progress
 from pipeline.runtime import Runtime, batch_size_of, devices_of, open_runtime
 
 
-class Network:
+class LazyNetwork:
     """A `Runtime` that opens the real one when it is first called; safe to call from several threads at once.
 
     Its pickle carries what to open, not the weights: each process opens it once, whatever number of tasks it gets.
@@ -123,14 +123,14 @@ class Network:
         left, count = self._shared
         left.enter_context(runtime.workers(count))
 
-    def in_processes(self, claims: Path | None) -> InProcesses:
+    def in_processes(self, claims: Path | None) -> NetworkHandle:
         """Return what travels to worker processes; with `claims`, an empty folder, each takes a device for itself."""
         graphs = str(self.graphs.resolve())
         where = (self.backbone, tuple(self.layers), self.device, self.precision, self._wanted, graphs)
-        return InProcesses(where, tuple(self.devices), None if claims is None else str(claims))
+        return NetworkHandle(where, tuple(self.devices), None if claims is None else str(claims))
 
 
-class InProcesses:
+class NetworkHandle:
     """Stands for a network in a task: the process that works on the task opens it once, and keeps it.
 
     Parameters
@@ -146,7 +146,7 @@ class InProcesses:
     def __init__(self, where: tuple[Any, ...], devices: tuple[str, ...], claims: str | None) -> None:
         self.where, self.devices, self.claims = where, devices, claims
 
-    def network(self) -> Network:
+    def network(self) -> LazyNetwork:
         """Return this process's network."""
         key = (repr(self.where), self.claims)
         with _opening:
@@ -155,13 +155,13 @@ class InProcesses:
                 if self.claims is not None:
                     device = self.devices[claim(Path(self.claims)) % len(self.devices)]
                 _networks.clear()  # a process works for one run at a time: what it had is not needed any more
-                _networks[key] = Network(
+                _networks[key] = LazyNetwork(
                     backbone, layers, device=device, precision=precision, runtime=runtime, graphs=Path(graphs)
                 )
             return _networks[key]
 
 
-_networks: dict[tuple[str, str | None], Network] = {}
+_networks: dict[tuple[str, str | None], LazyNetwork] = {}
 _opening = threading.Lock()
 
 

@@ -16,15 +16,15 @@ from typing import Any
 from pipeline.cache import FeatureCache, file_stem, retire_unreferenced
 from pipeline.cache.parts import PREFIX
 from pipeline.errors import PipelineError, SourceError
-from pipeline.extraction.completion import complete
-from pipeline.extraction.shelf import PartsShelf
-from pipeline.extraction.work import Counts, How, Work
+from pipeline.extraction.completion import complete_cache
+from pipeline.extraction.shelf import PartCacheCandidates
+from pipeline.extraction.work import ExtractionStats, EncodingOptions, ExtractionJob
 from pipeline.images import ImageSource, name_and_place, shards_of
 from pipeline.images.listing import share_place
 
 
 @dataclass(frozen=True)
-class Part:
+class PartNumber:
     """Which part of how many: ``3/16`` is the third of sixteen.
 
     Attributes
@@ -38,7 +38,7 @@ class Part:
     of: int
 
     @classmethod
-    def read(cls, text: str) -> Part:
+    def read(cls, text: str) -> PartNumber:
         """Return the part of ``I/N``, or raise `PipelineError`."""
         found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
         part = cls(int(found[1]), int(found[2])) if found else None
@@ -78,7 +78,7 @@ class Partition:
     whole: bool = False
 
 
-def partition_of(data: Any, part: Part | None, **options: Any) -> Partition | None:
+def partition_of(data: Any, part: PartNumber | None, **options: Any) -> Partition | None:
     """Return how DATA comes in parts, None where it is to be one file.
 
     Parameters
@@ -130,8 +130,8 @@ def partition_of(data: Any, part: Part | None, **options: Any) -> Partition | No
 
 
 def complete_parts(
-    how: How, partition: Partition, layers: dict[str, int], folder: Path, counts: Counts
-) -> tuple[FeatureCache, list[tuple[Work, FeatureCache]]]:
+    how: EncodingOptions, partition: Partition, layers: dict[str, int], folder: Path, counts: ExtractionStats
+) -> tuple[FeatureCache, list[tuple[ExtractionJob, FeatureCache]]]:
     """Return the cache with the parts that are there, and those of them that this run was about.
 
     Parameters
@@ -147,7 +147,7 @@ def complete_parts(
     home = folder / file_stem(partition.name, how.recipe, partition.place)
     if partition.of is not None:
         home = home.with_name(f"{home.name}-{partition.of}_parts")  # as many as these: others are another cache
-    shelf = PartsShelf(home, folder, partition.places)
+    shelf = PartCacheCandidates(home, folder, partition.places)
     whole: dict[str, Any] = {"place": partition.place, "source": partition.name}
     if partition.of is not None:
         whole |= {"number": partition.number, "of": partition.of}
@@ -156,7 +156,7 @@ def complete_parts(
         source = listed()
         how.note_all(source, counts)
         work = how.over(source, whole)
-        done.append((work, complete(work, layers, home, counts, shelf.of(source.place))))
+        done.append((work, complete_cache(work, layers, home, counts, shelf.of(source.place))))
     if partition.whole:
         for orphan in shelf.orphans:
             retire_unreferenced(orphan.path)  # its shard is gone, and what it knew has been lent

@@ -18,12 +18,12 @@ import numpy as np
 from joblib import delayed
 
 from pipeline.engines import by_processes, on_cluster, workers
-from pipeline.errors import PipelineError, SkipReason, UnreadablePhoto
-from pipeline.extraction.apart import DEAD, Deaths, refuse_other_decoder
-from pipeline.extraction.block import Block
-from pipeline.extraction.embedding import Embedding
-from pipeline.extraction.network import InProcesses, Network
-from pipeline.extraction.threads import blocks_by_threads
+from pipeline.errors import PipelineError, SkipReason, UnreadableImage
+from pipeline.extraction.apart import DEAD, CrashCounter, check_same_decoder
+from pipeline.extraction.block import EncodedBatch
+from pipeline.extraction.embedding import BatchEncoder
+from pipeline.extraction.network import NetworkHandle, LazyNetwork
+from pipeline.extraction.threads import iter_batches_threaded
 from pipeline.images import ImageSource, decoder_of
 
 BLOCKS_A_SPAN, SPANS_A_PROCESS = 32, 2  # at most, and at least: a process that has none is idle
@@ -31,28 +31,28 @@ SPANS_A_WAVE = 16  # a worker; the last of a wave wait for each other, so a wave
 
 
 @dataclass(frozen=True, eq=False)
-class _Span:
+class _EncodeTask:
     """Some images for one process, with all that it needs to work on them alone."""
 
-    how: Embedding  # its source holds these images alone, its runtime is that of the process
-    network: InProcesses
+    how: BatchEncoder  # its source holds these images alone, its runtime is that of the process
+    network: NetworkHandle
     rows: np.ndarray  # their numbers in the whole source
     size: int
     threads: int
     decoder: str  # the fingerprint that the features are keyed by
 
-    def work(self) -> Block:
-        refuse_other_decoder(self.how.decode, self.decoder)
+    def work(self) -> EncodedBatch:
+        check_same_decoder(self.how.decode, self.decoder)
         how = replace(self.how, runtime=self.network.network())
         rows = how.source.reading_order(np.arange(len(self.rows)))
-        with blocks_by_threads(how, rows, size=self.size, count=self.threads) as blocks:
-            return Block.joined(list(blocks), self.rows)
+        with iter_batches_threaded(how, rows, size=self.size, count=self.threads) as blocks:
+            return EncodedBatch.joined(list(blocks), self.rows)
 
 
 @contextmanager
-def blocks_by_processes(
-    how: Embedding, network: Network, rows: np.ndarray, *, size: int, n_jobs: int | None
-) -> Iterator[Iterator[Block]]:
+def iter_batches_processes(
+    how: BatchEncoder, network: LazyNetwork, rows: np.ndarray, *, size: int, n_jobs: int | None
+) -> Iterator[Iterator[EncodedBatch]]:
     """Give the blocks of `rows`, many images each, as other processes get them done.
 
     There is one a device here, and they share `n_jobs` threads; a cluster has its own.
@@ -84,9 +84,9 @@ def blocks_by_processes(
         yield left.enter_context(closing(_waves(how.source, spans, count)))
 
 
-def _waves(source: ImageSource, spans: list[tuple], count: int) -> Generator[Block, None, None]:
+def _waves(source: ImageSource, spans: list[tuple], count: int) -> Generator[EncodedBatch, None, None]:
     at_once = SPANS_A_WAVE * count
-    deaths = Deaths("--batch-size with fewer images, or --device with one GPU; what was stored stays")
+    deaths = CrashCounter("--batch-size with fewer images, or --device with one GPU; what was stored stays")
     for start in range(0, len(spans), at_once):
         left = dict(enumerate(spans[start : start + at_once]))
         while left:
@@ -101,25 +101,25 @@ def _waves(source: ImageSource, spans: list[tuple], count: int) -> Generator[Blo
                 deaths.add(error)
 
 
-def _wave(source: ImageSource, spans: list[tuple[int, tuple]], count: int) -> Generator[tuple[int, Block], None, None]:
+def _wave(source: ImageSource, spans: list[tuple[int, tuple]], count: int) -> Generator[tuple[int, EncodedBatch], None, None]:
     tasks = (
         # Cut to its own images only as it is sent: a span of a large array is large.
-        delayed(_work)(number, _Span(replace(how, source=source.take(rows.tolist())), network, rows, *rest))
+        delayed(_work)(number, _EncodeTask(replace(how, source=source.take(rows.tolist())), network, rows, *rest))
         for number, (how, network, rows, *rest) in spans
     )
     return by_processes(tasks, n_jobs=count)
 
 
-def _work(number: int, span: _Span) -> tuple[int, Any]:
+def _work(number: int, span: _EncodeTask) -> tuple[int, Any]:
     return number, span.work()
 
 
-def _refuse_blind_workers(source: ImageSource, block: Block) -> None:
+def _refuse_blind_workers(source: ImageSource, block: EncodedBatch) -> None:
     """Raise `PipelineError` where an image is missing for a worker and here it is not: no fault of the image."""
     for row in block.rows[block.status == SkipReason.MISSING][:1].tolist():
         try:
             source.read(row)
-        except UnreadablePhoto:
+        except UnreadableImage:
             continue
         raise PipelineError(
             f"{source.ids[row]}: wanted workers that see the images under the same path, found one that does not: "

@@ -11,7 +11,7 @@ from pipeline.errors import CacheError
 
 
 @dataclass(frozen=True, eq=False)
-class Shelf:
+class CacheCandidates:
     """What `complete` finds.
 
     Attributes
@@ -26,13 +26,13 @@ class Shelf:
     refused: Mapping[Path, CacheError] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, folder: Path) -> Shelf:
+    def of(cls, folder: Path) -> CacheCandidates:
         """Return what lies in a folder of caches."""
         found, refused = caches_in(folder)
         return cls([part for cache in found for part in cache.parts], refused)
 
 
-class PartsShelf:
+class PartCacheCandidates:
     """What each part finds: its own earlier files, and all that is not another part of the same cache.
 
     Looked through once for all parts. The other parts are left out, because to compare each with all of them would cost
@@ -60,6 +60,6 @@ class PartsShelf:
             else:
                 self.orphans.append(cache)
 
-    def of(self, place: str) -> Shelf:
+    def of(self, place: str) -> CacheCandidates:
         """Return what the part of the images at this place finds."""
-        return Shelf([*self._own.get(place, []), *self.orphans, *self._others], self._refused)
+        return CacheCandidates([*self._own.get(place, []), *self.orphans, *self._others], self._refused)

@@ -15,7 +15,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Slot:
+class Buffer:
     """One slot, as another process finds it.
 
     Attributes
@@ -47,7 +47,7 @@ class Slot:
         return np.frombuffer(memory, np.uint8, int(np.prod(shape))).reshape(shape)
 
 
-class Slots:
+class SharedPixelBuffers:
     """So many slots of so many bytes. Where the system has no such memory they are empty, and pixels have to travel.
 
     Parameters
@@ -66,9 +66,9 @@ class Slots:
             os.ftruncate(self._file, count * size)  # takes no memory before something is written
             self._memory = mmap.mmap(self._file, count * size)
             path = f"/proc/{os.getpid()}/fd/{self._file}"
-        self.free = [Slot(path, number * size, size) for number in reversed(range(count))]
+        self.free = [Buffer(path, number * size, size) for number in reversed(range(count))]
 
-    def array(self, slot: Slot, shape: tuple[int, ...]) -> np.ndarray:
+    def array(self, slot: Buffer, shape: tuple[int, ...]) -> np.ndarray:
         """Return what another process put at a slot's beginning, as an array of uint8."""
         assert self._memory is not None
         return np.frombuffer(self._memory, np.uint8, int(np.prod(shape)), slot.start).reshape(shape)

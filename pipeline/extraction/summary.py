@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.cache import STORED, FeatureCache
-from pipeline.extraction.work import Counts, How
+from pipeline.extraction.work import ExtractionStats, EncodingOptions
 from pipeline.runtime import has_bf16
 
 SECONDS_WORTH_ADVICE = 5.0  # of a run; below that nothing needs to be faster
@@ -101,7 +101,7 @@ class ExtractionSummary:
 
 
 def summarise(
-    caches: Sequence[FeatureCache], counts: Counts, seconds: float, how: How | None = None
+    caches: Sequence[FeatureCache], counts: ExtractionStats, seconds: float, how: EncodingOptions | None = None
 ) -> ExtractionSummary:
     """Return what a run came to: the caches that it was about, what it counted, and how unless nothing was run."""
     images = sum(map(len, caches))
@@ -124,7 +124,7 @@ def summarise(
     )
 
 
-def time_split(counts: Counts) -> TimeSplit | None:
+def time_split(counts: ExtractionStats) -> TimeSplit | None:
     """Return the shares of what was counted; None where no image was decoded."""
     decode, network = counts.spent.decode, counts.spent.network
     if not decode:
@@ -135,7 +135,7 @@ def time_split(counts: Counts) -> TimeSplit | None:
     return TimeSplit(*(round(part / whole, 3) for part in (decode, network, counts.writing, wait)))
 
 
-def advice(split: TimeSplit, how: How) -> str:
+def advice(split: TimeSplit, how: EncodingOptions) -> str:
     """Return what would help most, in one line."""
     limit = max(("decode", "network", "write", "wait"), key=lambda name: getattr(split, name))
     on_gpu = how.device.startswith("cuda")

@@ -9,22 +9,22 @@ from contextlib import contextmanager, suppress
 import numpy as np
 from joblib import Parallel, delayed
 
-from pipeline.extraction.block import Block
-from pipeline.extraction.embedding import Embedding
+from pipeline.extraction.block import EncodedBatch
+from pipeline.extraction.embedding import BatchEncoder
 
 BLOCKS_UNDER_WAY = 4  # a worker: under work, or done and waiting to be taken
 
 
 @contextmanager
-def blocks_by_threads(how: Embedding, rows: np.ndarray, *, size: int, count: int) -> Iterator[Iterator[Block]]:
+def iter_batches_threaded(how: BatchEncoder, rows: np.ndarray, *, size: int, count: int) -> Iterator[Iterator[EncodedBatch]]:
     """Give the blocks of `rows`, `size` images each, as `count` threads get them done.
 
     Leaving the context, for whatever reason, hands out no more blocks and returns when those under work are done.
     """
     count = min(count, max(1, -(-len(rows) // size)))
-    gate = _Gate(BLOCKS_UNDER_WAY * count)
+    gate = _Backpressure(BLOCKS_UNDER_WAY * count)
 
-    def work(block_rows: np.ndarray) -> Block | None:
+    def work(block_rows: np.ndarray) -> EncodedBatch | None:
         if not gate.enter():
             return None
         try:
@@ -41,7 +41,7 @@ def blocks_by_threads(how: Embedding, rows: np.ndarray, *, size: int, count: int
                 return
             yield delayed(work)(rows[start : start + size])
 
-    def results(done: Iterator[Block | None]) -> Iterator[Block]:
+    def results(done: Iterator[EncodedBatch | None]) -> Iterator[EncodedBatch]:
         for block in done:
             gate.leave()
             if block is not None:
@@ -62,7 +62,7 @@ def blocks_by_threads(how: Embedding, rows: np.ndarray, *, size: int, count: int
             gate.wait()
 
 
-class _Gate:
+class _Backpressure:
     """Let so many blocks be under way, no more: joblib's generator has no backpressure of its own.
 
     A place is taken inside the task (taken while tasks are handed out it would deadlock joblib's dispatch) and given

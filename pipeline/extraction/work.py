@@ -13,15 +13,15 @@ from pipeline.backbone import Backbone
 from pipeline.cache.layout import STORE_TYPES
 from pipeline.engines import check_jobs
 from pipeline.errors import PipelineError, SourceError
-from pipeline.extraction.block import Spent
-from pipeline.extraction.network import Network
+from pipeline.extraction.block import Timing
+from pipeline.extraction.network import LazyNetwork
 from pipeline.images import Ignored, ImageSource, decode_mode, skipped_text
 from pipeline.progress import Progress
 from pipeline.provenance import Recipe
 
 
 @dataclass
-class Counts:
+class ExtractionStats:
     """What a run did so far."""
 
     stored: int = 0
@@ -30,14 +30,14 @@ class Counts:
     fresh: dict[Path, list[np.ndarray]] = field(default_factory=dict)  # of each file, the rows that it got in this run
     notes: list[str] = field(default_factory=list)
     ignored: Ignored = field(default_factory=Ignored)  # files of the source that are no images
-    spent: Spent = field(default_factory=Spent)  # by all workers together
+    spent: Timing = field(default_factory=Timing)  # by all workers together
     writing: float = 0.0  # seconds of the one that writes
     seconds: float = 0.0  # from the first image to the last, without loading the network
     working: float = 0.0  # seconds of all workers together, without their wait for the network to be loaded
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class How:
+class EncodingOptions:
     """How images are to be run, whichever they are."""
 
     backbone: Backbone
@@ -49,18 +49,18 @@ class How:
     rehash: bool
     graphs: Path  # where exported networks are kept
     progress: Progress
-    _networks: dict[tuple[str, ...], Network] = field(default_factory=dict, repr=False)
+    _networks: dict[tuple[str, ...], LazyNetwork] = field(default_factory=dict, repr=False)
 
-    def over(self, source: ImageSource, part: Mapping[str, Any] | None = None) -> Work:
+    def over(self, source: ImageSource, part: Mapping[str, Any] | None = None) -> ExtractionJob:
         """Return the work of running these images, which may be a part of a cache; the networks are shared."""
-        return Work(**vars(self), source=source, part=part or {})
+        return ExtractionJob(**vars(self), source=source, part=part or {})
 
-    def note(self, text: str, counts: Counts) -> None:
+    def note(self, text: str, counts: ExtractionStats) -> None:
         """Say a sentence, and keep it for the summary."""
         counts.notes.append(text)
         self.progress.note(text)
 
-    def note_all(self, source: ImageSource, counts: Counts) -> None:
+    def note_all(self, source: ImageSource, counts: ExtractionStats) -> None:
         """Say what there is to say of how a source was listed."""
         for text in source.notes:
             self.note(text, counts)
@@ -74,11 +74,11 @@ class How:
         if source.skipped:
             self.note(f"{source.name}: {skipped_text(source.skipped)}", counts)
 
-    def network(self, layers: Sequence[str], images: int) -> Network:
+    def network(self, layers: Sequence[str], images: int) -> LazyNetwork:
         """Return the network up to these layers, loaded when the first image needs it, to run over so many."""
         key = tuple(layers)
         if key not in self._networks:
-            self._networks[key] = Network(
+            self._networks[key] = LazyNetwork(
                 self.backbone,
                 key,
                 device=self.device,
@@ -91,7 +91,7 @@ class How:
         return self._networks[key]
 
     @property
-    def open_network(self) -> Network | None:
+    def open_network(self) -> LazyNetwork | None:
         """Return what is loaded in this process already, of several the one with most layers."""
         opened = [network for network in self._networks.values() if network.name]
         return max(opened, key=lambda network: len(network.layers), default=None)
@@ -113,7 +113,7 @@ class How:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Work(How):
+class ExtractionJob(EncodingOptions):
     """What one run of `extract` is to do: which images, and how.
 
     Attributes

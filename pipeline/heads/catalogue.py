@@ -71,7 +71,7 @@ def catalogue() -> list[CatalogueEntry]:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class HeadSpec:
     """How a named head is made from a seed, its grid by short names, and a word on it."""
 
     make: Callable[[int | None], Any]
@@ -203,36 +203,36 @@ _SHRINKAGES = [1.0, 0.9, 0.7, 0.5, 0.2, 0.1, 0.01]
 _ALPHAS = [1e6, 1e5, 1e4, 1e3, 1e2, 1e1, 1e0]
 _KNN_GRID: dict[str, list[Any]] = {"n_neighbors": [20, 10, 5, 3, 1], "weights": ["uniform", "distance"]}
 _BOOSTING_GRID: dict[str, list[Any]] = {"max_leaf_nodes": [7, 15]}
-RECIPES: dict[str, dict[str, Recipe]] = {
+RECIPES: dict[str, dict[str, HeadSpec]] = {
     "class": {
-        "logistic": Recipe(_logistic, {"C": _CS}, "the default"),
-        "linear-svm": Recipe(_linear_svm, {"C": [1e-5, 1e-4, 1e-3, 1e-2]}, "slow with many classes"),
-        "ridge": Recipe(_ridge, {"alpha": _ALPHAS}, "the fastest linear head"),
-        "lda": Recipe(_lda, {"shrinkage": _SHRINKAGES}, "one decomposition a fold for all shrinkages"),
-        "knn": Recipe(_knn, _KNN_GRID, "keeps every training row"),
-        "centroid": Recipe(_centroid, {"shrink_threshold": [2.0, 1.0, 0.5, None]}, "sure of itself: see log loss"),
-        "naive-bayes": Recipe(_naive_bayes, {"var_smoothing": [1e0, 1e-1, 1e-2, 1e-9]}, "sure of itself: see log loss"),
-        "rbf-svm": Recipe(_rbf_svm, {"C": [1.0, 10.0, 100.0], "gamma": [1e-4, "scale"]}, "slow above 10,000 rows"),
-        "random-forest": Recipe(_random_forest, {"min_samples_leaf": [5, 1]}, "slow"),
-        "hist-gradient-boosting": Recipe(_boosting, _BOOSTING_GRID, "slow with many classes"),
-        "mlp": Recipe(_mlp, {"alpha": [10.0, 1.0, 0.1]}, "slow"),
-        "dummy": Recipe(_dummy, {}, "always the commonest class; what every score is held against"),
+        "logistic": HeadSpec(_logistic, {"C": _CS}, "the default"),
+        "linear-svm": HeadSpec(_linear_svm, {"C": [1e-5, 1e-4, 1e-3, 1e-2]}, "slow with many classes"),
+        "ridge": HeadSpec(_ridge, {"alpha": _ALPHAS}, "the fastest linear head"),
+        "lda": HeadSpec(_lda, {"shrinkage": _SHRINKAGES}, "one decomposition a fold for all shrinkages"),
+        "knn": HeadSpec(_knn, _KNN_GRID, "keeps every training row"),
+        "centroid": HeadSpec(_centroid, {"shrink_threshold": [2.0, 1.0, 0.5, None]}, "sure of itself: see log loss"),
+        "naive-bayes": HeadSpec(_naive_bayes, {"var_smoothing": [1e0, 1e-1, 1e-2, 1e-9]}, "sure of itself: see log loss"),
+        "rbf-svm": HeadSpec(_rbf_svm, {"C": [1.0, 10.0, 100.0], "gamma": [1e-4, "scale"]}, "slow above 10,000 rows"),
+        "random-forest": HeadSpec(_random_forest, {"min_samples_leaf": [5, 1]}, "slow"),
+        "hist-gradient-boosting": HeadSpec(_boosting, _BOOSTING_GRID, "slow with many classes"),
+        "mlp": HeadSpec(_mlp, {"alpha": [10.0, 1.0, 0.1]}, "slow"),
+        "dummy": HeadSpec(_dummy, {}, "always the commonest class; what every score is held against"),
     },
     "number": {
-        "ridge": Recipe(partial(_ridge, number=True), {"alpha": _ALPHAS}, "the default"),
-        "knn": Recipe(partial(_knn, number=True), _KNN_GRID, "keeps every training row"),
-        "svr": Recipe(_svr, {"C": [0.01, 0.1, 1.0, 10.0, 100.0]}, "slow above 10,000 rows"),
-        "hist-gradient-boosting": Recipe(partial(_boosting, number=True), _BOOSTING_GRID, "slow"),
-        "dummy": Recipe(partial(_dummy, number=True), {}, "always the mean; what every score is held against"),
+        "ridge": HeadSpec(partial(_ridge, number=True), {"alpha": _ALPHAS}, "the default"),
+        "knn": HeadSpec(partial(_knn, number=True), _KNN_GRID, "keeps every training row"),
+        "svr": HeadSpec(_svr, {"C": [0.01, 0.1, 1.0, 10.0, 100.0]}, "slow above 10,000 rows"),
+        "hist-gradient-boosting": HeadSpec(partial(_boosting, number=True), _BOOSTING_GRID, "slow"),
+        "dummy": HeadSpec(partial(_dummy, number=True), {}, "always the mean; what every score is held against"),
     },
     "multi": {
-        "logistic": Recipe(partial(_one_each, _logistic), {"C": _CS}, "the default"),
-        "ridge": Recipe(_ridge, {"alpha": _ALPHAS}, "the fastest linear head"),
-        "lda": Recipe(partial(_one_each, _lda), {"shrinkage": _SHRINKAGES}, "slow with many tags"),
-        "knn": Recipe(_knn, _KNN_GRID, "keeps every training row"),
-        "random-forest": Recipe(_random_forest, {"min_samples_leaf": [5, 1]}, "slow"),
-        "mlp": Recipe(_mlp, {"alpha": [10.0, 1.0, 0.1]}, "slow"),
-        "dummy": Recipe(_dummy, {}, "how common each tag is; what every score is held against"),
+        "logistic": HeadSpec(partial(_one_each, _logistic), {"C": _CS}, "the default"),
+        "ridge": HeadSpec(_ridge, {"alpha": _ALPHAS}, "the fastest linear head"),
+        "lda": HeadSpec(partial(_one_each, _lda), {"shrinkage": _SHRINKAGES}, "slow with many tags"),
+        "knn": HeadSpec(_knn, _KNN_GRID, "keeps every training row"),
+        "random-forest": HeadSpec(_random_forest, {"min_samples_leaf": [5, 1]}, "slow"),
+        "mlp": HeadSpec(_mlp, {"alpha": [10.0, 1.0, 0.1]}, "slow"),
+        "dummy": HeadSpec(_dummy, {}, "how common each tag is; what every score is held against"),
     },
 }
 

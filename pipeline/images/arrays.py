@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images.listing import Columns, Listing, id_trouble, printable, short_name
 from pipeline.images.photo import Photo, array_digest, array_stat
 from pipeline.images.values import cell_text, value_text
@@ -73,9 +73,9 @@ class ArrayFileReader:
             if self.flat is not None:
                 pixels = np.ascontiguousarray(pixels.reshape(self.flat).transpose(1, 2, 0))
         except FileNotFoundError as error:
-            raise UnreadablePhoto(SkipReason.MISSING) from error
+            raise UnreadableImage(SkipReason.MISSING) from error
         except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
-            raise UnreadablePhoto(SkipReason.UNREADABLE, str(error)[:120]) from error
+            raise UnreadableImage(SkipReason.UNREADABLE, str(error)[:120]) from error
         return Photo(array_digest(pixels), self.stat, pixels)
 
     def take(self, rows: Sequence[int]) -> ArrayFileReader:

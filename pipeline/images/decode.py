@@ -16,7 +16,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageFile, features
 
-from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images.rgb import upright_rgb
 from pipeline.images.sniff import HEAD, sniff
 
@@ -92,10 +92,10 @@ def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
         whatever the decoder trips over.
     """
     if not data:
-        raise UnreadablePhoto(SkipReason.EMPTY)
+        raise UnreadableImage(SkipReason.EMPTY)
     found = sniff(data[:HEAD])
     if found is None:
-        raise UnreadablePhoto(SkipReason.NOT_AN_IMAGE, f"begins with {data[:12]!r}")
+        raise UnreadableImage(SkipReason.NOT_AN_IMAGE, f"begins with {data[:12]!r}")
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         # Half a photo would become features without a word, and PIL keeps the switch for the whole process.
         raise SourceError(
@@ -109,14 +109,14 @@ def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
         if found == "HEIC":
             image.format = "HEIF"  # `upright_rgb` is to know that it is upright
         return upright_rgb(image)
-    except UnreadablePhoto:
+    except UnreadableImage:
         raise
     except Image.DecompressionBombError as error:
-        raise UnreadablePhoto(SkipReason.TOO_LARGE, _short(error)) from error
+        raise UnreadableImage(SkipReason.TOO_LARGE, _short(error)) from error
     except Exception as error:
         # Damaged bytes reach every corner of the decoders: OSError, SyntaxError, ValueError, struct.error, zlib.error,
         # IndexError and MemoryError have all been seen. None of them may end a run of a million photos.
-        raise UnreadablePhoto(SkipReason.UNREADABLE, _short(error)) from error
+        raise UnreadableImage(SkipReason.UNREADABLE, _short(error)) from error
 
 
 def _hush() -> None:
@@ -131,13 +131,13 @@ def check_size(width: int, height: int, size: int | None = None, most: int = MAX
     `size` is that of the file in bytes, where there is one; `most` the pixels that a photo may have.
     """
     if width < 1 or height < 1:
-        raise UnreadablePhoto(SkipReason.UNREADABLE, f"{width} x {height} pixels")
+        raise UnreadableImage(SkipReason.UNREADABLE, f"{width} x {height} pixels")
     if width * height > most:
-        raise UnreadablePhoto(SkipReason.TOO_LARGE, f"{width} x {height} pixels")
+        raise UnreadableImage(SkipReason.TOO_LARGE, f"{width} x {height} pixels")
     if size is not None and width * height > max(BOMB_PIXELS, size * BOMB_PIXELS_A_BYTE):
-        raise UnreadablePhoto(SkipReason.TOO_LARGE, f"{width} x {height} pixels from {size:,} bytes")
+        raise UnreadableImage(SkipReason.TOO_LARGE, f"{width} x {height} pixels from {size:,} bytes")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise UnreadablePhoto(SkipReason.TOO_LONG, f"{width} x {height} pixels")
+        raise UnreadableImage(SkipReason.TOO_LONG, f"{width} x {height} pixels")
 
 
 def reads_alike(content: bytes | np.ndarray, rules: str) -> bool:
@@ -176,7 +176,7 @@ def _opener(found: str) -> Callable[[BytesIO], Image.Image]:
         return _jpeg_class()
     module, name, codec = _MODULES[found]
     if codec and not features.check(codec):
-        raise UnreadablePhoto(SkipReason.NO_DECODER, f"this Pillow was built without {found}")
+        raise UnreadableImage(SkipReason.NO_DECODER, f"this Pillow was built without {found}")
     return getattr(importlib.import_module(f"PIL.{module}"), name)
 
 
@@ -196,7 +196,7 @@ def _open_heic(file: BytesIO, most: int) -> Image.Image:
     try:
         import pillow_heif
     except ImportError:
-        raise UnreadablePhoto(SkipReason.NO_DECODER, "a HEIC photo: pip install 'transfer-pipeline[heif]'") from None
+        raise UnreadableImage(SkipReason.NO_DECODER, "a HEIC photo: pip install 'transfer-pipeline[heif]'") from None
     photo = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)
     width, height = photo.size
     check_size(width, height, file.getbuffer().nbytes, most)  # to_pillow decodes; opening did not

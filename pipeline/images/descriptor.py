@@ -14,7 +14,7 @@ Stat = tuple[int, int]  # size in bytes, mtime in ns
 KEPT_OPEN = 64  # files a process
 
 
-class Descriptor:
+class OpenFile:
     """An open file. It closes when the last who holds it lets go, so that no thread's read is cut off."""
 
     def __init__(self, path: str) -> None:
@@ -50,6 +50,6 @@ class Descriptor:
 
 
 @lru_cache(maxsize=KEPT_OPEN)
-def opened(path: str, stat: Stat) -> Descriptor:
+def open_shared(path: str, stat: Stat) -> OpenFile:
     """Return the file, opened once a process; `stat` makes an edited file another one."""
-    return Descriptor(path)
+    return OpenFile(path)

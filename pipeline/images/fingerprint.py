@@ -13,7 +13,7 @@ from hashlib import blake2b
 import numpy as np
 from PIL import Image
 
-from pipeline.errors import UnreadablePhoto
+from pipeline.errors import UnreadableImage
 from pipeline.images.decode import decode
 from pipeline.images.fast_resize import preprocess_fast
 from pipeline.provenance import Preprocessing
@@ -33,7 +33,7 @@ def decoder_fingerprint() -> str:
         seen.update(name.encode())
         try:
             image = decode(b64decode(text))
-        except UnreadablePhoto:
+        except UnreadableImage:
             seen.update(b"none")
             continue
         seen.update(image.tobytes())

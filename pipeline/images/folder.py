@@ -40,7 +40,7 @@ _FILE_ENDING = re.compile(r"[A-Za-z][A-Za-z0-9]{0,5}")  # "v1.2" is a folder
 
 
 @dataclass(frozen=True)
-class _Folder:
+class _PendingFolder:
     """A folder that is still to be listed."""
 
     prefix: str  # of the ids of its images
@@ -49,7 +49,7 @@ class _Folder:
 
 
 @dataclass
-class _Found:
+class _FolderWalk:
     """What a walk through a folder has met so far."""
 
     known: Known | None
@@ -147,7 +147,7 @@ def open_files(paths: Sequence[str], known: Known | None = None, *, given: Seque
     """
     tops = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - links keep the name they were called by
     base = os.path.commonpath({str(Path(top).parent) for top in tops})
-    found = _Found(known)
+    found = _FolderWalk(known)
     rows: dict[str, tuple[int, int]] = {}
     twice = 0
     notes: list[str] = []
@@ -158,7 +158,7 @@ def open_files(paths: Sequence[str], known: Known | None = None, *, given: Seque
             found.skipped.append((printable(path), trouble))
             continue
         if Path(top).is_dir():
-            below = _walk(top, (lambda: _Below(prefix, found)) if known else None)  # noqa: B023 - called at once
+            below = _walk(top, (lambda: _IdsBelow(prefix, found)) if known else None)  # noqa: B023 - called at once
             found.skipped += [(f"{prefix}/{what}", why) for what, why in below.skipped]
             found.ignored.add_all(below.ignored, f"{prefix}/")
             if below.outside:
@@ -200,20 +200,20 @@ def open_files(paths: Sequence[str], known: Known | None = None, *, given: Seque
 
 
 @dataclass(frozen=True)
-class _Below:
+class _IdsBelow:
     """The known ids as seen from a folder below the source."""
 
     prefix: str
-    found: _Found
+    found: _FolderWalk
 
     def __contains__(self, image_id: object) -> bool:
         return self.found.knows(f"{self.prefix}/{image_id}")
 
 
-def _walk(root: str, known: Known | None, share: tuple[int, int] | None = None) -> _Found:
+def _walk(root: str, known: Known | None, share: tuple[int, int] | None = None) -> _FolderWalk:
     """Return the images below the folder; a file is opened only where neither its name nor the cache knows it."""
-    found = _Found(known, share=share, root=Path(root).resolve())
-    folders = [_Folder("", root)]
+    found = _FolderWalk(known, share=share, root=Path(root).resolve())
+    folders = [_PendingFolder("", root)]
     while folders:
         folder = folders.pop()
         prefix, path = folder.prefix, folder.path
@@ -233,7 +233,7 @@ def _walk(root: str, known: Known | None, share: tuple[int, int] | None = None) 
     return found
 
 
-def _meet(entry: os.DirEntry[str], folder: _Folder, found: _Found, folders: list[_Folder]) -> None:
+def _meet(entry: os.DirEntry[str], folder: _PendingFolder, found: _FolderWalk, folders: list[_PendingFolder]) -> None:
     """Take one entry of a folder into `found`, or push it onto `folders`, or pass it by."""
     name, prefix = entry.name, folder.prefix
     if name[0] == "." or name in SYSTEM_FOLDERS:
@@ -243,7 +243,7 @@ def _meet(entry: os.DirEntry[str], folder: _Folder, found: _Found, folders: list
         return
     image_id = prefix + name
     if entry.is_dir(follow_symlinks=False):
-        folders.append(_Folder(image_id + "/", entry.path, folder.links))
+        folders.append(_PendingFolder(image_id + "/", entry.path, folder.links))
         found.folders.append(image_id)
         return
     named = (tail := ending(name)) in IMAGE_ENDINGS
@@ -281,7 +281,7 @@ def _meet(entry: os.DirEntry[str], folder: _Folder, found: _Found, folders: list
     found.stat.append(stat.st_mtime_ns)
 
 
-def _follows(entry: os.DirEntry[str], image_id: str, folder: _Folder, found: _Found, folders: list[_Folder]) -> bool:
+def _follows(entry: os.DirEntry[str], image_id: str, folder: _PendingFolder, found: _FolderWalk, folders: list[_PendingFolder]) -> bool:
     """Return whether a link was dealt with: it leads to a folder, which is then listed, or to nothing.
 
     Raises
@@ -320,7 +320,7 @@ def _follows(entry: os.DirEntry[str], image_id: str, folder: _Folder, found: _Fo
     else:
         if not place.is_relative_to(found.root):
             found.outside.append(image_id)
-        folders.append(_Folder(image_id + "/", entry.path, folder.links + 1))
+        folders.append(_PendingFolder(image_id + "/", entry.path, folder.links + 1))
         found.folders.append(image_id)
     return True
 
@@ -333,7 +333,7 @@ def _head(path: str) -> bytes:
         os.close(descriptor)
 
 
-def _sorted(found: _Found) -> tuple[list[str], np.ndarray]:
+def _sorted(found: _FolderWalk) -> tuple[list[str], np.ndarray]:
     order = sorted(range(len(found.ids)), key=found.ids.__getitem__)
     stat = np.frombuffer(found.stat, dtype=np.int64).reshape(-1, 2)  # (n, 2)
     return [found.ids[row] for row in order], stat[order]

@@ -131,7 +131,7 @@ def with_folder_labels(listing: Listing, found: FolderLabels, level: int | None)
 
 
 @dataclass(frozen=True)
-class _Found:
+class _LabelsFound:
     """Labels and parts of a split by folder; the columns follow from the folder that each image lies in."""
 
     label: Mapping[str, str | None] | None = None
@@ -171,10 +171,10 @@ class _Tree:
         """Return how many images lie in folders for which `holds` is true."""
         return sum(self.images[place] for place, path in self.paths.items() if holds(path))
 
-    def guessed(self) -> _Found:
+    def guessed(self) -> _LabelsFound:
         """Return labels from the level that the names suggest."""
         if not self.depth:
-            return _Found()
+            return _LabelsFound()
         start = self._wrappers(0)
         inside = "/".join([self.shown, *next(iter(self.paths.values()))[:start]])
         tops = self.names(start)
@@ -184,10 +184,10 @@ class _Tree:
         strict = {top: part for top in tops if (part := split_part(top))}
         hints = {top: part for top in tops if (part := resembles_part(top))}
         if "train" in strict.values() and is_fixed_split(hints.values()):
-            return _Found(error=self._mixed(sorted(hints), [top for top in tops if top not in hints], start, inside))
+            return _LabelsFound(error=self._mixed(sorted(hints), [top for top in tops if top not in hints], start, inside))
         return self._classes(start, inside)
 
-    def at_level(self, level: int, ids: Sequence[str]) -> _Found:
+    def at_level(self, level: int, ids: Sequence[str]) -> _LabelsFound:
         """Return the names at a level that was asked for as labels, and any split that stands at another one."""
         at = level - 1 if level > 0 else level
         has = {
@@ -211,7 +211,7 @@ class _Tree:
             self._refuse_empty([path for path in self.folders if len(path) == level and path not in full], full)
         split, notes = self._split_beside(at, has)
         notes += self._about_unlabelled(label, f"no folder of level {level}", ids)
-        return _Found(label, split, tuple(notes))
+        return _LabelsFound(label, split, tuple(notes))
 
     def _split_beside(self, at: int, has: Mapping[str, bool]) -> tuple[dict[str, str | None] | None, list[str]]:
         """Return the fixed split that the names at another level than the labels' spell out, None for none."""
@@ -238,7 +238,7 @@ class _Tree:
             at += 1
         return start
 
-    def _split(self, at: int, parts: Mapping[str, str], inside: str) -> _Found:
+    def _split(self, at: int, parts: Mapping[str, str], inside: str) -> _LabelsFound:
         """Return columns "split" and "label" of ``train/ants/1.jpg``; a class is never "train"."""
         names = self.names(at)
         split: dict[str, str | None] | None = None
@@ -269,7 +269,7 @@ class _Tree:
         unused = [path[at] for path in self.folders if len(path) == at + 1 and path[at] not in parts]
         if unused:
             notes.append(f"no image in {_listed(unused)}: not used")
-        return _Found(label, split, tuple(notes))
+        return _LabelsFound(label, split, tuple(notes))
 
     def _repeats(self, at: int, level: int, parts: Mapping[str, str]) -> bool:
         """Return whether every part holds all of its images in a folder of its own name or meaning."""
@@ -279,7 +279,7 @@ class _Tree:
             path[level] == path[at] or split_part(path[level]) == parts[path[at]] for path in self.paths.values()
         )
 
-    def _classes(self, at: int, inside: str) -> _Found:
+    def _classes(self, at: int, inside: str) -> _LabelsFound:
         """Return the names at index `at` as labels, unless those below are as good."""
         same = [] if len(self.names(at)) < 2 else self._same_inside(at)
         split: dict[str, str | None] | None = None
@@ -288,7 +288,7 @@ class _Tree:
             names = self.names(level)
             parts = split_parts(names)
             if parts is None:
-                return _Found(error=self._ambiguous(at, same, inside))
+                return _LabelsFound(error=self._ambiguous(at, same, inside))
             if is_fixed_split(parts.values()):
                 split = {place: parts[path[level]] if len(path) > level else None for place, path in self.paths.items()}
                 notes.append(f"the class folders in {inside} hold {_listed(names)}: read as a fixed split")
@@ -301,7 +301,7 @@ class _Tree:
             notes.append(f"{loose} images lie in {inside} itself, in no class folder: they have no label")
         if at or (self.depth > at + 1 and split is None) or self.depth > at + 2:
             notes.append(self._about_level(at))
-        return _Found(label, split, tuple(notes))
+        return _LabelsFound(label, split, tuple(notes))
 
     def _start_of(self, at: int) -> Folders:
         return next(iter(self.paths.values()))[:at]

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute, parquet
 
-from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images.class_labels import class_names, column_kinds, holds_tags
 from pipeline.images.descriptor import Stat
 from pipeline.images.listing import Columns, Listing, Requested, id_trouble, printable, short_name
@@ -55,15 +55,15 @@ class ParquetReader:
             cells = _kept.get((self.path, self.column, self.stat, group), lambda: self._load(group))
             data = cells[place - int(self.starts[group])].as_py()
         except FileNotFoundError as error:
-            raise UnreadablePhoto(SkipReason.MISSING, "the table is gone") from error
+            raise UnreadableImage(SkipReason.MISSING, "the table is gone") from error
         except PermissionError as error:
-            raise UnreadablePhoto(SkipReason.FORBIDDEN) from error
+            raise UnreadableImage(SkipReason.FORBIDDEN) from error
         except (OSError, pa.ArrowException, UnicodeDecodeError, IndexError, KeyError) as error:
-            raise UnreadablePhoto(SkipReason.UNREADABLE, " ".join(str(error).split())[:120]) from error
+            raise UnreadableImage(SkipReason.UNREADABLE, " ".join(str(error).split())[:120]) from error
         if data is None:
-            raise UnreadablePhoto(SkipReason.NO_BYTES)
+            raise UnreadableImage(SkipReason.NO_BYTES)
         if not data:
-            raise UnreadablePhoto(SkipReason.EMPTY, "no bytes in its cell")
+            raise UnreadableImage(SkipReason.EMPTY, "no bytes in its cell")
         return Photo(blake2b(data, digest_size=16).digest(), self.stat, data)
 
     def take(self, rows: Sequence[int]) -> ParquetReader:

@@ -105,7 +105,7 @@ class Stems:
                 names = []
             self._folders[folder] = images_by_stem(names)
         found = self._folders[folder].get(unicodedata.normalize("NFC", stem), [])
-        refuse_ambiguous(name, found, where)
+        check_unambiguous(name, found, where)
         return f"{folder}{slash}{found[0]}" if found else None
 
 
@@ -118,7 +118,7 @@ def images_by_stem(names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def refuse_ambiguous(name: str, found: Sequence[str], where: str) -> None:
+def check_unambiguous(name: str, found: Sequence[str], where: str) -> None:
     """Raise `SourceError` where several images have a name that is given without file ending."""
     if len(found) > 1:
         raise SourceError(

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from pipeline.errors import SkipReason, UnreadablePhoto
+from pipeline.errors import SkipReason, UnreadableImage
 from pipeline.images.decode import MAX_PIXELS, check_size, decode
 from pipeline.images.rgb import to_rgb
 from pipeline.images.sniff import RAW_ENDINGS, ending
@@ -61,7 +61,7 @@ class FileReader:
 
     def read(self, row: int, image_id: str) -> Photo:
         if ending(image_id) in RAW_ENDINGS:  # named by hand or by a table; a folder's are listed skips
-            raise UnreadablePhoto(SkipReason.NO_DECODER, "a camera's raw file: export it as JPEG or TIFF")
+            raise UnreadableImage(SkipReason.NO_DECODER, "a camera's raw file: export it as JPEG or TIFF")
         return read_file(os.path.join(self.root, image_id))  # noqa: PTH118 - a million times
 
     def take(self, rows: Sequence[int]) -> FileReader:
@@ -73,25 +73,25 @@ def read_file(path: str) -> Photo:
     try:
         descriptor = os.open(path, READ_FLAGS)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UnreadablePhoto(SkipReason.MISSING) from error
+        raise UnreadableImage(SkipReason.MISSING) from error
     except PermissionError as error:
-        raise UnreadablePhoto(SkipReason.FORBIDDEN) from error
+        raise UnreadableImage(SkipReason.FORBIDDEN) from error
     except (OSError, ValueError) as error:
-        raise UnreadablePhoto(SkipReason.UNREADABLE, str(getattr(error, "strerror", None) or error)) from error
+        raise UnreadableImage(SkipReason.UNREADABLE, str(getattr(error, "strerror", None) or error)) from error
     try:
         found = os.fstat(descriptor)  # before the bytes: a file written to meanwhile then looks changed next time
         if not modes.S_ISREG(found.st_mode):
-            raise UnreadablePhoto(SkipReason.NOT_AN_IMAGE, "not a regular file")
+            raise UnreadableImage(SkipReason.NOT_AN_IMAGE, "not a regular file")
         if found.st_size > MAX_BYTES:
-            raise UnreadablePhoto(SkipReason.TOO_LARGE, f"a file of {found.st_size / 1e9:.1f} GB")
+            raise UnreadableImage(SkipReason.TOO_LARGE, f"a file of {found.st_size / 1e9:.1f} GB")
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
             data = file.read()
     except OSError as error:
-        raise UnreadablePhoto(SkipReason.UNREADABLE, error.strerror or str(error)) from error
+        raise UnreadableImage(SkipReason.UNREADABLE, error.strerror or str(error)) from error
     finally:
         os.close(descriptor)
     if not data:
-        raise UnreadablePhoto(SkipReason.EMPTY)
+        raise UnreadableImage(SkipReason.EMPTY)
     return Photo(blake2b(data, digest_size=16).digest(), (found.st_size, found.st_mtime_ns), data)
 
 

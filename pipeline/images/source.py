@@ -17,7 +17,7 @@ from pipeline.images.listing import Listing, printable
 from pipeline.images.shards import open_shards, shards_of
 from pipeline.images.sniff import ending
 from pipeline.images.spreadsheet import split_sheet
-from pipeline.images.tar import open_tar, refuse_compressed
+from pipeline.images.tar import open_tar, check_not_compressed
 
 BUILTIN_NAMES = ("photo-crops", "digits")
 
@@ -135,7 +135,7 @@ def _open(
         given, paths = paths, [str(Path(path).expanduser()) for path in paths]
         for path in paths:
             _refuse_missing(path)
-            refuse_compressed(path)
+            check_not_compressed(path)
             if ending(path) in _NOT_PHOTOS:
                 raise SourceError(
                     f"wanted photos or folders in a list of {len(paths)}, found {printable(path)}",
@@ -193,7 +193,7 @@ def _open_file(
         from pipeline.images.arrays import open_array_file
 
         return open_array_file(path)
-    refuse_compressed(path)
+    check_not_compressed(path)
     from pipeline.images.folder import open_files
 
     return open_files([path], known, given=[given])

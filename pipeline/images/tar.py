@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
-from pipeline.images.descriptor import Descriptor, Stat, opened
+from pipeline.errors import SkipReason, SourceError, UnreadableImage
+from pipeline.images.descriptor import OpenFile, Stat, open_shared
 from pipeline.images.folder import SYSTEM_FOLDERS
 from pipeline.images.labelling import archive_columns, with_folder_labels
 from pipeline.images.listing import Ignored, Listing, id_trouble, printable, short_name
@@ -59,21 +59,21 @@ class TarReader:
     def read(self, row: int, image_id: str) -> Photo:
         offset, size = self.spans[row].tolist()
         if size == 0:
-            raise UnreadablePhoto(SkipReason.EMPTY)
+            raise UnreadableImage(SkipReason.EMPTY)
         if size > MAX_BYTES:
-            raise UnreadablePhoto(SkipReason.TOO_LARGE, f"a file of {size / 1e9:.1f} GB")
+            raise UnreadableImage(SkipReason.TOO_LARGE, f"a file of {size / 1e9:.1f} GB")
         try:
-            tar = opened(self.path, self.stat)
+            tar = open_shared(self.path, self.stat)
             data = tar.read(size, offset)
             found = tar.stat()  # after the bytes: whatever was written meanwhile shows
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise UnreadablePhoto(SkipReason.MISSING, "the tar is gone") from error
+            raise UnreadableImage(SkipReason.MISSING, "the tar is gone") from error
         except PermissionError as error:
-            raise UnreadablePhoto(SkipReason.FORBIDDEN) from error
+            raise UnreadableImage(SkipReason.FORBIDDEN) from error
         except OSError as error:
-            raise UnreadablePhoto(SkipReason.UNREADABLE, error.strerror or str(error)) from error
+            raise UnreadableImage(SkipReason.UNREADABLE, error.strerror or str(error)) from error
         if found != self.stat or len(data) != size:
-            raise UnreadablePhoto(SkipReason.UNREADABLE, "the tar was changed after it was listed")
+            raise UnreadableImage(SkipReason.UNREADABLE, "the tar was changed after it was listed")
         return Photo(blake2b(data, digest_size=16).digest(), self.stat, data)
 
     def take(self, rows: Sequence[int]) -> TarReader:
@@ -90,12 +90,12 @@ def open_tar(path: str, *, level: int | None = None) -> Listing:
 def list_tar(path: str) -> Listing:
     """Return the images of a plain tar with what its members say of them, and not its folders."""
     shown = printable(path)
-    refuse_compressed(path)
+    check_not_compressed(path)
     place = Path(path).resolve()
-    found = _Found(shown)
+    found = _TarWalk(shown)
     notes: list[str] = []
     try:
-        tar = Descriptor(str(place))
+        tar = OpenFile(str(place))
         stat = tar.stat()
         _refuse_magic(tar.read(8, 0), shown)
         for member in members(tar, shown, notes):
@@ -132,7 +132,7 @@ def list_tar(path: str) -> Listing:
     )
 
 
-def refuse_compressed(path: str) -> None:
+def check_not_compressed(path: str) -> None:
     """Raise `SourceError` for a name such as ``shard.tar.gz``."""
     stem, _, tail = path.lower().rpartition(".")
     if tail in COMPRESSED and (stem.endswith(".tar") or tail[0] == "t"):
@@ -166,7 +166,7 @@ def _two(name: str, shown: str) -> SourceError:
 
 
 @dataclass
-class _Found:
+class _TarWalk:
     """What the walk through a tar has met so far: ids and places, no headers."""
 
     shown: str
@@ -177,7 +177,7 @@ class _Found:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     ignored: Ignored = field(default_factory=Ignored)
 
-    def meet(self, member: Member, tar: Descriptor) -> None:
+    def meet(self, member: Member, tar: OpenFile) -> None:
         """Take in one member, or name it among the skipped, or pass it by."""
         if member.kind == "folder":
             return
@@ -214,7 +214,7 @@ class _Found:
         more = f" (and {len(self.silent) - 1:,} more such)" if len(self.silent) > 1 else ""
         return [f"{self.shown}: {name} is not read: {why}{more}"]
 
-    def _meet_other(self, member: Member, image_id: str, tar: Descriptor) -> None:
+    def _meet_other(self, member: Member, image_id: str, tar: OpenFile) -> None:
         kind = key_of(image_id)[1]
         if kind not in OWN_COLUMNS and kind != "json":
             self.ignored.add_named(image_id)

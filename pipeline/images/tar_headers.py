@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pipeline.errors import SourceError
-from pipeline.images.descriptor import Descriptor
+from pipeline.images.descriptor import OpenFile
 
 BLOCK = 512
 MAX_NAME = 1 << 20  # bytes of one extended header, which holds a name and a few attributes
@@ -44,7 +44,7 @@ class Member(NamedTuple):
     head: bytes  # its first bytes, `BLOCK` of them or all, where it is a file
 
 
-def members(tar: Descriptor, shown: str, notes: list[str]) -> Iterator[Member]:
+def members(tar: OpenFile, shown: str, notes: list[str]) -> Iterator[Member]:
     """Give the members of a tar in their order; raise `SourceError` with the byte where it is damaged or cut short.
 
     Parameters
@@ -153,7 +153,7 @@ def _extended(data: bytes, shown: str, offset: int) -> dict[bytes, bytes]:
     return records
 
 
-def _past_sparse_headers(tar: Descriptor, header: bytes, start: int) -> int:
+def _past_sparse_headers(tar: OpenFile, header: bytes, start: int) -> int:
     """Return where the bytes of an old GNU sparse member start: behind the blocks that list its holes."""
     more = header[482]
     while more:
@@ -163,7 +163,7 @@ def _past_sparse_headers(tar: Descriptor, header: bytes, start: int) -> int:
     return start
 
 
-def _refuse_more(tar: Descriptor, end: int, total: int, shown: str) -> None:
+def _refuse_more(tar: OpenFile, end: int, total: int, shown: str) -> None:
     """Raise `SourceError` if anything but zeros follows the mark of the end: what stands there would be left out."""
     offset = end
     while chunk := tar.read(1 << 20, offset):

@@ -10,11 +10,11 @@ Two heads are compared fold by fold, on the same rows. Where folds are made of w
 """
 
 from pipeline.intervals.comparisons import Comparison, compare_with_best, corrected_t_test, holm
-from pipeline.intervals.intervals import Score, score_with_interval, wilson
+from pipeline.intervals.intervals import ScoreInterval, score_with_interval, wilson
 
 __all__ = [
     "Comparison",
-    "Score",
+    "ScoreInterval",
     "compare_with_best",
     "corrected_t_test",
     "holm",

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 from pipeline.errors import EvaluationError
-from pipeline.intervals.resampling import Sample, draws
+from pipeline.intervals.resampling import BootstrapSample, bootstrap_weights
 from pipeline.search import Predictions, score_predictions
 
 PROPORTIONS = ("accuracy", "balanced_accuracy", "f1_macro", "f1_micro", "average_precision")
@@ -31,7 +31,7 @@ _MOST_DRAWS = 100_000_000
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreInterval:
     """A score with its interval.
 
     Parameters
@@ -67,7 +67,7 @@ def score_with_interval(
     confidence: float = 0.95,
     resamples: int = 2000,
     random_state: int | None = 0,
-) -> Score:
+) -> ScoreInterval:
     """Return the score with its interval; the same arguments give the same numbers.
 
     Parameters
@@ -102,24 +102,24 @@ def score_with_interval(
     value = score_predictions(scoring, y, predictions, kind=kind, n_classes=n_classes)
     if groups is None and scoring == "accuracy":
         low, high = wilson(value, n, confidence)
-        return Score(scoring, value, low, high, "Wilson", n)
+        return ScoreInterval(scoring, value, low, high, "Wilson", n)
     if groups is None and scoring == "balanced_accuracy":
         low, high = _mover(y, predictions.labels, confidence)
-        return Score(scoring, value, low, high, "MOVER of Wilson, one a class", n)
+        return ScoreInterval(scoring, value, low, high, "MOVER of Wilson, one a class", n)
 
     codes = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(n)
     units = int(codes.max()) + 1
     unit = ("row" if groups is None else "group") + ("" if units == 1 else "s")
     low = high = math.nan
     method = f"none: one {unit}"
-    sample = Sample(scoring, y, predictions, codes, units, kind, n_classes)
+    sample = BootstrapSample(scoring, y, predictions, codes, units, kind, n_classes)
     if 1 < units < _FEW_UNITS:
         low, high = _jackknife_limits(sample, value, confidence)
         method = f"jackknife of {units} {unit}, t with {units - 1} degree{'s' if units > 2 else ''} of freedom"
     elif units > 1:
         resamples = max(500, min(resamples, _MOST_DRAWS // units)) if sample.additive else resamples
         resamples = resamples if sample.additive else min(resamples, _GENERIC_RESAMPLES)
-        values = np.concatenate([sample.scores(weights) for weights in draws(units, resamples, random_state)])
+        values = np.concatenate([sample.scores(weights) for weights in bootstrap_weights(units, resamples, random_state)])
         undefined = int(np.isnan(values).sum())
         method = f"bootstrap of {units:,} {unit}, {resamples:,} resamples"
         if undefined:
@@ -131,7 +131,7 @@ def score_with_interval(
         # there is none.
         low, high = wilson(value, units, confidence)
         method = f"Wilson with n = {units:,} {unit}: no spread between them"
-    return Score(scoring, value, low, high, method, n)
+    return ScoreInterval(scoring, value, low, high, method, n)
 
 
 def wilson(p: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -189,7 +189,7 @@ def _bootstrap_limits(
     return (max(0.0, low), min(1.0, high)) if scoring in PROPORTIONS else (low, high)
 
 
-def _jackknife_limits(sample: Sample, value: float, confidence: float) -> tuple[float, float]:
+def _jackknife_limits(sample: BootstrapSample, value: float, confidence: float) -> tuple[float, float]:
     """Return limits from the spread of the scores without each unit in turn, by Student's t; NaN where undefined.
 
     A proportion's are Wilson's with t for z and n = p (1 - p) / variance, the number of independent rows that would

@@ -20,7 +20,7 @@ _KEPT_DRAWS = 10_000_000  # of float64: 80 MB
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class BootstrapSample:
     """The rows, which unit each belongs to, and what is scored: gives the score at any weights of the units."""
 
     scoring: str
@@ -113,7 +113,7 @@ def _from_sums(scoring: str, sums: np.ndarray, n_classes: int) -> np.ndarray:
         return sums[:, 0] / sums[:, 1]
 
 
-def draws(units: int, resamples: int, random_state: int | None) -> Iterable[np.ndarray]:
+def bootstrap_weights(units: int, resamples: int, random_state: int | None) -> Iterable[np.ndarray]:
     """Give how often each unit is drawn in each resample, in blocks (b, units) that bound the memory.
 
     A table of many heads and label sets asks for the same draws again and again, so those of a few sizes are kept.

@@ -19,7 +19,7 @@ _MULTI = re.compile(r"multi\((.*)\)", re.DOTALL)  # multi(/): tags with a separa
 
 
 @dataclass(frozen=True)
-class Reading:
+class ColumnOptions:
     """How a column is to be read, where that was asked for.
 
     Attributes
@@ -70,14 +70,14 @@ def group_codes(
     return np.array([code[name] for name in names], dtype=np.int64)
 
 
-def choose(names: list[str], entries: list[str], exclude: set[str]) -> tuple[dict[str, Reading], set[str]]:
+def choose(names: list[str], entries: list[str], exclude: set[str]) -> tuple[dict[str, ColumnOptions], set[str]]:
     """Return the chosen columns with the kind that was asked for, in the table's order, and those asked for.
 
     Asked for is what an entry names exactly or says a kind of: nothing is left out of it for how it looks.
     """
     if not entries:
-        return {name: Reading() for name in names if name not in exclude}, set()
-    kinds: dict[str, Reading] = {}
+        return {name: ColumnOptions() for name in names if name not in exclude}, set()
+    kinds: dict[str, ColumnOptions] = {}
     asked: set[str] = set()
     for entry in entries:
         glob, reading = split_kind(entry, names)
@@ -90,7 +90,7 @@ def choose(names: list[str], entries: list[str], exclude: set[str]) -> tuple[dic
     return {name: kinds[name] for name in names if name in kinds}, asked
 
 
-def split_kind(entry: str, names: Sequence[str]) -> tuple[str, Reading]:
+def split_kind(entry: str, names: Sequence[str]) -> tuple[str, ColumnOptions]:
     """Split GLOB:KIND or GLOB:multi(SEPARATOR); a column whose own name has the colon is meant as it stands.
 
     Raises
@@ -99,25 +99,25 @@ def split_kind(entry: str, names: Sequence[str]) -> tuple[str, Reading]:
         The column exists and the kind does not, or the separator is empty.
     """
     if entry in names:
-        return entry, Reading()
+        return entry, ColumnOptions()
     if found := re.fullmatch(rf"(.+):{_MULTI.pattern}", entry, re.DOTALL):
         if not found[2]:
             raise LabelError(
                 f"--column {entry}: expected a separator in the parentheses, got none",
                 f"--column '{found[1]}:multi(/)' splits at a slash; --column {found[1]}:multi finds the separator",
             )
-        return found[1], Reading("multi", found[2])
+        return found[1], ColumnOptions("multi", found[2])
     glob, colon, kind = entry.rpartition(":")
     if not colon:
-        return entry, Reading()
+        return entry, ColumnOptions()
     if kind in KINDS:
-        return glob, Reading(kind)
+        return glob, ColumnOptions(kind)
     if glob in names or fnmatch.filter(names, glob):
         raise LabelError(
             f"--column {entry}: wanted the kind class, number or multi, found {kind!r}",
             f"pass --column {glob}:class, --column {glob}:number or --column {glob}:multi",
         )
-    return entry, Reading()
+    return entry, ColumnOptions()
 
 
 def matches(entry: str, names: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from pipeline.images import find_id_column
 from pipeline.images.table import ID_COLUMNS
 from pipeline.images.values import is_missing, value_text
 from pipeline.labels.columns import count
-from pipeline.labels.table import Columns, columns_by_id, tidy_id, without_missing
+from pipeline.labels.table import LabelColumns, columns_by_id, tidy_id, without_missing
 
 PLACE = "labels"
 _EXPECTED = "a path, a DataFrame, a Series, a mapping, or a list or array in the order of the ids"
@@ -27,7 +27,7 @@ def given_labels(
     id_column: str | None = None,
     columns: Sequence[str] = (),
     missing: Sequence[str] = (),
-) -> Columns:
+) -> LabelColumns:
     """Return labels that were given in Python as columns by id.
 
     Parameters
@@ -51,9 +51,9 @@ def given_labels(
     LabelError
         Labels of another type or shape, of another length than `ids`, or rows of one id that disagree.
     """
-    if isinstance(labels, Columns):  # read already
+    if isinstance(labels, LabelColumns):  # read already
         table = {name: _without(values, missing) for name, values in labels.items()} if missing else labels
-        return Columns(table, place=labels.place, notes=labels.notes, kinds=labels.kinds)
+        return LabelColumns(table, place=labels.place, notes=labels.notes, kinds=labels.kinds)
     if not isinstance(labels, str) and hasattr(labels, "to_pandas"):  # polars, pyarrow, datasets
         labels = labels.to_pandas()
     pandas = sys.modules.get("pandas")  # who has a DataFrame has imported it
@@ -77,7 +77,7 @@ def given_labels(
 
 def is_in_order(labels: Any) -> bool:
     """Return whether labels are given in the order of the ids, without ids of their own."""
-    if isinstance(labels, Columns):
+    if isinstance(labels, LabelColumns):
         return False
     if isinstance(labels, Mapping):  # of columns, or of tags by id: the ids tell, and both may be bound to them
         return any(isinstance(value, list | tuple | np.ndarray) for value in labels.values())
@@ -92,7 +92,7 @@ def _without(values: Mapping[str, str | None], missing: Sequence[str]) -> dict[s
 
 def _from_frame(
     frame: Any, ids: Sequence[str], id_column: str | None, columns: Sequence[str], missing: Sequence[str]
-) -> Columns:
+) -> LabelColumns:
     names = [str(name) for name in frame.columns]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -122,7 +122,7 @@ def _from_frame(
 
 def _from_mapping(
     labels: Mapping[Any, Any], ids: Sequence[str], columns: Sequence[str], missing: Sequence[str]
-) -> Columns:
+) -> LabelColumns:
     if not labels:
         raise LabelError(f"{PLACE}: expected labels, got an empty mapping", _STEP)
     inner = {name: _by_id(value) for name, value in labels.items()}
@@ -153,7 +153,7 @@ def _by_id(value: Any) -> Any:
     return value.to_dict() if pandas is not None and isinstance(value, pandas.Series) else value
 
 
-def _in_order(table: Mapping[str, Any], ids: Sequence[str], columns: Sequence[str], missing: Sequence[str]) -> Columns:
+def _in_order(table: Mapping[str, Any], ids: Sequence[str], columns: Sequence[str], missing: Sequence[str]) -> LabelColumns:
     for name, values in table.items():
         if len(values) != len(ids):
             first = f" (the first is {ids[0]})" if len(ids) else ""
@@ -167,7 +167,7 @@ def _in_order(table: Mapping[str, Any], ids: Sequence[str], columns: Sequence[st
 
 def _gathered(
     keys: Sequence[Any], table: Mapping[str, Any], key: str, columns: Sequence[str], missing: Sequence[str]
-) -> Columns:
+) -> LabelColumns:
     """Return typed columns by id, as text."""
     texts = {name: [value_text(value) for value in values] for name, values in table.items()}
     kinds = {name: kind for name, values in table.items() if (kind := _kind(values)) is not None}

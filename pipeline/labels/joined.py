@@ -10,7 +10,7 @@ from pipeline.labels.columns import count
 
 
 @dataclass(frozen=True)
-class Match:
+class IdMatch:
     """Which ids a label table and the images have in common.
 
     Attributes
@@ -63,7 +63,7 @@ def whole_numbers_note(name: str, kind: str, different: int) -> str:
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedColumn:
     """A column that is no label set, and why."""
 
     column: str
@@ -71,7 +71,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class JoinedSet:
+class JoinedLabelSet:
     """One label set as it was joined.
 
     Attributes
@@ -101,7 +101,7 @@ class JoinedSet:
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinReport:
     """What was joined to the images of one source, known before anything is trained.
 
     Attributes
@@ -117,9 +117,9 @@ class Joined:
 
     source: str
     images: int
-    label_sets: tuple[JoinedSet, ...]
-    skipped: tuple[Skipped, ...] = ()
-    match: Match | None = None
+    label_sets: tuple[JoinedLabelSet, ...]
+    skipped: tuple[SkippedColumn, ...] = ()
+    match: IdMatch | None = None
 
     @property
     def unmatched(self) -> tuple[str, ...]:
@@ -167,12 +167,12 @@ class Joined:
         )
         return (*self.unmatched, *about, *self.left_out)
 
-    def without(self, reasons: Mapping[str, str]) -> Joined:
+    def without(self, reasons: Mapping[str, str]) -> JoinReport:
         """Return the report with label sets turned into skipped columns, each with its reason."""
         return replace(
             self,
             label_sets=tuple(one for one in self.label_sets if one.name not in reasons),
-            skipped=(*self.skipped, *(Skipped(name, reason) for name, reason in reasons.items())),
+            skipped=(*self.skipped, *(SkippedColumn(name, reason) for name, reason in reasons.items())),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -186,13 +186,13 @@ class Joined:
         }
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Any]) -> Joined:
+    def from_dict(cls, said: Mapping[str, Any]) -> JoinReport:
         """Return the report that `as_dict` told."""
         sets = [{**one, "classes": tuple(one["classes"]), "notes": tuple(one["notes"])} for one in said["label_sets"]]
         return cls(
             said["source"],
             said["images"],
-            tuple(JoinedSet(**one) for one in sets),
-            tuple(Skipped(**one) for one in said["skipped"]),
-            None if said["match"] is None else Match(**said["match"]),
+            tuple(JoinedLabelSet(**one) for one in sets),
+            tuple(SkippedColumn(**one) for one in said["skipped"]),
+            None if said["match"] is None else IdMatch(**said["match"]),
         )

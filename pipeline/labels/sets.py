@@ -16,7 +16,7 @@ from pipeline.errors import LabelError
 from pipeline.images.values import CODE, NUMBER, clean_text, value_text
 from pipeline.labels.columns import choose, count
 from pipeline.labels.defaults import MOST_LIKE_LABELS, why_no_labels
-from pipeline.labels.joined import JoinedSet, Skipped, whole_numbers_note
+from pipeline.labels.joined import JoinedLabelSet, SkippedColumn, whole_numbers_note
 from pipeline.labels.spelling import MISSING_AMONG_NUMBERS, likely_missing, spelling_notes, unify
 from pipeline.labels.tags import (
     SEPARATORS,
@@ -83,10 +83,10 @@ class LabelSet:
         return len(self.rows)
 
     @property
-    def joined(self) -> JoinedSet:
+    def joined(self) -> JoinedLabelSet:
         """What a report on all label sets says of this one."""
         low, high = (float(self.y.min()), float(self.y.max())) if self.kind == "number" else (None, None)
-        return JoinedSet(self.name, self.kind, len(self), self.unlabelled, self.classes, low, high, self.counted)
+        return JoinedLabelSet(self.name, self.kind, len(self), self.unlabelled, self.classes, low, high, self.counted)
 
 
 class LabelSets(list[LabelSet]):
@@ -102,7 +102,7 @@ class LabelSets(list[LabelSet]):
     """
 
     def __init__(
-        self, found: Iterable[LabelSet], *, skipped: Sequence[Skipped] = (), asked: Iterable[str] = ()
+        self, found: Iterable[LabelSet], *, skipped: Sequence[SkippedColumn] = (), asked: Iterable[str] = ()
     ) -> None:
         super().__init__(found)
         self.skipped = tuple(skipped)
@@ -150,7 +150,7 @@ def label_sets(
     chosen, asked = choose(list(columns), list(column), set(exclude))
     stated = kinds or {}
     found: list[LabelSet] = []
-    skipped: list[Skipped] = []
+    skipped: list[SkippedColumn] = []
     errors: list[LabelError] = []  # of columns that were left out
     for name, reading in chosen.items():
         values = columns[name]
@@ -168,7 +168,7 @@ def label_sets(
                 raise LabelError(
                     f"column {name!r}: wanted labels, found {len(ids)} empty cells", _other_columns(columns, name)
                 )
-            skipped.append(Skipped(name, "it is empty"))
+            skipped.append(SkippedColumn(name, "it is empty"))
             continue
         counts = Counter(texts)
         kind = reading.kind or stated.get(name)
@@ -176,13 +176,13 @@ def label_sets(
             if name in asked:
                 raise mixed[0]
             errors.append(mixed[0])
-            skipped.append(Skipped(name, mixed[1]))
+            skipped.append(SkippedColumn(name, mixed[1]))
             continue
         guessed = kind is None
         kind = kind or guess_kind(counts, name)
         reason = None if name in asked else _why_left_out(kind, counts, guessed, len(chosen))
         if reason is not None:
-            skipped.append(Skipped(name, reason))
+            skipped.append(SkippedColumn(name, reason))
             continue
         try:
             found.append(_label_set(name, kind, ids, rows, texts, counts, guessed=guessed, separator=reading.separator))
@@ -190,7 +190,7 @@ def label_sets(
             if name in asked:
                 raise
             errors.append(error)
-            skipped.append(Skipped(name, "all its labels are the same"))
+            skipped.append(SkippedColumn(name, "all its labels are the same"))
     if not found:
         if len(errors) == 1 and len(skipped) == 1:
             raise errors[0]

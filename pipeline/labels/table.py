@@ -14,10 +14,10 @@ from typing import Any
 from pipeline.errors import LabelError, SourceError
 from pipeline.images.values import clean_text, value_key
 from pipeline.labels.columns import count, matches
-from pipeline.labels.joined import Match
+from pipeline.labels.joined import IdMatch
 
 
-class Columns(dict[str, Any]):
+class LabelColumns(dict[str, Any]):
     """A dict of columns that also carries what is worth saying about them.
 
     Parameters
@@ -38,7 +38,7 @@ class Columns(dict[str, Any]):
         *,
         place: str = "",
         notes: Sequence[str] = (),
-        match: Match | None = None,
+        match: IdMatch | None = None,
         kinds: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(columns)
@@ -62,7 +62,7 @@ def read_label_table(
     id_column: str | None = None,
     columns: Sequence[str] = (),
     missing: Sequence[str] = (),
-) -> Columns:
+) -> LabelColumns:
     """Return the table's columns by id, as text; rows that repeat an id must agree.
 
     Parameters
@@ -117,7 +117,7 @@ def columns_by_id(
     missing: Sequence[str] = (),
     kinds: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
-) -> Columns:
+) -> LabelColumns:
     """Return columns of text by id, rows of one id made one; what `read_label_table` does with a table that is read.
 
     Parameters
@@ -174,7 +174,7 @@ def columns_by_id(
             )
         else:
             notes.append(f"{place}: column {name!r} is left out: rows of {clash[0]} disagree in it")
-    return Columns(joined, place=place, notes=notes, kinds=kinds)
+    return LabelColumns(joined, place=place, notes=notes, kinds=kinds)
 
 
 def without_missing(
@@ -236,7 +236,7 @@ def join(
     *,
     folder: str | None = None,
     root: str | os.PathLike[str] | None = None,
-) -> Columns:
+) -> LabelColumns:
     """Return the table's columns aligned with `ids`; an id that the table does not have gets None.
 
     Parameters
@@ -274,7 +274,7 @@ def join(
     if len(strangers) == len(known):
         raise _nothing_matches(keys, list(known), place, folder)
     absent = [name for key, name in zip(keys, ids, strict=True) if key not in known]
-    match = Match(
+    match = IdMatch(
         place=place,
         table_ids=len(known),
         images=len(keys),
@@ -285,7 +285,7 @@ def join(
     )
     aligned = {name: [values.get(key) for key in keys] for name, values in by_column.items()}
     notes = (*getattr(table, "notes", ()), *matched.notes)
-    return Columns(aligned, place=place, notes=notes, match=match, kinds=getattr(table, "kinds", None))
+    return LabelColumns(aligned, place=place, notes=notes, match=match, kinds=getattr(table, "kinds", None))
 
 
 @dataclass(frozen=True)

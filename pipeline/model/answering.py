@@ -12,10 +12,10 @@ import numpy as np
 from pipeline.cache import DEFAULT_FOLDER, STORED, FeatureCache
 from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import ModelError, SkipReason
-from pipeline.extraction import Block, Network, embed_blocks, recipe_of
+from pipeline.extraction import EncodedBatch, LazyNetwork, iter_batches, recipe_of
 from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES, ImageSource, decode_mode
 from pipeline.images.listing import printable
-from pipeline.model.training import Near, TrainingPhotos
+from pipeline.model.training import Neighbors, TrainingSet
 from pipeline.progress import SILENT, Progress
 from pipeline.runtime import GRAPHS_FOLDER
 from pipeline.search import Predictions
@@ -29,7 +29,7 @@ CACHE_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class Prediction:
     """What a model says of n images.
 
     Attributes
@@ -47,17 +47,17 @@ class Answer:
     predictions: Predictions
     errors: list[str]
     digests: np.ndarray
-    near: Near | None = None
+    near: Neighbors | None = None
 
-    def take(self, rows: np.ndarray) -> Answer:
+    def take(self, rows: np.ndarray) -> Prediction:
         """Return the answers about these images, in this order; one may be there twice."""
-        near = None if self.near is None else Near(self.near.rows[rows], self.near.cosine[rows])
+        near = None if self.near is None else Neighbors(self.near.rows[rows], self.near.cosine[rows])
         errors = [self.errors[row] for row in rows.tolist()]
-        return Answer(self.predictions.take(rows), errors, self.digests[rows], near)
+        return Prediction(self.predictions.take(rows), errors, self.digests[rows], near)
 
 
 @dataclass(frozen=True, eq=False)
-class _Some:
+class _Features:
     """Features of k images: rows of the source, whether they are stored or why not, content, ``(k, d)``."""
 
     rows: np.ndarray
@@ -67,18 +67,18 @@ class _Some:
     details: Mapping[int, str] = field(default_factory=dict)
 
 
-def answer_for(
+def predict_source(
     model: Model,
     source: ImageSource | FeatureCache,
     *,
-    training: TrainingPhotos | None = None,
+    training: TrainingSet | None = None,
     neighbours: int = 1,
     graphs: Path = Path(DEFAULT_FOLDER) / GRAPHS_FOLDER,
     batch_size: int | None = None,
     device: str = "auto",
     n_jobs: int | None = None,
     progress: Progress = SILENT,
-) -> Answer:
+) -> Prediction:
     """Return what the model says of each image, in the source's order.
 
     Parameters
@@ -126,8 +126,8 @@ def answer_for(
     nearest = None
     if near:
         places, cosine = [one.rows for one in near], [one.cosine for one in near]
-        nearest = Near(_spread(n, answered, places), _spread(n, answered, cosine))
-    return Answer(_placed(n, answered, said), errors, digests, nearest)
+        nearest = Neighbors(_spread(n, answered, places), _spread(n, answered, cosine))
+    return Prediction(_placed(n, answered, said), errors, digests, nearest)
 
 
 def _from_images(
@@ -138,9 +138,9 @@ def _from_images(
     device: str,
     n_jobs: int | None,
     progress: Progress,
-) -> Iterator[_Some]:
+) -> Iterator[_Features]:
     store_type = STORE_TYPES[str(model.recipe["store"])]
-    with embed_blocks(
+    with iter_batches(
         source,
         range(len(source)),
         network_of(model, images=len(source), device=device, graphs=graphs, progress=progress),
@@ -148,14 +148,14 @@ def _from_images(
         batch_size=batch_size,
         n_jobs=n_jobs,
         store_type=store_type,
-        decode=decode_of(model),
+        decode=decode_mode_of(model),
         rules=str(model.recipe["photo_rules"]),
     ) as blocks:
         otherwise: set[int] = set()
         for together in _together(blocks):
             otherwise.update(*(block.otherwise for block in together))
             X = np.concatenate([block.features[model.layer] for block in together])
-            yield _Some(
+            yield _Features(
                 rows=np.concatenate([block.rows for block in together]),
                 status=np.concatenate([block.status for block in together]),
                 digest=np.concatenate([block.digest for block in together]),
@@ -171,13 +171,13 @@ def _from_images(
         )
 
 
-def network_of(model: Model, *, images: int, device: str, graphs: Path, progress: Progress = SILENT) -> Network:
+def network_of(model: Model, *, images: int, device: str, graphs: Path, progress: Progress = SILENT) -> LazyNetwork:
     """Return the model's network, to run over so many images; what this machine does otherwise is said.
 
     As in extraction, a graph is exported where there are images enough to pay for it, and kept in the folder.
     """
     precision, store = str(model.recipe["precision"]), str(model.recipe["store"])
-    here = recipe_of(model.backbone, precision=precision, store=store, decode=decode_of(model), device=device).as_dict()
+    here = recipe_of(model.backbone, precision=precision, store=store, decode=decode_mode_of(model), device=device).as_dict()
     differs = [name for name in here if here[name] != model.recipe.get(name)]
     if model.recipe.get("photo_rules") in EARLIER_RULES:
         # `_from_images` notes the photos that this concerns, and there may be none.
@@ -186,7 +186,7 @@ def network_of(model: Model, *, images: int, device: str, graphs: Path, progress
         progress.note(
             f"this machine makes features a little otherwise than where the model was fitted: {', '.join(differs)}"
         )
-    return Network(
+    return LazyNetwork(
         model.backbone,
         [model.layer],
         device=device,
@@ -198,12 +198,12 @@ def network_of(model: Model, *, images: int, device: str, graphs: Path, progress
     )
 
 
-def decode_of(model: Model) -> str:
+def decode_mode_of(model: Model) -> str:
     """Return how the model's photos became pixels: ``exact`` or ``fast``."""
     return decode_mode(str(model.recipe["decoder"]))
 
 
-def _from_cache(model: Model, cache: FeatureCache) -> Iterator[_Some]:
+def _from_cache(model: Model, cache: FeatureCache) -> Iterator[_Features]:
     differs = cache.differences(model.recipe)
     if differs:
         raise ModelError(
@@ -214,12 +214,12 @@ def _from_cache(model: Model, cache: FeatureCache) -> Iterator[_Some]:
     features, digest, status = cache.stored(model.layer), cache.digest, cache.status
     for start in range(0, len(cache), CACHE_ROWS):
         rows = np.arange(start, min(start + CACHE_ROWS, len(cache)))
-        yield _Some(rows, status[rows], digest[rows], np.asarray(features[rows], np.float32))
+        yield _Features(rows, status[rows], digest[rows], np.asarray(features[rows], np.float32))
 
 
-def _together(blocks: Iterator[Block]) -> Iterator[list[Block]]:
+def _together(blocks: Iterator[EncodedBatch]) -> Iterator[list[EncodedBatch]]:
     """Give several blocks at once, `BLOCK_ROWS` rows or more."""
-    waiting: list[Block] = []
+    waiting: list[EncodedBatch] = []
     for block in blocks:
         waiting.append(block)
         if sum(len(one.rows) for one in waiting) >= BLOCK_ROWS:

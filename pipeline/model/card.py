@@ -24,7 +24,7 @@ _OF_PROBABILITIES = ("neg_log_loss", "roc_auc_ovr")
 _TASKS = {"class": "image-classification", "multi": "image-classification", "number": "image-regression"}
 
 
-def card(model: Model, name: str) -> str:
+def model_card(model: Model, name: str) -> str:
     """Return the text of the model folder's README."""
     lines = [
         "---",

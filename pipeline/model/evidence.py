@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.question import Question
-from pipeline.runs import ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, confusion_counts, said_by, tag_counts
+from pipeline.evaluation.question import Task
+from pipeline.runs import ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, confusion_counts, predictions_of, tag_counts
 
 
-def evidence_of(question: Question, run: Run, info: LabelSetInfo, best: Result) -> dict[str, Any]:
+def count_evidence(question: Task, run: Run, info: LabelSetInfo, best: Result) -> dict[str, Any]:
     """Return what is known of the data and the mistakes of a model.
 
     Returns
@@ -42,11 +42,11 @@ def evidence_of(question: Question, run: Run, info: LabelSetInfo, best: Result) 
     }
 
 
-def _mistakes(question: Question, run: Run, info: LabelSetInfo, best: Result) -> dict[str, Any]:
+def _mistakes(question: Task, run: Run, info: LabelSetInfo, best: Result) -> dict[str, Any]:
     if question.kind == "number":
         return {}
     part = OUT_OF_FOLD if info.test is None else ON_TEST
-    table = said_by(run.predictions, best, part=part)
+    table = predictions_of(run.predictions, best, part=part)
     counts = (
         tag_counts(table["true"], table["predicted"], question.classes, question.separator)
         if question.kind == "multi"
@@ -55,7 +55,7 @@ def _mistakes(question: Question, run: Run, info: LabelSetInfo, best: Result) ->
     return {"part": part, "photos": len(table), "counts": counts}
 
 
-def _class_counts(question: Question, table: Any) -> dict[str, dict[str, int]]:
+def _class_counts(question: Task, table: Any) -> dict[str, dict[str, int]]:
     true, said = (*question.classes, *question.unknown_classes), question.classes
     counts = confusion_counts(table["true"], table["predicted"], true, said)
     return {

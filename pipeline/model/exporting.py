@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.cache import DEFAULT_FOLDER, FeatureCache, caches_in
-from pipeline.errors import ExportError, PipelineError, UnreadablePhoto
-from pipeline.export import Kinds, Witnesses
+from pipeline.errors import ExportError, PipelineError, UnreadableImage
+from pipeline.export import DecodeCheckImages, CheckImages
 from pipeline.images import ImageSource, decode_mode, kinds_source, prepare
-from pipeline.model.answering import answer_for
+from pipeline.model.answering import predict_source
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ CROPS = 32
 BUILTIN = "builtin:"
 
 
-def witnesses(model: Model, check: Any, progress: Progress) -> Witnesses:
+def check_images(model: Model, check: Any, progress: Progress) -> CheckImages:
     """Return the photos that an export is checked on, and what the model says of them.
 
     Parameters
@@ -55,12 +55,12 @@ def witnesses(model: Model, check: Any, progress: Progress) -> Witnesses:
     raise AssertionError("generated images can always be read")
 
 
-def kinds(model: Model) -> Kinds:
+def decode_check_images(model: Model) -> DecodeCheckImages:
     """Return images of the kinds that readers are known to read differently, with the pixels of exact decoding."""
     source = kinds_source()
     photos = [source.read(row) for row in range(len(source))]
     pixels = np.stack([prepare(photo, model.backbone.preprocessing)[0] for photo in photos])
-    return Kinds(source.ids, [bytes(photo.content) for photo in photos], pixels)
+    return DecodeCheckImages(source.ids, [bytes(photo.content) for photo in photos], pixels)
 
 
 def _at_hand(model: Model) -> Iterator[tuple[ImageSource, str, int]]:
@@ -98,21 +98,21 @@ def _learned_from(cache: FeatureCache, learned: set[bytes]) -> ImageSource | Non
 def _digest(source: ImageSource, row: int) -> bytes:
     try:
         return source.read(row).digest
-    except UnreadablePhoto:  # it is no witness
+    except UnreadableImage:  # it is no witness
         return b""
 
 
-def _answered(model: Model, source: ImageSource, which: str, of: int, progress: Progress) -> Witnesses | None:
+def _answered(model: Model, source: ImageSource, which: str, of: int, progress: Progress) -> CheckImages | None:
     """Return those of the photos that can be read, with the model's answers; None where there are none."""
     source = source.take(_spread(range(len(source))))
-    answer = answer_for(model, source, device="cpu", progress=progress)
+    answer = predict_source(model, source, device="cpu", progress=progress)
     rows = [row for row, error in enumerate(answer.errors) if not error]
     if not rows:
         return None
     how, decode = model.backbone.preprocessing, decode_mode(str(model.recipe["decoder"]))
     pixels = np.stack([prepare(source.read(row), how, decode)[0] for row in rows])
     counted = f"{len(rows)} {which}" if len(rows) == of else f"{len(rows)} of {of:,} {which}"
-    return Witnesses([source.ids[row] for row in rows], pixels, answer.predictions.take(np.array(rows)), counted)
+    return CheckImages([source.ids[row] for row in rows], pixels, answer.predictions.take(np.array(rows)), counted)
 
 
 def _spread(rows: Any) -> list[int]:

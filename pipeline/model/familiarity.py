@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.duplicates import FEWEST_DIMENSIONS, MOST_PAIRS, Likeness, Rows, blocks
+from pipeline.duplicates import FEWEST_DIMENSIONS, MOST_PAIRS, Similarity, RowSource, row_blocks
 
 QUANTILE = 0.99
 SAMPLE = 4096  # photos whose nearest other one is looked for, among all of them
@@ -13,7 +13,7 @@ _TALL, _WIDE = 512, 4096
 _ROUNDING = 1e-5  # more than float32 loses on 1,000s of terms between -1 and 1
 
 
-def distance_beyond(X: Rows, rows: np.ndarray, digests: np.ndarray, *, quantile: float = QUANTILE) -> float | None:
+def novelty_threshold(X: RowSource, rows: np.ndarray, digests: np.ndarray, *, quantile: float = QUANTILE) -> float | None:
     """Return the cosine distance that this share of the photos do not exceed, each to the nearest other photo.
 
     A copy is no other photo, or a collection in which each photo lies twice would have a distance of zero: photos of
@@ -38,7 +38,7 @@ def distance_beyond(X: Rows, rows: np.ndarray, digests: np.ndarray, *, quantile:
         return None
     asked = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(np.int64))
     content = np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1)
-    likeness = Likeness.of(X, rows) if X.shape[1] >= FEWEST_DIMENSIONS else None
+    likeness = Similarity.of(X, rows) if X.shape[1] >= FEWEST_DIMENSIONS else None
     nearest, near_copies = _nearest_others(X, rows, asked, content, likeness)
     if near_copies > MOST_PAIRS * len(asked):
         nearest, _ = _nearest_others(X, rows, asked, content, None)
@@ -54,15 +54,15 @@ def unit_rows(values: np.ndarray) -> np.ndarray:
 
 
 def _nearest_others(
-    X: Rows, rows: np.ndarray, asked: np.ndarray, content: np.ndarray, likeness: Likeness | None
+    X: RowSource, rows: np.ndarray, asked: np.ndarray, content: np.ndarray, likeness: Similarity | None
 ) -> tuple[np.ndarray, int]:
     """Return the cosine of each photo asked about and its nearest other one, -inf for none, and the near-copies met."""
     best = np.full(len(asked), -np.inf, np.float32)
     near_copies = 0
-    for tall in blocks(len(asked), _TALL):
+    for tall in row_blocks(len(asked), _TALL):
         mine = asked[tall]
         one, centred = unit_rows(X[rows[mine]]), None if likeness is None else likeness.unit(X, rows[mine])
-        for wide in blocks(len(rows), _WIDE):
+        for wide in row_blocks(len(rows), _WIDE):
             cosine = one @ unit_rows(X[rows[wide]]).T  # (tall, wide)
             copies = (content[mine][:, None] == content[wide][None, :]) | (cosine >= 1 - _ROUNDING)
             if likeness is not None:

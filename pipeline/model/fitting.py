@@ -10,24 +10,24 @@ from typing import Any
 import numpy as np
 
 from pipeline.arguments import bind_arguments, check_arguments
-from pipeline.cache import StoredRows
+from pipeline.cache import LazyRows
 from pipeline.engines import engine
 from pipeline.errors import EvaluationError, ModelError, SourceError
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.collecting import backbone_of, open_data
 from pipeline.evaluation.evaluation import Options, plan_tasks, run_planned
-from pipeline.evaluation.plan import Task
-from pipeline.evaluation.question import Question
+from pipeline.evaluation.plan import TaskPlan
+from pipeline.evaluation.question import Task
 from pipeline.evaluation.running import refit
 from pipeline.images import ImageSource
 from pipeline.labels import joined_tags
-from pipeline.model.evidence import evidence_of
-from pipeline.model.familiarity import distance_beyond
-from pipeline.model.kept import KeptPhotos, keep
+from pipeline.model.evidence import count_evidence
+from pipeline.model.familiarity import novelty_threshold
+from pipeline.model.kept import EmbeddedTrainingSet, embed_training_set
 from pipeline.model.model import Model
-from pipeline.model.training import Training
+from pipeline.model.training import TrainingRef
 from pipeline.provenance import installed
-from pipeline.runs import ALL_ROWS, Result, Run, Under, plain_params
+from pipeline.runs import ALL_ROWS, Result, Run, RunsDir, plain_params
 from pipeline.runs.store import RESULTS
 
 _RECORDED = ("transfer-pipeline", "scikit-learn", "skops", "torch", "torchvision", "numpy", "pillow")
@@ -40,7 +40,7 @@ def fit(
     out: str | os.PathLike[str] | None = None,
     weights: bool = True,
     keep_photos: bool = False,
-    run: str | os.PathLike[str] | Under | None = None,
+    run: str | os.PathLike[str] | RunsDir | None = None,
     **options: Any,
 ) -> Model:
     """Return the head that scores best, refitted on every labelled photo that may be learned from.
@@ -76,11 +76,11 @@ def fit(
         saved.
     """
     if out is not None:
-        from pipeline.model.storage import refuse_place
-        from pipeline.model.types import refuse_unsavable
+        from pipeline.model.storage import check_model_directory
+        from pipeline.model.types import check_savable
 
-        refuse_place(out)
-        refuse_unsavable(options.get("heads"))
+        check_model_directory(out)
+        check_savable(options.get("heads"))
     _place(run)
     asked = _asked(data, options)
     with engine(asked.dask):
@@ -95,9 +95,9 @@ def fit(
     return model
 
 
-def _place(run: str | os.PathLike[str] | Under | None) -> Path | Under | None:
+def _place(run: str | os.PathLike[str] | RunsDir | None) -> Path | RunsDir | None:
     """Return the place of an earlier run; `ModelError` where it holds none."""
-    if run is None or isinstance(run, Under):
+    if run is None or isinstance(run, RunsDir):
         return run
     if not (Path(run) / RESULTS).is_file():
         raise ModelError(
@@ -124,7 +124,7 @@ def evaluate_and_fit(data: Any, label_set: str, **options: Any) -> tuple[Run, Mo
     return run, _fitted(next(task for task in tasks if task.question.name == label_set), run, asked)
 
 
-def _refuse_several(tasks: Sequence[Task]) -> None:
+def _refuse_several(tasks: Sequence[TaskPlan]) -> None:
     names = list(dict.fromkeys(task.question.name for task in tasks))
     if len(names) > 1:
         # Columns that are one label set together are named in a note.
@@ -135,7 +135,7 @@ def _refuse_several(tasks: Sequence[Task]) -> None:
         )
 
 
-def _only(tasks: Sequence[Task]) -> Task:
+def _only(tasks: Sequence[TaskPlan]) -> TaskPlan:
     _refuse_several(tasks)
     if len(tasks) > 1:
         found = ", ".join(task.question.train.collection.name for task in tasks)
@@ -163,7 +163,7 @@ def _photos(data: Any, asked: Options) -> ImageSource:
         ) from error
 
 
-def _fitted(task: Task, run: Run, asked: Options, photos: ImageSource | None = None) -> Model:
+def _fitted(task: TaskPlan, run: Run, asked: Options, photos: ImageSource | None = None) -> Model:
     """Return the model of the best head of one task of a run, with the scores of that task."""
     question = task.question
     best = run.best(question.name)
@@ -198,21 +198,21 @@ def _fitted(task: Task, run: Run, asked: Options, photos: ImageSource | None = N
         verdict=run.verdicts[run.label_sets.index(run.info(question.name))],
         versions={name: installed(name) for name in _RECORDED},
         separator=question.separator,
-        evidence=evidence_of(question, run, run.info(question.name), best),
-        training=Training.of(candidate.cache, distance_beyond(X, rows, digests)),
+        evidence=count_evidence(question, run, run.info(question.name), best),
+        training=TrainingRef.of(candidate.cache, novelty_threshold(X, rows, digests)),
         kept=None if photos is None else _kept(photos, question, X, digests, asked),
     )
 
 
-def _kept(photos: ImageSource, question: Question, X: StoredRows, digests: np.ndarray, asked: Options) -> KeptPhotos:
+def _kept(photos: ImageSource, question: Task, X: LazyRows, digests: np.ndarray, asked: Options) -> EmbeddedTrainingSet:
     """Return what is kept of the training photos."""
     train = question.train
-    return keep(
+    return embed_training_set(
         photos, train.ids, _labels(question), digests, X, train.rows, n_jobs=asked.n_jobs, progress=asked.progress
     )
 
 
-def _labels(question: Question) -> list[str]:
+def _labels(question: Task) -> list[str]:
     """Return the label of each training photo as a text."""
     y = question.train.y
     if question.kind == "number":

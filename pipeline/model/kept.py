@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipeline.cache import StoredRows
+from pipeline.cache import LazyRows
 from pipeline.engines import workers
-from pipeline.errors import ModelError, UnreadablePhoto
+from pipeline.errors import ModelError, UnreadableImage
 from pipeline.images import ImageSource, thumbnail
 from pipeline.model.familiarity import unit_rows
 from pipeline.progress import SILENT, Progress
@@ -24,7 +24,7 @@ COLUMNS = ("id", "label", "digest", "embedding", "thumbnail")
 
 
 @dataclass(frozen=True, eq=False)
-class KeptPhotos:
+class EmbeddedTrainingSet:
     """What is kept of m photos, in the order of the model's digests.
 
     Attributes
@@ -75,7 +75,7 @@ class KeptPhotos:
                 writer.write_table(pa.table(columns, schema=schema), row_group_size=ROWS_A_GROUP)
 
     @classmethod
-    def read(cls, file: BinaryIO, digests: np.ndarray, next_step: str) -> KeptPhotos:
+    def read(cls, file: BinaryIO, digests: np.ndarray, next_step: str) -> EmbeddedTrainingSet:
         """Return what an open file keeps of the photos of these digests.
 
         Pictures are read when they are asked for, and are empty once another file has that name.
@@ -116,17 +116,17 @@ def _same(stat: os.stat_result) -> tuple[int, ...]:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def keep(
+def embed_training_set(
     source: ImageSource,
     ids: Sequence[str],
     labels: Sequence[str],
     digests: np.ndarray,
-    X: StoredRows,
+    X: LazyRows,
     rows: np.ndarray,
     *,
     n_jobs: int | None = None,
     progress: Progress = SILENT,
-) -> KeptPhotos:
+) -> EmbeddedTrainingSet:
     """Return what is to be kept of some photos, their pictures made from the photos themselves.
 
     A photo that cannot be read any more, or is another one than was learned from, has no picture; that is said.
@@ -148,7 +148,7 @@ def keep(
         try:
             photo = source.read(row_of[ids[number]])
             return thumbnail(photo) if photo.digest == digests[number].tobytes() else b""
-        except (KeyError, UnreadablePhoto):
+        except (KeyError, UnreadableImage):
             return b""
 
     pictures: list[bytes] = []
@@ -165,4 +165,4 @@ def keep(
     for start in range(0, len(rows), ROWS_A_GROUP):
         some = rows[start : start + ROWS_A_GROUP]
         embeddings[start : start + len(some)] = unit_rows(X[some])
-    return KeptPhotos(ids, labels, embeddings, pictures.__getitem__)
+    return EmbeddedTrainingSet(ids, labels, embeddings, pictures.__getitem__)

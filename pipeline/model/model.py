@@ -16,9 +16,9 @@ from pipeline.cache import DEFAULT_FOLDER, FeatureCache, cache_at
 from pipeline.engines import engine
 from pipeline.errors import ModelError
 from pipeline.images import ImageSource, skipped_text
-from pipeline.model.answering import answer_for
-from pipeline.model.kept import KeptPhotos
-from pipeline.model.training import Near, Training, TrainingPhotos, training_photos
+from pipeline.model.answering import predict_source
+from pipeline.model.kept import EmbeddedTrainingSet
+from pipeline.model.training import Neighbors, TrainingRef, TrainingSet, open_training_set
 from pipeline.progress import SILENT, Progress
 from pipeline.runtime import GRAPHS_FOLDER
 from pipeline.search import Predictions, predict_all
@@ -90,8 +90,8 @@ class Model:
     versions: Mapping[str, str] = field(default_factory=dict, repr=False)
     separator: str = field(default="", repr=False)
     evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    training: Training = field(default=Training(), repr=False)
-    kept: KeptPhotos | None = field(default=None, repr=False)
+    training: TrainingRef = field(default=TrainingRef(), repr=False)
+    kept: EmbeddedTrainingSet | None = field(default=None, repr=False)
     folder: Path | None = field(default=None, repr=False)
     sha256: str = field(default="", repr=False)
 
@@ -106,9 +106,9 @@ class Model:
             No model there, damaged, made by another format or another scikit-learn, or holding a type that is not
             on the fixed list.
         """
-        from pipeline.model.storage import load
+        from pipeline.model.storage import load_model
 
-        return load(Path(path))
+        return load_model(Path(path))
 
     @check_arguments
     def save(self, path: str | os.PathLike[str], *, weights: bool = True) -> Path:
@@ -126,9 +126,9 @@ class Model:
         ModelError
             The folder holds something else, cannot be written, or the head cannot be stored safely.
         """
-        from pipeline.model.storage import save
+        from pipeline.model.storage import save_model
 
-        return save(self, Path(path), weights=weights)
+        return save_model(self, Path(path), weights=weights)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the model is and how it scored, as plain JSON values."""
@@ -201,7 +201,7 @@ class Model:
         PipelineError
             No images, a cache of another recipe, or less than one class to name.
         """
-        from pipeline.model.table import answer_table
+        from pipeline.model.table import prediction_frame
 
         if top < 1:
             raise ModelError(f"top: wanted 1 or more, found {top}", "--top 3")
@@ -214,7 +214,7 @@ class Model:
             progress.note(f"{source.name}: {skipped_text(source.skipped)}")
         training = self._training(Path(cache), neighbours, progress)
         with engine(dask):
-            answer = answer_for(
+            answer = predict_source(
                 self,
                 source,
                 training=training,
@@ -227,7 +227,7 @@ class Model:
             )
         if rows is not None:
             answer = answer.take(rows)
-        return answer_table(self, ids, answer, training, top=top, neighbours=neighbours)
+        return prediction_frame(self, ids, answer, training, top=top, neighbours=neighbours)
 
     @check_arguments
     def score(
@@ -289,10 +289,10 @@ class Model:
         1e-5: batch size, threads and the runtime (torch, or ONNX Runtime where `cache` holds an exported network) move
         the last bits of fp32 features, and of the scores that use probabilities.
         """
-        from pipeline.model.scoring import Asked, score
+        from pipeline.model.scoring import ScoreConfig, score_source
 
         answering = {"batch_size": batch_size, "device": device, "n_jobs": n_jobs, "progress": progress}
-        asked = Asked(
+        asked = ScoreConfig(
             labels=labels,
             column=column,
             groups=groups,
@@ -305,7 +305,7 @@ class Model:
             missing=(missing,) if isinstance(missing, str) else tuple(missing),
         )
         with engine(dask):
-            return score(self, _open_data(data, id_column, root, label_level), asked, answering)
+            return score_source(self, _open_data(data, id_column, root, label_level), asked, answering)
 
     @check_arguments
     def export(
@@ -343,14 +343,14 @@ class Model:
             It cannot be exported, or answers otherwise; nothing is left behind.
         """
         from pipeline.export import export_model
-        from pipeline.model.exporting import kinds, witnesses
+        from pipeline.model.exporting import decode_check_images, check_images
 
         return export_model(
             self,
             Path(out),
             format,
-            lambda: witnesses(self, check, progress),
-            kinds=lambda: kinds(self),
+            lambda: check_images(self, check, progress),
+            kinds=lambda: decode_check_images(self),
             progress=progress,
         )
 
@@ -358,14 +358,14 @@ class Model:
         """Return what the head says of features, ``(n, d)``."""
         return predict_all(self.estimator, X, len(self.classes), self.kind)
 
-    def is_unfamiliar(self, near: Near) -> np.ndarray | None:
+    def is_unfamiliar(self, near: Neighbors) -> np.ndarray | None:
         """Return whether each image is too far from its nearest training photo, (n,); None where no distance is."""
         beyond = self.training.beyond
         return None if beyond is None else 1 - near.cosine[:, 0].astype(np.float64) > beyond
 
-    def _training(self, folder: Path, neighbours: int, progress: Progress) -> TrainingPhotos | None:
+    def _training(self, folder: Path, neighbours: int, progress: Progress) -> TrainingSet | None:
         """Return the training photos; what cannot be said, and why, `progress` hears."""
-        found, why_not = training_photos(self, folder)
+        found, why_not = open_training_set(self, folder)
         unsaid = [name for name, there in (("unfamiliar", True), ("neighbours", neighbours > 0)) if there]
         if found is None:
             progress.note(f"nothing is said in {' and '.join(unsaid)}: {why_not}")

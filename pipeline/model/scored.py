@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import EvaluationError
-from pipeline.intervals import Score
+from pipeline.intervals import ScoreInterval
 from pipeline.runs.folder import PREDICTIONS_FILE, REPORT, RUN, SCORE, SCORES_FILE, STUDY, replace_file
 from pipeline.runs.store import RESULTS
 
@@ -92,11 +92,11 @@ class ModelScore:
 
     label_set: str
     n: int
-    scores: tuple[Score, ...]
+    scores: tuple[ScoreInterval, ...]
     unknown_classes: Mapping[str, int]
     seen_in_training: tuple[str, ...]
     notes: tuple[str, ...]
-    scores_apart: tuple[Score, ...] = ()
+    scores_apart: tuple[ScoreInterval, ...] = ()
     guessing: Mapping[str, float] = field(default_factory=dict)
     kind: str = "class"
     classes: tuple[str, ...] = ()
@@ -150,7 +150,7 @@ class ModelScore:
         if self.predictions is None:
             raise EvaluationError("wanted a score to keep, found one without its predictions", "Model.score")
         folder = Path(folder)
-        refuse_other(folder, self.about.get("question", {}))
+        check_score_directory(folder, self.about.get("question", {}))
         predictions = self.predictions.to_parquet(index=False)
         said = {**self.as_dict(), "predictions_sha256": hashlib.sha256(predictions).hexdigest()}
         contents = {
@@ -222,7 +222,7 @@ class ModelScore:
         return cls(**values, predictions=predictions, folder=folder)
 
 
-def refuse_other(folder: Path, question: Mapping[str, Any]) -> None:
+def check_score_directory(folder: Path, question: Mapping[str, Any]) -> None:
     """Raise `EvaluationError` if a folder holds anything but a score that answers this question.
 
     Parameters
@@ -300,9 +300,9 @@ def _read_predictions(path: Path, said: Mapping[str, Any]) -> pd.DataFrame:
         raise EvaluationError(f"{path}: wanted the predictions of the score, found {found}", _AGAIN) from error
 
 
-def _score(said: Mapping[str, Any]) -> Score:
+def _score(said: Mapping[str, Any]) -> ScoreInterval:
     values = {name: _number(said[name]) for name in ("value", "low", "high")}
-    return Score(_text(said["scoring"]), **values, method=_text(said["method"]), n=int(said["n"]))
+    return ScoreInterval(_text(said["scoring"]), **values, method=_text(said["method"]), n=int(said["n"]))
 
 
 def _text(value: Any) -> str:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.answers import widen
+from pipeline.evaluation.answers import widen_to_classes
 from pipeline.labels import joined_tags
-from pipeline.model.answering import Answer
-from pipeline.model.training import TrainingPhotos
+from pipeline.model.answering import Prediction
+from pipeline.model.training import TrainingSet
 from pipeline.search import Predictions
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def prediction_table(
     rows: np.ndarray,
     y: np.ndarray,
     unknown: Sequence[str],
-    answer: Answer,
-    training: TrainingPhotos | None,
+    answer: Prediction,
+    training: TrainingSet | None,
     learned: Sequence[str],
 ) -> pd.DataFrame:
     """Return the predictions.
@@ -78,7 +78,7 @@ def _said(model: Model, y: np.ndarray, said: Predictions, names: Sequence[str]) 
             "predicted": [joined_tags(row, model.classes, model.separator) for row in said.labels],
         }
     codes = said.labels.astype(np.int64)
-    wide, each = widen(said, len(names)).probabilities, np.arange(len(y))
+    wide, each = widen_to_classes(said, len(names)).probabilities, np.arange(len(y))
     return {
         "true": [names[code] for code in y],
         "predicted": [names[code] for code in codes],
@@ -88,12 +88,12 @@ def _said(model: Model, y: np.ndarray, said: Predictions, names: Sequence[str]) 
     }
 
 
-def _unfamiliar(model: Model, rows: np.ndarray, answer: Answer) -> Any:
+def _unfamiliar(model: Model, rows: np.ndarray, answer: Prediction) -> Any:
     said = None if answer.near is None else model.is_unfamiliar(answer.near)
     return pd.array([None] * len(rows) if said is None else said[rows], dtype="boolean")
 
 
-def _near(rows: np.ndarray, answer: Answer, training: TrainingPhotos | None) -> dict[str, Any]:
+def _near(rows: np.ndarray, answer: Prediction, training: TrainingSet | None) -> dict[str, Any]:
     """Return the training photos nearest to each, and how alike they are."""
     columns: dict[str, Any] = {}
     if answer.near is None or training is None:

@@ -13,17 +13,17 @@ import numpy as np
 
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, LabelError
-from pipeline.evaluation.answers import widen
-from pipeline.evaluation.collecting import Collection, Labelling, known_of, refuse_no_labels
-from pipeline.evaluation.questions import about_spelling, encode, unknown_text
+from pipeline.evaluation.answers import widen_to_classes
+from pipeline.evaluation.collecting import Dataset, LabelConfig, load_labels, check_has_labels
+from pipeline.evaluation.questions import describe_spelling, encode, unknown_text
 from pipeline.extraction import extract, recipe_of
 from pipeline.images import ImageSource
-from pipeline.intervals import Score, score_with_interval
+from pipeline.intervals import ScoreInterval, score_with_interval
 from pipeline.labels import group_codes, split_kind, split_one_hot
-from pipeline.model.answering import Answer, answer_for, decode_of
-from pipeline.model.scored import NEIGHBOURS, ModelScore, refuse_other
+from pipeline.model.answering import Prediction, predict_source, decode_mode_of
+from pipeline.model.scored import NEIGHBOURS, ModelScore, check_score_directory
 from pipeline.model.scored_table import prediction_table
-from pipeline.model.training import TrainingPhotos, training_photos
+from pipeline.model.training import TrainingSet, open_training_set
 from pipeline.provenance import installed
 from pipeline.runtime import GRAPHS_FOLDER
 from pipeline.search import SCORINGS, best_guess, needs_probabilities, score_predictions
@@ -38,7 +38,7 @@ _STATES_KIND = re.compile(r":(class|number|multi)\b")
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoreConfig:
     """What a model is scored by, and where that is kept. See `Model.score`."""
 
     labels: Any
@@ -54,17 +54,17 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False)
-class _Scored:
+class _ScoredRows:
     """The photos that are scored: rows of the source, their labels in the model's codes, classes beyond those."""
 
-    known: Collection
+    known: Dataset
     rows: np.ndarray
     y: np.ndarray
     unknown: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def score(model: Model, source: ImageSource | FeatureCache, asked: Asked, answering: Mapping[str, Any]) -> ModelScore:
+def score_source(model: Model, source: ImageSource | FeatureCache, asked: ScoreConfig, answering: Mapping[str, Any]) -> ModelScore:
     """Return the scores, and keep them where that is asked for. See `Model.score`."""
     known, column, separator = _labelled(model, source, asked)
     if isinstance(source, FeatureCache):
@@ -80,9 +80,9 @@ def score(model: Model, source: ImageSource | FeatureCache, asked: Asked, answer
     }
     training, why_not = None, ""
     if asked.out is not None:
-        refuse_other(asked.out, question)  # better known before the work than after it
+        check_score_directory(asked.out, question)  # better known before the work than after it
         source = _kept_features(model, source, asked.cache, asked.random_state, answering)
-        training, why_not = training_photos(model, asked.cache)
+        training, why_not = open_training_set(model, asked.cache)
     answer, scored = _answered(model, source, known, (column, separator), training, asked.cache, answering)
     found = _scores(model, scored, answer, asked)
     if asked.out is None:
@@ -98,7 +98,7 @@ def score(model: Model, source: ImageSource | FeatureCache, asked: Asked, answer
     return replace(found, folder=found.save(asked.out))
 
 
-def _labelled(model: Model, source: ImageSource | FeatureCache, asked: Asked) -> tuple[Collection, str, str]:
+def _labelled(model: Model, source: ImageSource | FeatureCache, asked: ScoreConfig) -> tuple[Dataset, str, str]:
     """Return what is known of the photos, the column of their labels, and what separates the tags of a cell."""
     beside = (asked.groups,) if asked.groups is not None else ()
     (entry,), one_hot = split_one_hot([asked.column or model.label_set])
@@ -106,7 +106,7 @@ def _labelled(model: Model, source: ImageSource | FeatureCache, asked: Asked) ->
     # Classes that hold a comma, and tags, are text: 1,5 is no number there.
     text = model.kind == "multi" or any("," in name for name in model.classes)
     stated = entry if _STATES_KIND.search(entry) else f"{entry}:{model.kind}"
-    labelling = Labelling(
+    labelling = LabelConfig(
         labels=asked.labels,
         id_column=asked.id_column,
         used=(stated, *beside) if text else (),
@@ -116,8 +116,8 @@ def _labelled(model: Model, source: ImageSource | FeatureCache, asked: Asked) ->
         missing=asked.missing,
         one_hot=one_hot,
     )
-    known = known_of(source, labelling)
-    refuse_no_labels(known)
+    known = load_labels(source, labelling)
+    check_has_labels(known)
     column, reading = split_kind(entry, list(known.columns))
     if reading.kind not in (None, model.kind):
         raise LabelError(
@@ -145,7 +145,7 @@ def _kept_features(
     if isinstance(source, FeatureCache):
         return source
     how: dict[str, Any] = {name: str(model.recipe[name]) for name in ("precision", "store")}
-    how["decode"] = decode_of(model)
+    how["decode"] = decode_mode_of(model)
     if recipe_of(model.backbone, **how, device=answering["device"]).as_dict() != dict(model.recipe):
         return source  # `answer_for` says what differs, and the answers are kept without a map
     made = extract(
@@ -157,12 +157,12 @@ def _kept_features(
 def _answered(
     model: Model,
     source: ImageSource | FeatureCache,
-    known: Collection,
+    known: Dataset,
     labels: tuple[str, str],
-    training: TrainingPhotos | None,
+    training: TrainingSet | None,
     folder: Path,
     answering: Mapping[str, Any],
-) -> tuple[Answer, _Scored]:
+) -> tuple[Prediction, _ScoredRows]:
     """Return what the model says of all photos, and those that have both a label and an answer."""
     column, separator = labels
     labelled, y, unknown = encode(known, column, model.kind, model.classes, separator=separator)
@@ -170,11 +170,11 @@ def _answered(
         raise EvaluationError(
             f"wanted labelled photos to score, found none in column {column!r}", "give the labels with --labels TABLE"
         )
-    answer = answer_for(
+    answer = predict_source(
         model, source, training=training, neighbours=NEIGHBOURS, graphs=folder / GRAPHS_FOLDER, **answering
     )
     ids, notes = known.ids, [*known.notes, *(known.match.notes if known.match else ())]
-    notes += about_spelling(known, column, model.kind, model.classes)
+    notes += describe_spelling(known, column, model.kind, model.classes)
     if len(labelled) < len(ids):
         notes.append(f"{len(ids) - len(labelled)} of {len(ids)} photos have no label and are left out")
     answered = np.array([not answer.errors[row] for row in labelled])
@@ -187,10 +187,10 @@ def _answered(
                 "replace or remove these images",
             )
         notes.append(f"{len(failed)} labelled photos have no answer and are left out, e.g. {first}")
-    return answer, _Scored(known, labelled[answered], y[answered], tuple(unknown), tuple(notes))
+    return answer, _ScoredRows(known, labelled[answered], y[answered], tuple(unknown), tuple(notes))
 
 
-def _scores(model: Model, scored: _Scored, answer: Answer, asked: Asked) -> ModelScore:
+def _scores(model: Model, scored: _ScoredRows, answer: Prediction, asked: ScoreConfig) -> ModelScore:
     """Return the scores, with and without the photos that the model learned from."""
     rows, y, notes = scored.rows, scored.y, list(scored.notes)
     ids = scored.known.ids
@@ -228,14 +228,14 @@ def _scores(model: Model, scored: _Scored, answer: Answer, asked: Asked) -> Mode
 
 
 def _scorer(
-    model: Model, scored: _Scored, answer: Answer, n_classes: int, asked: Asked
-) -> Callable[[np.ndarray], tuple[Score, ...]]:
+    model: Model, scored: _ScoredRows, answer: Prediction, n_classes: int, asked: ScoreConfig
+) -> Callable[[np.ndarray], tuple[ScoreInterval, ...]]:
     """Return the function from some of the scored photos to their scores."""
-    said = widen(answer.predictions.take(scored.rows), n_classes)
+    said = widen_to_classes(answer.predictions.take(scored.rows), n_classes)
     known = scored.known
     groups = None if asked.groups is None else group_codes(known.ids, known.columns, asked.groups, rows=scored.rows)
 
-    def scores_of(these: np.ndarray) -> tuple[Score, ...]:
+    def scores_of(these: np.ndarray) -> tuple[ScoreInterval, ...]:
         return tuple(
             score_with_interval(
                 scoring,
@@ -253,7 +253,7 @@ def _scorer(
     return scores_of
 
 
-def _with_familiarity(model: Model, found: ModelScore, training: TrainingPhotos | None, why_not: str) -> ModelScore:
+def _with_familiarity(model: Model, found: ModelScore, training: TrainingSet | None, why_not: str) -> ModelScore:
     """Return the score with how many photos are unfamiliar, or why that is not known."""
     assert found.predictions is not None
     strange = found.predictions["unfamiliar"]
@@ -274,8 +274,8 @@ def _with_familiarity(model: Model, found: ModelScore, training: TrainingPhotos 
 def _about(
     model: Model,
     source: ImageSource | FeatureCache,
-    asked: Asked,
-    training: TrainingPhotos | None,
+    asked: ScoreConfig,
+    training: TrainingSet | None,
     why_not: str,
 ) -> dict[str, Any]:
     """Return what a reader wants to know later: the model, the photos, the versions."""

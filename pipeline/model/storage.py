@@ -17,13 +17,13 @@ from pipeline.cache import add_reference
 from pipeline.cache.layout import STORE_TYPES
 from pipeline.errors import ModelError
 from pipeline.heads import DEFAULT
-from pipeline.model.card import card
-from pipeline.model.kept import KeptPhotos
+from pipeline.model.card import model_card
+from pipeline.model.kept import EmbeddedTrainingSet
 from pipeline.model.model import Model
-from pipeline.model.training import Training
-from pipeline.model.types import load_head, refuse_unsavable_head, stored_head
-from pipeline.placing import placed
-from pipeline.provenance import digest_of
+from pipeline.model.training import TrainingRef
+from pipeline.model.types import load_head, check_savable_head, stored_head
+from pipeline.placing import atomic_path
+from pipeline.provenance import sha256_json
 from pipeline.runtime import PRECISIONS
 
 FORMAT = 1
@@ -82,27 +82,27 @@ _ENTRIES: dict[str, Callable[[Any], bool]] = {
 _LATER: dict[str, Callable[[Any], bool]] = {
     "separator": _is(str),
     "evidence": _is(dict),
-    "training": Training.reads,
+    "training": TrainingRef.reads,
 }
 
 
-def save(model: Model, path: Path, *, weights: bool) -> Path:
+def save_model(model: Model, path: Path, *, weights: bool) -> Path:
     """Write the folder under a temporary name, then give it its own. See `Model.save`."""
-    refuse_place(path)
+    check_model_directory(path)
     head = stored_head(model.estimator, model.head)
-    refuse_unsavable_head(head, model.head)
+    check_savable_head(head, model.head)
     try:
-        with placed(path, folder=True) as made:
+        with atomic_path(path, folder=True) as made:
             (made / HEAD).write_bytes(head)
             (made / DIGESTS).write_bytes(np.ascontiguousarray(model.training_digests).tobytes())
             if weights:
                 model.backbone.save_weights(made / (GRAPH if model.backbone.is_graph else WEIGHTS))
             if model.kept is not None:
                 model.kept.write(made / PHOTOS, model.training_digests)
-            (made / CARD).write_text(card(model, path.name), encoding="utf-8")
+            (made / CARD).write_text(model_card(model, path.name), encoding="utf-8")
             files = {item.name: _sha256(item) for item in sorted(made.iterdir())}
             record = {"format": FORMAT, "kind": KIND, **model.as_dict(), "files": files}
-            record["sha256"] = digest_of(record)
+            record["sha256"] = sha256_json(record)
             text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
             (made / RECORD).write_text(text, encoding="utf-8")
     except OSError as error:
@@ -112,7 +112,7 @@ def save(model: Model, path: Path, *, weights: bool) -> Path:
     return path
 
 
-def load(path: Path) -> Model:
+def load_model(path: Path) -> Model:
     """Read a model folder. See `Model.open`."""
     record = _record(path)
     files = record["files"]
@@ -145,16 +145,16 @@ def load(path: Path) -> Model:
         versions=record["versions"],
         separator=record.get("separator", ""),
         evidence=record.get("evidence", {}),
-        training=Training.from_record(record),
+        training=TrainingRef.from_record(record),
         kept=_kept(path, training_digests, files) if PHOTOS in files else None,
         folder=path,
-        sha256=digest_of(record),
+        sha256=sha256_json(record),
     )
 
 
-def _kept(path: Path, digests: np.ndarray, files: Mapping[str, str]) -> KeptPhotos:
+def _kept(path: Path, digests: np.ndarray, files: Mapping[str, str]) -> EmbeddedTrainingSet:
     with _checked(path, PHOTOS, files) as file:
-        return KeptPhotos.read(file, digests, _again(path))
+        return EmbeddedTrainingSet.read(file, digests, _again(path))
 
 
 def _backbone(path: Path, record: Mapping[str, Any], files: Mapping[str, str]) -> Backbone:
@@ -165,7 +165,7 @@ def _backbone(path: Path, record: Mapping[str, Any], files: Mapping[str, str]) -
     return Backbone.from_record(record["backbone"], path.absolute() / name, file_sha256=files[name])
 
 
-def refuse_place(path: str | os.PathLike[str]) -> None:
+def check_model_directory(path: str | os.PathLike[str]) -> None:
     """Raise `ModelError` where a model cannot be put: something else is there, or nothing may be written there.
 
     A model that is replaced takes with it all that its folder holds, so a file that is not the model's is something
@@ -215,7 +215,7 @@ def _record(path: Path) -> dict[str, Any]:
             "install the version of transfer-pipeline that wrote it",
         )
     wanted = record.pop("sha256", None)
-    if wanted != digest_of(record) or _ENTRIES.keys() - record.keys():
+    if wanted != sha256_json(record) or _ENTRIES.keys() - record.keys():
         raise ModelError(f"{file}: wanted the record as it was written, found one that was changed since", _again(path))
     later = {name: fits for name, fits in _LATER.items() if name in record}
     strange = [name for name, fits in (_ENTRIES | later).items() if not fits(record[name])]

@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 
 from pipeline.labels import joined_tags
-from pipeline.model.answering import Answer
-from pipeline.model.training import Near, TrainingPhotos
+from pipeline.model.answering import Prediction
+from pipeline.model.training import Neighbors, TrainingSet
 from pipeline.search import Predictions
 
 if TYPE_CHECKING:
     from pipeline.model.model import Model
 
 
-def answer_table(
-    model: Model, ids: Sequence[str], answer: Answer, training: TrainingPhotos | None, *, top: int, neighbours: int
+def prediction_frame(
+    model: Model, ids: Sequence[str], answer: Prediction, training: TrainingSet | None, *, top: int, neighbours: int
 ) -> pd.DataFrame:
     """Return the table that `Model.predict` returns.
 
@@ -80,13 +80,13 @@ def _named(model: Model, name: str, predictions: Predictions, ranking: np.ndarra
     return columns
 
 
-def _unfamiliar(model: Model, n: int, near: Near | None) -> Any:
+def _unfamiliar(model: Model, n: int, near: Neighbors | None) -> Any:
     """Return the column that says which images are unfamiliar, empty where that cannot be said."""
     said = None if near is None else model.is_unfamiliar(near)
     return pd.array([None] * n if said is None else said, dtype="boolean")
 
 
-def _neighbours(n: int, near: Near | None, training: TrainingPhotos | None, count: int) -> dict[str, Any]:
+def _neighbours(n: int, near: Neighbors | None, training: TrainingSet | None, count: int) -> dict[str, Any]:
     """Return the columns of the nearest training photos, empty where there are none."""
     columns: dict[str, Any] = {}
     for place in range(count):

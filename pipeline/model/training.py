@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.cache import FeatureCache, caches_in, stem_of
-from pipeline.duplicates import Rows
+from pipeline.duplicates import RowSource
 from pipeline.model.familiarity import QUANTILE, unit_rows
-from pipeline.provenance import digest_of
+from pipeline.provenance import sha256_json
 from pipeline.search import one_thread
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _BLOCK = 4096
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingRef:
     """What a model's record says of the photos it learned from.
 
     Attributes
@@ -45,7 +45,7 @@ class Training:
     path: str = field(default="", compare=False)
 
     @classmethod
-    def of(cls, cache: FeatureCache, beyond: float | None) -> Training:
+    def of(cls, cache: FeatureCache, beyond: float | None) -> TrainingRef:
         """Return what there is to say of photos whose embeddings lie in this cache."""
         return cls(stem_of(cache.path) or cache.path.stem, key_of(cache), beyond, str(cache.path.absolute()))
 
@@ -58,7 +58,7 @@ class Training:
         return isinstance(rule, dict) and isinstance(rule.get("beyond"), float | int | None)
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Training:
+    def from_record(cls, record: Mapping[str, Any]) -> TrainingRef:
         """Return what a record says; nothing of one that was written before this was recorded."""
         said = record.get("training") or {}
         return cls(said.get("cache", ""), said.get("key", ""), (said.get("unfamiliar") or {}).get("beyond"))
@@ -70,7 +70,7 @@ class Training:
 
 
 @dataclass(frozen=True, eq=False)
-class Near:
+class Neighbors:
     """The training photos nearest to each of n images.
 
     Attributes
@@ -84,7 +84,7 @@ class Near:
     cosine: np.ndarray
 
 
-class TrainingPhotos:
+class TrainingSet:
     """The photos that a model learned from.
 
     Parameters
@@ -102,7 +102,7 @@ class TrainingPhotos:
 
     def __init__(
         self,
-        X: Rows,
+        X: RowSource,
         rows: np.ndarray,
         ids: Sequence[str],
         labels: Sequence[str],
@@ -120,7 +120,7 @@ class TrainingPhotos:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def nearest(self, features: np.ndarray, k: int = 1) -> Near:
+    def nearest(self, features: np.ndarray, k: int = 1) -> Neighbors:
         """Return the k training photos, or all where there are fewer, of the largest cosine with each row, (n, d)."""
         k = min(k, len(self))
         asked = unit_rows(features)
@@ -136,7 +136,7 @@ class TrainingPhotos:
                 order = np.lexsort((rows, -best), axis=1)[:, :k]
                 rows, best = np.take_along_axis(rows, order, axis=1), np.take_along_axis(best, order, axis=1)
                 start += len(block)
-        return Near(rows, best)
+        return Neighbors(rows, best)
 
     def _blocks(self) -> Iterator[np.ndarray]:
         """Give the embeddings at length 1, some rows at a time."""
@@ -148,7 +148,7 @@ class TrainingPhotos:
             yield unit_rows(self._X[self._rows[start : start + _BLOCK]])
 
 
-def training_photos(model: Model, folder: Path) -> tuple[TrainingPhotos | None, str]:
+def open_training_set(model: Model, folder: Path) -> tuple[TrainingSet | None, str]:
     """Return the photos that a model learned from: those it keeps, or those of a cache in this folder; or why not.
 
     A cache is known by what it holds: all of the photos, by content, under the model's recipe. That of the recorded
@@ -157,7 +157,7 @@ def training_photos(model: Model, folder: Path) -> tuple[TrainingPhotos | None, 
     kept = model.kept
     if kept is not None:
         rows, place = np.arange(len(kept)), "the model folder"
-        found = TrainingPhotos(kept.embeddings, rows, kept.ids, kept.labels, thumbnail=kept.thumbnail, place=place)
+        found = TrainingSet(kept.embeddings, rows, kept.ids, kept.labels, thumbnail=kept.thumbnail, place=place)
         return found, ""
     if not model.training.key:
         return None, "the model was fitted by a version that did not record them: fit it again"
@@ -169,7 +169,7 @@ def training_photos(model: Model, folder: Path) -> tuple[TrainingPhotos | None, 
         if theirs is not None and cache.is_sound():
             ids, known = cache.ids, cache.columns.get(model.label_set) or [""] * len(cache)
             names, labels = [ids[row] for row in theirs], [known[row] or "" for row in theirs]
-            return TrainingPhotos(cache.stored(model.layer), theirs, names, labels, place=str(cache.path)), ""
+            return TrainingSet(cache.stored(model.layer), theirs, names, labels, place=str(cache.path)), ""
     return None, (
         f"their embeddings are not at hand: no cache in {folder} holds them (they were in {model.training.cache}), and "
         "the model keeps none; fit with --keep-photos, or name the folder with --cache"
@@ -178,7 +178,7 @@ def training_photos(model: Model, folder: Path) -> tuple[TrainingPhotos | None, 
 
 def key_of(cache: FeatureCache) -> str:
     """Return the key of a cache: of its recipe and of where its images are."""
-    return digest_of({"recipe": dict(cache.recipe), "place": cache.place})[:12]
+    return sha256_json({"recipe": dict(cache.recipe), "place": cache.place})[:12]
 
 
 def _rows_of(cache: FeatureCache, digests: np.ndarray) -> np.ndarray | None:

@@ -54,7 +54,7 @@ def load_head(content: bytes, file: Path, next_step: str) -> Any:
     import skops.io
 
     _refuse_unpacking(content, str(file), next_step)
-    refuse_types(content, str(file))
+    check_types(content, str(file))
     try:
         head = skops.io.loads(content, trusted=list(ALLOWED_TYPES))
     except Exception as error:
@@ -80,7 +80,7 @@ def _refuse_unpacking(content: bytes, what: str, next_step: str) -> None:
         )
 
 
-def refuse_types(content: bytes, file: str) -> None:
+def check_types(content: bytes, file: str) -> None:
     """Raise `ModelError` where a stored head is made of types that are not on the list."""
     strange = _strange_types(content, file)
     if strange:
@@ -90,7 +90,7 @@ def refuse_types(content: bytes, file: str) -> None:
         )
 
 
-def refuse_unsavable_head(content: bytes, name: str) -> None:
+def check_savable_head(content: bytes, name: str) -> None:
     """Raise `ModelError` where a model with this head could not be opened again."""
     strange = _strange_types(content, f"head {name!r}")
     if strange:
@@ -113,7 +113,7 @@ def _strange_types(content: bytes, what: str) -> list[str]:
         ) from error
 
 
-def refuse_unsavable(heads: Any) -> None:
+def check_savable(heads: Any) -> None:
     """Raise `ModelError` if one of these heads is of a type that a model folder may not hold.
 
     A head that is not of the catalogue is fitted to a handful of random rows: some types appear only in what was
@@ -129,4 +129,4 @@ def refuse_unsavable(heads: Any) -> None:
                 for resolved in resolve_heads([head], kind=kind):
                     named = isinstance(head, str) and "." not in head
                     trial = resolved.estimator if named else fitted_on_random_rows(resolved.estimator, kind)
-                    refuse_unsavable_head(stored_head(trial, resolved.name), resolved.name)
+                    check_savable_head(stored_head(trial, resolved.name), resolved.name)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.runs.counting import ON_TEST, OUT_OF_FOLD, confusion_counts, said_by, tag_counts
-from pipeline.runs.folder import DEFAULT_FOLDER, Subject, Under, feature, place_for, refuse_foreign, stores_of
+from pipeline.runs.counting import ON_TEST, OUT_OF_FOLD, confusion_counts, predictions_of, tag_counts
+from pipeline.runs.folder import DEFAULT_FOLDER, RunScope, RunsDir, feature_name, run_directory, check_is_run_directory, earlier_stores
 from pipeline.runs.results import (
     ALL_ROWS,
     CHOSEN,
@@ -18,7 +18,7 @@ from pipeline.runs.results import (
     TestCopy,
 )
 from pipeline.runs.run import Run, as_table, plain_params
-from pipeline.runs.store import Cell, Known, Store
+from pipeline.runs.store import UnitKey, StoredResult, Store
 
 __all__ = [
     "ALL_ROWS",
@@ -32,22 +32,22 @@ __all__ = [
     "ON_TEST",
     "OUT_OF_FOLD",
     "PIXELS",
-    "Cell",
-    "Known",
+    "UnitKey",
+    "StoredResult",
     "LabelSetInfo",
     "Result",
     "Run",
     "Store",
-    "Subject",
+    "RunScope",
     "TestCopy",
-    "Under",
+    "RunsDir",
     "as_table",
     "confusion_counts",
-    "feature",
-    "place_for",
+    "feature_name",
+    "run_directory",
     "plain_params",
-    "refuse_foreign",
-    "said_by",
-    "stores_of",
+    "check_is_run_directory",
+    "predictions_of",
+    "earlier_stores",
     "tag_counts",
 ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 OUT_OF_FOLD, ON_TEST = "out of fold", "test"
 
 
-def said_by(predictions: pd.DataFrame, result: Any, *, part: str) -> pd.DataFrame:
+def predictions_of(predictions: pd.DataFrame, result: Any, *, part: str) -> pd.DataFrame:
     """Return the rows of the head that a result is about; none where it has none, as a null.
 
     Parameters

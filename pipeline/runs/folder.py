@@ -23,7 +23,7 @@ _FILES = (RUN, LEADERBOARD_FILE, PREDICTIONS_FILE, STUDY, POINTS, REPORT, RESULT
 
 
 @dataclass(frozen=True)
-class Under:
+class RunsDir:
     """A folder of runs: a run gets the folder of its images' name in it, or the first of name-2, name-3, ...
 
     Parameters
@@ -35,7 +35,7 @@ class Under:
 
 
 @dataclass(frozen=True)
-class Subject:
+class RunScope:
     """What a run is about: a run over more of each goes on where this one stands, any other has a place of its own.
 
     Parameters
@@ -52,17 +52,17 @@ class Subject:
     heads: frozenset[str]
 
     @classmethod
-    def of_run(cls, run: Mapping[str, Any]) -> Subject:
+    def of_run(cls, run: Mapping[str, Any]) -> RunScope:
         """Return what a run, as plain JSON values, was about."""
         results = [result for result in run["results"] if not result["null"] and result["head"] != "chosen"]
         return cls(
             frozenset((info["name"], info["kind"], *info["classes"]) for info in run["label_sets"]),
-            frozenset(feature(one["source"], one["cache"], one["layer"]) for one in results),
+            frozenset(feature_name(one["source"], one["cache"], one["layer"]) for one in results),
             frozenset(one["head"] for one in results),
         )
 
     @classmethod
-    def from_json(cls, text: str) -> Subject:
+    def from_json(cls, text: str) -> RunScope:
         """Return the subject that `as_json` wrote."""
         said = json.loads(text)
         label_sets, features = (frozenset(tuple(one) for one in said[name]) for name in ("label_sets", "features"))
@@ -72,18 +72,18 @@ class Subject:
         """Return the subject as one JSON object."""
         return json.dumps({name: sorted(values) for name, values in self.__dict__.items()})
 
-    def lacking(self, other: Subject) -> list[str]:
+    def lacking(self, other: RunScope) -> list[str]:
         """Name what the other is about and this is not."""
         words = {"label_sets": "label sets", "features": "images or features", "heads": "heads"}
         return [text for name, text in words.items() if not getattr(self, name) >= getattr(other, name)]
 
 
-def feature(source: str, cache: str, layer: str) -> tuple[str, str, str]:
+def feature_name(source: str, cache: str, layer: str) -> tuple[str, str, str]:
     """Return what names some features. A cache's name tells its images and its backbone; its folder has many names."""
     return source, str(Path(cache).absolute()), layer
 
 
-def refuse_foreign(folder: str | Path) -> None:
+def check_is_run_directory(folder: str | Path) -> None:
     """Raise `EvaluationError` if a folder holds things, and no run among them: it is no place for results."""
     found = _foreign(Path(folder))
     if found:
@@ -94,7 +94,7 @@ def refuse_foreign(folder: str | Path) -> None:
         )
 
 
-def place_for(subject: Subject, folder: str | Path) -> tuple[Path, str | None]:
+def run_directory(subject: RunScope, folder: str | Path) -> tuple[Path, str | None]:
     """Return where a run goes: `folder`, or the first of folder-2, folder-3, ... that it does not take anything from.
 
     A run that covers all that a folder holds goes on there: more label sets, heads or parameters are added to what is
@@ -116,7 +116,7 @@ def place_for(subject: Subject, folder: str | Path) -> tuple[Path, str | None]:
     return place, None if said is None else f"{folder}/ holds {said}; this run goes to {place}/"
 
 
-def stores_of(place: str | Path | Under, name: str) -> tuple[list[Store], list[str]]:
+def earlier_stores(place: str | Path | RunsDir, name: str) -> tuple[list[Store], list[str]]:
     """Return the results of earlier runs, to be read, and why others are not read.
 
     Parameters
@@ -130,7 +130,7 @@ def stores_of(place: str | Path | Under, name: str) -> tuple[list[Store], list[s
     -------
     (list of Store, list of str)
     """
-    if isinstance(place, Under):
+    if isinstance(place, RunsDir):
         first = Path(place.folder) / name
         more = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
         folders = [first, *itertools.takewhile(Path.is_dir, more)]
@@ -157,7 +157,7 @@ def replace_file(path: Path, content: bytes) -> None:
         raise
 
 
-def _other(place: Path, mine: Subject) -> str | None:
+def _other(place: Path, mine: RunScope) -> str | None:
     """Return what a folder holds that is not to be replaced, in words; None where there is nothing."""
     if (place / RUN).exists():
         what, file = "a run", RUN
@@ -173,12 +173,12 @@ def _other(place: Path, mine: Subject) -> str | None:
     return f"{what} over other {' and other '.join(lacking)}" if lacking else None
 
 
-def _subject(path: Path) -> Subject | None:
+def _subject(path: Path) -> RunScope | None:
     if path.name == RUN:
-        return Subject.of_run(json.loads(path.read_text(encoding="utf-8")))
+        return RunScope.of_run(json.loads(path.read_text(encoding="utf-8")))
     with Store.open(path.parent) as store:
         text = store.subject
-    return None if text is None else Subject.from_json(text)
+    return None if text is None else RunScope.from_json(text)
 
 
 def _foreign(folder: Path) -> list[str]:

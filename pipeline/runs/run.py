@@ -14,8 +14,8 @@ import numpy as np
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import EvaluationError
-from pipeline.labels import Joined
-from pipeline.runs.folder import LEADERBOARD_FILE, PREDICTIONS_FILE, RUN, SCORE, STUDY, refuse_foreign, replace_file
+from pipeline.labels import JoinReport
+from pipeline.runs.folder import LEADERBOARD_FILE, PREDICTIONS_FILE, RUN, SCORE, STUDY, check_is_run_directory, replace_file
 from pipeline.runs.results import CHOSEN, LEADERBOARD, LabelSetInfo, Result
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Run:
     notes: tuple[str, ...] = ()
     verdicts: tuple[str, ...] = ()
     folder: Path | None = field(default=None, compare=False)
-    joined: tuple[Joined, ...] = field(default=(), compare=False)
+    joined: tuple[JoinReport, ...] = field(default=(), compare=False)
 
     def info(self, label_set: str | None = None, *, source: str | None = None) -> LabelSetInfo:
         """Return what was asked of a label set: of the only one by default, of the first where DATA share a name.
@@ -131,7 +131,7 @@ class Run:
             notes=tuple(said["notes"]),
             verdicts=tuple(said["verdicts"]),
             folder=folder,
-            joined=tuple(Joined.from_dict(one) for one in said.get("joined", ())),
+            joined=tuple(JoinReport.from_dict(one) for one in said.get("joined", ())),
         )
 
     @classmethod
@@ -182,7 +182,7 @@ class Run:
         from pipeline.images.cells import csv_text
 
         folder = Path(folder)
-        refuse_foreign(folder)
+        check_is_run_directory(folder)
         table = self.leaderboard()
         table["params"] = [json.dumps(params) for params in table["params"]]
         contents = {

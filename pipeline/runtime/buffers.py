@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 
-class Buffers:
+class PinnedBuffers:
     """A few buffers, each lent to one thread at a time; who finds none free waits for one.
 
     Pages that are pinned a GPU copies from while it computes, but pinning them takes as long as the copy does: so

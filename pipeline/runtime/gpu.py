@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from pipeline.runtime.buffers import Buffers, pinned
+from pipeline.runtime.buffers import PinnedBuffers, pinned
 
 # Calls that a GPU is given at once: one uploads while another computes and a third brings its features back.
 UNDER_WAY = 3
@@ -20,7 +20,7 @@ PATIENCE = 32  # times that a batch size of its own would have served better, un
 Features = Mapping[str, torch.Tensor]
 
 
-class Gpu:
+class GpuRunner:
     """Run blocks of images on one GPU; safe to call from several threads at once.
 
     cuDNN plans every layer anew for each thread and each batch size, and a network's plans take it seconds (2 on an
@@ -35,9 +35,9 @@ class Gpu:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._uploads = torch.cuda.Stream(device)
-        self._buffers = Buffers(UNDER_WAY, pinned)
+        self._buffers = PinnedBuffers(UNDER_WAY, pinned)
         self._thread = _thread_of(device.index or 0)
-        self._sizes = Sizes()
+        self._sizes = BatchSizes()
 
     def run(self, pixels: np.ndarray, compute: Callable[[torch.Tensor], Features]) -> dict[str, np.ndarray]:
         """Return what `compute` makes of the images, uint8 (b, h, w, 3), as ``{layer: float32 (b, width)}``.
@@ -82,7 +82,7 @@ class Gpu:
             return features, computing.record_event(_Event(blocking=True))  # one that sleeps, not one that spins
 
 
-class Sizes:
+class BatchSizes:
     """The batch sizes that a network runs with: few, for each of them costs seconds when it is first used.
 
     The first is the first that is asked for, as most blocks of a collection are alike. Fewer images then run in its

@@ -15,7 +15,7 @@ from pipeline.provenance import Preprocessing
 from pipeline.runtime.folding import fold_batch_norm
 from pipeline.runtime.graph_store import OPSET
 from pipeline.runtime.onnx_runtime import OnnxRuntime
-from pipeline.runtime.torch_runtime import Normalise
+from pipeline.runtime.torch_runtime import Normalize
 
 TOLERANCE = 1e-5  # of a layer's largest value; 19 families differ by 2e-6 at most
 
@@ -53,7 +53,7 @@ def export_graph(backbone: Backbone, layers: Sequence[str]) -> tuple[bytes, Onnx
     widths = backbone.resolve_layers(layers)
     with _EXPORTING, torch.no_grad():
         network = backbone.load(layers)
-        wanted = FromPixels(network, backbone.preprocessing, list(widths))
+        wanted = PixelInput(network, backbone.preprocessing, list(widths))
         return _proven(wanted, widths, backbone.preprocessing.crop, fold=network)
 
 
@@ -66,11 +66,11 @@ def export_network(network: nn.Module, how: Preprocessing, widths: Mapping[str, 
         As for `export_graph`.
     """
     with _EXPORTING, torch.no_grad():
-        return _proven(FromPixels(network, how, list(widths)), widths, how.crop)[0]
+        return _proven(PixelInput(network, how, list(widths)), widths, how.crop)[0]
 
 
 def _proven(
-    network: FromPixels, widths: Mapping[str, int], crop: int, *, fold: fx.GraphModule | None = None
+    network: PixelInput, widths: Mapping[str, int], crop: int, *, fold: fx.GraphModule | None = None
 ) -> tuple[bytes, OnnxRuntime]:
     """Return the graph, and a runtime made of it; what can be folded is, after torch has said what is wanted."""
     noise = np.random.default_rng(0).integers(0, 256, (_PROOF, crop, crop, 3), np.uint8)
@@ -94,13 +94,13 @@ def _proven(
     return model, runtime
 
 
-class FromPixels(nn.Module):
+class PixelInput(nn.Module):
     """uint8 images (b, crop, crop, 3) to a tuple of embeddings (b, width): the road of `TorchRuntime` as one module."""
 
     def __init__(self, network: nn.Module, how: Preprocessing, layers: list[str]) -> None:
         super().__init__()
         self.network = network
-        self._normalise = Normalise(how, torch.device("cpu"))
+        self._normalise = Normalize(how, torch.device("cpu"))
         self._layers = layers
         self.eval().requires_grad_(False)
 
@@ -111,7 +111,7 @@ class FromPixels(nn.Module):
         return tuple(features[layer] for layer in self._layers)
 
 
-def _export(network: FromPixels, layers: list[str], crop: int) -> bytes:
+def _export(network: PixelInput, layers: list[str], crop: int) -> bytes:
     for module in network.modules():
         # In-place activations are decomposed into a dozen operations first: twice the time of the whole export.
         if getattr(module, "inplace", False):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.backbone import Backbone
-from pipeline.provenance import canonical_json, digest_of, installed
+from pipeline.provenance import canonical_json, sha256_json, installed
 
 SUFFIX = ".onnx"
 OPSET = 20
@@ -91,7 +91,7 @@ def graph_recipe(backbone: Backbone, layers: Sequence[str]) -> dict[str, Any]:
 
 def graph_path(folder: Path, recipe: Mapping[str, Any]) -> Path:
     """Return where the graph of a recipe is, or would be."""
-    return folder / f"{recipe['backbone']}-{digest_of(recipe)[:12]}{SUFFIX}"
+    return folder / f"{recipe['backbone']}-{sha256_json(recipe)[:12]}{SUFFIX}"
 
 
 def read_graph(folder: Path, recipe: Mapping[str, Any]) -> bytes | None:

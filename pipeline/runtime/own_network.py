@@ -75,7 +75,7 @@ def save_backbone(
             f"save_backbone(network, {str(place.with_suffix(ENDING))!r}, ...)",
         )
     how = _preprocessing(resize, crop, interpolation, mean, std, value_range, str(place))
-    named = _Named(copy.deepcopy(network).cpu().float()).eval().requires_grad_(False)
+    named = _NamedOutputs(copy.deepcopy(network).cpu().float()).eval().requires_grad_(False)
     widths = _widths(named, how.crop, str(place))
     try:
         graph = export_network(named, how, widths)
@@ -88,7 +88,7 @@ def save_backbone(
     return Backbone.open(str(place))
 
 
-class _Named(nn.Module):
+class _NamedOutputs(nn.Module):
     """A network whose embeddings have names; the only one is the penultimate layer's."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -121,7 +121,7 @@ def _preprocessing(
     return how
 
 
-def _widths(network: _Named, crop: int, origin: str) -> dict[str, int]:
+def _widths(network: _NamedOutputs, crop: int, origin: str) -> dict[str, int]:
     """Return ``{layer: width}`` as a first run gives it; whatever else a network gives is refused."""
     try:
         with torch.no_grad():

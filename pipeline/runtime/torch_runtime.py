@@ -18,7 +18,7 @@ from pipeline.runtime import PRECISIONS
 from pipeline.runtime.compiled import Compiled
 from pipeline.runtime.devices import batch_size_of
 from pipeline.runtime.folding import fold_batch_norm
-from pipeline.runtime.gpu import Gpu
+from pipeline.runtime.gpu import GpuRunner
 from pipeline.runtime.pixels import check_pixels, no_features
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -74,8 +74,8 @@ class TorchRuntime:
         self._network = network.to(self.device).to(memory_format=torch.channels_last)
         if compile and not on_cpu:
             self._network = Compiled(self._network, progress)
-        self._normalise = Normalise(backbone.preprocessing, self.device)
-        self._gpu = None if on_cpu else Gpu(self.device)
+        self._normalise = Normalize(backbone.preprocessing, self.device)
+        self._gpu = None if on_cpu else GpuRunner(self.device)
         self._progress = progress
         self._fitting = threading.Lock()
         self._most = sys.maxsize  # images that are run at once
@@ -170,7 +170,7 @@ class TorchRuntime:
         return torch.autocast(self.device.type, dtype=_AUTOCAST[self.precision])
 
 
-class Normalise:
+class Normalize:
     """Turn uint8 images into float32 ones as torchvision's presets do: the same operations in the same order.
 
     Parameters

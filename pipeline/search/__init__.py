@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pipeline.search.covered import SharedHead, shared_candidates
+from pipeline.search.covered import SharedGrid, shared_candidates
 from pipeline.search.grid import (
     Fitted,
-    about_scores,
+    describe_scores,
     best_of,
     candidate_scores,
     candidates_of,
     fit_head,
-    refuse_scoring,
+    check_scoring_fits,
     search,
 )
-from pipeline.search.guard import one_thread, summary
+from pipeline.search.guard import one_thread, summarize_warnings
 from pipeline.search.predictions import Predictions, best_guess, predict_all, replay
 from pipeline.search.scoring import (
     SCORINGS,
@@ -32,9 +32,9 @@ __all__ = [
     "Fitted",
     "Predictions",
     "Scorer",
-    "SharedHead",
+    "SharedGrid",
     "SharedTask",
-    "about_scores",
+    "describe_scores",
     "average_precisions",
     "best_guess",
     "best_of",
@@ -48,7 +48,7 @@ __all__ = [
     "needs_probabilities",
     "one_thread",
     "predict_all",
-    "refuse_scoring",
+    "check_scoring_fits",
     "replay",
     "resampled_precision",
     "score_predictions",
@@ -56,5 +56,5 @@ __all__ = [
     "shared_candidates",
     "shared_predictions",
     "shared_scores",
-    "summary",
+    "summarize_warnings",
 ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.search.parts import Standard
+from pipeline.search.parts import PartScaling
 from pipeline.search.predictions import Predictions, over_all_classes
 from pipeline.search.targets import NotCoveredError, Target
 
@@ -21,7 +21,7 @@ _NO_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class KeptColumns:
     """The columns that vary in a training part.
 
     Parameters
@@ -35,17 +35,17 @@ class Kept:
     test: np.ndarray
 
 
-def kept_columns(X: np.ndarray, train: np.ndarray, test: np.ndarray, standard: Standard) -> Kept | None:
+def kept_columns(X: np.ndarray, train: np.ndarray, test: np.ndarray, standard: PartScaling) -> KeptColumns | None:
     """Return the columns that VarianceThreshold keeps; None where the scaler takes one of them for constant."""
     still = X[np.ix_(train, np.flatnonzero(standard.constant))]
     if standard.constant.all() or (still != still[:1]).any():
         return None
     columns = ~standard.constant
-    return Kept(columns, standard.apply(X[test])[:, columns].astype(np.float64))
+    return KeptColumns(columns, standard.apply(X[test])[:, columns].astype(np.float64))
 
 
 def nearest_centroids(
-    kept: Kept, target: Target, thresholds: Sequence[float | None], labels: int, *, labels_only: bool = False
+    kept: KeptColumns, target: Target, thresholds: Sequence[float | None], labels: int, *, labels_only: bool = False
 ) -> Iterator[Predictions]:
     """Give what NearestCentroid says of the test rows, a threshold at a time; the target is in the features' columns.
 

@@ -52,7 +52,7 @@ _OF_TAGS = ("ridge", "lda", "knn")
 
 
 @dataclass(frozen=True)
-class SharedHead:
+class SharedGrid:
     """A head whose grid shares its work.
 
     Parameters
@@ -70,7 +70,7 @@ class SharedHead:
     candidates: list[dict[str, Any]]
     values: list[tuple[Any, ...]]
 
-    def take(self, places: Sequence[int]) -> SharedHead:
+    def take(self, places: Sequence[int]) -> SharedGrid:
         """Return the head with some of its candidates."""
         return replace(
             self,
@@ -79,14 +79,14 @@ class SharedHead:
         )
 
 
-def shared_head(estimator: Any, grid: dict[str, list[Any]], kind: str) -> SharedHead | None:
+def shared_grid(estimator: Any, grid: dict[str, list[Any]], kind: str) -> SharedGrid | None:
     """Return how the head shares its work; None where it does not: another estimator, parameter or value."""
     from sklearn.model_selection import ParameterGrid
 
     return shared_candidates(estimator, list(ParameterGrid(grid)), kind)
 
 
-def shared_candidates(estimator: Any, candidates: Sequence[dict[str, Any]], kind: str) -> SharedHead | None:
+def shared_candidates(estimator: Any, candidates: Sequence[dict[str, Any]], kind: str) -> SharedGrid | None:
     """Return as `shared_head`, of a grid's combinations or some of them."""
     from sklearn.pipeline import Pipeline
 
@@ -107,7 +107,7 @@ def shared_candidates(estimator: Any, candidates: Sequence[dict[str, Any]], kind
         values = [tuple(candidate.get(name, own[name]) for name in names) for candidate in candidates]
         checks = list(covered.values())
         if all(check(value) for row in values for check, value in zip(checks, row, strict=True)):
-            return SharedHead(solver, kind, list(candidates), values)
+            return SharedGrid(solver, kind, list(candidates), values)
     return None
 
 

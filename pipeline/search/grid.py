@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.errors import HeadError
 from pipeline.heads import Head
 from pipeline.search.covered import shared_candidates
-from pipeline.search.guard import caught_warnings, one_thread, summary
+from pipeline.search.guard import caught_warnings, one_thread, summarize_warnings
 from pipeline.search.scoring import make_scorer, needs_probabilities
 from pipeline.search.shared import SharedTask, shared_scores
 
@@ -74,7 +74,7 @@ def search(
     HeadError
         The estimator failed (named, with its own words), or the scoring does not fit.
     """
-    refuse_scoring(head, scoring)
+    check_scoring_fits(head, scoring)
     said: list[str] = []
     if candidates is None:
         smallest = min([len(train) for train, _ in splits], default=len(y))
@@ -93,13 +93,13 @@ def search(
         )
         chosen, score = best_of(scores)
         params = candidates[chosen]
-        said += about_scores(head, scoring, scores)
+        said += describe_scores(head, scoring, scores)
         fits += scores.size
     estimator, more = fit_head(head, params, X, y)
-    return Fitted(estimator, params, score, (*said, *summary(head.name, [*caught, *more], fits)))
+    return Fitted(estimator, params, score, (*said, *summarize_warnings(head.name, [*caught, *more], fits)))
 
 
-def refuse_scoring(head: Head, scoring: str) -> None:
+def check_scoring_fits(head: Head, scoring: str) -> None:
     """Raise `HeadError` for a scoring that is about probabilities where the head gives none."""
     if needs_probabilities(scoring) and not head.probabilities:
         raise HeadError(
@@ -192,7 +192,7 @@ def best_of(scores: np.ndarray) -> tuple[int, float]:
     return chosen, float(means[chosen])
 
 
-def about_scores(head: Head, scoring: str, scores: np.ndarray) -> list[str]:
+def describe_scores(head: Head, scoring: str, scores: np.ndarray) -> list[str]:
     """Say in how many folds the score is undefined."""
     undefined = int(np.isnan(scores).all(axis=0).sum())
     return [f"{head.name}: {scoring} is undefined in {undefined} of {scores.shape[1]} inner folds"] if undefined else []

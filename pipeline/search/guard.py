@@ -35,7 +35,7 @@ def caught_warnings(name: str) -> Iterator[list[warnings.WarningMessage]]:
             ) from error
 
 
-def summary(name: str, caught: Sequence[warnings.WarningMessage], fits: int) -> list[str]:
+def summarize_warnings(name: str, caught: Sequence[warnings.WarningMessage], fits: int) -> list[str]:
     """Return the warnings of `fits` fits in sentences, counted."""
     from sklearn.exceptions import ConvergenceWarning
 

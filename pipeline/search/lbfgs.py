@@ -22,7 +22,7 @@ _TRIES = 8
 _ROUNDS = 2000  # of one value of C, as the catalogue's max_iter
 
 
-def follow(stack: Stack, W: Any, paths: Sequence[np.ndarray]) -> list[np.ndarray]:
+def minimize_chains(stack: Stack, W: Any, paths: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return the minimisers of mean log loss + penalty / 2 ||weights||^2 for every penalty of every chain.
 
     Parameters
@@ -39,13 +39,13 @@ def follow(stack: Stack, W: Any, paths: Sequence[np.ndarray]) -> list[np.ndarray
     list of ndarray of float64, shape (penalties, columns, d + 1)
         One a chain. Not finite where the rounds did not suffice.
     """
-    march = _March(stack, W, paths)
+    march = _ChainState(stack, W, paths)
     while len(march.stack):
         march.step()
     return march.found
 
 
-class _March:
+class _ChainState:
     """Where each chain of the stack stands.
 
     A chain goes along its direction from W. Within one penalty that is L-BFGS's. From one penalty to the next it is
@@ -208,9 +208,9 @@ class _March:
         return z
 
 
-class _Nothing:
+class _Empty:
     def __len__(self) -> int:
         return 0
 
 
-_EMPTY: Any = _Nothing()
+_EMPTY: Any = _Empty()

@@ -9,11 +9,11 @@ from itertools import chain as chain_of
 import numpy as np
 
 from pipeline.search.arrays import arrays_on
-from pipeline.search.lbfgs import follow
+from pipeline.search.lbfgs import minimize_chains
 from pipeline.search.predictions import Predictions, over_all_classes
 from pipeline.search.scaling import Scaling, scaling
-from pipeline.search.stack import Shared, Stack
-from pipeline.search.threads import Team
+from pipeline.search.stack import StackData, Stack
+from pipeline.search.threads import WorkStealingPool
 
 _COLUMNS = 256  # in one stack: wide enough for the products, and 1,280 features take 40 MB of memory pairs
 _FEW_CS = 3  # a path is solved in little more than the time of its last value
@@ -63,7 +63,7 @@ class Coefficients:
     labels: int
 
 
-def gains(chains: Sequence[Chain], d: int, *, device: str = "cpu") -> bool:
+def pays_off(chains: Sequence[Chain], d: int, *, device: str = "cpu") -> bool:
     """Say whether the stack is measured to be faster than scikit-learn, a fit at a time, on one core.
 
     Measured with 7 Cs on embeddings and on random labels, 100 to 5,000 rows, 64 to 1,280 features. A single label set
@@ -105,13 +105,13 @@ def logistic_coefficients(
     finite = np.zeros(len(X), dtype=bool)
     finite[learnt] = np.isfinite(X[learnt]).all(axis=1)
     places = np.cumsum(finite) - 1  # of the rows of X among those that are learnt from
-    lanes: list[_Lane] = []
+    lanes: list[_SolvableChain] = []
     parts: dict[bytes, tuple[int, np.ndarray]] = {}
     for which, chain in enumerate(chains):
         if finite[chain.train].all() and len(np.unique(chain.y)) > 1:
             rows = places[chain.train]
             part, _ = parts.setdefault(rows.tobytes(), (len(parts), rows))
-            lanes.append(_Lane(which, rows, part, *np.unique(chain.y, return_inverse=True), np.asarray(chain.Cs)))
+            lanes.append(_SolvableChain(which, rows, part, *np.unique(chain.y, return_inverse=True), np.asarray(chain.Cs)))
     if not lanes:
         return found
     order, cuts = _alike([rows for _, rows in parts.values()], int(finite.sum()))
@@ -121,8 +121,8 @@ def logistic_coefficients(
     lanes = [lane for lane in lanes if scaled.covered[lane.part]]
     if not lanes:
         return found
-    team = Team(n_jobs)
-    shared = Shared.of(scaled.A, arrays_on(device), cuts=cuts, team=team)
+    team = WorkStealingPool(n_jobs)
+    shared = StackData.of(scaled.A, arrays_on(device), cuts=cuts, team=team)
     stacks = _stacks(lanes, n_jobs)
     solved = team.each(lambda stack: _minima(shared, scaled, stack), stacks)
     for lane, minima in zip((lane for stack in stacks for lane in stack), chain_of.from_iterable(solved), strict=True):
@@ -144,7 +144,7 @@ def _alike(parts: Sequence[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class _Lane:
+class _SolvableChain:
     """A chain that can be solved: the rows it learns from (of A), whose training part it is, classes from 0 on."""
 
     which: int
@@ -160,7 +160,7 @@ class _Lane:
         return 1 if len(self.seen) == 2 else len(self.seen)
 
 
-def _stacks(lanes: Sequence[_Lane], n_jobs: int) -> list[list[_Lane]]:
+def _stacks(lanes: Sequence[_SolvableChain], n_jobs: int) -> list[list[_SolvableChain]]:
     """Return the lanes dealt out to stacks of about as many columns, in each the narrow ones first."""
     columns = sum(lane.width for lane in lanes)
     many = min(len(lanes), n_jobs * -(-columns // (n_jobs * _COLUMNS)))
@@ -168,7 +168,7 @@ def _stacks(lanes: Sequence[_Lane], n_jobs: int) -> list[list[_Lane]]:
     return [dealt[first::many] for first in range(many)]
 
 
-def _minima(shared: Shared, scaled: Scaling, lanes: Sequence[_Lane]) -> list[np.ndarray]:
+def _minima(shared: StackData, scaled: Scaling, lanes: Sequence[_SolvableChain]) -> list[np.ndarray]:
     """Return each lane's parameters for its Cs from the smallest up, shape (Cs, columns, d + 1), as `follow` does."""
     arrays, (n, d) = shared.arrays, scaled.A.shape
     codes = np.full((len(lanes), n), -1, np.int16)
@@ -188,10 +188,10 @@ def _minima(shared: Shared, scaled: Scaling, lanes: Sequence[_Lane]) -> list[np.
     )
     W = arrays.zeros(int(stack.widths.sum()), d + 1)
     W[:, -1] = arrays.float32(np.concatenate(starts))
-    return follow(stack, W, [1 / (np.sort(lane.Cs) * len(lane.rows)) for lane in lanes])
+    return minimize_chains(stack, W, [1 / (np.sort(lane.Cs) * len(lane.rows)) for lane in lanes])
 
 
-def _in_features(minima: np.ndarray, lane: _Lane, scaled: Scaling, labels: int) -> Coefficients:
+def _in_features(minima: np.ndarray, lane: _SolvableChain, scaled: Scaling, labels: int) -> Coefficients:
     """Return minima over a training part's standardised features as coefficients of the features themselves."""
     minima = minima[np.argsort(np.argsort(lane.Cs, kind="stable"), kind="stable")]  # as the Cs were given
     weights = (minima[:, :, :-1] * (scaled.scales[lane.part] / scaled.spread)).astype(np.float32)

@@ -17,7 +17,7 @@ _ROWS = 2048  # test rows whose distances to all training rows a device holds at
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbours:
+class NearestRows:
     """The nearest training rows of each test row.
 
     Parameters
@@ -50,7 +50,7 @@ def standardised(X: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[np
     return scaler.fit_transform(X[train]), scaler.transform(X[test])
 
 
-def neighbours(Z: np.ndarray, test: np.ndarray, ks: Sequence[int], arrays: Arrays) -> Neighbours:
+def neighbours(Z: np.ndarray, test: np.ndarray, ks: Sequence[int], arrays: Arrays) -> NearestRows:
     """Return the neighbours for each k.
 
     The nearest k are the first of the nearest max(ks), except where the k-th and the next are equally far:
@@ -68,7 +68,7 @@ def neighbours(Z: np.ndarray, test: np.ndarray, ks: Sequence[int], arrays: Array
         if len(tied):
             near, who = found.kneighbors(test[tied], n_neighbors=k)
         of[k] = tied, near, who
-    return Neighbours(distances, places, of)
+    return NearestRows(distances, places, of)
 
 
 def _on_device(found: Any, Z: np.ndarray, test: np.ndarray, k: int, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +98,7 @@ def _on_device(found: Any, Z: np.ndarray, test: np.ndarray, k: int, arrays: Arra
 
 
 def neighbour_numbers(
-    near: Neighbours, y: np.ndarray, combinations: Sequence[tuple[int, str]]
+    near: NearestRows, y: np.ndarray, combinations: Sequence[tuple[int, str]]
 ) -> Iterator[Predictions]:
     """Give what KNeighborsRegressor says of the test rows, a (k, weights) at a time."""
     for k, weighting in combinations:
@@ -111,7 +111,7 @@ def neighbour_numbers(
 
 
 def neighbour_classes(
-    near: Neighbours,
+    near: NearestRows,
     y: np.ndarray,
     combinations: Sequence[tuple[int, str]],
     labels: int,
@@ -128,7 +128,7 @@ def neighbour_classes(
         yield Predictions(seen[codes], probabilities=over_all_classes(P, seen, labels))
 
 
-def neighbour_tags(near: Neighbours, y: np.ndarray, combinations: Sequence[tuple[int, str]]) -> Iterator[Predictions]:
+def neighbour_tags(near: NearestRows, y: np.ndarray, combinations: Sequence[tuple[int, str]]) -> Iterator[Predictions]:
     """Give what KNeighborsClassifier says of the test rows when it learns an indicator: an election a tag."""
     said = zip(*(_elections(near, tag.astype(np.intp), 2, combinations) for tag in y.T), strict=True)
     for tags in said:
@@ -137,7 +137,7 @@ def neighbour_tags(near: Neighbours, y: np.ndarray, combinations: Sequence[tuple
 
 
 def _elections(
-    near: Neighbours, codes: np.ndarray, labels: int, combinations: Sequence[tuple[int, str]]
+    near: NearestRows, codes: np.ndarray, labels: int, combinations: Sequence[tuple[int, str]]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Give the class that each test row's neighbours vote for, and the votes of shape (m, labels).
 
@@ -175,7 +175,7 @@ def _counted(voted: np.ndarray, W: np.ndarray, labels: int, before: np.ndarray) 
 
 
 def _as_scikit_learn_sums(
-    near: Neighbours, codes: np.ndarray, k: int, votes: np.ndarray, said: np.ndarray
+    near: NearestRows, codes: np.ndarray, k: int, votes: np.ndarray, said: np.ndarray
 ) -> np.ndarray:
     """Return the choices; where another order of summing could decide, as scikit-learn sums: a class at a time."""
     from sklearn.utils.extmath import weighted_mode

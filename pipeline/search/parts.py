@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.search.arrays import Arrays
-from pipeline.search.targets import Columns
+from pipeline.search.targets import TargetColumns
 
 Splits = Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -87,7 +87,7 @@ class Products:
 
 
 @dataclass(frozen=True, eq=False)
-class Standard:
+class PartScaling:
     """How a training part is standardised.
 
     Parameters
@@ -118,7 +118,7 @@ class Standard:
         return Z
 
 
-class Parts:
+class SplitParts:
     """The rows of some splits, all the same, in parts: each split's test part, and the rest.
 
     Of a single split the training part alone is summed.
@@ -160,7 +160,7 @@ class Parts:
                 gram += there.T @ there
         return Sums(len(rows), first, squares, None if gram is None else self.arrays.numpy(gram))
 
-    def products(self, rows: np.ndarray, columns: Columns) -> Products:
+    def products(self, rows: np.ndarray, columns: TargetColumns) -> Products:
         """Return the sums of xt' and of t over some rows."""
         total: Any = self.arrays.array(np.zeros((self.X.shape[1], columns.count)))
         first = np.zeros(columns.count)
@@ -170,7 +170,7 @@ class Parts:
             first += T.sum(axis=0)
         return Products(self.arrays.numpy(total), first)
 
-    def standard(self, total: Sums, left: Sums, train: np.ndarray) -> Standard:
+    def standard(self, total: Sums, left: Sums, train: np.ndarray) -> PartScaling:
         """Return how the training rows are standardised, from the sums over them and over all rows."""
         every, shift = total.variance(), left.first / left.n
         mean, variance = self.centre + shift, left.variance()
@@ -196,9 +196,9 @@ class Parts:
             covariance /= scale[:, None]
             covariance[constant] = 0.0
             covariance[:, constant] = 0.0
-        return Standard(left.n, mean, scale, constant, lost, covariance)
+        return PartScaling(left.n, mean, scale, constant, lost, covariance)
 
-    def standard_products(self, standard: Standard, left: Products, columns: Columns, train: np.ndarray) -> np.ndarray:
+    def standard_products(self, standard: PartScaling, left: Products, columns: TargetColumns, train: np.ndarray) -> np.ndarray:
         """Return the products of the standardised training rows with the columns less their means.
 
         Shape (d, columns).
@@ -221,7 +221,7 @@ class Parts:
             yield which, self.X[which] - self.centre
 
 
-def in_parts(splits: Splits) -> list[list[int]]:
+def group_splits(splits: Splits) -> list[list[int]]:
     """Return the splits' positions in groups that `Parts` takes: the same rows, and no row tested twice in a group."""
     groups: dict[bytes, list[tuple[list[int], np.ndarray]]] = {}
     for place, (train, test) in enumerate(splits):

@@ -47,24 +47,24 @@ def _replay(said: Predictions, seen: np.ndarray, classes: np.ndarray) -> Any:
         return _WithBoth(said, seen, classes)
     if said.probabilities is not None:
         return _WithProbabilities(said, seen, classes)
-    return _Replay(said, seen, classes) if said.scores is None else _WithScores(said, seen, classes)
+    return _FoldReplay(said, seen, classes) if said.scores is None else _WithScores(said, seen, classes)
 
 
-class _Replay(ClassifierMixin, BaseEstimator):
+class _FoldReplay(ClassifierMixin, BaseEstimator):
     """Says predictions again as the estimator would that a training part gave: with its classes, as they are named."""
 
     def __init__(self, said: Predictions, seen: np.ndarray, classes: np.ndarray) -> None:
         self.said, self.seen, self.classes = said, seen, classes
         self.classes_ = classes[seen]
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> _Replay:
+    def fit(self, X: np.ndarray, y: np.ndarray) -> _FoldReplay:
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         return self.classes[self.said.labels[X[:, 0]]]
 
 
-class _WithProbabilities(_Replay):
+class _WithProbabilities(_FoldReplay):
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         assert self.said.probabilities is not None
         return self.said.probabilities[np.ix_(X[:, 0], self.seen)]
@@ -76,7 +76,7 @@ class _WithBoth(_WithProbabilities):
         return self.said.decision[X[:, 0]]
 
 
-class _WithScores(_Replay):
+class _WithScores(_FoldReplay):
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         assert self.said.scores is not None
         scores = self.said.scores[np.ix_(X[:, 0], self.seen)]

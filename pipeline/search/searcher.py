@@ -15,7 +15,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, check_cv
 from sklearn.utils import _safe_indexing
 
-from pipeline.search.covered import SharedHead, shared_head
+from pipeline.search.covered import SharedGrid, shared_grid
 from pipeline.search.guard import one_thread
 from pipeline.search.results import Score, layout, score_of
 from pipeline.search.scoring import OverAllClasses
@@ -219,7 +219,7 @@ class _Plan:
     """A search that can share its work."""
 
     search: _Search
-    head: SharedHead
+    head: SharedGrid
     splits: list[tuple[np.ndarray, np.ndarray]]  # positions into the label set's own rows
     codes: np.ndarray
     labels: int
@@ -269,7 +269,7 @@ def _planned(search: _Search, n: int) -> _Plan | None:
     if not isinstance(own.param_grid, Mapping) or not _is_error_score(own.error_score):
         return None
     with contextlib.suppress(ValueError, TypeError):
-        head = shared_head(own.estimator, dict(own.param_grid), kind)
+        head = shared_grid(own.estimator, dict(own.param_grid), kind)
         y = np.asarray(y)
         rows = np.arange(n) if search.rows is None else search.rows
         if head is None or y.ndim != 1 or len(y) != len(rows) or y.dtype.kind not in "biufUSO":

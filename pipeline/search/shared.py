@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.search.arrays import arrays_on
-from pipeline.search.centroid import Kept, kept_columns, nearest_centroids
+from pipeline.search.centroid import KeptColumns, kept_columns, nearest_centroids
 from pipeline.search.closed_form import (
     discriminant_tags,
     discriminants,
@@ -17,22 +17,22 @@ from pipeline.search.closed_form import (
     ridge_numbers,
     ridge_tags,
 )
-from pipeline.search.covered import SharedHead
-from pipeline.search.logistic import Chain, Coefficients, gains, logistic_coefficients, logistic_predictions
+from pipeline.search.covered import SharedGrid
+from pipeline.search.logistic import Chain, Coefficients, pays_off, logistic_coefficients, logistic_predictions
 from pipeline.search.neighbours import (
-    Neighbours,
+    NearestRows,
     neighbour_classes,
     neighbour_numbers,
     neighbour_tags,
     neighbours,
     standardised,
 )
-from pipeline.search.parts import Parts, Products, Sums, in_parts
+from pipeline.search.parts import SplitParts, Products, Sums, group_splits
 from pipeline.search.predictions import Predictions
 from pipeline.search.scoring import LABELS_ONLY, score_predictions
 from pipeline.search.spectrum import Spectrum, spectrum
-from pipeline.search.targets import Columns, NotCoveredError
-from pipeline.search.threads import interleaved, mapped
+from pipeline.search.targets import TargetColumns, NotCoveredError
+from pipeline.search.threads import interleaved, map_threads
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -57,7 +57,7 @@ class SharedTask:
         Whether labels will do: neither probabilities nor scores are then made.
     """
 
-    heads: Sequence[SharedHead]
+    heads: Sequence[SharedGrid]
     y: np.ndarray
     splits: Folds
     labels: int
@@ -65,7 +65,7 @@ class SharedTask:
 
 
 @dataclass(frozen=True, eq=False)
-class Said:
+class SplitPredictions:
     """What the candidates of one head say of one split's test rows.
 
     Parameters
@@ -84,7 +84,7 @@ class Said:
 
 
 @dataclass(frozen=True, eq=False)
-class _Split:
+class _TaskSplit:
     """The rows of a split, and the tasks that have it, each with the split's position in it."""
 
     train: np.ndarray
@@ -94,7 +94,7 @@ class _Split:
 
 def shared_predictions(
     X: np.ndarray, tasks: Sequence[SharedTask], *, n_jobs: int = 1, device: str = "cpu"
-) -> Iterator[Said]:
+) -> Iterator[SplitPredictions]:
     """Give what every candidate of every task says of every split's test rows, in any order.
 
     Parameters
@@ -111,17 +111,17 @@ def shared_predictions(
     """
     yield from _by_chains(X, tasks, device, n_jobs)
     X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
-    alike: dict[tuple[bytes, bytes], _Split] = {}
+    alike: dict[tuple[bytes, bytes], _TaskSplit] = {}
     for number, task in enumerate(tasks):
         if not _closed(task):
             continue
         for place, (train, test) in enumerate(task.splits):
             train, test = np.asarray(train, np.int64), np.asarray(test, np.int64)
             key = train.tobytes(), test.tobytes()
-            alike.setdefault(key, _Split(train, test, [])).members.append((number, place))
+            alike.setdefault(key, _TaskSplit(train, test, [])).members.append((number, place))
     splits = list(alike.values())
-    for places in in_parts([(one.train, one.test) for one in splits]):
-        group = _Group(X, tasks, [splits[place] for place in places], n_jobs, device)
+    for places in group_splits([(one.train, one.test) for one in splits]):
+        group = _SplitGroup(X, tasks, [splits[place] for place in places], n_jobs, device)
         yield from interleaved(group.said, group.splits, n_jobs)
 
 
@@ -161,7 +161,7 @@ def shared_scores(
     return found
 
 
-def _by_chains(X: np.ndarray, tasks: Sequence[SharedTask], device: str, n_jobs: int) -> Iterator[Said]:
+def _by_chains(X: np.ndarray, tasks: Sequence[SharedTask], device: str, n_jobs: int) -> Iterator[SplitPredictions]:
     """Give what logistic regressions say: all label sets and splits are solved in one stack."""
     asked, chains = [], []
     for number, task in enumerate(tasks):
@@ -171,25 +171,25 @@ def _by_chains(X: np.ndarray, tasks: Sequence[SharedTask], device: str, n_jobs: 
                 Cs = [value[0] for value in head.values]
                 chains.append(Chain(task.y[train], np.asarray(train, np.int64), Cs, task.labels))
     fits: list[Coefficients | None] = [None] * len(chains)
-    if chains and gains(chains, X.shape[1], device=device):
+    if chains and pays_off(chains, X.shape[1], device=device):
         fits = logistic_coefficients(X, chains, device=device, n_jobs=n_jobs)
     alike: dict[bytes, list[int]] = {}
     for place, (number, which, split, test) in enumerate(asked):
         if fits[place] is None or not np.isfinite(X[test]).all():
-            yield Said(number, which, split, None)
+            yield SplitPredictions(number, which, split, None)
         else:
             alike.setdefault(test.tobytes(), []).append(place)
     for places in alike.values():
         said = logistic_predictions(X[asked[places[0]][3]], [fit for place in places if (fit := fits[place])])
         for place, predictions in zip(places, said, strict=True):
-            yield Said(*asked[place][:3], predictions)
+            yield SplitPredictions(*asked[place][:3], predictions)
 
 
-class _Group:
+class _SplitGroup:
     """Splits of the same rows, none of which is tested twice: what they share is done when this is made."""
 
     def __init__(
-        self, X: np.ndarray, tasks: Sequence[SharedTask], splits: Sequence[_Split], n_jobs: int, device: str
+        self, X: np.ndarray, tasks: Sequence[SharedTask], splits: Sequence[_TaskSplit], n_jobs: int, device: str
     ) -> None:
         self.X, self.tasks, self.splits = X, tasks, splits
         self.arrays = arrays_on(device)
@@ -203,23 +203,23 @@ class _Group:
             and np.isfinite(tasks[number].y[rows]).all()
         ]
         self.places = {number: place for place, number in enumerate(linear)}
-        self.parts: Parts | None = None
+        self.parts: SplitParts | None = None
         if not self.finite or not linear:
             return
         ys, labels = [tasks[number].y for number in linear], [tasks[number].labels for number in linear]
-        self.columns = Columns(ys, labels, X.dtype, rows)
-        self.parts = parts = Parts(X, [(split.train, split.test) for split in splits], self.arrays)
-        self.sums: list[Sums] = mapped(parts.sums, parts.pieces, n_jobs)
+        self.columns = TargetColumns(ys, labels, X.dtype, rows)
+        self.parts = parts = SplitParts(X, [(split.train, split.test) for split in splits], self.arrays)
+        self.sums: list[Sums] = map_threads(parts.sums, parts.pieces, n_jobs)
         self.all_sums = Sums.of_all(self.sums)
-        self.products = mapped(lambda piece: parts.products(piece, self.columns), parts.pieces, n_jobs)
+        self.products = map_threads(lambda piece: parts.products(piece, self.columns), parts.pieces, n_jobs)
         self.all_products = Products.of_all(self.products)
 
-    def said(self, split: _Split) -> Iterator[Said]:
+    def said(self, split: _TaskSplit) -> Iterator[SplitPredictions]:
         """Give what all members say of the test rows: one standardisation, spectrum and search for neighbours."""
         tasks = self.tasks
         if not self.finite:  # scikit-learn has its own words for these
             for number, place in split.members:
-                yield from (Said(number, which, place, None) for which, _ in _closed(tasks[number]))
+                yield from (SplitPredictions(number, which, place, None) for which, _ in _closed(tasks[number]))
             return
         near = self._neighbours(split)
         known = self._known(split)
@@ -232,14 +232,14 @@ class _Group:
                         answers = list(_by_neighbours(near, head, task, task.y[split.train]))
                     elif known is not None:
                         answers = list(_by_sums(known, head, task, self.places.get(number)))
-                yield Said(number, which, place, answers)
+                yield SplitPredictions(number, which, place, answers)
 
-    def _neighbours(self, split: _Split) -> Neighbours | None:
+    def _neighbours(self, split: _TaskSplit) -> NearestRows | None:
         heads = [head for number, _ in split.members for head in self.tasks[number].heads if head.solver == "knn"]
         ks = [value[0] for head in heads for value in head.values if value[0] <= len(split.train)]
         return neighbours(*standardised(self.X, split.train, split.test), ks, self.arrays) if ks else None
 
-    def _known(self, split: _Split) -> _Known | None:
+    def _known(self, split: _TaskSplit) -> _SharedSums | None:
         """Return what the heads that learn from sums share."""
         parts = self.parts
         mine = [number for number, _ in split.members if number in self.places]
@@ -258,11 +258,11 @@ class _Group:
         if solvers & {"ridge", "lda"}:
             whole = spectrum(self.X, split.train, split.test, standard, self.arrays)
             turned = whole.vectors.T @ H
-        return _Known(self.columns, standard.n, products.first, H, kept, whole, turned)
+        return _SharedSums(self.columns, standard.n, products.first, H, kept, whole, turned)
 
 
 @dataclass(frozen=True, eq=False)
-class _Known:
+class _SharedSums:
     """What the heads of one split that learn from sums share.
 
     Parameters
@@ -280,21 +280,21 @@ class _Known:
         The products in the spectrum's directions.
     """
 
-    columns: Columns
+    columns: TargetColumns
     n: int
     first: np.ndarray
     H: np.ndarray
-    kept: Kept | None
+    kept: KeptColumns | None
     whole: Spectrum | None
     turned: np.ndarray | None
 
 
-def _closed(task: SharedTask) -> list[tuple[int, SharedHead]]:
+def _closed(task: SharedTask) -> list[tuple[int, SharedGrid]]:
     """Return the heads that a split's own work answers, with their places: all but logistic regression."""
     return [(which, head) for which, head in enumerate(task.heads) if head.solver != "logistic"]
 
 
-def _by_neighbours(near: Neighbours | None, head: SharedHead, task: SharedTask, y: np.ndarray) -> Iterator[Predictions]:
+def _by_neighbours(near: NearestRows | None, head: SharedGrid, task: SharedTask, y: np.ndarray) -> Iterator[Predictions]:
     if near is None or any(k not in near.of for k, _ in head.values) or not np.isfinite(y).all():
         raise NotCoveredError  # more neighbours than rows, or labels that are missing
     if not task.labels:
@@ -304,7 +304,7 @@ def _by_neighbours(near: Neighbours | None, head: SharedHead, task: SharedTask, 
     return neighbour_classes(near, y, head.values, task.labels, labels_only=task.labels_only)
 
 
-def _by_sums(known: _Known, head: SharedHead, task: SharedTask, place: int | None) -> Iterator[Predictions]:
+def _by_sums(known: _SharedSums, head: SharedGrid, task: SharedTask, place: int | None) -> Iterator[Predictions]:
     H = known.H if head.solver == "centroid" else known.turned
     if place is None or H is None:
         raise NotCoveredError

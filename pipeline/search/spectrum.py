@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.search.arrays import Arrays
-from pipeline.search.parts import BLOCK, Standard
+from pipeline.search.parts import BLOCK, PartScaling
 
 # Directions with less of the variance than this are rounding; of n rows there are at most n - 1 that are not.
 _ROUNDING = 1e-12
@@ -50,7 +50,7 @@ class Spectrum:
         return np.split(self.arrays.numpy(together), len(weights), axis=1)
 
 
-def spectrum(X: np.ndarray, train: np.ndarray, test: np.ndarray, standard: Standard, arrays: Arrays) -> Spectrum:
+def spectrum(X: np.ndarray, train: np.ndarray, test: np.ndarray, standard: PartScaling, arrays: Arrays) -> Spectrum:
     """Return the spectrum of the training rows, from the Gram matrix of their smaller side, in float64.
 
     float32 would do for most of it, but not for weak regularisation where rows are few: the smallest eigenvalues are

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.search.arrays import Arrays
-from pipeline.search.threads import Team
+from pipeline.search.threads import WorkStealingPool
 
 _RANK = 512  # eigenpairs that the preconditioner knows; below them it takes the directions as equal
 _FEW = 64
@@ -18,7 +18,7 @@ _SAMPLE = 20_000  # rows that the eigenpairs are taken from, at most
 
 
 @dataclass(frozen=True, eq=False)
-class Shared:
+class StackData:
     """What all chains share: the rows, standardised over all of them, and the directions in which these spread.
 
     Parameters
@@ -42,10 +42,10 @@ class Shared:
     vectors: Any
     rest: float
     blocks: list[slice]
-    team: Team
+    team: WorkStealingPool
 
     @staticmethod
-    def of(A: np.ndarray, arrays: Arrays, *, cuts: Sequence[int] | np.ndarray = (), team: Team | None = None) -> Shared:
+    def of(A: np.ndarray, arrays: Arrays, *, cuts: Sequence[int] | np.ndarray = (), team: WorkStealingPool | None = None) -> StackData:
         """Return standardised rows with their eigenpairs, from those of the smaller side.
 
         Parameters
@@ -71,7 +71,7 @@ class Shared:
         values, vectors = values[-_RANK:], vectors[:, -_RANK:]
         r = len(values)
         rest = max(total - float(values.sum()), 0.0) / (d - r) if r < d else 0.0
-        return Shared(arrays, A, values, arrays.copied(vectors), rest, _blocks(n, cuts, arrays.block), team or Team())
+        return StackData(arrays, A, values, arrays.copied(vectors), rest, _blocks(n, cuts, arrays.block), team or WorkStealingPool())
 
 
 def _blocks(n: int, cuts: Sequence[int] | np.ndarray, most: int) -> list[slice]:
@@ -104,7 +104,7 @@ class Stack:
         Rows that each chain learns from.
     """
 
-    shared: Shared
+    shared: StackData
     codes: Any
     widths: np.ndarray
     means: Any

@@ -41,7 +41,7 @@ class Target:
         return np.rint(self.mean * self.n)
 
 
-class Columns:
+class TargetColumns:
     """The columns of several label sets side by side, made a block of rows at a time.
 
     Parameters

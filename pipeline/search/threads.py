@@ -16,7 +16,7 @@ R = TypeVar("R")
 _END = object()
 
 
-def mapped(work: Callable[[T], R], items: Sequence[T], n_jobs: int) -> list[R]:
+def map_threads(work: Callable[[T], R], items: Sequence[T], n_jobs: int) -> list[R]:
     """Return what the work gives for each item, in order."""
     if n_jobs == 1 or len(items) < 2:
         return [work(item) for item in items]
@@ -24,7 +24,7 @@ def mapped(work: Callable[[T], R], items: Sequence[T], n_jobs: int) -> list[R]:
         return list(pool.map(work, items))
 
 
-class Team:
+class WorkStealingPool:
     """Threads for a few long pieces of work that each fall into many short ones: who is done helps the others.
 
     Parameters
@@ -99,7 +99,7 @@ def interleaved(work: Callable[[T], Iterator[R]], items: Sequence[T], n_jobs: in
                         if stop.is_set():
                             break
         except BaseException as error:
-            end = _Failed(error)
+            end = _WorkFailed(error)
         found.put(end)
 
     threads = [threading.Thread(target=run, daemon=True) for _ in range(min(n_jobs, len(items)))]
@@ -112,7 +112,7 @@ def interleaved(work: Callable[[T], Iterator[R]], items: Sequence[T], n_jobs: in
                 one = found.get()
                 if one is _END:
                     ended += 1
-                elif isinstance(one, _Failed):
+                elif isinstance(one, _WorkFailed):
                     ended += 1
                     raise one.error
                 else:
@@ -121,11 +121,11 @@ def interleaved(work: Callable[[T], Iterator[R]], items: Sequence[T], n_jobs: in
             stop.set()
             while ended < len(threads):
                 one = found.get()
-                ended += one is _END or isinstance(one, _Failed)
+                ended += one is _END or isinstance(one, _WorkFailed)
             for thread in threads:
                 thread.join()
 
 
-class _Failed:
+class _WorkFailed:
     def __init__(self, error: BaseException) -> None:
         self.error = error

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.cache.layout import STORE_TYPES
-from pipeline.extraction import Network
+from pipeline.extraction import LazyNetwork
 from pipeline.model import Model
-from pipeline.model.training import Near, TrainingPhotos
+from pipeline.model.training import Neighbors, TrainingSet
 from pipeline.search import Predictions
 
 
 @dataclass(frozen=True, eq=False)
-class Said:
+class PredictionRow:
     """What the model says of one photo.
 
     Attributes
@@ -31,18 +31,18 @@ class Said:
     """
 
     predictions: Predictions
-    near: Near | None
+    near: Neighbors | None
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
+class _PendingImage:
     """A photo that waits: its pixels (crop, crop, 3), and where its answer is to go."""
 
     pixels: np.ndarray
-    answer: Future[Said | None]
+    answer: Future[PredictionRow | None]
 
 
-class Answerer:
+class MicroBatcher:
     """A thread a core, each of which takes what waits, up to a batch, and runs it through network and head at once.
 
     Parameters
@@ -57,11 +57,11 @@ class Answerer:
     """
 
     def __init__(
-        self, model: Model, network: Network, training: TrainingPhotos | None, *, threads: int, neighbours: int
+        self, model: Model, network: LazyNetwork, training: TrainingSet | None, *, threads: int, neighbours: int
     ) -> None:
         self._model, self._network, self._training, self._neighbours = model, network, training, neighbours
         self._store = STORE_TYPES[str(model.recipe["store"])]
-        self._waiting: SimpleQueue[_Asked | None] = SimpleQueue()
+        self._waiting: SimpleQueue[_PendingImage | None] = SimpleQueue()
         # Heads are asked one at a time: the warnings that they give are caught for the whole process.
         self._head = threading.Lock()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
@@ -82,9 +82,9 @@ class Answerer:
             thread.join()
         self._sharing.close()
 
-    def ask(self, pixels: np.ndarray) -> Future[Said | None]:
+    def ask(self, pixels: np.ndarray) -> Future[PredictionRow | None]:
         """Return the answer to come about prepared pixels; None where the network gives values that are not finite."""
-        asked = _Asked(pixels, Future())
+        asked = _PendingImage(pixels, Future())
         self._waiting.put(asked)
         return asked.answer
 
@@ -106,9 +106,9 @@ class Answerer:
                     one.answer.set_result(answer)
         self._waiting.put(None)  # for the other threads
 
-    def _others(self) -> list[_Asked]:
+    def _others(self) -> list[_PendingImage]:
         """Return what else waits, as much as a batch holds."""
-        found: list[_Asked] = []
+        found: list[_PendingImage] = []
         while len(found) < self._network.batch_size - 1:
             try:
                 one = self._waiting.get_nowait()
@@ -120,7 +120,7 @@ class Answerer:
             found.append(one)
         return found
 
-    def _answers(self, pixels: np.ndarray) -> list[Said | None]:
+    def _answers(self, pixels: np.ndarray) -> list[PredictionRow | None]:
         """Return an answer for each of the photos, uint8 (b, crop, crop, 3)."""
         raw = self._network(pixels)[self._model.layer]
         with np.errstate(over="ignore"):
@@ -133,6 +133,6 @@ class Answerer:
                 near = None if self._training is None else self._training.nearest(X[rows], self._neighbours)
             for place, row in enumerate(rows.tolist()):
                 one = slice(place, place + 1)
-                its = None if near is None else Near(near.rows[one], near.cosine[one])
-                said[row] = Said(predictions.take(np.array([place])), its)
+                its = None if near is None else Neighbors(near.rows[one], near.cosine[one])
+                said[row] = PredictionRow(predictions.take(np.array([place])), its)
         return said

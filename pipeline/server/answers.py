@@ -9,11 +9,11 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from pipeline.model import Model
-from pipeline.model.training import TrainingPhotos
-from pipeline.server.answerer import Said
+from pipeline.model.training import TrainingSet
+from pipeline.server.answerer import PredictionRow
 
 
-class Class(BaseModel):
+class ClassProbability(BaseModel):
     """A class, or a tag, and how sure the model is of it."""
 
     label: str
@@ -21,7 +21,7 @@ class Class(BaseModel):
     score: float | None = Field(description="Of a head that gives none: its decision function.")
 
 
-class Neighbour(BaseModel):
+class NearestImage(BaseModel):
     """A training photo that is like the one asked about."""
 
     id: str
@@ -30,21 +30,21 @@ class Neighbour(BaseModel):
     thumbnail: str | None = Field(description="Where its small picture is, of a model that keeps them.")
 
 
-class Answer(BaseModel):
+class ImagePrediction(BaseModel):
     """What the model says of a photo."""
 
     label: str | None = Field(description="The class; null for tags and numbers.")
     labels: list[str] | None = Field(description="All tags of the photo; null for the other kinds.")
     value: float | None = Field(description="The number; null for the other kinds.")
-    classes: list[Class] = Field(description="All classes or tags, the likeliest first.")
+    classes: list[ClassProbability] = Field(description="All classes or tags, the likeliest first.")
     unfamiliar: bool | None = Field(
         description="Whether the photo lies further from the training photos than 99% of them lie from one another; "
         "null where that cannot be said."
     )
-    nearest: list[Neighbour] = Field(description="The most similar training photos; empty where none are at hand.")
+    nearest: list[NearestImage] = Field(description="The most similar training photos; empty where none are at hand.")
 
 
-class About(BaseModel):
+class ModelInfo(BaseModel):
     """What the model is."""
 
     name: str
@@ -68,14 +68,14 @@ class Health(BaseModel):
     in_house: int = Field(description="Requests that are being answered.")
 
 
-class Problem(BaseModel):
+class ErrorBody(BaseModel):
     """Why there is no answer, and what to do about it."""
 
     error: str
     next_step: str = Field(alias="try", serialization_alias="try")
 
 
-def answer_of(model: Model, said: Said, training: TrainingPhotos | None, neighbours: int) -> Answer:
+def to_response(model: Model, said: PredictionRow, training: TrainingSet | None, neighbours: int) -> ImagePrediction:
     """Return the answer about one photo, with so many neighbours at the most."""
     predictions = said.predictions
     label = labels = value = None
@@ -90,7 +90,7 @@ def answer_of(model: Model, said: Said, training: TrainingPhotos | None, neighbo
     if said.near is not None and training is not None:
         pairs = zip(said.near.rows[0].tolist(), said.near.cosine[0].tolist(), strict=True)
         nearest = [_neighbour(training, row, cosine) for row, cosine in list(pairs)[:neighbours]]
-    return Answer(
+    return ImagePrediction(
         label=label,
         labels=labels,
         value=value,
@@ -102,14 +102,14 @@ def answer_of(model: Model, said: Said, training: TrainingPhotos | None, neighbo
 
 def _classes(
     names: Sequence[str], probabilities: np.ndarray | None, scores: np.ndarray | None, said: str | None
-) -> list[Class]:
+) -> list[ClassProbability]:
     """Return the classes, the likeliest first; what the head says comes first whatever its figures are."""
     ranks = scores if probabilities is None else probabilities
     if ranks is None:
         return []
     order = sorted(range(len(names)), key=lambda code: (names[code] != said, -ranks[0, code]))
     return [
-        Class(
+        ClassProbability(
             label=names[code],
             probability=None if probabilities is None else float(probabilities[0, code]),
             score=_finite(float(ranks[0, code])) if probabilities is None else None,
@@ -118,9 +118,9 @@ def _classes(
     ]
 
 
-def _neighbour(training: TrainingPhotos, row: int, cosine: float) -> Neighbour:
+def _neighbour(training: TrainingSet, row: int, cosine: float) -> NearestImage:
     picture = f"/thumbnails/{row}" if training.pictured else None
-    return Neighbour(id=training.ids[row], label=training.labels[row], similarity=cosine, thumbnail=picture)
+    return NearestImage(id=training.ids[row], label=training.labels[row], similarity=cosine, thumbnail=picture)
 
 
 def _finite(value: float) -> float | None:

@@ -14,26 +14,26 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from pipeline.model import Model
-from pipeline.model.training import TrainingPhotos
+from pipeline.model.training import TrainingSet
 from pipeline.provenance import installed
-from pipeline.server.answerer import Answerer
-from pipeline.server.answers import About, Answer, Health, Problem, answer_of
-from pipeline.server.decoders import Decoders
+from pipeline.server.answerer import MicroBatcher
+from pipeline.server.answers import ModelInfo, ImagePrediction, Health, ErrorBody, to_response
+from pipeline.server.decoders import DecodePool
 from pipeline.server.limits import Limits
 from pipeline.server.pages import documentation, front_page, policy_of
-from pipeline.server.refusal import Refused
+from pipeline.server.refusal import RequestError
 
 _PHOTO = {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "The token is missing or another one."},
-    408: {"model": Problem, "description": "The photo did not arrive in time."},
-    413: {"model": Problem, "description": "The photo is too large, in bytes or in pixels."},
-    415: {"model": Problem, "description": "It is no photo, or of a kind that this server cannot decode."},
-    422: {"model": Problem, "description": "The photo is damaged, or takes too long to decode."},
-    503: {"model": Problem, "description": "Too many requests at once; try again in a second."},
+    401: {"model": ErrorBody, "description": "The token is missing or another one."},
+    408: {"model": ErrorBody, "description": "The photo did not arrive in time."},
+    413: {"model": ErrorBody, "description": "The photo is too large, in bytes or in pixels."},
+    415: {"model": ErrorBody, "description": "It is no photo, or of a kind that this server cannot decode."},
+    422: {"model": ErrorBody, "description": "The photo is damaged, or takes too long to decode."},
+    503: {"model": ErrorBody, "description": "Too many requests at once; try again in a second."},
 }
 _UNKNOWN: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "There is no such picture."},
+    404: {"model": ErrorBody, "description": "There is no such picture."},
     401: _REFUSALS[401],
 }
 
@@ -42,9 +42,9 @@ def application(
     model: Model,
     name: str,
     *,
-    answerer: Answerer,
-    decoders: Decoders,
-    training: TrainingPhotos | None,
+    answerer: MicroBatcher,
+    decoders: DecodePool,
+    training: TrainingSet | None,
     why_not: str,
     limits: Limits,
 ) -> FastAPI:
@@ -81,14 +81,14 @@ def application(
         redoc_url=None,
         lifespan=open_and_close,
     )
-    house = _House(limits.places)
+    house = ConcurrencyLimit(limits.places)
 
     @app.post("/predict", responses=_REFUSALS, openapi_extra={"requestBody": _PHOTO}, summary="Answer for one photo")
     async def predict(
         request: Request,
         # A default, not an annotation: those are read where this function's names are not known.
         neighbours: int = Query(3, ge=0, le=limits.neighbours, description="How many training photos to name."),
-    ) -> Answer:
+    ) -> ImagePrediction:
         """The body is the photo itself, as in curl --data-binary @new.jpg"""
         with house:
             data = await _body(request, limits)
@@ -98,8 +98,8 @@ def application(
             except TimeoutError:
                 raise _busy() from None
         if said is None:
-            raise Refused(422, "wanted a photo, found one that the network has no finite answer to", "send another one")
-        return answer_of(model, said, training, neighbours)
+            raise RequestError(422, "wanted a photo, found one that the network has no finite answer to", "send another one")
+        return to_response(model, said, training, neighbours)
 
     @app.get(
         "/thumbnails/{row}", responses=_UNKNOWN, response_class=Response, summary="A training photo's small picture"
@@ -108,12 +108,12 @@ def application(
         """A JPEG; answers say which."""
         picture = training.thumbnail(row) if training is not None and 0 <= row < len(training) else b""
         if not picture:
-            raise Refused(404, f"wanted the picture of a training photo, found none of number {row}", "see /predict")
+            raise RequestError(404, f"wanted the picture of a training photo, found none of number {row}", "see /predict")
         return Response(picture, media_type="image/jpeg")
 
     @app.get("/model", responses={401: _REFUSALS[401]}, summary="What the model is")
-    async def about() -> About:
-        return About(
+    async def about() -> ModelInfo:
+        return ModelInfo(
             name=name,
             label_set=model.label_set,
             task=model.kind,
@@ -147,7 +147,7 @@ def application(
     return app
 
 
-class _House:
+class ConcurrencyLimit:
     """So many requests at once; used from one event loop."""
 
     def __init__(self, places: int) -> None:
@@ -162,14 +162,14 @@ class _House:
         self.taken -= 1
 
 
-def _busy() -> Refused:
-    return Refused(503, "wanted a free place, found too many requests at once", "send it again in a second")
+def _busy() -> RequestError:
+    return RequestError(503, "wanted a free place, found too many requests at once", "send it again in a second")
 
 
 async def _body(request: Request, limits: Limits) -> bytes:
     """Return the photo that a request brings, or raise `Refused`; no more of it is held than a photo may have."""
     most = limits.bytes
-    large = Refused(413, f"wanted at most {most / 1e6:g} MB, found more", "send a smaller photo")
+    large = RequestError(413, f"wanted at most {most / 1e6:g} MB, found more", "send a smaller photo")
     if int(request.headers.get("content-length", "0")) > most:
         raise large
     data = bytearray()
@@ -181,9 +181,9 @@ async def _body(request: Request, limits: Limits) -> bytes:
                     raise large
     except TimeoutError:
         seconds = limits.body_seconds
-        raise Refused(408, f"wanted the photo within {seconds:g} seconds, found part of it", "send it again") from None
+        raise RequestError(408, f"wanted the photo within {seconds:g} seconds, found part of it", "send it again") from None
     except ClientDisconnect:
-        raise Refused(400, "wanted the photo, found that the client has gone", "send it again") from None
+        raise RequestError(400, "wanted the photo, found that the client has gone", "send it again") from None
     return bytes(data)
 
 
@@ -194,8 +194,8 @@ def _say_errors_in_two_parts(app: FastAPI) -> None:
         headers = {408: {"connection": "close"}, 503: {"retry-after": "1"}}.get(status)
         return JSONResponse({"error": error, "try": next_step}, status, headers)
 
-    @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> Response:
+    @app.exception_handler(RequestError)
+    async def refused(_: Request, error: RequestError) -> Response:
         return said(error.status, error.error, error.next_step)
 
     @app.exception_handler(HTTPException)

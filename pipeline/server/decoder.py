@@ -29,7 +29,7 @@ def main(settings: dict[str, Any], photos: BinaryIO, answers: BinaryIO) -> None:
         `preprocessing`, `decode`, `pixels` (the most that a photo may have) and `memory` (bytes of address space).
     photos, answers : binary streams
     """
-    from pipeline.errors import UnreadablePhoto
+    from pipeline.errors import UnreadableImage
     from pipeline.images import Photo, squared
     from pipeline.provenance import Preprocessing
 
@@ -40,7 +40,7 @@ def main(settings: dict[str, Any], photos: BinaryIO, answers: BinaryIO) -> None:
         photo = Photo(blake2b(data, digest_size=16).digest(), (len(data), 0), data)
         try:
             kind, payload = PIXELS, squared(photo, how, settings["decode"], most_pixels=settings["pixels"]).tobytes()
-        except UnreadablePhoto as error:
+        except UnreadableImage as error:
             said = {"reason": int(error.reason), "detail": error.detail}
             kind, payload = REFUSED, json.dumps(said).encode()
         answers.write(kind + len(payload).to_bytes(LENGTH, "big") + payload)

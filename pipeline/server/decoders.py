@@ -19,14 +19,14 @@ from pipeline.errors import SkipReason
 from pipeline.provenance import Preprocessing
 from pipeline.server.decoder import LENGTH, PIXELS
 from pipeline.server.limits import Limits
-from pipeline.server.refusal import Refused
+from pipeline.server.refusal import RequestError
 
 _KINDS = "send a JPEG, PNG, WebP, TIFF, GIF, BMP or AVIF photo"
 _BUFFER = 1 << 20
 _HOME = str(Path(__file__).parents[2])  # where this package is, for a process that is to find the same one
 
 
-class Decoders:
+class DecodePool:
     """A few decoding processes, each asked for one photo at a time; used from one event loop.
 
     Parameters
@@ -46,8 +46,8 @@ class Decoders:
             "pixels": limits.pixels,
             "memory": limits.decoder_memory,
         }
-        self._all = [_Decoder(self._settings) for _ in range(count)]
-        self._idle: asyncio.Queue[_Decoder] = asyncio.Queue()
+        self._all = [_DecodeWorker(self._settings) for _ in range(count)]
+        self._idle: asyncio.Queue[_DecodeWorker] = asyncio.Queue()
         for decoder in self._all:
             self._idle.put_nowait(decoder)
 
@@ -75,14 +75,14 @@ class Decoders:
         except TimeoutError:
             await decoder.end()
             seconds = self._limits.decode_seconds
-            raise Refused(
+            raise RequestError(
                 422,
                 f"wanted a photo that decodes within {seconds:g} seconds, found one that does not",
                 "send a smaller one",
             ) from None
         except (asyncio.IncompleteReadError, OSError):
             await decoder.end()
-            raise Refused(422, "wanted a photo, found one that the decoder broke down over", _KINDS) from None
+            raise RequestError(422, "wanted a photo, found one that the decoder broke down over", _KINDS) from None
         except BaseException:
             await decoder.end()  # who asked has gone: what it would answer next is nobody's
             raise
@@ -92,18 +92,18 @@ class Decoders:
             return np.frombuffer(payload, np.uint8).reshape(self._crop, self._crop, 3)
         raise self._refusal(json.loads(payload))
 
-    def _refusal(self, said: Mapping[str, Any]) -> Refused:
+    def _refusal(self, said: Mapping[str, Any]) -> RequestError:
         reason, detail = SkipReason(said["reason"]), said["detail"]
         if reason == SkipReason.TOO_LARGE:  # by our limit, not by that of the files on a disk
             most = self._limits.pixels / 1e6
-            return Refused(413, f"wanted at most {most:g} megapixels, found {detail}", "send a smaller photo")
+            return RequestError(413, f"wanted at most {most:g} megapixels, found {detail}", "send a smaller photo")
         # What a file that is no photo begins with is of no use to whoever sent it.
         found = f"{reason.text} ({detail})" if detail and reason != SkipReason.NOT_AN_IMAGE else reason.text
         status = 415 if reason in (SkipReason.NOT_AN_IMAGE, SkipReason.NO_DECODER) else 422
-        return Refused(status, f"wanted a photo, found: {found}", _KINDS)
+        return RequestError(status, f"wanted a photo, found: {found}", _KINDS)
 
 
-class _Decoder:
+class _DecodeWorker:
     """One process, started when it is needed."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:

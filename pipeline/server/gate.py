@@ -23,7 +23,7 @@ HEADERS: Mapping[str, str] = {
 NOTHING_ELSE = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 
-class Gate:
+class AuthMiddleware:
     """The application behind a gate.
 
     Parameters

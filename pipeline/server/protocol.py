@@ -9,10 +9,10 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
-def impatient(seconds: float) -> type[H11Protocol]:
+def timeout_protocol(seconds: float) -> type[H11Protocol]:
     """Return the protocol that cuts off a client who takes longer to send a whole request."""
 
-    class ImpatientProtocol(H11Protocol):
+    class TimeoutProtocol(H11Protocol):
         _patience: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
@@ -44,4 +44,4 @@ def impatient(seconds: float) -> type[H11Protocol]:
             if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
                 self.transport.abort()
 
-    return ImpatientProtocol
+    return TimeoutProtocol

@@ -107,7 +107,7 @@ def open_server(
         import uvicorn
 
         from pipeline.server.app import application
-        from pipeline.server.protocol import impatient
+        from pipeline.server.protocol import timeout_protocol
     except ImportError as error:
         raise ServerError(
             f"wanted FastAPI and uvicorn, found that {error.name} is not installed",
@@ -116,18 +116,18 @@ def open_server(
     from pipeline.engines import workers
     from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES
     from pipeline.model import Model
-    from pipeline.model.answering import decode_of, network_of
-    from pipeline.model.training import training_photos
+    from pipeline.model.answering import decode_mode_of, network_of
+    from pipeline.model.training import open_training_set
     from pipeline.runtime import GRAPHS_FOLDER
-    from pipeline.server.answerer import Answerer
-    from pipeline.server.decoders import Decoders
-    from pipeline.server.gate import Gate
+    from pipeline.server.answerer import MicroBatcher
+    from pipeline.server.decoders import DecodePool
+    from pipeline.server.gate import AuthMiddleware
 
     opened = model if isinstance(model, Model) else Model.open(model)
     name = opened.label_set if isinstance(model, Model) else Path(model).name.removesuffix(".model")
     listening = _listen(host, port)
     try:
-        training, why_not = training_photos(opened, Path(cache))
+        training, why_not = open_training_set(opened, Path(cache))
         if why_not:
             progress.note(f"nothing is said of unfamiliar photos and of the nearest training photos: {why_not}")
         graphs = Path(cache) / GRAPHS_FOLDER
@@ -139,8 +139,8 @@ def open_server(
         listening.close()
         raise
     count = workers(n_jobs)
-    answerer = Answerer(opened, network, training, threads=count, neighbours=limits.neighbours)
-    decoders = Decoders(opened.backbone.preprocessing, decode_of(opened), count=count, limits=limits)
+    answerer = MicroBatcher(opened, network, training, threads=count, neighbours=limits.neighbours)
+    decoders = DecodePool(opened.backbone.preprocessing, decode_mode_of(opened), count=count, limits=limits)
     app = application(
         opened, name, answerer=answerer, decoders=decoders, training=training, why_not=why_not, limits=limits
     )
@@ -158,8 +158,8 @@ def open_server(
             super().run(sockets or [listening])
 
     config = uvicorn.Config(
-        Gate(app, token=token, hosts=frozenset(("localhost", "127.0.0.1", "::1", host.lower()))),
-        http=impatient(limits.request_seconds),
+        AuthMiddleware(app, token=token, hosts=frozenset(("localhost", "127.0.0.1", "::1", host.lower()))),
+        http=timeout_protocol(limits.request_seconds),
         ws="none",
         log_config=None,
         log_level="error",

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.duplicates import components
 from pipeline.errors import EvaluationError
 from pipeline.splits.split import Split, class_name
-from pipeline.splits.tags import deal_tags, refuse_lonely_tags
+from pipeline.splits.tags import deal_tags, check_tag_counts
 
 
 def outer_folds(
@@ -67,7 +67,7 @@ def outer_folds(
             folds = n_tied
             notes.append(f"{cv} folds cut to {folds}: there are {n_tied} groups{by_copies}")
     if kind == "class":
-        _refuse_small_classes(y, folds, classes)
+        _check_class_sizes(y, folds, classes)
         if groups is not None:
             notes += _classes_in_one_group(y, groups, classes)
         elif together is not None:
@@ -103,7 +103,7 @@ def outer_folds(
                     step if groups is not None else "add images of the other classes that are no copies",
                 )
     if kind == "multi":
-        refuse_lonely_tags(y, splits, groups, classes)
+        check_tag_counts(y, splits, groups, classes)
     return splits, tuple(notes)
 
 
@@ -235,7 +235,7 @@ def check_cv(cv: int) -> None:
         raise EvaluationError(f"wanted 2 folds or more, found --cv {cv}", "pass --cv 5")
 
 
-def _refuse_small_classes(y: np.ndarray, folds: int, classes: Sequence[str]) -> None:
+def _check_class_sizes(y: np.ndarray, folds: int, classes: Sequence[str]) -> None:
     counts = np.bincount(y, minlength=len(classes))
     present = np.flatnonzero(counts)
     if len(present) < 2:

@@ -55,7 +55,7 @@ def deal_tags(y: np.ndarray, groups: np.ndarray | None, folds: int, random_state
     return [Split(np.flatnonzero(row_fold != fold), np.flatnonzero(row_fold == fold)) for fold in range(folds)]
 
 
-def refuse_lonely_tags(y: np.ndarray, splits: Sequence[Split], groups: np.ndarray | None, tags: Sequence[str]) -> None:
+def check_tag_counts(y: np.ndarray, splits: Sequence[Split], groups: np.ndarray | None, tags: Sequence[str]) -> None:
     """Raise where a training part has a tag on all of its rows, or on none: nothing could be learned of it."""
     learned = np.array([y[split.train].mean(axis=0) for split in splits])
     lonely = np.flatnonzero(((learned == 0) | (learned == 1)).any(axis=0))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pipeline.runs.folder import STUDY
 from pipeline.studies.points import METHODS, Point
-from pipeline.studies.results import PROMISES, Crossover, Match, Study, Verdict
-from pipeline.studies.schedule import PartialPoint, Skipped, StudyStopped
+from pipeline.studies.results import PROMISES, Crossover, LabelMatch, Study, Verdict
+from pipeline.studies.schedule import PartialPoint, SkippedTrials, StudyStopped
 from pipeline.studies.studying import study
 
 __all__ = [
@@ -16,10 +16,10 @@ __all__ = [
     "PROMISES",
     "STUDY",
     "Crossover",
-    "Match",
+    "LabelMatch",
     "PartialPoint",
     "Point",
-    "Skipped",
+    "SkippedTrials",
     "Study",
     "StudyStopped",
     "Verdict",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pipeline.heads import Head, estimator_text
 from pipeline.studies import draws, lessons, methods
-from pipeline.studies.pixels import Sizes
+from pipeline.studies.pixels import PixelSizes
 
 
-def budget_text(head: Head, sizes: Sizes, *, seconds: float, device: str) -> dict[str, str]:
+def budget_text(head: Head, sizes: PixelSizes, *, seconds: float, device: str) -> dict[str, str]:
     """Return what the draws, the head, the small network and the clocks are, one sentence each."""
     from pipeline.studies import network, training
 

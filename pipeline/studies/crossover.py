@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from pipeline.studies.points import DUMMY, METHODS, SCRATCH, TRANSFER, Point, curve_of
-from pipeline.studies.results import Crossover, Match
+from pipeline.studies.results import Crossover, LabelMatch
 
 FEW = 5  # labels a class: what a person has labelled on the first evening
 
@@ -21,13 +21,13 @@ def crossovers_of(points: Sequence[Point], layer: str) -> tuple[Crossover, ...]:
     for rival in rivals:
         theirs = curve_of(points, rival, layer)
         if mine and theirs:
-            matches = tuple(Match(one.per_class, one.score, *needed(theirs, one.score)) for one in mine)
-            meets = met(mine, theirs)
+            matches = tuple(LabelMatch(one.per_class, one.score, *labels_needed(theirs, one.score)) for one in mine)
+            meets = match_of(mine, theirs)
             found.append(Crossover(rival, meets, matches, _in_words(rival, theirs, mine, matches, meets)))
     return tuple(found)
 
 
-def needed(curve: Sequence[Point], score: float) -> tuple[float | None, bool]:
+def labels_needed(curve: Sequence[Point], score: float) -> tuple[float | None, bool]:
     """Return with how many labels a class a curve first reaches a score, and whether it does with the fewest already.
 
     Between two points it is taken as straight in the logarithm of the labels.
@@ -41,7 +41,7 @@ def needed(curve: Sequence[Point], score: float) -> tuple[float | None, bool]:
     return None, False
 
 
-def met(mine: Sequence[Point], theirs: Sequence[Point]) -> float | None:
+def match_of(mine: Sequence[Point], theirs: Sequence[Point]) -> float | None:
     """Return from how many labels a class on a rival scores as high as transfer with as many; None: not with all."""
     scores = {point.labels: point.score for point in mine}
     steps = [(point.per_class, point.score - scores[point.labels]) for point in theirs if point.labels in scores]
@@ -53,7 +53,7 @@ def met(mine: Sequence[Point], theirs: Sequence[Point]) -> float | None:
     return steps[0][0]
 
 
-def few(curve: Sequence[Point]) -> Point:
+def low_label_point(curve: Sequence[Point]) -> Point:
     """Return the point of a curve that stands for few labels: the nearest to `FEW` a class."""
     return min(curve, key=lambda point: abs(math.log(point.per_class / FEW)))
 
@@ -71,9 +71,9 @@ def _between(before: float, after: float, share: float) -> float:
 
 
 def _in_words(
-    rival: str, theirs: Sequence[Point], mine: Sequence[Point], matches: Sequence[Match], meets: float | None
+    rival: str, theirs: Sequence[Point], mine: Sequence[Point], matches: Sequence[LabelMatch], meets: float | None
 ) -> str:
-    at = few(mine)
+    at = low_label_point(mine)
     match = matches[list(mine).index(at)]
     given = f"{labels_text(at.per_class)} with transfer ({at.score:.3f})"
     if match.needed is None:

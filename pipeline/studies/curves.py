@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.studies.draws import Rung
-from pipeline.studies.lessons import Key, Learned, balanced_accuracy
+from pipeline.studies.draws import LabelBudget
+from pipeline.studies.lessons import TrialKey, TrialResult, balanced_accuracy
 from pipeline.studies.points import METHODS, TRANSFER, Point, depth_of
-from pipeline.studies.spread import Exam, mean_lead, mean_score
+from pipeline.studies.spread import TestSet, mean_lead, mean_score
 
 
 def points_of(
-    learned: Mapping[Key, Learned],
-    rungs: Sequence[Rung],
-    exam: Exam,
+    learned: Mapping[TrialKey, TrialResult],
+    rungs: Sequence[LabelBudget],
+    exam: TestSet,
     *,
     layer: str,
     image_seconds: Mapping[str, float],
@@ -50,13 +50,13 @@ def points_of(
     return tuple(found)
 
 
-def _draws(learned: Mapping[Key, Learned], method: str, layer: str, rung: int) -> dict[int, Learned]:
+def _draws(learned: Mapping[TrialKey, TrialResult], method: str, layer: str, rung: int) -> dict[int, TrialResult]:
     mine = {key.draw: one for key, one in learned.items() if (key.method, key.layer, key.rung) == (method, layer, rung)}
     return {draw: mine[draw] for draw in sorted(mine)}
 
 
 def _point(
-    method: str, layer: str, rung: Rung, mine: Sequence[Learned], exam: Exam, image_seconds: float, random_state: int
+    method: str, layer: str, rung: LabelBudget, mine: Sequence[TrialResult], exam: TestSet, image_seconds: float, random_state: int
 ) -> Point:
     spread = mean_score(exam, [one.predicted for one in mine], random_state=random_state)
     return Point(
@@ -79,7 +79,7 @@ def _point(
 
 
 def _held_against(
-    point: Point, leader: Mapping[int, Learned], mine: Mapping[int, Learned], rung: Rung, exam: Exam
+    point: Point, leader: Mapping[int, TrialResult], mine: Mapping[int, TrialResult], rung: LabelBudget, exam: TestSet
 ) -> Point:
     """Return the point with the lead of transfer over it; as it is where no draw was learned by both."""
     if rung.everything:

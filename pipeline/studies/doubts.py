@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pipeline.studies.points import RANDOM, SCRATCH, Point
-from pipeline.studies.subject import Subject
+from pipeline.studies.subject import StudyData
 
 FEW_GROUPS = 8
 
 
-def doubts_about(subject: Subject, points: Sequence[Point], budget: float) -> Iterator[str]:
+def caveats(subject: StudyData, points: Sequence[Point], budget: float) -> Iterator[str]:
     """Give a sentence each on test images that tell little, an untrained backbone and short budgets."""
     test = subject.test.part
     if test.groups is not None and len(np.unique(test.groups)) < FEW_GROUPS:

@@ -16,7 +16,7 @@ FEWEST_DRAWS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Rung:
+class LabelBudget:
     """So many labels, drawn several times.
 
     Attributes
@@ -37,7 +37,7 @@ class Rung:
     draws: tuple[np.ndarray, ...]
 
 
-def rungs(y: np.ndarray, *, random_state: int) -> tuple[Rung, ...]:
+def label_budgets(y: np.ndarray, *, random_state: int) -> tuple[LabelBudget, ...]:
     """Return 1, 2, 5, 10, 20, 50, ... labels of each class and at last all of them.
 
     Parameters
@@ -49,7 +49,7 @@ def rungs(y: np.ndarray, *, random_state: int) -> tuple[Rung, ...]:
     classes = len(np.unique(y))
     found = []
     orders: dict[int, list[np.ndarray]] = {}
-    for asked in _ladder():
+    for asked in _budget_steps():
         counts = np.minimum(np.bincount(y), asked)
         if counts.sum() >= TOO_NEAR * len(y):
             break
@@ -57,9 +57,9 @@ def rungs(y: np.ndarray, *, random_state: int) -> tuple[Rung, ...]:
         for draw in range(DRAWS.get(asked, FEWEST_DRAWS)):
             orders.setdefault(draw, _orders(y, draw, random_state))
             draws.append(np.sort(np.concatenate([rows[:asked] for rows in orders[draw]])))
-        found.append(Rung(int(counts.sum()), float(counts.sum() / classes), False, tuple(draws)))
+        found.append(LabelBudget(int(counts.sum()), float(counts.sum() / classes), False, tuple(draws)))
     every = np.arange(len(y))
-    return (*found, Rung(len(y), len(y) / classes, True, (every,) * FEWEST_DRAWS))
+    return (*found, LabelBudget(len(y), len(y) / classes, True, (every,) * FEWEST_DRAWS))
 
 
 def at_most(y: np.ndarray, most: int, *, random_state: int) -> np.ndarray:
@@ -80,7 +80,7 @@ def _orders(y: np.ndarray, draw: int, random_state: int) -> list[np.ndarray]:
     ]
 
 
-def _ladder() -> Iterator[int]:
+def _budget_steps() -> Iterator[int]:
     size = 1
     while True:
         yield from (size * step for step in STEPS)

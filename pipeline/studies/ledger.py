@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipeline.evaluation.cells import estimator_text, label_set_text, rows_text, versions_text
-from pipeline.provenance import canonical_json, digest_of, installed
-from pipeline.runs import Cell, Known, Store
-from pipeline.studies.lessons import SCORING, AnyLesson, Key, Learned, Lesson, ScratchLesson
+from pipeline.provenance import canonical_json, sha256_json, installed
+from pipeline.runs import UnitKey, StoredResult, Store
+from pipeline.studies.lessons import SCORING, AnyLesson, TrialKey, TrialResult, Trial, ScratchTrial
 from pipeline.studies.points import TRANSFER
-from pipeline.studies.subject import Subject
+from pipeline.studies.subject import StudyData
 
 # Raised when our own code comes to give other results for the same lesson.
 GENERATION = 1
 OUTER = "study"
 
 
-class Ledger:
+class TrialCache:
     """Between the lessons of a study and the store.
 
     Parameters
@@ -30,22 +30,22 @@ class Ledger:
         What names the features of each.
     """
 
-    def __init__(self, store: Store, subject: Subject, named: Mapping[tuple[str, str], str]) -> None:
+    def __init__(self, store: Store, subject: StudyData, named: Mapping[tuple[str, str], str]) -> None:
         self._store, self._named = store, named
         self._label_set = label_set_text(subject.question)
-        self._asked = digest_of(subject.test.part.digests().tobytes().hex())[:24]
-        self._sides = "" if subject.train.part.groups is None else digest_of(list(subject.train.part.groups))[:24]
+        self._asked = sha256_json(subject.test.part.digests().tobytes().hex())[:24]
+        self._sides = "" if subject.train.part.groups is None else sha256_json(list(subject.train.part.groups))[:24]
         together = subject.train.part.together
         self._sides += "" if together is None else rows_text(together)
 
-    def look_up(self, lessons: Sequence[AnyLesson]) -> tuple[dict[Key, Learned], list[AnyLesson]]:
+    def look_up(self, lessons: Sequence[AnyLesson]) -> tuple[dict[TrialKey, TrialResult], list[AnyLesson]]:
         """Return what is known, and the lessons that are not."""
         cells = {lesson.key: self._cell(lesson).key() for lesson in lessons}
         known = self._store.get(cells.values())
         done = {key: _learned(known[cell]) for key, cell in cells.items() if cell in known}
         return done, [lesson for lesson in lessons if lesson.key not in done]
 
-    def keep(self, lesson: AnyLesson, learned: Learned) -> None:
+    def keep(self, lesson: AnyLesson, learned: TrialResult) -> None:
         """Keep what came of a lesson."""
         arrays = {
             "predicted": learned.predicted.astype(np.int32),
@@ -53,7 +53,7 @@ class Ledger:
             "cut_short": np.array(learned.cut_short),
             "params": np.array(learned.params),
         }
-        self._store.put([(self._cell(lesson), Known(math.nan, arrays, (), learned.seconds))])
+        self._store.put([(self._cell(lesson), StoredResult(math.nan, arrays, (), learned.seconds))])
 
     def image_seconds(self, layer: str, where: str) -> float | None:
         """Return how long an image was measured to take through the backbone, where that is known."""
@@ -63,10 +63,10 @@ class Ledger:
 
     def keep_image_seconds(self, layer: str, where: str, seconds: float) -> None:
         """Keep how long an image takes through the backbone."""
-        self._store.put([(self._measured(layer, where), Known(math.nan, {}, (), seconds))])
+        self._store.put([(self._measured(layer, where), StoredResult(math.nan, {}, (), seconds))])
 
-    def _cell(self, lesson: AnyLesson) -> Cell:
-        if isinstance(lesson, Lesson):
+    def _cell(self, lesson: AnyLesson) -> UnitKey:
+        if isinstance(lesson, Trial):
             head, estimator = lesson.head.name, estimator_text(lesson.head, set(lesson.head.grid))
             params = canonical_json(
                 {key: [repr(value) for value in values] for key, values in lesson.head.grid.items()}
@@ -76,7 +76,7 @@ class Ledger:
             head, estimator = lesson.key.method, recipe_text(lesson)
             params = canonical_json({"budget": lesson.budget, "device": lesson.device.partition(":")[0]})
             versions = f"{versions_text()}, torch {installed('torch')}"
-        return Cell(
+        return UnitKey(
             features=self._named[lesson.key.method, lesson.key.layer],
             label_set=self._label_set,
             head=head,
@@ -91,24 +91,24 @@ class Ledger:
             versions=f"{versions}, lessons {GENERATION}",
         )
 
-    def _measured(self, layer: str, where: str) -> Cell:
+    def _measured(self, layer: str, where: str) -> UnitKey:
         named = self._named[TRANSFER, layer]
-        return Cell(named, "", "seconds an image", where, "", OUTER, "", None, None, 0, versions_text())
+        return UnitKey(named, "", "seconds an image", where, "", OUTER, "", None, None, 0, versions_text())
 
 
-def recipe_text(lesson: ScratchLesson) -> str:
+def recipe_text(lesson: ScratchTrial) -> str:
     """Return how a network is trained from scratch, in a word that changes when that does."""
     from pipeline.studies import network, training
 
     said = {
         name: repr(value) for module in (network, training) for name, value in vars(module).items() if name.isupper()
     }
-    return digest_of({**said, "small": lesson.small})[:24]
+    return sha256_json({**said, "small": lesson.small})[:24]
 
 
-def _learned(known: Known) -> Learned:
+def _learned(known: StoredResult) -> TrialResult:
     arrays = known.arrays
-    return Learned(
+    return TrialResult(
         arrays["predicted"].astype(np.int64),
         float(arrays["train"]),
         known.seconds,

@@ -23,7 +23,7 @@ CHOSEN, FIXED, NOTHING = "cross-validated", "fixed", "none"
 
 
 @dataclass(frozen=True)
-class Key:
+class TrialKey:
     """Whose lesson it is.
 
     Attributes
@@ -39,7 +39,7 @@ class Key:
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class TrialData:
     """What a method sees of all images.
 
     Attributes
@@ -61,7 +61,7 @@ class Material:
     together: np.ndarray | None
     classes: int
 
-    def take(self, rows: np.ndarray) -> Material:
+    def take(self, rows: np.ndarray) -> TrialData:
         """Return the material of some of the images to learn from."""
         groups = None if self.groups is None else self.groups[rows]
         together = None if self.together is None else self.together[rows]
@@ -80,7 +80,7 @@ class Material:
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class TrialResult:
     """What came of a lesson.
 
     Attributes
@@ -104,7 +104,7 @@ class Learned:
 
 
 @dataclass(frozen=True)
-class Refused:
+class TrialSkipped:
     """A lesson that was not learned, such as LDA with one label a class, or five neighbours among four labels.
 
     Attributes
@@ -116,7 +116,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class TrialOutOfTime:
     """A lesson that was not started, or not finished, because the study's time limit was reached."""
 
 
@@ -137,15 +137,15 @@ class Deadline:
     """
 
     at: float = math.inf
-    expected: Mapping[Key, float] = field(default_factory=dict)
-    always: frozenset[Key] = frozenset()
+    expected: Mapping[TrialKey, float] = field(default_factory=dict)
+    always: frozenset[TrialKey] = frozenset()
     shortest_first: bool = False
 
-    def stop_at(self, key: Key) -> float:
+    def stop_at(self, key: TrialKey) -> float:
         """Return when a lesson has to end."""
         return math.inf if key in self.always else self.at
 
-    def leaves_out(self, key: Key) -> bool:
+    def leaves_out(self, key: TrialKey) -> bool:
         """Return whether a lesson that is to start now would end too late."""
         return time.time() + self.expected.get(key, 0.0) > self.stop_at(key)
 
@@ -154,7 +154,7 @@ NO_DEADLINE = Deadline()
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class Trial:
     """A head that learns from features.
 
     Attributes
@@ -168,9 +168,9 @@ class Lesson:
     seed : int
     """
 
-    key: Key
+    key: TrialKey
     rows: np.ndarray
-    material: Material
+    material: TrialData
     head: Head
     seed: int
 
@@ -179,7 +179,7 @@ class Lesson:
         """A rough measure of how long it takes, to begin with the longest."""
         return float(len(self.rows))
 
-    def learn(self) -> Learned | Refused:
+    def learn(self) -> TrialResult | TrialSkipped:
         """Learn, and answer; a head that cannot learn from so few labels says why.
 
         Raises
@@ -202,13 +202,13 @@ class Lesson:
         except HeadError as error:
             if folds:
                 raise
-            return Refused(error.message)
+            return TrialSkipped(error.message)
         params = NOTHING if not self.head.grid else CHOSEN if folds else FIXED
-        return Learned(said.labels, balanced_accuracy(mine.y, learned.labels), seconds, params)
+        return TrialResult(said.labels, balanced_accuracy(mine.y, learned.labels), seconds, params)
 
 
 @dataclass(frozen=True, eq=False)
-class ScratchLesson:
+class ScratchTrial:
     """A small network that is trained on the pixels from scratch.
 
     Attributes
@@ -222,9 +222,9 @@ class ScratchLesson:
     device : str
     """
 
-    key: Key
+    key: TrialKey
     rows: np.ndarray
-    material: Material
+    material: TrialData
     seed: int
     small: bool
     budget: float
@@ -234,7 +234,7 @@ class ScratchLesson:
     def effort(self) -> float:
         return 1e6 + len(self.rows)
 
-    def learn(self, stop_at: float = math.inf) -> Learned:
+    def learn(self, stop_at: float = math.inf) -> TrialResult:
         """Train, and answer.
 
         Raises
@@ -259,15 +259,15 @@ class ScratchLesson:
             stop_at=stop_at,
         )
         params = CHOSEN if done.chosen else FIXED
-        return Learned(done.predicted, balanced_accuracy(mine.y, done.learned), done.seconds, params, done.cut_short)
+        return TrialResult(done.predicted, balanced_accuracy(mine.y, done.learned), done.seconds, params, done.cut_short)
 
 
-AnyLesson = Lesson | ScratchLesson
+AnyLesson = Trial | ScratchTrial
 
 
-def run_lessons(
+def run_trials(
     lessons: Sequence[AnyLesson], *, n_jobs: int, deadline: Deadline = NO_DEADLINE
-) -> Iterator[tuple[Key, Learned | Refused | LeftOut]]:
+) -> Iterator[tuple[TrialKey, TrialResult | TrialSkipped | TrialOutOfTime]]:
     """Give what comes of each lesson as it is done, in any order.
 
     The first draw of every method and number of labels comes first, so that a study that is stopped has a value for
@@ -276,7 +276,7 @@ def run_lessons(
     """
     sign = 1 if deadline.shortest_first else -1
     ordered = sorted(lessons, key=lambda lesson: (lesson.key.draw, sign * lesson.effort))
-    tasks = (delayed(_learned)(lesson, deadline) for lesson in ordered)
+    tasks = (delayed(_result)(lesson, deadline) for lesson in ordered)
     yield from by_processes(tasks, n_jobs=min(n_jobs, max(1, len(ordered))))
 
 
@@ -285,16 +285,16 @@ def balanced_accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
     return score_predictions(SCORING, y, Predictions(predicted), kind="class", n_classes=int(y.max()) + 1)
 
 
-def _learned(lesson: AnyLesson, deadline: Deadline) -> tuple[Key, Learned | Refused | LeftOut]:
+def _result(lesson: AnyLesson, deadline: Deadline) -> tuple[TrialKey, TrialResult | TrialSkipped | TrialOutOfTime]:
     key = lesson.key
     # Asked where the lesson starts: joblib hands tasks out before there is a worker for them.
     if deadline.leaves_out(key):
-        return key, LeftOut()
-    if isinstance(lesson, Lesson):
+        return key, TrialOutOfTime()
+    if isinstance(lesson, Trial):
         return key, lesson.learn()
     from pipeline.studies.training import OutOfTime
 
     try:
         return key, lesson.learn(deadline.stop_at(key))
     except OutOfTime:
-        return key, LeftOut()
+        return key, TrialOutOfTime()

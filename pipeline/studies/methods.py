@@ -9,11 +9,11 @@ import numpy as np
 
 from pipeline.cache import FeatureCache
 from pipeline.heads import Head, resolve_heads
-from pipeline.studies.draws import Rung
-from pipeline.studies.lessons import AnyLesson, Key, Lesson, Material, ScratchLesson
-from pipeline.studies.pixels import Pixels, Sizes, raw_features
+from pipeline.studies.draws import LabelBudget
+from pipeline.studies.lessons import AnyLesson, TrialKey, Trial, TrialData, ScratchTrial
+from pipeline.studies.pixels import Pixels, PixelSizes, raw_features
 from pipeline.studies.points import DUMMY, NO_LAYER, RAW, SCRATCH, STATISTICS
-from pipeline.studies.subject import Subject
+from pipeline.studies.subject import StudyData
 
 DEPTH_AT = (5, 50)  # labels a class at which layers are compared, beside all of them
 SCRATCH_DRAWS = {1: 5, 2: 5, 5: 5, 10: 5}  # as many as there is time for
@@ -40,7 +40,7 @@ class Method:
 
     name: str
     layer: str
-    material: Material
+    material: TrialData
     text: str
     head: Head | None
     rungs: tuple[int, ...]
@@ -52,7 +52,7 @@ class Method:
 
 
 @dataclass(frozen=True, eq=False)
-class Teacher:
+class TrialFactory:
     """Makes methods of what is known of the images of a subject.
 
     Attributes
@@ -63,9 +63,9 @@ class Teacher:
     random_state : int
     """
 
-    subject: Subject
+    subject: StudyData
     head: Head
-    rungs: Sequence[Rung]
+    rungs: Sequence[LabelBudget]
     random_state: int
 
     @property
@@ -110,19 +110,19 @@ class Teacher:
         nothing = (np.zeros((len(side.part), 1), np.float32) for side in (self.subject.train, self.subject.test))
         return Method(DUMMY, NO_LAYER, self._material(*nothing), "nothing", head, self.every)
 
-    def lessons(self, methods: Sequence[Method], sizes: Sizes, *, budget: float, device: str) -> list[AnyLesson]:
+    def lessons(self, methods: Sequence[Method], sizes: PixelSizes, *, budget: float, device: str) -> list[AnyLesson]:
         """Return every lesson of every method."""
         found: list[AnyLesson] = []
         for method in methods:
             for key, rows in self._draws(method):
                 if method.head is not None:
-                    found.append(Lesson(key, rows, method.material, method.head, self.random_state))
+                    found.append(Trial(key, rows, method.material, method.head, self.random_state))
                     continue
                 seed = self.random_state * 1000 + key.draw
-                found.append(ScratchLesson(key, rows, method.material, seed, sizes.small, budget, device))
+                found.append(ScratchTrial(key, rows, method.material, seed, sizes.small, budget, device))
         return found
 
-    def _draws(self, method: Method) -> Iterator[tuple[Key, np.ndarray]]:
+    def _draws(self, method: Method) -> Iterator[tuple[TrialKey, np.ndarray]]:
         for number in method.rungs:
             rung = self.rungs[number]
             draws = len(rung.draws)
@@ -131,14 +131,14 @@ class Teacher:
             elif rung.everything:
                 draws = 1  # a head that learns the same rows again learns the same
             for draw in range(draws):
-                yield Key(method.name, method.layer, number, draw), rung.draws[draw]
+                yield TrialKey(method.name, method.layer, number, draw), rung.draws[draw]
 
-    def _material(self, X: np.ndarray, asked: np.ndarray) -> Material:
+    def _material(self, X: np.ndarray, asked: np.ndarray) -> TrialData:
         part = self.subject.train.part
-        return Material(X, asked, part.y, part.groups, part.together, self.subject.question.n_classes)
+        return TrialData(X, asked, part.y, part.groups, part.together, self.subject.question.n_classes)
 
 
-def caches_of(subject: Subject) -> tuple[FeatureCache, FeatureCache]:
+def caches_of(subject: StudyData) -> tuple[FeatureCache, FeatureCache]:
     """Return the caches of the backbone over either side; the same one where the test set is part of the images."""
     train, test = (side.part.collection.caches[0] for side in (subject.train, subject.test))
     return train, test

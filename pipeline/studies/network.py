@@ -40,12 +40,12 @@ class SmallNetwork(nn.Module):
         return self.head(self.body(images).mean((2, 3)))  # (b, width, h, w) -> (b, width) -> (b, classes)
 
 
-def prepared(pixels: torch.Tensor) -> torch.Tensor:
+def normalize_images(pixels: torch.Tensor) -> torch.Tensor:
     """Return uint8 (b, side, side, 3) as float32 (b, 3, side, side), about -2 to 2."""
     return (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
 
 
-def varied(images: torch.Tensor, generator: torch.Generator, *, flips: bool) -> torch.Tensor:
+def augment(images: torch.Tensor, generator: torch.Generator, *, flips: bool) -> torch.Tensor:
     """Return the images, each a little larger or smaller, turned, moved, in another light and, with flips, mirrored.
 
     Parameters

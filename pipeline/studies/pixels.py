@@ -20,7 +20,7 @@ _AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class Sizes:
+class PixelSizes:
     """How small the photos are made.
 
     Attributes
@@ -54,15 +54,15 @@ class Pixels:
     raw: np.ndarray
 
 
-def sizes_of(photos: ImageSource, rows: np.ndarray) -> Sizes:
+def sizes_of(photos: ImageSource, rows: np.ndarray) -> PixelSizes:
     """Return how small the photos are to be made, from the size of some of them."""
     some = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int))]
     short = int(np.median([min(photos.read(int(row)).pixels().size) for row in some]))
-    return Sizes(SIDE if short > SMALL_SIDE else SMALL_SIDE, min(RAW_SIDE, short))
+    return PixelSizes(SIDE if short > SMALL_SIDE else SMALL_SIDE, min(RAW_SIDE, short))
 
 
 def read_pixels(
-    photos: ImageSource, rows: np.ndarray, sizes: Sizes, *, n_jobs: int | None, progress: Progress
+    photos: ImageSource, rows: np.ndarray, sizes: PixelSizes, *, n_jobs: int | None, progress: Progress
 ) -> Pixels:
     """Return the squares of these rows: the middle of each photo, as the backbone sees it, made small."""
     parts = [rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)]
@@ -82,12 +82,12 @@ def raw_features(*parts: np.ndarray) -> list[np.ndarray]:
     return [(part[..., :channels].reshape(len(part), -1) / np.float32(255)).astype(np.float32) for part in parts]
 
 
-def pixels_text(sizes: Sizes) -> str:
+def pixels_text(sizes: PixelSizes) -> str:
     """Return what names such squares in the store: all that changes them."""
     return f"pixels {sizes.network} and {sizes.raw}, {PHOTO_RULES}, {decoder_of('exact')}"
 
 
-def _squares(photos: ImageSource, rows: np.ndarray, sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
+def _squares(photos: ImageSource, rows: np.ndarray, sizes: PixelSizes) -> tuple[np.ndarray, np.ndarray]:
     network, raw = [], []
     for row in rows:
         image = photos.read(int(row)).pixels()

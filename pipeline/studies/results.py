@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import EvaluationError
-from pipeline.runs import refuse_foreign
+from pipeline.runs import check_is_run_directory
 from pipeline.runs.folder import POINTS, STUDY, replace_file
 from pipeline.studies.points import METHODS, TRANSFER, Point, curve_of, depth_of
-from pipeline.studies.schedule import Skipped
+from pipeline.studies.schedule import SkippedTrials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ PROMISES = (TIME, LABELS, PERFORMANCE, GENERALISATION)
 
 
 @dataclass(frozen=True)
-class Match:
+class LabelMatch:
     """How many labels a rival needs for the score that transfer has with fewer.
 
     Attributes
@@ -76,7 +76,7 @@ class Crossover:
 
     rival: str
     meets: float | None
-    matches: tuple[Match, ...]
+    matches: tuple[LabelMatch, ...]
     text: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -180,7 +180,7 @@ class Study:
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedTrials, ...] = ()
     folder: Path | None = field(default=None, compare=False)
 
     @property
@@ -245,11 +245,11 @@ class Study:
         values |= {name: tuple(said[name]) for name in ("classes", "notes")}
         values["points"] = tuple(_point(one) for one in said["points"])
         values["crossovers"] = tuple(
-            Crossover(**{**one, "matches": tuple(Match(**match) for match in one["matches"])})
+            Crossover(**{**one, "matches": tuple(LabelMatch(**match) for match in one["matches"])})
             for one in said["crossovers"]
         )
         values["verdicts"] = tuple(Verdict(**one) for one in said["verdicts"])
-        values["skipped"] = tuple(Skipped(**one) for one in said.get("skipped", ()))
+        values["skipped"] = tuple(SkippedTrials(**one) for one in said.get("skipped", ()))
         return cls(**{**values, "folder": folder})
 
     def save(self, folder: str | Path) -> Path:
@@ -263,7 +263,7 @@ class Study:
         from pipeline.images.cells import csv_text
 
         folder = Path(folder)
-        refuse_foreign(folder)
+        check_is_run_directory(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             replace_file(folder / POINTS, csv_text(self.table()).encode())

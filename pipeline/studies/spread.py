@@ -32,7 +32,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Spread:
+class Estimate:
     """A value and its 95% limits."""
 
     value: float
@@ -41,7 +41,7 @@ class Spread:
 
 
 @dataclass(frozen=True, eq=False)
-class Exam:
+class TestSet:
     """The test images.
 
     Attributes
@@ -62,7 +62,7 @@ class Exam:
         return 1 / (np.count_nonzero(counts) * counts[self.y])
 
 
-def mean_score(exam: Exam, predicted: Sequence[np.ndarray], *, random_state: int) -> Spread:
+def mean_score(exam: TestSet, predicted: Sequence[np.ndarray], *, random_state: int) -> Estimate:
     """Return the mean score of some draws with its interval.
 
     Parameters
@@ -88,10 +88,10 @@ def mean_score(exam: Exam, predicted: Sequence[np.ndarray], *, random_state: int
     below = float(np.mean([one.value - one.low for one in found]))
     above = float(np.mean([one.high - one.value for one in found]))
     mean, half = float(values.mean()), half_of_draws(values)
-    return Spread(mean, max(0.0, mean - math.hypot(below, half)), min(1.0, mean + math.hypot(above, half)))
+    return Estimate(mean, max(0.0, mean - math.hypot(below, half)), min(1.0, mean + math.hypot(above, half)))
 
 
-def mean_lead(exam: Exam, leader: Sequence[np.ndarray], rival: Sequence[np.ndarray], more: np.ndarray) -> Spread:
+def mean_lead(exam: TestSet, leader: Sequence[np.ndarray], rival: Sequence[np.ndarray], more: np.ndarray) -> Estimate:
     """Return by how much the leader's mean score is higher on the same draws and images, with its interval.
 
     Parameters
@@ -107,7 +107,7 @@ def mean_lead(exam: Exam, leader: Sequence[np.ndarray], rival: Sequence[np.ndarr
     leads = right @ exam.weights + more  # (draws,)
     half = math.hypot(half_of_draws(leads), _half_of_images(exam, right.mean(axis=0)))
     mean = float(leads.mean())
-    return Spread(mean, mean - half, mean + half)
+    return Estimate(mean, mean - half, mean + half)
 
 
 def half_of_draws(values: np.ndarray) -> float:
@@ -118,7 +118,7 @@ def half_of_draws(values: np.ndarray) -> float:
     return t * float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
-def _half_of_images(exam: Exam, differences: np.ndarray) -> float:
+def _half_of_images(exam: TestSet, differences: np.ndarray) -> float:
     """Return half the width of the interval of a weighted mean of differences, (m,), the images or groups varying.
 
     By the jackknife, which leaves out one image or group after the other. At least what one of them a class would make:

@@ -17,7 +17,7 @@ from pipeline.cache import DEFAULT_FOLDER
 from pipeline.engines import engine, workers
 from pipeline.errors import EvaluationError
 from pipeline.evaluation.cells import features_text
-from pipeline.evaluation.collecting import Features, Labelling, backbone_of
+from pipeline.evaluation.collecting import FeatureConfig, LabelConfig, backbone_of
 from pipeline.evaluation.questions import NO_SPLIT
 from pipeline.extraction import check_options
 from pipeline.heads import DEFAULT, Head, resolve_heads
@@ -25,30 +25,30 @@ from pipeline.images import PHOTO_RULES
 from pipeline.labels import split_one_hot
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import installed
-from pipeline.runs import Store, Under
+from pipeline.runs import Store, RunsDir
 from pipeline.runtime import devices_of
 from pipeline.runtime.devices import cores
 from pipeline.studies.budget import budget_text
 from pipeline.studies.crossover import crossovers_of
 from pipeline.studies.curves import points_of
-from pipeline.studies.doubts import doubts_about
-from pipeline.studies.draws import rungs
-from pipeline.studies.ledger import Ledger
+from pipeline.studies.doubts import caveats
+from pipeline.studies.draws import label_budgets
+from pipeline.studies.ledger import TrialCache
 from pipeline.studies.lessons import (
     NO_DEADLINE,
     SCORING,
     AnyLesson,
-    Key,
-    Learned,
-    LeftOut,
-    Lesson,
-    Refused,
-    ScratchLesson,
-    run_lessons,
+    TrialKey,
+    TrialResult,
+    TrialOutOfTime,
+    Trial,
+    TrialSkipped,
+    ScratchTrial,
+    run_trials,
 )
-from pipeline.studies.methods import Method, Teacher, caches_of
-from pipeline.studies.pixels import Sizes, pixels_text, read_pixels, sizes_of
-from pipeline.studies.place import folder_for, matter_of
+from pipeline.studies.methods import Method, TrialFactory, caches_of
+from pipeline.studies.pixels import PixelSizes, pixels_text, read_pixels, sizes_of
+from pipeline.studies.place import study_directory, study_scope
 from pipeline.studies.points import METHODS, RANDOM, STATISTICS, TRANSFER
 from pipeline.studies.results import Study
 from pipeline.studies.schedule import (
@@ -56,14 +56,14 @@ from pipeline.studies.schedule import (
     StudyStopped,
     deadline_of_heads,
     deadline_of_networks,
-    estimate,
+    estimate_time,
     partial_points,
     skipped_of,
     skipped_text,
     time_for_training,
 )
-from pipeline.studies.spread import HOW, Exam
-from pipeline.studies.subject import Asked, Subject, subject_of
+from pipeline.studies.spread import HOW, TestSet
+from pipeline.studies.subject import StudyConfig, StudyData, load_study_data
 from pipeline.studies.untrained import seconds_an_image, untrained_features
 from pipeline.studies.verdict import depth_text, summary_of, verdicts_of
 
@@ -97,7 +97,7 @@ def study(
     most_labels: int = 2000,
     budget: float = 120,
     time_limit: float = TIME_LIMIT,
-    out: str | Path | Under | None = None,
+    out: str | Path | RunsDir | None = None,
     device: str = "auto",
     n_jobs: int | None = None,
     dask: str | None = None,
@@ -188,9 +188,9 @@ def study(
     layers = (layer,) if own else tuple(dict.fromkeys((layer, *NAMED_LAYERS)))
     columns = (column,) if isinstance(column, str) else tuple(column)
     beside = tuple(name for name in (groups, split) if name is not None and name != NO_SPLIT)
-    asked = Asked(
-        features=Features((backbone,), layers, Path(cache), extraction, progress),
-        labelling=Labelling.of(
+    asked = StudyConfig(
+        features=FeatureConfig((backbone,), layers, Path(cache), extraction, progress),
+        labelling=LabelConfig.of(
             labels,
             id_column=id_column,
             columns=columns,
@@ -210,14 +210,14 @@ def study(
         progress=progress,
     )
     with engine(dask):
-        subject = subject_of(data, asked)
+        subject = load_study_data(data, asked)
         for note in subject.notes:
             progress.note(note)
         where = devices_of(device)[0]
-        folder = folder_for(subject, layers, found, out, progress)
+        folder = study_directory(subject, layers, found, out, progress)
         with Store.open(folder) as kept:
             try:
-                kept.begin(matter_of(subject, layers, found).as_json())
+                kept.begin(study_scope(subject, layers, found).as_json())
                 made = _studied(
                     subject, found, layer, layers, asked, kept, where, budget, n_jobs, (started, time_limit)
                 )
@@ -232,11 +232,11 @@ def study(
 
 
 def _studied(
-    subject: Subject,
+    subject: StudyData,
     head: Head,
     layer: str,
     layers: Sequence[str],
-    asked: Asked,
+    asked: StudyConfig,
     store: Store,
     device: str,
     budget: float,
@@ -244,16 +244,16 @@ def _studied(
     limit: tuple[float, float],
 ) -> Study:
     train, test = subject.train.part, subject.test.part
-    ladder = rungs(train.y, random_state=asked.random_state)
-    teacher = Teacher(subject, head, ladder, asked.random_state)
+    ladder = label_budgets(train.y, random_state=asked.random_state)
+    teacher = TrialFactory(subject, head, ladder, asked.random_state)
     backbone = backbone_of(caches_of(subject)[0])
     sizes = sizes_of(subject.train.photos, train.rows)
     methods = _methods(teacher, backbone, layer, layers, sizes, asked, n_jobs)
 
-    ledger = Ledger(store, subject, {method.place: method.text for method in methods})
+    ledger = TrialCache(store, subject, {method.place: method.text for method in methods})
     lessons = teacher.lessons(methods, sizes, budget=budget, device=device)
     started, time_limit = limit
-    learned: dict[Key, Learned] = {}
+    learned: dict[TrialKey, TrialResult] = {}
     try:
         left = time_for_training(time_limit, time.perf_counter() - started)
         left_out = _learn(lessons, learned, ledger, device, n_jobs, left, asked.progress)
@@ -270,10 +270,10 @@ def _studied(
         ledger.keep_image_seconds(layer, where, measured)
     seconds = dict.fromkeys((TRANSFER, RANDOM), measured)  # random weights take as long as any
 
-    exam = Exam(test.y, subject.all_classes, test.groups)
+    exam = TestSet(test.y, subject.all_classes, test.groups)
     points = points_of(learned, ladder, exam, layer=layer, image_seconds=seconds, random_state=asked.random_state)
     later = [text for text in (skipped_text(skipped, time_limit),) if text]
-    later += doubts_about(subject, points, budget)
+    later += caveats(subject, points, budget)
     for note in later:
         asked.progress.note(note)
     return Study(
@@ -309,12 +309,12 @@ def _studied(
 
 
 def _methods(
-    teacher: Teacher,
+    teacher: TrialFactory,
     backbone: Backbone,
     layer: str,
     layers: Sequence[str],
-    sizes: Sizes,
-    asked: Asked,
+    sizes: PixelSizes,
+    asked: StudyConfig,
     n_jobs: int | None,
 ) -> list[Method]:
     """Return all methods, with what each sees of the images."""
@@ -345,13 +345,13 @@ def _methods(
 
 def _learn(
     lessons: Sequence[AnyLesson],
-    learned: dict[Key, Learned],
-    ledger: Ledger,
+    learned: dict[TrialKey, TrialResult],
+    ledger: TrialCache,
     device: str,
     n_jobs: int | None,
     left: float,
     progress: Progress,
-) -> list[Key]:
+) -> list[TrialKey]:
     """Fill `learned` with what comes of all lessons, and return those that there was no time for.
 
     Each is kept as soon as it is done. Heads come first; the small networks have the rest of the time.
@@ -361,30 +361,30 @@ def _learn(
     if learned:
         progress.note(f"{len(learned):,} of {len(lessons):,} lessons are known from before")
     by_key = {lesson.key: lesson for lesson in waiting}
-    left_out: list[Key] = []
+    left_out: list[TrialKey] = []
     end = time.time() + left
 
-    def take(key: Key, outcome: Learned | Refused | LeftOut) -> None:
-        if isinstance(outcome, LeftOut):
+    def take(key: TrialKey, outcome: TrialResult | TrialSkipped | TrialOutOfTime) -> None:
+        if isinstance(outcome, TrialOutOfTime):
             left_out.append(key)
-        elif isinstance(outcome, Refused):
+        elif isinstance(outcome, TrialSkipped):
             progress.note(f"with {len(by_key[key].rows)} labels there is no {key.method}: {outcome.why}")
         else:
             ledger.keep(by_key[key], outcome)
             learned[key] = outcome
 
-    heads = [lesson for lesson in waiting if isinstance(lesson, Lesson)]
-    networks = [lesson for lesson in waiting if isinstance(lesson, ScratchLesson)]
+    heads = [lesson for lesson in waiting if isinstance(lesson, Trial)]
+    networks = [lesson for lesson in waiting if isinstance(lesson, ScratchTrial)]
     jobs = workers(n_jobs)
     network_jobs = jobs if device == "cpu" else 1  # a GPU trains one network after another, in this process
     measured = None
     trial = _trial_head(heads)
     if trial is not None:
         before = time.perf_counter()
-        for key, outcome in run_lessons([trial], n_jobs=1):
+        for key, outcome in run_trials([trial], n_jobs=1):
             take(key, outcome)
         measured = trial, time.perf_counter() - before
-    expected = estimate(heads, networks, measured)
+    expected = estimate_time(heads, networks, measured)
     if waiting:
         progress.note(expected.text(jobs, network_jobs, left))
     for stage, some, count in ((HEADS_STAGE, heads, jobs), (SCRATCH_STAGE, networks, network_jobs)):
@@ -394,13 +394,13 @@ def _learn(
         done = [trial] if some is heads and trial is not None else []
         progress.advance(stage, len(done), len(some))
         rest = [lesson for lesson in some if lesson not in done]
-        for number, (key, outcome) in enumerate(run_lessons(rest, n_jobs=count, deadline=deadline), start=1):
+        for number, (key, outcome) in enumerate(run_trials(rest, n_jobs=count, deadline=deadline), start=1):
             take(key, outcome)
             progress.advance(stage, len(done) + number, len(some))
     return left_out
 
 
-def _trial_head(heads: Sequence[Lesson]) -> Lesson | None:
+def _trial_head(heads: Sequence[Trial]) -> Trial | None:
     """Return the lesson that tells how long heads take: the first draw of transfer with the most labels."""
     found = [lesson for lesson in heads if lesson.key.method == TRANSFER and lesson.key.draw == 0]
     return max(found, key=lambda lesson: len(lesson.rows), default=None)

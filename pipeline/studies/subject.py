@@ -11,19 +11,19 @@ import numpy as np
 from pipeline.cache import FeatureCache
 from pipeline.errors import CacheError, EvaluationError, LabelError, PipelineError
 from pipeline.evaluation.collecting import (
-    Collection,
-    Features,
-    Labelling,
+    Dataset,
+    FeatureConfig,
+    LabelConfig,
     Source,
-    known_of,
+    load_labels,
     open_data,
-    with_features,
-    with_features_as,
+    attach_features,
+    attach_test_features,
 )
-from pipeline.evaluation.leakage import Guard, about_twins, guard_of
-from pipeline.evaluation.question import Part, Question
-from pipeline.evaluation.questions import NO_SPLIT, questions
-from pipeline.evaluation.unreadable import blame_unreadable
+from pipeline.evaluation.leakage import DuplicateGuard, describe_leakage, find_leakage
+from pipeline.evaluation.question import LabeledRows, Task
+from pipeline.evaluation.questions import NO_SPLIT, build_tasks
+from pipeline.evaluation.unreadable import explain_by_unreadable
 from pipeline.images import BUILTIN_NAMES, ImageSource
 from pipeline.progress import Progress
 from pipeline.splits import outer_folds
@@ -33,11 +33,11 @@ TEST_SHARE = 4  # one part in so many is the test set, where none is given
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class StudyConfig:
     """What was asked of a study as far as images and labels go; `study` says what each means."""
 
-    features: Features
-    labelling: Labelling
+    features: FeatureConfig
+    labelling: LabelConfig
     root: str | Path | None
     column: tuple[str, ...]
     groups: str | None
@@ -55,7 +55,7 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class SplitSide:
     """The labelled images of one side of the split, and their photos.
 
     Attributes
@@ -65,12 +65,12 @@ class Side:
         ``part.rows`` are rows of it.
     """
 
-    part: Part
+    part: LabeledRows
     photos: ImageSource
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class StudyData:
     """One label set with its fixed split, every image with features and a photo.
 
     Attributes
@@ -81,9 +81,9 @@ class Subject:
     notes : tuple of str
     """
 
-    question: Question
-    train: Side
-    test: Side
+    question: Task
+    train: SplitSide
+    test: SplitSide
     notes: tuple[str, ...]
 
     @property
@@ -92,7 +92,7 @@ class Subject:
         return self.question.n_classes + len(self.question.unknown_classes)
 
 
-def subject_of(data: Any, asked: Asked) -> Subject:
+def load_study_data(data: Any, asked: StudyConfig) -> StudyData:
     """Return what the study is about, its features extracted; a slip is found before the first image is read.
 
     Raises
@@ -108,29 +108,29 @@ def subject_of(data: Any, asked: Asked) -> Subject:
     level = asked.labelling.level
     photos = given if isinstance(given, ImageSource) else photos_behind(given, level)
     labelling = asked.labelling.bound_to(given)
-    known = known_of(photos, labelling)
+    known = load_labels(photos, labelling)
     test_photos = known_test = None
     if asked.test is not None:
         found = _only(_open(asked.test, asked), "test")
         test_photos = found if isinstance(found, ImageSource) else photos_behind(found, level)
-        known_test = known_of(test_photos, labelling, own_if_strange=True)
+        known_test = load_labels(test_photos, labelling, own_if_strange=True)
     rehearsal = _with_test(_question(known, known_test, None, asked), asked)
     if rehearsal.joined is not None:
         asked.progress.joined([rehearsal.joined])
 
     if isinstance(given, FeatureCache):
         like = replace(known, caches=(given,), layers=(asked.features.layers or (),))
-        collection = with_features_as(photos, known, like, asked.features)
+        collection = attach_test_features(photos, known, like, asked.features)
     else:
-        collection = with_features(photos, known, asked.features)
+        collection = attach_features(photos, known, asked.features)
     tests = None
     if known_test is not None and test_photos is not None:
-        tests = with_features_as(test_photos, known_test, collection, asked.features)
-    guard = guard_of(collection, tests, TEST_SHARE)
+        tests = attach_test_features(test_photos, known_test, collection, asked.features)
+    guard = find_leakage(collection, tests, TEST_SHARE)
     try:
         question = _with_test(_question(collection, tests, guard, asked), asked)
     except (LabelError, EvaluationError) as error:
-        raise blame_unreadable(
+        raise explain_by_unreadable(
             error,
             [collection, *([tests] if tests is not None else [])],
             lambda: _with_test(_question(known, known_test, None, asked), asked),
@@ -166,7 +166,7 @@ def _gone(cache: FeatureCache, found: str) -> CacheError:
     )
 
 
-def _open(data: Any, asked: Asked) -> list[Source]:
+def _open(data: Any, asked: StudyConfig) -> list[Source]:
     return open_data(data, asked.features.folder, asked.labelling, root=asked.root)
 
 
@@ -176,9 +176,9 @@ def _only(sources: list[Source], what: str) -> Source:
     return sources[0]
 
 
-def _question(collection: Collection, test: Collection | None, guard: Guard | None, asked: Asked) -> Question:
+def _question(collection: Dataset, test: Dataset | None, guard: DuplicateGuard | None, asked: StudyConfig) -> Task:
     """Return the one label set of classes that is asked about."""
-    found = questions(
+    found = build_tasks(
         collection,
         column=asked.column,
         groups=asked.groups,
@@ -204,13 +204,13 @@ def _question(collection: Collection, test: Collection | None, guard: Guard | No
     return found[0]
 
 
-def _with_test(question: Question, asked: Asked) -> Question:
+def _with_test(question: Task, asked: StudyConfig) -> Task:
     """Return the question with its test set, drawn where none is given; without copies of what is learned from."""
     train, test = question.train, question.test
     if test is not None:
         notes = question.notes
         if question.twins is not None:
-            spoken = about_twins(question.twins, train, test)
+            spoken = describe_leakage(question.twins, train, test)
             left = np.setdiff1d(np.arange(len(test)), question.twins.asked)
             copies = f"{len(test) - len(left)} of {len(test)} test images are copies of training images"
             if not len(left):
@@ -219,9 +219,9 @@ def _with_test(question: Question, asked: Asked) -> Question:
                 )
             notes = (*(note for note in notes if note not in spoken), f"{copies}, and are left out")
             test = test.take(left)
-        _refuse_few(question, train, 2)
+        _check_enough(question, train, 2)
         return replace(question, test=test, twins=None, notes=notes)
-    _refuse_few(question, train, TEST_SHARE)
+    _check_enough(question, train, TEST_SHARE)
     folds, cut = outer_folds(
         train.y,
         "class",
@@ -239,7 +239,7 @@ def _with_test(question: Question, asked: Asked) -> Question:
     return replace(question, train=train.take(first.train), test=train.take(first.test), notes=(*question.notes, drawn))
 
 
-def _refuse_few(question: Question, train: Part, fewest: int) -> None:
+def _check_enough(question: Task, train: LabeledRows, fewest: int) -> None:
     counts = np.bincount(train.y, minlength=question.n_classes)
     smallest = int(np.argmin(counts))
     if len(counts) < 2:
@@ -257,7 +257,7 @@ def _refuse_few(question: Question, train: Part, fewest: int) -> None:
         )
 
 
-def _cut(question: Question, photos: ImageSource, test_photos: ImageSource, asked: Asked) -> Subject:
+def _cut(question: Task, photos: ImageSource, test_photos: ImageSource, asked: StudyConfig) -> StudyData:
     """Return the subject with at most so many images a side as a study has time for."""
     assert question.test is not None
     notes = [*question.general, *question.notes]
@@ -269,4 +269,4 @@ def _cut(question: Question, photos: ImageSource, test_photos: ImageSource, aske
             sides[what] = part.take(kept)
     train, test = sides.values()
     cut = replace(question, train=train, test=test)
-    return Subject(cut, Side(train, photos), Side(test, test_photos), tuple(dict.fromkeys(notes)))
+    return StudyData(cut, SplitSide(train, photos), SplitSide(test, test_photos), tuple(dict.fromkeys(notes)))

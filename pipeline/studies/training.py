@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pipeline.studies.network import SmallNetwork, prepared, varied
+from pipeline.studies.network import SmallNetwork, normalize_images, augment
 
 # Raised when the recipe here comes to give other networks for the same images.
 RECIPE = 1
@@ -36,19 +36,19 @@ class OutOfTime(Exception):
 
 
 @dataclass(frozen=True)
-class Try:
+class TrainingConfig:
     """What is chosen by the held-out part."""
 
     rate: float
     flips: bool
 
 
-TRIES = (Try(5e-3, True), Try(5e-3, False), Try(1.5e-3, True))
-TRIES_OF_SMALL = (Try(5e-3, False), Try(5e-3, True), Try(1.5e-3, False))  # the first where nothing can be held out
+TRIES = (TrainingConfig(5e-3, True), TrainingConfig(5e-3, False), TrainingConfig(1.5e-3, True))
+TRIES_OF_SMALL = (TrainingConfig(5e-3, False), TrainingConfig(5e-3, True), TrainingConfig(1.5e-3, False))  # the first where nothing can be held out
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainingResult:
     """A trained network's answers.
 
     Attributes
@@ -69,7 +69,7 @@ class Trained:
 
     predicted: np.ndarray
     learned: np.ndarray
-    tried: Try
+    tried: TrainingConfig
     chosen: bool
     stopped_at: float
     cut_short: bool
@@ -83,12 +83,12 @@ def train_from_scratch(
     *,
     classes: int,
     held_out: tuple[np.ndarray, np.ndarray] | None,
-    tries: Sequence[Try],
+    tries: Sequence[TrainingConfig],
     seconds: float,
     device: str,
     seed: int,
     stop_at: float = math.inf,
-) -> Trained:
+) -> TrainingResult:
     """Return the answers of a small network trained on these images.
 
     Each try is trained for a third of the schedule on all but a held-out part; the one with the lowest loss there
@@ -123,7 +123,7 @@ def train_from_scratch(
     whole = steps_for(len(y))
     trainings = 1.0 if held_out is None else 2 + TRY_SHARE * len(tries)
     chosen, share = tries[0], 1.0
-    with _apart():
+    with _isolated():
         # What is loaded once in a process, and what it takes to foretell, is nobody's time.
         a_step = [pace(images, labels, classes, clock) for _ in range(2)][-1]
         started = clock()
@@ -139,25 +139,25 @@ def train_from_scratch(
             learn, hold = (torch.from_numpy(part).to(device) for part in held_out)
             losses = []
             for one in tries:
-                run = _Run(images[learn], labels[learn], classes, one, max(1, int(whole * TRY_SHARE)), seed)
+                run = _TrainingRun(images[learn], labels[learn], classes, one, max(1, int(whole * TRY_SHARE)), seed)
                 cut |= run.go(clock, deadline)
                 losses.append(run.loss(images[hold], labels[hold]))
             chosen = tries[int(np.argmin(losses))]
-            run = _Run(images[learn], labels[learn], classes, chosen, whole, seed)
+            run = _TrainingRun(images[learn], labels[learn], classes, chosen, whole, seed)
             held: list[tuple[float, float]] = []
             cut |= run.go(clock, deadline, look=lambda done: held.append((run.loss(images[hold], labels[hold]), done)))
             share = max(LEAST_SHARE, min(held, default=(0.0, 1.0))[1])
-        run = _Run(images, labels, classes, chosen, max(1, round(whole * share)), seed)
+        run = _TrainingRun(images, labels, classes, chosen, max(1, round(whole * share)), seed)
         cut |= run.go(clock, deadline)
         asked_images = torch.from_numpy(asked).to(device)
         predicted, learned = run.answers(asked_images), run.answers(images)
-        return Trained(predicted, learned, chosen, held_out is not None, share, cut, clock() - started)
+        return TrainingResult(predicted, learned, chosen, held_out is not None, share, cut, clock() - started)
 
 
 def pace(images: torch.Tensor, labels: torch.Tensor, classes: int, clock: Clock) -> float:
     """Return how long a step takes, by a few that are thrown away."""
     started = clock()
-    run = _Run(images, labels, classes, Try(1e-3, True), PACE_STEPS, seed=0)
+    run = _TrainingRun(images, labels, classes, TrainingConfig(1e-3, True), PACE_STEPS, seed=0)
     run.go(clock, math.inf)
     run.loss(images[:1], labels[:1])  # waits for what a GPU still has to do
     return (clock() - started) / PACE_STEPS
@@ -174,7 +174,7 @@ def seconds_per_image(pixels: np.ndarray, y: np.ndarray, classes: int, device: s
     device : str
     """
     images, labels = torch.from_numpy(np.array(pixels)).to(device), torch.from_numpy(y).to(device)
-    with _apart():
+    with _isolated():
         # The first few load what is loaded once in a process.
         a_step = [pace(images, labels, classes, time.perf_counter) for _ in range(2)][-1]
     return a_step / min(batch_for(len(y)), max(1, len(y)))
@@ -212,11 +212,11 @@ def batch_for(n: int) -> int:
     return SMALL_BATCH if n < FEW else BATCH
 
 
-class _Run:
+class _TrainingRun:
     """One training: a network, its optimiser, and its place in the schedule."""
 
     def __init__(
-        self, images: torch.Tensor, labels: torch.Tensor, classes: int, tried: Try, steps: int, seed: int
+        self, images: torch.Tensor, labels: torch.Tensor, classes: int, tried: TrainingConfig, steps: int, seed: int
     ) -> None:
         torch.manual_seed(seed)
         self._images, self._labels, self._tried, self._steps = images, labels, tried, steps
@@ -235,7 +235,7 @@ class _Run:
         for step in range(1, self._steps + 1):
             self._network.train()
             rows = next(batches)
-            images = varied(prepared(self._images[rows]), self._generator, flips=self._tried.flips)
+            images = augment(normalize_images(self._images[rows]), self._generator, flips=self._tried.flips)
             loss = functional.cross_entropy(self._network(images), self._labels[rows], label_smoothing=SMOOTHING)
             self._optimiser.zero_grad()
             loss.backward()
@@ -258,7 +258,7 @@ class _Run:
     def _said(self, images: torch.Tensor) -> torch.Tensor:
         self._network.eval()
         with torch.no_grad():
-            return torch.cat([self._network(prepared(some)) for some in images.split(_ASKED_AT_ONCE)])
+            return torch.cat([self._network(normalize_images(some)) for some in images.split(_ASKED_AT_ONCE)])
 
     def _batches(self) -> Iterator[torch.Tensor]:
         """Give rows without end, every image once before any comes again."""
@@ -272,7 +272,7 @@ class _Run:
 
 
 @contextmanager
-def _apart() -> Iterator[None]:
+def _isolated() -> Iterator[None]:
     """Draw from seeds and compute with one thread, and leave the caller's generator and threads as they were."""
     threads = torch.get_num_threads()
     # One thread: what comes out does not depend on the cores, and draws side by side share them better.

@@ -14,20 +14,20 @@ from pipeline.extraction import extract
 from pipeline.images import ImageSource
 from pipeline.progress import Progress
 from pipeline.studies.points import RANDOM
-from pipeline.studies.subject import Side, Subject
+from pipeline.studies.subject import SplitSide, StudyData
 
 FEW, MORE = 8, 72  # images; what both runs need beside them, such as loading the weights, falls out of the difference
 
 
 def untrained_features(
-    backbone: Backbone, layer: str, subject: Subject, extraction: Mapping[str, Any], progress: Progress
+    backbone: Backbone, layer: str, subject: StudyData, extraction: Mapping[str, Any], progress: Progress
 ) -> tuple[tuple[FeatureCache, FeatureCache], tuple[np.ndarray, np.ndarray]]:
     """Return the features of the same network before any training: a cache and its rows for either side."""
     train, test = subject.train, subject.test
     random = Backbone.open(f"{backbone.name}:random", random_state=extraction["random_state"])
 
     def made(photos: ImageSource) -> FeatureCache:
-        cache = extract(photos, backbone=random, layer=layer, progress=_BarsAlone(progress), **extraction)
+        cache = extract(photos, backbone=random, layer=layer, progress=_BarsOnly(progress), **extraction)
         progress.note(f"{RANDOM}: {cache.summary.text}")
         return cache
 
@@ -40,7 +40,7 @@ def untrained_features(
     return (caches[0], caches[1]), (np.arange(len(train.part)), np.arange(len(test.part)))
 
 
-def seconds_an_image(backbone: Backbone, layer: str, side: Side, extraction: Mapping[str, Any], device: str) -> float:
+def seconds_an_image(backbone: Backbone, layer: str, side: SplitSide, extraction: Mapping[str, Any], device: str) -> float:
     """Return how long an image takes from its file to its features: seconds of one core, or by the clock on a GPU.
 
     Measured by the difference between a few images and some more, all through the network anew.
@@ -64,7 +64,7 @@ def seconds_an_image(backbone: Backbone, layer: str, side: Side, extraction: Map
     return max(0.0, spent(counts[1]) - spent(counts[0])) / (counts[1] - counts[0])
 
 
-class _BarsAlone(Progress):
+class _BarsOnly(Progress):
     """Tells how far it is, and no notes: the same photos gave them with the pretrained network."""
 
     def __init__(self, progress: Progress) -> None:

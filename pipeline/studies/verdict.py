@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.studies.crossover import few, labels_text, needed
+from pipeline.studies.crossover import low_label_point, labels_text, labels_needed
 from pipeline.studies.points import DUMMY, METHODS, SCRATCH, TRANSFER, Point, curve_of, depth_of
 from pipeline.studies.results import GENERALISATION, LABELS, NOT_HERE, NOT_SHOWN, PERFORMANCE, TIME, YES, Verdict
 
@@ -20,7 +20,7 @@ def verdicts_of(points: Sequence[Point], layer: str) -> tuple[Verdict, ...]:
     """Return the verdict on each promise, in the order of `PROMISES`."""
     mine = curve_of(points, TRANSFER, layer)
     everything = mine[-1]
-    at = few(mine)
+    at = low_label_point(mine)
     rivals = _rivals(points, everything)
     return (
         _on_time(everything, rivals),
@@ -98,7 +98,7 @@ def _on_labels(points: Sequence[Point], layer: str, at: Point, rivals: dict[str,
     """With few labels, how do the rivals do, and how many more do they need?"""
     figures: dict[str, float | None] = {"labels a class": at.per_class, "transfer": at.score}
     figures |= {method: point.score for method, point in rivals.items()}
-    needs = {method: needed(curve_of(points, method, layer), at.score) for method in rivals}
+    needs = {method: labels_needed(curve_of(points, method, layer), at.score) for method in rivals}
     figures |= {f"labels a class that {method} needs": labels for method, (labels, _) in needs.items()}
     text = f"with {labels_text(at.per_class)} labels a class transfer scores {at.score:.3f}"
     if not rivals:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.arguments import check_arguments
-from pipeline.cache import FeatureCache, TakenRows
+from pipeline.cache import FeatureCache, RowSubset
 from pipeline.errors import ReportError
 from pipeline.report.displays.look import GREY, HUES, MARKS, PALE, axis_for, entitle, figure_of, pixels_of, quiet
 from pipeline.report.displays.look import shortened as short
@@ -179,7 +179,7 @@ class EmbeddingMapDisplay:
         rows = features.rows(ids)
         there = np.flatnonzero(rows >= 0)
         drawn = embedding_map(
-            TakenRows(features.X, rows[there]), [ids[place] for place in there.tolist()], labels[there],
+            RowSubset(features.X, rows[there]), [ids[place] for place in there.tolist()], labels[there],
             most=most, random_state=random_state,
         )  # fmt: skip
         if drawn is None:

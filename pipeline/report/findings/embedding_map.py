@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.duplicates import Rows
+from pipeline.duplicates import RowSource
 
 MOST = 20_000
 # Below as many rows or columns the exact solver costs no second.
@@ -43,7 +43,7 @@ class EmbeddingMap:
 
 
 def embedding_map(
-    features: Rows, ids: Sequence[str], labels: Sequence[str] | np.ndarray, *, most: int = MOST, random_state: int = 0
+    features: RowSource, ids: Sequence[str], labels: Sequence[str] | np.ndarray, *, most: int = MOST, random_state: int = 0
 ) -> EmbeddingMap | None:
     """Return the images' places on the first two principal components of their standardised embeddings.
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.cache import FeatureCache
-from pipeline.duplicates import Rows
+from pipeline.duplicates import RowSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Features:
     """
 
     ids: Sequence[str]
-    X: Rows = field(repr=False)
+    X: RowSource = field(repr=False)
     has: np.ndarray = field(repr=False)
     digests: np.ndarray = field(repr=False)
 

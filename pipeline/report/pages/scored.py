@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.cache import TakenRows
+from pipeline.cache import RowSubset
 from pipeline.errors import ModelError, PipelineError, ReportError
 from pipeline.model import Model, ModelScore
-from pipeline.model.kept import KeptPhotos
+from pipeline.model.kept import EmbeddedTrainingSet
 from pipeline.model.scored import NEIGHBOURS
 from pipeline.report.findings.answers import answers_in, number_answers_in, tag_rows_in
 from pipeline.report.findings.calibration import Calibration, calibration
@@ -165,7 +165,7 @@ def answers_table(score: ModelScore) -> pd.DataFrame:
 class KeptShelf:
     """The small pictures that a model keeps of its training photos."""
 
-    def __init__(self, kept: KeptPhotos) -> None:
+    def __init__(self, kept: EmbeddedTrainingSet) -> None:
         self._kept = kept
         self._row_of = {name: row for row, name in enumerate(kept.ids)}
 
@@ -291,7 +291,7 @@ def _ground(score: ModelScore, info: LabelSetInfo) -> tuple[Ground | None, list[
     names = [ids[row] for row in at]
     column = table["true_value" if score.kind == "number" else "true"].to_numpy()
     labels = column.astype(np.float64) if score.kind == "number" else column.astype(object).astype(str)
-    drawn = embedding_map(TakenRows(features.X, rows[at]), names, labels[at], most=MOST_POINTS)
+    drawn = embedding_map(RowSubset(features.X, rows[at]), names, labels[at], most=MOST_POINTS)
     if drawn is None:
         return None, [*notes, f"no map of {len(at)} photos: it wants three"]
     by_id = dict(zip(ids, labels.tolist(), strict=True))
