@@ -207,7 +207,9 @@ def find_duplicates(X: RowSource, digests: np.ndarray) -> DuplicateGroups:
     return _with_near(DuplicateGroups(content), X, first, None, None)
 
 
-def find_duplicates_between(X: RowSource, digests: np.ndarray, other: RowSource, other_digests: np.ndarray) -> DuplicateGroups:
+def find_duplicates_between(
+    X: RowSource, digests: np.ndarray, other: RowSource, other_digests: np.ndarray
+) -> DuplicateGroups:
     """Return which rows of `other` are copies of rows of X, as the copies among both: X first, n + m rows.
 
     Near-copies are those that X holds to be such, and only pairs of one row of each are looked for.
@@ -227,7 +229,9 @@ def components(one: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
     return connected_components(edges, directed=False)[1].astype(np.int64)
 
 
-def _with_near(copies: DuplicateGroups, X: RowSource, first: np.ndarray, other: RowSource | None, mine: np.ndarray | None) -> DuplicateGroups:
+def _with_near(
+    copies: DuplicateGroups, X: RowSource, first: np.ndarray, other: RowSource | None, mine: np.ndarray | None
+) -> DuplicateGroups:
     """Return the copies with the near ones: among all contents, or of those that are `mine` with those that are not.
 
     `first` is the row of each content, in X or, where it is not mine, in `other`.

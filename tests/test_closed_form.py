@@ -20,7 +20,7 @@ from pipeline.heads import Head, resolve_heads
 from pipeline.search import make_scorer, predict_all, search, shared
 from pipeline.search.covered import SharedGrid, shared_grid
 from pipeline.search.searcher import SharedGridSearchCV, search_many
-from pipeline.search.shared import SplitPredictions, SharedTask, shared_predictions
+from pipeline.search.shared import SharedTask, SplitPredictions, shared_predictions
 
 DIGITS, DIGIT = load_digits(return_X_y=True)
 DIGITS = DIGITS.astype(np.float32)

@@ -19,7 +19,15 @@ from sklearn.metrics import (
 )
 
 from pipeline.errors import EvaluationError, HeadError
-from pipeline.intervals import ScoreInterval, compare_with_best, corrected_t_test, holm, resampling, score_with_interval, wilson
+from pipeline.intervals import (
+    ScoreInterval,
+    compare_with_best,
+    corrected_t_test,
+    holm,
+    resampling,
+    score_with_interval,
+    wilson,
+)
 from pipeline.intervals.intervals import _expanded_tails
 from pipeline.intervals.resampling import BootstrapSample, bootstrap_weights
 from pipeline.search import Predictions, score_predictions

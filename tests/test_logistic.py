@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from pipeline.heads import resolve_heads
 from pipeline.search import make_scorer
 from pipeline.search.covered import shared_grid
-from pipeline.search.logistic import Chain, Coefficients, pays_off, logistic_coefficients, logistic_predictions
+from pipeline.search.logistic import Chain, Coefficients, logistic_coefficients, logistic_predictions, pays_off
 from pipeline.search.shared import SharedTask, shared_predictions, shared_scores
 
 DIGITS, DIGIT = load_digits(return_X_y=True)

@@ -16,7 +16,7 @@ from pipeline.cache import STORED, FeatureCache
 from pipeline.errors import PipelineError
 from pipeline.extraction import EncodedBatch, iter_batches
 from pipeline.extraction.known import DigestIndex
-from pipeline.extraction.network import NetworkHandle, LazyNetwork, claim
+from pipeline.extraction.network import LazyNetwork, NetworkHandle, claim
 from pipeline.images import ImageSource
 from pipeline.runtime import batch_size_of, devices_of
 

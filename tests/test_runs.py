@@ -15,7 +15,7 @@ from made_caches import blobs, make_cache, names
 from pipeline import runs
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import evaluate
-from pipeline.runs import Run, RunScope, run_directory, plain_params
+from pipeline.runs import Run, RunScope, plain_params, run_directory
 
 
 @pytest.fixture(scope="module")

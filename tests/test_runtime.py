@@ -23,7 +23,7 @@ from pipeline.runtime import gpu as gpu_room
 from pipeline.runtime.buffers import PinnedBuffers
 from pipeline.runtime.compiled import Compiled
 from pipeline.runtime.folding import fold_batch_norm
-from pipeline.runtime.gpu import UNDER_WAY, GpuRunner, BatchSizes
+from pipeline.runtime.gpu import UNDER_WAY, BatchSizes, GpuRunner
 from pipeline.runtime.torch_runtime import Normalize, TorchRuntime, resolve_device
 
 CPU = torch.device("cpu")

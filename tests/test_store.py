@@ -24,7 +24,7 @@ from pipeline.evaluation import batches, evaluate, units
 from pipeline.extraction import recipe_of
 from pipeline.model import fit
 from pipeline.progress import Progress
-from pipeline.runs import UnitKey, StoredResult, Run, Store, RunsDir
+from pipeline.runs import Run, RunsDir, Store, StoredResult, UnitKey
 
 X, Y = blobs(60, apart=1.5)
 LABELS: dict[str, list[str | None]] = {

@@ -28,7 +28,7 @@ from pipeline.runs import Store
 from pipeline.studies import Study, draws, ledger, methods, study, studying
 from pipeline.studies.crossover import crossovers_of, low_label_point
 from pipeline.studies.doubts import caveats
-from pipeline.studies.lessons import AnyLesson, TrialResult, Trial
+from pipeline.studies.lessons import AnyLesson, Trial, TrialResult
 from pipeline.studies.points import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER, Point
 from pipeline.studies.results import (
     GENERALISATION,
@@ -391,7 +391,9 @@ def test_a_killed_study_goes_on_and_says_the_same(found: Study, photos: Path, tm
 
     with pytest.MonkeyPatch.context() as patch:
         keep = ledger.TrialCache.keep
-        patch.setattr(ledger.TrialCache, "keep", lambda self, one, what: (learned.append(one), keep(self, one, what))[0])
+        patch.setattr(
+            ledger.TrialCache, "keep", lambda self, one, what: (learned.append(one), keep(self, one, what))[0]
+        )
         again = asked_of(photos, tmp_path, progress=Listener())
     (said,) = [text for text in notes if text.endswith("lessons are known from before")]
     assert said == f"40 of {40 + len(learned)} lessons are known from before"

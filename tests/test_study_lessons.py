@@ -12,7 +12,7 @@ import torch
 
 from pipeline.studies import network, training
 from pipeline.studies.draws import DRAWS, FEWEST_DRAWS, at_most, label_budgets
-from pipeline.studies.lessons import CHOSEN, FIXED, TrialKey, TrialData, ScratchTrial, balanced_accuracy
+from pipeline.studies.lessons import CHOSEN, FIXED, ScratchTrial, TrialData, TrialKey, balanced_accuracy
 from pipeline.studies.network import augment
 from pipeline.studies.pixels import PixelSizes, raw_features
 from pipeline.studies.training import TrainingConfig, batch_for, steps_for, train_from_scratch

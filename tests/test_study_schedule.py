@@ -17,11 +17,11 @@ from pipeline.studies.curves import points_of
 from pipeline.studies.draws import label_budgets
 from pipeline.studies.lessons import (
     Deadline,
-    TrialKey,
-    TrialResult,
-    TrialOutOfTime,
-    TrialData,
     ScratchTrial,
+    TrialData,
+    TrialKey,
+    TrialOutOfTime,
+    TrialResult,
     run_trials,
 )
 from pipeline.studies.points import RAW, SCRATCH, TRANSFER
@@ -95,7 +95,9 @@ def test_leads_join_draws_by_their_number() -> None:
     """Transfer has the draws 0 and 1, raw pixels 1 and 2: the lead is of draw 1 alone."""
     right, wrong = y.copy(), 1 - y
     said = {(TRANSFER, 0): wrong, (TRANSFER, 1): right, (RAW, 1): wrong, (RAW, 2): right}
-    learned = {TrialKey(method, "", 0, draw): TrialResult(value, 1.0, 1.0, "none") for (method, draw), value in said.items()}
+    learned = {
+        TrialKey(method, "", 0, draw): TrialResult(value, 1.0, 1.0, "none") for (method, draw), value in said.items()
+    }
     points = points_of(learned, RUNGS, TestSet(y, 2, None), layer="", image_seconds={}, random_state=0)
     assert {point.method: point.lead for point in points} == {TRANSFER: None, RAW: 1.0}
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from pipeline.intervals import score_with_interval
 from pipeline.search import Predictions
-from pipeline.studies.crossover import crossovers_of, labels_text, match_of, labels_needed
+from pipeline.studies.crossover import crossovers_of, labels_needed, labels_text, match_of
 from pipeline.studies.points import DUMMY, RANDOM, RAW, SCRATCH, TRANSFER, Point
 from pipeline.studies.results import (
     GENERALISATION,
@@ -23,7 +23,7 @@ from pipeline.studies.results import (
     YES,
     Verdict,
 )
-from pipeline.studies.spread import TestSet, Estimate, mean_lead, mean_score
+from pipeline.studies.spread import Estimate, TestSet, mean_lead, mean_score
 from pipeline.studies.verdict import depth_text, summary_of, verdicts_of
 
 LAYER = "penultimate"

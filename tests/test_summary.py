@@ -17,7 +17,7 @@ import pipeline.extraction.summary as summary_room
 from pipeline.extraction import recipe_of
 from pipeline.extraction.block import Timing
 from pipeline.extraction.summary import TimeSplit, advice, time_split
-from pipeline.extraction.work import ExtractionStats, EncodingOptions
+from pipeline.extraction.work import EncodingOptions, ExtractionStats
 from pipeline.progress import SILENT
 
 

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 from pipeline.cache.layout import FORMAT, KIND, REQUIRED, features_name, fits, is_features, is_labels, plain_name
-from pipeline.cache.origin import reextract_hint, read_origin
+from pipeline.cache.origin import read_origin, reextract_hint
 from pipeline.cache.stored import LazyRows
 from pipeline.cache.superblock import check_superblock, disable_plugins
 from pipeline.errors import CacheError
@@ -238,7 +238,9 @@ def _field(path: Path, name: str, item: h5py.HLObject) -> Field:
     )
     offset = item.id.get_offset() if contiguous else None
     if not contiguous or (offset is None and item.size):
-        raise CacheError(f"{path}: wanted contiguous datasets within the file, found {name} is not one", reextract_hint(path))
+        raise CacheError(
+            f"{path}: wanted contiguous datasets within the file, found {name} is not one", reextract_hint(path)
+        )
     dtype = np.dtype(item.dtype.str) if item.dtype.kind in "Sfiu" else item.dtype  # variable length has kind "O"
     if not fits(name, dtype, item.shape):
         raise CacheError(
@@ -269,7 +271,8 @@ def _check_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> None:
             end, before = found.end, found.name
         if found.name != "provenance" and found.shape[0] != rows:
             raise CacheError(
-                f"{path}: wanted {rows} rows in every dataset, found {found.shape[0]} in {found.name}", reextract_hint(path)
+                f"{path}: wanted {rows} rows in every dataset, found {found.shape[0]} in {found.name}",
+                reextract_hint(path),
             )
         if found.end > size:
             raise CacheError(

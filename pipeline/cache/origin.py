@@ -30,7 +30,9 @@ def read_origin(path: Path, text: bytes, sha256: Any) -> dict[str, Any]:
         It was changed since it was written, or does not say what a cache must.
     """
     if hashlib.sha256(text).hexdigest().encode() != sha256:
-        raise CacheError(f"{path}: the provenance does not match its own SHA-256: the file is damaged", reextract_hint(path))
+        raise CacheError(
+            f"{path}: the provenance does not match its own SHA-256: the file is damaged", reextract_hint(path)
+        )
     try:
         provenance = json.loads(text)
         known = isinstance(provenance["recipe"], dict) and all(

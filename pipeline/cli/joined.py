@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.cli.terminal import Number, Terminal
 
 if TYPE_CHECKING:
-    from pipeline.labels import JoinReport, JoinedLabelSet
+    from pipeline.labels import JoinedLabelSet, JoinReport
 
 MOST_NAMED = 4  # classes; more are counted
 

@@ -68,7 +68,9 @@ class CandidatePredictions:
     seconds: float
 
 
-def collect_predictions(folds: Sequence[Split], results: Sequence[FoldPrediction], whole: FoldPrediction | None) -> CandidatePredictions:
+def collect_predictions(
+    folds: Sequence[Split], results: Sequence[FoldPrediction], whole: FoldPrediction | None
+) -> CandidatePredictions:
     """Return the answers from the folds, in fold order, and from the head fitted on all training rows."""
     everything = [*results, *([whole] if whole else [])]
     return CandidatePredictions(
@@ -82,7 +84,9 @@ def collect_predictions(folds: Sequence[Split], results: Sequence[FoldPrediction
     )
 
 
-def select_per_fold(answers: Sequence[CandidatePredictions], folds: Sequence[Split]) -> tuple[CandidatePredictions, list[int]] | None:
+def select_per_fold(
+    answers: Sequence[CandidatePredictions], folds: Sequence[Split]
+) -> tuple[CandidatePredictions, list[int]] | None:
     """Return what the whole procedure says that picks, in every fold, the candidate that its inner search liked best.
 
     Its score is honest about the choice among candidates, as the best candidate's own score is not.

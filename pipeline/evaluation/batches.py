@@ -11,7 +11,7 @@ import numpy as np
 from joblib import delayed
 
 from pipeline.engines import by_processes
-from pipeline.evaluation.units import Scores, FitJob, FitResult, describe_job, shareable_grid, gather, run_job
+from pipeline.evaluation.units import FitJob, FitResult, Scores, describe_job, gather, run_job, shareable_grid
 from pipeline.search import Predictions, SharedGrid, SharedTask, one_thread, shared_predictions, shared_scores
 
 # Few rows are learned in less time than worker processes need to start.

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.evaluation.question import LabeledRows, Task
 from pipeline.heads import Head
-from pipeline.provenance import canonical_json, sha256_json, installed
+from pipeline.provenance import canonical_json, installed, sha256_json
 from pipeline.runs import UnitKey, plain_params
 
 # Raised when our own code comes to give other results for the same inputs.

@@ -28,7 +28,6 @@ from pipeline.images import (
     shards_of,
 )
 from pipeline.images.values import plain_spelling, value_key
-from pipeline.labels import LabelColumns as LabelColumns
 from pipeline.labels import (
     IdMatch,
     OneHot,
@@ -44,6 +43,7 @@ from pipeline.labels import (
     tidy_id,
     without_missing,
 )
+from pipeline.labels import LabelColumns as LabelColumns
 from pipeline.progress import Progress
 from pipeline.splits import parts_named
 
@@ -460,7 +460,9 @@ def _extract(
     return made.base  # in the order of the source's ids, each image once
 
 
-def _extract_as(source: ImageSource, cache: FeatureCache, layers: Sequence[str], features: FeatureConfig) -> FeatureCache:
+def _extract_as(
+    source: ImageSource, cache: FeatureCache, layers: Sequence[str], features: FeatureConfig
+) -> FeatureCache:
     """Extract a test set by the recipe of a cache, whatever the options would say."""
     recipe = cache.recipe
     alike = {"precision": str(recipe.get("precision")), "store": str(recipe.get("store")), "decode": _decode(cache)}

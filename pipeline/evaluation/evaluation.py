@@ -17,11 +17,11 @@ from pipeline.evaluation.collecting import (
     FeatureConfig,
     LabelConfig,
     Source,
+    attach_features,
+    attach_test_features,
     load_labels,
     merge_datasets,
     open_data,
-    attach_features,
-    attach_test_features,
 )
 from pipeline.evaluation.plan import TaskPlan, join_reports, notes_for, plan_tasks_of
 from pipeline.evaluation.questions import NO_SPLIT
@@ -31,7 +31,16 @@ from pipeline.extraction import check_options
 from pipeline.images import ImageSource
 from pipeline.labels import split_one_hot
 from pipeline.progress import SILENT, Progress
-from pipeline.runs import Run, Store, RunScope, RunsDir, feature_name, run_directory, check_is_run_directory, earlier_stores
+from pipeline.runs import (
+    Run,
+    RunScope,
+    RunsDir,
+    Store,
+    check_is_run_directory,
+    earlier_stores,
+    feature_name,
+    run_directory,
+)
 from pipeline.runtime import devices_of
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.cache import RowSubset
-from pipeline.duplicates import DuplicateGroups, CrossDuplicates, find_duplicates, find_duplicates_between
+from pipeline.duplicates import CrossDuplicates, DuplicateGroups, find_duplicates, find_duplicates_between
 from pipeline.evaluation.collecting import Dataset
 from pipeline.evaluation.question import LabeledRows
 from pipeline.splits import tied

@@ -11,16 +11,16 @@ import numpy as np
 from pipeline.evaluation.answers import FoldPrediction
 from pipeline.evaluation.cells import (
     JobKey,
-    test_rows_text,
     estimator_text,
     features_text,
     label_set_text,
     rows_text,
+    test_rows_text,
     versions_text,
 )
 from pipeline.evaluation.plan import TaskPlan
-from pipeline.evaluation.units import Key, FitJob, FitResult
-from pipeline.runs import UnitKey, StoredResult, Store
+from pipeline.evaluation.units import FitJob, FitResult, Key
+from pipeline.runs import Store, StoredResult, UnitKey
 from pipeline.search import Predictions
 
 
@@ -63,7 +63,9 @@ class ResultCache:
             each = result.seconds / (sum(map(len, result.scores.values())) + 1)
             for place, scores in result.scores.items():
                 cells = identity.scored(unit.choices[place])
-                rows += [(cell, StoredResult(float(score), {}, (), each)) for cell, score in zip(cells, scores, strict=True)]
+                rows += [
+                    (cell, StoredResult(float(score), {}, (), each)) for cell, score in zip(cells, scores, strict=True)
+                ]
             fitted = identity.fitted(unit.choices[result.choice])
             if result.choice in unit.fitted:
                 known = self._store.get([fitted.key()])[fitted.key()]

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.cache import FeatureCache, LazyRows
 from pipeline.errors import EvaluationError
 from pipeline.evaluation.plan import TaskPlan, features_of
-from pipeline.evaluation.units import Folds, Key, FitJob
+from pipeline.evaluation.units import FitJob, Folds, Key
 from pipeline.heads import Head
 from pipeline.runs import NOTHING
 from pipeline.search import candidates_of, check_scoring_fits

@@ -21,7 +21,7 @@ from pipeline.runs import DUMMY, NOTHING, PIXELS
 from pipeline.search import SCORINGS, check_scoring
 from pipeline.splits import Split, check_cv, outer_folds, tied
 
-__all__ = ["Candidate", "TaskPlan", "resolve_cache", "features_of", "join_reports", "notes_for", "plan_tasks_of"]
+__all__ = ["Candidate", "TaskPlan", "features_of", "join_reports", "notes_for", "plan_tasks_of", "resolve_cache"]
 
 MOST_NAMED = 3  # label sets that a note about several of them names
 

@@ -314,7 +314,9 @@ def _with_test(question: Task, groups: str | None, test: Dataset) -> Task:
             "give the test set's labels with --labels TABLE",
         )
     notes = [*_without_features(test), *test.notes]
-    notes += [f"{test.name}: {note}" for note in describe_spelling(test, question.name, question.kind, question.classes)]
+    notes += [
+        f"{test.name}: {note}" for note in describe_spelling(test, question.name, question.kind, question.classes)
+    ]
     unlabelled = len(test.rows) - len(rows)
     if unlabelled:
         notes.append(f"{test.name}: {unlabelled} of {len(test.ids)} images have no label and are left out")

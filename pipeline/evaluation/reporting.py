@@ -53,7 +53,9 @@ class _ScoredCandidate:
         return next(result for result in self.results if result.scoring == scoring)
 
 
-def report_task(task: TaskPlan, answers: Sequence[CandidatePredictions], *, nested: bool, random_state: int) -> TaskReport:
+def report_task(
+    task: TaskPlan, answers: Sequence[CandidatePredictions], *, nested: bool, random_state: int
+) -> TaskReport:
     """Return what the answers of a task's candidates come to."""
     question = task.question
     lines = [_line(task, number, answer, nested, random_state) for number, answer in enumerate(answers)]
@@ -119,7 +121,9 @@ def _test_copies(question: Task) -> tuple[TestCopy, ...]:
     )
 
 
-def _line(task: TaskPlan, number: int, answers: CandidatePredictions, nested: bool, random_state: int) -> _ScoredCandidate:
+def _line(
+    task: TaskPlan, number: int, answers: CandidatePredictions, nested: bool, random_state: int
+) -> _ScoredCandidate:
     """Return one candidate with its results and predictions."""
     candidate = task.candidates[number]
     shared = {
@@ -165,7 +169,9 @@ def _compared(task: TaskPlan, lines: Sequence[_ScoredCandidate]) -> list[_Scored
     ]
 
 
-def _chosen(task: TaskPlan, answers: Sequence[CandidatePredictions], best: _ScoredCandidate, random_state: int) -> _ScoredCandidate | None:
+def _chosen(
+    task: TaskPlan, answers: Sequence[CandidatePredictions], best: _ScoredCandidate, random_state: int
+) -> _ScoredCandidate | None:
     """Return the whole procedure of choosing among the candidates in every fold; None where they cannot be compared."""
     found = select_per_fold([answers[number] for number in task.rated], task.folds)
     if found is None:
@@ -263,7 +269,9 @@ def _score_or_nothing(
         return None
 
 
-def _score_apart(question: Task, part: LabeledRows, said: Predictions, scoring: str, random_state: int) -> ScoreInterval | None:
+def _score_apart(
+    question: Task, part: LabeledRows, said: Predictions, scoring: str, random_state: int
+) -> ScoreInterval | None:
     """Return the score of a test set without copies of training images; None where there are none, or nothing else."""
     if question.twins is None or len(question.twins) == len(part):
         return None

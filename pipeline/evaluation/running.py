@@ -14,7 +14,7 @@ from pipeline.evaluation.ledger import ResultCache
 from pipeline.evaluation.making import ALL, JobFactory
 from pipeline.evaluation.plan import TaskPlan, join_reports, notes_for
 from pipeline.evaluation.reporting import TaskReport, report_task
-from pipeline.evaluation.units import Key, FitJob, fit_job
+from pipeline.evaluation.units import FitJob, Key, fit_job
 from pipeline.progress import Progress
 from pipeline.runs import Run, Store, as_table
 

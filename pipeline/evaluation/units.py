@@ -18,9 +18,9 @@ from pipeline.heads import Head
 from pipeline.search import (
     Predictions,
     SharedGrid,
-    describe_scores,
     best_of,
     candidate_scores,
+    describe_scores,
     fit_head,
     predict_all,
     search,

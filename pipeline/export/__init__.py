@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.export.formats import FORMATS, Exported, export_model, check_export
-from pipeline.export.proof import DecodeCheckImages, ParityCheck, CheckImages
+from pipeline.export.formats import FORMATS, Exported, check_export, export_model
+from pipeline.export.proof import CheckImages, DecodeCheckImages, ParityCheck
 
-__all__ = ["FORMATS", "Exported", "DecodeCheckImages", "ParityCheck", "CheckImages", "export_model", "check_export"]
+__all__ = ["FORMATS", "CheckImages", "DecodeCheckImages", "Exported", "ParityCheck", "check_export", "export_model"]

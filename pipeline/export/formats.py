@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import ExportError
 from pipeline.export.place import cannot_write, check_output_place
-from pipeline.export.proof import DecodeCheckImages, ParityCheck, CheckImages, check_parity, check_decoding
+from pipeline.export.proof import CheckImages, DecodeCheckImages, ParityCheck, check_decoding, check_parity
 from pipeline.export.record import ExportSpec, check_exportable
 from pipeline.placing import atomic_path
 from pipeline.progress import SILENT, Progress

@@ -77,7 +77,9 @@ def _how_sure(estimator: Any, kind: str, classes: int, width: int) -> str | None
     return None if said.scores is None else SCORES
 
 
-def _as_layer(draft: GraphBuilder, features: str, estimator: Any, kind: str, width: int) -> tuple[str, str | None] | None:
+def _as_layer(
+    draft: GraphBuilder, features: str, estimator: Any, kind: str, width: int
+) -> tuple[str, str | None] | None:
     layer = linear.fold(estimator, kind, width)
     if layer is None:
         return None

@@ -117,7 +117,9 @@ def program_runner(path: Path) -> Callable[[np.ndarray], dict[str, Any]]:
     return runner(torch.export.load(path).module())
 
 
-def _replaced(model: ExportSpec, layer: LinearLayer, network: nn.Module) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _replaced(
+    model: ExportSpec, layer: LinearLayer, network: nn.Module
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Return how `standalone` builds the network with this layer in its place, and its tensors.
 
     On the penultimate features that is the final layer itself; on any other layer's, what comes after it goes.

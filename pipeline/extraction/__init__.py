@@ -12,8 +12,8 @@ __all__ = [
     "ExtractionSummary",
     "LazyNetwork",
     "check_options",
-    "iter_batches",
     "extract",
+    "iter_batches",
     "known_ids",
     "recipe_of",
 ]

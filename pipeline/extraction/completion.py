@@ -30,7 +30,7 @@ from pipeline.errors import CacheError, SourceError
 from pipeline.extraction.doubts import stale_rows
 from pipeline.extraction.filling import fill
 from pipeline.extraction.shelf import CacheCandidates
-from pipeline.extraction.work import ExtractionStats, ExtractionJob
+from pipeline.extraction.work import ExtractionJob, ExtractionStats
 from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES, PHOTO_RULES, decode_mode, decoder_of
 from pipeline.provenance import installed
 from pipeline.runtime import PRECISIONS
@@ -44,7 +44,9 @@ _RECORDED = ("transfer-pipeline", "torch", "torchvision", "onnxruntime", "openvi
 Columns = dict[str, list[str | None]]
 
 
-def complete_cache(work: ExtractionJob, layers: Mapping[str, int], folder: Path, counts: ExtractionStats, shelf: CacheCandidates) -> FeatureCache:
+def complete_cache(
+    work: ExtractionJob, layers: Mapping[str, int], folder: Path, counts: ExtractionStats, shelf: CacheCandidates
+) -> FeatureCache:
     """Return the cache of these images with no row pending.
 
     Parameters

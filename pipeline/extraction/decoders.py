@@ -76,7 +76,9 @@ def iter_batches_decoders(
             home = left.enter_context(TemporaryDirectory(prefix="pipeline-", ignore_cleanup_errors=True))
             known = how.known.filed(Path(home) / "known.npy")
         travelling = replace(how, runtime=None, known=known)  # type: ignore[arg-type]
-        slots = left.enter_context(closing(SharedPixelBuffers(BLOCKS_UNDER_WAY * count, int(np.prod(_shape(size, how))))))
+        slots = left.enter_context(
+            closing(SharedPixelBuffers(BLOCKS_UNDER_WAY * count, int(np.prod(_shape(size, how)))))
+        )
         left.enter_context(network.workers(INFERRING))
         yield left.enter_context(closing(_DecoderPool(how, travelling, network, slots, count).blocks(spans)))
 
@@ -84,7 +86,9 @@ def iter_batches_decoders(
 class _DecoderPool:
     """The processes and the threads of one run, and what each of them has."""
 
-    def __init__(self, how: BatchEncoder, travelling: BatchEncoder, network: LazyNetwork, slots: SharedPixelBuffers, count: int) -> None:
+    def __init__(
+        self, how: BatchEncoder, travelling: BatchEncoder, network: LazyNetwork, slots: SharedPixelBuffers, count: int
+    ) -> None:
         self._how, self._travelling, self._network, self._slots = how, travelling, network, slots
         self._count, self._decoder = count, decoder_of(how.decode)
         self._executor: Any = None

@@ -14,7 +14,7 @@ from pipeline.errors import CacheError, SkipReason, SourceError, UnreadableImage
 from pipeline.extraction.block import EncodedBatch
 from pipeline.extraction.embedding import BatchEncoder
 from pipeline.extraction.known import TRIED_AGAIN
-from pipeline.extraction.work import ExtractionStats, ExtractionJob
+from pipeline.extraction.work import ExtractionJob, ExtractionStats
 from pipeline.images import ImageSource
 
 # How far a recomputed row may lie from the stored one, relative to the row's largest value: batch size and runtime

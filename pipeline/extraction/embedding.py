@@ -12,7 +12,7 @@ from pipeline.cache import STORED
 from pipeline.cache.layout import DIGEST_BYTES, STATISTICS
 from pipeline.errors import SkipReason, UnreadableImage
 from pipeline.extraction.block import EncodedBatch, Timing
-from pipeline.extraction.known import DigestIndexFile, DigestIndex
+from pipeline.extraction.known import DigestIndex, DigestIndexFile
 from pipeline.extraction.network import LazyNetwork
 from pipeline.images import PHOTO_RULES, ImageSource, prepare, reads_alike
 from pipeline.provenance import Preprocessing
@@ -122,7 +122,9 @@ class BatchEncoder:
                 details[position] = str(error)
         ready = np.array(positions, np.int64)
         made = pixels[: len(ready)]
-        return DecodedBatch(rows, status, digest, stat, statistics, found, made, ready, details, decoding, tuple(otherwise))
+        return DecodedBatch(
+            rows, status, digest, stat, statistics, found, made, ready, details, decoding, tuple(otherwise)
+        )
 
     def infer(self, prepared: DecodedBatch) -> EncodedBatch:
         """Return what becomes of prepared images: the network's features, of those that it can be asked about."""

@@ -19,7 +19,7 @@ from pipeline.extraction.known import known_ids
 from pipeline.extraction.parts import PartNumber, complete_parts, partition_of
 from pipeline.extraction.shelf import CacheCandidates
 from pipeline.extraction.summary import summarise
-from pipeline.extraction.work import ExtractionStats, EncodingOptions, ExtractionJob, check_numbers, stopped_at
+from pipeline.extraction.work import EncodingOptions, ExtractionJob, ExtractionStats, check_numbers, stopped_at
 from pipeline.images import DECODES, PHOTO_RULES, ImageSource, decoder_of
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Recipe
@@ -163,7 +163,13 @@ def extract(
 
 
 def _made(
-    how: EncodingOptions, data: Any, part: PartNumber | None, layers: dict[str, int], folder: Path, counts: ExtractionStats, **options: Any
+    how: EncodingOptions,
+    data: Any,
+    part: PartNumber | None,
+    layers: dict[str, int],
+    folder: Path,
+    counts: ExtractionStats,
+    **options: Any,
 ) -> tuple[FeatureCache, list[tuple[ExtractionJob, FeatureCache]]]:
     """Return the cache, and what of it this run was about: all of it, or the parts that were to be made."""
     options["known"] = known_ids(data, folder)

@@ -13,9 +13,9 @@ from pipeline.engines import workers
 from pipeline.errors import SkipReason
 from pipeline.extraction.block import EncodedBatch
 from pipeline.extraction.blocks import batch_size_for, iter_batches
-from pipeline.extraction.known import DigestIndex, UnchangedRows, read_rows, find_unchanged
+from pipeline.extraction.known import DigestIndex, UnchangedRows, find_unchanged, read_rows
 from pipeline.extraction.network import LazyNetwork
-from pipeline.extraction.work import ExtractionStats, ExtractionJob, stopped_at
+from pipeline.extraction.work import ExtractionJob, ExtractionStats, stopped_at
 
 STAGE = "extract"
 
@@ -143,7 +143,9 @@ class _Fill:
         return EncodedBatch(block.rows, block.status, block.digest, block.stat, block.statistics, empty, block.known)
 
     @contextmanager
-    def _blocks(self, rows: np.ndarray, network: LazyNetwork, known: DigestIndex | None) -> Iterator[Iterator[EncodedBatch]]:
+    def _blocks(
+        self, rows: np.ndarray, network: LazyNetwork, known: DigestIndex | None
+    ) -> Iterator[Iterator[EncodedBatch]]:
         """Give the blocks as `embed_blocks` does, and count what they cost."""
         started, opening, loading = time.perf_counter(), network.seconds_to_open, self.counts.spent.loading
         with iter_batches(

@@ -18,7 +18,7 @@ from pipeline.cache.parts import PREFIX
 from pipeline.errors import PipelineError, SourceError
 from pipeline.extraction.completion import complete_cache
 from pipeline.extraction.shelf import PartCacheCandidates
-from pipeline.extraction.work import ExtractionStats, EncodingOptions, ExtractionJob
+from pipeline.extraction.work import EncodingOptions, ExtractionJob, ExtractionStats
 from pipeline.images import ImageSource, name_and_place, shards_of
 from pipeline.images.listing import share_place
 

@@ -22,7 +22,7 @@ from pipeline.errors import PipelineError, SkipReason, UnreadableImage
 from pipeline.extraction.apart import DEAD, CrashCounter, check_same_decoder
 from pipeline.extraction.block import EncodedBatch
 from pipeline.extraction.embedding import BatchEncoder
-from pipeline.extraction.network import NetworkHandle, LazyNetwork
+from pipeline.extraction.network import LazyNetwork, NetworkHandle
 from pipeline.extraction.threads import iter_batches_threaded
 from pipeline.images import ImageSource, decoder_of
 
@@ -101,7 +101,9 @@ def _waves(source: ImageSource, spans: list[tuple], count: int) -> Generator[Enc
                 deaths.add(error)
 
 
-def _wave(source: ImageSource, spans: list[tuple[int, tuple]], count: int) -> Generator[tuple[int, EncodedBatch], None, None]:
+def _wave(
+    source: ImageSource, spans: list[tuple[int, tuple]], count: int
+) -> Generator[tuple[int, EncodedBatch], None, None]:
     tasks = (
         # Cut to its own images only as it is sent: a span of a large array is large.
         delayed(_work)(number, _EncodeTask(replace(how, source=source.take(rows.tolist())), network, rows, *rest))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.cache import STORED, FeatureCache
-from pipeline.extraction.work import ExtractionStats, EncodingOptions
+from pipeline.extraction.work import EncodingOptions, ExtractionStats
 from pipeline.runtime import has_bf16
 
 SECONDS_WORTH_ADVICE = 5.0  # of a run; below that nothing needs to be faster

@@ -16,7 +16,9 @@ BLOCKS_UNDER_WAY = 4  # a worker: under work, or done and waiting to be taken
 
 
 @contextmanager
-def iter_batches_threaded(how: BatchEncoder, rows: np.ndarray, *, size: int, count: int) -> Iterator[Iterator[EncodedBatch]]:
+def iter_batches_threaded(
+    how: BatchEncoder, rows: np.ndarray, *, size: int, count: int
+) -> Iterator[Iterator[EncodedBatch]]:
     """Give the blocks of `rows`, `size` images each, as `count` threads get them done.
 
     Leaving the context, for whatever reason, hands out no more blocks and returns when those under work are done.

@@ -211,7 +211,9 @@ RECIPES: dict[str, dict[str, HeadSpec]] = {
         "lda": HeadSpec(_lda, {"shrinkage": _SHRINKAGES}, "one decomposition a fold for all shrinkages"),
         "knn": HeadSpec(_knn, _KNN_GRID, "keeps every training row"),
         "centroid": HeadSpec(_centroid, {"shrink_threshold": [2.0, 1.0, 0.5, None]}, "sure of itself: see log loss"),
-        "naive-bayes": HeadSpec(_naive_bayes, {"var_smoothing": [1e0, 1e-1, 1e-2, 1e-9]}, "sure of itself: see log loss"),
+        "naive-bayes": HeadSpec(
+            _naive_bayes, {"var_smoothing": [1e0, 1e-1, 1e-2, 1e-9]}, "sure of itself: see log loss"
+        ),
         "rbf-svm": HeadSpec(_rbf_svm, {"C": [1.0, 10.0, 100.0], "gamma": [1e-4, "scale"]}, "slow above 10,000 rows"),
         "random-forest": HeadSpec(_random_forest, {"min_samples_leaf": [5, 1]}, "slow"),
         "hist-gradient-boosting": HeadSpec(_boosting, _BOOSTING_GRID, "slow with many classes"),

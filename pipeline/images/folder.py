@@ -281,7 +281,9 @@ def _meet(entry: os.DirEntry[str], folder: _PendingFolder, found: _FolderWalk, f
     found.stat.append(stat.st_mtime_ns)
 
 
-def _follows(entry: os.DirEntry[str], image_id: str, folder: _PendingFolder, found: _FolderWalk, folders: list[_PendingFolder]) -> bool:
+def _follows(
+    entry: os.DirEntry[str], image_id: str, folder: _PendingFolder, found: _FolderWalk, folders: list[_PendingFolder]
+) -> bool:
     """Return whether a link was dealt with: it leads to a folder, which is then listed, or to nothing.
 
     Raises

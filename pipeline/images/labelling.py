@@ -184,7 +184,9 @@ class _Tree:
         strict = {top: part for top in tops if (part := split_part(top))}
         hints = {top: part for top in tops if (part := resembles_part(top))}
         if "train" in strict.values() and is_fixed_split(hints.values()):
-            return _LabelsFound(error=self._mixed(sorted(hints), [top for top in tops if top not in hints], start, inside))
+            return _LabelsFound(
+                error=self._mixed(sorted(hints), [top for top in tops if top not in hints], start, inside)
+            )
         return self._classes(start, inside)
 
     def at_level(self, level: int, ids: Sequence[str]) -> _LabelsFound:

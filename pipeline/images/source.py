@@ -17,7 +17,7 @@ from pipeline.images.listing import Listing, printable
 from pipeline.images.shards import open_shards, shards_of
 from pipeline.images.sniff import ending
 from pipeline.images.spreadsheet import split_sheet
-from pipeline.images.tar import open_tar, check_not_compressed
+from pipeline.images.tar import check_not_compressed, open_tar
 
 BUILTIN_NAMES = ("photo-crops", "digits")
 

@@ -119,7 +119,9 @@ def score_with_interval(
     elif units > 1:
         resamples = max(500, min(resamples, _MOST_DRAWS // units)) if sample.additive else resamples
         resamples = resamples if sample.additive else min(resamples, _GENERIC_RESAMPLES)
-        values = np.concatenate([sample.scores(weights) for weights in bootstrap_weights(units, resamples, random_state)])
+        values = np.concatenate(
+            [sample.scores(weights) for weights in bootstrap_weights(units, resamples, random_state)]
+        )
         undefined = int(np.isnan(values).sum())
         method = f"bootstrap of {units:,} {unit}, {resamples:,} resamples"
         if undefined:

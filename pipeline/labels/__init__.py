@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pipeline.labels.columns import KINDS, ColumnOptions, group_codes, split_kind
 from pipeline.labels.given import given_labels, is_in_order
-from pipeline.labels.joined import JoinReport, JoinedLabelSet, IdMatch, SkippedColumn
+from pipeline.labels.joined import IdMatch, JoinedLabelSet, JoinReport, SkippedColumn
 from pipeline.labels.onehot import OneHot, merge_one_hot, one_hot_notes, split_one_hot
 from pipeline.labels.sets import (
     LabelSet,
@@ -21,19 +21,27 @@ from pipeline.labels.sets import (
     tag_cells,
 )
 from pipeline.labels.spelling import match, spelling_notes, unify
-from pipeline.labels.table import LabelColumns, join, match_ids, read_label_table, text_columns, tidy_id, without_missing
+from pipeline.labels.table import (
+    LabelColumns,
+    join,
+    match_ids,
+    read_label_table,
+    text_columns,
+    tidy_id,
+    without_missing,
+)
 from pipeline.labels.tags import indicator, joined_tags, separator_of, split_tags
 
 __all__ = [
     "KINDS",
-    "LabelColumns",
+    "ColumnOptions",
+    "IdMatch",
     "JoinReport",
     "JoinedLabelSet",
+    "LabelColumns",
     "LabelSet",
     "LabelSets",
-    "IdMatch",
     "OneHot",
-    "ColumnOptions",
     "SkippedColumn",
     "given_labels",
     "group_codes",

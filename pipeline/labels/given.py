@@ -153,7 +153,9 @@ def _by_id(value: Any) -> Any:
     return value.to_dict() if pandas is not None and isinstance(value, pandas.Series) else value
 
 
-def _in_order(table: Mapping[str, Any], ids: Sequence[str], columns: Sequence[str], missing: Sequence[str]) -> LabelColumns:
+def _in_order(
+    table: Mapping[str, Any], ids: Sequence[str], columns: Sequence[str], missing: Sequence[str]
+) -> LabelColumns:
     for name, values in table.items():
         if len(values) != len(ids):
             first = f" (the first is {ids[0]})" if len(ids) else ""

@@ -177,7 +177,9 @@ def network_of(model: Model, *, images: int, device: str, graphs: Path, progress
     As in extraction, a graph is exported where there are images enough to pay for it, and kept in the folder.
     """
     precision, store = str(model.recipe["precision"]), str(model.recipe["store"])
-    here = recipe_of(model.backbone, precision=precision, store=store, decode=decode_mode_of(model), device=device).as_dict()
+    here = recipe_of(
+        model.backbone, precision=precision, store=store, decode=decode_mode_of(model), device=device
+    ).as_dict()
     differs = [name for name in here if here[name] != model.recipe.get(name)]
     if model.recipe.get("photo_rules") in EARLIER_RULES:
         # `_from_images` notes the photos that this concerns, and there may be none.

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.cache import DEFAULT_FOLDER, FeatureCache, caches_in
 from pipeline.errors import ExportError, PipelineError, UnreadableImage
-from pipeline.export import DecodeCheckImages, CheckImages
+from pipeline.export import CheckImages, DecodeCheckImages
 from pipeline.images import ImageSource, decode_mode, kinds_source, prepare
 from pipeline.model.answering import predict_source
 from pipeline.progress import Progress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.duplicates import FEWEST_DIMENSIONS, MOST_PAIRS, Similarity, RowSource, row_blocks
+from pipeline.duplicates import FEWEST_DIMENSIONS, MOST_PAIRS, RowSource, Similarity, row_blocks
 
 QUANTILE = 0.99
 SAMPLE = 4096  # photos whose nearest other one is looked for, among all of them
@@ -13,7 +13,9 @@ _TALL, _WIDE = 512, 4096
 _ROUNDING = 1e-5  # more than float32 loses on 1,000s of terms between -1 and 1
 
 
-def novelty_threshold(X: RowSource, rows: np.ndarray, digests: np.ndarray, *, quantile: float = QUANTILE) -> float | None:
+def novelty_threshold(
+    X: RowSource, rows: np.ndarray, digests: np.ndarray, *, quantile: float = QUANTILE
+) -> float | None:
     """Return the cosine distance that this share of the photos do not exceed, each to the nearest other photo.
 
     A copy is no other photo, or a collection in which each photo lies twice would have a distance of zero: photos of

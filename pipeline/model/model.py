@@ -343,7 +343,7 @@ class Model:
             It cannot be exported, or answers otherwise; nothing is left behind.
         """
         from pipeline.export import export_model
-        from pipeline.model.exporting import decode_check_images, check_images
+        from pipeline.model.exporting import check_images, decode_check_images
 
         return export_model(
             self,

@@ -14,13 +14,13 @@ import numpy as np
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, LabelError
 from pipeline.evaluation.answers import widen_to_classes
-from pipeline.evaluation.collecting import Dataset, LabelConfig, load_labels, check_has_labels
+from pipeline.evaluation.collecting import Dataset, LabelConfig, check_has_labels, load_labels
 from pipeline.evaluation.questions import describe_spelling, encode, unknown_text
 from pipeline.extraction import extract, recipe_of
 from pipeline.images import ImageSource
 from pipeline.intervals import ScoreInterval, score_with_interval
 from pipeline.labels import group_codes, split_kind, split_one_hot
-from pipeline.model.answering import Prediction, predict_source, decode_mode_of
+from pipeline.model.answering import Prediction, decode_mode_of, predict_source
 from pipeline.model.scored import NEIGHBOURS, ModelScore, check_score_directory
 from pipeline.model.scored_table import prediction_table
 from pipeline.model.training import TrainingSet, open_training_set
@@ -64,7 +64,9 @@ class _ScoredRows:
     notes: tuple[str, ...]
 
 
-def score_source(model: Model, source: ImageSource | FeatureCache, asked: ScoreConfig, answering: Mapping[str, Any]) -> ModelScore:
+def score_source(
+    model: Model, source: ImageSource | FeatureCache, asked: ScoreConfig, answering: Mapping[str, Any]
+) -> ModelScore:
     """Return the scores, and keep them where that is asked for. See `Model.score`."""
     known, column, separator = _labelled(model, source, asked)
     if isinstance(source, FeatureCache):

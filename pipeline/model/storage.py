@@ -21,7 +21,7 @@ from pipeline.model.card import model_card
 from pipeline.model.kept import EmbeddedTrainingSet
 from pipeline.model.model import Model
 from pipeline.model.training import TrainingRef
-from pipeline.model.types import load_head, check_savable_head, stored_head
+from pipeline.model.types import check_savable_head, load_head, stored_head
 from pipeline.placing import atomic_path
 from pipeline.provenance import sha256_json
 from pipeline.runtime import PRECISIONS

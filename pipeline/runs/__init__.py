@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from pipeline.runs.counting import ON_TEST, OUT_OF_FOLD, confusion_counts, predictions_of, tag_counts
-from pipeline.runs.folder import DEFAULT_FOLDER, RunScope, RunsDir, feature_name, run_directory, check_is_run_directory, earlier_stores
+from pipeline.runs.folder import (
+    DEFAULT_FOLDER,
+    RunScope,
+    RunsDir,
+    check_is_run_directory,
+    earlier_stores,
+    feature_name,
+    run_directory,
+)
 from pipeline.runs.results import (
     ALL_ROWS,
     CHOSEN,
@@ -18,7 +26,7 @@ from pipeline.runs.results import (
     TestCopy,
 )
 from pipeline.runs.run import Run, as_table, plain_params
-from pipeline.runs.store import UnitKey, StoredResult, Store
+from pipeline.runs.store import Store, StoredResult, UnitKey
 
 __all__ = [
     "ALL_ROWS",
@@ -32,22 +40,22 @@ __all__ = [
     "ON_TEST",
     "OUT_OF_FOLD",
     "PIXELS",
-    "UnitKey",
-    "StoredResult",
     "LabelSetInfo",
     "Result",
     "Run",
-    "Store",
     "RunScope",
-    "TestCopy",
     "RunsDir",
+    "Store",
+    "StoredResult",
+    "TestCopy",
+    "UnitKey",
     "as_table",
-    "confusion_counts",
-    "feature_name",
-    "run_directory",
-    "plain_params",
     "check_is_run_directory",
-    "predictions_of",
+    "confusion_counts",
     "earlier_stores",
+    "feature_name",
+    "plain_params",
+    "predictions_of",
+    "run_directory",
     "tag_counts",
 ]

@@ -15,7 +15,15 @@ import numpy as np
 from pipeline.arguments import check_arguments
 from pipeline.errors import EvaluationError
 from pipeline.labels import JoinReport
-from pipeline.runs.folder import LEADERBOARD_FILE, PREDICTIONS_FILE, RUN, SCORE, STUDY, check_is_run_directory, replace_file
+from pipeline.runs.folder import (
+    LEADERBOARD_FILE,
+    PREDICTIONS_FILE,
+    RUN,
+    SCORE,
+    STUDY,
+    check_is_run_directory,
+    replace_file,
+)
 from pipeline.runs.results import CHOSEN, LEADERBOARD, LabelSetInfo, Result
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.backbone import Backbone
-from pipeline.provenance import canonical_json, sha256_json, installed
+from pipeline.provenance import canonical_json, installed, sha256_json
 
 SUFFIX = ".onnx"
 OPSET = 20

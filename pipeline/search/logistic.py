@@ -12,7 +12,7 @@ from pipeline.search.arrays import arrays_on
 from pipeline.search.lbfgs import minimize_chains
 from pipeline.search.predictions import Predictions, over_all_classes
 from pipeline.search.scaling import Scaling, scaling
-from pipeline.search.stack import StackData, Stack
+from pipeline.search.stack import Stack, StackData
 from pipeline.search.threads import WorkStealingPool
 
 _COLUMNS = 256  # in one stack: wide enough for the products, and 1,280 features take 40 MB of memory pairs
@@ -111,7 +111,9 @@ def logistic_coefficients(
         if finite[chain.train].all() and len(np.unique(chain.y)) > 1:
             rows = places[chain.train]
             part, _ = parts.setdefault(rows.tobytes(), (len(parts), rows))
-            lanes.append(_SolvableChain(which, rows, part, *np.unique(chain.y, return_inverse=True), np.asarray(chain.Cs)))
+            lanes.append(
+                _SolvableChain(which, rows, part, *np.unique(chain.y, return_inverse=True), np.asarray(chain.Cs))
+            )
     if not lanes:
         return found
     order, cuts = _alike([rows for _, rows in parts.values()], int(finite.sum()))

@@ -198,7 +198,9 @@ class SplitParts:
             covariance[:, constant] = 0.0
         return PartScaling(left.n, mean, scale, constant, lost, covariance)
 
-    def standard_products(self, standard: PartScaling, left: Products, columns: TargetColumns, train: np.ndarray) -> np.ndarray:
+    def standard_products(
+        self, standard: PartScaling, left: Products, columns: TargetColumns, train: np.ndarray
+    ) -> np.ndarray:
         """Return the products of the standardised training rows with the columns less their means.
 
         Shape (d, columns).

@@ -18,7 +18,7 @@ from pipeline.search.closed_form import (
     ridge_tags,
 )
 from pipeline.search.covered import SharedGrid
-from pipeline.search.logistic import Chain, Coefficients, pays_off, logistic_coefficients, logistic_predictions
+from pipeline.search.logistic import Chain, Coefficients, logistic_coefficients, logistic_predictions, pays_off
 from pipeline.search.neighbours import (
     NearestRows,
     neighbour_classes,
@@ -27,11 +27,11 @@ from pipeline.search.neighbours import (
     neighbours,
     standardised,
 )
-from pipeline.search.parts import SplitParts, Products, Sums, group_splits
+from pipeline.search.parts import Products, SplitParts, Sums, group_splits
 from pipeline.search.predictions import Predictions
 from pipeline.search.scoring import LABELS_ONLY, score_predictions
 from pipeline.search.spectrum import Spectrum, spectrum
-from pipeline.search.targets import TargetColumns, NotCoveredError
+from pipeline.search.targets import NotCoveredError, TargetColumns
 from pipeline.search.threads import interleaved, map_threads
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
@@ -294,7 +294,9 @@ def _closed(task: SharedTask) -> list[tuple[int, SharedGrid]]:
     return [(which, head) for which, head in enumerate(task.heads) if head.solver != "logistic"]
 
 
-def _by_neighbours(near: NearestRows | None, head: SharedGrid, task: SharedTask, y: np.ndarray) -> Iterator[Predictions]:
+def _by_neighbours(
+    near: NearestRows | None, head: SharedGrid, task: SharedTask, y: np.ndarray
+) -> Iterator[Predictions]:
     if near is None or any(k not in near.of for k, _ in head.values) or not np.isfinite(y).all():
         raise NotCoveredError  # more neighbours than rows, or labels that are missing
     if not task.labels:

@@ -45,7 +45,9 @@ class StackData:
     team: WorkStealingPool
 
     @staticmethod
-    def of(A: np.ndarray, arrays: Arrays, *, cuts: Sequence[int] | np.ndarray = (), team: WorkStealingPool | None = None) -> StackData:
+    def of(
+        A: np.ndarray, arrays: Arrays, *, cuts: Sequence[int] | np.ndarray = (), team: WorkStealingPool | None = None
+    ) -> StackData:
         """Return standardised rows with their eigenpairs, from those of the smaller side.
 
         Parameters
@@ -71,7 +73,9 @@ class StackData:
         values, vectors = values[-_RANK:], vectors[:, -_RANK:]
         r = len(values)
         rest = max(total - float(values.sum()), 0.0) / (d - r) if r < d else 0.0
-        return StackData(arrays, A, values, arrays.copied(vectors), rest, _blocks(n, cuts, arrays.block), team or WorkStealingPool())
+        return StackData(
+            arrays, A, values, arrays.copied(vectors), rest, _blocks(n, cuts, arrays.block), team or WorkStealingPool()
+        )
 
 
 def _blocks(n: int, cuts: Sequence[int] | np.ndarray, most: int) -> list[slice]:

@@ -17,7 +17,7 @@ from pipeline.model import Model
 from pipeline.model.training import TrainingSet
 from pipeline.provenance import installed
 from pipeline.server.answerer import MicroBatcher
-from pipeline.server.answers import ModelInfo, ImagePrediction, Health, ErrorBody, to_response
+from pipeline.server.answers import ErrorBody, Health, ImagePrediction, ModelInfo, to_response
 from pipeline.server.decoders import DecodePool
 from pipeline.server.limits import Limits
 from pipeline.server.pages import documentation, front_page, policy_of
@@ -98,7 +98,9 @@ def application(
             except TimeoutError:
                 raise _busy() from None
         if said is None:
-            raise RequestError(422, "wanted a photo, found one that the network has no finite answer to", "send another one")
+            raise RequestError(
+                422, "wanted a photo, found one that the network has no finite answer to", "send another one"
+            )
         return to_response(model, said, training, neighbours)
 
     @app.get(
@@ -108,7 +110,9 @@ def application(
         """A JPEG; answers say which."""
         picture = training.thumbnail(row) if training is not None and 0 <= row < len(training) else b""
         if not picture:
-            raise RequestError(404, f"wanted the picture of a training photo, found none of number {row}", "see /predict")
+            raise RequestError(
+                404, f"wanted the picture of a training photo, found none of number {row}", "see /predict"
+            )
         return Response(picture, media_type="image/jpeg")
 
     @app.get("/model", responses={401: _REFUSALS[401]}, summary="What the model is")
@@ -181,7 +185,9 @@ async def _body(request: Request, limits: Limits) -> bytes:
                     raise large
     except TimeoutError:
         seconds = limits.body_seconds
-        raise RequestError(408, f"wanted the photo within {seconds:g} seconds, found part of it", "send it again") from None
+        raise RequestError(
+            408, f"wanted the photo within {seconds:g} seconds, found part of it", "send it again"
+        ) from None
     except ClientDisconnect:
         raise RequestError(400, "wanted the photo, found that the client has gone", "send it again") from None
     return bytes(data)

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.duplicates import components
 from pipeline.errors import EvaluationError
 from pipeline.splits.split import Split, class_name
-from pipeline.splits.tags import deal_tags, check_tag_counts
+from pipeline.splits.tags import check_tag_counts, deal_tags
 
 
 def outer_folds(

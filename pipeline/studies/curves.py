@@ -56,7 +56,13 @@ def _draws(learned: Mapping[TrialKey, TrialResult], method: str, layer: str, run
 
 
 def _point(
-    method: str, layer: str, rung: LabelBudget, mine: Sequence[TrialResult], exam: TestSet, image_seconds: float, random_state: int
+    method: str,
+    layer: str,
+    rung: LabelBudget,
+    mine: Sequence[TrialResult],
+    exam: TestSet,
+    image_seconds: float,
+    random_state: int,
 ) -> Point:
     spread = mean_score(exam, [one.predicted for one in mine], random_state=random_state)
     return Point(

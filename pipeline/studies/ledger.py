@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipeline.evaluation.cells import estimator_text, label_set_text, rows_text, versions_text
-from pipeline.provenance import canonical_json, sha256_json, installed
-from pipeline.runs import UnitKey, StoredResult, Store
-from pipeline.studies.lessons import SCORING, AnyLesson, TrialKey, TrialResult, Trial, ScratchTrial
+from pipeline.provenance import canonical_json, installed, sha256_json
+from pipeline.runs import Store, StoredResult, UnitKey
+from pipeline.studies.lessons import SCORING, AnyLesson, ScratchTrial, Trial, TrialKey, TrialResult
 from pipeline.studies.points import TRANSFER
 from pipeline.studies.subject import StudyData
 

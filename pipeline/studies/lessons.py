@@ -259,7 +259,9 @@ class ScratchTrial:
             stop_at=stop_at,
         )
         params = CHOSEN if done.chosen else FIXED
-        return TrialResult(done.predicted, balanced_accuracy(mine.y, done.learned), done.seconds, params, done.cut_short)
+        return TrialResult(
+            done.predicted, balanced_accuracy(mine.y, done.learned), done.seconds, params, done.cut_short
+        )
 
 
 AnyLesson = Trial | ScratchTrial

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.cache import FeatureCache
 from pipeline.heads import Head, resolve_heads
 from pipeline.studies.draws import LabelBudget
-from pipeline.studies.lessons import AnyLesson, TrialKey, Trial, TrialData, ScratchTrial
+from pipeline.studies.lessons import AnyLesson, ScratchTrial, Trial, TrialData, TrialKey
 from pipeline.studies.pixels import Pixels, PixelSizes, raw_features
 from pipeline.studies.points import DUMMY, NO_LAYER, RAW, SCRATCH, STATISTICS
 from pipeline.studies.subject import StudyData

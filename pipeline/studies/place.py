@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.heads import Head
 from pipeline.progress import Progress
 from pipeline.runs import RunScope as Matter
-from pipeline.runs import RunsDir, feature_name, run_directory, check_is_run_directory
+from pipeline.runs import RunsDir, check_is_run_directory, feature_name, run_directory
 from pipeline.studies.subject import StudyData
 
 

@@ -15,10 +15,10 @@ from pipeline.studies.lessons import (
     CHOOSE_FROM,
     AnyLesson,
     Deadline,
+    ScratchTrial,
+    Trial,
     TrialKey,
     TrialResult,
-    Trial,
-    ScratchTrial,
     balanced_accuracy,
 )
 from pipeline.studies.points import METHODS
@@ -161,7 +161,9 @@ def deadline_of_networks(expected: TimeEstimate, end: float, jobs: int) -> Deadl
     return Deadline(end, expected.networks, shortest_first=not fits)
 
 
-def skipped_of(left_out: Iterable[TrialKey], lessons: Sequence[AnyLesson], rungs: Sequence[LabelBudget]) -> tuple[SkippedTrials, ...]:
+def skipped_of(
+    left_out: Iterable[TrialKey], lessons: Sequence[AnyLesson], rungs: Sequence[LabelBudget]
+) -> tuple[SkippedTrials, ...]:
     """Return what was left out, method by method, the fewest labels first."""
     gone, planned = _places(left_out), _places(lesson.key for lesson in lessons)
     return tuple(

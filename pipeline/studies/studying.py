@@ -25,7 +25,7 @@ from pipeline.images import PHOTO_RULES
 from pipeline.labels import split_one_hot
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import installed
-from pipeline.runs import Store, RunsDir
+from pipeline.runs import RunsDir, Store
 from pipeline.runtime import devices_of
 from pipeline.runtime.devices import cores
 from pipeline.studies.budget import budget_text
@@ -38,12 +38,12 @@ from pipeline.studies.lessons import (
     NO_DEADLINE,
     SCORING,
     AnyLesson,
-    TrialKey,
-    TrialResult,
-    TrialOutOfTime,
-    Trial,
-    TrialSkipped,
     ScratchTrial,
+    Trial,
+    TrialKey,
+    TrialOutOfTime,
+    TrialResult,
+    TrialSkipped,
     run_trials,
 )
 from pipeline.studies.methods import Method, TrialFactory, caches_of

@@ -15,10 +15,10 @@ from pipeline.evaluation.collecting import (
     FeatureConfig,
     LabelConfig,
     Source,
-    load_labels,
-    open_data,
     attach_features,
     attach_test_features,
+    load_labels,
+    open_data,
 )
 from pipeline.evaluation.leakage import DuplicateGuard, describe_leakage, find_leakage
 from pipeline.evaluation.question import LabeledRows, Task

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pipeline.studies.network import SmallNetwork, normalize_images, augment
+from pipeline.studies.network import SmallNetwork, augment, normalize_images
 
 # Raised when the recipe here comes to give other networks for the same images.
 RECIPE = 1
@@ -44,7 +44,11 @@ class TrainingConfig:
 
 
 TRIES = (TrainingConfig(5e-3, True), TrainingConfig(5e-3, False), TrainingConfig(1.5e-3, True))
-TRIES_OF_SMALL = (TrainingConfig(5e-3, False), TrainingConfig(5e-3, True), TrainingConfig(1.5e-3, False))  # the first where nothing can be held out
+TRIES_OF_SMALL = (
+    TrainingConfig(5e-3, False),
+    TrainingConfig(5e-3, True),
+    TrainingConfig(1.5e-3, False),
+)  # the first where nothing can be held out
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,7 +40,9 @@ def untrained_features(
     return (caches[0], caches[1]), (np.arange(len(train.part)), np.arange(len(test.part)))
 
 
-def seconds_an_image(backbone: Backbone, layer: str, side: SplitSide, extraction: Mapping[str, Any], device: str) -> float:
+def seconds_an_image(
+    backbone: Backbone, layer: str, side: SplitSide, extraction: Mapping[str, Any], device: str
+) -> float:
     """Return how long an image takes from its file to its features: seconds of one core, or by the clock on a GPU.
 
     Measured by the difference between a few images and some more, all through the network anew.

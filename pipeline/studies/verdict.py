@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.studies.crossover import low_label_point, labels_text, labels_needed
+from pipeline.studies.crossover import labels_needed, labels_text, low_label_point
 from pipeline.studies.points import DUMMY, METHODS, SCRATCH, TRANSFER, Point, curve_of, depth_of
 from pipeline.studies.results import GENERALISATION, LABELS, NOT_HERE, NOT_SHOWN, PERFORMANCE, TIME, YES, Verdict
 

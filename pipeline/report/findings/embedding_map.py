@@ -43,7 +43,12 @@ class EmbeddingMap:
 
 
 def embedding_map(
-    features: RowSource, ids: Sequence[str], labels: Sequence[str] | np.ndarray, *, most: int = MOST, random_state: int = 0
+    features: RowSource,
+    ids: Sequence[str],
+    labels: Sequence[str] | np.ndarray,
+    *,
+    most: int = MOST,
+    random_state: int = 0,
 ) -> EmbeddingMap | None:
     """Return the images' places on the first two principal components of their standardised embeddings.
 
