@@ -16,7 +16,7 @@ from planted import PlantedRuntime
 from pipeline.cache import STORED
 from pipeline.errors import PipelineError, SkipReason
 from pipeline.extraction import EncodedBatch, iter_batches
-from pipeline.extraction.threads import BLOCKS_UNDER_WAY
+from pipeline.extraction.threads import BATCHES_IN_FLIGHT
 from pipeline.images import ImageSource
 
 PATIENCE = 20.0  # seconds after which something hangs
@@ -124,7 +124,7 @@ def test_no_more_blocks_pile_up_than_there_are_places(source, runtime):
         while before != len(runtime.seen):  # until nobody works any more
             before = len(runtime.seen)
             time.sleep(0.2)
-        assert before <= 2 * BLOCKS_UNDER_WAY + 1
+        assert before <= 2 * BATCHES_IN_FLIGHT + 1
         assert len(list(blocks)) == 79
 
 
@@ -138,7 +138,7 @@ def test_whoever_leaves_early_is_let_go(source, runtime, n_jobs, taken):
 
     with no_worker_stays(runtime):
         within_patience(leave)
-    assert len(runtime.seen) <= taken + n_jobs * BLOCKS_UNDER_WAY + 1
+    assert len(runtime.seen) <= taken + n_jobs * BATCHES_IN_FLIGHT + 1
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2, 6])

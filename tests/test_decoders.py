@@ -185,7 +185,7 @@ def _refuse(name: str) -> int:
 
 
 def test_the_processes_never_import_torch_and_have_a_thread_each(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "_work", _look_around)
+    monkeypatch.setattr(decoders, "_decode", _look_around)
     assert_each_once(source, blocks_of(source, tmp_path))
 
 
@@ -256,7 +256,7 @@ def test_a_process_killed_on_the_way_loses_nothing(source, tmp_path):
 
 def test_a_process_that_dies_of_a_photo_and_not_of_it_again_loses_nothing(source, tmp_path, notes, monkeypatch):
     monkeypatch.setenv("TEST_NOTES", str(notes))
-    monkeypatch.setattr(decoders, "_work", _die_once)
+    monkeypatch.setattr(decoders, "_decode", _die_once)
     _new_processes()
     assert_each_once(source, blocks_of(source, tmp_path))
     assert len(list(notes.iterdir())) == 1
@@ -279,7 +279,7 @@ def _new_processes() -> None:
 
 
 def test_processes_that_keep_dying_are_an_error_that_says_so(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "_work", _die)
+    monkeypatch.setattr(decoders, "_decode", _die)
     with pytest.raises(PipelineError, match="wanted worker processes that live, found that they die"):
         blocks_of(source, tmp_path)
 
@@ -300,7 +300,7 @@ def test_whoever_leaves_early_leaves_nothing_running(source, tmp_path, monkeypat
         monkeypatch.context() as slowly,
         iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks,
     ):
-        slowly.setattr(decoders, "_work", _slowly)
+        slowly.setattr(decoders, "_decode", _slowly)
         for _ in range(taken):
             next(blocks)
         workers = list(reusable_executor._executor._processes.values()) if taken else []
@@ -362,7 +362,7 @@ def test_a_network_that_cannot_be_loaded_is_tried_once(source, tmp_path, monkeyp
         raise BackboneError("wanted weights, found none", "find some")
 
     monkeypatch.setattr(network_room, "open_runtime", refuse)
-    monkeypatch.setattr(decoders, "_work", _slowly)
+    monkeypatch.setattr(decoders, "_decode", _slowly)
     with pytest.raises(BackboneError, match="wanted weights, found none"):
         blocks_of(source, tmp_path)
     assert len(tried) == 1
@@ -375,7 +375,7 @@ def _slowly(task: decoders._DecodeTask) -> Any:
 
 def test_no_more_blocks_pile_up_than_there_are_places(source, tmp_path, notes, monkeypatch):
     monkeypatch.setenv("TEST_NOTES", str(notes))
-    monkeypatch.setattr(decoders, "_work", _leave_a_note)
+    monkeypatch.setattr(decoders, "_decode", _leave_a_note)
     _new_processes()
     with iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks:
         next(blocks)

@@ -120,7 +120,7 @@ def test_a_process_that_dies_loses_nothing(source, notes):
 
 @pytest.mark.slow
 def test_processes_that_keep_dying_are_an_error_that_says_so(source, notes, monkeypatch):
-    monkeypatch.setattr(processes, "_work", _die)
+    monkeypatch.setattr(processes, "_encode", _die)
     with pytest.raises(PipelineError, match="wanted worker processes that live, found that they die"):
         all_of(source, ManyDevices(notes))
 
@@ -137,7 +137,7 @@ def test_whoever_leaves_early_is_let_go(source, notes):
 
 @pytest.mark.slow
 def test_images_that_only_the_workers_do_not_see_end_the_run(source, notes, monkeypatch):
-    monkeypatch.setattr(processes, "_work", _blind)
+    monkeypatch.setattr(processes, "_encode", _blind)
     with pytest.raises(PipelineError) as caught:
         all_of(source, ManyDevices(notes))
     assert ".png: wanted workers that see the images under the same path, found one that" in caught.value.message

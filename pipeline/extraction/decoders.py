@@ -141,7 +141,7 @@ class _DecoderPool:
             if self._executor is None:
                 # joblib's own, which knows of it: its `Parallel` takes any other for one of its own, and fails.
                 self._executor = get_memmapping_executor(self._count, timeout=SECONDS_KEPT, env=_ALONE, max_nbytes=None)
-            future = self._executor.submit(_work, task)
+            future = self._executor.submit(_decode, task)
         self._decoding[future] = rows, self._slots.free.pop()
 
     def _with_pixels(self, prepared: DecodedBatch, slot: Buffer) -> DecodedBatch:
@@ -168,7 +168,7 @@ def _wait_until_taken_up(futures: Iterable[Future]) -> None:
         time.sleep(0.001)
 
 
-def _work(task: _DecodeTask) -> DecodedBatch:
+def _decode(task: _DecodeTask) -> DecodedBatch:
     return task.work()
 
 

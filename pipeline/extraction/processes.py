@@ -106,13 +106,13 @@ def _wave(
 ) -> Generator[tuple[int, EncodedBatch], None, None]:
     tasks = (
         # Cut to its own images only as it is sent: a span of a large array is large.
-        delayed(_work)(number, _EncodeTask(replace(how, source=source.take(rows.tolist())), network, rows, *rest))
+        delayed(_encode)(number, _EncodeTask(replace(how, source=source.take(rows.tolist())), network, rows, *rest))
         for number, (how, network, rows, *rest) in spans
     )
     return by_processes(tasks, n_jobs=count)
 
 
-def _work(number: int, span: _EncodeTask) -> tuple[int, Any]:
+def _encode(number: int, span: _EncodeTask) -> tuple[int, Any]:
     return number, span.work()
 
 

@@ -12,7 +12,7 @@ from joblib import Parallel, delayed
 from pipeline.extraction.block import EncodedBatch
 from pipeline.extraction.embedding import BatchEncoder
 
-BLOCKS_UNDER_WAY = 4  # a worker: under work, or done and waiting to be taken
+BATCHES_IN_FLIGHT = 4  # a worker: under work, or done and waiting to be taken
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def iter_batches_threaded(
     Leaving the context, for whatever reason, hands out no more blocks and returns when those under work are done.
     """
     count = min(count, max(1, -(-len(rows) // size)))
-    gate = _Backpressure(BLOCKS_UNDER_WAY * count)
+    gate = _Backpressure(BATCHES_IN_FLIGHT * count)
 
     def work(block_rows: np.ndarray) -> EncodedBatch | None:
         if not gate.enter():

@@ -38,11 +38,11 @@ def count_evidence(question: Task, run: Run, info: LabelSetInfo, best: Result) -
         "folds": info.folds,
         "test": info.test,
         "labels": labels,
-        "mistakes": _mistakes(question, run, info, best),
+        "mistakes": _count_mistakes(question, run, info, best),
     }
 
 
-def _mistakes(question: Task, run: Run, info: LabelSetInfo, best: Result) -> dict[str, Any]:
+def _count_mistakes(question: Task, run: Run, info: LabelSetInfo, best: Result) -> dict[str, Any]:
     if question.kind == "number":
         return {}
     part = OUT_OF_FOLD if info.test is None else ON_TEST

@@ -51,7 +51,7 @@ class OpenVinoRuntime:
         self.batch_size = batch_size_of("cpu", crop, precision)
         self._crop = crop
         core = openvino.Core()
-        self._network = core.compile_model(core.read_model(model), "CPU", _options(precision))
+        self._network = core.compile_model(core.read_model(model), "CPU", _openvino_options(precision))
         self._idle: deque[Any] = deque()  # requests: each holds the memory of one call under way
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -80,7 +80,7 @@ class OpenVinoRuntime:
         return contextlib.nullcontext()
 
 
-def _options(precision: str) -> dict[str, str | int | bool]:
+def _openvino_options(precision: str) -> dict[str, str | int | bool]:
     return {
         "INFERENCE_PRECISION_HINT": _ARITHMETIC[precision],
         # A stream a core with one thread in it; those that nobody calls cost nothing.

@@ -61,14 +61,14 @@ def scaling(X: np.ndarray, parts: Sequence[np.ndarray]) -> Scaling:
     deviations = np.sqrt(np.maximum(squares - means**2, 0))
     thin = deviations <= _THIN * spread
     scales = np.divide(spread, deviations, out=np.zeros_like(deviations), where=~thin)
-    covered = np.array([_constant(X, rows, few).all() for rows, few in zip(parts, thin, strict=True)], dtype=bool)
+    covered = np.array([_constant_columns(X, rows, few).all() for rows, few in zip(parts, thin, strict=True)], dtype=bool)
     A = np.empty((n, d), np.float32)
     for start in range(0, n, BLOCK):
         A[start : start + BLOCK] = (X[start : start + BLOCK] - centre) / spread
     return Scaling(A, centre, spread, means / spread, scales, covered)
 
 
-def _constant(X: np.ndarray, rows: np.ndarray, few: np.ndarray) -> np.ndarray:
+def _constant_columns(X: np.ndarray, rows: np.ndarray, few: np.ndarray) -> np.ndarray:
     """Say which of some features StandardScaler takes for constant: it scales those by 1 and leaves their variance."""
     from sklearn.preprocessing import StandardScaler
 

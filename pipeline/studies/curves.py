@@ -45,7 +45,7 @@ def points_of(
         )
         leader = _draws(learned, TRANSFER, layer, number)
         if method != TRANSFER and leader:
-            point = _held_against(point, leader, mine, rungs[number], exam)
+            point = _with_lead(point, leader, mine, rungs[number], exam)
         found.append(point)
     return tuple(found)
 
@@ -84,7 +84,7 @@ def _point(
     )
 
 
-def _held_against(
+def _with_lead(
     point: Point, leader: Mapping[int, TrialResult], mine: Mapping[int, TrialResult], rung: LabelBudget, exam: TestSet
 ) -> Point:
     """Return the point with the lead of transfer over it; as it is where no draw was learned by both."""
