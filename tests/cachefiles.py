@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.cache import CacheLock, CacheWriter, FeatureCache, create
-from pipeline.cache.header import read_header
+from pipeline.cache.reader import read_header
 from pipeline.errors import SkipReason
 
 IDS = ["a/1.png", "a/2 two.png", "b/3 é.png", "b/4.png", "c/5.png", "c/6.png"]

@@ -14,8 +14,8 @@ import pytest
 from commands import class_folders, done, photo, pipeline, refused
 from planted import Planted
 
-import pipeline.cache.creation as creation
-import pipeline.extraction.network as network_room
+import pipeline.cache.create as create
+import pipeline.extraction.encoder as network_room
 from pipeline.cache import CacheLock
 
 LABELS = {f"{n:02d}.png": "ants" if n % 2 else "bees" for n in range(12)}
@@ -350,7 +350,7 @@ def test_no_disk_space_is_said_before_the_first_image(network: Planted, monkeypa
         used: int = 10**9
         free: int = 1000
 
-    monkeypatch.setattr(creation.shutil, "disk_usage", lambda _: Usage())
+    monkeypatch.setattr(create.shutil, "disk_usage", lambda _: Usage())
     check(Case(["extract", photos()], ["features_cache: the cache needs", "MB free"], ["--cache DIR", "--store fp16"]))
     assert network.seen == []
 

@@ -16,7 +16,7 @@ from planted import PlantedRuntime
 from pipeline.cache import STORED
 from pipeline.errors import PipelineError, SkipReason
 from pipeline.extraction import EncodedBatch, iter_batches
-from pipeline.extraction.threads import BATCHES_IN_FLIGHT
+from pipeline.extraction.encode import BATCHES_IN_FLIGHT
 from pipeline.images import ImageSource
 
 PATIENCE = 20.0  # seconds after which something hangs

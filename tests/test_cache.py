@@ -38,8 +38,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cache import STORED, CacheLock, CacheWriter, FeatureCache
-from pipeline.cache import layout as layout_file
-from pipeline.cache.header import read_header
+from pipeline.cache import format as layout_file
+from pipeline.cache.reader import read_header
 from pipeline.errors import CacheError, SkipReason
 
 ROOT = Path(__file__).parents[1]

@@ -10,9 +10,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, KFold
 
 from pipeline.heads import resolve_heads
-from pipeline.search.covered import shared_grid
-from pipeline.search.searcher import SharedGridSearchCV, search_many
-from pipeline.search.shared import SharedTask, shared_predictions
+from pipeline.search.engine import SharedTask, shared_grid, shared_predictions
+from pipeline.search.shared_grid_search import SharedGridSearchCV, search_many
 
 (HEAD,) = resolve_heads(["centroid"], kind="class", grid=["centroid.shrink_threshold=30.0,4.0,1.0,0.1,None"])
 FOLDS = KFold(3, shuffle=True, random_state=0)

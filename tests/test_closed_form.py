@@ -17,10 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.heads import Head, resolve_heads
-from pipeline.search import make_scorer, predict_all, search, shared
-from pipeline.search.covered import SharedGrid, shared_grid
-from pipeline.search.searcher import SharedGridSearchCV, search_many
-from pipeline.search.shared import SharedTask, SplitPredictions, shared_predictions
+from pipeline.search import engine, make_scorer, predict_all, search
+from pipeline.search.engine import SharedGrid, SharedTask, SplitPredictions, shared_grid, shared_predictions
+from pipeline.search.shared_grid_search import SharedGridSearchCV, search_many
 
 DIGITS, DIGIT = load_digits(return_X_y=True)
 DIGITS = DIGITS.astype(np.float32)
@@ -303,13 +302,13 @@ def test_an_alpha_that_scikit_learn_warns_of_is_left_to_it() -> None:
 
 def test_the_search_uses_the_shared_work_and_warns_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    real = shared.spectrum
+    real = engine.spectrum
 
     def counted(*parts: Any) -> Any:
         asked.append(parts)
         return real(*parts)
 
-    monkeypatch.setattr(shared, "spectrum", counted)
+    monkeypatch.setattr(engine, "spectrum", counted)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = search(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made_caches import make_cache
 
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.folds import CommonFolds, deal_folds, folds_in_proportion
+from pipeline.evaluation.plan import CommonFolds, deal_folds, folds_in_proportion
 
 N = 1200
 RNG = np.random.default_rng(0)

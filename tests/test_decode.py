@@ -19,10 +19,9 @@ from PIL import Image, ImageFile, ImageOps, features
 from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images import EARLIER_RULES, PHOTO_RULES, decoder_fingerprint, fingerprint
 from pipeline.images import decode as decode_room
-from pipeline.images.decode import decode, reads_alike
+from pipeline.images.decode import IMAGE_ENDINGS, decode, ending, reads_alike, sniff
 from pipeline.images.fingerprint import _SAMPLES
 from pipeline.images.rgb import exif_orientation
-from pipeline.images.sniff import IMAGE_ENDINGS, ending, sniff
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from made_caches import blobs, make_cache, names
 from PIL import Image
 
-import pipeline.extraction.network as network_room
+import pipeline.extraction.encoder as network_room
 from pipeline.backbone import Backbone
 from pipeline.errors import EvaluationError, SkipReason, SourceError, UnreadableImage
 from pipeline.evaluation import evaluate
@@ -29,14 +29,12 @@ from pipeline.images import (
     decode_mode,
     decoder_fingerprint,
     decoder_of,
-    fast_resize,
     fingerprint,
     pixel_statistics,
-    preparation,
     prepare,
     preprocess,
 )
-from pipeline.images.fast_resize import preprocess_fast, resizing_library
+from pipeline.images.preprocess import preprocess_fast, resizing_library
 from pipeline.model import Model, fit
 from pipeline.progress import Progress
 from pipeline.provenance import Preprocessing
@@ -134,9 +132,9 @@ def test_other_formats_and_arrays_take_the_fast_resize_too() -> None:
 def test_a_large_photo_handed_over_in_strips_is_the_same_as_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     image = picture(700, 500)
     whole = preprocess_fast(image, LITE)
-    monkeypatch.setattr(fast_resize, "_STRIP", 4 * 700 * 7)
+    monkeypatch.setattr(preprocess, "_STRIP", 4 * 700 * 7)
     assert np.array_equal(preprocess_fast(image, LITE), whole)
-    monkeypatch.setattr(fast_resize, "_STRIP", 1)
+    monkeypatch.setattr(preprocess, "_STRIP", 1)
     assert np.array_equal(preprocess_fast(image, LITE), whole)
 
 
@@ -246,7 +244,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return lambda image, how: (seen.append(mode), resize(image, how))[1]
 
     monkeypatch.setattr(
-        preparation, "_RESIZES", {mode: telling(mode, resize) for mode, resize in preparation._RESIZES.items()}
+        preprocess, "_RESIZES", {mode: telling(mode, resize) for mode, resize in preprocess._RESIZES.items()}
     )
     return seen
 
@@ -296,7 +294,7 @@ def test_no_mode_is_promised_that_decodes_otherwise_here(
 ) -> None:
     photos = planted.folder_of(tmp_path / "photos", range(3))
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("pipeline.extraction.extraction.decoder_of", lambda mode: "fast:elsewhere")
+        elsewhere.setattr("pipeline.extraction.api.decoder_of", lambda mode: "fast:elsewhere")
         other = run(photos, decode="fast")
     assert run(photos).summary.notes == (f"{other.path.name} holds these images too, but differs in decoder",)
 

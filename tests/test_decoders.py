@@ -23,16 +23,16 @@ from PIL import Image
 from planted import Planted, PlantedRuntime, assert_equal
 from tars import write_tar
 
-import pipeline.extraction.blocks as blocks_room
-import pipeline.extraction.decoders as decoders
-import pipeline.extraction.extraction as extraction_room
-import pipeline.extraction.network as network_room
+import pipeline.extraction.api as extraction_room
+import pipeline.extraction.encode as blocks_room
+import pipeline.extraction.encode as encode
+import pipeline.extraction.encoder as network_room
 from pipeline.cache import STORED, FeatureCache
 from pipeline.errors import BackboneError, PipelineError, SkipReason
 from pipeline.extraction import EncodedBatch, LazyNetwork, iter_batches
-from pipeline.extraction.decoders import BLOCKS_UNDER_WAY
-from pipeline.extraction.known import DigestIndex
-from pipeline.extraction.work import ExtractionStats
+from pipeline.extraction.encode import BLOCKS_UNDER_WAY
+from pipeline.extraction.job import ExtractionStats
+from pipeline.extraction.reuse import DigestIndex
 from pipeline.images import ImageSource
 
 pytestmark = pytest.mark.slow
@@ -185,11 +185,11 @@ def _refuse(name: str) -> int:
 
 
 def test_the_processes_never_import_torch_and_have_a_thread_each(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "_decode", _look_around)
+    monkeypatch.setattr(encode, "_decode", _look_around)
     assert_each_once(source, blocks_of(source, tmp_path))
 
 
-def _look_around(task: decoders._DecodeTask) -> Any:
+def _look_around(task: encode._DecodeTask) -> Any:
     prepared = task.work()
     assert "torch" not in sys.modules and task.how.runtime is None
     assert os.environ["OMP_NUM_THREADS"] == os.environ["OPENBLAS_NUM_THREADS"] == "1"
@@ -256,13 +256,13 @@ def test_a_process_killed_on_the_way_loses_nothing(source, tmp_path):
 
 def test_a_process_that_dies_of_a_photo_and_not_of_it_again_loses_nothing(source, tmp_path, notes, monkeypatch):
     monkeypatch.setenv("TEST_NOTES", str(notes))
-    monkeypatch.setattr(decoders, "_decode", _die_once)
+    monkeypatch.setattr(encode, "_decode", _die_once)
     _new_processes()
     assert_each_once(source, blocks_of(source, tmp_path))
     assert len(list(notes.iterdir())) == 1
 
 
-def _die_once(task: decoders._DecodeTask) -> Any:
+def _die_once(task: encode._DecodeTask) -> Any:
     if 30 in task.rows:
         try:
             (Path(os.environ["TEST_NOTES"]) / "died").touch(exist_ok=False)
@@ -279,17 +279,17 @@ def _new_processes() -> None:
 
 
 def test_processes_that_keep_dying_are_an_error_that_says_so(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "_decode", _die)
+    monkeypatch.setattr(encode, "_decode", _die)
     with pytest.raises(PipelineError, match="wanted worker processes that live, found that they die"):
         blocks_of(source, tmp_path)
 
 
-def _die(task: decoders._DecodeTask) -> Any:
+def _die(task: encode._DecodeTask) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_process_that_decodes_otherwise_is_refused(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "decoder_of", lambda mode: "of another Pillow")
+    monkeypatch.setattr(encode, "decoder_of", lambda mode: "of another Pillow")
     with pytest.raises(PipelineError, match="wanted workers that decode photos as this machine does"):
         blocks_of(source, tmp_path)
 
@@ -300,7 +300,7 @@ def test_whoever_leaves_early_leaves_nothing_running(source, tmp_path, monkeypat
         monkeypatch.context() as slowly,
         iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks,
     ):
-        slowly.setattr(decoders, "_decode", _slowly)
+        slowly.setattr(encode, "_decode", _slowly)
         for _ in range(taken):
             next(blocks)
         workers = list(reusable_executor._executor._processes.values()) if taken else []
@@ -362,20 +362,20 @@ def test_a_network_that_cannot_be_loaded_is_tried_once(source, tmp_path, monkeyp
         raise BackboneError("wanted weights, found none", "find some")
 
     monkeypatch.setattr(network_room, "open_runtime", refuse)
-    monkeypatch.setattr(decoders, "_decode", _slowly)
+    monkeypatch.setattr(encode, "_decode", _slowly)
     with pytest.raises(BackboneError, match="wanted weights, found none"):
         blocks_of(source, tmp_path)
     assert len(tried) == 1
 
 
-def _slowly(task: decoders._DecodeTask) -> Any:
+def _slowly(task: encode._DecodeTask) -> Any:
     time.sleep(1.5)
     return task.work()
 
 
 def test_no_more_blocks_pile_up_than_there_are_places(source, tmp_path, notes, monkeypatch):
     monkeypatch.setenv("TEST_NOTES", str(notes))
-    monkeypatch.setattr(decoders, "_decode", _leave_a_note)
+    monkeypatch.setattr(encode, "_decode", _leave_a_note)
     _new_processes()
     with iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks:
         next(blocks)
@@ -388,7 +388,7 @@ def test_no_more_blocks_pile_up_than_there_are_places(source, tmp_path, notes, m
     assert len(list(notes.iterdir())) == 60
 
 
-def _leave_a_note(task: decoders._DecodeTask) -> Any:
+def _leave_a_note(task: encode._DecodeTask) -> Any:
     (Path(os.environ["TEST_NOTES"]) / str(task.rows[0])).touch()
     return task.work()
 
@@ -442,7 +442,7 @@ SCRIPT = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import planted
-import pipeline.extraction.blocks as blocks_room, pipeline.extraction.network as network_room
+import pipeline.extraction.encode as blocks_room, pipeline.extraction.encoder as network_room
 from pipeline.extraction import extract
 network = planted.Planted()
 network.slowness = 0.02

@@ -40,7 +40,7 @@ from pipeline.report.findings.confusion import Confusion, confusion
 from pipeline.report.findings.mistakes import most_confident_mistakes
 from pipeline.runs import Run
 from pipeline.studies import METHODS, Study
-from pipeline.studies.points import DUMMY, SCRATCH, TRANSFER, Point
+from pipeline.studies.results import DUMMY, SCRATCH, TRANSFER, Point
 
 mpl.use("Agg")
 SIDE = 128

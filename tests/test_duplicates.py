@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from made_caches import Spy, blobs, make_cache, names
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from pipeline import duplicates
+from pipeline import near_duplicates
 from pipeline.cache import FeatureCache
-from pipeline.duplicates import FLOOR, DuplicateGroups, components, find_duplicates, find_duplicates_between
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import evaluate, leakage
 from pipeline.evaluation.leakage import DuplicateGuard
-from pipeline.evaluation.questions import build_tasks
+from pipeline.evaluation.tasks import build_tasks
 from pipeline.intervals import wilson
+from pipeline.near_duplicates import FLOOR, DuplicateGroups, components, find_duplicates, find_duplicates_between
 from pipeline.runs import Run
 from pipeline.splits import inner_folds, outer_folds, tied
 
@@ -69,7 +69,7 @@ def test_every_pair_that_reaches_the_threshold_is_found_and_no_other(
 ) -> None:
     if blocks:  # so that pairs lie within blocks, across them, and in blocks where the bound sieves nothing
         for name, size in (("_TALL", 7), ("_WIDE", 16), ("_READ", 10), ("_PAIRS", 9), ("_DIRECTIONS", 2)):
-            monkeypatch.setattr(duplicates, name, size)
+            monkeypatch.setattr(near_duplicates, name, size)
     rng = np.random.default_rng(seed)
     centres, noise = rng.normal(size=(40, WIDTH)), rng.uniform(0.02, 1.0, size=(200, 1)) ** 2
     X = (centres[rng.integers(0, 40, 200)] + noise * rng.normal(size=(200, WIDTH)) + 3).astype(np.float32)
@@ -152,7 +152,7 @@ def test_the_threshold_follows_how_alike_the_images_of_a_collection_are() -> Non
 
 
 def test_images_that_are_all_alike_are_no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "MOST_PAIRS", 3)
+    monkeypatch.setattr(near_duplicates, "MOST_PAIRS", 3)
     X, _ = wide(20)
     found = find_duplicates(nearly(np.tile(X, (10, 1)), by=0.02), own_digests(200))
     assert found.too_alike and not len(found.pairs) and not found.suits(5)
@@ -359,7 +359,7 @@ def test_copies_are_looked_for_once_a_collection_and_not_before_there_are_featur
     monkeypatch.setattr(leakage, "find_duplicates", counted)
     run_of(photos, column=["kind", "length:number"], heads=["lda", "ridge"], grid=())
     assert len(calls) == 1
-    from pipeline.evaluation.collecting import Dataset
+    from pipeline.evaluation.dataset import Dataset
 
     build_tasks(Dataset("photos", photos.ids, photos.columns), column=["kind"])
     assert len(calls) == 1
@@ -420,7 +420,7 @@ def test_exact_copies_in_all_groups_do_not_stop_an_evaluation(tmp_path: Path) ->
 
 def test_rows_without_features_are_no_copies(tmp_path: Path) -> None:
     from pipeline.errors import SkipReason
-    from pipeline.evaluation.collecting import Dataset
+    from pipeline.evaluation.dataset import Dataset
 
     X, y = wide(40)
     X[[2, 3]] = 0

@@ -22,7 +22,7 @@ from sklearn.utils.validation import validate_data
 
 import pipeline
 import pipeline.extraction.embedder as embedder_room
-import pipeline.extraction.network as network_room
+import pipeline.extraction.encoder as network_room
 from pipeline.cache import FeatureCache
 from pipeline.errors import BackboneError, PipelineError, SourceError
 from pipeline.extraction import extract

@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from pipeline.cache import FeatureCache
 from pipeline.errors import BackboneError, EvaluationError, HeadError, PipelineError
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.evaluation import Options
+from pipeline.evaluation.api import Options
 from pipeline.evaluation.units import FitJob, gather, run_job
 from pipeline.heads import FAST, resolve_heads
 from pipeline.intervals import compare_with_best
@@ -106,7 +106,7 @@ def test_workers_read_the_cache_that_was_opened_though_they_were_started_elsewhe
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X, y = blobs(90, classes=3, apart=4.0)
-    monkeypatch.setattr("pipeline.evaluation.batches.FEWEST_ROWS", 0)
+    monkeypatch.setattr("pipeline.evaluation.executor.FEWEST_ROWS", 0)
     found = []
     for place, features in (("one", X), ("two", np.random.default_rng(0).normal(size=X.shape))):
         (tmp_path / place).mkdir()
@@ -689,7 +689,7 @@ def test_workers_get_the_place_of_the_features_and_read_the_rows_they_need(
 ) -> None:
     from joblib import Parallel, delayed
 
-    from pipeline.evaluation import running
+    from pipeline.evaluation import executor
 
     made = make_cache(
         tmp_path / "a.h5", np.random.default_rng(0).normal(size=(400, 2000)), {"kind": ["ant", "bee"] * 200}
@@ -700,7 +700,7 @@ def test_workers_get_the_place_of_the_features_and_read_the_rows_they_need(
         units.extend(unit for batch in batches for unit in batch.units)
         raise LookupError
 
-    monkeypatch.setattr(running, "run_batches", keep)
+    monkeypatch.setattr(executor, "run_batches", keep)
     with pytest.raises(LookupError):
         run_of(made)
     assert all(len(pickle.dumps(unit.X)) < 20_000 < made.features().nbytes for unit in units)
@@ -711,7 +711,7 @@ def test_workers_get_the_place_of_the_features_and_read_the_rows_they_need(
 
 
 def test_a_gpu_that_is_named_searches_too_and_finds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.evaluation import batches, evaluation
+    from pipeline.evaluation import api, executor
 
     X, y = blobs(90, d=40)
     made = make_cache(tmp_path / "a.h5", X, {"kind": names(y), "other": names(y % 2)})
@@ -723,8 +723,8 @@ def test_a_gpu_that_is_named_searches_too_and_finds_the_same(tmp_path: Path, mon
         devices.append(device)
         return shared_scores(*given, device=device, **how)
 
-    monkeypatch.setattr(batches, "shared_scores", seen)
-    monkeypatch.setattr(evaluation, "devices_of", lambda device: {"cuda:0": ["torch"]}[device])
+    monkeypatch.setattr(executor, "shared_scores", seen)
+    monkeypatch.setattr(api, "devices_of", lambda device: {"cuda:0": ["torch"]}[device])
     there = run_of(made, device="cuda:0", **options)
     assert set(devices) == {"torch"}
     for one, other in zip(plain.results, there.results, strict=True):

@@ -25,16 +25,17 @@ from PIL import Image
 
 from pipeline.backbone import Backbone
 from pipeline.errors import ExportError, SourceError
-from pipeline.export import CheckImages, export_model, standalone, torch_folder
+from pipeline.export import CheckImages, export_model, standalone, torch_model
 from pipeline.export import linear as kinds
-from pipeline.export.draft import GraphBuilder
-from pipeline.export.head_graph import append_answers
-from pipeline.export.place import check_output_place
-from pipeline.export.proof import TOLERANCE
+from pipeline.export.api import check_output_place
+from pipeline.export.graph_builder import GraphBuilder
+from pipeline.export.onnx_model import append_answers
+from pipeline.export.verify import TOLERANCE
 from pipeline.extraction import recipe_of
 from pipeline.images import ImageSource, prepare, rgb
-from pipeline.images.kinds import photo_kinds
-from pipeline.model import Model, exporting, fit
+from pipeline.images.check_images import photo_kinds
+from pipeline.model import Model, fit
+from pipeline.model.model import check_images
 from pipeline.progress import SILENT
 from pipeline.search import Predictions
 
@@ -98,7 +99,7 @@ def test_it_is_checked_on_the_photos_it_learned_from(as_onnx: Outcome, as_torch:
 
 def test_photos_of_one_s_own_are_taken_for_the_check(place: Path, model: Model) -> None:
     class_folders(place / "others", 2, first=50)
-    seen = exporting.check_images(model, place / "others", SILENT)
+    seen = check_images(model, place / "others", SILENT)
     assert seen.which == "4 photos of others"
     assert seen.ids == ["ants/50.png", "ants/51.png", "bees/50.png", "bees/51.png"]
     assert seen.pixels.shape == (4, 224, 224, 3) and seen.pixels.dtype == np.uint8
@@ -108,9 +109,9 @@ def test_photos_that_have_changed_are_not_those_it_learned_from(
     place: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = replace(model, training_digests=model.training_digests[:5])
-    assert exporting.check_images(changed, None, SILENT).which == "5 photos it learned from"
+    assert check_images(changed, None, SILENT).which == "5 photos it learned from"
     unknown = replace(model, training_digests=np.zeros((16, 16), np.uint8))
-    assert exporting.check_images(unknown, None, SILENT).which == "32 of 1,440 crops of scikit-image's photographs"
+    assert check_images(unknown, None, SILENT).which == "32 of 1,440 crops of scikit-image's photographs"
     opened = ImageSource.open
 
     def without_crops(data: Any, **options: Any) -> ImageSource:
@@ -119,14 +120,14 @@ def test_photos_that_have_changed_are_not_those_it_learned_from(
         return opened(data, **options)
 
     monkeypatch.setattr(ImageSource, "open", without_crops)
-    assert exporting.check_images(unknown, None, SILENT).which == "32 generated images"
+    assert check_images(unknown, None, SILENT).which == "32 generated images"
 
 
 def test_photos_that_cannot_be_read_prove_nothing(place: Path, model: Model) -> None:
     (place / "broken").mkdir()
     (place / "broken" / "a.jpg").write_text("no photo")
     with pytest.raises(ExportError, match="found none of 1 that can be read"):
-        exporting.check_images(model, place / "broken", SILENT)
+        check_images(model, place / "broken", SILENT)
 
 
 def shifted(seen: CheckImages, by: float) -> CheckImages:
@@ -138,10 +139,10 @@ def shifted(seen: CheckImages, by: float) -> CheckImages:
 def test_what_answers_otherwise_leaves_nothing_behind(
     model: Model, as_onnx: Outcome, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = exporting.check_images(model, place / "new.jpg", SILENT)
+    seen = check_images(model, place / "new.jpg", SILENT)
     written = onnx.load(place / "bees.onnx")
-    monkeypatch.setattr("pipeline.export.onnx_file.onnx_model", lambda *_: written)
-    monkeypatch.setattr("pipeline.export.onnx_file.describe", lambda *_: None)
+    monkeypatch.setattr("pipeline.export.onnx_model.onnx_model", lambda *_: written)
+    monkeypatch.setattr("pipeline.export.onnx_model.describe", lambda *_: None)
     out = tmp_path / "deep" / "bees.onnx"
     export_model(model, out, "onnx", lambda: shifted(seen, TOLERANCE / 2))
     before = out.read_bytes()
@@ -152,7 +153,7 @@ def test_what_answers_otherwise_leaves_nothing_behind(
         export_model(model, tmp_path / "deep" / "new.onnx", "onnx", lambda: other)
     assert [item.name for item in out.parent.iterdir()] == ["bees.onnx"]
     assert out.read_bytes() == before
-    monkeypatch.setattr("pipeline.model.exporting.check_images", lambda *_: other)
+    monkeypatch.setattr("pipeline.model.model.check_images", lambda *_: other)
     error, _ = refused("export", place / "bees.model", "--out", tmp_path / "new.onnx")
     assert "1 changed label" in error and not (tmp_path / "new.onnx").exists()
 
@@ -189,7 +190,7 @@ def test_the_torch_folder_runs_in_plain_torchvision(as_torch: Outcome, place: Pa
 def test_the_program_runs_with_torch_alone(
     as_torch: Outcome, model: Model, place: Path, wanted: dict[str, Any]
 ) -> None:
-    seen = exporting.check_images(model, place / "new.jpg", SILENT)
+    seen = check_images(model, place / "new.jpg", SILENT)
     np.save(place / "pixels.npy", np.concatenate([seen.pixels] * 3))  # any number, and one
     code = (
         "import numpy, torch\nwhole = torch.export.load('bees.torch/model.pt2').module()\n"
@@ -237,7 +238,7 @@ def test_the_onnx_file_says_what_it_is(as_onnx: Outcome, model: Model, place: Pa
 
 def test_the_torch_folder_says_what_it_is(as_torch: Outcome, model: Model, place: Path) -> None:
     folder = place / "bees.torch"
-    assert {item.name for item in folder.iterdir()} <= torch_folder.ENTRIES
+    assert {item.name for item in folder.iterdir()} <= torch_model.ENTRIES
     text = (folder / "README.md").read_text()
     for line in ("# bees.torch", f"> {model.verdict}", "python model.py photo.jpg", "0 changed labels"):
         assert line in text
@@ -265,13 +266,13 @@ def test_every_kind_of_photo_is_answered_alike_by_predict_and_by_all_exports(
     table = model.predict(kinds_folder, cache=place / "caches")
     assert table["error"].tolist() == [""] * len(table) and len(table) >= 20
     network = standalone.FromPixels(standalone.load(place / "bees.torch"), standalone.read_record(place / "bees.torch"))
-    read = torch_folder.reader(place / "bees.torch")
+    read = torch_model.reader(place / "bees.torch")
     lines = readme_lines().replace('"bees.onnx"', 'str(folder / "bees.onnx")').replace('"new.jpg"', "path")
     once, each, rest = lines.replace("print(", "said = (").partition("with Image.open(")
     names: dict[str, Any] = {"folder": place}
     exec(compile(once, "README.md", "exec"), names)
     code = compile(each + rest, "README.md", "exec")
-    seen = exporting.decode_check_images(model)
+    seen = model.decode_check_images(model)
     exact = dict(zip(seen.names, seen.pixels, strict=True))
     for name, label, probability in zip(table["id"], table["label"], table["probability"], strict=True):
         names["path"] = kinds_folder / name
@@ -304,9 +305,9 @@ def test_an_export_that_reads_photos_otherwise_is_refused(
     model: Model, as_onnx: Outcome, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = Path(rgb.__file__).read_text(encoding="utf-8")
-    monkeypatch.setattr(torch_folder, "_write_program", lambda *_: None)
-    whole = torch_folder.whole
-    monkeypatch.setattr(torch_folder, "program_runner", lambda path: torch_folder.runner(whole(path.parent)))
+    monkeypatch.setattr(torch_model, "_write_program", lambda *_: None)
+    whole = torch_model.whole
+    monkeypatch.setattr(torch_model, "program_runner", lambda path: torch_model.runner(whole(path.parent)))
     check = ImageSource.open(place / "new.jpg")
     for text, other, kind in (
         ("(255, 255, 255, 255)", "(0, 0, 0, 255)", "colour-alpha.png"),  # on black
@@ -315,7 +316,7 @@ def test_an_export_that_reads_photos_otherwise_is_refused(
     ):
         assert right.count(text) == 1
         (tmp_path / "rgb.py").write_text(right.replace(text, other), encoding="utf-8")
-        monkeypatch.setattr(torch_folder, "rgb", SimpleNamespace(__file__=str(tmp_path / "rgb.py")))
+        monkeypatch.setattr(torch_model, "rgb", SimpleNamespace(__file__=str(tmp_path / "rgb.py")))
         with pytest.raises(
             ExportError, match=f"expected the pixels that `pipeline predict` makes of {kind}, got others"
         ):
@@ -325,8 +326,8 @@ def test_an_export_that_reads_photos_otherwise_is_refused(
     for entry in written.metadata_props:
         if entry.key == "preprocessing":
             entry.value = json.dumps({**json.loads(entry.value), "interpolation": "bilinear"})
-    monkeypatch.setattr("pipeline.export.onnx_file.onnx_model", lambda *_: written)
-    monkeypatch.setattr("pipeline.export.onnx_file.describe", lambda *_: None)
+    monkeypatch.setattr("pipeline.export.onnx_model.onnx_model", lambda *_: written)
+    monkeypatch.setattr("pipeline.export.onnx_model.describe", lambda *_: None)
     with pytest.raises(ExportError, match=r"it.onnx: expected the pixels .* of colour-alpha.png, got others"):
         model.export(tmp_path / "it.onnx", check=check)
     assert not (tmp_path / "it.onnx").exists()
@@ -381,16 +382,16 @@ def test_the_head_takes_the_final_layer_s_place_on_any_backbone_and_layer(
 ) -> None:
     """The new network's outputs are the head's layer on the features that extraction would have stored."""
     model = planted(spec, layer, tmp_path, heads="ridge", grid={"ridge.alpha": 10.0})
-    monkeypatch.setattr(torch_folder, "_write_program", lambda *_: None)
+    monkeypatch.setattr(torch_model, "_write_program", lambda *_: None)
     before = torch.get_rng_state()
-    torch_folder.write_network(model, tmp_path)
-    network = torch_folder.whole(tmp_path).network
+    torch_model.write_network(model, tmp_path)
+    network = torch_model.whole(tmp_path).network
     assert torch.equal(torch.get_rng_state(), before)
     images = torch.randn(2, 3, model.backbone.preprocessing.crop, model.backbone.preprocessing.crop)
     with torch.no_grad():
         features = model.backbone.load([layer])(images)[layer].numpy().astype(np.float64)
         found = network(images).numpy()
-    folded = torch_folder.layer_of(model)(features)
+    folded = torch_model.layer_of(model)(features)
     np.testing.assert_allclose(found, folded, rtol=1e-4, atol=1e-4 * np.abs(folded).max())
 
 

@@ -24,10 +24,10 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import LinearSVC
 
 from pipeline.errors import ExportError
-from pipeline.export import converted
-from pipeline.export.head_graph import head_graph
+from pipeline.export import onnx_heads
 from pipeline.export.linear import NEAREST, ONE_VS_REST, LinearLayer, fold
-from pipeline.heads.catalogue import RECIPES, named_head
+from pipeline.export.onnx_model import head_graph
+from pipeline.heads import RECIPES, named_head
 from pipeline.search import predict_all
 
 WIDTH = 12
@@ -229,7 +229,7 @@ def test_without_skl2onnx_the_command_that_installs_it_is_said(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "skl2onnx", None)
     with pytest.raises(ExportError, match=r"wanted skl2onnx.*not installed") as caught:
         run(fitted("class", "mlp"), "class")
-    assert caught.value.next_step == converted.INSTALL == "pip install 'transfer-pipeline[export]'"
+    assert caught.value.next_step == onnx_heads.INSTALL == "pip install 'transfer-pipeline[export]'"
     for name in ("logistic", "knn", "hist-gradient-boosting", "dummy", "centroid"):
         assert "label" in run(fitted("class", name), "class")  # these need none
 

@@ -12,7 +12,7 @@ import planted
 import pytest
 from planted import assert_planted
 
-import pipeline.extraction.network as network_room
+import pipeline.extraction.encoder as network_room
 from pipeline.cache import STORED, CacheLock, FeatureCache
 from pipeline.errors import CacheError, PipelineError, SkipReason, SourceError, UnreadableImage
 from pipeline.images import ImageSource, Photo
@@ -223,8 +223,8 @@ def test_a_recheck_of_rows_that_get_a_layer_more_looks_at_what_the_loaded_networ
 
 def doctor(path: Path, row: int) -> None:
     """Change a stored feature and its checksum with it."""
-    from pipeline.cache.checksum import checksums
-    from pipeline.cache.rows import RawFile
+    from pipeline.cache.create import RawFile
+    from pipeline.cache.reader import checksums
 
     header = FeatureCache.open(path).header
     with RawFile(path) as rows:

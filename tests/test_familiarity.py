@@ -14,9 +14,8 @@ from sklearn.neighbors import NearestNeighbors
 from test_model_folder import default_cache
 
 from pipeline.cache import FeatureCache
-from pipeline.model import Model, fit, training
-from pipeline.model.familiarity import novelty_threshold
-from pipeline.model.training import TrainingRef, TrainingSet, key_of, open_training_set
+from pipeline.model import Model, fit, training_set
+from pipeline.model.training_set import TrainingRef, TrainingSet, key_of, novelty_threshold, open_training_set
 from pipeline.progress import Progress
 
 FIT: dict[str, Any] = {"grid": {"logistic.C": 0.1}, "cv": 2, "n_jobs": 1}
@@ -90,9 +89,9 @@ def test_look_alikes_without_end_are_photos_and_no_copies() -> None:
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("k", [1, 3, 500])
 def test_the_nearest_are_those_of_scikit_learn(k: int, in_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_BLOCK", 64)
+    monkeypatch.setattr(training_set, "_BLOCK", 64)
     if not in_memory:
-        monkeypatch.setattr(training, "IN_MEMORY", 0)
+        monkeypatch.setattr(training_set, "IN_MEMORY", 0)
     X, asked, rows = apart(400), apart(30, seed=5), np.arange(0, 400, 2)
     photos = TrainingSet(X, rows, [f"{row}.jpg" for row in rows], [""] * 200, place="here")
     found = photos.nearest(asked, k)

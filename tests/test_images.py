@@ -20,7 +20,7 @@ from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images import ImageSource
 from pipeline.images import folder as folder_room
 from pipeline.images import photo as photo_room
-from pipeline.images.sniff import RAW_ENDINGS
+from pipeline.images.decode import RAW_ENDINGS
 
 on_posix = pytest.mark.skipif(os.name != "posix", reason="such files exist on POSIX systems alone")
 

@@ -201,7 +201,7 @@ def test_evaluate_uses_an_image_of_a_list_once_and_takes_labels_by_the_ids_as_gi
 
 def test_ids_as_given_win_where_they_are_other_photos_own_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``a/a/1.png`` lies at ``a/1.png`` below the common folder: by position of the names labels would be swapped."""
-    from pipeline.evaluation.collecting import LabelConfig, load_labels
+    from pipeline.evaluation.dataset import LabelConfig, load_labels
 
     monkeypatch.chdir(tmp_path)
     for path, number in (("a/1.png", 1), ("a/a/1.png", 2)):

@@ -21,15 +21,15 @@ from sklearn.metrics import (
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.intervals import (
     ScoreInterval,
+    bootstrap,
     compare_with_best,
     corrected_t_test,
     holm,
-    resampling,
     score_with_interval,
     wilson,
 )
-from pipeline.intervals.intervals import _expanded_tails
-from pipeline.intervals.resampling import BootstrapSample, bootstrap_weights
+from pipeline.intervals.bootstrap import BootstrapSample, bootstrap_weights
+from pipeline.intervals.confidence import _expanded_tails
 from pipeline.search import Predictions, score_predictions
 
 CLASS_SCORINGS = ("accuracy", "balanced_accuracy", "f1_macro", "neg_log_loss")
@@ -210,9 +210,9 @@ def test_sums_over_groups_say_what_scoring_each_resample_says(scoring: str) -> N
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     y, said = classes(60, 3)
     whole = scored("f1_macro", y, said)
-    monkeypatch.setattr(resampling, "_KEPT_DRAWS", 0)
+    monkeypatch.setattr(bootstrap, "_KEPT_DRAWS", 0)
     assert scored("f1_macro", y, said) == whole
-    monkeypatch.setattr(resampling, "_BLOCK_DRAWS", 60 * 7)
+    monkeypatch.setattr(bootstrap, "_BLOCK_DRAWS", 60 * 7)
     assert scored("f1_macro", y, said) == whole
 
 

@@ -18,7 +18,7 @@ from test_familiarity import Heard
 from pipeline.errors import ModelError
 from pipeline.images import ImageSource, thumbnail
 from pipeline.model import Model, fit
-from pipeline.model.training import open_training_set
+from pipeline.model.training_set import open_training_set
 
 KEPT = "training.photos.parquet"
 QUICK: dict[str, Any] = {"cv": 2, "n_jobs": 1, "device": "cpu", "heads": "logistic", "grid": {"logistic.C": 0.1}}
@@ -99,16 +99,16 @@ def test_a_copied_model_keeps_what_it_was_given(model: Model, tmp_path: Path) ->
 def test_pictures_are_found_across_groups_of_rows(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.model import kept
+    from pipeline.model import training_set
 
     wanted = [model.kept.thumbnail(row) for row in range(21)]  # type: ignore[union-attr]
-    monkeypatch.setattr(kept, "ROWS_A_GROUP", 4)
+    monkeypatch.setattr(training_set, "ROWS_A_GROUP", 4)
     assert model.kept is not None
-    kept.EmbeddedTrainingSet(model.kept.ids, model.kept.labels, model.kept.embeddings, wanted.__getitem__).write(
-        tmp_path / KEPT, model.training_digests
-    )
+    training_set.EmbeddedTrainingSet(
+        model.kept.ids, model.kept.labels, model.kept.embeddings, wanted.__getitem__
+    ).write(tmp_path / KEPT, model.training_digests)
     with open(tmp_path / KEPT, "rb") as file:
-        again = kept.EmbeddedTrainingSet.read(file, model.training_digests, "again")
+        again = training_set.EmbeddedTrainingSet.read(file, model.training_digests, "again")
     assert [again.thumbnail(row) for row in range(21)] == wanted
     (tmp_path / KEPT).write_bytes((tmp_path / KEPT).read_bytes() + b" ")
     assert again.thumbnail(3) == b""  # of a file that nobody checked nothing is shown

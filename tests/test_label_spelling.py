@@ -13,8 +13,8 @@ from test_model_folder import default_cache
 
 from pipeline.errors import LabelError
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.collecting import LabelConfig, load_labels
-from pipeline.evaluation.questions import build_tasks, codes_of
+from pipeline.evaluation.dataset import LabelConfig, load_labels
+from pipeline.evaluation.tasks import build_tasks, codes_of
 from pipeline.images.values import plain_spelling, value_key, value_text
 from pipeline.labels import match, read_label_table
 from pipeline.model import fit

@@ -16,9 +16,8 @@ from sklearn.preprocessing import StandardScaler
 
 from pipeline.heads import resolve_heads
 from pipeline.search import make_scorer
-from pipeline.search.covered import shared_grid
-from pipeline.search.logistic import Chain, Coefficients, logistic_coefficients, logistic_predictions, pays_off
-from pipeline.search.shared import SharedTask, shared_predictions, shared_scores
+from pipeline.search.engine import SharedTask, shared_grid, shared_predictions, shared_scores
+from pipeline.search.solvers.logistic import Chain, Coefficients, logistic_coefficients, logistic_predictions, pays_off
 
 DIGITS, DIGIT = load_digits(return_X_y=True)
 DIGITS = DIGITS.astype(np.float32)

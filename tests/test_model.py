@@ -305,7 +305,7 @@ def test_progress_hears_of_every_image(bees: Model, new: Path) -> None:
 def test_photos_run_as_in_extraction_and_few_leave_nothing_behind(
     bees: Model, new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     heard: dict[str, Any] = {}
     opened = network_room.open_runtime

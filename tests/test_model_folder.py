@@ -36,7 +36,7 @@ from pipeline.errors import EvaluationError, ModelError
 from pipeline.extraction import recipe_of
 from pipeline.heads import catalogue, resolve_heads
 from pipeline.model import Model, fit
-from pipeline.model.types import check_savable
+from pipeline.model.storage import check_savable
 from pipeline.provenance import sha256_json
 
 CANARY = "canary"

@@ -25,7 +25,7 @@ from test_model_folder import default_cache
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, HeadError, LabelError
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.questions import codes_of
+from pipeline.evaluation.tasks import codes_of
 from pipeline.heads import catalogue, fits, resolve_heads
 from pipeline.intervals import score_with_interval
 from pipeline.labels import LabelSet, label_sets
@@ -41,7 +41,7 @@ from pipeline.search import (
     score_predictions,
     search,
 )
-from pipeline.search.covered import shared_grid
+from pipeline.search.engine import shared_grid
 from pipeline.splits import inner_folds, outer_folds
 
 TAGS = ("dots", "moss", "red", "stripes")
@@ -283,7 +283,7 @@ def test_resamples_score_what_scoring_each_says(scoring: str, grouped: bool) -> 
 
 
 def test_sums_over_units_say_what_scikit_learn_says() -> None:
-    from pipeline.intervals.resampling import BootstrapSample
+    from pipeline.intervals.bootstrap import BootstrapSample
 
     _, y = planted(60)
     answers = said(y)

@@ -21,15 +21,15 @@ from pipeline.errors import BackboneError
 from pipeline.extraction import extract
 from pipeline.images import ImageSource, preprocess
 from pipeline.progress import Progress
-from pipeline.runtime import Runtime, batch_size_of, graph_export, open_runtime, runtime_name, stored_graphs
-from pipeline.runtime.devices import has_openvino_bf16
-from pipeline.runtime.graph_store import graph_path, graph_recipe, read_graph, write_graph
+from pipeline.runtime import Runtime, batch_size_of, onnx_export, open_runtime, runtime_name, stored_graphs
+from pipeline.runtime.base import has_openvino_bf16
+from pipeline.runtime.graph_cache import graph_path, graph_recipe, read_graph, write_graph
 
 # Found and not imported: only the runtime imports it so that it tells nobody.
 if find_spec("openvino") is None:
     pytest.skip("OpenVINO is an extra: pip install 'transfer-pipeline[openvino]'", allow_module_level=True)
 
-from pipeline.runtime.openvino_runtime import OpenVinoRuntime
+from pipeline.runtime.onnx_runtime import OpenVinoRuntime
 
 native = pytest.mark.skipif(not has_openvino_bf16(), reason="on this CPU OpenVINO computes in fp32")
 
@@ -96,7 +96,7 @@ def no_export(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("a graph was exported")
 
-    monkeypatch.setattr(graph_export, "export_graph", refuse)
+    monkeypatch.setattr(onnx_export, "export_graph", refuse)
 
 
 def close(found, wanted, tolerance):
@@ -216,7 +216,7 @@ def test_stored_graph_is_used_without_an_export(backbone, store, images, no_expo
 def test_graph_is_exported_however_few_the_images_and_kept_for_those_that_are_extracted(
     images, stored, backbone, model, pixels, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(graph_export, "export_graph", lambda backbone, layers: (model, None))
+    monkeypatch.setattr(onnx_export, "export_graph", lambda backbone, layers: (model, None))
     notes = Notes()
     for graphs in (tmp_path, None):
         found = open_runtime(
@@ -231,7 +231,7 @@ def test_damaged_graph_is_exported_again_and_said(backbone, model, tmp_path, mon
     path = write_graph(tmp_path, graph_recipe(backbone, ["all"]), model)
     sound = path.read_bytes()
     path.write_bytes(sound[:-1000] + bytes(1000))
-    monkeypatch.setattr(graph_export, "export_graph", lambda backbone, layers: (sound, None))
+    monkeypatch.setattr(onnx_export, "export_graph", lambda backbone, layers: (sound, None))
     notes = Notes()
     open_runtime(backbone, ["all"], device="cpu", precision="bf16", graphs=tmp_path, progress=notes)
     assert notes.texts == [
@@ -268,7 +268,7 @@ def test_graph_that_openvino_refuses_is_an_error(backbone, tmp_path):
 
 
 def test_cache_names_the_runtime_that_made_it(model, pixels, tmp_path, monkeypatch, processor):
-    monkeypatch.setattr(graph_export, "export_graph", lambda backbone, layers: (model, None))
+    monkeypatch.setattr(onnx_export, "export_graph", lambda backbone, layers: (model, None))
     (tmp_path / "photos").mkdir()
     for i in range(3):
         Image.fromarray(pixels[i]).save(tmp_path / "photos" / f"{i}.png")
@@ -315,7 +315,7 @@ print(runtime.name, features["penultimate"].shape, heavy)
 
 
 def test_telemetry_that_somebody_else_loaded_is_left_to_him(monkeypatch):
-    from pipeline.runtime.telemetry import no_telemetry
+    from pipeline.runtime.base import no_telemetry
 
     theirs = object()
     monkeypatch.setitem(sys.modules, "openvino_telemetry", theirs)

@@ -13,7 +13,7 @@ import pytest
 from commands import class_folders
 
 import pipeline as pl
-from pipeline.cache.rows import RawFile
+from pipeline.cache.create import RawFile
 from pipeline.images.listing import short_name
 
 HERE = Path(__file__).parent

@@ -22,7 +22,7 @@ from torchvision import transforms
 import pipeline as pl
 from pipeline.backbone import Backbone, describe
 from pipeline.errors import BackboneError, CacheError, ExportError, PipelineError
-from pipeline.extraction.extraction import recipe_of
+from pipeline.extraction.api import recipe_of
 from pipeline.runtime import open_runtime
 
 HOW: dict[str, Any] = {"resize": 48, "crop": 40, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}

@@ -270,7 +270,7 @@ def test_a_table_that_changed_after_it_was_listed_is_not_read(shuffled):
 
 
 def test_a_table_is_inferred_once_each_row_group_read_once_and_again_for_no_new_time(tmp_path, monkeypatch, loads):
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     network = Planted()
     monkeypatch.setattr(network_room, "open_runtime", network)

@@ -171,7 +171,7 @@ def test_the_default_recipe_is_that_of_the_pinned_cache(v1: Path) -> None:
     """Every field of the default recipe is as it was, except those that depend on the machine or have a number."""
     cache = FeatureCache.open(only(v1 / "features_cache", "photos-*.h5"))
     before = dict(cache.recipe)
-    from pipeline.extraction.extraction import recipe_of
+    from pipeline.extraction.api import recipe_of
 
     now = recipe_of(pl.Backbone.open("efficientnet_lite0")).as_dict()
     apart = ("decoder", "photo_rules")
@@ -189,8 +189,8 @@ def test_the_key_of_a_fixed_unit_is_literal() -> None:
 
 def test_the_recipe_of_training_from_scratch_is_literal() -> None:
     """It hashes the constants of two modules: a changed one trains every network of every study again."""
-    from pipeline.studies.ledger import recipe_text
-    from pipeline.studies.lessons import ScratchTrial
+    from pipeline.studies.memo import recipe_text
+    from pipeline.studies.trials import ScratchTrial
 
     lesson = object.__new__(ScratchTrial)
     object.__setattr__(lesson, "small", True)
@@ -209,7 +209,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The same files made by today's version, with a planted network."""
     import planted
 
-    import pipeline.extraction.network as network_module
+    import pipeline.extraction.encoder as network_module
 
     folder = tmp_path_factory.mktemp("pinned") / "now"
     before = Path.cwd()

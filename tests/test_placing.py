@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.placing import atomic_path
+from pipeline.files import atomic_path
 
 
 def put(path: Path, text: str, folder: bool) -> None:

@@ -11,12 +11,12 @@ import planted
 import pytest
 from planted import PlantedRuntime
 
-import pipeline.extraction.processes as processes
+import pipeline.extraction.encode as encode
 from pipeline.cache import STORED, FeatureCache
 from pipeline.errors import PipelineError
 from pipeline.extraction import EncodedBatch, iter_batches
-from pipeline.extraction.known import DigestIndex
-from pipeline.extraction.network import LazyNetwork, NetworkHandle, claim
+from pipeline.extraction.encoder import LazyNetwork, NetworkHandle, claim
+from pipeline.extraction.reuse import DigestIndex
 from pipeline.images import ImageSource
 from pipeline.runtime import batch_size_of, devices_of
 
@@ -71,8 +71,8 @@ class ManyDevices(LazyNetwork):
 
 @pytest.fixture(autouse=True)
 def small_spans(monkeypatch) -> None:
-    monkeypatch.setattr(processes, "BLOCKS_A_SPAN", 2)
-    monkeypatch.setattr(processes, "SPANS_A_WAVE", 3)
+    monkeypatch.setattr(encode, "BLOCKS_A_SPAN", 2)
+    monkeypatch.setattr(encode, "SPANS_A_WAVE", 3)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_a_process_that_dies_loses_nothing(source, notes):
 
 @pytest.mark.slow
 def test_processes_that_keep_dying_are_an_error_that_says_so(source, notes, monkeypatch):
-    monkeypatch.setattr(processes, "_encode", _die)
+    monkeypatch.setattr(encode, "_encode", _die)
     with pytest.raises(PipelineError, match="wanted worker processes that live, found that they die"):
         all_of(source, ManyDevices(notes))
 
@@ -137,20 +137,20 @@ def test_whoever_leaves_early_is_let_go(source, notes):
 
 @pytest.mark.slow
 def test_images_that_only_the_workers_do_not_see_end_the_run(source, notes, monkeypatch):
-    monkeypatch.setattr(processes, "_encode", _blind)
+    monkeypatch.setattr(encode, "_encode", _blind)
     with pytest.raises(PipelineError) as caught:
         all_of(source, ManyDevices(notes))
     assert ".png: wanted workers that see the images under the same path, found one that" in caught.value.message
 
 
-def _blind(number: int, span: processes._EncodeTask) -> tuple[int, EncodedBatch]:
+def _blind(number: int, span: encode._EncodeTask) -> tuple[int, EncodedBatch]:
     object.__setattr__(span.how.source.reader, "root", "/nowhere")
     return number, span.work()
 
 
 @pytest.mark.slow
 def test_content_that_a_cache_knows_is_known_to_the_workers_too(source, notes, tmp_path, monkeypatch):
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     network = planted.Planted()
     monkeypatch.setattr(network_room, "open_runtime", network)
@@ -163,7 +163,7 @@ def test_content_that_a_cache_knows_is_known_to_the_workers_too(source, notes, t
 
 @pytest.mark.slow
 def test_a_worker_that_decodes_otherwise_is_refused(source, notes, monkeypatch):
-    monkeypatch.setattr(processes, "decoder_of", lambda mode: "of another Pillow")
+    monkeypatch.setattr(encode, "decoder_of", lambda mode: "of another Pillow")
     with pytest.raises(PipelineError, match="wanted workers that decode photos as this machine does"):
         all_of(source, ManyDevices(notes))
 

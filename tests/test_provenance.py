@@ -158,7 +158,7 @@ def test_where_the_weights_lie_is_not_in_the_key(tmp_path):
 
 @pytest.mark.parametrize(("name", "value"), [("decoder_of", lambda _: "other"), ("PHOTO_RULES", "other")])
 def test_another_decoder_and_other_photo_rules_have_another_key(monkeypatch, name, value):
-    from pipeline.extraction import extraction as room
+    from pipeline.extraction import api as room
 
     before = recipe_of(Backbone.open()).key(PLACE)
     monkeypatch.setattr(room, name, value)

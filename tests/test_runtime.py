@@ -19,12 +19,9 @@ from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
 from pipeline.progress import Progress
 from pipeline.runtime import Runtime, open_runtime
-from pipeline.runtime import gpu as gpu_room
-from pipeline.runtime.buffers import PinnedBuffers
-from pipeline.runtime.compiled import Compiled
-from pipeline.runtime.folding import fold_batch_norm
-from pipeline.runtime.gpu import UNDER_WAY, BatchSizes, GpuRunner
-from pipeline.runtime.torch_runtime import Normalize, TorchRuntime, resolve_device
+from pipeline.runtime import cuda as gpu_room
+from pipeline.runtime.cuda import UNDER_WAY, BatchSizes, GpuRunner, PinnedBuffers
+from pipeline.runtime.torch_runtime import Compiled, Normalize, TorchRuntime, fold_batch_norm, resolve_device
 
 CPU = torch.device("cpu")
 
@@ -72,10 +69,10 @@ def test_normalisation_is_bit_equal_to_torchvisions_preset():
         preset = weights.transforms()
         resized = functional.resize(photo, preset.resize_size, preset.interpolation, antialias=preset.antialias)
         crop = np.array(functional.center_crop(resized, preset.crop_size))
-        from pipeline.backbone import architectures
+        from pipeline.backbone import registry
 
         name = "resnet50" if weights.name == "IMAGENET1K_V2" else "efficientnet_v2_l"
-        how = architectures.preprocessing_of(name, weights.name)
+        how = registry.preprocessing_of(name, weights.name)
         found = Normalize(how, CPU)(torch.from_numpy(crop)[None].permute(0, 3, 1, 2))
         assert torch.equal(found[0], preset(photo))
 
@@ -451,12 +448,12 @@ def shaken(network: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "efficientnet_lite0"])
 def test_folded_network_is_the_same_function(name):
-    from pipeline.backbone import architectures
+    from pipeline.backbone import registry
     from pipeline.backbone.layers import extractor
     from pipeline.backbone.weights import random_network
 
     network = shaken(random_network(name, classes=5, architecture={}, random_state=0))
-    plan = architectures.anatomy_of(name, classes=5, architecture={}, crop=224)
+    plan = registry.anatomy_of(name, classes=5, architecture={}, crop=224)
     layers = ["early", "penultimate"]
     x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -474,12 +471,12 @@ def test_folded_network_is_the_same_function(name):
 
 
 def test_convolution_that_is_itself_asked_for_is_not_folded():
-    from pipeline.backbone import architectures
+    from pipeline.backbone import registry
     from pipeline.backbone.layers import extractor
     from pipeline.backbone.weights import random_network
 
     network = shaken(random_network("resnet18", classes=5, architecture={}, random_state=0))
-    plan = architectures.anatomy_of("resnet18", classes=5, architecture={}, crop=224)
+    plan = registry.anatomy_of("resnet18", classes=5, architecture={}, crop=224)
     module = extractor(network, ["conv1", "layer1.0.conv1"], plan)
     x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

@@ -19,7 +19,7 @@ from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, PipelineError
 from pipeline.images import ImageSource
-from pipeline.model import Model, ModelScore, fit, scored
+from pipeline.model import Model, ModelScore, fit, model_score
 from pipeline.runs import Run
 from pipeline.runtime import GRAPHS_FOLDER, open_runtime
 
@@ -300,24 +300,24 @@ def test_a_score_that_was_stopped_is_not_taken_for_one_and_the_same_command_mend
         raise AssertionError("a photo was read")
 
     with monkeypatch.context() as patch:
-        whole = scored.replace_file
+        whole = model_score.replace_file
 
         def stops(path: Path, content: bytes) -> None:
             if path.name == "score.json":
                 raise KeyboardInterrupt
             whole(path, content)
 
-        patch.setattr(scored, "replace_file", stops)
+        patch.setattr(model_score, "replace_file", stops)
         with pytest.raises(KeyboardInterrupt):
             again()
         with pytest.raises(EvaluationError, match=r"score\.json: wanted a score, found No such file"):
             ModelScore.open(run)
         # What stands there already is the beginning of a score; for the rest of it no photo is read again.
-        patch.setattr(scored, "replace_file", whole)
+        patch.setattr(model_score, "replace_file", whole)
         patch.setattr(ImageSource, "read", unread)
         assert again() == score
         # A later one that is stopped leaves other predictions than the scores are of.
-        patch.setattr(scored, "replace_file", stops)
+        patch.setattr(model_score, "replace_file", stops)
         other = replace(score, predictions=score.predictions.assign(probability=0.5))
         with pytest.raises(KeyboardInterrupt):
             other.save(run)

@@ -22,10 +22,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pipeline import SharedGridSearchCV, search_many
 from pipeline.heads import resolve_heads
-from pipeline.search import candidate_scores, candidates_of, searcher, shared
-from pipeline.search.arrays import arrays_on
-from pipeline.search.covered import SharedGrid, shared_grid
-from pipeline.search.shared import SharedTask, shared_predictions
+from pipeline.search import candidate_scores, candidates_of, engine, shared_grid_search
+from pipeline.search.engine import SharedGrid, SharedTask, shared_grid, shared_predictions
+from pipeline.search.solvers.backend import arrays_on
 
 X, DIGIT = load_digits(return_X_y=True)
 X, DIGIT = X[:300], DIGIT[:300]
@@ -189,8 +188,8 @@ def test_missing_labels_leave_rows_out_of_their_own_label_set_alone(splits: Any)
 
 def test_label_sets_share_one_decomposition_a_fold(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    real = shared.spectrum
-    monkeypatch.setattr(shared, "spectrum", lambda *parts: asked.append(parts) or real(*parts))
+    real = engine.spectrum
+    monkeypatch.setattr(engine, "spectrum", lambda *parts: asked.append(parts) or real(*parts))
     searches = [SharedGridSearchCV(head, grid, cv=FOLDS) for head, grid in ((ridge(), ALPHAS), (LDA, SHRINKAGES))]
     found = search_many(searches, X, [NAMES, DIGIT % 2, DIGIT % 3])
     assert len(asked) == 3
@@ -272,7 +271,7 @@ def test_an_exception_in_a_thread_is_raised_and_who_stops_asking_stops_the_threa
     def broken(*_: Any) -> None:
         raise MemoryError("no room for it")
 
-    monkeypatch.setattr(shared, "spectrum", broken)
+    monkeypatch.setattr(engine, "spectrum", broken)
     with pytest.raises(MemoryError, match="no room"):
         list(shared_predictions(X, [task], n_jobs=2))
 
@@ -328,4 +327,4 @@ def test_tags_are_scored_as_by_gridsearchcv(name: str, scoring: str) -> None:
 
 
 def test_the_docstring_is_true() -> None:
-    assert doctest.testmod(searcher).failed == 0
+    assert doctest.testmod(shared_grid_search).failed == 0

@@ -230,7 +230,7 @@ def test_a_photo_that_takes_too_long_ends_its_decoder_and_no_other(place: Path) 
 
 def test_a_decoder_that_breaks_down_is_replaced(place: Path, call: Caller) -> None:
     listing = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "pid=,args="], capture_output=True, text=True)
-    mine = [int(line.split()[0]) for line in listing.stdout.splitlines() if "pipeline.server.decoder" in line]
+    mine = [int(line.split()[0]) for line in listing.stdout.splitlines() if "pipeline.server.decode_worker" in line]
     assert len(mine) == 2
     for pid in mine:
         os.kill(pid, signal.SIGKILL)
@@ -422,7 +422,7 @@ def test_the_interface_is_described_and_its_page_escapes_it(call: Caller) -> Non
         assert f"<code>{path}</code>" in page
     for field in ("unfamiliar", "similarity", "in_house"):
         assert f"<code>{field}</code>" in page
-    from pipeline.server.pages import documentation
+    from pipeline.server.app import documentation
 
     schema["info"]["title"] = schema["components"]["schemas"]["Answer"]["description"] = "<script>alert(1)</script>"
     assert "<script" not in documentation(schema)

@@ -242,7 +242,7 @@ def test_notes_of_many_shards_are_cut_short(tmp_path):
 
 
 def test_shards_are_inferred_once(tmp_path, monkeypatch):
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     network = Planted()
     monkeypatch.setattr(network_room, "open_runtime", network)

@@ -17,11 +17,11 @@ from tars import write_tar
 from test_images import photo_bytes, put
 
 from pipeline.cache import FeatureCache
-from pipeline.cache.parts import PartsHeader
+from pipeline.cache.feature_cache import PartsHeader
 from pipeline.errors import SourceError
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.collecting import LabelConfig, load_labels
-from pipeline.evaluation.questions import build_tasks
+from pipeline.evaluation.dataset import LabelConfig, load_labels
+from pipeline.evaluation.tasks import build_tasks
 from pipeline.images import ImageSource
 from pipeline.labels import label_sets, read_label_table
 

@@ -20,7 +20,7 @@ from made_caches import Spy, blobs, make_cache, names
 from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, ModelError
-from pipeline.evaluation import batches, evaluate, units
+from pipeline.evaluation import evaluate, executor, units
 from pipeline.extraction import recipe_of
 from pipeline.model import fit
 from pipeline.progress import Progress
@@ -44,15 +44,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """What was computed: each unit's head with how many of its choices were scored."""
     heard: list[tuple[str, int]] = []
-    real = batches.run_batch
+    real = executor.run_batch
 
-    def listening(batch: batches.JobBatch, **how: Any) -> list[units.FitResult]:
+    def listening(batch: executor.JobBatch, **how: Any) -> list[units.FitResult]:
         results = real(batch, **how)
         by_key = {unit.key: unit for unit in batch.units}
         heard.extend((by_key[one.key].head.name, len(one.scores)) for one in results if not one.refused)
         return results
 
-    monkeypatch.setattr(batches, "run_batch", listening)
+    monkeypatch.setattr(executor, "run_batch", listening)
     return heard
 
 

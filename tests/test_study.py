@@ -25,21 +25,34 @@ from pipeline.backbone import Backbone
 from pipeline.errors import CacheError, EvaluationError
 from pipeline.progress import Progress
 from pipeline.runs import Store
-from pipeline.studies import Study, draws, ledger, methods, study, studying
-from pipeline.studies.crossover import crossovers_of, low_label_point
-from pipeline.studies.doubts import caveats
-from pipeline.studies.lessons import AnyLesson, Trial, TrialResult
-from pipeline.studies.points import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER, Point
+from pipeline.studies import Study, api, data, memo, study, trials
+from pipeline.studies.analysis import (
+    CLEARLY,
+    caveats,
+    crossovers_of,
+    depth_text,
+    low_label_point,
+    summary_of,
+    verdicts_of,
+)
 from pipeline.studies.results import (
+    DUMMY,
     GENERALISATION,
     LABELS,
+    METHODS,
     NOT_HERE,
     NOT_SHOWN,
     PERFORMANCE,
+    RANDOM,
+    RAW,
+    SCRATCH,
+    STATISTICS,
     TIME,
+    TRANSFER,
     YES,
+    Point,
 )
-from pipeline.studies.verdict import CLEARLY, depth_text, summary_of, verdicts_of
+from pipeline.studies.trials import AnyLesson, Trial, TrialResult
 
 QUICK: dict[str, Any] = {"budget": 0.05, "n_jobs": 1, "device": "cpu"}
 LAYERS = ("early", "middle", "late", "penultimate")
@@ -75,7 +88,7 @@ class Eyes:
 
 @pytest.fixture(scope="module", autouse=True)
 def eyes() -> Iterator[None]:
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network_room, "open_runtime", Eyes)
@@ -85,10 +98,10 @@ def eyes() -> Iterator[None]:
 
 def fewer_draws(patch: pytest.MonkeyPatch) -> None:
     """As many as show what they do."""
-    patch.setattr(draws, "DRAWS", {1: 4, 2: 4})
-    patch.setattr(methods, "SCRATCH_DRAWS", {1: 3, 2: 3})
-    for room in (draws, methods):
-        patch.setattr(room, "FEWEST_DRAWS" if room is draws else "FEWEST_SCRATCH_DRAWS", 2)
+    patch.setattr(data, "DRAWS", {1: 4, 2: 4})
+    patch.setattr(trials, "SCRATCH_DRAWS", {1: 3, 2: 3})
+    for room in (data, trials):
+        patch.setattr(room, "FEWEST_DRAWS" if room is data else "FEWEST_SCRATCH_DRAWS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -110,22 +123,22 @@ def taught() -> list[AnyLesson]:
 def found(
     photos: Path, taught: list[AnyLesson], subjects: list[Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Study:
-    real = studying.run_trials
+    real = api.run_trials
 
     def listening(lessons: Any, **how: Any) -> Any:
         taught.extend(lessons)
         return real(lessons, **how)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studying, "run_trials", listening)
+        patch.setattr(api, "run_trials", listening)
         remember_subjects(patch, subjects)
         return asked_of(photos, tmp_path_factory.mktemp("study"))
 
 
 def remember_subjects(patch: pytest.MonkeyPatch, subjects: list[Any]) -> None:
     """Append what each study is about."""
-    real = studying.TrialFactory
-    patch.setattr(studying, "TrialFactory", lambda subject, *rest: (subjects.append(subject), real(subject, *rest))[1])
+    real = api.TrialFactory
+    patch.setattr(api, "TrialFactory", lambda subject, *rest: (subjects.append(subject), real(subject, *rest))[1])
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +221,7 @@ def subject_of(photos: Any, folder: Path, **options: Any) -> Any:
         raise Enough(subject)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studying, "TrialFactory", stop)
+        patch.setattr(api, "TrialFactory", stop)
         with pytest.raises(Enough) as caught:
             asked_of(photos, folder, **options)
     assert not (folder / "run").exists()  # nothing was kept, so nothing is left
@@ -345,7 +358,7 @@ def test_another_seed_or_draw_is_another_lesson(found: Study, taught: list[AnyLe
     other_seed = replace(lesson, seed=99)
     with Store.open(None) as store:
         (subject,) = subjects
-        kept = ledger.TrialCache(store, subject, {(lesson.key.method, lesson.key.layer): "features"})
+        kept = memo.TrialCache(store, subject, {(lesson.key.method, lesson.key.layer): "features"})
         learned = TrialResult(np.zeros(found.test, np.int64), 0.75, 1.5, "fixed")
         kept.keep(lesson, learned)
         known, waiting = kept.look_up([lesson, other_draw])
@@ -358,7 +371,7 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import os, signal
-import pipeline.extraction.network as network_room
+import pipeline.extraction.encoder as network_room
 from test_study import Eyes, QUICK, fewer_draws
 import pytest
 from pipeline.studies import ledger, study
@@ -390,10 +403,8 @@ def test_a_killed_study_goes_on_and_says_the_same(found: Study, photos: Path, tm
             notes.append(text)
 
     with pytest.MonkeyPatch.context() as patch:
-        keep = ledger.TrialCache.keep
-        patch.setattr(
-            ledger.TrialCache, "keep", lambda self, one, what: (learned.append(one), keep(self, one, what))[0]
-        )
+        keep = memo.TrialCache.keep
+        patch.setattr(memo.TrialCache, "keep", lambda self, one, what: (learned.append(one), keep(self, one, what))[0])
         again = asked_of(photos, tmp_path, progress=Listener())
     (said,) = [text for text in notes if text.endswith("lessons are known from before")]
     assert said == f"40 of {40 + len(learned)} lessons are known from before"
@@ -520,7 +531,7 @@ def test_where_the_pixels_tell_more_than_the_backbone_it_is_said(
 ) -> None:
     """A backbone that sees little, over squares whose brightness says it all."""
     monkeypatch.setattr(Eyes, "noise", dict.fromkeys(LAYERS, 30.0))
-    monkeypatch.setattr(draws, "DRAWS", {5: 10})  # two would show nothing
+    monkeypatch.setattr(data, "DRAWS", {5: 10})  # two would show nothing
     rng = np.random.default_rng(0)
     for kind, level in (("dark", 60), ("light", 180)):
         for number in range(40):

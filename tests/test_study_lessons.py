@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.studies import network, training
-from pipeline.studies.draws import DRAWS, FEWEST_DRAWS, at_most, label_budgets
-from pipeline.studies.lessons import CHOSEN, FIXED, ScratchTrial, TrialData, TrialKey, balanced_accuracy
-from pipeline.studies.network import augment
-from pipeline.studies.pixels import PixelSizes, raw_features
-from pipeline.studies.training import TrainingConfig, batch_for, steps_for, train_from_scratch
+from pipeline.studies import scratch
+from pipeline.studies.data import DRAWS, FEWEST_DRAWS, PixelSizes, at_most, label_budgets, raw_features
+from pipeline.studies.scratch import TrainingConfig, augment, batch_for, steps_for, train_from_scratch
+from pipeline.studies.trials import CHOSEN, FIXED, ScratchTrial, TrialData, TrialKey, balanced_accuracy
 
 Y = np.random.default_rng(3).permutation(np.repeat([0, 1, 2], (90, 60, 7)))
 
@@ -89,9 +87,9 @@ def left_or_right(code: int) -> tuple[int, int]:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """A schedule and a network that corners need no more of."""
-    monkeypatch.setattr(network, "WIDTHS", (8, 16, 16, 16))
-    monkeypatch.setattr(training, "FEWEST_VIEWS", 1_000)
-    monkeypatch.setattr(training, "VIEWS", 1)
+    monkeypatch.setattr(scratch, "WIDTHS", (8, 16, 16, 16))
+    monkeypatch.setattr(scratch, "FEWEST_VIEWS", 1_000)
+    monkeypatch.setattr(scratch, "VIEWS", 1)
 
 
 PARTS = (np.arange(8, 40), np.arange(8))
@@ -144,7 +142,7 @@ def test_a_training_is_made_as_short_as_its_budget_and_it_is_told() -> None:
         assert found.cut_short and found.predicted.shape == (40,)
         # A clock that stands still: there is always time.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "clock_of", lambda device: lambda: 0.0)
+            patch.setattr(scratch, "clock_of", lambda device: lambda: 0.0)
             assert not train_from_scratch(pixels, y, pixels, held_out=held_out, tries=PLAIN, **HOW).cut_short
 
 
@@ -155,7 +153,7 @@ def test_a_shortened_schedule_is_gone_through_to_its_end(
 ) -> None:
     """By a clock on which every step takes a second and nothing else takes any."""
     steps: list[float] = []
-    real = training._TrainingRun.go
+    real = scratch._TrainingRun.go
 
     def counted(self: Any, *how: Any, **more: Any) -> bool:
         broken_off = real(self, *how, **more)
@@ -164,16 +162,16 @@ def test_a_shortened_schedule_is_gone_through_to_its_end(
         return broken_off
 
     lengths: list[int] = []
-    monkeypatch.setattr(training._TrainingRun, "go", counted)
-    monkeypatch.setattr(training, "augment", lambda images, generator, flips: (steps.append(1.0), images)[1])
-    monkeypatch.setattr(training, "clock_of", lambda device: lambda: float(len(steps)))
+    monkeypatch.setattr(scratch._TrainingRun, "go", counted)
+    monkeypatch.setattr(scratch, "augment", lambda images, generator, flips: (steps.append(1.0), images)[1])
+    monkeypatch.setattr(scratch, "clock_of", lambda device: lambda: float(len(steps)))
     pixels, y = squares(40, 0, above_or_below)
     trainings = 1 if held_out is None else 2 + 1 / 3
     for seconds in (20.0, 130.0):
         lengths.clear()
         steps.clear()
         found = train_from_scratch(pixels, y, pixels, held_out=held_out, tries=PLAIN, **{**HOW, "seconds": seconds})
-        assert len(steps) <= seconds + 2 * training.PACE_STEPS  # which are nobody's time
+        assert len(steps) <= seconds + 2 * scratch.PACE_STEPS  # which are nobody's time
         # With too little time for choosing one training has it all.
         share = trainings if seconds > 100 else 1
         whole = int(0.9 * seconds / share)
@@ -183,10 +181,10 @@ def test_a_shortened_schedule_is_gone_through_to_its_end(
 
 def test_the_schedule_grows_with_the_images_and_is_bounded() -> None:
     looks = {n: steps_for(n) * batch_for(n) / n for n in (2, 100, 500, 1_000, 10_000)}
-    assert looks[2] * 2 == pytest.approx(training.FEWEST_VIEWS, rel=0.01)
-    assert looks[500] == pytest.approx(training.VIEWS, rel=0.1)
-    assert looks[1_000] * 1_000 == pytest.approx(training.MOST_VIEWS, rel=0.01)
-    assert looks[10_000] == pytest.approx(training.VIEWS_OF_MANY, rel=0.01)
+    assert looks[2] * 2 == pytest.approx(scratch.FEWEST_VIEWS, rel=0.01)
+    assert looks[500] == pytest.approx(scratch.VIEWS, rel=0.1)
+    assert looks[1_000] * 1_000 == pytest.approx(scratch.MOST_VIEWS, rel=0.01)
+    assert looks[10_000] == pytest.approx(scratch.VIEWS_OF_MANY, rel=0.01)
 
 
 def test_images_are_varied_a_little_and_mirrored_only_where_they_may_be() -> None:
@@ -203,7 +201,7 @@ def test_images_are_varied_a_little_and_mirrored_only_where_they_may_be() -> Non
 @pytest.mark.usefixtures("short")
 def test_parameters_are_chosen_where_there_are_labels_to_choose_by(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels, y = squares(40, 0, above_or_below)
-    monkeypatch.setattr(training, "TRIES_OF_SMALL", PLAIN)
+    monkeypatch.setattr(scratch, "TRIES_OF_SMALL", PLAIN)
     material = TrialData(pixels, pixels, y, None, None, 2)
     for rows, params in ((np.arange(4), FIXED), (np.arange(20), CHOSEN)):
         key = TrialKey("from scratch", "", 0, 0)

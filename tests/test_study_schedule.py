@@ -13,19 +13,10 @@ from test_study_lessons import above_or_below, squares
 from pipeline.cli.curves import print_partial
 from pipeline.cli.terminal import ProgressLines, Terminal
 from pipeline.studies import SkippedTrials, StudyStopped, schedule
-from pipeline.studies.curves import points_of
-from pipeline.studies.draws import label_budgets
-from pipeline.studies.lessons import (
-    Deadline,
-    ScratchTrial,
-    TrialData,
-    TrialKey,
-    TrialOutOfTime,
-    TrialResult,
-    run_trials,
-)
-from pipeline.studies.points import RAW, SCRATCH, TRANSFER
-from pipeline.studies.spread import TestSet
+from pipeline.studies.analysis import TestSet, points_of
+from pipeline.studies.data import label_budgets
+from pipeline.studies.results import RAW, SCRATCH, TRANSFER
+from pipeline.studies.trials import Deadline, ScratchTrial, TrialData, TrialKey, TrialOutOfTime, TrialResult, run_trials
 
 pixels, y = squares(12, 0, above_or_below)
 MATERIAL = TrialData(pixels, pixels[:4], y, None, None, 2)

@@ -10,21 +10,36 @@ from scipy import stats
 
 from pipeline.intervals import score_with_interval
 from pipeline.search import Predictions
-from pipeline.studies.crossover import crossovers_of, labels_needed, labels_text, match_of
-from pipeline.studies.points import DUMMY, RANDOM, RAW, SCRATCH, TRANSFER, Point
+from pipeline.studies.analysis import (
+    Estimate,
+    TestSet,
+    crossovers_of,
+    depth_text,
+    labels_needed,
+    labels_text,
+    match_of,
+    mean_lead,
+    mean_score,
+    summary_of,
+    verdicts_of,
+)
 from pipeline.studies.results import (
+    DUMMY,
     GENERALISATION,
     LABELS,
     NOT_HERE,
     NOT_SHOWN,
     PERFORMANCE,
     PROMISES,
+    RANDOM,
+    RAW,
+    SCRATCH,
     TIME,
+    TRANSFER,
     YES,
+    Point,
     Verdict,
 )
-from pipeline.studies.spread import Estimate, TestSet, mean_lead, mean_score
-from pipeline.studies.verdict import depth_text, summary_of, verdicts_of
 
 LAYER = "penultimate"
 SIZES = (1, 10, 100)

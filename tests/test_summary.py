@@ -11,13 +11,13 @@ import planted
 import pytest
 from planted import Planted, PlantedRuntime
 
-import pipeline.extraction.extraction as extraction_room
-import pipeline.extraction.network as network_room
-import pipeline.extraction.summary as summary_room
+import pipeline.extraction.api as extraction_room
+import pipeline.extraction.api as summary_room
+import pipeline.extraction.encoder as network_room
 from pipeline.extraction import recipe_of
-from pipeline.extraction.block import Timing
-from pipeline.extraction.summary import TimeSplit, advice, time_split
-from pipeline.extraction.work import EncodingOptions, ExtractionStats
+from pipeline.extraction.api import TimeSplit, advice, time_split
+from pipeline.extraction.batch import Timing
+from pipeline.extraction.job import EncodingOptions, ExtractionStats
 from pipeline.progress import SILENT
 
 

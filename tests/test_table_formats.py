@@ -13,11 +13,11 @@ import pytest
 from test_images import planted, put, refused
 
 from pipeline.errors import LabelError, SourceError
-from pipeline.evaluation.collecting import LabelConfig, load_labels
+from pipeline.evaluation.dataset import LabelConfig, load_labels
 from pipeline.images import ImageSource, image_folder, read_text_table
 from pipeline.images import spreadsheet as spreadsheets
 from pipeline.labels import join, label_sets, merge_one_hot, read_label_table, split_one_hot
-from pipeline.labels.onehot import one_hot_notes
+from pipeline.labels.one_hot import one_hot_notes
 
 ROWS: list[list[Any]] = [
     ["id", "code", "count", "size", "ok", "day", "when", "none"],

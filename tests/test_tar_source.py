@@ -520,7 +520,7 @@ def test_a_tar_that_is_written_to_while_it_is_listed_is_refused(fifty, monkeypat
 
 @pytest.fixture
 def extractor(monkeypatch, tmp_path) -> Extractor:
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     network = Planted()
     monkeypatch.setattr(network_room, "open_runtime", network)

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, HeadError, LabelError, PipelineError, SkipReason, SourceError
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.collecting import backbone_of
+from pipeline.evaluation.dataset import backbone_of
 from pipeline.intervals import wilson
 from pipeline.runs import Run
 
@@ -400,12 +400,12 @@ def test_images_without_features_in_one_cache_are_left_out_of_all(tmp_path: Path
 def test_nothing_and_images_without_labels_are_refused_before_the_network_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.evaluation import collecting
+    from pipeline.evaluation import dataset
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the network was asked for")
 
-    monkeypatch.setattr(collecting, "extract", never)
+    monkeypatch.setattr(dataset, "extract", never)
     flat, classed = tmp_path / "flat", tmp_path / "classed"
     for number in range(4):
         for place in (flat, classed / ("ant" if number % 2 else "bee")):

@@ -24,8 +24,7 @@ from pipeline.report.tracking import load_mlflow, log_report, without_password
 from pipeline.report.writing import Report, write_report
 from pipeline.runs import Run
 from pipeline.studies import Study
-from pipeline.studies.points import NO_LAYER, SCRATCH, TRANSFER, Point
-from pipeline.studies.results import Verdict
+from pipeline.studies.results import NO_LAYER, SCRATCH, TRANSFER, Point, Verdict
 
 
 @pytest.fixture(scope="module")

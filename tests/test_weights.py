@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torchvision import models
 
-from pipeline.backbone import Backbone, architectures, weights
+from pipeline.backbone import Backbone, registry, weights
 from pipeline.errors import BackboneError
 
 NAME = "shufflenet_v2_x0_5"  # the smallest file that torchvision has: 5 MB
@@ -100,10 +100,10 @@ def test_file_in_torch_hubs_folder_is_used_without_a_network(hub, monkeypatch):
     hub.mkdir(parents=True)
     torch.save(full.state_dict(), hub / FILE)
     digest = weights.file_sha256(hub / FILE)
-    monkeypatch.setattr(architectures, "hash_prefix", lambda url: digest[:10])
+    monkeypatch.setattr(registry, "hash_prefix", lambda url: digest[:10])
     backbone = Backbone.open(f"{NAME}:IMAGENET1K_V1")
     assert (backbone.weights, backbone.weights_sha256, backbone.file) == ("IMAGENET1K_V1", digest, hub / FILE)
-    assert backbone.preprocessing == architectures.preprocessing_of(NAME, "IMAGENET1K_V1")
+    assert backbone.preprocessing == registry.preprocessing_of(NAME, "IMAGENET1K_V1")
     torch.testing.assert_close(penultimate(backbone), embedding(full), rtol=1e-6, atol=1e-6)
     assert backbone.categories()[:2] == ["tench", "goldfish"]
     assert Backbone.open(NAME) == backbone
@@ -130,9 +130,9 @@ def served(tmp_path, monkeypatch, network):
     torch.save(models.shufflenet_v2_x0_5(weights=None).state_dict(), source)
     real = models.ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1
     enum = SimpleNamespace(name=real.name, url=source.as_uri(), meta=real.meta, transforms=real.transforms)
-    monkeypatch.setattr(architectures, "enums", lambda name: {real.name: enum})
+    monkeypatch.setattr(registry, "enums", lambda name: {real.name: enum})
     digest = weights.file_sha256(source)
-    monkeypatch.setattr(architectures, "hash_prefix", lambda url: digest[:8])
+    monkeypatch.setattr(registry, "hash_prefix", lambda url: digest[:8])
     return source
 
 
@@ -145,7 +145,7 @@ def test_download_lands_in_torch_hubs_folder(served, hub):
 
 
 def test_download_with_a_wrong_hash_leaves_nothing(served, hub, monkeypatch):
-    monkeypatch.setattr(architectures, "hash_prefix", lambda url: "00000000")
+    monkeypatch.setattr(registry, "hash_prefix", lambda url: "00000000")
     assert 'invalid hash value (expected "00000000"' in refusal(NAME).message
     assert not list(hub.iterdir())
 
@@ -208,7 +208,7 @@ def test_a_bare_file_with_a_published_hash_needs_no_name(tmp_path, state, monkey
     torch.save(state, path)
     digest = weights.file_sha256(path)
     published = {models.ResNet50_Weights.IMAGENET1K_V1.url: "0" * 8}
-    monkeypatch.setattr(architectures, "hash_prefix", lambda url: published.get(url, digest[:8]))
+    monkeypatch.setattr(registry, "hash_prefix", lambda url: published.get(url, digest[:8]))
     assert Backbone.open(f"{NAME}:{path}").weights == "renamed.pth@IMAGENET1K_V1"
     error = refusal(f"resnet50:{path}@IMAGENET1K_V1")
     assert error.message == (
@@ -330,7 +330,7 @@ def test_googlenet_files_bring_transform_input_and_leave_auxiliaries(tmp_path):
 
 def zeros_like_a(name, **arguments):
     """Return a state dict of a family's shapes that takes no memory."""
-    network = architectures.build_on_meta(name, classes=5, architecture=arguments)
+    network = registry.build_on_meta(name, classes=5, architecture=arguments)
     return {key: torch.zeros((), dtype=value.dtype).expand(value.shape) for key, value in network.state_dict().items()}
 
 

@@ -20,8 +20,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.backbone import architectures as known
-from pipeline.backbone import bundled
+from pipeline.backbone import registry
+from pipeline.backbone import registry as known
 from pipeline.errors import BackboneError, nearest
 
 if TYPE_CHECKING:
@@ -71,11 +71,11 @@ def find_weights(name: str, wanted: str) -> Weights:
     BackboneError
         If there are none of that name, they cannot be downloaded, or the file does not say whose they are.
     """
-    if name == bundled.NAME:
-        if wanted in ("", "DEFAULT", bundled.WEIGHTS):
-            path = bundled.weights_file()
-            return Weights(bundled.WEIGHTS, bundled.WEIGHTS, path, file_sha256(path))
-        default = bundled.WEIGHTS
+    if name == registry.NAME:
+        if wanted in ("", "DEFAULT", registry.WEIGHTS):
+            path = registry.weights_file()
+            return Weights(registry.WEIGHTS, registry.WEIGHTS, path, file_sha256(path))
+        default = registry.WEIGHTS
     else:
         default = known.default_enum(name).name
         wanted = default if wanted in ("", "DEFAULT") else wanted
@@ -127,7 +127,7 @@ def _download(name: str, enum_name: str, url: str, path: Path, prefix: str) -> N
     except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors; a wrong hash is a RuntimeError
         raise BackboneError(
             f"backbone {name!r}: wanted its weights {enum_name} from {url}, could not download them ({error})",
-            f"put the file at {path}, or use the bundled backbone: --backbone {bundled.NAME}",
+            f"put the file at {path}, or use the bundled backbone: --backbone {registry.NAME}",
         ) from error
 
 
@@ -173,14 +173,14 @@ def _local_weights(name: str, wanted: str) -> Weights:
 
 def _named_by_hash(name: str, digest: str) -> str:
     """Return the named weights whose published hash a digest starts with, or an empty string."""
-    if name == bundled.NAME:
-        return bundled.WEIGHTS if digest.startswith(known.hash_prefix(bundled.FILE)) else ""
+    if name == registry.NAME:
+        return registry.WEIGHTS if digest.startswith(known.hash_prefix(registry.FILE)) else ""
     matches = (key for key, enum in known.enums(name).items() if digest.startswith(known.hash_prefix(enum.url)))
     return next(matches, "")
 
 
 def _check_has_final_layer(name: str, enum_name: str) -> None:
-    if name != bundled.NAME and not known.has_classifier(known.enums(name)[enum_name]):
+    if name != registry.NAME and not known.has_classifier(known.enums(name)[enum_name]):
         final = known.final_layer_of(name)
         others = [key for key, enum in known.enums(name).items() if known.has_classifier(enum)]
         raise BackboneError(
@@ -269,7 +269,8 @@ def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
     others = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise BackboneError(
-            f"{path}: wanted a state dict (names and tensors), found entries that are not tensors: {_first_names(others)}",
+            f"{path}: expected a state dict (names and tensors), got entries that are not tensors: "
+            f"{_first_names(others)}",
             "save the network's state_dict() with safetensors.torch.save_file, or with torch.save",
         )
     state = {str(key): value for key, value in content.items()}
@@ -281,9 +282,9 @@ def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
 
 def in_our_names(name: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return a state dict with today's names, without the auxiliary branches that only training uses."""
-    from pipeline.backbone.final_layer import AUXILIARY
+    from pipeline.backbone.layers import AUXILIARY
 
-    if name == bundled.NAME:
+    if name == registry.NAME:
         from pipeline.backbone.efficientnet_lite import from_package_names
 
         return from_package_names(state)
@@ -301,7 +302,8 @@ def number_of_classes(name: str, state: Mapping[str, torch.Tensor], origin: str)
     lacking = [key for key in (f"{final}.weight", f"{final}.bias") if key not in state]
     if lacking:
         raise BackboneError(
-            f"{origin}: wanted all of {name} with its final layer, found a file without it: it lacks {_first_names(lacking)}",
+            f"{origin}: expected all tensors of {name} with its final layer, got a file that lacks "
+            f"{_first_names(lacking)}",
             f"give the whole network's state_dict(), or --backbone {name}",
         )
     return int(state[f"{final}.weight"].shape[0])
@@ -342,7 +344,8 @@ def network_of(
     for what, keys in (("it lacks", missing), ("unexpected are", unexpected)):
         if keys:
             raise BackboneError(
-                f"{origin}: wanted the {len(expected)} tensors of {name}, found {len(state)}: {what} {_first_names(keys)}",
+                f"{origin}: expected the {len(expected)} tensors of {name}, got {len(state)}: "
+                f"{what} {_first_names(keys)}",
                 f"pipeline backbones {name}",
             )
     return network.eval().requires_grad_(False)

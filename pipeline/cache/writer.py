@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from pipeline.cache.checksum import checksums
+from pipeline.cache.create import RawFile
 from pipeline.cache.feature_cache import FeatureCache
-from pipeline.cache.layout import PENDING, as_fixed_text, features_name, is_labels, labels_name
+from pipeline.cache.format import PENDING, as_fixed_text, features_name, is_labels, labels_name
 from pipeline.cache.lock import CacheLock
-from pipeline.cache.rows import RawFile
+from pipeline.cache.reader import checksums
 from pipeline.errors import CacheError
 
 SECONDS_BETWEEN_SYNCS = 2.0

@@ -10,7 +10,7 @@ from pipeline.cli import options as o
 from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 from pipeline.errors import ModelError
-from pipeline.placing import atomic_path
+from pipeline.files import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ def command(
 
     A photo is unfamiliar that lies further from the training photos than 99% of them lie from one another.
     """
-    from pipeline.images.cells import check_csv
+    from pipeline.images.table import check_csv
     from pipeline.model import Model
 
     kind = _format_of(out, format)
@@ -105,7 +105,7 @@ def _format_of(out: str | None, asked: str | None) -> str:
 
 
 def _text(table: pd.DataFrame, kind: str, csv: str) -> str:
-    from pipeline.images.cells import csv_text
+    from pipeline.images.table import csv_text
 
     if kind == "jsonl":
         return table.to_json(orient="records", lines=True)

@@ -9,9 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.cache import RowSubset
-from pipeline.duplicates import CrossDuplicates, DuplicateGroups, find_duplicates, find_duplicates_between
-from pipeline.evaluation.collecting import Dataset
-from pipeline.evaluation.question import LabeledRows
+from pipeline.evaluation.dataset import Dataset, LabeledRows
+from pipeline.near_duplicates import CrossDuplicates, DuplicateGroups, find_duplicates, find_duplicates_between
 from pipeline.splits import tied
 
 MOST_NAMED = 3

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import EvaluationError, LabelError, PipelineError, SkipReason
-from pipeline.evaluation.collecting import Dataset
+from pipeline.evaluation.dataset import Dataset
 
 MOST_CLASSES = 20  # a column of more values than that is not searched for classes
 MOST_LOST = 3  # that a sentence names

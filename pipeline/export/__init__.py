@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.export.formats import FORMATS, Exported, check_export, export_model
-from pipeline.export.proof import CheckImages, DecodeCheckImages, ParityCheck
+from pipeline.export.api import FORMATS, Exported, check_export, export_model
+from pipeline.export.verify import CheckImages, DecodeCheckImages, ParityCheck
 
 __all__ = ["FORMATS", "CheckImages", "DecodeCheckImages", "Exported", "ParityCheck", "check_export", "export_model"]

@@ -1,11 +1,10 @@
 """`extract`: from images to a complete cache, with the network run only where nothing knows the features."""
 
-from pipeline.extraction.block import EncodedBatch
-from pipeline.extraction.blocks import iter_batches
-from pipeline.extraction.extraction import check_options, extract, recipe_of
-from pipeline.extraction.known import known_ids
-from pipeline.extraction.network import LazyNetwork
-from pipeline.extraction.summary import ExtractionSummary
+from pipeline.extraction.api import ExtractionSummary, check_options, extract, recipe_of
+from pipeline.extraction.batch import EncodedBatch
+from pipeline.extraction.encode import iter_batches
+from pipeline.extraction.encoder import LazyNetwork
+from pipeline.extraction.reuse import known_ids
 
 __all__ = [
     "EncodedBatch",

@@ -18,15 +18,15 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from pipeline.arguments import check_values
 from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER, CacheLock, FeatureCache, retire_unreferenced
-from pipeline.cache.creation import cannot_write
-from pipeline.engines import workers
+from pipeline.cache.create import cannot_write
 from pipeline.errors import BackboneError, CacheError, SkipReason, SourceError, UnreadableImage
-from pipeline.extraction.extraction import check_options, extract, recipe_of
-from pipeline.extraction.known import DigestIndex, read_rows
-from pipeline.extraction.shelf import CacheCandidates
+from pipeline.extraction.api import check_options, extract, recipe_of
+from pipeline.extraction.build import CacheCandidates
+from pipeline.extraction.reuse import DigestIndex, read_rows
 from pipeline.images import ImageSource, Photo
 from pipeline.images.listing import printable
 from pipeline.images.photo import FileReader, array_digest, array_stat
+from pipeline.parallel import workers
 
 NAME = "embedder"  # its caches' files start with it
 

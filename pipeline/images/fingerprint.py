@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.errors import UnreadableImage
 from pipeline.images.decode import decode
-from pipeline.images.fast_resize import preprocess_fast
+from pipeline.images.preprocess import preprocess_fast
 from pipeline.provenance import Preprocessing
 
 _FAST = "fast:"  # a recipe's decoder begins with it; no digest does

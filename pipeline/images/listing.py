@@ -14,8 +14,8 @@ from zlib import crc32
 import numpy as np
 
 from pipeline.errors import SourceError
+from pipeline.images.decode import ending
 from pipeline.images.photo import Photo
-from pipeline.images.sniff import ending
 
 Columns = dict[str, list[str | None]]
 

@@ -20,10 +20,9 @@ from pyarrow import compute, parquet
 
 from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images.class_labels import class_names, column_kinds, holds_tags
-from pipeline.images.descriptor import Stat
+from pipeline.images.decode import HEAD, sniff
 from pipeline.images.listing import Columns, Listing, Requested, id_trouble, printable, short_name
-from pipeline.images.photo import Photo
-from pipeline.images.sniff import HEAD, sniff
+from pipeline.images.photo import Photo, Stat
 from pipeline.images.table import ID_COLUMNS, Column, column_text, find_id_column, holds_bytes, tidy_names
 
 #: The names that say of a column of bytes that it holds the images, first match first, in any case.

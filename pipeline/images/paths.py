@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from pipeline.errors import SourceError
+from pipeline.images.decode import IMAGE_ENDINGS, ending
 from pipeline.images.listing import printable
-from pipeline.images.sniff import IMAGE_ENDINGS, ending
 
 
 def is_absolute(text: str) -> bool:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import stat as modes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
+from threading import Lock
 from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
 from pipeline.errors import SkipReason, UnreadableImage
-from pipeline.images.decode import MAX_PIXELS, check_size, decode
+from pipeline.images.decode import MAX_PIXELS, RAW_ENDINGS, check_size, decode, ending
 from pipeline.images.rgb import to_rgb
-from pipeline.images.sniff import RAW_ENDINGS, ending
 
 MAX_BYTES = 2 << 30  # the largest photo that is read into memory
 
@@ -104,3 +105,49 @@ def array_digest(pixels: np.ndarray) -> bytes:
 def array_stat(digest: bytes, pixels: np.ndarray) -> tuple[int, int]:
     """Return what stands for size and mtime where an image is no file: bytes of its pixels, 8 bytes of its digest."""
     return pixels.nbytes, int.from_bytes(digest[:8], "little", signed=True)
+
+
+Stat = tuple[int, int]  # size in bytes, mtime in ns
+
+KEPT_OPEN = 64  # files a process
+
+
+class OpenFile:
+    """An open file. It closes when the last who holds it lets go, so that no thread's read is cut off."""
+
+    def __init__(self, path: str) -> None:
+        self._number = -1
+        self._number = os.open(path, READ_FLAGS)
+        self._seeking = Lock()
+
+    def stat(self) -> Stat:
+        found = os.fstat(self._number)
+        return found.st_size, found.st_mtime_ns
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Return so many bytes from there on, fewer only where the file ends."""
+        parts = []
+        while size > 0:
+            part = self._read(size, offset)
+            if not part:
+                break
+            parts.append(part)
+            size, offset = size - len(part), offset + len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read(self, size: int, offset: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._number, size, offset)
+        with self._seeking:  # Windows: the place in the file is shared by all threads
+            os.lseek(self._number, offset, os.SEEK_SET)
+            return os.read(self._number, size)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound now: `os` may be gone by then
+        if self._number >= 0:
+            close(self._number)
+
+
+@lru_cache(maxsize=KEPT_OPEN)
+def open_shared(path: str, stat: Stat) -> OpenFile:
+    """Return the file, opened once a process; `stat` makes an edited file another one."""
+    return OpenFile(path)

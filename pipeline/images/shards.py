@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.images.labelling import archive_columns, with_folder_labels
+from pipeline.images.decode import IMAGE_ENDINGS, ending
+from pipeline.images.folder import archive_columns, with_folder_labels
 from pipeline.images.listing import Ignored, Listing, Reader, printable, short_name
 from pipeline.images.photo import Photo
-from pipeline.images.sniff import IMAGE_ENDINGS, ending
 from pipeline.images.tar import list_tar
 
 SHARD_ENDINGS = frozenset(("tar", "parquet", "pq"))

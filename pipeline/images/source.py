@@ -12,10 +12,10 @@ import numpy as np
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import SourceError
-from pipeline.images.labelling import folder_labels, with_folder_labels
+from pipeline.images.decode import ending
+from pipeline.images.folder import folder_labels, with_folder_labels
 from pipeline.images.listing import Listing, printable
 from pipeline.images.shards import open_shards, shards_of
-from pipeline.images.sniff import ending
 from pipeline.images.spreadsheet import split_sheet
 from pipeline.images.tar import check_not_compressed, open_tar
 

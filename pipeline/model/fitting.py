@@ -11,21 +11,18 @@ import numpy as np
 
 from pipeline.arguments import bind_arguments, check_arguments
 from pipeline.cache import LazyRows
-from pipeline.engines import engine
 from pipeline.errors import EvaluationError, ModelError, SourceError
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.collecting import backbone_of, open_data
-from pipeline.evaluation.evaluation import Options, plan_tasks, run_planned
+from pipeline.evaluation.api import Options, plan_tasks, run_planned
+from pipeline.evaluation.dataset import Task, backbone_of, open_data
+from pipeline.evaluation.executor import refit
 from pipeline.evaluation.plan import TaskPlan
-from pipeline.evaluation.question import Task
-from pipeline.evaluation.running import refit
 from pipeline.images import ImageSource
 from pipeline.labels import joined_tags
-from pipeline.model.evidence import count_evidence
-from pipeline.model.familiarity import novelty_threshold
-from pipeline.model.kept import EmbeddedTrainingSet, embed_training_set
+from pipeline.model.card import count_evidence
 from pipeline.model.model import Model
-from pipeline.model.training import TrainingRef
+from pipeline.model.training_set import EmbeddedTrainingSet, TrainingRef, embed_training_set, novelty_threshold
+from pipeline.parallel import engine
 from pipeline.provenance import installed
 from pipeline.runs import ALL_ROWS, Result, Run, RunsDir, plain_params
 from pipeline.runs.store import RESULTS
@@ -76,8 +73,7 @@ def fit(
         saved.
     """
     if out is not None:
-        from pipeline.model.storage import check_model_directory
-        from pipeline.model.types import check_savable
+        from pipeline.model.storage import check_model_directory, check_savable
 
         check_model_directory(out)
         check_savable(options.get("heads"))

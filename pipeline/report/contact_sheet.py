@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pipeline.errors import UnreadableImage
+from pipeline.files import atomic_path
 from pipeline.images import ImageSource
-from pipeline.placing import atomic_path
 
 SIDE = 168
 BORDER = 6

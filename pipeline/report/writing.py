@@ -14,7 +14,7 @@ from pipeline.report.pages.run import run_page
 from pipeline.report.pages.score import score_page
 from pipeline.report.pages.study import study_page
 from pipeline.runs import Run
-from pipeline.runs.folder import REPORT, RUN, SCORE, STUDY, replace_file
+from pipeline.runs.directory import REPORT, RUN, SCORE, STUDY, replace_file
 from pipeline.studies import Study
 
 About = Run | ModelScore | Study

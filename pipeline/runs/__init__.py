@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.runs.counting import ON_TEST, OUT_OF_FOLD, confusion_counts, predictions_of, tag_counts
-from pipeline.runs.folder import (
+from pipeline.runs.directory import (
     DEFAULT_FOLDER,
     RunScope,
     RunsDir,
@@ -12,7 +11,8 @@ from pipeline.runs.folder import (
     feature_name,
     run_directory,
 )
-from pipeline.runs.results import (
+from pipeline.runs.predictions import ON_TEST, OUT_OF_FOLD, confusion_counts, predictions_of, tag_counts
+from pipeline.runs.run import (
     ALL_ROWS,
     CHOSEN,
     DUMMY,
@@ -23,9 +23,11 @@ from pipeline.runs.results import (
     PIXELS,
     LabelSetInfo,
     Result,
+    Run,
     TestCopy,
+    as_table,
+    plain_params,
 )
-from pipeline.runs.run import Run, as_table, plain_params
 from pipeline.runs.store import Store, StoredResult, UnitKey
 
 __all__ = [

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pipeline.progress import SILENT, Progress
-from pipeline.runtime.devices import batch_size_of, has_bf16, has_openvino_bf16, may_have_gpu
-from pipeline.runtime.graph_store import StoredGraph, remove_unused_graphs, stored_graphs
+from pipeline.runtime.base import batch_size_of, has_bf16, has_openvino_bf16, may_have_gpu
+from pipeline.runtime.graph_cache import StoredGraph, remove_unused_graphs, stored_graphs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,18 +108,18 @@ def open_runtime(
         Runtime a person's own.
     """
     if backbone.is_graph:
-        from pipeline.runtime.graphs import own_runtime
+        from pipeline.runtime.graph_runtimes import own_runtime
 
         return own_runtime(backbone, layers, device=device, precision=precision)
     if graphs is not None and precision == "fp32" and _is_cpu(device):
-        from pipeline.runtime.graphs import graph_runtime
+        from pipeline.runtime.graph_runtimes import graph_runtime
 
         runtime = graph_runtime(backbone, layers, folder=Path(graphs), images=images, progress=progress)
         if runtime is not None:
             return runtime
     if precision == "bf16" and _is_cpu(device):
         if has_openvino_bf16():
-            from pipeline.runtime.graphs import openvino_runtime
+            from pipeline.runtime.graph_runtimes import openvino_runtime
 
             folder = None if graphs is None else Path(graphs)
             return openvino_runtime(backbone, layers, folder=folder, images=images, progress=progress)

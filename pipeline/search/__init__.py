@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.search.covered import SharedGrid, shared_candidates
-from pipeline.search.grid import (
+from pipeline.search.engine import SharedGrid, SharedTask, shared_candidates, shared_predictions, shared_scores
+from pipeline.search.grid_search import (
     Fitted,
     best_of,
     candidate_scores,
@@ -13,8 +13,15 @@ from pipeline.search.grid import (
     fit_head,
     search,
 )
-from pipeline.search.guard import one_thread, summarize_warnings
-from pipeline.search.predictions import Predictions, best_guess, predict_all, replay
+from pipeline.search.predictions import (
+    Predictions,
+    average_precisions,
+    best_guess,
+    counted_f1,
+    predict_all,
+    replay,
+    resampled_precision,
+)
 from pipeline.search.scoring import (
     SCORINGS,
     Scorer,
@@ -24,8 +31,7 @@ from pipeline.search.scoring import (
     needs_probabilities,
     score_predictions,
 )
-from pipeline.search.shared import SharedTask, shared_predictions, shared_scores
-from pipeline.search.tags import average_precisions, counted_f1, resampled_precision
+from pipeline.search.solvers.backend import one_thread, summarize_warnings
 
 __all__ = [
     "SCORINGS",

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import HeadError
-from pipeline.search.guard import first_line
-from pipeline.search.predictions import Predictions, over_all_classes, predict_all, replay
-from pipeline.search.tags import TAG_SCORINGS, score_tags
+from pipeline.search.predictions import TAG_SCORINGS, Predictions, over_all_classes, predict_all, replay, score_tags
+from pipeline.search.solvers.backend import first_line
 
 # The first one chooses; the others stand beside it.
 SCORINGS = {

@@ -107,21 +107,21 @@ def open_server(
         import uvicorn
 
         from pipeline.server.app import application
-        from pipeline.server.protocol import timeout_protocol
+        from pipeline.server.security import timeout_protocol
     except ImportError as error:
         raise ServerError(
             f"wanted FastAPI and uvicorn, found that {error.name} is not installed",
             "pip install 'transfer-pipeline[serve]'",
         ) from error
-    from pipeline.engines import workers
     from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES
     from pipeline.model import Model
-    from pipeline.model.answering import decode_mode_of, network_of
-    from pipeline.model.training import open_training_set
+    from pipeline.model.predict import decode_mode_of, network_of
+    from pipeline.model.training_set import open_training_set
+    from pipeline.parallel import workers
     from pipeline.runtime import GRAPHS_FOLDER
-    from pipeline.server.answerer import MicroBatcher
-    from pipeline.server.decoders import DecodePool
-    from pipeline.server.gate import AuthMiddleware
+    from pipeline.server.batcher import MicroBatcher
+    from pipeline.server.decode_pool import DecodePool
+    from pipeline.server.security import AuthMiddleware
 
     opened = model if isinstance(model, Model) else Model.open(model)
     name = opened.label_set if isinstance(model, Model) else Path(model).name.removesuffix(".model")

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.studies.draws import LabelBudget
-from pipeline.studies.lessons import (
+from pipeline.studies.data import LabelBudget
+from pipeline.studies.results import METHODS
+from pipeline.studies.trials import (
     CHOOSE_FROM,
     AnyLesson,
     Deadline,
@@ -21,7 +22,6 @@ from pipeline.studies.lessons import (
     TrialResult,
     balanced_accuracy,
 )
-from pipeline.studies.points import METHODS
 
 # Seconds. With the embeddings and the clocks at the end, 350 photos on two slow cores stay below ten minutes.
 TIME_LIMIT = 540.0
@@ -221,18 +221,18 @@ def partial_points(
 def _of_networks(networks: Sequence[ScratchTrial]) -> dict[TrialKey, float]:
     if not networks:
         return {}
-    from pipeline.studies import training
+    from pipeline.studies import scratch
 
     longest = max(networks, key=lambda lesson: len(lesson.rows))
-    per_image = training.seconds_per_image(
+    per_image = scratch.seconds_per_image(
         longest.material.X[longest.rows], longest.material.y[longest.rows], longest.material.classes, longest.device
     )
-    tries = len(training.TRIES)
+    tries = len(scratch.TRIES)
     found = {}
     for lesson in networks:
         n = len(lesson.rows)
-        steps = training.expected_steps(n, chosen=n >= CHOOSE_FROM * lesson.material.classes, tries=tries)
-        found[lesson.key] = MARGIN * min(lesson.budget, steps * training.batch_for(n) * per_image)
+        steps = scratch.expected_steps(n, chosen=n >= CHOOSE_FROM * lesson.material.classes, tries=tries)
+        found[lesson.key] = MARGIN * min(lesson.budget, steps * scratch.batch_for(n) * per_image)
     return found
 
 

@@ -29,7 +29,7 @@ except ImportError:  # no wheel for this system
     atheris = None
 
 with atheris.instrument_imports(include=["pipeline"]) if atheris else contextlib.nullcontext():
-    import pipeline.cache.header
+    import pipeline.cache.reader
     import pipeline.images.parquet  # noqa: F401
     from pipeline.cache import FeatureCache
     from pipeline.errors import PipelineError, UnreadableImage

@@ -21,7 +21,7 @@ from power import Disk, Entry, read_log
 from shaken import FAIL
 
 from pipeline.cache import STORED, FeatureCache
-from pipeline.cache.checksum import valid_rows
+from pipeline.cache.reader import valid_rows
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 

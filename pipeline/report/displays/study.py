@@ -29,8 +29,8 @@ from pipeline.report.displays.look import (
 )
 from pipeline.report.needs import needed
 from pipeline.studies import Study
-from pipeline.studies.crossover import labels_text
-from pipeline.studies.points import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER, Point
+from pipeline.studies.analysis import labels_text
+from pipeline.studies.results import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.labels.tags import SEPARATORS, separator_of
+from pipeline.labels.label_sets import SEPARATORS, separator_of
 from pipeline.runs import CHOSEN, ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, predictions_of, tag_counts
 
 if TYPE_CHECKING:

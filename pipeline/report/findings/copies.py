@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.cache import RowSubset
-from pipeline.duplicates import DuplicateGroups, find_duplicates
+from pipeline.near_duplicates import DuplicateGroups, find_duplicates
 from pipeline.report.findings.features import Features
 
 

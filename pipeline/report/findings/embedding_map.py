@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.duplicates import RowSource
+from pipeline.near_duplicates import RowSource
 
 MOST = 20_000
 # Below as many rows or columns the exact solver costs no second.

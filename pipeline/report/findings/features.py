@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.cache import FeatureCache
-from pipeline.duplicates import RowSource
+from pipeline.near_duplicates import RowSource
 
 
 @dataclass(frozen=True, eq=False)

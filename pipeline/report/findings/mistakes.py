@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.duplicates import row_blocks
-from pipeline.model.familiarity import unit_rows
+from pipeline.model.training_set import unit_rows
+from pipeline.near_duplicates import row_blocks
 from pipeline.report.findings.answers import Answers, NumberAnswers
 from pipeline.report.findings.features import Features
 

@@ -11,8 +11,8 @@ import numpy as np
 from pipeline.cache import RowSubset
 from pipeline.errors import ModelError, PipelineError, ReportError
 from pipeline.model import Model, ModelScore
-from pipeline.model.kept import EmbeddedTrainingSet
-from pipeline.model.scored import NEIGHBOURS
+from pipeline.model.model_score import NEIGHBOURS
+from pipeline.model.training_set import EmbeddedTrainingSet
 from pipeline.report.findings.answers import answers_in, number_answers_in, tag_rows_in
 from pipeline.report.findings.calibration import Calibration, calibration
 from pipeline.report.findings.confusion import confusion, per_class
