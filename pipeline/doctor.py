@@ -173,9 +173,9 @@ def _library(wanted: Requirement, modules: Mapping[str, list[str]], *, needed: b
     text = shlex.quote(f"{wanted.name}{wanted.specifier}")
     found = _version(wanted.name)
     if found is None:
-        return Check(wanted.name, MISSING, f"none, wanted {wanted.specifier}", needed, f"pip install {text}")
+        return Check(wanted.name, MISSING, f"none, expected {wanted.specifier}", needed, f"pip install {text}")
     if not wanted.specifier.contains(found, prereleases=True):
-        return Check(wanted.name, OLD, f"{found}, wanted {wanted.specifier}", needed, f"pip install --upgrade {text}")
+        return Check(wanted.name, OLD, f"{found}, expected {wanted.specifier}", needed, f"pip install --upgrade {text}")
     trouble = _trouble(lambda: [importlib.import_module(name) for name in _tops(modules.get(_plain(wanted.name), []))])
     if trouble:
         return Check(wanted.name, BROKEN, f"{found}, {trouble}", needed, f"pip install --force-reinstall {text}")

@@ -72,7 +72,7 @@ def parse_grid(grid: Mapping[str, Any] | Sequence[str]) -> dict[str, list[Any]]:
         key, equals, values = text.partition("=")
         if not equals or "." not in key or not values.strip():
             raise HeadError(
-                f"--grid {text}: wanted HEAD.PARAM=VALUE,VALUE, found {text!r}",
+                f"--grid {text}: expected HEAD.PARAM=VALUE,VALUE, got {text!r}",
                 "write it like --grid logistic.C=0.01,0.1,1",
             )
         parsed.setdefault(key.strip(), []).extend(_literal(value) for value in _split_values(values))
@@ -92,14 +92,14 @@ def own_name(estimator: Any, head: str, param: str) -> str:
         return matches[0]
     if matches:
         raise HeadError(
-            f"--grid {head}.{param}: wanted one parameter, found {', '.join(matches)}",
+            f"--grid {head}.{param}: expected one parameter, got {', '.join(matches)}",
             f"write it in full: --grid {head}.{matches[0]}=...",
         )
     short = list(dict.fromkeys(name.rpartition("__")[2] for name in names if name.rpartition("__")[2]))
     folded = {name.casefold(): name for name in short}
     near = [folded[n] for n in difflib.get_close_matches(param.casefold(), list(folded), n=3, cutoff=0.5)]
     raise HeadError(
-        f"--grid {head}.{param}: wanted a parameter of {estimator_text(estimator)}, found {param!r}",
+        f"--grid {head}.{param}: expected a parameter of {estimator_text(estimator)}, got {param!r}",
         f"did you mean --grid {head}.{near[0]}=...?" if near else f"its parameters: {', '.join(short[:12])}",
     )
 
@@ -115,7 +115,7 @@ def _as_list(values: Any, key: str) -> list[Any]:
         return [values]
     values = values.tolist() if hasattr(values, "tolist") else list(values)
     if not values:
-        raise HeadError(f"--grid {key}: wanted at least one value, found none", "give a value, or leave the grid out")
+        raise HeadError(f"--grid {key}: expected at least one value, got none", "give a value, or leave the grid out")
     return values
 
 
@@ -492,7 +492,7 @@ def resolve_heads(
                 name, n = f"{head.name}-{n}", n + 1
             found[name] = Head(name, head.kind, head.estimator, head.grid)
     if not found:
-        raise HeadError("wanted a head to train, found none", f"pass --head {DEFAULT[kind]}")
+        raise HeadError("expected a head to train, got none", f"pass --head {DEFAULT[kind]}")
     return _with_grids(found, kind, parse_grid(grid))
 
 
@@ -526,7 +526,7 @@ def _check_name(name: str) -> None:
         return
     near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=3, cutoff=0.5)
     raise HeadError(
-        f"wanted a head, found {name!r}; there are {', '.join(known)}",
+        f"expected a head, got {name!r}; there are {', '.join(known)}",
         f"did you mean --head {' or --head '.join(near)}?"
         if near
         else "choose one of them, or an import path like --head sklearn.svm.SVC",
@@ -536,7 +536,7 @@ def _check_name(name: str) -> None:
 def _does_not_fit(name: str, kind: str) -> HeadError:
     names = ", ".join(n for n in RECIPES[kind] if n != "dummy")
     return HeadError(
-        f"head {name!r}: wanted one that learns {_KIND_TEXT[kind]}, found one that does not",
+        f"head {name!r}: expected one that learns {_KIND_TEXT[kind]}, got one that does not",
         f"choose one of {names}, or say what the labels are: --column NAME:class, NAME:number or NAME:multi",
     )
 
@@ -548,16 +548,16 @@ def _imported(path: str) -> Any:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise HeadError(
-            f"head {path!r}: wanted a module {module_name!r}, found none that imports ({error})",
+            f"head {path!r}: expected a module {module_name!r}, got none that imports ({error})",
             "write it like --head sklearn.svm.SVC, or install its package",
         ) from error
     except ValueError as error:  # ".SVC": an empty or relative module name
-        raise HeadError(f"head {path!r}: wanted an import path", "write it like --head sklearn.svm.SVC") from error
+        raise HeadError(f"head {path!r}: expected an import path", "write it like --head sklearn.svm.SVC") from error
     found = getattr(module, class_name, None)
     if found is None:
         near = difflib.get_close_matches(class_name, dir(module), n=3, cutoff=0.6)
         raise HeadError(
-            f"head {path!r}: wanted {class_name!r} in {module_name}, found no such name",
+            f"head {path!r}: expected {class_name!r} in {module_name}, got no such name",
             f"did you mean {' or '.join(f'{module_name}.{name}' for name in near)}?"
             if near
             else f"see help({module_name})",
@@ -565,7 +565,7 @@ def _imported(path: str) -> Any:
     if not inspect.isclass(found):
         kind = "module" if inspect.ismodule(found) else type(found).__name__
         raise HeadError(
-            f"head {path!r}: wanted a scikit-learn estimator class, found a {kind}",
+            f"head {path!r}: expected a scikit-learn estimator class, got a {kind}",
             "write the class itself, like --head sklearn.svm.SVC",
         )
     return _as_estimator(found)
@@ -578,7 +578,7 @@ def _as_estimator(item: Any) -> Any:
     lacks = [method for method in ("fit", "predict", "get_params") if not has_method(item, method)]
     if lacks:
         raise HeadError(
-            f"head {name}: wanted a scikit-learn estimator, found one without {', '.join(lacks)}",
+            f"head {name}: expected a scikit-learn estimator, got one without {', '.join(lacks)}",
             "pass a name, an import path like sklearn.svm.SVC, or an estimator object",
         )
     if not inspect.isclass(item):
@@ -587,7 +587,7 @@ def _as_estimator(item: Any) -> Any:
         return item()
     except TypeError as error:
         raise HeadError(
-            f"head {name}: wanted a class that can be made without arguments, found {error}",
+            f"head {name}: expected a class that can be made without arguments, got {error}",
             "make the estimator in Python and pass the object",
         ) from error
 
@@ -630,7 +630,7 @@ def _with_grids(heads: dict[str, Head], kind: str, grid: dict[str, list[Any]]) -
                 continue
             near = difflib.get_close_matches(name, list(heads), n=1, cutoff=0.5)
             raise HeadError(
-                f"--grid {key}: wanted one of the heads {', '.join(heads)}, found {name!r}",
+                f"--grid {key}: expected one of the heads {', '.join(heads)}, got {name!r}",
                 f"did you mean --grid {near[0]}.{param}=...?" if near else f"add --head {name}, or leave its grid out",
             )
         changed[name][own_name(heads[name].estimator, name, param)] = values

@@ -37,7 +37,7 @@ def workers(n_jobs: int | None) -> int:
 def check_jobs(n_jobs: int | None) -> None:
     """Return if this is a number of workers; raise `PipelineError` otherwise."""
     if n_jobs == 0:
-        raise PipelineError("n_jobs: wanted a number of workers, found 0", "leave out --jobs to use every core")
+        raise PipelineError("n_jobs: expected a number of workers, got 0", "leave out --jobs to use every core")
 
 
 def engine(dask: str | None) -> AbstractContextManager[None]:
@@ -65,13 +65,13 @@ def cluster(address: str) -> Iterator[None]:
         from distributed import Client
     except ImportError:
         raise PipelineError(
-            "--dask: wanted Dask, found that it is not installed", "pip install 'transfer-pipeline[dask]'"
+            "--dask: expected Dask, but it is not installed", "pip install 'transfer-pipeline[dask]'"
         ) from None
     try:
         client = Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=True)
     except (OSError, ValueError) as error:
         raise PipelineError(
-            f"--dask {address}: wanted a Dask scheduler, found none that answers ({_first_line(error)})",
+            f"--dask {address}: expected a Dask scheduler, got none that answers ({_first_line(error)})",
             "start one with `dask scheduler`, and give the address that it prints",
         ) from error
     with client:
@@ -90,7 +90,7 @@ def _refuse_strange_workers(client: Any, address: str) -> None:
         client.wait_for_workers(1, timeout=SECONDS_FOR_WORKERS)
     except TimeoutError as error:
         raise PipelineError(
-            f"--dask {address}: wanted workers, found none within {SECONDS_FOR_WORKERS} seconds",
+            f"--dask {address}: expected workers, got none within {SECONDS_FOR_WORKERS} seconds",
             f"start some with `dask worker {address}`",
         ) from error
     wanted = package_version()
@@ -99,7 +99,7 @@ def _refuse_strange_workers(client: Any, address: str) -> None:
         if found != wanted:
             what = f"none ({_first_line(found)})" if isinstance(found, BaseException) else found
             raise PipelineError(
-                f"--dask {address}: wanted transfer-pipeline {wanted} on the worker {worker}, found {what}",
+                f"--dask {address}: expected transfer-pipeline {wanted} on the worker {worker}, got {what}",
                 "install the same version on every worker, and start them again",
             )
 

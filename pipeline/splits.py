@@ -67,7 +67,7 @@ def train_test(values: Sequence[str | None], *, column: str = "split") -> tuple[
     step = "write train and test into the column, or leave --split out to cross-validate"
     named = parts_named(counts)
     if named is None:
-        raise EvaluationError(f"column {column!r}: wanted train and test (or val), found {found}", step)
+        raise EvaluationError(f"column {column!r}: expected train and test (or val), got {found}", step)
     parts = [None if text is None else named[text] for text in texts]
     sizes = Counter(parts)
     has_test = sizes[TEST] > 0
@@ -79,7 +79,7 @@ def train_test(values: Sequence[str | None], *, column: str = "split") -> tuple[
     if not len(train) or not len(test) or only_validation_learns:
         side = "training" if not len(train) or only_validation_learns else "test"
         raise EvaluationError(
-            f"column {column!r}: wanted both train and test rows, found no {side} rows: {found}", step
+            f"column {column!r}: expected both train and test rows, got no {side} rows: {found}", step
         )
     notes = []
     validation = sizes[VALIDATION]
@@ -160,7 +160,7 @@ def check_tag_counts(y: np.ndarray, splits: Sequence[Split], groups: np.ndarray 
         leave = "it" if len(lonely) == 1 else "such tags"
         step = f"pass --min-class-size {fewest} to leave {leave} out, or add images {what} it"
     raise EvaluationError(
-        f"tag {name}: wanted images with and without it in every training part, found {held}"
+        f"tag {name}: expected images with and without it in every training part, got {held}"
         + (more if len(lonely) > 1 else ""),
         step,
     )
@@ -210,7 +210,7 @@ def outer_folds(
         by_copies = f": copies tie {n_groups} to so many" if n_tied < n_groups else ""
         if n_tied < 2:
             raise EvaluationError(
-                f"wanted 2 groups or more to split by, found {n_tied}{by_copies}",
+                f"expected 2 groups or more to split by, got {n_tied}{by_copies}",
                 "choose another --groups column, or leave it out if the images are independent",
             )
         if n_tied < folds:
@@ -224,7 +224,7 @@ def outer_folds(
             notes += _classes_of_copies(y, together, classes)
     else:
         if n < 2:
-            raise EvaluationError(f"wanted 2 labelled images or more, found {n}", "label more images")
+            raise EvaluationError(f"expected 2 labelled images or more, got {n}", "label more images")
         if n < folds:
             folds = n
             notes.append(f"{cv} folds cut to {folds}: there are {n} labelled images")
@@ -232,7 +232,7 @@ def outer_folds(
         dealt = _most_dealt(y, kind, together)
         if dealt < 2:
             raise EvaluationError(
-                "wanted 2 images that are no copies of one another to split by, found copies of one image"
+                "expected 2 images that are no copies of one another to split by, got copies of one image"
                 f"{' in each class' if kind == 'class' else ''}",
                 "add images of their own",
             )
@@ -285,7 +285,7 @@ def inner_folds(
         n_groups = len(np.unique(groups))
         if n_groups < 2:
             raise EvaluationError(
-                f"choosing parameters wanted 2 groups in every training part, found {n_groups}", way_out
+                f"choosing parameters expected 2 groups in every training part, got {n_groups}", way_out
             )
         folds = min(folds, n_groups)
     dealt = y if groups is not None or together is None else y[_first_rows(together)[0]]
@@ -294,7 +294,7 @@ def inner_folds(
         counts = counts[counts > 0]
         if len(counts) < 2 or counts.max() < 2:
             found = "a single class" if len(counts) < 2 else "a single image of each class"
-            raise EvaluationError(f"choosing parameters wanted classes to tell apart twice, found {found}", way_out)
+            raise EvaluationError(f"choosing parameters expected classes to tell apart twice, got {found}", way_out)
         folds = max(2, min(folds, int(counts.min())))
     else:
         # Two rows a test part at least, where that can be had: R2 of one row is undefined.
@@ -303,13 +303,13 @@ def inner_folds(
             sides = np.concatenate([y.sum(axis=0), len(y) - y.sum(axis=0)])
             folds = max(2, min(folds, int(sides[sides > 0].min())))
         if len(dealt) < 2:
-            raise EvaluationError(f"choosing parameters wanted 2 images or more, found {len(dealt)}", way_out)
+            raise EvaluationError(f"choosing parameters expected 2 images or more, got {len(dealt)}", way_out)
     splits = [(s.train, s.test) for s in _split(y, kind, groups, together, folds, random_state)]
     if kind == "class":
         splits = [(train, test) for train, test in splits if len(np.unique(y[train])) > 1]
         if not splits:
             raise EvaluationError(
-                "choosing parameters wanted two classes in the training part of an inner fold, found one in each: "
+                "choosing parameters expected two classes in the training part of an inner fold, got one in each: "
                 "the groups hold one class each",
                 way_out,
             )
@@ -382,7 +382,7 @@ def _split(
 def check_cv(cv: int) -> None:
     """Raise `EvaluationError` for a number of folds that is none."""
     if cv < 2:
-        raise EvaluationError(f"wanted 2 folds or more, found --cv {cv}", "pass --cv 5")
+        raise EvaluationError(f"expected 2 folds or more, got --cv {cv}", "pass --cv 5")
 
 
 def _check_class_sizes(y: np.ndarray, folds: int, classes: Sequence[str]) -> None:
@@ -390,7 +390,7 @@ def _check_class_sizes(y: np.ndarray, folds: int, classes: Sequence[str]) -> Non
     present = np.flatnonzero(counts)
     if len(present) < 2:
         raise EvaluationError(
-            f"wanted two classes or more, found {class_name(present[0], classes) if len(present) else 'none'} alone",
+            f"expected two classes or more, got {class_name(present[0], classes) if len(present) else 'none'} alone",
             "label images of a second class",
         )
     small = [code for code in present[np.argsort(counts[present], kind="stable")] if counts[code] < folds]

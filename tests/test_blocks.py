@@ -197,7 +197,7 @@ def test_an_error_of_the_network_while_the_others_wait_for_a_place(source, monke
 
 @pytest.mark.parametrize("option", [{"batch_size": 0}, {"n_jobs": 0}])
 def test_numbers_that_make_no_sense_are_refused(source, runtime, option):
-    with pytest.raises(PipelineError, match="wanted"):
+    with pytest.raises(PipelineError, match="expected"):
         all_of(source, runtime, **option)
 
 

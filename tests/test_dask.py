@@ -193,7 +193,7 @@ def test_a_scheduler_that_does_not_answer_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(parallel, "SECONDS_TO_CONNECT", 0.5)
     planted.folder_of(tmp_path / "photos", range(2))
     said = refused("extract", tmp_path / "photos", "--cache", tmp_path / "caches", "--dask", "tcp://127.0.0.1:9")
-    assert said[0].startswith("--dask tcp://127.0.0.1:9: wanted a Dask scheduler, found none that answers")
+    assert said[0].startswith("--dask tcp://127.0.0.1:9: expected a Dask scheduler, got none that answers")
     assert said[1] == "start one with `dask scheduler`, and give the address that it prints"
 
 

@@ -139,7 +139,7 @@ def test_a_large_photo_handed_over_in_strips_is_the_same_as_in_one_piece(monkeyp
 
 
 @pytest.mark.parametrize(
-    ("size", "wanted"),
+    ("size", "expected"),
     [
         ((256, 256), how(256, 224, "bicubic")),  # nothing to resize
         ((400, 300), how(200, 224, "bicubic")),  # a border
@@ -218,7 +218,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
     with pytest.raises(SourceError) as caught:
         resizing_library.__wrapped__()
-    assert caught.value.message == "--decode fast: wanted the package cykooz-resizer, found none"
+    assert caught.value.message == "--decode fast: expected the package cykooz-resizer, got none"
     assert caught.value.next_step == "pip install 'transfer-pipeline[fast]', or --decode exact"
 
 
@@ -303,7 +303,7 @@ def test_a_mode_that_there_is_not_is_refused(tmp_path: Path) -> None:
     planted.put(tmp_path / "a.png", 1)
     with pytest.raises(SourceError) as caught:
         extract(tmp_path, decode="quick")
-    assert caught.value.message == "decode: wanted exact or fast, found 'quick'"
+    assert caught.value.message == "decode: expected exact or fast, got 'quick'"
     assert caught.value.next_step == "--decode exact"
 
 
@@ -313,7 +313,7 @@ def test_a_test_cache_of_the_other_mode_is_refused(tmp_path: Path) -> None:
     train = make_cache(tmp_path / "a.h5", X, columns)
     other = make_cache(tmp_path / "b.h5", X, columns, changes={"decoder": "fast:any"}, name="other")
     with pytest.raises(
-        EvaluationError, match=r"b\.h5: wanted test features made as those of a\.h5, found others: decoder\n"
+        EvaluationError, match=r"b\.h5: expected test features made as those of a\.h5, got others: decoder\n"
     ):
         evaluate(train, test=other, column="kind", **QUICK)
 

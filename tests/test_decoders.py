@@ -280,7 +280,7 @@ def _new_processes() -> None:
 
 def test_processes_that_keep_dying_are_an_error_that_says_so(source, tmp_path, monkeypatch):
     monkeypatch.setattr(encode, "_decode", _die)
-    with pytest.raises(PipelineError, match="wanted worker processes that live, found that they die"):
+    with pytest.raises(PipelineError, match="expected worker processes that live, but they die"):
         blocks_of(source, tmp_path)
 
 
@@ -290,7 +290,7 @@ def _die(task: encode._DecodeTask) -> Any:
 
 def test_a_process_that_decodes_otherwise_is_refused(source, tmp_path, monkeypatch):
     monkeypatch.setattr(encode, "decoder_of", lambda mode: "of another Pillow")
-    with pytest.raises(PipelineError, match="wanted workers that decode photos as this machine does"):
+    with pytest.raises(PipelineError, match="expected workers that decode photos as this machine does"):
         blocks_of(source, tmp_path)
 
 
@@ -359,11 +359,11 @@ def test_a_network_that_cannot_be_loaded_is_tried_once(source, tmp_path, monkeyp
 
     def refuse(*given: Any, **options: Any) -> Any:
         tried.append(time.sleep(0.5))
-        raise BackboneError("wanted weights, found none", "find some")
+        raise BackboneError("expected weights, got none", "find some")
 
     monkeypatch.setattr(network_room, "open_runtime", refuse)
     monkeypatch.setattr(encode, "_decode", _slowly)
-    with pytest.raises(BackboneError, match="wanted weights, found none"):
+    with pytest.raises(BackboneError, match="expected weights, got none"):
         blocks_of(source, tmp_path)
     assert len(tried) == 1
 

@@ -83,7 +83,7 @@ def test_name_is_of_the_runtime_that_is_opened(monkeypatch):
     monkeypatch.setattr("pipeline.runtime.has_openvino_bf16", lambda: True)
     assert runtime_name("auto") == runtime_name("cuda:0") == "torch-cuda"
     assert runtime_name("cpu") == "openvino-cpu"
-    with pytest.raises(BackboneError, match="wanted a device auto, cpu, cuda or cuda:0, found 'gpu'"):
+    with pytest.raises(BackboneError, match="expected a device auto, cpu, cuda or cuda:0, got 'gpu'"):
         runtime_name("gpu")
 
 

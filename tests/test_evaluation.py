@@ -317,7 +317,7 @@ def test_heads_that_cannot_be_compared_within_the_folds_leave_the_choice_out_and
     columns = {"kind": names(y), "place": ["north" if row % 2 else "south" for row in range(24)]}
     made = make_cache(tmp_path / "two.h5", X, columns)
     fixed = {"logistic.C": 1.0, "centroid.shrink_threshold": [None]}
-    with pytest.raises(EvaluationError, match="choosing parameters wanted 2 groups in every training part, found 1"):
+    with pytest.raises(EvaluationError, match="choosing parameters expected 2 groups in every training part, got 1"):
         run_of(made, column="kind", groups="place", heads="logistic")
     # With nothing to choose there is nothing to split for, and the nulls do not stop what is held against them.
     run = run_of(made, column="kind", groups="place", heads=["logistic", "centroid"], grid=fixed)
@@ -393,7 +393,7 @@ def test_few_numbers_cut_the_folds(tmp_path: Path) -> None:
 
 def test_one_class_alone_is_refused(tmp_path: Path) -> None:
     made = make_cache(tmp_path / "a.h5", blobs(9)[0], {"kind": ["ant"] * 9})
-    with pytest.raises(PipelineError, match="wanted two classes or more, found only 'ant'"):
+    with pytest.raises(PipelineError, match="expected two classes or more, got only 'ant'"):
         run_of(made)
 
 
@@ -419,7 +419,7 @@ def test_a_label_set_without_a_fitting_head_gets_the_default_and_it_is_said(cach
 
 
 def test_a_head_that_fits_no_label_set_is_refused(cache: FeatureCache) -> None:
-    with pytest.raises(HeadError, match="head 'svr': wanted one that learns classes, found one that does not"):
+    with pytest.raises(HeadError, match="head 'svr': expected one that learns classes, got one that does not"):
         run_of(cache, column="kind", heads=["centroid", "svr"])
 
 
@@ -450,12 +450,12 @@ def test_the_first_scoring_asked_for_chooses(cache: FeatureCache) -> None:
 
 
 def test_a_scoring_for_one_kind_leaves_the_other_without_and_is_refused(cache: FeatureCache) -> None:
-    with pytest.raises(EvaluationError, match="label set 'kind': scoring 'r2': wanted one for classes") as error:
+    with pytest.raises(EvaluationError, match="label set 'kind': scoring 'r2': expected one for classes") as error:
         run_of(cache, column=["kind", "size"], scoring="r2")
     assert "--scoring balanced_accuracy" in error.value.next_step
     both = run_of(cache, column=["kind", "size"], scoring=["r2", "accuracy"], heads=["centroid", "ridge"])
     assert (both.info("kind").scoring, both.info("size").scoring) == ("accuracy", "r2")
-    with pytest.raises(HeadError, match="wanted a scoring, found 'acuracy'"):
+    with pytest.raises(HeadError, match="expected a scoring, got 'acuracy'"):
         run_of(cache, column="kind", scoring="acuracy")
 
 
@@ -679,7 +679,7 @@ def test_an_estimator_that_fails_is_named_with_its_own_words(rows: int, jobs: in
     X, y = blobs(rows, classes=2)
     made = make_cache(tmp_path / "a.h5", X, {"kind": names(y)})
     with pytest.raises(
-        HeadError, match=f"head 'Breaks': wanted it to learn and predict, found ValueError: no use for {rows // 2} rows"
+        HeadError, match=f"head 'Breaks': expected it to learn and predict, got ValueError: no use for {rows // 2} rows"
     ):
         run_of(made, heads=Breaks(), n_jobs=jobs)
 

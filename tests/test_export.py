@@ -116,7 +116,7 @@ def test_photos_that_have_changed_are_not_those_it_learned_from(
 
     def without_crops(data: Any, **options: Any) -> ImageSource:
         if isinstance(data, str) and data == "photo-crops":
-            raise SourceError("wanted scikit-image, found none", "pip install scikit-image")
+            raise SourceError("expected scikit-image, got none", "pip install scikit-image")
         return opened(data, **options)
 
     monkeypatch.setattr(ImageSource, "open", without_crops)
@@ -146,7 +146,7 @@ def test_what_answers_otherwise_leaves_nothing_behind(
     out = tmp_path / "deep" / "bees.onnx"
     export_model(model, out, "onnx", lambda: shifted(seen, TOLERANCE / 2))
     before = out.read_bytes()
-    with pytest.raises(ExportError, match=r"largest difference of a probability 2.0e-04, 0 changed labels; wanted"):
+    with pytest.raises(ExportError, match=r"largest difference of a probability 2.0e-04, 0 changed labels; expected"):
         export_model(model, out, "onnx", lambda: shifted(seen, 2 * TOLERANCE))
     other = replace(seen, wanted=replace(seen.wanted, labels=1 - seen.wanted.labels))
     with pytest.raises(ExportError, match=r"1 changed label, the first of them new.jpg; wanted .* nothing was written"):
@@ -433,7 +433,7 @@ def test_outputs_mean_the_same_in_torch_and_in_onnx(answer: str) -> None:
 
 def test_what_cannot_be_exported_is_said_before_the_work(model: Model, place: Path, tmp_path: Path) -> None:
     for bad, format, text in (
-        (model, "tflite", "--format: wanted onnx or torch, found 'tflite'"),
+        (model, "tflite", "--format: expected onnx or torch, got 'tflite'"),
         (replace(model, recipe={**model.recipe, "precision": "bf16"}), "onnx", "fp32 features.*found bf16"),
         (replace(model, recipe={**model.recipe, "store": "fp16"}), "torch", "stored in fp32.*found fp16"),
         (replace(model, classes=("ants", "bees", "wasps")), "onnx", "all 3 classes, found 2 of them"),
@@ -445,7 +445,7 @@ def test_what_cannot_be_exported_is_said_before_the_work(model: Model, place: Pa
 
 def test_only_a_linear_head_can_be_a_final_layer(tmp_path: Path) -> None:
     model = planted("efficientnet_lite0", "penultimate", tmp_path, heads="knn")
-    with pytest.raises(ExportError, match="head 'knn': wanted a linear head") as caught:
+    with pytest.raises(ExportError, match="head 'knn': expected a linear head") as caught:
         model.export(tmp_path / "it.torch", format="torch")
     assert caught.value.next_step.startswith("--format onnx")
 
@@ -456,9 +456,9 @@ def test_nothing_of_a_person_s_is_replaced(place: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("more years")
     for out, format, text in (
         ("mine", "torch", "found a folder with other things in it"),
-        ("mine", "onnx", "wanted to write a file here, found a folder"),
-        ("file", "torch", "wanted to write a folder here, found a file"),
-        ("file", "onnx", "wanted an ONNX file to replace, found another file"),
+        ("mine", "onnx", "expected to write a file here, got a folder"),
+        ("file", "torch", "expected to write a folder here, got a file"),
+        ("file", "onnx", "expected an ONNX file to replace, got another file"),
     ):
         error, _ = refused("export", place / "bees.model", "--out", tmp_path / out, "--format", format)
         assert text in error

@@ -221,13 +221,13 @@ def test_a_head_that_skl2onnx_does_not_know_is_refused_by_name() -> None:
         pass
 
     X, y = table("number")
-    with pytest.raises(ExportError, match=r"head 'it': wanted a head that ONNX can say, found that skl2onnx .* cannot"):
+    with pytest.raises(ExportError, match=r"head 'it': expected a head that ONNX can say, but skl2onnx .* cannot"):
         run(Unknown(3, random_state=0).fit(X, y), "number")
 
 
 def test_without_skl2onnx_the_command_that_installs_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "skl2onnx", None)
-    with pytest.raises(ExportError, match=r"wanted skl2onnx.*not installed") as caught:
+    with pytest.raises(ExportError, match=r"expected skl2onnx.*not installed") as caught:
         run(fitted("class", "mlp"), "class")
     assert caught.value.next_step == onnx_heads.INSTALL == "pip install 'transfer-pipeline[export]'"
     for name in ("logistic", "knn", "hist-gradient-boosting", "dummy", "centroid"):

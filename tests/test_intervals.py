@@ -401,5 +401,5 @@ def test_what_cannot_be_scored_says_so() -> None:
         scored("accuracy", np.zeros(3, int), Predictions(np.zeros(2, int)))
     with pytest.raises(EvaluationError, match="found 0 labels"):
         scored("accuracy", np.zeros(0, int), Predictions(np.zeros(0, int)))
-    with pytest.raises(HeadError, match="wanted probabilities, found none"):
+    with pytest.raises(HeadError, match="expected probabilities, got none"):
         scored("neg_log_loss", np.zeros(3, int), Predictions(np.zeros(3, int)))

@@ -67,10 +67,10 @@ def test_the_record_has_its_hash_and_a_changed_file_is_refused(place: Path, tmp_
     content = bytearray((copied / KEPT).read_bytes())
     content[len(content) // 2] ^= 1
     (copied / KEPT).write_bytes(content)
-    with pytest.raises(ModelError, match=rf"{KEPT}: wanted SHA-256 .*: another file"):
+    with pytest.raises(ModelError, match=rf"{KEPT}: expected SHA-256 .*: another file"):
         Model.open(copied)
     (copied / KEPT).unlink()
-    with pytest.raises(ModelError, match=f"{KEPT}: wanted a file of the model, found No such file"):
+    with pytest.raises(ModelError, match=f"{KEPT}: expected a file of the model, got No such file"):
         Model.open(copied)
 
 
@@ -127,7 +127,7 @@ def test_of_a_cache_the_photos_are_found_where_they_were(place: Path, tmp_path: 
     assert kept is not None and [row for row in range(12) if not kept.thumbnail(row)] == [0, 11]
     assert "2 of 12 photos have no thumbnail: gone or changed since, e.g. ants/00.png" in heard.notes
     shutil.rmtree(tmp_path / "photos")
-    with pytest.raises(ModelError, match=r"--keep-photos: wanted the photos that .* was made of, found") as error:
+    with pytest.raises(ModelError, match=r"--keep-photos: expected the photos that .* was made of, got") as error:
         fit(made, cache=cache, keep_photos=True, **QUICK)
     assert "give the photos themselves as DATA" in error.value.next_step
 
@@ -160,5 +160,5 @@ def test_on_the_command_line(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert row["similarity"] == pytest.approx(1, abs=1e-3) and row["neighbour_2"] != "ants/wide.png"
     done(*asked, "--out", "odd.name", "--format", "parquet")
     assert pd.read_parquet("odd.name")["neighbour"].tolist() == ["ants/wide.png"]
-    assert refused(*asked, "--format", "parquet")[0].startswith("--format parquet: wanted a file to write")
-    assert refused(*asked, "--format", "xml")[0] == "--format: wanted one of csv, parquet, jsonl, found 'xml'"
+    assert refused(*asked, "--format", "parquet")[0].startswith("--format parquet: expected a file to write")
+    assert refused(*asked, "--format", "xml")[0] == "--format: expected one of csv, parquet, jsonl, got 'xml'"

@@ -106,8 +106,8 @@ def test_a_tag_on_all_images_is_left_out_and_named() -> None:
     ("values", "message"),
     [
         (["a;b", "A", "b"], "labels differ only in case: 'A' (1 image) and 'a' (1 image)"),
-        (["a", "a", ";"], "wanted two tags or more that some images have and some lack, found 'a' in 3 images"),
-        (["a;b", "a;b"], "wanted two tags or more that some images have and some lack, found none in 2 images"),
+        (["a", "a", ";"], "expected two tags or more that some images have and some lack, got 'a' in 3 images"),
+        (["a;b", "a;b"], "expected two tags or more that some images have and some lack, got none in 2 images"),
     ],
 )
 def test_tags_that_cannot_be_learned_are_refused(values: list[str | None], message: str) -> None:
@@ -179,7 +179,7 @@ def test_a_tag_that_a_training_part_cannot_teach_is_named() -> None:
     with pytest.raises(EvaluationError) as caught:
         outer_folds(y, "multi", cv=5, classes=("dots", "moss", "red"))
     assert caught.value.message == (
-        "tag 'moss': wanted images with and without it in every training part, found 1 image with it "
+        "tag 'moss': expected images with and without it in every training part, got 1 image with it "
         "(and 1 more such: 'red')"
     )
     assert caught.value.next_step == "add images with it, or take the tag out of the column"
@@ -252,7 +252,7 @@ def test_scorings_fit_the_kind() -> None:
     for scoring in (*SCORINGS["multi"], "accuracy", "recall_samples"):
         check_scoring(scoring, "multi", 4)
     for scoring, found in (("balanced_accuracy", "classes"), ("r2", "numbers"), ("f1", "classes")):
-        with pytest.raises(HeadError, match=f"wanted one for several tags an image, found one for {found}"):
+        with pytest.raises(HeadError, match=f"expected one for several tags an image, got one for {found}"):
             check_scoring(scoring, "multi", 4)
 
 
@@ -367,7 +367,7 @@ def test_estimators_of_ones_own_fit_where_they_take_tags() -> None:
         assert fits(taken, "multi")
     for left in (LogisticRegression(), "sklearn.svm.SVC", "sklearn.linear_model.Ridge", "svr", "centroid"):
         assert not fits(left, "multi")
-    with pytest.raises(HeadError, match="wanted one that learns several tags an image, found one that does not"):
+    with pytest.raises(HeadError, match="expected one that learns several tags an image, got one that does not"):
         resolve_heads("centroid", kind="multi")
     assert {entry.name for entry in catalogue() if entry.kind == "multi"} >= {"logistic", "ridge", "knn", "dummy"}
 

@@ -213,7 +213,7 @@ def test_no_image_gives_no_row(runtime, backbone):
     ("shape", "kind"), [((2, 3, 224, 224), np.uint8), ((2, 224, 224, 3), np.float32), ((224, 224, 3), np.uint8)]
 )
 def test_pixels_of_another_shape_or_type_are_refused(runtime, shape, kind):
-    with pytest.raises(ValueError, match=r"wanted uint8 \(b, 224, 224, 3\), found"):
+    with pytest.raises(ValueError, match=r"expected uint8 \(b, 224, 224, 3\), got"):
         runtime(np.zeros(shape, kind))
 
 
@@ -486,7 +486,7 @@ def test_graph_that_cannot_be_stored_is_used_and_said(backbone, store, tmp_path,
     found = open_runtime(backbone, ["all"], device="cpu", images=MANY, graphs=tmp_path / "file", progress=notes)
     assert isinstance(found, OnnxRuntime)
     assert notes.texts[1:] == [
-        f"{tmp_path / 'file'}: wanted to store the exported graph, found File exists; used this once"
+        f"{tmp_path / 'file'}: expected to store the exported graph, got File exists; used this once"
     ]
 
 

@@ -176,7 +176,7 @@ def test_no_image_gives_no_row(runtime, backbone):
     ("shape", "kind"), [((2, 3, 224, 224), np.uint8), ((2, 224, 224, 3), np.float32), ((224, 224, 3), np.uint8)]
 )
 def test_pixels_of_another_shape_or_type_are_refused(runtime, shape, kind):
-    with pytest.raises(ValueError, match=r"wanted uint8 \(b, 224, 224, 3\), found"):
+    with pytest.raises(ValueError, match=r"expected uint8 \(b, 224, 224, 3\), got"):
         runtime(np.zeros(shape, kind))
 
 
@@ -251,7 +251,7 @@ def test_backbone_that_cannot_be_exported_is_an_error_and_never_torchs_rows_unde
     with pytest.raises(BackboneError) as error:
         open_runtime(backbone, ["penultimate"], device="cpu", precision="bf16", images=1, graphs=tmp_path)
     assert error.value.message == (
-        "wanted efficientnet_lite0 in bf16 with OpenVINO, found that it cannot run it "
+        "expected efficientnet_lite0 in bf16 with OpenVINO, but it cannot run it "
         "(RuntimeError: no ONNX function for aten.thing)"
     )
     assert error.value.next_step == (

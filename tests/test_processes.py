@@ -121,7 +121,7 @@ def test_a_process_that_dies_loses_nothing(source, notes):
 @pytest.mark.slow
 def test_processes_that_keep_dying_are_an_error_that_says_so(source, notes, monkeypatch):
     monkeypatch.setattr(encode, "_encode", _die)
-    with pytest.raises(PipelineError, match="wanted worker processes that live, found that they die"):
+    with pytest.raises(PipelineError, match="expected worker processes that live, but they die"):
         all_of(source, ManyDevices(notes))
 
 
@@ -140,7 +140,7 @@ def test_images_that_only_the_workers_do_not_see_end_the_run(source, notes, monk
     monkeypatch.setattr(encode, "_encode", _blind)
     with pytest.raises(PipelineError) as caught:
         all_of(source, ManyDevices(notes))
-    assert ".png: wanted workers that see the images under the same path, found one that" in caught.value.message
+    assert ".png: expected workers that see the images under the same path, got one that" in caught.value.message
 
 
 def _blind(number: int, span: encode._EncodeTask) -> tuple[int, EncodedBatch]:
@@ -164,7 +164,7 @@ def test_content_that_a_cache_knows_is_known_to_the_workers_too(source, notes, t
 @pytest.mark.slow
 def test_a_worker_that_decodes_otherwise_is_refused(source, notes, monkeypatch):
     monkeypatch.setattr(encode, "decoder_of", lambda mode: "of another Pillow")
-    with pytest.raises(PipelineError, match="wanted workers that decode photos as this machine does"):
+    with pytest.raises(PipelineError, match="expected workers that decode photos as this machine does"):
         all_of(source, ManyDevices(notes))
 
 

@@ -241,15 +241,15 @@ def test_no_head_with_probabilities_suspects_nobody_and_says_so(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "wanted", "step"),
+    ("spoil", "expected", "step"),
     [
-        (lambda f: (f / "run.json").unlink(), "run.json: wanted a run, found No such file", "pipeline evaluate DATA"),
-        (lambda f: (f / "run.json").write_text("{"), "run.json: wanted a run, found no JSON", "make it again"),
-        (lambda f: (f / "run.json").write_text("[]"), "wanted a run of format 1, found list", "make it again"),
-        (lambda f: (f / "run.json").write_text('{"format": 9}'), "wanted a run of format 1, found 9", "make it again"),
+        (lambda f: (f / "run.json").unlink(), "run.json: expected a run, got No such file", "pipeline evaluate DATA"),
+        (lambda f: (f / "run.json").write_text("{"), "run.json: expected a run, got no JSON", "make it again"),
+        (lambda f: (f / "run.json").write_text("[]"), "expected a run of format 1, got list", "make it again"),
+        (lambda f: (f / "run.json").write_text('{"format": 9}'), "expected a run of format 1, got 9", "make it again"),
         (lambda f: (f / "run.json").write_text('{"format": 1}'), "found one that is not whole", "make it again"),
-        (lambda f: (f / "predictions.parquet").unlink(), "predictions.parquet: wanted the run's", "make it again"),
-        (lambda f: (f / "predictions.parquet").write_bytes(b"PAR1"), "predictions.parquet: wanted", "make it again"),
+        (lambda f: (f / "predictions.parquet").unlink(), "predictions.parquet: expected the run's", "make it again"),
+        (lambda f: (f / "predictions.parquet").write_bytes(b"PAR1"), "predictions.parquet: expected", "make it again"),
         (
             lambda f: pd.DataFrame({"id": ["a"]}).to_parquet(f / "predictions.parquet"),
             "found no column label_set, source, cache, layer, head, part",
@@ -257,7 +257,7 @@ def test_no_head_with_probabilities_suspects_nobody_and_says_so(
         ),
         (
             lambda f: ((f / "run.json").unlink(), (f / "study.json").write_text("{}")),
-            "wanted a run of evaluate, found a study",
+            "expected a run of evaluate, got a study",
             "Study.open",
         ),
     ],
@@ -346,4 +346,4 @@ def test_the_photos_of_a_list_that_are_gone_are_counted(tmp_path: Path) -> None:
     for file in files[1:]:
         file.unlink()
     found, note = open_photos(cache)
-    assert found is None and "wanted 8 photos, found none of them" in note
+    assert found is None and "expected 8 photos, got none of them" in note

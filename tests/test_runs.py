@@ -61,7 +61,7 @@ def test_a_file_that_cannot_be_written_leaves_the_earlier_one(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(
-        EvaluationError, match="wanted to write the results here, found No space left on device"
+        EvaluationError, match="expected to write the results here, got No space left on device"
     ) as error:
         run.save(tmp_path)
     assert error.value.next_step == "give a folder that you may write with --out DIR"
@@ -70,13 +70,13 @@ def test_a_file_that_cannot_be_written_leaves_the_earlier_one(
 
 def test_a_place_that_is_a_file_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EvaluationError, match="file/run: wanted to write the results here, found Not a directory"):
+    with pytest.raises(EvaluationError, match="file/run: expected to write the results here, got Not a directory"):
         run.save(tmp_path / "file" / "run")
 
 
 def test_a_run_is_not_put_among_other_things(run: Run, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(EvaluationError, match=r"wanted a run or an empty folder .* found thesis.tex and no run.json"):
+    with pytest.raises(EvaluationError, match=r"expected a run or an empty folder .* got thesis.tex and no run.json"):
         run.save(tmp_path)
     assert [item.name for item in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -131,12 +131,12 @@ def test_label_sets_are_found_by_name(run: Run) -> None:
     assert run.info("kind").classes == ("ant", "bee", "cat")
     assert run.best("größe").scoring == "r2"
     assert [result.scoring for result in run.of("kind", scoring="accuracy")] == ["accuracy"] * 3
-    with pytest.raises(EvaluationError, match="wanted one label set, found kind, größe") as error:
+    with pytest.raises(EvaluationError, match="expected one label set, got kind, größe") as error:
         run.best()
     assert error.value.next_step == "--column kind"
-    with pytest.raises(EvaluationError, match="wanted the label set 'sort', found kind, größe"):
+    with pytest.raises(EvaluationError, match="expected the label set 'sort', got kind, größe"):
         run.best("sort")
-    with pytest.raises(EvaluationError, match="wanted the label set 'kind' of elsewhere"):
+    with pytest.raises(EvaluationError, match="expected the label set 'kind' of elsewhere"):
         run.info("kind", source="elsewhere")
 
 

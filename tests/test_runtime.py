@@ -495,7 +495,7 @@ def test_auto_takes_the_gpu_only_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device("auto") == torch.device("cuda")
     assert resolve_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(BackboneError, match=r"wanted the device 'cuda:2', found 2 CUDA GPU\(s\), counted from cuda:0"):
+    with pytest.raises(BackboneError, match=r"expected the device 'cuda:2', got 2 CUDA GPU\(s\), counted from cuda:0"):
         resolve_device("cuda:2")
 
 
@@ -503,22 +503,22 @@ def test_gpu_that_is_not_there_is_refused(backbone, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BackboneError) as error:
         open_runtime(backbone, ["penultimate"], device="cuda")
-    assert error.value.message == "wanted the device 'cuda', found no CUDA GPU"
+    assert error.value.message == "expected the device 'cuda', got no CUDA GPU"
     assert error.value.next_step == "--device cpu"
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu:0", ""])
 def test_unknown_device_is_refused(device):
-    with pytest.raises(BackboneError, match="wanted a device auto, cpu, cuda or cuda:0, found"):
+    with pytest.raises(BackboneError, match="expected a device auto, cpu, cuda or cuda:0, got"):
         resolve_device(device)
 
 
 def test_fp16_on_a_cpu_and_unknown_precisions_are_refused(backbone):
     with pytest.raises(BackboneError) as error:
         open_runtime(backbone, ["penultimate"], device="cpu", precision="fp16")
-    assert error.value.message == "wanted the precision fp16, which needs a GPU, found the device 'cpu'"
+    assert error.value.message == "expected the precision fp16, which needs a GPU, got the device 'cpu'"
     assert error.value.next_step == "--precision bf16 or fp32"
-    with pytest.raises(BackboneError, match="wanted a precision fp32, bf16, fp16, found 'fp8'"):
+    with pytest.raises(BackboneError, match="expected a precision fp32, bf16, fp16, got 'fp8'"):
         open_runtime(backbone, ["penultimate"], device="cpu", precision="fp8")
 
 
@@ -532,7 +532,7 @@ def test_runtime_keeps_its_protocol(runtime):
     ("shape", "kind"), [((2, 3, 224, 224), np.uint8), ((2, 224, 224, 3), np.float32), ((224, 224, 3), np.uint8)]
 )
 def test_pixels_of_another_shape_or_type_are_refused(runtime, shape, kind):
-    with pytest.raises(ValueError, match=r"wanted uint8 \(b, 224, 224, 3\), found"):
+    with pytest.raises(ValueError, match=r"expected uint8 \(b, 224, 224, 3\), got"):
         runtime(np.zeros(shape, kind))
 
 

@@ -193,8 +193,8 @@ def test_what_is_no_photo_is_refused_with_the_reason(call: Caller) -> None:
         (b"", 422, "empty file"),
         (whole[: len(whole) // 2], 422, "unreadable"),
         (flat_png(10_000, 100), 422, "too long"),
-        (flat_png(8000, 7000), 413, "wanted at most 50 megapixels, found 8000 x 7000 pixels"),
-        (bytes(10_000_001), 413, "wanted at most 10 MB, found more"),
+        (flat_png(8000, 7000), 413, "expected at most 50 megapixels, got 8000 x 7000 pixels"),
+        (bytes(10_000_001), 413, "expected at most 10 MB, got more"),
     ):
         found, said = call("/predict", content)
         assert (found, set(said)) == (status, {"error", "try"}), said
@@ -251,7 +251,7 @@ def test_memory_that_a_photo_may_take_is_bounded(place: Path) -> None:
 
 def test_only_this_machine_is_served_without_a_token(place: Path, tmp_path: Path) -> None:
     for host in ("0.0.0.0", "::", "192.168.0.1", "example.org"):
-        with pytest.raises(ServerError, match="wanted a token, because others can reach it") as error:
+        with pytest.raises(ServerError, match="expected a token, because others can reach it") as error:
             open_server(place / "bees.model", host=host, port=0)
         assert "--token-file" in error.value.next_step
     short = tmp_path / "token"
@@ -296,7 +296,7 @@ def test_a_name_or_a_page_of_elsewhere_is_sent_away(call: Caller) -> None:
 
 def test_a_taken_port_is_said(place: Path, call: Caller) -> None:
     with pytest.raises(
-        ServerError, match=rf"--port {call.port}: wanted to listen there, found: Address already in use"
+        ServerError, match=rf"--port {call.port}: expected to listen there, found: Address already in use"
     ):
         open_server(place / "bees.model", port=int(call.port), cache=place / "caches")
 

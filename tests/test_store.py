@@ -371,7 +371,7 @@ def test_fit_reads_every_run_over_the_images_and_passes_by_a_damaged_one(
 
 def test_a_file_that_is_no_store_is_named_with_the_way_out(cache: FeatureCache, tmp_path: Path) -> None:
     (tmp_path / "results.sqlite").write_text("no store at all, whatever its name says" * 50)
-    with pytest.raises(EvaluationError, match=r"results.sqlite: wanted a store of results, found a file that") as error:
+    with pytest.raises(EvaluationError, match=r"results.sqlite: expected a store of results, got a file that") as error:
         run_of(cache, tmp_path)
     assert error.value.next_step.startswith("move it away, e.g. mv ")
 
@@ -380,7 +380,7 @@ def test_a_store_of_another_format_is_refused(cache: FeatureCache, tmp_path: Pat
     run_of(cache, tmp_path, column="odd", heads="ridge", grid={"ridge.alpha": 1.0})
     with sqlite3.connect(tmp_path / "results.sqlite") as connection:
         connection.execute("UPDATE facts SET value = '99' WHERE name = 'format'")
-    with pytest.raises(EvaluationError, match="wanted results of format 1, found format 99"):
+    with pytest.raises(EvaluationError, match="expected results of format 1, got format 99"):
         run_of(cache, tmp_path)
 
 

@@ -425,11 +425,11 @@ def test_a_cache_is_enough_while_its_photos_are_there(photos: Path, tmp_path: Pa
 
     (there / "bees" / "03.png").unlink()
     with pytest.raises(
-        CacheError, match=r"wanted the photos that the cache was made of, found: 1 of 32 gone, e.g. bee"
+        CacheError, match=r"expected the photos that the cache was made of, found: 1 of 32 gone, e.g. bee"
     ):
         asked_of(cache, tmp_path)
     shutil.rmtree(there)
-    with pytest.raises(CacheError, match="a study trains on the pixels, so it wanted the photos") as caught:
+    with pytest.raises(CacheError, match="a study trains on the pixels, so it expected the photos") as caught:
         asked_of(str(cache.path), tmp_path)
     assert "pipeline study PHOTOS" in str(caught.value)
 
@@ -443,13 +443,13 @@ def test_what_cannot_be_studied_is_refused_before_the_network_runs(photos: Path,
     rows = [f"{kind}/{number:02d}.png,{kind},{number / 7:.3f}" for kind in ("ants", "bees") for number in range(16)]
     (tmp_path / "labels.csv").write_text("\n".join(["id,kind,wing", *rows]), encoding="utf-8")
     told = {"labels": str(tmp_path / "labels.csv")}
-    with pytest.raises(EvaluationError, match="wanted one label set, found 2: kind, wing"):
+    with pytest.raises(EvaluationError, match="expected one label set, got 2: kind, wing"):
         asked_of(photos, tmp_path, **told)
-    with pytest.raises(EvaluationError, match="wanted labels that are classes, found numbers in 'wing'"):
+    with pytest.raises(EvaluationError, match="expected labels that are classes, got numbers in 'wing'"):
         asked_of(photos, tmp_path, column="wing", **told)
-    with pytest.raises(EvaluationError, match="wanted labels and seconds to learn with"):
+    with pytest.raises(EvaluationError, match="expected labels and seconds to learn with"):
         asked_of(photos, tmp_path, budget=0)
-    with pytest.raises(EvaluationError, match="wanted one head, found "):
+    with pytest.raises(EvaluationError, match="expected one head, got "):
         asked_of(photos, tmp_path, head="fast")
     assert not (tmp_path / "caches").exists() and not (tmp_path / "run").exists()
 
@@ -466,11 +466,11 @@ def test_a_study_of_another_format_is_refused(found: Study, tmp_path: Path) -> N
     assert found.folder is not None
     said = json.loads((found.folder / "study.json").read_text(encoding="utf-8"))
     (tmp_path / "study.json").write_text(json.dumps({**said, "format": 99}), encoding="utf-8")
-    with pytest.raises(EvaluationError, match="wanted a study of format 1, found 99"):
+    with pytest.raises(EvaluationError, match="expected a study of format 1, got 99"):
         Study.open(tmp_path)
-    with pytest.raises(EvaluationError, match="wanted a study, found No such file"):
+    with pytest.raises(EvaluationError, match="expected a study, got No such file"):
         Study.open(tmp_path / "nothing")
-    with pytest.raises(EvaluationError, match=r"wanted one of the methods transfer, .* found 'magic'"):
+    with pytest.raises(EvaluationError, match=r"expected one of the methods transfer, .* got 'magic'"):
         found.curve("magic")
 
 
@@ -518,7 +518,7 @@ def test_the_command_refuses_a_cache_whose_photos_are_gone(tmp_path: Path, monke
     path = done("extract", there).out.strip()
     shutil.rmtree(there)
     error, step = refused("study", path, "--out", "run")
-    assert "so it wanted the photos that the cache was made of, found: " in error
+    assert "so it expected the photos that the cache was made of, found: " in error
     assert step.startswith("give the photos themselves: pipeline study PHOTOS")
     assert not Path("run").exists()
 

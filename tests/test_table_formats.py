@@ -226,14 +226,14 @@ def test_a_spreadsheet_of_entities_or_of_too_many_bytes_is_refused(tmp_path: Pat
 def test_the_separator_is_found_outside_quotes(tmp_path: Path, text: str, expected: Any) -> None:
     path = put(tmp_path / "t.csv", text.encode())
     if expected is None:
-        with pytest.raises(SourceError, match="line 2 has 2 fields, wanted 1"):
+        with pytest.raises(SourceError, match="line 2 has 2 fields, expected 1"):
             read_text_table(path)
     else:
         assert read_text_table(path) == expected
 
 
 def test_lines_are_numbered_as_in_the_file_after_a_separator_line(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="line 4 has 1 fields, wanted 2"):
+    with pytest.raises(SourceError, match="line 4 has 1 fields, expected 2"):
         read_text_table(put(tmp_path / "t.csv", b"sep=;\rid;label\ra;x\rb\r"))
     with pytest.raises(SourceError, match="found the byte 0xf6 in line 3"):
         read_text_table(put(tmp_path / "u.csv", b"id;label\ra;x\rb;sch\xf6n\r"))
@@ -423,7 +423,7 @@ def test_labels_of_metadata_replace_folder_names_and_a_file_without_names_is_not
     put(file, b'{"caption": "no names"}')
     source = ImageSource.open(tmp_path)
     assert source.columns == {"label": ["a", "b"]}
-    assert source.notes[-1].startswith(f"not used: {file}: wanted an id column")
+    assert source.notes[-1].startswith(f"not used: {file}: expected an id column")
 
 
 HOT = {"is_ant": ["1", "0", None, "0"], "is_bee": ["0", "1.0", None, "0"], "is_wasp": ["0", "0", None, "TRUE"]}
@@ -456,7 +456,7 @@ def test_one_hot_columns_are_one_label_set() -> None:
         ({"a": ["1"], "b": ["2"]}, "column 'b': expected 0 or 1 for x.png, got '2'"),
         ({"a": ["1"]}, "expected two columns or more, got 'a' alone"),
         ({"a": ["1"], "b": ["0"], "label": ["x"]}, "expected no other column 'label', got one in the table"),
-        ({"c": ["1"]}, "wanted a column 'a', found 'c'"),
+        ({"c": ["1"]}, "expected a column 'a', got 'c'"),
     ],
 )
 def test_columns_that_are_not_one_hot_are_refused(cells: Any, message: str) -> None:

@@ -344,20 +344,20 @@ def test_the_error_names_the_byte(tmp_path, whole):
     second = whole.index(b"1.png\0")
     spoilt = whole[: second + 3] + b"?" + whole[second + 4 :]
     error = refused(_cut(path, spoilt))
-    assert error.message == f"{path}: wanted a whole tar, this one is damaged at byte {second:,}"
+    assert error.message == f"{path}: expected a whole tar, this one is damaged at byte {second:,}"
     assert error.next_step == step
     data = second + BLOCK
     error = refused(_cut(path, whole[: data + 10]))
     size = len(photo_bytes(1))
     assert error.message == (
-        f"{path}: wanted a whole tar, this one is cut short: '1.png' should end at byte {data + size:,}, "
+        f"{path}: expected a whole tar, this one is cut short: '1.png' should end at byte {data + size:,}, "
         f"the file ends at byte {data + 10:,}"
     )
     error = refused(_cut(path, whole[: second + 10]))
-    assert error.message == f"{path}: wanted a whole tar, this one is cut short in the header at byte {second:,}"
-    assert refused(_cut(path, b"")).message == f"{path}: wanted a whole tar, this one is an empty file"
+    assert error.message == f"{path}: expected a whole tar, this one is cut short in the header at byte {second:,}"
+    assert refused(_cut(path, b"")).message == f"{path}: expected a whole tar, this one is an empty file"
     assert refused(_cut(path, b"<html>" * 200)).message == (
-        f"{path}: wanted a whole tar, this one is no tar: it begins with b'<html><html>'"
+        f"{path}: expected a whole tar, this one is no tar: it begins with b'<html><html>'"
     )
 
 
@@ -417,7 +417,7 @@ def test_a_compressed_tar_is_refused_with_the_way_to_a_plain_one(tmp_path, name,
     path = _cut(tmp_path / name, head + b"rest")
     error = refused(path)
     assert error.message == (
-        f"{path}: wanted a plain tar, found a compressed one, in which no image can be reached without all before it"
+        f"{path}: expected a plain tar, got a compressed one, in which no image can be reached without all before it"
     )
     assert error.next_step == step.replace("{}", str(path))
     assert str(path) in refused([path, put(tmp_path / "a.png", 1)]).message

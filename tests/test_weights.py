@@ -86,7 +86,7 @@ def refusal(spec):
 def test_offline_names_the_url_the_place_and_the_bundled_backbone(hub):
     error = refusal(NAME)
     assert error.message == (
-        f"backbone '{NAME}': wanted its weights IMAGENET1K_V1 from {URL}, could not download them "
+        f"backbone '{NAME}': expected its weights IMAGENET1K_V1 from {URL}, could not download them "
         "(<urlopen error no route to host>)"
     )
     assert error.next_step == (
@@ -113,7 +113,7 @@ def test_file_with_another_hash_is_refused(hub):
     hub.mkdir(parents=True)
     (hub / FILE).write_bytes(b"half a file")
     error = refusal(NAME)
-    assert f"{hub / FILE}: wanted the weights IMAGENET1K_V1 of {NAME}, whose SHA-256 starts with f707e7126e" in str(
+    assert f"{hub / FILE}: expected the weights IMAGENET1K_V1 of {NAME}, whose SHA-256 starts with f707e7126e" in str(
         error
     )
     assert error.next_step == f"delete the file and run the same command again, to download it anew from {URL}"
@@ -200,7 +200,9 @@ def test_a_bare_file_must_say_whose_preprocessing_it_has(tmp_path, state):
     assert error.message.endswith("one of IMAGENET1K_V1")
     assert error.next_step == f"--backbone {NAME}:{path}@IMAGENET1K_V1"
     error = refusal(f"{NAME}:{path}@IMAGENET1K_V9")
-    assert error.message == (f"{path}: wanted the preprocessing of 'IMAGENET1K_V9', but {NAME} has only IMAGENET1K_V1")
+    assert error.message == (
+        f"{path}: expected the preprocessing of 'IMAGENET1K_V9', but {NAME} has only IMAGENET1K_V1"
+    )
 
 
 def test_a_bare_file_with_a_published_hash_needs_no_name(tmp_path, state, monkeypatch):
@@ -244,13 +246,13 @@ def damaged(state, how):
     [
         (
             "headless",
-            f"wanted all of {NAME} with its final layer, found a file without it: it lacks fc.weight, fc.bias",
+            f"expected all of {NAME} with its final layer, got a file without it: it lacks fc.weight, fc.bias",
         ),
-        ("missing", f"wanted the 338 tensors of {NAME}, found 337: it lacks conv5.0.weight"),
-        ("unexpected", f"wanted the 338 tensors of {NAME}, found 339: unexpected are extra.weight"),
+        ("missing", f"expected the 338 tensors of {NAME}, got 337: it lacks conv5.0.weight"),
+        ("unexpected", f"expected the 338 tensors of {NAME}, got 339: unexpected are extra.weight"),
         ("shape", f"its tensors do not fit {NAME}: size mismatch for conv1.0.weight"),
-        ("not finite", f"wanted finite weights for {NAME}, found values that are not finite in conv5.0.weight"),
-        ("not tensors", "wanted a state dict (names and tensors), found entries that are not tensors: epochs"),
+        ("not finite", f"expected finite weights for {NAME}, got values that are not finite in conv5.0.weight"),
+        ("not tensors", "expected a state dict (names and tensors), got entries that are not tensors: epochs"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_for_what_it_lacks(tmp_path, state, how, text):
@@ -285,18 +287,20 @@ def test_truncated_file_is_named(tmp_path, state, ending):
     else:
         safetensors.torch.save_file(state, path)
     path.write_bytes(path.read_bytes()[:100_000])
-    assert refusal(f"{NAME}:{path}@IMAGENET1K_V1").message.startswith(f"{path}: wanted a weights file, could not read")
+    assert refusal(f"{NAME}:{path}@IMAGENET1K_V1").message.startswith(
+        f"{path}: expected a weights file, could not read"
+    )
 
 
 def test_missing_file_and_wrong_ending_are_named(tmp_path):
     path = tmp_path / "none.pth"
     assert refusal(f"{NAME}:{path}").message == (
-        f"backbone '{NAME}': wanted a weights file at {path}, found no such file"
+        f"backbone '{NAME}': expected a weights file at {path}, but there is no such file"
     )
     other = tmp_path / "weights.h5"
     other.write_bytes(b"")
     assert refusal(f"{NAME}:{other}").message == (
-        f"{other}: wanted a weights file that ends in .safetensors, .pth, .pt, found '.h5'"
+        f"{other}: expected a weights file that ends in .safetensors, .pth, .pt, got '.h5'"
     )
 
 
@@ -305,7 +309,7 @@ def test_file_changed_after_opening_is_not_loaded(tmp_path, state):
     torch.save(state, path)
     backbone = Backbone.open(f"{NAME}:{path}@IMAGENET1K_V1")
     torch.save({**state, "fc.bias": state["fc.bias"] + 1}, path)
-    with pytest.raises(BackboneError, match="changed since the backbone was opened: wanted SHA-256"):
+    with pytest.raises(BackboneError, match="changed since the backbone was opened: expected SHA-256"):
         backbone.load_network()
     path.unlink()
     with pytest.raises(BackboneError, match="found no such file"):
@@ -422,7 +426,9 @@ def test_record_of_a_file_keeps_its_classes(tmp_path, state, network):
     again = Backbone.from_record(backbone.record(), tmp_path / "backbone.safetensors")
     assert again.classes == 7
     torch.testing.assert_close(penultimate(again), embedding(network), rtol=1e-6, atol=1e-6)
-    with pytest.raises(BackboneError, match=r"wanted the weights file 'mine.pth' \(SHA-256 .*\), which was not stored"):
+    with pytest.raises(
+        BackboneError, match=r"expected the weights file 'mine.pth' \(SHA-256 .*\), which was not stored"
+    ):
         Backbone.from_record(backbone.record())
 
 
@@ -432,7 +438,7 @@ def test_damaged_or_foreign_records_are_refused(tmp_path):
         Backbone.from_record({**record, "name": "efficientnet_lite9"}, tmp_path / "x.safetensors")
     with pytest.raises(BackboneError, match=r"found one that is damaged \(KeyError: 'classes'\)"):
         Backbone.from_record({key: value for key, value in record.items() if key != "classes"}, tmp_path / "x")
-    with pytest.raises(BackboneError, match=r"wanted the architecture arguments \[\], found \['progress'\]"):
+    with pytest.raises(BackboneError, match=r"expected the architecture arguments \[\], got \['progress'\]"):
         Backbone.from_record({**record, "architecture": {"progress": True}}, tmp_path / "x")
     with pytest.raises(BackboneError, match=r"with SHA-256 000000000000..., found 579344248a93..."):
         Backbone.from_record({**record, "weights_sha256": "0" * 64})

@@ -210,7 +210,7 @@ class Backbone:
             )
         if not self.file.is_file():
             raise BackboneError(
-                f"backbone {self.name!r}: wanted its weights at {self.file}, found no such file",
+                f"backbone {self.name!r}: expected its weights at {self.file}, but there is no such file",
                 f"put the file back, or --backbone {registry.NAME}",
             )
         state = stored.in_our_names(self.name, stored.read_tensors(self.file, self.file_sha256))
@@ -292,7 +292,7 @@ class Backbone:
             random_state = None if record["random_state"] is None else int(record["random_state"])
         except (KeyError, TypeError, ValueError) as error:
             raise BackboneError(
-                f"wanted a backbone's record, found one that is damaged ({type(error).__name__}: {error})",
+                f"expected a backbone's record, got one that is damaged ({type(error).__name__}: {error})",
                 "fit the model again",
             ) from error
         if onnx_backbone.is_graph_file(name):
@@ -301,7 +301,7 @@ class Backbone:
         allowed = known.architecture_of(name, None)
         if architecture.keys() != allowed.keys():
             raise BackboneError(
-                f"backbone {name!r}: wanted the architecture arguments {sorted(allowed)}, found {sorted(architecture)}",
+                f"backbone {name!r}: expected the architecture arguments {sorted(allowed)}, got {sorted(architecture)}",
                 "fit the model again with this version",
             )
         if weights_file is not None:
@@ -314,8 +314,8 @@ class Backbone:
         found = cls.open(f"{name}:{weights}", random_state=random_state or 0)
         if found.weights_sha256 != digest:
             raise BackboneError(
-                f"backbone {name!r}: wanted the weights {weights} with SHA-256 {digest[:12]}..., "
-                f"found {found.weights_sha256[:12]}...",
+                f"backbone {name!r}: expected the weights {weights} with SHA-256 {digest[:12]}..., "
+                f"got {found.weights_sha256[:12]}...",
                 "ask for the model with its weights: pipeline fit without --no-weights",
             )
         return found
@@ -327,8 +327,8 @@ class Backbone:
         found = onnx_backbone.read_graph_file(Path(file))  # the file's own word on its layers, not the record's
         if found.sha256 != digest:
             raise BackboneError(
-                f"backbone {name!r}: wanted the ONNX file with SHA-256 {digest[:12]}..., "
-                f"found {found.sha256[:12]}... in {file}",
+                f"backbone {name!r}: expected the ONNX file with SHA-256 {digest[:12]}..., "
+                f"got {found.sha256[:12]}... in {file}",
                 "put the original file back",
             )
         return cls._of_graph(found, name)
@@ -338,7 +338,7 @@ class Backbone:
         asked = [layers] if isinstance(layers, str) else list(layers)
         names = [name for layer in asked for name in (NAMED_LAYERS if layer == "all" else (layer,))]
         if not names:
-            raise BackboneError("wanted at least one layer, found none", "--layer penultimate")
+            raise BackboneError("expected at least one layer, got none", "--layer penultimate")
         if self.is_graph:
             return self._outputs(asked)
         if self.name == registry.NAME and all(name in registry.LAYERS for name in names):
@@ -360,7 +360,7 @@ class Backbone:
 
     def _no_torch(self, wanted: str) -> BackboneError:
         return BackboneError(
-            f"backbone {self.name!r}: wanted {wanted}, found an ONNX file, which has none",
+            f"backbone {self.name!r}: expected {wanted}, got an ONNX file, which has none",
             f"use a network of the catalogue, such as --backbone {registry.NAME}",
         )
 
@@ -374,6 +374,6 @@ class Backbone:
 
 def _not_stored(name: str, what: str, digest: str) -> BackboneError:
     return BackboneError(
-        f"backbone {name!r}: wanted {what} (SHA-256 {digest[:12]}...), which was not stored",
+        f"backbone {name!r}: expected {what} (SHA-256 {digest[:12]}...), which was not stored",
         "ask for the model with its weights: pipeline fit without --no-weights",
     )

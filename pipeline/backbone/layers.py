@@ -312,7 +312,7 @@ def find_final_layer(network: nn.Module, num_classes: int, *, backbone: str = ""
     if len(found) != 1:
         what = f"found {len(found)}: {', '.join(found)}" if found else "found none"
         raise BackboneError(
-            f"backbone {backbone or type(network).__name__!r}: wanted one Linear or Conv2d with {num_classes} "
+            f"backbone {backbone or type(network).__name__!r}: expected one Linear or Conv2d with {num_classes} "
             f"outputs as its final layer, {what}",
             "pipeline backbones",
         )

@@ -72,11 +72,11 @@ def read_bytes(path: Path, sha256: str = "") -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise BackboneError(
-            f"{path}: wanted a network as an ONNX file, found {error.strerror or error}", "pipeline backbones"
+            f"{path}: expected a network as an ONNX file, got {error.strerror or error}", "pipeline backbones"
         ) from error
     if sha256 and (found := hashlib.sha256(data).hexdigest()) != sha256:
         raise BackboneError(
-            f"{path}: changed since the backbone was opened: wanted SHA-256 {sha256[:12]}..., found {found[:12]}...",
+            f"{path}: changed since the backbone was opened: expected SHA-256 {sha256[:12]}..., got {found[:12]}...",
             "run the same command again",
         )
     return data
@@ -97,12 +97,12 @@ def read_graph_file(path: Path) -> GraphFile:
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
-        raise BackboneError(f"{path}: wanted an ONNX file, found something else, or damage", _STEP) from error
+        raise BackboneError(f"{path}: expected an ONNX file, got something else, or damage", _STEP) from error
     tensors = list(_tensors(model.graph)) + [one for made in model.functions for one in _of_nodes(made.node)]
     outside = [one.name for one in tensors if one.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
         raise BackboneError(
-            f"{path}: wanted the whole network in one file, found weights in another: {outside[0]}",
+            f"{path}: expected the whole network in one file, got weights in another: {outside[0]}",
             "save it with onnx.save(model, FILE), without save_as_external_data",
         )
     preprocessing = _preprocessing_in(model, path)
@@ -129,7 +129,7 @@ def write_graph_file(path: Path, graph: bytes, preprocessing: Preprocessing) -> 
             made.write_bytes(model.SerializeToString(deterministic=True))
     except OSError as error:
         raise BackboneError(
-            f"{path}: wanted to write the network here, found {error.strerror or error}", "give another path"
+            f"{path}: expected to write the network here, got {error.strerror or error}", "give another path"
         ) from error
 
 
@@ -171,21 +171,21 @@ def check_preprocessing(how: Preprocessing, origin: str) -> None:
         wanted, found = "std and value_range above 0", f"std {how.std} and value_range {how.value_range}"
     else:
         return
-    raise BackboneError(f"{origin}: wanted {wanted}, found {found}", "see help(pl.save_backbone)")
+    raise BackboneError(f"{origin}: expected {wanted}, got {found}", "see help(pl.save_backbone)")
 
 
 def _preprocessing_in(model: onnx.ModelProto, path: Path) -> Preprocessing:
     texts = [entry.value for entry in model.metadata_props if entry.key == _ENTRY]
     if not texts:
         raise BackboneError(
-            f"{path}: wanted {_ENTRY!r} in its metadata, which says how photos are prepared for it, found none",
+            f"{path}: expected {_ENTRY!r} in its metadata, which says how photos are prepared for it, got none",
             _STEP,
         )
     try:
         found = preprocessing_from(json.loads(texts[0]))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BackboneError(
-            f"{path}: wanted its preprocessing as JSON, found {type(error).__name__}: {error}", _STEP
+            f"{path}: expected its preprocessing as JSON, got {type(error).__name__}: {error}", _STEP
         ) from error
     check_preprocessing(found, str(path))
     return found
@@ -202,7 +202,7 @@ def _check_input(graph: onnx.GraphProto, crop: int, path: Path) -> None:
             f"{name} {onnx.TensorProto.DataType.Name(kind).lower()} {_text(shape)}" for name, kind, shape in kinds
         )
         raise BackboneError(
-            f"{path}: wanted one input, {INPUT} uint8 (b, {crop}, {crop}, 3), found {found or 'none'}", _STEP
+            f"{path}: expected one input, {INPUT} uint8 (b, {crop}, {crop}, 3), got {found or 'none'}", _STEP
         )
 
 
@@ -217,12 +217,12 @@ def _layers(graph: onnx.GraphProto, path: Path) -> dict[str, int]:
         if not one.name.startswith(OUTPUTS) or kind != onnx.TensorProto.FLOAT or shape[0] is not None or not width:
             name = onnx.TensorProto.DataType.Name(kind).lower()
             raise BackboneError(
-                f"{path}: wanted outputs {OUTPUTS}LAYER float32 (b, width), found {one.name} {name} {_text(shape)}",
+                f"{path}: expected outputs {OUTPUTS}LAYER float32 (b, width), got {one.name} {name} {_text(shape)}",
                 _STEP,
             )
         found[one.name.removeprefix(OUTPUTS)] = width
     if not found or "" in found:
-        raise BackboneError(f"{path}: wanted an output {OUTPUTS}penultimate, found none", _STEP)
+        raise BackboneError(f"{path}: expected an output {OUTPUTS}penultimate, got none", _STEP)
     return found
 
 

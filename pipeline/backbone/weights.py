@@ -110,8 +110,8 @@ def _torchvision_weights(name: str, enum_name: str) -> Weights:
     found = file_sha256(path)
     if not found.startswith(prefix):
         raise BackboneError(
-            f"{path}: wanted the weights {enum_name} of {name}, whose SHA-256 starts with {prefix}, "
-            f"found {found[: len(prefix)]}",
+            f"{path}: expected the weights {enum_name} of {name}, whose SHA-256 starts with {prefix}, "
+            f"got {found[: len(prefix)]}",
             f"delete the file and run the same command again, to download it anew from {enum.url}",
         )
     return Weights(enum_name, enum_name, path, found)
@@ -126,7 +126,7 @@ def _download(name: str, enum_name: str, url: str, path: Path, prefix: str) -> N
         torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=sys.stderr.isatty())
     except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors; a wrong hash is a RuntimeError
         raise BackboneError(
-            f"backbone {name!r}: wanted its weights {enum_name} from {url}, could not download them ({error})",
+            f"backbone {name!r}: expected its weights {enum_name} from {url}, could not download them ({error})",
             f"put the file at {path}, or use the bundled backbone: --backbone {registry.NAME}",
         ) from error
 
@@ -139,16 +139,17 @@ def _local_weights(name: str, wanted: str) -> Weights:
     choices = known.weights_names(name)
     if not path.is_file():
         raise BackboneError(
-            f"backbone {name!r}: wanted a weights file at {path}, found no such file", f"pipeline backbones {name}"
+            f"backbone {name!r}: expected a weights file at {path}, but there is no such file",
+            f"pipeline backbones {name}",
         )
     if path.suffix.lower() not in ENDINGS:
         raise BackboneError(
-            f"{path}: wanted a weights file that ends in {', '.join(ENDINGS)}, found {path.suffix or 'no ending'!r}",
+            f"{path}: expected a weights file that ends in {', '.join(ENDINGS)}, got {path.suffix or 'no ending'!r}",
             "save the network's state_dict() with safetensors.torch.save_file, or with torch.save to a .pth file",
         )
     if enum_name and enum_name not in choices:
         raise BackboneError(
-            f"{path}: wanted the preprocessing of {enum_name!r}, but {name} has only {', '.join(choices)}",
+            f"{path}: expected the preprocessing of {enum_name!r}, but {name} has only {', '.join(choices)}",
             f"--backbone {name}:{text}@{choices[-1]}",
         )
     digest = file_sha256(path)
@@ -164,7 +165,7 @@ def _local_weights(name: str, wanted: str) -> Weights:
     if not enum_name:
         raise BackboneError(
             f"{path}: a bare file does not say how photos were prepared for it, and its SHA-256 {digest[:8]}... is "
-            f"none of {name}'s; wanted the name of the weights whose preprocessing it has, one of "
+            f"none of {name}'s; expected the name of the weights whose preprocessing it has, one of "
             f"{', '.join(choices)}",
             f"--backbone {name}:{text}@{choices[-1]}",
         )
@@ -230,8 +231,8 @@ def read_tensors(path: Path, sha256: str = "") -> dict[str, torch.Tensor]:
         data = path.read_bytes()
         if sha256 and (found := hashlib.sha256(data).hexdigest()) != sha256:
             raise BackboneError(
-                f"{path}: changed since the backbone was opened: wanted SHA-256 {sha256[:12]}..., "
-                f"found {found[:12]}...",
+                f"{path}: changed since the backbone was opened: expected SHA-256 {sha256[:12]}..., "
+                f"got {found[:12]}...",
                 "run the same command again",
             )
         if path.suffix.lower() == ".safetensors":
@@ -243,12 +244,12 @@ def read_tensors(path: Path, sha256: str = "") -> dict[str, torch.Tensor]:
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise BackboneError(
-            f"{path}: wanted a weights file, could not read it ({reason or type(error).__name__})",
+            f"{path}: expected a weights file, could not read it ({reason or type(error).__name__})",
             "check that the file is whole: compare its size, or copy it again",
         ) from error
     except pickle.UnpicklingError as error:
         raise BackboneError(
-            f"{path}: wanted a file of tensors alone, found other Python objects in it, or damage; "
+            f"{path}: expected a file of tensors alone, got other Python objects in it, or damage; "
             "such objects are never loaded, as they can run code",
             "save the network's state_dict() with safetensors.torch.save_file, or with torch.save",
         ) from error
@@ -263,7 +264,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
         raise BackboneError(
-            f"{path}: wanted a state dict (names and tensors), found {type(content).__name__}",
+            f"{path}: expected a state dict (names and tensors), got {type(content).__name__}",
             "save the network's state_dict() with safetensors.torch.save_file, or with torch.save",
         )
     others = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
@@ -328,7 +329,7 @@ def network_of(
     bad = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:
         raise BackboneError(
-            f"{origin}: wanted finite weights for {name}, found values that are not finite in {_first_names(bad)}",
+            f"{origin}: expected finite weights for {name}, got values that are not finite in {_first_names(bad)}",
             f"get the file again, or --backbone {name}",
         )
     versioned = _Versioned(state)

@@ -274,7 +274,7 @@ def cannot_write(folder: Path, error: OSError) -> CacheError:
     """Return the error for a folder in which no cache can be made."""
     why = os.strerror(error.errno) if error.errno else str(error)
     return CacheError(
-        f"{folder}: wanted to write a cache here, found {why}",
+        f"{folder}: expected to write a cache here, got {why}",
         "give a folder that you may write with --cache DIR",
     )
 

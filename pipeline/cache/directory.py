@@ -68,7 +68,7 @@ def caches_in(folder: Path) -> tuple[list[FeatureCache], dict[Path, CacheError]]
         paths = []
     except OSError as error:
         raise CacheError(
-            f"{folder}: wanted to list the caches, found {error.strerror}", "give another folder with --cache DIR"
+            f"{folder}: expected to list the caches, got {error.strerror}", "give another folder with --cache DIR"
         ) from error
     for path in paths:
         if not path.name.startswith(".") and (path.name.endswith(SUFFIX) or is_parts_folder(path)):
@@ -96,7 +96,7 @@ def resolve(reference: str | Path, folder: str | Path = DEFAULT_FOLDER) -> Featu
         return FeatureCache.open(path)
     cache = lookup(str(reference), Path(folder))
     if cache is None:
-        raise CacheError(f"{reference}: wanted a cache, found none of that name in {folder}", "pipeline cache list")
+        raise CacheError(f"{reference}: expected a cache, got none of that name in {folder}", "pipeline cache list")
     return cache
 
 
@@ -118,7 +118,7 @@ def lookup(name: str, folder: Path) -> FeatureCache | None:
     stems = {stem_of(cache.path) for cache in fits}
     if len(stems) > 1:
         raise CacheError(
-            f"{name}: wanted one cache, found {len(stems)} of that name: {', '.join(sorted(stems))}",
+            f"{name}: expected one cache, got {len(stems)} of that name: {', '.join(sorted(stems))}",
             f"give more of the name, e.g. {sorted(stems)[0]}",
         )
     return FeatureCache.open(next((cache for cache in fits if cache.complete), fits[0]).path)

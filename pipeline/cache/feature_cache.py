@@ -82,7 +82,7 @@ class PartsHeader:
             at = int(twins[0])
             one, other = (self._part_of(int(order[row])).path.name for row in (at, at + 1))
             raise CacheError(
-                f"{self.path}: wanted ids that are unique, found {as_texts(ids[at : at + 1])[0]!r} in {one} and in "
+                f"{self.path}: expected ids that are unique, got {as_texts(ids[at : at + 1])[0]!r} in {one} and in "
                 f"{other}",
                 "give the images of one shard other names",
             )
@@ -136,7 +136,7 @@ def read_parts(folder: Path) -> PartsHeader:
     """
     headers = [_newest(paths) for _, paths in sorted(_by_stem(folder).items())]
     if not headers:
-        raise CacheError(f"{folder}: wanted a cache or a folder of its parts, found neither", "pipeline cache list")
+        raise CacheError(f"{folder}: expected a cache or a folder of its parts, got neither", "pipeline cache list")
     return PartsHeader(folder, headers)
 
 
@@ -166,7 +166,7 @@ def _check_same_collection(first: Header, other: Header) -> None:
     if "part" not in first.provenance or "part" not in other.provenance:
         stranger = first if "part" not in first.provenance else other
         raise CacheError(
-            f"{stranger.path}: wanted a part of a cache, found a cache of its own", "move it out of the folder"
+            f"{stranger.path}: expected a part of a cache, got a cache of its own", "move it out of the folder"
         )
     for what, mine, theirs in (
         ("recipe", first.provenance["recipe"], other.provenance["recipe"]),
@@ -176,7 +176,7 @@ def _check_same_collection(first: Header, other: Header) -> None:
     ):
         if mine != theirs:
             raise CacheError(
-                f"{other.path}: wanted the {what} of {first.path.name}, found another: they are parts of two caches",
+                f"{other.path}: expected the {what} of {first.path.name}, got another: they are parts of two caches",
                 f"extract this part again, or move it out of {other.path.parent}",
             )
 
@@ -461,7 +461,7 @@ class FeatureCache:
         """
         if column not in self._header.columns:
             raise CacheError(
-                f"{self.path}: wanted the label column {column!r}, found {self._header.columns or 'none'}",
+                f"{self.path}: expected the label column {column!r}, got {self._header.columns or 'none'}",
                 "give the labels with --labels TABLE",
             )
         self.check()
@@ -474,7 +474,7 @@ class FeatureCache:
             return "penultimate" if "penultimate" in self.layers else next(iter(self.layers))
         if layer not in self.layers:
             raise CacheError(
-                f"{self.path}: wanted layer {layer!r}, found {', '.join(self.layers)}",
+                f"{self.path}: expected layer {layer!r}, got {', '.join(self.layers)}",
                 f"extract it from the images with --layer {layer}; the layers that are there stay as they are",
             )
         return layer
@@ -514,14 +514,14 @@ class FeatureCache:
         if self.missing_parts:
             more = ", ..." if len(self.missing_parts) > MOST_NAMED else ""
             raise CacheError(
-                f"{self.path}: wanted every part, found {len(self.files)}; still to be made: "
+                f"{self.path}: expected every part, got {len(self.files)}; still to be made: "
                 f"{', '.join(self.missing_parts[:MOST_NAMED])}{more}",
                 f"run the same `pipeline extract` with --part {self.missing_parts[0]}",
             )
         pending = int((self.status == PENDING).sum())
         if pending:
             raise CacheError(
-                f"{self.path}: wanted a complete cache, found {pending} of {len(self)} images still pending",
+                f"{self.path}: expected a complete cache, got {pending} of {len(self)} images still pending",
                 "run the same `pipeline extract` again; it goes on where it stopped",
             )
         damaged = self.damaged()
@@ -547,7 +547,7 @@ class FeatureCache:
             return SkipReason(status)
         except ValueError:
             raise CacheError(
-                f"{self.path}: wanted a status of format 1 in row {row}, found {status}",
+                f"{self.path}: expected a status of format 1 in row {row}, got {status}",
                 f"pipeline cache verify {self.path}",
             ) from None
 

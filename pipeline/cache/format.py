@@ -153,10 +153,10 @@ def read_origin(path: Path, text: bytes, sha256: Any) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         known = False
     if not known:
-        raise CacheError(f"{path}: wanted a recipe and a place in the provenance, found others", reextract_hint(path))
+        raise CacheError(f"{path}: expected a recipe and a place in the provenance, got others", reextract_hint(path))
     if "part" in provenance and not _is_part(provenance["part"]):
         found = f"{provenance['part']!r:.80}"
-        raise CacheError(f"{path}: wanted to know which part of what this is, found {found}", reextract_hint(path))
+        raise CacheError(f"{path}: expected to know which part of what this is, got {found}", reextract_hint(path))
     return provenance
 
 
@@ -191,19 +191,19 @@ def check_superblock(path: Path) -> None:
         The file cannot be read.
     """
     if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise CacheError(f"{path}: wanted a cache, found no regular file", "pipeline cache list")
+        raise CacheError(f"{path}: expected a cache, got no regular file", "pipeline cache list")
     with open(path, "rb") as file:
         head = file.read(_SUPERBLOCK.size)
     if not head.startswith(_SIGNATURE):
-        raise CacheError(f"{path}: wanted a cache, found a file that is not HDF5", "pipeline cache list")
+        raise CacheError(f"{path}: expected a cache, got a file that is not HDF5", "pipeline cache list")
     if len(head) < _SUPERBLOCK.size:
         raise CacheError(
-            f"{path}: wanted a cache, found the file truncated at {len(head)} bytes",
+            f"{path}: expected a cache, got the file truncated at {len(head)} bytes",
             reextract_hint(path),
         )
     _, version, offsets, lengths, _, base, extension, _, _ = _SUPERBLOCK.unpack(head)
     if (version, offsets, lengths, base, extension) != (_VERSION, 8, 8, 0, _NOWHERE):
-        raise CacheError(f"{path}: wanted a feature cache, found another kind of HDF5 file", "pipeline cache list")
+        raise CacheError(f"{path}: expected a feature cache, got another kind of HDF5 file", "pipeline cache list")
 
 
 @contextmanager

@@ -218,7 +218,7 @@ class Header:
             return np.memmap(self.file, dtype=field.dtype, mode="r", offset=field.offset, shape=field.shape)
         except FileNotFoundError:
             raise CacheError(
-                f"{self.path}: wanted to read the cache, found that it is gone: removed, or followed by a newer one",
+                f"{self.path}: expected to read the cache, but it is gone: removed, or followed by a newer one",
                 "run the same command again",
             ) from None
 
@@ -259,22 +259,22 @@ def read_header(path: Path, *, provenance: Mapping[str, Any] | None = None) -> H
                 text = raw.read(fields["provenance"].shape[0])
             provenance = read_origin(path, text, sha256)
     except FileNotFoundError:
-        raise CacheError(f"{path}: wanted a cache, found no such file", "pipeline cache list") from None
+        raise CacheError(f"{path}: expected a cache, but there is no such file", "pipeline cache list") from None
     except PermissionError as error:
-        raise CacheError(f"{path}: wanted to read the cache, found no permission", f"chmod u+r {path}") from error
+        raise CacheError(f"{path}: expected to read the cache, got no permission", f"chmod u+r {path}") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         _check_disk(path, error)
-        raise CacheError(f"{path}: wanted a cache, found {_what_is_wrong(error)}", reextract_hint(path)) from error
+        raise CacheError(f"{path}: expected a cache, got {_what_is_wrong(error)}", reextract_hint(path)) from error
     return Header(path, rows, fields, provenance)
 
 
 def _check_format(path: Path, file: h5py.File) -> None:
     kind, number = _attribute(file, "kind"), _attribute(file, "format")
     if kind != KIND:
-        raise CacheError(f"{path}: wanted a feature cache, found another kind of HDF5 file", "pipeline cache list")
+        raise CacheError(f"{path}: expected a feature cache, got another kind of HDF5 file", "pipeline cache list")
     if number != FORMAT:
         raise CacheError(
-            f"{path}: wanted cache format {FORMAT}, found format {number}",
+            f"{path}: expected cache format {FORMAT}, got format {number}",
             "install the version of transfer-pipeline that wrote it, or extract again",
         )
 
@@ -301,15 +301,15 @@ def _fields(path: Path, file: h5py.File) -> Iterator[Field]:
 def _items(path: Path, group: h5py.Group, prefix: str) -> Iterator[tuple[str, h5py.HLObject]]:
     for name in group:
         if isinstance(name, bytes):  # h5py leaves it so where it is no UTF-8
-            raise CacheError(f"{path}: wanted plain names, found {prefix}{name!r:.40}", reextract_hint(path))
+            raise CacheError(f"{path}: expected plain names, got {prefix}{name!r:.40}", reextract_hint(path))
         if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-            raise CacheError(f"{path}: wanted plain datasets, found {prefix}{name} to be a link", reextract_hint(path))
+            raise CacheError(f"{path}: expected plain datasets, got {prefix}{name} to be a link", reextract_hint(path))
         yield prefix + name, group[name]
 
 
 def _field(path: Path, name: str, item: h5py.HLObject) -> Field:
     if not isinstance(item, h5py.Dataset):
-        raise CacheError(f"{path}: wanted plain datasets, found {name} to be something else", reextract_hint(path))
+        raise CacheError(f"{path}: expected plain datasets, got {name} to be something else", reextract_hint(path))
     made = item.id.get_create_plist()
     contiguous = (
         made.get_layout() == h5py.h5d.CONTIGUOUS and made.get_external_count() == 0 and made.get_nfilters() == 0
@@ -317,12 +317,12 @@ def _field(path: Path, name: str, item: h5py.HLObject) -> Field:
     offset = item.id.get_offset() if contiguous else None
     if not contiguous or (offset is None and item.size):
         raise CacheError(
-            f"{path}: wanted contiguous datasets within the file, found {name} is not one", reextract_hint(path)
+            f"{path}: expected contiguous datasets within the file, got {name} is not one", reextract_hint(path)
         )
     dtype = np.dtype(item.dtype.str) if item.dtype.kind in "Sfiu" else item.dtype  # variable length has kind "O"
     if not fits(name, dtype, item.shape):
         raise CacheError(
-            f"{path}: wanted the datasets of cache format {FORMAT}, found {name} of {dtype} {item.shape}",
+            f"{path}: expected the datasets of cache format {FORMAT}, got {name} of {dtype} {item.shape}",
             reextract_hint(path),
         )
     return Field(name, dtype, item.shape, int(offset or 0))
@@ -331,9 +331,9 @@ def _field(path: Path, name: str, item: h5py.HLObject) -> Field:
 def _check_datasets(path: Path, fields: Mapping[str, Field]) -> None:
     missing = [name for name in REQUIRED if name not in fields]
     if missing:
-        raise CacheError(f"{path}: wanted a cache, found no dataset {', '.join(missing)}", reextract_hint(path))
+        raise CacheError(f"{path}: expected a cache, got no dataset {', '.join(missing)}", reextract_hint(path))
     if not any(map(is_features, fields)):
-        raise CacheError(f"{path}: wanted a cache, found no features in it", reextract_hint(path))
+        raise CacheError(f"{path}: expected a cache, got no features in it", reextract_hint(path))
 
 
 def _check_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> None:
@@ -342,19 +342,19 @@ def _check_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> None:
     for found in fields.values():  # by place
         if found.offset < end:
             raise CacheError(
-                f"{path}: wanted every dataset in a place of its own, found {found.name} within {before}",
+                f"{path}: expected every dataset in a place of its own, got {found.name} within {before}",
                 reextract_hint(path),
             )
         if found.end > found.offset:
             end, before = found.end, found.name
         if found.name != "provenance" and found.shape[0] != rows:
             raise CacheError(
-                f"{path}: wanted {rows} rows in every dataset, found {found.shape[0]} in {found.name}",
+                f"{path}: expected {rows} rows in every dataset, got {found.shape[0]} in {found.name}",
                 reextract_hint(path),
             )
         if found.end > size:
             raise CacheError(
-                f"{path}: wanted {found.end} bytes for {found.name}, found the file truncated at {size}",
+                f"{path}: expected {found.end} bytes for {found.name}, got the file truncated at {size}",
                 reextract_hint(path),
             )
 
@@ -364,7 +364,7 @@ def _check_disk(path: Path, error: BaseException) -> None:
     # HDF5 raises errors of any type, and says the system's own number in their text.
     if getattr(error, "errno", None) == errno.EIO or f"errno = {errno.EIO}," in str(error):
         raise CacheError(
-            f"{path}: wanted to read the cache, found {os.strerror(errno.EIO)}",
+            f"{path}: expected to read the cache, got {os.strerror(errno.EIO)}",
             "look after the disk, then run the same command again",
         ) from error
 

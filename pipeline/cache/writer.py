@@ -149,7 +149,7 @@ class CacheWriter:
             yield
         except OSError as error:
             raise CacheError(
-                f"{self.cache.path}: wanted to write the cache, found {error.strerror or error}",
+                f"{self.cache.path}: expected to write the cache, got {error.strerror or error}",
                 "mend it, then run the same command again, or give another folder with --cache DIR",
             ) from error
 

@@ -266,7 +266,7 @@ def plan_tasks(
     check_options(**{name: getattr(options, name) for name in names})
     if options.test is not None and options.split not in (None, NO_SPLIT):
         raise EvaluationError(
-            "wanted one test set, found both a split column and test data", "leave out --split or --test"
+            "expected one test set, got both a split column and test data", "leave out --split or --test"
         )
     sources = _open(data, options)
     labelling = options.labelling.bound_to(sources[0])
@@ -390,7 +390,7 @@ def _open(data: Any, options: Options) -> list[Source]:
 
 def _only(sources: list[Source]) -> Source:
     if len(sources) > 1:
-        raise EvaluationError(f"test: wanted one test set, found {len(sources)}", "give one folder, table or cache")
+        raise EvaluationError(f"test: expected one test set, got {len(sources)}", "give one folder, table or cache")
     return sources[0]
 
 

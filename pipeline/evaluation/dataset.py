@@ -216,7 +216,7 @@ def open_data(data: Any, folder: Path, labelling: LabelConfig, *, root: str | Pa
     several = isinstance(data, list | tuple) and not _is_photo_list(data) and shards_of(data) is None
     items = list(data) if several else [data]
     if not items:
-        raise EvaluationError("wanted images or a cache, found an empty list", "name a folder, a table or a cache")
+        raise EvaluationError("expected images or a cache, got an empty list", "name a folder, a table or a cache")
     found = (resolve_cache(item, folder) for item in items)
     return [
         item
@@ -377,7 +377,7 @@ def attach_test_features(source: Source, collection: Dataset, trained: Dataset, 
         allowed = MACHINE_FIELDS | ({"photo_rules"} if rules <= {PHOTO_RULES, *EARLIER_RULES} else set())
         if set(differs) - allowed or _decode(found) != _decode(cache):
             raise EvaluationError(
-                f"{found.path.name}: wanted test features made as those of {cache.path.name}, found others: "
+                f"{found.path.name}: expected test features made as those of {cache.path.name}, got others: "
                 f"{', '.join(differs)}",
                 "give the test images themselves, so that they are extracted the same way",
             )
@@ -420,7 +420,7 @@ def backbone_of(cache: FeatureCache) -> Backbone:
     record = cache.provenance.get("backbone")
     step = "put the original weights back, or extract the images again"
     if not isinstance(record, dict) or not {"name", "weights", "weights_sha256"} <= record.keys():
-        raise CacheError(f"{cache.path.name}: wanted the backbone's record, found none in its provenance", step)
+        raise CacheError(f"{cache.path.name}: expected the backbone's record, got none in its provenance", step)
     wanted = str(record["weights_sha256"])
     try:
         own = cache.provenance.get("weights_file")
@@ -432,8 +432,8 @@ def backbone_of(cache: FeatureCache) -> Backbone:
         raise CacheError(f"{cache.path.name}: {error.message}", step) from error
     if found.weights_sha256 != wanted:
         raise CacheError(
-            f"{cache.path.name}: wanted the weights that made these features (SHA-256 {wanted[:12]}...), "
-            f"found others ({found.weights_sha256[:12]}...) in {found.own_file or found.weights}",
+            f"{cache.path.name}: expected the weights that made these features (SHA-256 {wanted[:12]}...), "
+            f"got others ({found.weights_sha256[:12]}...) in {found.own_file or found.weights}",
             step,
         )
     return found
@@ -482,8 +482,8 @@ def _layers(cache: FeatureCache, wanted: Sequence[str] | None) -> tuple[str, ...
         named = [name for name in ("early", "middle", "late", "penultimate") if name in cache.layers]
         if not named:
             raise CacheError(
-                f"{cache.path.name}: wanted the layers early, middle, late and penultimate, "
-                f"found {', '.join(cache.layers)}",
+                f"{cache.path.name}: expected the layers early, middle, late and penultimate, "
+                f"got {', '.join(cache.layers)}",
                 f"--layer {next(iter(cache.layers))}",
             )
         wanted = [*named, *(name for name in wanted if name != "all")]
@@ -558,7 +558,7 @@ def check_has_labels(collection: Dataset) -> None:
     """Raise `LabelError` where nothing at all is known of the images."""
     if not collection.columns:
         raise LabelError(
-            f"{collection.name}: wanted labels, found none: {len(collection.ids):,} images and no class folders",
+            f"{collection.name}: expected labels, got none: {len(collection.ids):,} images and no class folders",
             "put each class into a folder of its own, or give a table with --labels TABLE",
         )
 

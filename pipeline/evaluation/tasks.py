@@ -280,8 +280,8 @@ def _tags_split(question: Task, train: LabeledRows, test: LabeledRows, notes: tu
     names = np.array(question.classes, dtype=object)
     if len(learned) < 2:
         raise EvaluationError(
-            f"column {column!r}: wanted two tags or more of {question.name!r} that some training images have and some "
-            f"lack, found {', '.join(names[learned]) or 'none'}",
+            f"column {column!r}: expected two or more tags of {question.name!r} that some training images have and some "
+            f"lack, got {', '.join(names[learned]) or 'none'}",
             "move images between the training and the test part, or leave --split out to cross-validate",
         )
     if everywhere:
@@ -302,14 +302,14 @@ def _with_test(question: Task, groups: str | None, test: Dataset) -> Task:
     """Return the question with a test set of its own, its labels read in the classes of the training set."""
     if question.name not in test.columns:
         raise LabelError(
-            f"{test.name}: wanted the label column {question.name!r} in the test data, "
-            f"found {', '.join(sorted(test.columns)) or 'none'}",
+            f"{test.name}: expected the label column {question.name!r} in the test data, "
+            f"got {', '.join(sorted(test.columns)) or 'none'}",
             "give the test set's labels in the same table with --labels, or in class folders",
         )
     rows, y, unknown = encode(test, question.name, question.kind, question.classes, separator=question.separator)
     if not len(rows):
         raise EvaluationError(
-            f"{test.name}: wanted labelled test images, found none in column {question.name!r}",
+            f"{test.name}: expected labelled test images, got none in column {question.name!r}",
             "give the test set's labels with --labels TABLE",
         )
     notes = [*_without_features(test), *test.notes]
@@ -412,7 +412,7 @@ def _number(text: str, name: str) -> float:
         value = np.nan
     if not np.isfinite(value):
         raise LabelError(
-            f"{name}: wanted a finite number, found {text!r}",
+            f"{name}: expected a finite number, got {text!r}",
             f"correct the cell, or read it as missing: {missing_options([text])}",
         )
     return value

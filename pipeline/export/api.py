@@ -25,14 +25,14 @@ def check_output_place(path: Path, *, folder: bool) -> None:
     if not path.exists():
         return
     if not folder and path.is_dir():
-        raise ExportError(f"{path}: wanted to write a file here, found a folder", "--out bees.onnx")
+        raise ExportError(f"{path}: expected to write a file here, got a folder", "--out bees.onnx")
     if folder and not path.is_dir():
-        raise ExportError(f"{path}: wanted to write a folder here, found a file", "--out bees.torch")
+        raise ExportError(f"{path}: expected to write a folder here, got a file", "--out bees.torch")
     if not folder and path.suffix != ".onnx":
-        raise ExportError(f"{path}: wanted an ONNX file to replace, found another file", "--out bees.onnx")
+        raise ExportError(f"{path}: expected an ONNX file to replace, got another file", "--out bees.onnx")
     if folder and any(path.iterdir()) and not _is_ours(path):
         raise ExportError(
-            f"{path}: wanted an empty folder or an earlier export to replace, found a folder with other things in it",
+            f"{path}: expected an empty folder or an earlier export to replace, got a folder with other things in it",
             "choose another place with --out",
         )
 
@@ -49,7 +49,7 @@ def _is_ours(path: Path) -> bool:
 def cannot_write(path: Path, error: OSError) -> ExportError:
     """Return the error for a place that nothing could be written to."""
     return ExportError(
-        f"{path}: wanted to write the exported model here, found {os.strerror(error.errno) if error.errno else error}",
+        f"{path}: expected to write the exported model here, got {os.strerror(error.errno) if error.errno else error}",
         "give a place that you may write with --out",
     )
 
@@ -81,7 +81,7 @@ class Exported:
 def check_export(model: ExportSpec, path: Path, format: str) -> None:
     """Raise `ExportError` for what can be known before the work begins: the format, the place, the model."""
     if format not in FORMATS:
-        raise ExportError(f"--format: wanted {' or '.join(FORMATS)}, found {format!r}", "--format onnx")
+        raise ExportError(f"--format: expected {' or '.join(FORMATS)}, got {format!r}", "--format onnx")
     check_output_place(path, folder=format == "torch")
     check_exportable(model)
     if format == "torch":
@@ -177,7 +177,7 @@ def _proof(path: Path, runner: Callable[[Path], Any], witnesses: CheckImages, mo
     except Exception as error:  # of whichever runtime
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(
-            f"{path.name}: wanted a file that opens, found {type(error).__name__}: {reason}",
+            f"{path.name}: expected a file that opens, got {type(error).__name__}: {reason}",
             "update the libraries: pipeline doctor",
         ) from error
     return check_parity(path.name, run, witnesses, model.kind)

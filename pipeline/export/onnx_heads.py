@@ -74,7 +74,7 @@ def _converted(
         from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
     except ImportError as error:
         raise ExportError(
-            f"head {name!r}: wanted skl2onnx, which says it in ONNX, found that it is not installed", INSTALL
+            f"head {name!r}: expected skl2onnx, which says it in ONNX, but it is not installed", INSTALL
         ) from error
     options = {"zipmap": False, **({"raw_scores": True} if sure == "scores" else {})}
     # Trees and ties are decided by last bits, so double comes first; some converters know float alone.
@@ -119,7 +119,7 @@ def _sure(draft: GraphBuilder, output: str, tried: np.ndarray, estimator: Any) -
 
 def _refused(name: str, reason: str) -> ExportError:
     return ExportError(
-        f"head {name!r}: wanted a head that ONNX can say, found that {reason}",
+        f"head {name!r}: expected a head that ONNX can say, got that {reason}",
         "fit with a head that folds into one layer: --head logistic, or ridge for numbers",
     )
 

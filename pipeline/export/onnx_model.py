@@ -170,7 +170,7 @@ def onnx_model(model: ExportSpec, progress: Progress) -> onnx.ModelProto:
         graph, _ = export_graph(backbone, [layer])
     except NotExportable as error:
         raise ExportError(
-            f"wanted {backbone.name} as an ONNX graph, found that it cannot be one ({error})", "--format torch"
+            f"expected {backbone.name} as an ONNX graph, but it cannot be one ({error})", "--format torch"
         ) from error
     return _finished(onnx.load_model_from_string(graph), head, layer)
 
@@ -181,7 +181,7 @@ def _own_graph(backbone: Backbone, layer: str) -> onnx.ModelProto:
     version = next((opset.version for opset in body.opset_import if not opset.domain), None)
     if version != OPSET:
         raise ExportError(
-            f"{backbone.name}: wanted ONNX operators of version {OPSET}, as those of the heads are, found {version}",
+            f"{backbone.name}: expected ONNX operators of version {OPSET}, as those of the heads are, got {version}",
             "save the network with pl.save_backbone, and fit again",
         )
     del body.metadata_props[:]
@@ -195,7 +195,7 @@ def _finished(body: onnx.ModelProto, head: onnx.ModelProto, layer: str) -> onnx.
     whole = _joined(body, head, f"{OUTPUTS}{layer}")
     if whole.ByteSize() > LARGEST:
         raise ExportError(
-            f"wanted an ONNX file, which holds 2 GB at most, found {whole.ByteSize() / 1e9:.1f} GB",
+            f"expected an ONNX file, which holds 2 GB at most, got {whole.ByteSize() / 1e9:.1f} GB",
             "fit with another head: the nearest neighbours keep every training photo's features",
         )
     onnx.checker.check_model(whole)

@@ -85,13 +85,13 @@ def check_exportable(model: ExportSpec) -> None:
     precision = str(model.recipe["precision"])
     if precision != "fp32":
         raise ExportError(
-            f"wanted a head that learned from fp32 features, as the exported network makes them, found {precision}: "
+            f"expected a head that learned from fp32 features, as the exported network makes them, got {precision}: "
             "it would answer otherwise than `pipeline predict`",
             "fit again with --precision fp32",
         )
     seen = getattr(model.estimator, "classes_", None)
     if model.kind == "class" and seen is not None and list(seen) != list(range(len(model.classes))):
         raise ExportError(
-            f"head {model.head!r}: wanted one that learned all {len(model.classes)} classes, found {len(seen)} of them",
+            f"head {model.head!r}: expected one that learned all {len(model.classes)} classes, got {len(seen)} of them",
             "fit again on photos of every class",
         )

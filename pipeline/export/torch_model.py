@@ -67,18 +67,18 @@ def layer_of(model: ExportSpec) -> LinearLayer:
     """Return the head as the layer that is put in the final layer's place."""
     if model.backbone.is_graph:
         raise ExportError(
-            f"wanted a network of torchvision's, found {model.backbone.name}, which is an ONNX file", "--format onnx"
+            f"expected a network of torchvision's, got {model.backbone.name}, which is an ONNX file", "--format onnx"
         )
     width = model.backbone.resolve_layers([model.layer])[model.layer]
     layer = fold(model.estimator, model.kind, width)
     if layer is None:
         raise ExportError(
-            f"head {model.head!r}: wanted a linear head, which can be a network's final layer, found one that is not",
+            f"head {model.head!r}: expected a linear head, which can be a network's final layer, got one that is not",
             "--format onnx, or fit with --head logistic",
         )
     if model.recipe["store"] != "fp32":
         raise ExportError(
-            "wanted a head that learned from features stored in fp32, as the network makes them, found "
+            "expected a head that learned from features stored in fp32, as the network makes them, got "
             f"{model.recipe['store']}",
             "--format onnx, which rounds them within, or fit again with --store fp32",
         )
@@ -173,7 +173,7 @@ def _write_program(network: nn.Module, model: ExportSpec, path: Path) -> None:
     except Exception as error:  # the exporter raises whatever the network's own code runs into
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(
-            f"wanted {model.backbone.name} as an exported program, found {type(error).__name__}: {reason}",
+            f"expected {model.backbone.name} as an exported program, got {type(error).__name__}: {reason}",
             "--format onnx",
         ) from error
 

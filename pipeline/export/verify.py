@@ -119,7 +119,7 @@ def check_parity(what: str, run: Callable[[np.ndarray], Answers], witnesses: Che
     except Exception as error:  # of whichever runtime
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(
-            f"{what}: wanted it to answer for {witnesses.which}, found {type(error).__name__}: {reason}", _TRY
+            f"{what}: expected it to answer for {witnesses.which}, got {type(error).__name__}: {reason}", _TRY
         ) from error
     found = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
     labels = found[{"class": "label", "multi": "tags", "number": "value"}[kind]]
@@ -137,7 +137,8 @@ def check_parity(what: str, run: Callable[[np.ndarray], Answers], witnesses: Che
     if proof.changed or proof.largest > TOLERANCE or (np.isnan(proof.largest) and proof.of != "label"):
         first = f", the first of them {witnesses.ids[int(np.flatnonzero(changed)[0])]}" if proof.changed else ""
         raise ExportError(
-            f"{proof.text}{first}; wanted differences up to {TOLERANCE:.0e} and no changed label: nothing was written",
+            f"{proof.text}{first}; expected differences up to {TOLERANCE:.0e} and no changed label: "
+            "nothing was written",
             _TRY,
         )
     return proof

@@ -275,7 +275,7 @@ def extract(
         n_jobs=n_jobs,
     )
     if recheck is not None and recheck < 0:
-        raise PipelineError(f"recheck: wanted a number of rows, found {recheck}", "--recheck 10")
+        raise PipelineError(f"recheck: expected a number of rows, got {recheck}", "--recheck 10")
     wanted = None if part is None else PartNumber.read(part)
     layers = [layer] if isinstance(layer, str) else list(layer)
     started = time.perf_counter()
@@ -342,13 +342,13 @@ def check_options(
 ) -> None:
     """Raise `PipelineError` for an option with a value that `extract` does not have."""
     if on_error not in ("skip", "stop"):
-        raise SourceError(f"on_error: wanted skip or stop, found {on_error!r}", "--on-error skip")
+        raise SourceError(f"on_error: expected skip or stop, got {on_error!r}", "--on-error skip")
     if precision not in PRECISIONS:
-        raise CacheError(f"precision: wanted {', '.join(PRECISIONS)}, found {precision!r}", "--precision fp32")
+        raise CacheError(f"precision: expected {', '.join(PRECISIONS)}, got {precision!r}", "--precision fp32")
     if store not in STORE_TYPES:
-        raise CacheError(f"store: wanted {' or '.join(STORE_TYPES)}, found {store!r}", "--store fp32")
+        raise CacheError(f"store: expected {' or '.join(STORE_TYPES)}, got {store!r}", "--store fp32")
     if decode not in DECODES:
-        raise SourceError(f"decode: wanted {' or '.join(DECODES)}, found {decode!r}", "--decode exact")
+        raise SourceError(f"decode: expected {' or '.join(DECODES)}, got {decode!r}", "--decode exact")
     check_numbers(batch_size, n_jobs)
     # An unknown name is an error even where every row is reused; whether there is such a GPU matters only for work.
     if device not in ("auto", "cpu") and not device.startswith("cuda"):

@@ -194,7 +194,7 @@ def _open(path: Path, work: ExtractionJob, generation: str) -> FeatureCache:
     said = (cache.recipe, cache.place, cache.provenance.get("generation"), len(cache))
     if said != (work.recipe.as_dict(), work.source.place, generation, len(work.source)):
         raise CacheError(
-            f"{path}: wanted the features that this name stands for, found those of another cache under it",
+            f"{path}: expected the features that this name stands for, got those of another cache under it",
             "give the file its own name back, or move it out of the folder",
         )
     return cache
@@ -376,7 +376,7 @@ class PartNumber:
         found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
         part = cls(int(found[1]), int(found[2])) if found else None
         if part is None or not 1 <= part.number <= part.of:
-            raise PipelineError(f"part: wanted I/N with I from 1 to N, found {text!r}", "--part 1/16")
+            raise PipelineError(f"part: expected I/N with I from 1 to N, got {text!r}", "--part 1/16")
         return part
 
 
@@ -438,7 +438,7 @@ def partition_of(data: Any, part: PartNumber | None, **options: Any) -> Partitio
         mine = shards if part is None else shards[part.number - 1 :: part.of]
         if not mine:
             raise SourceError(
-                f"part {part.number}/{part.of}: wanted a share of the shards, found {len(shards)} in all",  # type: ignore[union-attr]
+                f"part {part.number}/{part.of}: expected a share of the shards, got {len(shards)} in all",  # type: ignore[union-attr]
                 f"--part I/{len(shards)} at most",
             )
         return Partition(
@@ -453,7 +453,7 @@ def partition_of(data: Any, part: PartNumber | None, **options: Any) -> Partitio
     share = ImageSource.open(data, share=(part.number, part.of), **options)
     if not len(share):
         raise SourceError(
-            f"part {part.number}/{part.of}: wanted a share of the images at {share.place}, found none in it",
+            f"part {part.number}/{part.of}: expected a share of the images at {share.place}, got none in it",
             "ask for fewer parts",
         )
     numbered = replace(share, name=f"{PREFIX}{part.number:05d}_of_{part.of:05d}")

@@ -30,7 +30,7 @@ from pipeline.parallel import workers
 
 NAME = "embedder"  # its caches' files start with it
 
-_WANTED = "wanted a list or 1-D array of paths, or a uint8 array of images (n, h, w) or (n, h, w, c)"
+_WANTED = "expected a list or 1-D array of paths, or a uint8 array of images (n, h, w) or (n, h, w, c)"
 
 
 class ImageEmbedder(TransformerMixin, BaseEstimator):
@@ -204,7 +204,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):
         layers = network.resolve_layers([self.layer])
         if len(layers) != 1:
             raise BackboneError(
-                f"layer: wanted one layer, found {self.layer!r}, which is {len(layers)}",
+                f"layer: expected one layer, got {self.layer!r}, which is {len(layers)}",
                 f"ImageEmbedder(layer={next(reversed(layers))!r}), and a FeatureUnion for several",
             )
         return next(iter(layers.items()))

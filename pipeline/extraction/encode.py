@@ -58,7 +58,7 @@ class CrashCounter:
         self._in_a_row += 1
         if self._in_a_row == DEATHS:
             raise PipelineError(
-                f"wanted worker processes that live, found that they die: {str(error).partition(chr(10))[0]}",
+                f"expected worker processes that live, but they die: {str(error).partition(chr(10))[0]}",
                 self._ways,
             ) from error
 
@@ -68,7 +68,7 @@ def check_same_decoder(mode: str, wanted: str) -> None:
     found = decoder_of(mode)
     if found != wanted:
         raise PipelineError(
-            f"wanted workers that decode photos as this machine does ({wanted}), found one that does not ({found})",
+            f"expected workers that decode photos as this machine does ({wanted}), got one that does not ({found})",
             "install the same Pillow on every worker",
         )
 
@@ -482,7 +482,7 @@ def _refuse_blind_workers(source: ImageSource, block: EncodedBatch) -> None:
         except UnreadableImage:
             continue
         raise PipelineError(
-            f"{source.ids[row]}: wanted workers that see the images under the same path, found one that does not: "
+            f"{source.ids[row]}: expected workers that see the images under the same path, got one that does not: "
             f"{source.place}",
             "put the images on a file system that every worker mounts at the same place",
         )

@@ -102,8 +102,8 @@ class LazyNetwork:
                 )
                 if self._wanted not in ("", runtime.name):
                     raise BackboneError(
-                        f"wanted the runtime {self._wanted}, whose {self.precision} features are asked for, "
-                        f"found {runtime.name}",
+                        f"expected the runtime {self._wanted}, whose {self.precision} features are asked for, "
+                        f"got {runtime.name}",
                         "install the same on every machine, or --precision fp32, in which runtimes agree",
                     )
                 if self._shared is not None:

@@ -314,7 +314,7 @@ def _compare(work: ExtractionJob, cache: FeatureCache, block: EncodedBatch) -> N
     if other.size:
         row = int(block.rows[other[0]])
         raise SourceError(
-            f"{cache.ids[row]}: wanted the image that the cache was made from, found "
+            f"{cache.ids[row]}: expected the image that the cache was made from, got "
             + block.details.get(row, "other content behind the same size and time"),
             "extract again with --rehash, which reads every image",
         )
@@ -322,7 +322,7 @@ def _compare(work: ExtractionJob, cache: FeatureCache, block: EncodedBatch) -> N
     if failed.size:
         row = int(block.rows[failed[0]])
         raise SourceError(
-            f"{cache.ids[row]}: wanted the features that are stored of this image, found {block.details[row]}",
+            f"{cache.ids[row]}: expected the features that are stored of this image, got {block.details[row]}",
             "see whether a decoder is missing that was there when the cache was made",
         )
     for layer in block.features.keys() & cache.layers.keys():

@@ -130,7 +130,7 @@ class ExtractionJob(EncodingOptions):
 def check_numbers(batch_size: int | None, n_jobs: int | None) -> None:
     """Return if these are numbers to work with; raise `PipelineError` otherwise."""
     if batch_size is not None and batch_size < 1:
-        raise PipelineError(f"batch_size: wanted 1 or more, found {batch_size}", "leave out --batch-size")
+        raise PipelineError(f"batch_size: expected 1 or more, got {batch_size}", "leave out --batch-size")
     check_jobs(n_jobs)
 
 

@@ -552,7 +552,7 @@ def open_files(paths: Sequence[str], known: Known | None = None, *, given: Seque
             asked.append((called, prefix))
         else:
             raise SourceError(
-                f"{printable(path)}: wanted a photo or a folder, found neither a regular file nor a folder",
+                f"{printable(path)}: expected a photo or a folder, got neither a regular file nor a folder",
                 "name files or folders",
             )
         twice += len(rows.keys() & new.keys())

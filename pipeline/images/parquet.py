@@ -97,7 +97,7 @@ def image_column(path: str) -> str | None:
         names = [name for name in names if _holds_images(file, name)]
     if len(names) > 1:
         raise SourceError(
-            f"{shown}: wanted one column of images, found {len(names)}: {', '.join(names)}",
+            f"{shown}: expected one column of images, got {len(names)}: {', '.join(names)}",
             "call the one that is meant `image`, or leave the others out",
         )
     return names[0] if names else None
@@ -135,11 +135,11 @@ def open_parquet(path: str, column: str, *, id_column: str | None = None) -> Lis
     lengths = {len(values) for values in (*columns.values(), *([] if paths is None else [paths]))}
     if sum(groups) != count or min(groups, default=0) < 0 or lengths - {count} or count > stat[0]:
         raise SourceError(
-            f"{shown}: wanted as many rows as it says it has, {count:,}, found others in a file of {stat[0]:,} bytes",
+            f"{shown}: expected as many rows as it says it has, {count:,}, got others in a file of {stat[0]:,} bytes",
             "write it again",
         )
     if count == 0:
-        raise SourceError(f"{shown}: wanted a table with rows, found none", "fill it")
+        raise SourceError(f"{shown}: expected a table with rows, got none", "fill it")
     notes = [f"{shown}: its columns {', '.join(left_out)} hold no plain values and are left out"] if left_out else []
     if largest > LARGE_GROUP:
         notes.append(

@@ -123,7 +123,7 @@ def resizing_library() -> ModuleType | Any:
         import cykooz_resizer
     except ImportError as error:
         raise SourceError(
-            "--decode fast: wanted the package cykooz-resizer, found none",
+            "--decode fast: expected the package cykooz-resizer, got none",
             "pip install 'transfer-pipeline[fast]', or --decode exact",
         ) from error
     return cykooz_resizer

@@ -399,7 +399,7 @@ def read_text_table(path: str | os.PathLike[str]) -> TextTable:
     table = dict(zip(names, columns, strict=True))
     if not names or not table[names[0]]:
         raise SourceError(
-            f"{shown}: wanted a table with rows, found {'a header alone' if names else 'nothing'}", "fill it"
+            f"{shown}: expected a table with rows, got {'a header alone' if names else 'nothing'}", "fill it"
         )
     commas = [name for name, cells in table.items() if separator != "," and holds_decimal_commas(cells)]
     return TextTable(table, notes=notes, decimal_commas=commas)
@@ -467,7 +467,7 @@ def open_table(
         # Another root is of no use to absolute paths.
         absolute = any(text is not None and is_absolute(text) for text in columns[key])
         raise SourceError(
-            f"{shown}: wanted the images of its column {key} below {printable(str(base))}, found none of {len(ids):,}, "
+            f"{shown}: expected the images of its column {key} below {printable(str(base))}, got none of {len(ids):,}, "
             f"e.g. {printable(ids[0])}",
             f"correct the paths in the column {key}"
             if absolute
@@ -545,7 +545,7 @@ def find_id_column(columns: Columns, wanted: str | None, shown: str) -> str:
         looked_for = f"an id column ({', '.join(ID_COLUMNS)})"
     if found is None:
         raise SourceError(
-            f"{shown}: wanted {looked_for}, found the columns {', '.join(columns)}",
+            f"{shown}: expected {looked_for}, got the columns {', '.join(columns)}",
             f"name the column that holds the ids or paths: --id {next(iter(columns))}",
         )
     return found
@@ -560,7 +560,7 @@ def _located(text: str | None, base: str, where: str, key: str) -> tuple[str, tu
     slashed = text.replace("\\", "/")
     if posixpath.normpath(slashed).split("/")[0] in ("..", "."):
         raise SourceError(
-            f"{where}: wanted a path below {printable(base)}, found {text}, which leaves it",
+            f"{where}: expected a path below {printable(base)}, got {text}, which leaves it",
             "write the paths from a folder that holds all the images, without .., and name that folder with --root",
         )
     # As written first; then as a Mac (decomposed letters) or Windows (backslashes) would have named the same file.
@@ -578,17 +578,17 @@ def _located(text: str | None, base: str, where: str, key: str) -> tuple[str, tu
 def _decoded(data: bytes, shown: str) -> str:
     """Return a file's text, without its byte order mark."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise SourceError(f"{shown}: wanted text in UTF-8, found UTF-16", "save the table as CSV UTF-8")
+        raise SourceError(f"{shown}: expected text in UTF-8, got UTF-16", "save the table as CSV UTF-8")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = len(_LINE_END.findall(data, 0, error.start)) + 1
         raise SourceError(
-            f"{shown}: wanted text in UTF-8, found the byte 0x{data[error.start]:02x} in line {line}",
+            f"{shown}: expected text in UTF-8, got the byte 0x{data[error.start]:02x} in line {line}",
             "save the table as CSV UTF-8",
         ) from error
     if not text.strip():
-        raise SourceError(f"{shown}: wanted a table with rows, found an empty file", "fill it")
+        raise SourceError(f"{shown}: expected a table with rows, got an empty file", "fill it")
     return text
 
 
@@ -601,7 +601,7 @@ def _read_csv(text: str, separator: str | None, shown: str) -> tuple[list[str], 
     above = 0 if stated is None else 1  # lines
     separator = stated or separator or find_separator(text, ID_COLUMNS)
     if not text.strip():
-        raise SourceError(f"{shown}: wanted a table with rows, found a first line sep={separator} alone", "fill it")
+        raise SourceError(f"{shown}: expected a table with rows, got a first line sep={separator} alone", "fill it")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows: list[list[str]] = []
     end = 0  # the line where the last good row ended
@@ -609,7 +609,7 @@ def _read_csv(text: str, separator: str | None, shown: str) -> tuple[list[str], 
         for row in reader:
             if row and rows and len(row) != len(rows[0]):
                 raise SourceError(
-                    f"{shown}: line {end + above + 1} has {len(row)} fields, wanted {len(rows[0])} as in the header",
+                    f"{shown}: line {end + above + 1} has {len(row)} fields, expected {len(rows[0])} as in the header",
                     "correct the line; a field that holds the separator needs quotes around it",
                 )
             if row:  # an empty line is none
@@ -633,7 +633,7 @@ def _read_parquet(path: str | os.PathLike[str], shown: str) -> tuple[list[str], 
             names = [name for name, kind in zip(schema.names, schema.types, strict=True) if not holds_bytes(kind)]
             if schema.names and not names:
                 raise SourceError(
-                    f"{shown}: column {schema.names[0]!r} holds {schema.types[0]}, wanted text or numbers",
+                    f"{shown}: column {schema.names[0]!r} holds {schema.types[0]}, expected text or numbers",
                     "give a table with a column of text",
                 )
             table = file.read(columns=names)
@@ -679,7 +679,9 @@ def column_text(column: pa.ChunkedArray, where: str, names: Sequence[str] = ()) 
         lists = named_values(lists, names, where) if names and not pa.types.is_string(kind.value_type) else lists
         return [None if cell is None else list_text(cell) for cell in lists]
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        raise SourceError(f"{where} holds {kind}, wanted text or numbers", "leave the column out, or write it as text")
+        raise SourceError(
+            f"{where} holds {kind}, expected text or numbers", "leave the column out, or write it as text"
+        )
     values = column.to_pylist()
     if names and pa.types.is_integer(kind):
         return named_values(values, names, where)

@@ -284,7 +284,9 @@ def _refuse_more(tar: OpenFile, end: int, total: int, shown: str) -> None:
 
 
 def _damaged(shown: str, what: str) -> SourceError:
-    return SourceError(f"{shown}: wanted a whole tar, this one {what}", f"get or make it again; look: tar tvf {shown}")
+    return SourceError(
+        f"{shown}: expected a whole tar, this one {what}", f"get or make it again; look: tar tvf {shown}"
+    )
 
 
 #: Endings of tars that are compressed as a whole, with what makes a plain one of each.
@@ -411,7 +413,7 @@ def _refuse_magic(head: bytes, shown: str) -> None:
 
 def _compressed(shown: str, step: str) -> SourceError:
     return SourceError(
-        f"{shown}: wanted a plain tar, found a compressed one, in which no image can be reached without all before it",
+        f"{shown}: expected a plain tar, got a compressed one, in which no image can be reached without all before it",
         step,
     )
 

@@ -97,7 +97,7 @@ def score_with_interval(
     if n == 0 or len(predictions.labels) != n or (groups is not None and len(groups) != n):
         found = f"{len(predictions.labels)} predictions" + ("" if groups is None else f" and {len(groups)} groups")
         raise EvaluationError(
-            f"wanted as many predictions as labels, found {n} labels, {found}", "score at least one row"
+            f"expected as many predictions as labels, got {n} labels, {found}", "score at least one row"
         )
     value = score_predictions(scoring, y, predictions, kind=kind, n_classes=n_classes)
     if groups is None and scoring == "accuracy":

@@ -66,8 +66,8 @@ def group_codes(
     missing = [row for row in wanted if is_missing(values[row])]
     if missing:
         raise LabelError(
-            f"column {column!r}: wanted a group for every labelled image, "
-            f"found {count(len(missing), 'image')} without one, e.g. {ids[missing[0]]}",
+            f"column {column!r}: expected a group for every labelled image, "
+            f"got {count(len(missing), 'image')} without one, e.g. {ids[missing[0]]}",
             "fill the column in, or clear those images' labels",
         )
     names = [str(values[row]) for row in wanted]
@@ -119,7 +119,7 @@ def split_kind(entry: str, names: Sequence[str]) -> tuple[str, ColumnOptions]:
         return glob, ColumnOptions(kind)
     if glob in names or fnmatch.filter(names, glob):
         raise LabelError(
-            f"--column {entry}: wanted the kind class, number or multi, found {kind!r}",
+            f"--column {entry}: expected the kind class, number or multi, got {kind!r}",
             f"pass --column {glob}:class, --column {glob}:number or --column {glob}:multi",
         )
     return entry, ColumnOptions()
@@ -146,7 +146,7 @@ def unknown_column(column: str, names: list[str]) -> LabelError:
     near = list(dict.fromkeys(folded + near))
     found = ", ".join(map(repr, names[:12])) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
     return LabelError(
-        f"wanted a column {column!r}, found {found or 'no columns at all'}",
+        f"expected a column {column!r}, got {found or 'no columns at all'}",
         f"did you mean {' or '.join(map(repr, near))}?"
         if near
         else "name one of those columns, or pass --labels TABLE",
@@ -471,12 +471,12 @@ def columns_by_id(
         notes.append(f"{place}: {without} of {count(len(ids), 'row')} have no {id_name} and are left out")
     if without == len(ids):
         raise LabelError(
-            f"{place}: wanted ids in column {id_name!r}, found no row that has one",
+            f"{place}: expected ids in column {id_name!r}, got no row that has one",
             "name the column that holds the image's path: --id COLUMN",
         )
     if not table:
         raise LabelError(
-            f"{place}: wanted a column of labels beside the ids, found {id_name!r} alone", "add a column of labels"
+            f"{place}: expected a column of labels beside the ids, got {id_name!r} alone", "add a column of labels"
         )
     used = None if not columns else {name for entry in columns for name in matches(entry, [id_name, *table])}
     joined: dict[str, dict[str, str | None]] = {}
@@ -745,7 +745,7 @@ def _nothing_matches(keys: list[str], known: list[str], place: str, folder: str 
                 step = f"ids are paths below the source: write {image} for {other}"
                 break
     return LabelError(
-        f"{place}: wanted ids of the {count(len(keys), 'image')} (such as {image}), "
-        f"found {count(len(known), 'id')} (such as {other}) and none in common",
+        f"{place}: expected ids of the {count(len(keys), 'image')} (such as {image}), "
+        f"got {count(len(known), 'id')} (such as {other}) and none in common",
         step,
     )

@@ -378,7 +378,7 @@ def label_sets(
         values = columns[name]
         if len(values) != len(ids):
             raise LabelError(
-                f"column {name!r}: wanted {len(ids)} labels, one an image, found {len(values)}",
+                f"column {name!r}: expected {len(ids)} labels, one an image, got {len(values)}",
                 "join the table by id: pass it with --labels",
             )
         # Sources hand over tidied text already; in Python a caller may not have.
@@ -388,7 +388,7 @@ def label_sets(
         if not texts:
             if name in asked:
                 raise LabelError(
-                    f"column {name!r}: wanted labels, found {len(ids)} empty cells", _other_columns(columns, name)
+                    f"column {name!r}: expected labels, got {len(ids)} empty cells", _other_columns(columns, name)
                 )
             skipped.append(SkippedColumn(name, "it is empty"))
             continue
@@ -418,7 +418,7 @@ def label_sets(
             raise errors[0]
         why = "; ".join(f"{one.column!r}: {one.reason}" for one in skipped)
         raise LabelError(
-            f"wanted a column of labels, found none that can be learned{': ' + why if why else ''}",
+            f"expected a column of labels, got none that can be learned{': ' + why if why else ''}",
             "name the column: --column NAME" if why else "pass a table: --labels TABLE, or use class folders",
         )
     return LabelSets(found, skipped=skipped, asked=asked)
@@ -435,7 +435,7 @@ def guess_kind(texts: Iterable[str], name: str = "label") -> str:
     others = different - numbers
     if others and numbers and all(_NOT_FINITE.fullmatch(text) for text in others):
         raise LabelError(
-            f"column {name!r}: wanted finite numbers, found {sorted(others)[0]!r}",
+            f"column {name!r}: expected finite numbers, got {sorted(others)[0]!r}",
             f"empty those cells, or read them as classes: --column {name}:class",
         )
     if others:
@@ -537,7 +537,7 @@ def _label_set(
         y = _numbers(name, ids, rows, texts)
         if y.min() == y.max():
             raise _SingleValue(
-                f"column {name!r}: wanted numbers that differ, found {texts[0]} for all {count(len(rows), 'image')}",
+                f"column {name!r}: expected numbers that differ, got {texts[0]} for all {count(len(rows), 'image')}",
                 "choose another column with --column",
             )
         if guessed and all(map(_is_whole, counts)):
@@ -559,7 +559,7 @@ def _label_set(
     counts = Counter(texts)
     if len(counts) == 1:
         raise _SingleValue(
-            f"column {name!r}: wanted two classes or more, found only {texts[0]!r} ({count(len(rows), 'image')})",
+            f"column {name!r}: expected two classes or more, got only {texts[0]!r} ({count(len(rows), 'image')})",
             "add images of a second class, or choose another column with --column",
         )
     classes = tuple(_sorted_classes(counts))
@@ -587,8 +587,8 @@ def _tag_set(
     tags = tuple(tag for tag in _sorted_classes(counts) if counts[tag] < len(rows))
     if len(tags) < 2:
         raise _SingleValue(
-            f"column {name!r}: wanted two tags or more that some images have and some lack, "
-            f"found {', '.join(map(repr, tags)) or 'none'} in {count(len(rows), 'image')}",
+            f"column {name!r}: expected two tags or more that some images have and some lack, "
+            f"got {', '.join(map(repr, tags)) or 'none'} in {count(len(rows), 'image')}",
             f"write the tags of an image into one cell, separated by {' or '.join(SEPARATORS)}"
             if found is None
             else f"read the column as classes: --column {name}:class",
@@ -650,7 +650,7 @@ def _numbers(name: str, ids: Sequence[str], rows: np.ndarray, texts: list[str]) 
             wanted = "a finite number" if number or _NOT_FINITE.fullmatch(text) else "a number"
             comma = "write decimals with a point, " if re.fullmatch(r"[+-]?\d+,\d+", text) else ""
             raise LabelError(
-                f"column {name!r}: wanted {wanted} for {ids[rows[i]]}, found {text!r}",
+                f"column {name!r}: expected {wanted} for {ids[rows[i]]}, got {text!r}",
                 f"{comma}empty the cell, or read the column as classes: --column {name}:class",
             )
     return y

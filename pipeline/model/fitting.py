@@ -126,7 +126,7 @@ def _refuse_several(tasks: Sequence[TaskPlan]) -> None:
         # Columns that are one label set together are named in a note.
         note = next((note for task in tasks for note in task.question.general if ":onehot" in note), None)
         raise EvaluationError(
-            f"fit: wanted one label set, found {len(names)}: {', '.join(names)}",
+            f"fit: expected one label set, got {len(names)}: {', '.join(names)}",
             note or f"choose one with --column {names[0]}",
         )
 
@@ -135,7 +135,7 @@ def _only(tasks: Sequence[TaskPlan]) -> TaskPlan:
     _refuse_several(tasks)
     if len(tasks) > 1:
         found = ", ".join(task.question.train.collection.name for task in tasks)
-        raise EvaluationError(f"fit: wanted one collection of images, found {len(tasks)}: {found}", "give one DATA")
+        raise EvaluationError(f"fit: expected one collection of images, got {len(tasks)}: {found}", "give one DATA")
     return tasks[0]
 
 
@@ -154,7 +154,7 @@ def _photos(data: Any, asked: Options) -> ImageSource:
         return ImageSource.open(source.place)
     except SourceError as error:
         raise ModelError(
-            f"--keep-photos: wanted the photos that {source.path.name} was made of, found {error.message}",
+            f"--keep-photos: expected the photos that {source.path.name} was made of, got {error.message}",
             "give the photos themselves as DATA; those that the cache knows run no network again",
         ) from error
 

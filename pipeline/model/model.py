@@ -204,9 +204,9 @@ class Model:
         from pipeline.model.predict import prediction_frame
 
         if top < 1:
-            raise ModelError(f"top: wanted 1 or more, found {top}", "--top 3")
+            raise ModelError(f"top: expected 1 or more, got {top}", "--top 3")
         if neighbours < 0:
-            raise ModelError(f"neighbours: wanted 0 or more, found {neighbours}", "--neighbours 3")
+            raise ModelError(f"neighbours: expected 0 or more, got {neighbours}", "--neighbours 3")
         given = _open_data(data, id_column, root, with_columns=False)
         ids, rows = _requested(given)
         source = given.base if isinstance(given, FeatureCache) else given
@@ -421,7 +421,7 @@ def check_images(model: Model, check: Any, progress: Progress) -> CheckImages:
         found = _answered(model, source, f"photos of {source.name}", len(source), progress)
         if found is None:
             raise ExportError(
-                f"--check {check}: wanted photos to check the export on, found none of {len(source)} that can be read",
+                f"--check {check}: expected photos to check the export on, got none of {len(source)} that can be read",
                 "give other photos with --check DIR",
             )
         return found

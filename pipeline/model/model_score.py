@@ -149,7 +149,7 @@ class ModelScore:
         from pipeline.images.table import csv_text
 
         if self.predictions is None:
-            raise EvaluationError("wanted a score to keep, found one without its predictions", "Model.score")
+            raise EvaluationError("expected a score to keep, got one without its predictions", "Model.score")
         folder = Path(folder)
         check_score_directory(folder, self.about.get("question", {}))
         predictions = self.predictions.to_parquet(index=False)
@@ -167,7 +167,7 @@ class ModelScore:
                 replace_file(folder / name, content)
         except OSError as error:
             raise EvaluationError(
-                f"{folder}: wanted to write the score here, found {error.strerror or error}",
+                f"{folder}: expected to write the score here, got {error.strerror or error}",
                 "give a folder that you may write with --out DIR",
             ) from error
         for entry in (self.about.get("data", {}).get("cache"), self.about.get("training", {}).get("place")):
@@ -193,7 +193,7 @@ class ModelScore:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             found = " ".join(f"{type(error).__name__}: {error}".split())
             raise EvaluationError(
-                f"{folder / SCORE}: wanted a score, found one that is not whole ({found})", _AGAIN
+                f"{folder / SCORE}: expected a score, got one that is not whole ({found})", _AGAIN
             ) from error
 
     @classmethod
@@ -246,7 +246,7 @@ def check_score_directory(folder: Path, question: Mapping[str, Any]) -> None:
         found = f"{', '.join(strange[:3])}{', ...' if len(strange) > 3 else ''} and no {SCORE}" if strange else ""
     if found:
         raise EvaluationError(
-            f"--out {folder}: wanted this score or an empty folder to put the results in, found {found}",
+            f"--out {folder}: expected this score or an empty folder to put the results in, got {found}",
             f"--out {folder.with_name(f'{folder.name}-score')}",
         )
 
@@ -270,12 +270,12 @@ def _read(path: Path) -> dict[str, Any]:
         said = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         step = "make one: pipeline score MODEL DATA --out RUN"
-        raise EvaluationError(f"{path}: wanted a score, found {error.strerror or error}", step) from error
+        raise EvaluationError(f"{path}: expected a score, got {error.strerror or error}", step) from error
     except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{path}: wanted a score, found no JSON ({error})", _AGAIN) from error
+        raise EvaluationError(f"{path}: expected a score, got no JSON ({error})", _AGAIN) from error
     found = said.get("format") if isinstance(said, dict) else type(said).__name__
     if found != FORMAT:
-        raise EvaluationError(f"{path}: wanted a score of format {FORMAT}, found {found}", _AGAIN)
+        raise EvaluationError(f"{path}: expected a score of format {FORMAT}, got {found}", _AGAIN)
     return said
 
 
@@ -286,11 +286,11 @@ def _read_predictions(path: Path, said: Mapping[str, Any]) -> pd.DataFrame:
         content = path.read_bytes()
     except OSError as error:
         raise EvaluationError(
-            f"{path}: wanted the predictions of the score, found {error.strerror or error}", _AGAIN
+            f"{path}: expected the predictions of the score, got {error.strerror or error}", _AGAIN
         ) from error
     if hashlib.sha256(content).hexdigest() != said.get("predictions_sha256"):
         raise EvaluationError(
-            f"{path}: wanted the predictions that {SCORE} was written with, found others: changed since, or left by a "
+            f"{path}: expected the predictions that {SCORE} was written with, got others: changed since, or left by a "
             "score that was stopped",
             _AGAIN,
         )
@@ -298,7 +298,7 @@ def _read_predictions(path: Path, said: Mapping[str, Any]) -> pd.DataFrame:
         return pd.read_parquet(BytesIO(content))
     except Exception as error:  # Arrow has a dozen kinds
         found = " ".join(f"{type(error).__name__}: {error}".split())
-        raise EvaluationError(f"{path}: wanted the predictions of the score, found {found}", _AGAIN) from error
+        raise EvaluationError(f"{path}: expected the predictions of the score, got {found}", _AGAIN) from error
 
 
 def _score(said: Mapping[str, Any]) -> ScoreInterval:

@@ -212,8 +212,8 @@ def _from_cache(model: Model, cache: FeatureCache) -> Iterator[_Features]:
     differs = cache.differences(model.recipe)
     if differs:
         raise ModelError(
-            f"{cache.path}: wanted features made as those that the model learned from, "
-            f"found others: {', '.join(differs)} differ{'s' if len(differs) == 1 else ''}",
+            f"{cache.path}: expected features made as those that the model learned from, "
+            f"got others: {', '.join(differs)} differ{'s' if len(differs) == 1 else ''}",
             "predict from the images themselves",
         )
     features, digest, status = cache.stored(model.layer), cache.digest, cache.status

@@ -221,7 +221,7 @@ def _labelled(model: Model, source: ImageSource | FeatureCache, asked: ScoreConf
     for flag, name in (("column", column), ("groups", asked.groups)):
         if name is not None and name not in known.columns:
             raise LabelError(
-                f"--{flag}: wanted the column {name!r}, found {', '.join(map(repr, known.columns))}",
+                f"--{flag}: expected the column {name!r}, got {', '.join(map(repr, known.columns))}",
                 f"name the column with --{flag}, or give a table with --labels",
             )
     return known, column, reading.separator or model.separator
@@ -261,7 +261,7 @@ def _answered(
     labelled, y, unknown = encode(known, column, model.kind, model.classes, separator=separator)
     if not len(labelled):
         raise EvaluationError(
-            f"wanted labelled photos to score, found none in column {column!r}", "give the labels with --labels TABLE"
+            f"expected labelled photos to score, got none in column {column!r}", "give the labels with --labels TABLE"
         )
     answer = predict_source(
         model, source, training=training, neighbours=NEIGHBOURS, graphs=folder / GRAPHS_FOLDER, **answering

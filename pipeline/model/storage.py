@@ -75,10 +75,10 @@ def load_head(content: bytes, file: Path, next_step: str) -> Any:
     try:
         head = skops.io.loads(content, trusted=list(ALLOWED_TYPES))
     except Exception as error:
-        raise ModelError(f"{file}: wanted a stored head, found {type(error).__name__}", next_step) from error
+        raise ModelError(f"{file}: expected a stored head, got {type(error).__name__}", next_step) from error
     if not callable(getattr(head, "predict", None)):
         raise ModelError(
-            f"{file}: wanted a stored head, found a {type(head).__name__}, which predicts nothing", next_step
+            f"{file}: expected a stored head, got a {type(head).__name__}, which predicts nothing", next_step
         )
     return head
 
@@ -89,11 +89,11 @@ def _refuse_unpacking(content: bytes, what: str, next_step: str) -> None:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             members = archive.infolist()
     except Exception as error:  # a damaged archive reaches every corner of the reader
-        raise ModelError(f"{what}: wanted a stored head, found {type(error).__name__}", next_step) from error
+        raise ModelError(f"{what}: expected a stored head, got {type(error).__name__}", next_step) from error
     packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
     if packed or sum(member.file_size for member in members) > len(content):
         raise ModelError(
-            f"{what}: wanted a stored head, found an archive that unpacks to more than its own size", next_step
+            f"{what}: expected a stored head, got an archive that unpacks to more than its own size", next_step
         )
 
 
@@ -126,7 +126,7 @@ def _strange_types(content: bytes, what: str) -> list[str]:
         return sorted(set(skops.io.get_untrusted_types(data=content)) - set(ALLOWED_TYPES))
     except Exception as error:
         raise ModelError(
-            f"{what}: wanted a stored head, found {type(error).__name__}", "fit the model again"
+            f"{what}: expected a stored head, got {type(error).__name__}", "fit the model again"
         ) from error
 
 
@@ -248,7 +248,7 @@ def load_model(path: Path) -> Model:
             pass  # hashed again when it is loaded, which may be much later
     _refuse_other_sklearn(path, record)
     if len(digests) % 16:
-        raise ModelError(f"{path / DIGESTS}: wanted digests of 16 bytes, found {len(digests)} bytes", _again(path))
+        raise ModelError(f"{path / DIGESTS}: expected digests of 16 bytes, got {len(digests)} bytes", _again(path))
     training_digests = np.frombuffer(digests, np.uint8).reshape(-1, 16)
     estimator = load_head(head, path / HEAD, _again(path))
     return Model(
@@ -301,19 +301,19 @@ def check_model_directory(path: str | os.PathLike[str]) -> None:
         strange = sorted(names - _OURS)
         if strange or (names and RECORD not in names):
             raise ModelError(
-                f"{place}: wanted a place for the model, found a folder that is not a model's alone: it holds "
+                f"{place}: expected a place for the model, got a folder that is not a model's alone: it holds "
                 f"{(strange or sorted(names))[0]}",
                 step,
             )
     elif place.exists() or place.is_symlink():
-        raise ModelError(f"{place}: wanted a place for the model, found a file there", step)
+        raise ModelError(f"{place}: expected a place for the model, got a file there", step)
     above = place.absolute().parent
     while not above.exists():
         above = above.parent
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         found = "a folder that may not be written" if above.is_dir() else "a file"
         raise ModelError(
-            f"{place}: wanted to write the model here, found {found}: {above}",
+            f"{place}: expected to write the model here, got {found}: {above}",
             "give a folder that you may write with --out",
         )
 
@@ -322,29 +322,29 @@ def _record(path: Path) -> dict[str, Any]:
     """Return the model's record, itself checked against its own hash."""
     file, step = path / RECORD, "pipeline fit DATA --out BEES.model"
     if not path.exists():
-        raise ModelError(f"{path}: wanted a model folder, found nothing there", step)
+        raise ModelError(f"{path}: expected a model folder, got nothing there", step)
     if not file.is_file():
-        raise ModelError(f"{path}: wanted a model folder, found no {RECORD} in it", step)
+        raise ModelError(f"{path}: expected a model folder, got no {RECORD} in it", step)
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         kind, number = record["kind"], record["format"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelError(f"{file}: wanted a model's record, found {type(error).__name__}", _again(path)) from error
+        raise ModelError(f"{file}: expected a model's record, got {type(error).__name__}", _again(path)) from error
     if kind != KIND:
-        raise ModelError(f"{file}: wanted a {KIND}, found {kind!r}", _again(path))
+        raise ModelError(f"{file}: expected a {KIND}, got {kind!r}", _again(path))
     if number != FORMAT:
         raise ModelError(
-            f"{path}: wanted model format {FORMAT}, found {number!r}",
+            f"{path}: expected model format {FORMAT}, got {number!r}",
             "install the version of transfer-pipeline that wrote it",
         )
     wanted = record.pop("sha256", None)
     if wanted != sha256_json(record) or _ENTRIES.keys() - record.keys():
-        raise ModelError(f"{file}: wanted the record as it was written, found one that was changed since", _again(path))
+        raise ModelError(f"{file}: expected the record as it was written, got one that was changed since", _again(path))
     later = {name: fits for name, fits in _LATER.items() if name in record}
     strange = [name for name, fits in (_ENTRIES | later).items() if not fits(record[name])]
     if strange:
         raise ModelError(
-            f"{file}: wanted a {strange[0]} such as a model has, found {record[strange[0]]!r:.60}", _again(path)
+            f"{file}: expected a {strange[0]} such as a model has, got {record[strange[0]]!r:.60}", _again(path)
         )
     return record
 
@@ -372,7 +372,7 @@ def _told(path: Path, name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise ModelError(
-            f"{path / name}: wanted a file of the model, found {error.strerror or error}", _again(path)
+            f"{path / name}: expected a file of the model, got {error.strerror or error}", _again(path)
         ) from error
 
 
@@ -380,7 +380,7 @@ def _refuse_other_hash(path: Path, name: str, found: str, files: Mapping[str, st
     wanted = str(files.get(name))
     if found != wanted:
         raise ModelError(
-            f"{path / name}: wanted SHA-256 {wanted[:12]}..., found {found[:12]}...: another file", _again(path)
+            f"{path / name}: expected SHA-256 {wanted[:12]}..., got {found[:12]}...: another file", _again(path)
         )
 
 
@@ -391,14 +391,14 @@ def _refuse_other_sklearn(path: Path, record: Mapping[str, Any]) -> None:
     found = ".".join(sklearn.__version__.split(".")[:2])
     if wanted != found:
         raise ModelError(
-            f"{path}: wanted scikit-learn {wanted}, which fitted the head, found {found}",
+            f"{path}: expected scikit-learn {wanted}, which fitted the head, got {found}",
             f"pip install 'scikit-learn=={wanted}.*', or fit the model again",
         )
 
 
 def _cannot_write(path: Path, error: OSError) -> ModelError:
     return ModelError(
-        f"{path}: wanted to write the model here, found {error.strerror or error}",
+        f"{path}: expected to write the model here, got {error.strerror or error}",
         "give a folder that you may write with --out",
     )
 

@@ -352,9 +352,9 @@ class EmbeddedTrainingSet:
             stored = np.frombuffer(b"".join(table["digest"].to_pylist()), np.uint8).reshape(-1, digests.shape[1])
             embeddings = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(ids), -1)
         except Exception as error:  # Arrow has a dozen kinds
-            raise ModelError(f"{path}: wanted the kept photos, found {type(error).__name__}", next_step) from error
+            raise ModelError(f"{path}: expected the kept photos, got {type(error).__name__}", next_step) from error
         if not np.array_equal(stored, digests) or len(labels) != len(ids) or len(embeddings) != len(ids):
-            raise ModelError(f"{path}: wanted the photos that the model learned from, found others", next_step)
+            raise ModelError(f"{path}: expected the photos that the model learned from, got others", next_step)
 
         def picture(row: int) -> bytes:
             group, place = divmod(row, ROWS_A_GROUP)

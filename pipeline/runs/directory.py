@@ -88,7 +88,7 @@ def check_is_run_directory(folder: str | Path) -> None:
     found = _foreign(Path(folder))
     if found:
         raise EvaluationError(
-            f"{folder}: wanted a run or an empty folder to put the results in, found {', '.join(found[:3])}"
+            f"{folder}: expected a run or an empty folder to put the results in, got {', '.join(found[:3])}"
             f"{', ...' if len(found) > 3 else ''} and no {RUN}",
             f"--out {Path(folder) / 'run'}",
         )

@@ -284,12 +284,12 @@ class Run:
         """
         names = list(dict.fromkeys(info.name for info in self.label_sets))
         if label_set is None and len(names) > 1:
-            raise EvaluationError(f"wanted one label set, found {', '.join(names)}", f"--column {names[0]}")
+            raise EvaluationError(f"expected one label set, got {', '.join(names)}", f"--column {names[0]}")
         for info in self.label_sets:
             if label_set in (None, info.name) and source in (None, info.source):
                 return info
         raise EvaluationError(
-            f"wanted the label set {label_set!r}{'' if source is None else f' of {source}'}, found {', '.join(names)}",
+            f"expected the label set {label_set!r}{'' if source is None else f' of {source}'}, got {', '.join(names)}",
             f"name one of them, e.g. {names[0]}",
         )
 
@@ -359,26 +359,26 @@ class Run:
         for file, what, kind in ((STUDY, "a study", "Study"), (SCORE, "a score of a model", "ModelScore")):
             if not path.exists() and (folder / file).exists():
                 raise EvaluationError(
-                    f"{folder}: wanted a run of evaluate, found {what}",
+                    f"{folder}: expected a run of evaluate, got {what}",
                     f"open it as what it is: {kind}.open({str(folder)!r})",
                 )
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             step = "make one: pipeline evaluate DATA --out RUN"
-            raise EvaluationError(f"{path}: wanted a run, found {error.strerror or error}", step) from error
+            raise EvaluationError(f"{path}: expected a run, got {error.strerror or error}", step) from error
         except ValueError as error:
-            raise EvaluationError(f"{path}: wanted a run, found no JSON ({error})", _AGAIN) from error
+            raise EvaluationError(f"{path}: expected a run, got no JSON ({error})", _AGAIN) from error
         # The first runs were kept without a number; what they lack, they lacked.
         found = said.get("format", FORMAT) if isinstance(said, dict) else type(said).__name__
         if found != FORMAT:
-            raise EvaluationError(f"{path}: wanted a run of format {FORMAT}, found {found}", _AGAIN)
+            raise EvaluationError(f"{path}: expected a run of format {FORMAT}, got {found}", _AGAIN)
         predictions = _read_predictions(folder / PREDICTIONS_FILE)
         try:
             return cls.from_dict(said, predictions, folder=folder)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             found = " ".join(f"{type(error).__name__}: {error}".split())
-            raise EvaluationError(f"{path}: wanted a run, found one that is not whole ({found})", _AGAIN) from error
+            raise EvaluationError(f"{path}: expected a run, got one that is not whole ({found})", _AGAIN) from error
 
     def save(self, folder: str | Path) -> Path:
         """Write ``run.json``, ``leaderboard.csv`` and ``predictions.parquet``; each appears whole or not at all.
@@ -406,7 +406,7 @@ class Run:
                 replace_file(folder / name, content)
         except OSError as error:
             raise EvaluationError(
-                f"{folder}: wanted to write the results here, found {error.strerror or error}",
+                f"{folder}: expected to write the results here, got {error.strerror or error}",
                 "give a folder that you may write with --out DIR",
             ) from error
         for place in {place for one in self.results for place in (one.cache, one.test_cache) if place}:
@@ -438,10 +438,10 @@ def _read_predictions(path: Path) -> pd.DataFrame:
         table = pd.read_parquet(path)
     except Exception as error:  # Arrow has a dozen kinds
         found = getattr(error, "strerror", None) or " ".join(f"{type(error).__name__}: {error}".split())
-        raise EvaluationError(f"{path}: wanted the run's predictions, found {found}", _AGAIN) from error
+        raise EvaluationError(f"{path}: expected the run's predictions, got {found}", _AGAIN) from error
     lacking = [name for name in PREDICTIONS if len(table) and name not in table]
     if lacking:
-        raise EvaluationError(f"{path}: wanted the run's predictions, found no column {', '.join(lacking)}", _AGAIN)
+        raise EvaluationError(f"{path}: expected the run's predictions, got no column {', '.join(lacking)}", _AGAIN)
     return table
 
 

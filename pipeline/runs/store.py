@@ -280,7 +280,7 @@ class Store:
         found = self._fact("format")
         if found != str(FORMAT):
             raise EvaluationError(
-                f"{self._place}: wanted results of format {FORMAT}, found format {found}",
+                f"{self._place}: expected results of format {FORMAT}, got format {found}",
                 "use the version that wrote it, or give another folder with --out DIR",
             )
 
@@ -299,21 +299,21 @@ def _refusals(place: str) -> Iterator[None]:
         step = "free some space, then run the same command again" if "full" in text else None
         step = step or ("wait until the other run ends" if "locked" in text else None)
         raise EvaluationError(
-            f"{place}: wanted to keep results here, found: {text}",
+            f"{place}: expected to keep results here, found: {text}",
             step or "give a folder that you may write with --out DIR",
         ) from error
     except (sqlite3.Error, sqlite3.Warning, OverflowError, TypeError, UnicodeError) as error:
         raise _damaged(place, error) from error
     except OSError as error:
         raise EvaluationError(
-            f"{place}: wanted to keep results here, found {error.strerror or error}",
+            f"{place}: expected to keep results here, got {error.strerror or error}",
             "give a folder that you may write with --out DIR",
         ) from error
 
 
 def _damaged(place: str, error: Exception) -> EvaluationError:
     return EvaluationError(
-        f"{place}: wanted a store of results, found a file that SQLite cannot read ({error})",
+        f"{place}: expected a store of results, got a file that SQLite cannot read ({error})",
         f"move it away, e.g. mv {place} {place}.damaged; its results are computed again",
     )
 

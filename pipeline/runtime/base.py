@@ -83,7 +83,7 @@ def _cpu_flags(cpuinfo: Path) -> set[str]:
 def check_pixels(pixels: np.ndarray, crop: int) -> None:
     """Refuse anything but uint8 (b, crop, crop, 3)."""
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (crop, crop, 3):
-        raise ValueError(f"wanted uint8 (b, {crop}, {crop}, 3), found {pixels.dtype} {pixels.shape}")
+        raise ValueError(f"expected uint8 (b, {crop}, {crop}, 3), got {pixels.dtype} {pixels.shape}")
 
 
 def no_features(layers: Mapping[str, int]) -> dict[str, np.ndarray]:

@@ -128,12 +128,12 @@ def own_runtime(backbone: Backbone, layers: Sequence[str], *, device: str, preci
     """
     if precision != "fp32":
         raise BackboneError(
-            f"backbone {backbone.name!r}: wanted {precision}, found an ONNX file, which computes as it was saved",
+            f"backbone {backbone.name!r}: expected {precision}, got an ONNX file, which computes as it was saved",
             "--precision fp32",
         )
     if device not in ("auto", "cpu"):
         raise BackboneError(
-            f"backbone {backbone.name!r}: wanted the device {device}, found an ONNX file, which runs on the CPU",
+            f"backbone {backbone.name!r}: expected the device {device}, got an ONNX file, which runs on the CPU",
             "--device cpu",
         )
     widths = backbone.resolve_layers(layers)
@@ -143,7 +143,7 @@ def own_runtime(backbone: Backbone, layers: Sequence[str], *, device: str, preci
         raise
     except Exception as error:  # ONNX Runtime has a dozen kinds, without a common one
         raise BackboneError(
-            f"{backbone.file}: wanted a network that ONNX Runtime runs, found that it cannot ({_first_line(error)})",
+            f"{backbone.file}: expected a network that ONNX Runtime runs, but it cannot ({_first_line(error)})",
             "update ONNX Runtime, or save the network again: see help(pl.save_backbone)",
         ) from error
 
@@ -182,12 +182,12 @@ def _store(backbone: Backbone, layers: Sequence[str], model: bytes, *, folder: P
         for gone in remove_unused_graphs(folder):
             progress.note(f"{gone}: removed, unused for three months")
     except OSError as error:
-        progress.note(f"{folder}: wanted to store the exported graph, found {error.strerror or error}; used this once")
+        progress.note(f"{folder}: expected to store the exported graph, got {error.strerror or error}; used this once")
 
 
 def _not_with_openvino(backbone: Backbone, reason: str) -> BackboneError:
     return BackboneError(
-        f"wanted {backbone.name} in bf16 with OpenVINO, found that it cannot run it ({reason})",
+        f"expected {backbone.name} in bf16 with OpenVINO, but it cannot run it ({reason})",
         "--precision fp32, or take OpenVINO away (pip uninstall openvino), and torch runs it in bf16",
     )
 

@@ -207,7 +207,7 @@ def save_backbone(
     place = Path(path).expanduser()
     if not is_graph_file(place.name):
         raise BackboneError(
-            f"{place}: wanted a path that ends in {ENDING}, found {place.suffix or 'no ending'!r}",
+            f"{place}: expected a path that ends in {ENDING}, got {place.suffix or 'no ending'!r}",
             f"save_backbone(network, {str(place.with_suffix(ENDING))!r}, ...)",
         )
     how = _preprocessing(resize, crop, interpolation, mean, std, value_range, str(place))
@@ -217,7 +217,7 @@ def save_backbone(
         graph = export_network(named, how, widths)
     except NotExportable as error:
         raise BackboneError(
-            f"{place}: wanted a network that can be an ONNX graph, found that it cannot ({error})",
+            f"{place}: expected a network that can be an ONNX graph, but it cannot ({error})",
             "write its forward without branches on the values of its tensors: see torch.onnx.export",
         ) from error
     write_graph_file(place, graph, how)
@@ -249,7 +249,7 @@ def _preprocessing(
         means, stds = three(mean), three(std)
     except (TypeError, ValueError) as error:
         raise BackboneError(
-            f"{origin}: wanted mean and std as 3 numbers each, one a channel, found {mean!r} and {std!r}",
+            f"{origin}: expected mean and std as 3 numbers each, one a channel, got {mean!r} and {std!r}",
             "mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225] is what torchvision's networks have",
         ) from error
     how = Preprocessing(int(resize), int(crop), interpolation, True, means, stds, float(value_range))
@@ -265,7 +265,7 @@ def _widths(network: _NamedOutputs, crop: int, origin: str) -> dict[str, int]:
     except Exception as error:  # whatever the network's own code runs into
         reason = str(error).strip().partition("\n")[0]
         raise BackboneError(
-            f"{origin}: wanted a network of float32 (b, 3, {crop}, {crop}), found {type(error).__name__}: {reason}",
+            f"{origin}: expected a network of float32 (b, 3, {crop}, {crop}), got {type(error).__name__}: {reason}",
             "call it on torch.zeros of that shape, and see",
         ) from error
     for layer, values in found.items():
@@ -273,11 +273,11 @@ def _widths(network: _NamedOutputs, crop: int, origin: str) -> dict[str, int]:
         if not isinstance(layer, str) or not layer or shape is None or len(shape) != 2 or shape[0] != _TRIAL:
             given = type(values).__name__ if shape is None else str(shape).replace(str(_TRIAL), "b", 1)
             raise BackboneError(
-                f"{origin}: wanted embeddings (b, width), found {given} as {layer!r}",
+                f"{origin}: expected embeddings (b, width), got {given} as {layer!r}",
                 "average maps over their positions: maps.mean((2, 3)); and give several as {name: (b, width)}",
             )
     if not found:
         raise BackboneError(
-            f"{origin}: wanted embeddings (b, width), found none", "return a tensor, or several by name"
+            f"{origin}: expected embeddings (b, width), got none", "return a tensor, or several by name"
         )
     return {layer: int(values.shape[1]) for layer, values in found.items()}

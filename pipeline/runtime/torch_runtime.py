@@ -294,12 +294,12 @@ def resolve_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     kind, colon, index = device.partition(":")
     if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not index.isdecimal())):
-        raise BackboneError(f"wanted a device auto, cpu, cuda or cuda:0, found {device!r}", "--device auto")
+        raise BackboneError(f"expected a device auto, cpu, cuda or cuda:0, got {device!r}", "--device auto")
     if kind == "cuda":
         count = count_gpus()
         if count <= int(index or 0):
             gpus = "no CUDA GPU" if not count else f"{count} CUDA GPU(s), counted from cuda:0"
-            raise BackboneError(f"wanted the device {device!r}, found {gpus}", "--device cpu")
+            raise BackboneError(f"expected the device {device!r}, got {gpus}", "--device cpu")
     return torch.device(device)
 
 
@@ -310,8 +310,8 @@ def count_gpus() -> int:
 
 def _check_precision(precision: str, device: torch.device) -> None:
     if precision not in PRECISIONS:
-        raise BackboneError(f"wanted a precision {', '.join(PRECISIONS)}, found {precision!r}", "--precision fp32")
+        raise BackboneError(f"expected a precision {', '.join(PRECISIONS)}, got {precision!r}", "--precision fp32")
     if precision == "fp16" and device.type == "cpu":
         raise BackboneError(
-            "wanted the precision fp16, which needs a GPU, found the device 'cpu'", "--precision bf16 or fp32"
+            "expected the precision fp16, which needs a GPU, got the device 'cpu'", "--precision bf16 or fp32"
         )

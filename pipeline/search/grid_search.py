@@ -84,7 +84,7 @@ def search(
     if len(candidates) > 1:
         if not len(splits):
             raise HeadError(
-                f"head {head.name!r}: wanted folds to choose among {len(candidates)} combinations, found none",
+                f"head {head.name!r}: expected folds to choose among {len(candidates)} combinations, got none",
                 "fix the parameters with --grid HEAD.PARAM=VALUE, or give more rows",
             )
         scores, caught = candidate_scores(
@@ -102,7 +102,7 @@ def check_scoring_fits(head: Head, scoring: str) -> None:
     """Raise `HeadError` for a scoring that is about probabilities where the head gives none."""
     if needs_probabilities(scoring) and not head.probabilities:
         raise HeadError(
-            f"scoring {scoring!r}: wanted probabilities, found none: head {head.name!r} gives none",
+            f"scoring {scoring!r}: expected probabilities, got none: head {head.name!r} gives none",
             "choose a head that gives them (see pipeline heads), or another --scoring",
         )
 
@@ -184,7 +184,7 @@ def best_of(scores: np.ndarray) -> tuple[int, float]:
     defined = scores[:, ~np.isnan(scores).all(axis=0)]
     if not defined.size or np.isnan(defined).any(axis=1).all():
         raise HeadError(
-            "wanted a score that is defined in an inner fold, found none", "choose another --scoring, or add rows"
+            "expected a score that is defined in an inner fold, got none", "choose another --scoring, or add rows"
         )
     means = defined.mean(axis=1)
     chosen = int(np.argmax(np.nan_to_num(means, nan=-np.inf)))
@@ -208,7 +208,7 @@ def _grid_that_fits(head: Head, smallest: int, n: int) -> tuple[dict[str, list[A
         kept = [value for value in values if not isinstance(value, int | np.integer) or value <= rows]
         if not kept:
             raise HeadError(
-                f"head {head.name!r}: wanted {min(values)} neighbours, found {rows} rows to learn from",
+                f"head {head.name!r}: expected {min(values)} neighbours, got {rows} rows to learn from",
                 f"pass --grid {head.name}.n_neighbors={rows}",
             )
         if len(kept) < len(values):

@@ -185,7 +185,7 @@ def application(
                 raise _busy() from None
         if said is None:
             raise RequestError(
-                422, "wanted a photo, found one that the network has no finite answer to", "send another one"
+                422, "expected a photo, got one that the network has no finite answer to", "send another one"
             )
         return to_response(model, said, training, neighbours)
 
@@ -197,7 +197,7 @@ def application(
         picture = training.thumbnail(row) if training is not None and 0 <= row < len(training) else b""
         if not picture:
             raise RequestError(
-                404, f"wanted the picture of a training photo, found none of number {row}", "see /predict"
+                404, f"expected the picture of a training photo, got none of number {row}", "see /predict"
             )
         return Response(picture, media_type="image/jpeg")
 
@@ -253,13 +253,13 @@ class ConcurrencyLimit:
 
 
 def _busy() -> RequestError:
-    return RequestError(503, "wanted a free place, found too many requests at once", "send it again in a second")
+    return RequestError(503, "expected a free place, got too many requests at once", "send it again in a second")
 
 
 async def _body(request: Request, limits: Limits) -> bytes:
     """Return the photo that a request brings, or raise `Refused`; no more of it is held than a photo may have."""
     most = limits.bytes
-    large = RequestError(413, f"wanted at most {most / 1e6:g} MB, found more", "send a smaller photo")
+    large = RequestError(413, f"expected at most {most / 1e6:g} MB, got more", "send a smaller photo")
     if int(request.headers.get("content-length", "0")) > most:
         raise large
     data = bytearray()
@@ -272,10 +272,10 @@ async def _body(request: Request, limits: Limits) -> bytes:
     except TimeoutError:
         seconds = limits.body_seconds
         raise RequestError(
-            408, f"wanted the photo within {seconds:g} seconds, found part of it", "send it again"
+            408, f"expected the photo within {seconds:g} seconds, got part of it", "send it again"
         ) from None
     except ClientDisconnect:
-        raise RequestError(400, "wanted the photo, found that the client has gone", "send it again") from None
+        raise RequestError(400, "expected the photo, but the client has gone", "send it again") from None
     return bytes(data)
 
 

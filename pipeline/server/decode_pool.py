@@ -76,12 +76,12 @@ class DecodePool:
             seconds = self._limits.decode_seconds
             raise RequestError(
                 422,
-                f"wanted a photo that decodes within {seconds:g} seconds, found one that does not",
+                f"expected a photo that decodes within {seconds:g} seconds, got one that does not",
                 "send a smaller one",
             ) from None
         except (asyncio.IncompleteReadError, OSError):
             await decoder.end()
-            raise RequestError(422, "wanted a photo, found one that the decoder broke down over", _KINDS) from None
+            raise RequestError(422, "expected a photo, got one that the decoder broke down over", _KINDS) from None
         except BaseException:
             await decoder.end()  # who asked has gone: what it would answer next is nobody's
             raise
@@ -95,11 +95,11 @@ class DecodePool:
         reason, detail = SkipReason(said["reason"]), said["detail"]
         if reason == SkipReason.TOO_LARGE:  # by our limit, not by that of the files on a disk
             most = self._limits.pixels / 1e6
-            return RequestError(413, f"wanted at most {most:g} megapixels, found {detail}", "send a smaller photo")
+            return RequestError(413, f"expected at most {most:g} megapixels, got {detail}", "send a smaller photo")
         # What a file that is no photo begins with is of no use to whoever sent it.
         found = f"{reason.text} ({detail})" if detail and reason != SkipReason.NOT_AN_IMAGE else reason.text
         status = 415 if reason in (SkipReason.NOT_AN_IMAGE, SkipReason.NO_DECODER) else 422
-        return RequestError(status, f"wanted a photo, found: {found}", _KINDS)
+        return RequestError(status, f"expected a photo, found: {found}", _KINDS)
 
 
 class _DecodeWorker:

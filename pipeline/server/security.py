@@ -74,17 +74,17 @@ class AuthMiddleware:
         """Return why a request may not come in, or None."""
         host = headers.get("host", "")
         if self._token is None and _name_of(host) not in self._hosts:
-            return 421, f"wanted a name of this machine, found {host[:80]!r}", "ask for 127.0.0.1"
+            return 421, f"expected a name of this machine, got {host[:80]!r}", "ask for 127.0.0.1"
         origin = headers.get("origin")
         # Who has the token may come from anywhere: no other page can make a browser show it.
         if self._token is None and origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return 403, "wanted a request from this server's own page, found one from another page", "use the page at /"
+            return 403, "expected a request from this server's own page, got one from another page", "use the page at /"
         if self._token is None or path in OPEN:
             return None
         scheme, _, shown = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode("latin-1"), self._token):
             return None
-        return 401, "wanted the token, found none or another one", "send the header Authorization: Bearer TOKEN"
+        return 401, "expected the token, got none or another one", "send the header Authorization: Bearer TOKEN"
 
 
 def _name_of(host: str) -> str:

@@ -100,7 +100,7 @@ def open_server(
     token = None if token_file is None else _token(Path(token_file))
     if token is None and not _is_this_machine(host):
         raise ServerError(
-            f"--host {host}: wanted a token, because others can reach it, found none",
+            f"--host {host}: expected a token, because others can reach it, got none",
             "write a secret into a file that only you may read, and pass it with --token-file FILE",
         )
     try:
@@ -110,7 +110,7 @@ def open_server(
         from pipeline.server.security import timeout_protocol
     except ImportError as error:
         raise ServerError(
-            f"wanted FastAPI and uvicorn, found that {error.name} is not installed",
+            f"expected FastAPI and uvicorn, got that {error.name} is not installed",
             "pip install 'transfer-pipeline[serve]'",
         ) from error
     from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES
@@ -190,12 +190,12 @@ def _token(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         found = error.strerror if isinstance(error, OSError) else "something else than plain letters"
         raise ServerError(
-            f"--token-file {path}: wanted a file with the token, found {found}", _make_token(path)
+            f"--token-file {path}: expected a file with the token, got {found}", _make_token(path)
         ) from error
     if len(token) < SHORTEST_TOKEN or not token.isprintable() or " " in token:
         found = "other characters" if len(token) >= SHORTEST_TOKEN else f"{len(token)}"
         raise ServerError(
-            f"--token-file {path}: wanted {SHORTEST_TOKEN} letters or more without blanks, found {found}",
+            f"--token-file {path}: expected {SHORTEST_TOKEN} letters or more without blanks, got {found}",
             _make_token(path),
         )
     return token
@@ -219,7 +219,7 @@ def _listen(host: str, port: int) -> socket.socket:
             listening.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise ServerError(
-            f"--host {host} --port {port}: wanted to listen there, found: {reason}",
+            f"--host {host} --port {port}: expected to listen there, found: {reason}",
             f"--port {port + 1 if port < 65535 else 0}",
         ) from error
     return listening

@@ -199,7 +199,7 @@ def study(
     started = time.perf_counter()
     if most_labels < 1 or budget <= 0:
         raise EvaluationError(
-            f"wanted labels and seconds to learn with, found {most_labels} labels and {budget:g} seconds",
+            f"expected labels and seconds to learn with, got {most_labels} labels and {budget:g} seconds",
             "--most-labels 2000 --budget 120",
         )
     check_options(
@@ -451,7 +451,7 @@ def _head(asked: Any, random_state: int) -> Head:
     found = resolve_heads([DEFAULT["class"] if asked is None else asked], kind="class", random_state=random_state)
     if len(found) > 1:
         raise EvaluationError(
-            f"study: wanted one head, found {len(found)}: {', '.join(one.name for one in found)}",
+            f"study: expected one head, got {len(found)}: {', '.join(one.name for one in found)}",
             f"--head {found[0].name}",
         )
     return found[0]

@@ -186,7 +186,7 @@ def load_study_data(data: Any, asked: StudyConfig) -> StudyData:
     """
     if asked.test is not None and asked.split not in (None, NO_SPLIT):
         raise EvaluationError(
-            "wanted one test set, found both a split column and test data", "leave out --split or --test"
+            "expected one test set, got both a split column and test data", "leave out --split or --test"
         )
     given = _only(_open(data, asked), "study")
     level = asked.labelling.level
@@ -244,7 +244,7 @@ def photos_behind(cache: FeatureCache, label_level: int | None = None) -> ImageS
 
 def _gone(cache: FeatureCache, found: str) -> CacheError:
     return CacheError(
-        f"{cache.path.name}: a study trains on the pixels, so it wanted the photos that the cache was made of, "
+        f"{cache.path.name}: a study trains on the pixels, so it expected the photos that the cache was made of, "
         f"found: {found}",
         "give the photos themselves: pipeline study PHOTOS; `pipeline evaluate` needs the cache alone",
     )
@@ -256,7 +256,7 @@ def _open(data: Any, asked: StudyConfig) -> list[Source]:
 
 def _only(sources: list[Source], what: str) -> Source:
     if len(sources) > 1:
-        raise EvaluationError(f"{what}: wanted one collection of images, found {len(sources)}", "give one DATA")
+        raise EvaluationError(f"{what}: expected one collection of images, got {len(sources)}", "give one DATA")
     return sources[0]
 
 
@@ -276,13 +276,13 @@ def _question(collection: Dataset, test: Dataset | None, guard: DuplicateGuard |
     if len(found) > 1:
         names = ", ".join(one.name for one in found)
         raise EvaluationError(
-            f"study: wanted one label set, found {len(found)}: {names}",
+            f"study: expected one label set, got {len(found)}: {names}",
             f"choose one with --column {(classes or found)[0].name}",
         )
     if not classes:
         kinds = {"number": "numbers", "multi": "several tags an image"}
         raise EvaluationError(
-            f"study: wanted labels that are classes, found {kinds[found[0].kind]} in {found[0].name!r}",
+            f"study: expected labels that are classes, got {kinds[found[0].kind]} in {found[0].name!r}",
             f"read them as classes, --column {found[0].name}:class, or evaluate them: pipeline evaluate DATA",
         )
     return found[0]
@@ -299,7 +299,7 @@ def _with_test(question: Task, asked: StudyConfig) -> Task:
             copies = f"{len(test) - len(left)} of {len(test)} test images are copies of training images"
             if not len(left):
                 raise EvaluationError(
-                    f"wanted test images that are new, found that {copies}", "give another test set with --test DATA"
+                    f"expected test images that are new, got that {copies}", "give another test set with --test DATA"
                 )
             notes = (*(note for note in notes if note not in spoken), f"{copies}, and are left out")
             test = test.take(left)
@@ -328,7 +328,7 @@ def _check_enough(question: Task, train: LabeledRows, fewest: int) -> None:
     smallest = int(np.argmin(counts))
     if len(counts) < 2:
         raise EvaluationError(
-            f"study: wanted two classes or more, found {question.classes[0]!r} alone", "label images of a second class"
+            f"study: expected two classes or more, got {question.classes[0]!r} alone", "label images of a second class"
         )
     if counts[smallest] < fewest:
         images = "image" if counts[smallest] == 1 else "images"

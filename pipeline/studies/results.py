@@ -302,7 +302,7 @@ class Study:
         found = curve_of(self.points, method, self.layer)
         if not found:
             raise EvaluationError(
-                f"wanted one of the methods {', '.join(self.methods)}, found {method!r}", f"name one: {self.methods[0]}"
+                f"expected one of the methods {', '.join(self.methods)}, got {method!r}", f"name one: {self.methods[0]}"
             )
         return found
 
@@ -372,7 +372,7 @@ class Study:
             replace_file(folder / STUDY, json.dumps(self.as_dict(), indent=1, allow_nan=False).encode())
         except OSError as error:
             raise EvaluationError(
-                f"{folder}: wanted to write the study here, found {error.strerror or error}",
+                f"{folder}: expected to write the study here, got {error.strerror or error}",
                 "give a folder that you may write with --out DIR",
             ) from error
         return folder
@@ -392,12 +392,12 @@ class Study:
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise EvaluationError(f"{path}: wanted a study, found {error.strerror or error}", step) from error
+            raise EvaluationError(f"{path}: expected a study, got {error.strerror or error}", step) from error
         except ValueError as error:
-            raise EvaluationError(f"{path}: wanted a study, found no JSON ({error})", step) from error
+            raise EvaluationError(f"{path}: expected a study, got no JSON ({error})", step) from error
         if not isinstance(said, dict) or said.get("format") != FORMAT:
             found = said.get("format") if isinstance(said, dict) else type(said).__name__
-            raise EvaluationError(f"{path}: wanted a study of format {FORMAT}, found {found}", step)
+            raise EvaluationError(f"{path}: expected a study of format {FORMAT}, got {found}", step)
         return cls.from_dict(said, folder=Path(folder))
 
 

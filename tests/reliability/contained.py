@@ -138,7 +138,7 @@ def answers(reader: Callable[[str], dict[str, Any]], seconds: float, first: str 
         try:
             said = reader(os.fsdecode(line.rstrip(b"\n")))
         except MemoryError:
-            said = {"died": f"wanted more than {MEMORY >> 20} MB"}
+            said = {"died": f"expected more than {MEMORY >> 20} MB"}
         except Exception as error:
             said = {"died": f"{type(error).__name__}: {error}"[:300]}
         signal.setitimer(signal.ITIMER_PROF, 0)

@@ -40,7 +40,7 @@ class Patch:
             path: path.read_text(encoding="utf-8") for path in ([place] if place.is_file() else place.rglob("*.py"))
         }
         found = sum(text.count(self.old) for text in texts.values())
-        assert found == self.times, f"{self.file}: wanted {self.times} of {self.old!r}, found {found}"
+        assert found == self.times, f"{self.file}: expected {self.times} of {self.old!r}, got {found}"
         for path, text in texts.items():
             path.write_text(text.replace(self.old, self.new), encoding="utf-8")
 
@@ -164,7 +164,7 @@ MUTANTS = (
     mutant(
         "refusing to lend damaged rows",
         "pipeline/extraction/reuse.py",
-        "    return block.where(sound(held))\n",
+        "    return block.where(valid_rows(held))\n",
         '    return block.where(held["status"] != PENDING)\n',
         "tests/test_extraction_doubts.py::test_a_damaged_row_is_not_lent",
     ),
@@ -203,8 +203,8 @@ MUTANTS = (
     mutant(
         "the place in the key",
         "pipeline/provenance.py",
-        'digest_of({"recipe": self.as_dict(), "place": place})',
-        'digest_of({"recipe": self.as_dict()})',
+        'sha256_json({"recipe": self.as_dict(), "place": place})',
+        'sha256_json({"recipe": self.as_dict()})',
         "tests/test_provenance.py::test_recipe_and_place_cannot_be_taken_for_each_other",
     ),
     # Files from strangers
@@ -223,8 +223,8 @@ MUTANTS = (
     mutant(
         "the hashes of a model's files",
         "pipeline/model/storage.py",
-        '    if found != wanted:\n        raise ModelError(\n            f"{path / name}: wanted SHA-256',
-        '    if False:\n        raise ModelError(\n            f"{path / name}: wanted SHA-256',
+        '    if found != wanted:\n        raise ModelError(\n            f"{path / name}: expected SHA-256',
+        '    if False:\n        raise ModelError(\n            f"{path / name}: expected SHA-256',
         "tests/test_model_folder.py::test_a_file_that_was_changed_is_named",
     ),
     # Scores

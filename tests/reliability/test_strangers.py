@@ -148,7 +148,7 @@ def _written(path: Path, text: str) -> None:
 
 
 MODELS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
-    "a pickle for a head": (_head(lambda song: pickle.dumps(Singing(song))), "wanted a stored head, found"),
+    "a pickle for a head": (_head(lambda song: pickle.dumps(Singing(song))), "expected a stored head, got"),
     "a type of its own": (_head(lambda song: skops.io.dumps(Touch(str(song)))), "expected only types that a model"),
     "a bomb for a head": (
         _head(lambda song: _archive("schema.json", bytes(200_000_000), zipfile.ZIP_DEFLATED)),
@@ -156,14 +156,14 @@ MODELS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     ),
     "a schema without end": (
         _head(lambda song: _archive("schema.json", b"[" * 200_000, zipfile.ZIP_STORED)),
-        "wanted a stored head, found",
+        "expected a stored head, got",
     ),
     "a head that is a dict": (_head(lambda song: skops.io.dumps({"a": 1})), "found a dict, which predicts nothing"),
     "a record without end": (lambda path, song: _written(path, "[" * 200_000), "found RecursionError"),
-    "classes that are none": (_record(classes={"a": 1}), "wanted a classes such as a model has"),
-    "a recipe that is none": (_record(recipe={"store": "fp8"}), "wanted a recipe such as a model has"),
-    "a task that is none": (_record(task=["class"]), "wanted a task such as a model has"),
-    "another scikit-learn": (_record(versions={"scikit-learn": "0.1.2"}), "wanted scikit-learn 0.1"),
+    "classes that are none": (_record(classes={"a": 1}), "expected a classes such as a model has"),
+    "a recipe that is none": (_record(recipe={"store": "fp8"}), "expected a recipe such as a model has"),
+    "a task that is none": (_record(task=["class"]), "expected a task such as a model has"),
+    "another scikit-learn": (_record(versions={"scikit-learn": "0.1.2"}), "expected scikit-learn 0.1"),
 }  # fmt: skip
 
 

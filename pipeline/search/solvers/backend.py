@@ -93,7 +93,7 @@ def caught_warnings(name: str) -> Iterator[list[warnings.WarningMessage]]:
             raise
         except Exception as error:
             raise HeadError(
-                f"head {name!r}: wanted it to learn and predict, found {type(error).__name__}: {first_line(error)}",
+                f"head {name!r}: expected it to learn and predict, got {type(error).__name__}: {first_line(error)}",
                 "change its parameters with --grid, or choose another head",
             ) from error
 
