@@ -71,16 +71,16 @@ def test_torch_is_asked_where_there_is_no_such_file(tmp_path, monkeypatch):
 
 
 def test_name_is_of_the_runtime_that_is_opened(monkeypatch):
-    monkeypatch.setattr("pipeline.runtime.may_have_gpu", lambda: False)
+    monkeypatch.setattr("pipeline.runtime.open.may_have_gpu", lambda: False)
     for there, name in ((True, "openvino-cpu"), (False, "torch-cpu")):
-        monkeypatch.setattr("pipeline.runtime.has_openvino_bf16", lambda there=there: there)
+        monkeypatch.setattr("pipeline.runtime.open.has_openvino_bf16", lambda there=there: there)
         assert runtime_name("cpu") == runtime_name("auto") == name
     opened = open_runtime(Backbone.open(), ["penultimate"], device="cpu", precision="bf16")
     assert opened.name == runtime_name("cpu") == "torch-cpu"
-    monkeypatch.setattr("pipeline.runtime.may_have_gpu", lambda: True)
+    monkeypatch.setattr("pipeline.runtime.open.may_have_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr("pipeline.runtime.has_openvino_bf16", lambda: True)
+    monkeypatch.setattr("pipeline.runtime.open.has_openvino_bf16", lambda: True)
     assert runtime_name("auto") == runtime_name("cuda:0") == "torch-cuda"
     assert runtime_name("cpu") == "openvino-cpu"
     with pytest.raises(BackboneError, match="expected a device auto, cpu, cuda or cuda:0, got 'gpu'"):
@@ -103,8 +103,8 @@ print(runtime_name("cpu"), [name for name in ("torch", "openvino", "onnxruntime"
 
 @pytest.mark.parametrize("native", [True, False])
 def test_emulated_bf16_is_said_with_what_is_faster(native, monkeypatch):
-    monkeypatch.setattr("pipeline.runtime.has_openvino_bf16", lambda: False)
-    monkeypatch.setattr("pipeline.runtime.has_bf16", lambda: native)
+    monkeypatch.setattr("pipeline.runtime.open.has_openvino_bf16", lambda: False)
+    monkeypatch.setattr("pipeline.runtime.open.has_bf16", lambda: native)
     notes = Notes()
     open_runtime(Backbone.open(), ["penultimate"], device="cpu", precision="bf16", progress=notes)
     said = "this CPU has no bf16 of its own: it is emulated, and slower than --precision fp32"

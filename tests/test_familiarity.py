@@ -15,7 +15,7 @@ from test_model_folder import default_cache
 
 from pipeline.cache import FeatureCache
 from pipeline.model import Model, fit, training_set
-from pipeline.model.training_set import TrainingRef, TrainingSet, key_of, novelty_threshold, open_training_set
+from pipeline.model.training_set import TrainingRef, TrainingSet, key_of, novelty_threshold
 from pipeline.progress import Progress
 
 FIT: dict[str, Any] = {"grid": {"logistic.C": 0.1}, "cv": 2, "n_jobs": 1}
@@ -149,7 +149,7 @@ def test_without_the_embeddings_one_line_says_why(made: FeatureCache, model: Mod
     assert table["unfamiliar"].isna().all() and table["neighbour"].isna().all() and not table["label"].isna().any()
     (note,) = heard.notes
     assert note.startswith(
-        "nothing is said in unfamiliar and neighbours: their embeddings are not at hand: no cache in"
+        "nothing is said in unfamiliar and neighbours: their embeddings are not available: no cache in"
     )
     assert "made-x-0123456789ab" in note and "--keep-photos" in note
     heard = Heard()
@@ -165,11 +165,11 @@ def test_a_cache_of_other_photos_or_of_another_recipe_is_not_taken(
     default_cache(others / "a.h5", X, {}, name="others")  # other content
     make_cache(others / "b.h5", X, {}, changes={**model.recipe, "precision": "bf16"})
     default_cache(others / "c.h5", X[:-1], {})  # one is missing
-    assert open_training_set(model, others)[0] is None
+    assert model.open_training_set(others)[0] is None
     moved = default_cache(
         others / "d.h5", X[::-1], {}, ids=[f"new/{row}" for row in range(60)], digests=made.digest[::-1]
     )
-    found, _ = open_training_set(model, others)
+    found, _ = model.open_training_set(others)
     assert found is not None and found.place == str(moved.path)
     assert found.ids[0] == "new/59"  # joined by content, wherever it lies now
 
@@ -178,7 +178,7 @@ def test_copies_among_the_training_photos_are_each_named(model: Model, made: Fea
     digests = np.array(made.digest)
     digests[1] = digests[0]
     twice = default_cache(tmp_path / "twice" / "a.h5", np.asarray(made.features()), {}, digests=digests)
-    found, _ = open_training_set(replace(model, training_digests=digests), twice.path.parent)
+    found, _ = replace(model, training_digests=digests).open_training_set(twice.path.parent)
     assert found is not None and sorted(found.ids) == sorted(made.ids)
 
 

@@ -18,7 +18,6 @@ from test_familiarity import Heard
 from pipeline.errors import ModelError
 from pipeline.images import ImageSource, thumbnail
 from pipeline.model import Model, fit
-from pipeline.model.training_set import open_training_set
 
 KEPT = "training.photos.parquet"
 QUICK: dict[str, Any] = {"cv": 2, "n_jobs": 1, "device": "cpu", "heads": "logistic", "grid": {"logistic.C": 0.1}}
@@ -133,7 +132,7 @@ def test_of_a_cache_the_photos_are_found_where_they_were(place: Path, tmp_path: 
 
 
 def test_the_kept_photos_come_before_a_cache(model: Model, place: Path) -> None:
-    found, why_not = open_training_set(model, place / "caches")
+    found, why_not = model.open_training_set(place / "caches")
     assert found is not None and found.place == "the model folder" and not why_not
     assert found.labels[0] == "ants" and found.pictured
 

@@ -247,7 +247,7 @@ def test_graph_is_exported_only_for_many_images_into_a_folder(backbone, tmp_path
 
 
 def test_lower_precision_never_runs_with_onnx_runtime(backbone, store, monkeypatch):
-    monkeypatch.setattr("pipeline.runtime.has_openvino_bf16", lambda: False)
+    monkeypatch.setattr("pipeline.runtime.open.has_openvino_bf16", lambda: False)
     found = open_runtime(backbone, ["all"], device="cpu", precision="bf16", images=MANY, graphs=store)
     assert isinstance(found, TorchRuntime) and found.precision == "bf16"
 
@@ -260,7 +260,7 @@ def test_gpu_runs_torch_where_there_is_one(backbone, store, monkeypatch):
             asked.append(options["device"])
 
     monkeypatch.setattr("pipeline.runtime.torch_runtime.TorchRuntime", Gpu)
-    monkeypatch.setattr("pipeline.runtime.may_have_gpu", lambda: True)
+    monkeypatch.setattr("pipeline.runtime.open.may_have_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for device in ("auto", "cuda", "cuda:0"):

@@ -280,7 +280,7 @@ def _tags_split(question: Task, train: LabeledRows, test: LabeledRows, notes: tu
     names = np.array(question.classes, dtype=object)
     if len(learned) < 2:
         raise EvaluationError(
-            f"column {column!r}: expected two or more tags of {question.name!r} that some training images have and some "
+            f"column {column!r}: expected two or more tags of {question.name!r} that some training images have and "
             f"lack, got {', '.join(names[learned]) or 'none'}",
             "move images between the training and the test part, or leave --split out to cross-validate",
         )

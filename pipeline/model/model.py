@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.arguments import check_arguments
-from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER, FeatureCache, cache_at, caches_in
 from pipeline.errors import ExportError, ModelError, PipelineError, UnreadableImage
 from pipeline.export import CheckImages, DecodeCheckImages
 from pipeline.images import ImageSource, decode_mode, kinds_source, prepare, skipped_text
 from pipeline.model.predict import predict_source
-from pipeline.model.training_set import EmbeddedTrainingSet, Neighbors, TrainingRef, TrainingSet, open_training_set
+from pipeline.model.spec import ModelSpec
+from pipeline.model.training_set import TrainingSet
 from pipeline.parallel import engine
 from pipeline.progress import SILENT, Progress
 from pipeline.runtime import GRAPHS_FOLDER
-from pipeline.search import Predictions, predict_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,69 +30,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
-    """A frozen backbone and the head that was trained on its features.
+class Model(ModelSpec):
+    """A frozen backbone and the head that was trained on its features; see `ModelSpec` for the attributes.
 
-    Attributes
-    ----------
-    label_set : str
-        The column it learned.
-    kind : {"class", "number", "multi"}
-    classes : tuple of str
-        In the order of the head's codes, or the tags in that of its columns; empty for numbers.
-    head : str
-        The head's name.
-    estimator : fitted scikit-learn estimator
-        Maps features ``(n, d)`` to codes into `classes`, to numbers, or to an indicator of tags.
-    params : dict
-        What the search chose for it.
-    layer : str
-    backbone : Backbone
-    recipe : mapping
-        All that changes a feature, as it was for the training photos.
-    scores : tuple of mapping
-        The results of the evaluation it was chosen by: nested, with intervals, the nulls beside them.
-    training_digests : ndarray of uint8, shape (m, 16)
-        Content of the photos it learned from.
-    notes : tuple of str
-    verdict : str
-        What the evaluation found, in a sentence.
-    versions : mapping
-        Of the libraries it was fitted with.
-    separator : str
-        Between the tags of a cell; empty for the other kinds.
-    evidence : mapping
-        What it learned from and how it was wrong, as `evidence_of` counts it; empty for models of before.
-    training : Training
-        Where the embeddings of the training photos are, and how far from one another they lie.
-    kept : KeptPhotos or None
-        Their embeddings and small pictures, where it keeps them.
-    folder : Path or None
-        Where it was opened; None of one that `fit` has just made.
-    sha256 : str
-        Of the record of that folder, which holds the hash of every other file of it; empty likewise.
+    Examples
+    --------
+    >>> model = pl.fit("photos/", heads="logistic")  # doctest: +SKIP
+    >>> model.predict("new_photos/")  # doctest: +SKIP
     """
-
-    label_set: str
-    kind: str
-    classes: tuple[str, ...]
-    head: str
-    estimator: Any = field(repr=False)
-    params: Mapping[str, Any]
-    layer: str
-    backbone: Backbone = field(repr=False)
-    recipe: Mapping[str, Any] = field(repr=False)
-    scores: tuple[Mapping[str, Any], ...] = field(repr=False)
-    training_digests: np.ndarray = field(repr=False)
-    notes: tuple[str, ...] = field(default=(), repr=False)
-    verdict: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict, repr=False)
-    separator: str = field(default="", repr=False)
-    evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    training: TrainingRef = field(default=TrainingRef(), repr=False)
-    kept: EmbeddedTrainingSet | None = field(default=None, repr=False)
-    folder: Path | None = field(default=None, repr=False)
-    sha256: str = field(default="", repr=False)
 
     @classmethod
     @check_arguments
@@ -108,7 +52,7 @@ class Model:
         """
         from pipeline.model.storage import load_model
 
-        return load_model(Path(path))
+        return cls(**vars(load_model(Path(path))))
 
     @check_arguments
     def save(self, path: str | os.PathLike[str], *, weights: bool = True) -> Path:
@@ -129,27 +73,6 @@ class Model:
         from pipeline.model.storage import save_model
 
         return save_model(self, Path(path), weights=weights)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what the model is and how it scored, as plain JSON values."""
-        return {
-            "label_set": self.label_set,
-            "task": self.kind,
-            "classes": list(self.classes),
-            "head": self.head,
-            "params": dict(self.params),
-            "layer": self.layer,
-            "backbone": self.backbone.record(),
-            "recipe": dict(self.recipe),
-            "verdict": self.verdict,
-            "scores": [dict(score) for score in self.scores],
-            "training_images": len(self.training_digests),
-            "training": self.training.as_dict(),
-            "notes": list(self.notes),
-            "versions": dict(self.versions),
-            **({"separator": self.separator} if self.kind == "multi" else {}),
-            "evidence": dict(self.evidence),
-        }
 
     @check_arguments
     def predict(
@@ -353,18 +276,9 @@ class Model:
             progress=progress,
         )
 
-    def ask(self, X: np.ndarray) -> Predictions:
-        """Return what the head says of features, ``(n, d)``."""
-        return predict_all(self.estimator, X, len(self.classes), self.kind)
-
-    def is_unfamiliar(self, near: Neighbors) -> np.ndarray | None:
-        """Return whether each image is too far from its nearest training photo, (n,); None where no distance is."""
-        beyond = self.training.beyond
-        return None if beyond is None else 1 - near.cosine[:, 0].astype(np.float64) > beyond
-
     def _training(self, folder: Path, neighbours: int, progress: Progress) -> TrainingSet | None:
         """Return the training photos; what cannot be said, and why, `progress` hears."""
-        found, why_not = open_training_set(self, folder)
+        found, why_not = self.open_training_set(folder)
         unsaid = [name for name, there in (("unfamiliar", True), ("neighbours", neighbours > 0)) if there]
         if found is None:
             progress.note(f"nothing is said in {' and '.join(unsaid)}: {why_not}")

@@ -23,7 +23,7 @@ from pipeline.runtime import GRAPHS_FOLDER
 from pipeline.search import Predictions
 
 if TYPE_CHECKING:
-    from pipeline.model.model import Model
+    from pipeline.model.spec import ModelSpec
 
 
 STAGE = "predict"
@@ -71,7 +71,7 @@ class _Features:
 
 
 def predict_source(
-    model: Model,
+    model: ModelSpec,
     source: ImageSource | FeatureCache,
     *,
     training: TrainingSet | None = None,
@@ -86,7 +86,7 @@ def predict_source(
 
     Parameters
     ----------
-    model : Model
+    model : ModelSpec
     source : ImageSource or FeatureCache
     training : TrainingPhotos, optional
         Among which the nearest are looked for.
@@ -117,14 +117,14 @@ def predict_source(
             errors[row] = some.details.get(row) or SkipReason(code).text
         if ready.any():
             rows.append(some.rows[ready])
-            said.append(model.ask(some.X[ready]))
+            said.append(model.predict_features(some.X[ready]))
             if training is not None:
                 near.append(training.nearest(some.X[ready], neighbours))
         done += len(some.rows)
         progress.advance(STAGE, done, n)
     if not said:  # not one answer: ask about zeros, to learn what the answers would look like
         widths = source.layers if isinstance(source, FeatureCache) else model.backbone.resolve_layers([model.layer])
-        said = [model.ask(np.zeros((1, widths[model.layer]), np.float32)).take(np.zeros(0, np.int64))]
+        said = [model.predict_features(np.zeros((1, widths[model.layer]), np.float32)).take(np.zeros(0, np.int64))]
     answered = np.concatenate(rows)
     nearest = None
     if near:
@@ -134,7 +134,7 @@ def predict_source(
 
 
 def _from_images(
-    model: Model,
+    model: ModelSpec,
     source: ImageSource,
     graphs: Path,
     batch_size: int | None,
@@ -174,7 +174,7 @@ def _from_images(
         )
 
 
-def network_of(model: Model, *, images: int, device: str, graphs: Path, progress: Progress = SILENT) -> LazyNetwork:
+def network_of(model: ModelSpec, *, images: int, device: str, graphs: Path, progress: Progress = SILENT) -> LazyNetwork:
     """Return the model's network, to run over so many images; what this machine does otherwise is said.
 
     As in extraction, a graph is exported where there are images enough to pay for it, and kept in the folder.
@@ -203,12 +203,12 @@ def network_of(model: Model, *, images: int, device: str, graphs: Path, progress
     )
 
 
-def decode_mode_of(model: Model) -> str:
+def decode_mode_of(model: ModelSpec) -> str:
     """Return how the model's photos became pixels: ``exact`` or ``fast``."""
     return decode_mode(str(model.recipe["decoder"]))
 
 
-def _from_cache(model: Model, cache: FeatureCache) -> Iterator[_Features]:
+def _from_cache(model: ModelSpec, cache: FeatureCache) -> Iterator[_Features]:
     differs = cache.differences(model.recipe)
     if differs:
         raise ModelError(
@@ -255,13 +255,13 @@ def _spread(n: int, rows: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray
 
 
 def prediction_frame(
-    model: Model, ids: Sequence[str], answer: Prediction, training: TrainingSet | None, *, top: int, neighbours: int
+    model: ModelSpec, ids: Sequence[str], answer: Prediction, training: TrainingSet | None, *, top: int, neighbours: int
 ) -> pd.DataFrame:
     """Return the table that `Model.predict` returns.
 
     Parameters
     ----------
-    model : Model
+    model : ModelSpec
     ids : sequence of str, length n
     answer : Answer
         About n images.
@@ -282,7 +282,7 @@ def prediction_frame(
     return table
 
 
-def _ranked(model: Model, predictions: Predictions, top: int) -> dict[str, Any]:
+def _ranked(model: ModelSpec, predictions: Predictions, top: int) -> dict[str, Any]:
     """Return the columns of the `top` likeliest classes, what the head predicts always first."""
     codes = predictions.labels.astype(np.int64)
     columns: dict[str, Any] = {"label": _texts(model.classes)[codes]}
@@ -293,7 +293,7 @@ def _ranked(model: Model, predictions: Predictions, top: int) -> dict[str, Any]:
     return {**columns, **_named(model, "label", predictions, ranking, top)}
 
 
-def _tagged(model: Model, predictions: Predictions, top: int) -> dict[str, Any]:
+def _tagged(model: ModelSpec, predictions: Predictions, top: int) -> dict[str, Any]:
     """Return the column of all tags of each image, and those of the `top` likeliest tags."""
     columns: dict[str, Any] = {
         "label": [joined_tags(row, model.classes, model.separator) for row in predictions.labels]
@@ -303,7 +303,7 @@ def _tagged(model: Model, predictions: Predictions, top: int) -> dict[str, Any]:
     return {**columns, **_named(model, "tag", predictions, predictions.ranks, top)}
 
 
-def _named(model: Model, name: str, predictions: Predictions, ranking: np.ndarray, top: int) -> dict[str, Any]:
+def _named(model: ModelSpec, name: str, predictions: Predictions, ranking: np.ndarray, top: int) -> dict[str, Any]:
     """Return names and how sure the head is of each, the highest of the ranking, (n, n_classes), first."""
     values = predictions.ranks
     assert values is not None
@@ -317,9 +317,9 @@ def _named(model: Model, name: str, predictions: Predictions, ranking: np.ndarra
     return columns
 
 
-def _unfamiliar(model: Model, n: int, near: Neighbors | None) -> Any:
+def _unfamiliar(model: ModelSpec, n: int, near: Neighbors | None) -> Any:
     """Return the column that says which images are unfamiliar, empty where that cannot be said."""
-    said = None if near is None else model.is_unfamiliar(near)
+    said = None if near is None else model.is_novel(near)
     return pd.array([None] * n if said is None else said, dtype="boolean")
 
 

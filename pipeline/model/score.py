@@ -23,20 +23,20 @@ from pipeline.intervals import ScoreInterval, score_with_interval
 from pipeline.labels import group_codes, joined_tags, split_kind, split_one_hot
 from pipeline.model.model_score import NEIGHBOURS, ModelScore, check_score_directory
 from pipeline.model.predict import Prediction, decode_mode_of, predict_source
-from pipeline.model.training_set import TrainingSet, open_training_set
+from pipeline.model.training_set import TrainingSet
 from pipeline.provenance import installed
 from pipeline.runtime import GRAPHS_FOLDER
 from pipeline.search import SCORINGS, Predictions, best_guess, needs_probabilities, score_predictions
 
 if TYPE_CHECKING:
-    from pipeline.model.model import Model
+    from pipeline.model.spec import ModelSpec
 
 
 PROBABILITY = "probability of "  # before a class's name
 
 
 def prediction_table(
-    model: Model,
+    model: ModelSpec,
     ids: Sequence[str],
     rows: np.ndarray,
     y: np.ndarray,
@@ -49,7 +49,7 @@ def prediction_table(
 
     Parameters
     ----------
-    model : Model
+    model : ModelSpec
     ids : sequence of str
         Of all photos that were asked about.
     rows : ndarray of int64, shape (n,)
@@ -83,7 +83,7 @@ def prediction_table(
     return pd.concat([table, each], axis=1)
 
 
-def _said(model: Model, y: np.ndarray, said: Predictions, names: Sequence[str]) -> dict[str, Any]:
+def _said(model: ModelSpec, y: np.ndarray, said: Predictions, names: Sequence[str]) -> dict[str, Any]:
     """Return what the photos are, and what was said of them."""
     if model.kind == "number":
         return {"true_value": y.astype(np.float64), "predicted_value": said.labels.astype(np.float64)}
@@ -103,8 +103,8 @@ def _said(model: Model, y: np.ndarray, said: Predictions, names: Sequence[str]) 
     }
 
 
-def _unfamiliar(model: Model, rows: np.ndarray, answer: Prediction) -> Any:
-    said = None if answer.near is None else model.is_unfamiliar(answer.near)
+def _unfamiliar(model: ModelSpec, rows: np.ndarray, answer: Prediction) -> Any:
+    said = None if answer.near is None else model.is_novel(answer.near)
     return pd.array([None] * len(rows) if said is None else said[rows], dtype="boolean")
 
 
@@ -156,7 +156,7 @@ class _ScoredRows:
 
 
 def score_source(
-    model: Model, source: ImageSource | FeatureCache, asked: ScoreConfig, answering: Mapping[str, Any]
+    model: ModelSpec, source: ImageSource | FeatureCache, asked: ScoreConfig, answering: Mapping[str, Any]
 ) -> ModelScore:
     """Return the scores, and keep them where that is asked for. See `Model.score`."""
     known, column, separator = _labelled(model, source, asked)
@@ -175,7 +175,7 @@ def score_source(
     if asked.out is not None:
         check_score_directory(asked.out, question)  # better known before the work than after it
         source = _kept_features(model, source, asked.cache, asked.random_state, answering)
-        training, why_not = open_training_set(model, asked.cache)
+        training, why_not = model.open_training_set(asked.cache)
     answer, scored = _answered(model, source, known, (column, separator), training, asked.cache, answering)
     found = _scores(model, scored, answer, asked)
     if asked.out is None:
@@ -191,7 +191,7 @@ def score_source(
     return replace(found, folder=found.save(asked.out))
 
 
-def _labelled(model: Model, source: ImageSource | FeatureCache, asked: ScoreConfig) -> tuple[Dataset, str, str]:
+def _labelled(model: ModelSpec, source: ImageSource | FeatureCache, asked: ScoreConfig) -> tuple[Dataset, str, str]:
     """Return what is known of the photos, the column of their labels, and what separates the tags of a cell."""
     beside = (asked.groups,) if asked.groups is not None else ()
     (entry,), one_hot = split_one_hot([asked.column or model.label_set])
@@ -228,7 +228,7 @@ def _labelled(model: Model, source: ImageSource | FeatureCache, asked: ScoreConf
 
 
 def _kept_features(
-    model: Model,
+    model: ModelSpec,
     source: ImageSource | FeatureCache,
     folder: Path,
     random_state: int,
@@ -248,7 +248,7 @@ def _kept_features(
 
 
 def _answered(
-    model: Model,
+    model: ModelSpec,
     source: ImageSource | FeatureCache,
     known: Dataset,
     labels: tuple[str, str],
@@ -283,7 +283,7 @@ def _answered(
     return answer, _ScoredRows(known, labelled[answered], y[answered], tuple(unknown), tuple(notes))
 
 
-def _scores(model: Model, scored: _ScoredRows, answer: Prediction, asked: ScoreConfig) -> ModelScore:
+def _scores(model: ModelSpec, scored: _ScoredRows, answer: Prediction, asked: ScoreConfig) -> ModelScore:
     """Return the scores, with and without the photos that the model learned from."""
     rows, y, notes = scored.rows, scored.y, list(scored.notes)
     ids = scored.known.ids
@@ -321,7 +321,7 @@ def _scores(model: Model, scored: _ScoredRows, answer: Prediction, asked: ScoreC
 
 
 def _scorer(
-    model: Model, scored: _ScoredRows, answer: Prediction, n_classes: int, asked: ScoreConfig
+    model: ModelSpec, scored: _ScoredRows, answer: Prediction, n_classes: int, asked: ScoreConfig
 ) -> Callable[[np.ndarray], tuple[ScoreInterval, ...]]:
     """Return the function from some of the scored photos to their scores."""
     said = widen_to_classes(answer.predictions.take(scored.rows), n_classes)
@@ -346,7 +346,7 @@ def _scorer(
     return scores_of
 
 
-def _with_familiarity(model: Model, found: ModelScore, training: TrainingSet | None, why_not: str) -> ModelScore:
+def _with_familiarity(model: ModelSpec, found: ModelScore, training: TrainingSet | None, why_not: str) -> ModelScore:
     """Return the score with how many photos are unfamiliar, or why that is not known."""
     assert found.predictions is not None
     strange = found.predictions["unfamiliar"]
@@ -365,7 +365,7 @@ def _with_familiarity(model: Model, found: ModelScore, training: TrainingSet | N
 
 
 def _about(
-    model: Model,
+    model: ModelSpec,
     source: ImageSource | FeatureCache,
     asked: ScoreConfig,
     training: TrainingSet | None,

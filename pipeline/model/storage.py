@@ -21,7 +21,7 @@ from pipeline.errors import ModelError
 from pipeline.files import atomic_path
 from pipeline.heads import DEFAULT
 from pipeline.model.card import model_card
-from pipeline.model.model import Model
+from pipeline.model.spec import ModelSpec
 from pipeline.model.training_set import EmbeddedTrainingSet, TrainingRef
 from pipeline.provenance import sha256_json
 from pipeline.runtime import PRECISIONS
@@ -209,7 +209,7 @@ _LATER: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def save_model(model: Model, path: Path, *, weights: bool) -> Path:
+def save_model(model: ModelSpec, path: Path, *, weights: bool) -> Path:
     """Write the folder under a temporary name, then give it its own. See `Model.save`."""
     check_model_directory(path)
     head = stored_head(model.estimator, model.head)
@@ -235,7 +235,7 @@ def save_model(model: Model, path: Path, *, weights: bool) -> Path:
     return path
 
 
-def load_model(path: Path) -> Model:
+def load_model(path: Path) -> ModelSpec:
     """Read a model folder. See `Model.open`."""
     record = _record(path)
     files = record["files"]
@@ -251,7 +251,7 @@ def load_model(path: Path) -> Model:
         raise ModelError(f"{path / DIGESTS}: expected digests of 16 bytes, got {len(digests)} bytes", _again(path))
     training_digests = np.frombuffer(digests, np.uint8).reshape(-1, 16)
     estimator = load_head(head, path / HEAD, _again(path))
-    return Model(
+    return ModelSpec(
         label_set=record["label_set"],
         kind=record["task"],
         classes=tuple(record["classes"]),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,10 +19,6 @@ from pipeline.parallel import workers
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import sha256_json
 from pipeline.search import one_thread
-
-if TYPE_CHECKING:
-    from pipeline.model.model import Model
-
 
 QUANTILE = 0.99
 SAMPLE = 4096  # photos whose nearest other one is looked for, among all of them
@@ -225,30 +221,45 @@ class TrainingSet:
             yield unit_rows(self._X[self._rows[start : start + _BLOCK]])
 
 
-def open_training_set(model: Model, folder: Path) -> tuple[TrainingSet | None, str]:
-    """Return the photos that a model learned from: those it keeps, or those of a cache in this folder; or why not.
+def find_training_set(
+    folder: Path,
+    *,
+    training: TrainingRef,
+    kept: EmbeddedTrainingSet | None,
+    digests: np.ndarray,
+    recipe: Mapping[str, Any],
+    layer: str,
+    label_set: str,
+) -> tuple[TrainingSet | None, str]:
+    """Return the photos that a model was trained on: those it keeps, or those of a cache in this folder; or why not.
 
-    A cache is known by what it holds: all of the photos, by content, under the model's recipe. That of the recorded
-    key is looked into first.
+    A cache qualifies by content: it holds all of the photos under the model's recipe. The cache of the recorded key is
+    examined first.
+
+    Parameters
+    ----------
+    folder : Path
+        Of caches.
+    training, kept, digests, recipe, layer, label_set
+        As in `ModelSpec`.
     """
-    kept = model.kept
     if kept is not None:
         rows, place = np.arange(len(kept)), "the model folder"
         found = TrainingSet(kept.embeddings, rows, kept.ids, kept.labels, thumbnail=kept.thumbnail, place=place)
         return found, ""
-    if not model.training.key:
+    if not training.key:
         return None, "the model was fitted by a version that did not record them: fit it again"
     caches, _ = caches_in(folder)
-    for cache in sorted(caches, key=lambda cache: key_of(cache) != model.training.key):
-        if cache.differences(model.recipe) or model.layer not in cache.layers:
+    for cache in sorted(caches, key=lambda cache: key_of(cache) != training.key):
+        if cache.differences(recipe) or layer not in cache.layers:
             continue
-        theirs = _rows_of(cache, model.training_digests)
-        if theirs is not None and cache.is_sound():
-            ids, known = cache.ids, cache.columns.get(model.label_set) or [""] * len(cache)
-            names, labels = [ids[row] for row in theirs], [known[row] or "" for row in theirs]
-            return TrainingSet(cache.stored(model.layer), theirs, names, labels, place=str(cache.path)), ""
+        rows_of_training = _rows_of(cache, digests)
+        if rows_of_training is not None and cache.is_sound():
+            ids, known = cache.ids, cache.columns.get(label_set) or [""] * len(cache)
+            names, labels = [ids[row] for row in rows_of_training], [known[row] or "" for row in rows_of_training]
+            return TrainingSet(cache.stored(layer), rows_of_training, names, labels, place=str(cache.path)), ""
     return None, (
-        f"their embeddings are not at hand: no cache in {folder} holds them (they were in {model.training.cache}), and "
+        f"their embeddings are not available: no cache in {folder} holds them (they were in {training.cache}), and "
         "the model keeps none; fit with --keep-photos, or name the folder with --cache"
     )
 

@@ -1,4 +1,7 @@
-"""What this machine computes with, known without torch where possible: to import that takes seconds."""
+"""What every runtime shares: its protocol, what this machine computes with, input checks, no telemetry.
+
+Torch is not imported here: that takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,15 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+GRAPHS_FOLDER = "graphs"  # the store's name inside the folder of caches
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 # What a GPU's driver puts there: NVIDIA's on Linux and on Jetson boards, Windows' own under WSL, AMD's.
 _DEVICE_FILES = ("nvidia*", "nvhost-gpu", "nvgpu", "dxg", "kfd")
@@ -26,6 +34,35 @@ CUDA_BATCH_SIZE = 256
 # Instructions that multiply bf16, as Linux and torch name them; OpenVINO has kernels for the first two.
 _BF16_ON_X86 = frozenset(("avx512_bf16", "amx_bf16"))
 _BF16_ON_ARM = frozenset(("bf16",))
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """A network that is ready to run; safe to call from several threads at once.
+
+    Attributes
+    ----------
+    name : str
+        ``onnxruntime-cpu``, ``openvino-cpu``, ``torch-cpu`` or ``torch-cuda``; recorded in provenance.
+    version : str
+        Of the library that runs.
+    batch_size : int
+        How many images a call is best given.
+    layers : dict of layer name to width
+    """
+
+    name: str
+    version: str
+    batch_size: int
+    layers: dict[str, int]
+
+    def workers(self, count: int) -> AbstractContextManager[None]:
+        """Share the cores among `count` callers at once, until the context is left."""
+        ...
+
+    def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Map prepared images, uint8 (b, crop, crop, 3), to ``{layer: float32 (b, width)}``."""
+        ...
 
 
 def may_have_gpu(dev: Path = Path("/dev")) -> bool:

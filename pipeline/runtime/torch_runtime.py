@@ -19,8 +19,7 @@ from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Preprocessing
-from pipeline.runtime import PRECISIONS
-from pipeline.runtime.base import batch_size_of, check_pixels, no_features
+from pipeline.runtime.base import PRECISIONS, batch_size_of, check_pixels, no_features
 from pipeline.runtime.cuda import GpuRunner
 
 

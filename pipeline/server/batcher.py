@@ -129,7 +129,7 @@ class MicroBatcher:
         said: list[Any] = [None] * len(pixels)
         if len(rows):
             with self._head:
-                predictions = self._model.ask(X[rows])
+                predictions = self._model.predict_features(X[rows])
                 near = None if self._training is None else self._training.nearest(X[rows], self._neighbours)
             for place, row in enumerate(rows.tolist()):
                 one = slice(place, place + 1)

@@ -85,7 +85,7 @@ def to_response(model: Model, said: PredictionRow, training: TrainingSet | None,
         labels = [tag for tag, there in zip(model.classes, predictions.labels[0], strict=True) if there]
     else:
         label = model.classes[int(predictions.labels[0])]
-    unfamiliar = None if said.near is None else model.is_unfamiliar(said.near)
+    unfamiliar = None if said.near is None else model.is_novel(said.near)
     nearest = []
     if said.near is not None and training is not None:
         pairs = zip(said.near.rows[0].tolist(), said.near.cosine[0].tolist(), strict=True)

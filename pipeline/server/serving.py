@@ -116,7 +116,6 @@ def open_server(
     from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES
     from pipeline.model import Model
     from pipeline.model.predict import decode_mode_of, network_of
-    from pipeline.model.training_set import open_training_set
     from pipeline.parallel import workers
     from pipeline.runtime import GRAPHS_FOLDER
     from pipeline.server.batcher import MicroBatcher
@@ -127,7 +126,7 @@ def open_server(
     name = opened.label_set if isinstance(model, Model) else Path(model).name.removesuffix(".model")
     listening = _listen(host, port)
     try:
-        training, why_not = open_training_set(opened, Path(cache))
+        training, why_not = opened.open_training_set(Path(cache))
         if why_not:
             progress.note(f"nothing is said of unfamiliar photos and of the nearest training photos: {why_not}")
         graphs = Path(cache) / GRAPHS_FOLDER

@@ -1,7 +1,7 @@
 """`Study`: what came of asking whether transfer was worth it; to be read, printed and kept as ``study.json``.
 
 A study is a table of points and what follows from it. Crossovers and verdicts are functions of the points alone
-(`pipeline.studies.analysis`, `pipeline.studies.analysis`): whoever has the table can make them again.
+(`pipeline.studies.analysis`), so they can be computed again from the table.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pipeline.arguments import check_arguments
 from pipeline.errors import EvaluationError
 from pipeline.runs import check_is_run_directory
 from pipeline.runs.directory import POINTS, STUDY, replace_file
-from pipeline.studies.schedule import SkippedTrials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,6 +133,31 @@ TIME, LABELS, PERFORMANCE, GENERALISATION = (
     "better generalisation",
 )
 PROMISES = (TIME, LABELS, PERFORMANCE, GENERALISATION)
+
+
+@dataclass(frozen=True)
+class SkippedTrials:
+    """Trainings of one method with so many labels that the time limit left out.
+
+    Attributes
+    ----------
+    method, layer : str
+    labels : int
+    draws : int
+        How many were left out.
+    of : int
+        How many there would have been.
+    """
+
+    method: str
+    layer: str
+    labels: int
+    draws: int
+    of: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.studies.data import LabelBudget
-from pipeline.studies.results import METHODS
+from pipeline.studies.results import METHODS, SkippedTrials
 from pipeline.studies.trials import (
     CHOOSE_FROM,
     AnyLesson,
@@ -30,31 +29,6 @@ SHARE_OF_HEADS = 0.5  # of the time for training, at most: a slow head must not 
 FIXED_SHARE = 0.05  # of the time of a head whose parameters are chosen: what one with fixed parameters takes
 SECONDS_PER_LESSON = 0.01  # to hand one to a process
 MARGIN = 1.2  # processes side by side are slower than one alone
-
-
-@dataclass(frozen=True)
-class SkippedTrials:
-    """Trainings of one method with so many labels that the time limit left out.
-
-    Attributes
-    ----------
-    method, layer : str
-    labels : int
-    draws : int
-        How many were left out.
-    of : int
-        How many there would have been.
-    """
-
-    method: str
-    layer: str
-    labels: int
-    draws: int
-    of: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
