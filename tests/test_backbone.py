@@ -202,7 +202,7 @@ def test_two_candidates_for_the_final_layer_are_named():
     network = nn.Sequential(nn.Linear(4, 10), nn.Linear(10, 10))
     with pytest.raises(BackboneError, match=r"expected one Linear or Conv2d with 10 outputs .*, got 2: 0, 1"):
         find_final_layer(network, 10, backbone="twin")
-    with pytest.raises(BackboneError, match=r"with 11 outputs as its final layer, found none"):
+    with pytest.raises(BackboneError, match=r"with 11 outputs as its final layer, got none"):
         find_final_layer(network, 11)
 
 

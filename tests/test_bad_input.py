@@ -131,7 +131,7 @@ def test_features_that_are_not_finite_are_a_listed_skip(network: Planted) -> Non
 
 def test_one_class_only() -> None:
     photos("ants")
-    check(Case(["evaluate", "photos"], ["found only 'ants' (6 images)"], ["second class"]))
+    check(Case(["evaluate", "photos"], ["got only 'ants' (6 images)"], ["second class"]))
 
 
 def test_a_class_with_fewer_members_than_folds() -> None:
@@ -152,7 +152,7 @@ def test_a_table_without_an_id_column() -> None:
     check(
         Case(
             ["evaluate", "flat", "--labels", "labels.csv"],
-            ["labels.csv: expected an id column", "found the columns name, label"],
+            ["labels.csv: expected an id column", "got the columns name, label"],
             ["--id"],
         )
     )
@@ -216,7 +216,7 @@ def test_an_unreadable_table(name: str, content: bytes | None, said: str) -> Non
 
 
 NOT_THERE = (
-    ["labels.csv: expected the images of its column id below", "found none of 12, e.g. 00.png"],
+    ["labels.csv: expected the images of its column id below", "got none of 12, e.g. 00.png"],
     ["--root DIR"],
 )
 
@@ -244,15 +244,15 @@ UNKNOWN = {
         ["--backbone", "resnet18:V7"], ["no weights 'V7'", "IMAGENET1K_V1"], ["pipeline backbones resnet18"]
     ),
     "layer": Case(["--layer", "last"], ["no layer 'last'", "late"], ["pipeline backbones efficientnet_lite0"]),
-    "head": Case(["--head", "logistik"], ["found 'logistik'"], ["--head logistic"]),
+    "head": Case(["--head", "logistik"], ["got 'logistik'"], ["--head logistic"]),
     "import path": Case(["--head", "sklearn.svm.SVX"], ["'SVX' in sklearn.svm"], ["sklearn.svm.SVC"]),
-    "scoring": Case(["--scoring", "acuracy"], ["found 'acuracy'"], ["--scoring accuracy"]),
+    "scoring": Case(["--scoring", "acuracy"], ["got 'acuracy'"], ["--scoring accuracy"]),
     "column": Case(["--column", "labl"], ["'labl'", "'label'"], ["did you mean 'label'?"]),
     "kind": Case(["--column", "label:number"], ["'label'", "a number"], ["--column label:class"]),
     "groups": Case(["--groups", "patient"], ["'patient'"], ["--labels TABLE"]),
     "split": Case(["--split", "part"], ["'part'"], ["--labels TABLE"]),
-    "grid": Case(["--grid", "logistic.c=1"], ["found 'c'"], ["--grid logistic.C=..."]),
-    "grid of another head": Case(["--grid", "knn.n_neighbors=1"], ["found 'knn'"], ["--head knn"]),
+    "grid": Case(["--grid", "logistic.c=1"], ["got 'c'"], ["--grid logistic.C=..."]),
+    "grid of another head": Case(["--grid", "knn.n_neighbors=1"], ["got 'knn'"], ["--head knn"]),
     "grid without values": Case(["--grid", "logistic"], ["HEAD.PARAM=VALUE"], ["logistic.C=0.01,0.1,1"]),
     "grid with a wrong value": Case(["--grid", "logistic.C=big"], ["logistic", "big"], ["--grid"]),
 }
@@ -277,7 +277,7 @@ def test_one_label_set_is_wanted_for_a_model() -> None:
     check(
         Case(
             ["fit", "flat", "--labels", "labels.csv", "--out", "m.model"],
-            ["one label set, found 2: label, size"],
+            ["one label set, got 2: label, size"],
             ["--column label"],
         )
     )
@@ -443,7 +443,7 @@ def test_a_folder_of_other_things_is_said_before_the_work(network: Planted) -> N
     photos()
     Path("thesis").mkdir()
     Path("thesis/chapter.tex").touch()
-    wanted = ["thesis: expected a run or an empty folder", "found chapter.tex and no run.json"]
+    wanted = ["thesis: expected a run or an empty folder", "got chapter.tex and no run.json"]
     check(Case(["evaluate", "photos", "--out", "thesis"], wanted, ["--out thesis/run"]))
     assert network.seen == []
 

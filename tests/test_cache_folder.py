@@ -143,7 +143,7 @@ def test_caches_are_listed_newest_first_and_the_others_with_the_reason(tmp_path)
     found, refused = caches_in(tmp_path)
     assert [cache.path.name for cache in found] == ["new.h5", "old.h5"]
     assert {path.name: error.message.rpartition(", ")[2] for path, error in refused.items()} == {
-        "text.h5": "found a file that is not HDF5"
+        "text.h5": "got a file that is not HDF5"
     }
     assert caches_in(tmp_path / "nowhere") == ([], {})
 
@@ -177,7 +177,7 @@ def test_of_two_generations_the_newest_complete_one_is_meant(tmp_path):
 
 def test_a_name_that_fits_a_damaged_file_alone_says_what_is_wrong_with_it(tmp_path):
     (tmp_path / "bees-net-0123-aa.h5").write_text("x")
-    with pytest.raises(CacheError, match="found a file that is not HDF5"):
+    with pytest.raises(CacheError, match="got a file that is not HDF5"):
         resolve("bees", tmp_path)
 
 

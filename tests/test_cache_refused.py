@@ -29,9 +29,9 @@ def refused(path: Path) -> str:
 def test_no_file_another_file_and_a_folder_are_refused(tmp_path):
     assert "expected a cache, but there is no such file" in refused(tmp_path / "x.h5")
     (tmp_path / "text.h5").write_text("not HDF5")
-    assert "found a file that is not HDF5" in refused(tmp_path / "text.h5")
+    assert "got a file that is not HDF5" in refused(tmp_path / "text.h5")
     (tmp_path / "nothing.h5").touch()
-    assert "found a file that is not HDF5" in refused(tmp_path / "nothing.h5")
+    assert "got a file that is not HDF5" in refused(tmp_path / "nothing.h5")
     (tmp_path / "folder.h5").mkdir()
     assert "expected a cache or a folder of its parts, got neither" in refused(tmp_path / "folder.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
@@ -118,20 +118,20 @@ STRANGE: dict[str, tuple[str, Callable[[Path], None]]] = {
         _replace(FEATURES, lambda f, n: f.create_dataset(n, (N, 5), "<f4")),
     ),
     "variable length": (
-        "found ids of object",
+        "got ids of object",
         _replace("ids", lambda f, n: f.create_dataset(n, data=IDS, dtype=h5py.string_dtype())),
     ),
-    "wrong type": ("found stat of float64", _replace("stat", lambda f, n: f.create_dataset(n, data=STAT * 1.0))),
+    "wrong type": ("got stat of float64", _replace("stat", lambda f, n: f.create_dataset(n, data=STAT * 1.0))),
     "wrong rows": (
         "expected 6 rows in every dataset, got 5 in stat",
         _replace("stat", lambda f, n: f.create_dataset(n, data=STAT[1:])),
     ),
-    "scalar": ("found stat of", _replace("stat", lambda f, n: f.create_dataset(n, data=np.int64(1)))),
-    "missing": ("found no dataset digest", _replace("digest", lambda f, n: None)),
-    "no features": ("found no features in it", _replace("features", lambda f, n: None)),
-    "one more": ("found more of float64", _replace("labels/label", lambda f, n: f.create_dataset("more", data=[1.0]))),
+    "scalar": ("got stat of", _replace("stat", lambda f, n: f.create_dataset(n, data=np.int64(1)))),
+    "missing": ("got no dataset digest", _replace("digest", lambda f, n: None)),
+    "no features": ("got no features in it", _replace("features", lambda f, n: None)),
+    "one more": ("got more of float64", _replace("labels/label", lambda f, n: f.create_dataset("more", data=[1.0]))),
     "a group below": (
-        "found features/deep to be something else",
+        "got features/deep to be something else",
         _replace(FEATURES, lambda f, n: f.create_group("features/deep")),
     ),
     "text for the format": (
@@ -161,7 +161,7 @@ def test_a_full_disk_is_an_error_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 5_000_000})())
     with pytest.raises(CacheError) as caught:
         empty(tmp_path / "x.h5", layers={"penultimate": 1_000_000})
-    assert caught.value.message == f"{tmp_path}: the cache needs 24 MB, found 5 MB free"
+    assert caught.value.message == f"{tmp_path}: the cache needs 24 MB, got 5 MB free"
     assert "--cache DIR" in caught.value.next_step
     assert not list(tmp_path.iterdir())
 

@@ -208,4 +208,4 @@ def test_workers_of_another_version_are_refused(monkeypatch):
 
     with pytest.raises(PipelineError) as caught:
         parallel._refuse_strange_workers(Strange(), "tcp://0")
-    assert "on the worker tcp://2, found none (No module named 'pipeline')" in caught.value.message
+    assert "on the worker tcp://2, got none (No module named 'pipeline')" in caught.value.message

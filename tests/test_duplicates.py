@@ -280,7 +280,7 @@ def test_folds_are_cut_to_what_copies_leave_and_that_is_said() -> None:
 def test_what_copies_leave_unsplittable_is_refused() -> None:
     with pytest.raises(EvaluationError, match="expected 2 images that are no copies of one another to split by"):
         outer_folds(np.arange(6.0), "number", together=np.zeros(6, int))
-    with pytest.raises(EvaluationError, match="found copies of one image in each class"):
+    with pytest.raises(EvaluationError, match="got copies of one image in each class"):
         outer_folds(np.repeat([0, 1], 5), "class", together=np.repeat([0, 1], 5))
     with pytest.raises(EvaluationError, match="the other classes lie within the copies of one image that it tests"):
         outer_folds(np.repeat([0, 1], [20, 5]), "class", together=np.r_[np.arange(20), np.full(5, 20)])

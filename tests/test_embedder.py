@@ -182,13 +182,13 @@ def test_images_come_as_an_array_too(embedder, network):
 @pytest.mark.parametrize(
     ("X", "found"),
     [
-        (np.zeros((3, 2)), "found float64 (3, 2)"),
-        (np.zeros((3, 4, 4), np.float32), "found float32 (3, 4, 4)"),
-        ("photos", "found str"),
-        (np.array([["a.jpg"], ["b.jpg"]]), "found ndarray (2, 1)"),
-        ([], "found none"),
-        (["a.jpg", 3], "found 3 among them"),
-        (["a.jpg", ""], "found '' among them"),
+        (np.zeros((3, 2)), "got float64 (3, 2)"),
+        (np.zeros((3, 4, 4), np.float32), "got float32 (3, 4, 4)"),
+        ("photos", "got str"),
+        (np.array([["a.jpg"], ["b.jpg"]]), "got ndarray (2, 1)"),
+        ([], "got none"),
+        (["a.jpg", 3], "got 3 among them"),
+        (["a.jpg", ""], "got '' among them"),
     ],
 )
 def test_what_is_no_image_is_refused(embedder, X, found):

@@ -126,7 +126,7 @@ def test_photos_that_have_changed_are_not_those_it_learned_from(
 def test_photos_that_cannot_be_read_prove_nothing(place: Path, model: Model) -> None:
     (place / "broken").mkdir()
     (place / "broken" / "a.jpg").write_text("no photo")
-    with pytest.raises(ExportError, match="found none of 1 that can be read"):
+    with pytest.raises(ExportError, match="got none of 1 that can be read"):
         check_images(model, place / "broken", SILENT)
 
 
@@ -434,9 +434,9 @@ def test_outputs_mean_the_same_in_torch_and_in_onnx(answer: str) -> None:
 def test_what_cannot_be_exported_is_said_before_the_work(model: Model, place: Path, tmp_path: Path) -> None:
     for bad, format, text in (
         (model, "tflite", "--format: expected onnx or torch, got 'tflite'"),
-        (replace(model, recipe={**model.recipe, "precision": "bf16"}), "onnx", "fp32 features.*found bf16"),
-        (replace(model, recipe={**model.recipe, "store": "fp16"}), "torch", "stored in fp32.*found fp16"),
-        (replace(model, classes=("ants", "bees", "wasps")), "onnx", "all 3 classes, found 2 of them"),
+        (replace(model, recipe={**model.recipe, "precision": "bf16"}), "onnx", "fp32 features.*got bf16"),
+        (replace(model, recipe={**model.recipe, "store": "fp16"}), "torch", "stored in fp32.*got fp16"),
+        (replace(model, classes=("ants", "bees", "wasps")), "onnx", "all 3 classes, got 2 of them"),
     ):
         with pytest.raises(ExportError, match=text):
             bad.export(tmp_path / "it", format=format, check=place / "nowhere")
@@ -455,7 +455,7 @@ def test_nothing_of_a_person_s_is_replaced(place: Path, tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     (tmp_path / "file").write_text("more years")
     for out, format, text in (
-        ("mine", "torch", "found a folder with other things in it"),
+        ("mine", "torch", "got a folder with other things in it"),
         ("mine", "onnx", "expected to write a file here, got a folder"),
         ("file", "torch", "expected to write a folder here, got a file"),
         ("file", "onnx", "expected an ONNX file to replace, got another file"),
@@ -470,5 +470,5 @@ def test_an_earlier_export_is_replaced_unless_something_was_added_to_it(as_torch
     check_output_place(folder, folder=True)
     added = Path(shutil.copytree(place / "bees.torch", place / "added.torch"))
     (added / "notes.txt").write_text("mine")
-    with pytest.raises(ExportError, match="found a folder with other things in it"):
+    with pytest.raises(ExportError, match="got a folder with other things in it"):
         check_output_place(added, folder=True)

@@ -209,7 +209,7 @@ def test_a_recheck_of_what_cannot_be_decoded_any_more_says_so(run, bitmaps, netw
         raise UnreadableImage(SkipReason.NO_DECODER)
 
     monkeypatch.setattr(Photo, "pixels", without_decoder)
-    with pytest.raises(SourceError, match="found needs a decoder that is not installed") as caught:
+    with pytest.raises(SourceError, match="got needs a decoder that is not installed") as caught:
         run(bitmaps, recheck=2)
     assert "decoder is missing" in caught.value.next_step
 
@@ -401,7 +401,7 @@ def test_no_space_is_said_before_any_image_is_read_and_nothing_stays(run, photos
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(CacheError) as caught:
         run(photos)
-    assert caught.value.message == f"{tmp_path / 'caches'}: the cache needs 0 MB, found 0 MB free"
+    assert caught.value.message == f"{tmp_path / 'caches'}: the cache needs 0 MB, got 0 MB free"
     assert not list((tmp_path / "caches").iterdir())
 
 

@@ -289,10 +289,10 @@ def test_a_grid_for_a_head_of_the_other_kind_waits_for_its_label_set() -> None:
     ("grid", "message", "step"),
     [
         (["logistic.c=1"], "expected a parameter of StandardScaler() + LogisticRegression", "logistic.C=..."),
-        (["logistic.max_itr=1"], "found 'max_itr'", "did you mean --grid logistic.max_iter=..."),
-        (["logistic.zzz=1"], "found 'zzz'", "its parameters:"),
+        (["logistic.max_itr=1"], "got 'max_itr'", "did you mean --grid logistic.max_iter=..."),
+        (["logistic.zzz=1"], "got 'zzz'", "its parameters:"),
         (["knn.n_neighbors=1"], "expected one of the heads logistic, got 'knn'", "add --head knn"),
-        (["logstic.C=1"], "found 'logstic'", "did you mean --grid logistic.C=...?"),
+        (["logstic.C=1"], "got 'logstic'", "did you mean --grid logistic.C=...?"),
         (["logistic.C"], "expected HEAD.PARAM=VALUE,VALUE, got 'logistic.C'", "--grid logistic.C=0.01,0.1,1"),
         (["C=1"], "expected HEAD.PARAM=VALUE", "logistic.C"),
         ({"logistic.C": []}, "expected at least one value, got none", "give a value"),

@@ -155,7 +155,7 @@ def test_root_and_id_column_say_where_the_ids_start(album):
     assert source.columns == {"id": ["x", "y"]}
     assert [planted(source, row) for row in range(2)] == [0, 1]
     assert source.place == f"{path.resolve().as_posix()} over {(album / 'album').resolve().as_posix()}"
-    assert "found none" in refused(path, root=album / "nowhere").message
+    assert "got none" in refused(path, root=album / "nowhere").message
 
 
 def test_a_table_without_an_id_column_says_which_columns_it_has(album):
@@ -188,10 +188,10 @@ def test_rows_that_repeat_collapse_and_rows_that_disagree_are_refused(album):
             r"C:\photos\a.jpg",
             r"row 1: expected a path below {root}, got the absolute path C:\photos\a.jpg, where there is no such file",
         ),
-        ("../a.png", "row 1: expected a path below {root}, found ../a.png, which leaves it"),
+        ("../a.png", "row 1: expected a path below {root}, got ../a.png, which leaves it"),
         ("album/../../a.png", "row 1: expected a path below {root}, got album/../../a.png, which leaves it"),
-        (r"..\a.png", r"row 1: expected a path below {root}, found ..\a.png, which leaves it"),
-        (".", "row 1: expected a path below {root}, found ., which leaves it"),
+        (r"..\a.png", r"row 1: expected a path below {root}, got ..\a.png, which leaves it"),
+        (".", "row 1: expected a path below {root}, got ., which leaves it"),
         ("NA", "row 1 has no id: its column id is empty"),
         ("a\x1bb.png", "row 1: a\\x1bb.png cannot be a path: its name holds a control character or a line break"),
     ],

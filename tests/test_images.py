@@ -336,11 +336,11 @@ def test_a_raw_file_named_by_hand_is_not_read_as_its_thumbnail(tmp_path):
 def test_what_cannot_be_a_source_is_refused(tmp_path):
     good, table = put(tmp_path / "g.png"), put(tmp_path / "t.csv", b"id\ng.png\n")
     assert refused([good, tmp_path / "h.png"]).message == f"{tmp_path / 'h.png'}: no such file or folder"
-    assert "found " + str(table) in refused([good, table]).message
-    assert "found an empty list" in refused([]).message
-    assert "found int 3" in refused(3).message
-    assert "found NoneType None" in refused(None).message
-    assert "found str ''" in refused("").message
+    assert "got " + str(table) in refused([good, table]).message
+    assert "got an empty list" in refused([]).message
+    assert "got int 3" in refused(3).message
+    assert "got NoneType None" in refused(None).message
+    assert "got str ''" in refused("").message
     assert refused(put(tmp_path / "t.xlsx", b"PK")).next_step.startswith("save it as .xlsx or as CSV")
 
 

@@ -397,9 +397,9 @@ def test_a_null_that_does_better_than_the_best_head_is_tied_however_sure_that_is
 
 
 def test_what_cannot_be_scored_says_so() -> None:
-    with pytest.raises(EvaluationError, match="found 3 labels, 2 predictions"):
+    with pytest.raises(EvaluationError, match="got 3 labels, 2 predictions"):
         scored("accuracy", np.zeros(3, int), Predictions(np.zeros(2, int)))
-    with pytest.raises(EvaluationError, match="found 0 labels"):
+    with pytest.raises(EvaluationError, match="got 0 labels"):
         scored("accuracy", np.zeros(0, int), Predictions(np.zeros(0, int)))
     with pytest.raises(HeadError, match="expected probabilities, got none"):
         scored("neg_log_loss", np.zeros(3, int), Predictions(np.zeros(3, int)))

@@ -196,7 +196,7 @@ def test_numbers_that_are_not_finite_are_refused(text: str) -> None:
 def test_one_class_only_is_named() -> None:
     with pytest.raises(LabelError, match=r"column 'label': expected two classes or more, got only 'bee' \(2 images\)"):
         one(["bee", "bee", None])
-    with pytest.raises(LabelError, match="found only 'bee'"):
+    with pytest.raises(LabelError, match="got only 'bee'"):
         label_sets(IDS[:2], {"label": ["bee", "bee"]})
     with pytest.raises(LabelError, match=r"expected numbers that differ, got 1\.5 for all 2 images"):
         one(["1.5", "1.50"])
@@ -279,7 +279,7 @@ def test_globs_kinds_and_their_order() -> None:
         ("age:numbr", "expected the kind class, number or multi, got 'numbr'", "--column age:number"),
         ("s*:mutli", "expected the kind class, number or multi, got 'mutli'", "--column s*:multi"),
         ("empty", "column 'empty': expected labels, got 60 empty cells", "fill it in"),
-        ("same", "found only 'x' (60 images)", "second class"),
+        ("same", "got only 'x' (60 images)", "second class"),
     ],
 )
 def test_columns_that_cannot_be_had(column: str, message: str, step: str) -> None:
@@ -290,7 +290,7 @@ def test_columns_that_cannot_be_had(column: str, message: str, step: str) -> Non
 
 
 def test_nothing_to_learn_says_why() -> None:
-    with pytest.raises(LabelError, match="found none that can be learned: 'empty': it is empty; 'same': all"):
+    with pytest.raises(LabelError, match="got none that can be learned: 'empty': it is empty; 'same': all"):
         label_sets(IDS, {"empty": [None] * 60, "same": ["x"] * 60})
     with pytest.raises(
         LabelError, match=r"expected a column of labels, got none that can be learned\ntry: pass a table"

@@ -223,7 +223,7 @@ def test_a_file_that_was_changed_is_named(name: str, model: Model, tmp_path: Pat
     content[len(content) // 2] ^= 1
     (path / name).write_bytes(content)
     with pytest.raises(
-        ModelError, match=rf"{name}: expected SHA-256 [0-9a-f]{{12}}\.\.\., found .*: another file"
+        ModelError, match=rf"{name}: expected SHA-256 [0-9a-f]{{12}}\.\.\., got .*: another file"
     ) as error:
         Model.open(path)
     assert "copy the model folder again from where it was made" in error.value.next_step
@@ -400,7 +400,7 @@ def test_what_is_no_model_is_never_overwritten(model: Model, bees: Path, tmp_pat
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "ant.jpg").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"found a folder that is not a model's alone: it holds ant\.jpg") as error:
+    with pytest.raises(ModelError, match=r"got a folder that is not a model's alone: it holds ant\.jpg") as error:
         model.save(folder)
     assert error.value.next_step == f"--out {tmp_path / 'photos.new.model'}"
     mixed = Path(shutil.copytree(bees, tmp_path / "mixed.model"))

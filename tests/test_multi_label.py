@@ -188,7 +188,7 @@ def test_a_tag_that_a_training_part_cannot_teach_is_named() -> None:
         outer_folds(more.astype(np.int8), "multi", cv=5, classes=("dots", "moss", "red", "web"))
     assert caught.value.next_step == "pass --min-class-size 2 to leave such tags out, or add images with it"
     groups = np.arange(30) // 10
-    with pytest.raises(EvaluationError, match="found 10 images with it in 1 of 3 groups"):
+    with pytest.raises(EvaluationError, match="got 10 images with it in 1 of 3 groups"):
         outer_folds(y[:, :1], "multi", groups=groups, classes=("dots",))
 
 

@@ -261,7 +261,7 @@ def test_backbone_that_cannot_be_exported_is_an_error_and_never_torchs_rows_unde
 
 def test_graph_that_openvino_refuses_is_an_error(backbone, tmp_path):
     path = write_graph(tmp_path, graph_recipe(backbone, ["penultimate"]), b"sound by its hash, but no graph")
-    with pytest.raises(BackboneError, match=r"in bf16 with OpenVINO, found that it cannot run it \(\w+: .") as error:
+    with pytest.raises(BackboneError, match=r"in bf16 with OpenVINO, but it cannot run it \(\w+: .") as error:
         open_runtime(backbone, ["penultimate"], device="cpu", precision="bf16", graphs=tmp_path)
     assert "\n" not in error.value.message
     assert path == graph_path(tmp_path, graph_recipe(backbone, ["penultimate"])) and path.exists()

@@ -318,7 +318,7 @@ def test_strangers_among_the_parts_are_refused(run, shards, photos, tmp_path):
     cache = run(shards)
     other = run(photos, part="1/2")
     shutil.copy(other.files[0], cache.path / other.files[0].name)
-    with pytest.raises(CacheError, match="found another: they are parts of two caches"):
+    with pytest.raises(CacheError, match="got another: they are parts of two caches"):
         FeatureCache.open(cache.path)
     (cache.path / other.files[0].name).unlink()
     shutil.copy(run(photos).path, cache.path / "part_x-y-z-00000000.h5")

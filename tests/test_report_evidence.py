@@ -247,12 +247,12 @@ def test_no_head_with_probabilities_suspects_nobody_and_says_so(
         (lambda f: (f / "run.json").write_text("{"), "run.json: expected a run, got no JSON", "make it again"),
         (lambda f: (f / "run.json").write_text("[]"), "expected a run of format 1, got list", "make it again"),
         (lambda f: (f / "run.json").write_text('{"format": 9}'), "expected a run of format 1, got 9", "make it again"),
-        (lambda f: (f / "run.json").write_text('{"format": 1}'), "found one that is not whole", "make it again"),
+        (lambda f: (f / "run.json").write_text('{"format": 1}'), "got one that is not whole", "make it again"),
         (lambda f: (f / "predictions.parquet").unlink(), "predictions.parquet: expected the run's", "make it again"),
         (lambda f: (f / "predictions.parquet").write_bytes(b"PAR1"), "predictions.parquet: expected", "make it again"),
         (
             lambda f: pd.DataFrame({"id": ["a"]}).to_parquet(f / "predictions.parquet"),
-            "found no column label_set, source, cache, layer, head, part",
+            "got no column label_set, source, cache, layer, head, part",
             "make it again",
         ),
         (

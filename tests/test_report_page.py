@@ -306,7 +306,7 @@ def test_errors_say_what_to_do(place: Path, tmp_path: Path, monkeypatch: pytest.
     error, step = refused("report", place / "run", "--out", place / "run")
     assert "report" in error and step == "choose another place with --out"
     run = replace(Run.open(place / "run"), folder=None)
-    with pytest.raises(ReportError, match="found a run that no folder holds"):
+    with pytest.raises(ReportError, match="got a run that no folder holds"):
         write_report(run)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     from pipeline.report.pages import frame

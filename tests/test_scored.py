@@ -188,17 +188,17 @@ def test_the_same_question_is_answered_anew_and_no_other_one_is(score: ModelScor
         f"--out {run}: expected this score or an empty folder to put the results in, got a score of other photos"
     )
     assert error.value.next_step == f"--out {tmp_path / 'run-score'}"
-    with pytest.raises(EvaluationError, match="found a score of another model"):
+    with pytest.raises(EvaluationError, match="got a score of another model"):
         replace(model, sha256="0" * 64).score(place / "new", cache=place / "caches", out=run, n_jobs=1)
-    with pytest.raises(EvaluationError, match="found a score of another model"):  # one that no folder holds
+    with pytest.raises(EvaluationError, match="got a score of another model"):  # one that no folder holds
         replace(model, sha256="").score(place / "new", cache=place / "caches", out=run, n_jobs=1)
     (run / "score.json").write_text("{")
-    with pytest.raises(EvaluationError, match=r"found a score\.json that cannot be read"):
+    with pytest.raises(EvaluationError, match=r"got a score\.json that cannot be read"):
         score.save(run)
     for file, words in (("run.json", "a run of evaluate"), ("thesis.tex", r"thesis\.tex and no score\.json")):
         (tmp_path / file).mkdir()
         (tmp_path / file / file).write_text("{}")
-        with pytest.raises(EvaluationError, match=f"found {words}"):
+        with pytest.raises(EvaluationError, match=f"got {words}"):
             score.save(tmp_path / file)
 
 
@@ -321,7 +321,7 @@ def test_a_score_that_was_stopped_is_not_taken_for_one_and_the_same_command_mend
         other = replace(score, predictions=score.predictions.assign(probability=0.5))
         with pytest.raises(KeyboardInterrupt):
             other.save(run)
-        with pytest.raises(EvaluationError, match="found others: changed since, or left by a score that was stopped"):
+        with pytest.raises(EvaluationError, match="got others: changed since, or left by a score that was stopped"):
             ModelScore.open(run)
     assert again() == score == ModelScore.open(run)
 

@@ -255,11 +255,11 @@ def test_only_this_machine_is_served_without_a_token(place: Path, tmp_path: Path
             open_server(place / "bees.model", host=host, port=0)
         assert "--token-file" in error.value.next_step
     short = tmp_path / "token"
-    for text, found in (("short\n", "found 5"), ("", "found 0"), ("twenty letters or so", "found other characters")):
+    for text, found in (("short\n", "got 5"), ("", "got 0"), ("twenty letters or so", "got other characters")):
         short.write_text(text)
         with pytest.raises(ServerError, match=found):
             open_server(place / "bees.model", port=0, token_file=short)
-    with pytest.raises(ServerError, match="found No such file"):
+    with pytest.raises(ServerError, match="got No such file"):
         open_server(place / "bees.model", port=0, token_file=tmp_path / "none")
 
 
@@ -296,14 +296,14 @@ def test_a_name_or_a_page_of_elsewhere_is_sent_away(call: Caller) -> None:
 
 def test_a_taken_port_is_said(place: Path, call: Caller) -> None:
     with pytest.raises(
-        ServerError, match=rf"--port {call.port}: expected to listen there, found: Address already in use"
+        ServerError, match=rf"--port {call.port}: expected to listen there, got: Address already in use"
     ):
         open_server(place / "bees.model", port=int(call.port), cache=place / "caches")
 
 
 def test_without_fastapi_the_extra_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(ServerError, match="found that uvicorn is not installed") as error:
+    with pytest.raises(ServerError, match="but uvicorn is not installed") as error:
         serving.open_server(place / "bees.model", port=0)
     assert error.value.next_step == "pip install 'transfer-pipeline[serve]'"
 

@@ -165,7 +165,7 @@ def test_whatever_else_is_no_shards(shards, tmp_path):
     ]
     assert [shards_of(data) for data in others] == [None] * len(others)
     assert len(ImageSource.open(odd)) == 1
-    assert "found " + str(shards / "train-000.tar") in refused([shards / "train-000.tar", photo]).message
+    assert "got " + str(shards / "train-000.tar") in refused([shards / "train-000.tar", photo]).message
 
 
 # --- one source -------------------------------------------------------------------------------------------------------

@@ -146,8 +146,8 @@ def test_inner_folds_are_cut_to_the_smallest_class_and_the_groups_left() -> None
     [
         (np.tile([0, 1], 5), np.zeros(10, int), "expected 2 groups in every training part, got 1"),
         (np.repeat([0, 1], 5), np.repeat([0, 1], 5), "the groups hold one class each"),
-        (np.zeros(5, int), None, "found a single class"),
-        (np.arange(3), None, "found a single image of each class"),
+        (np.zeros(5, int), None, "got a single class"),
+        (np.arange(3), None, "got a single image of each class"),
     ],
 )
 def test_what_leaves_nothing_to_choose_on_says_so(y: np.ndarray, groups: np.ndarray | None, message: str) -> None:
@@ -190,9 +190,9 @@ def test_with_val_and_test_val_learns_and_that_is_said() -> None:
     ("values", "message"),
     [
         (["1", "2", "1"], r"column 'fold': expected train and test \(or val\), got '1' \(2\), '2' \(1\)"),
-        (["train", "train"], r"found no test rows: 'train' \(2\)"),
-        (["test", "val"], "found no training rows"),
-        ([None, ""], "found no training rows: nothing"),
+        (["train", "train"], r"got no test rows: 'train' \(2\)"),
+        (["test", "val"], "got no training rows"),
+        ([None, ""], "got no training rows: nothing"),
     ],
 )
 def test_other_values_are_named(values: list[str | None], message: str) -> None:

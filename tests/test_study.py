@@ -425,7 +425,7 @@ def test_a_cache_is_enough_while_its_photos_are_there(photos: Path, tmp_path: Pa
 
     (there / "bees" / "03.png").unlink()
     with pytest.raises(
-        CacheError, match=r"expected the photos that the cache was made of, found: 1 of 32 gone, e.g. bee"
+        CacheError, match=r"expected the photos that the cache was made of, got: 1 of 32 gone, e.g. bee"
     ):
         asked_of(cache, tmp_path)
     shutil.rmtree(there)
@@ -518,7 +518,7 @@ def test_the_command_refuses_a_cache_whose_photos_are_gone(tmp_path: Path, monke
     path = done("extract", there).out.strip()
     shutil.rmtree(there)
     error, step = refused("study", path, "--out", "run")
-    assert "so it expected the photos that the cache was made of, found: " in error
+    assert "so it expected the photos that the cache was made of, got: " in error
     assert step.startswith("give the photos themselves: pipeline study PHOTOS")
     assert not Path("run").exists()
 

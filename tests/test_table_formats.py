@@ -235,7 +235,7 @@ def test_the_separator_is_found_outside_quotes(tmp_path: Path, text: str, expect
 def test_lines_are_numbered_as_in_the_file_after_a_separator_line(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="line 4 has 1 fields, expected 2"):
         read_text_table(put(tmp_path / "t.csv", b"sep=;\rid;label\ra;x\rb\r"))
-    with pytest.raises(SourceError, match="found the byte 0xf6 in line 3"):
+    with pytest.raises(SourceError, match="got the byte 0xf6 in line 3"):
         read_text_table(put(tmp_path / "u.csv", b"id;label\ra;x\rb;sch\xf6n\r"))
 
 
@@ -362,7 +362,7 @@ def test_absolute_paths_outside_the_root_get_advice_that_helps(tmp_path: Path) -
     assert gone.message.endswith(r"got the absolute path D:\photos\1.png, where there is no such file")
     assert "--root" not in gone.next_step
     missing = refused(put(tmp_path / "g.csv", f"id,label\n{tmp_path}/photos/9.png,x\n".encode()))
-    assert "found none of 1" in missing.message and "--root" not in missing.next_step
+    assert "got none of 1" in missing.message and "--root" not in missing.next_step
 
 
 def test_drive_letters_are_compared_in_any_case_and_names_are_not() -> None:

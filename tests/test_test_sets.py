@@ -370,7 +370,7 @@ def test_a_test_set_in_class_folders_keeps_its_own_labels_beside_a_table_about_t
 
 def test_a_table_that_matches_nothing_shows_one_id_of_each_side(two: Any, tmp_path: Path) -> None:
     labels = table(tmp_path / "t.csv", "id,kind", ["a.png,ant", "b.png,bee"])
-    with pytest.raises(LabelError, match=r"\(such as 00000.jpg\), found 2 ids \(such as a.png\) and none in common"):
+    with pytest.raises(LabelError, match=r"\(such as 00000.jpg\), got 2 ids \(such as a.png\) and none in common"):
         run_of(two[0], labels=labels)
 
 

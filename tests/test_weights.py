@@ -312,7 +312,7 @@ def test_file_changed_after_opening_is_not_loaded(tmp_path, state):
     with pytest.raises(BackboneError, match="changed since the backbone was opened: expected SHA-256"):
         backbone.load_network()
     path.unlink()
-    with pytest.raises(BackboneError, match="found no such file"):
+    with pytest.raises(BackboneError, match="but there is no such file"):
         backbone.load_network()
 
 
@@ -436,11 +436,11 @@ def test_damaged_or_foreign_records_are_refused(tmp_path):
     record = Backbone.open().record()
     with pytest.raises(BackboneError, match="there is no backbone 'efficientnet_lite9'; nearest: efficientnet_lite0"):
         Backbone.from_record({**record, "name": "efficientnet_lite9"}, tmp_path / "x.safetensors")
-    with pytest.raises(BackboneError, match=r"found one that is damaged \(KeyError: 'classes'\)"):
+    with pytest.raises(BackboneError, match=r"got one that is damaged \(KeyError: 'classes'\)"):
         Backbone.from_record({key: value for key, value in record.items() if key != "classes"}, tmp_path / "x")
     with pytest.raises(BackboneError, match=r"expected the architecture arguments \[\], got \['progress'\]"):
         Backbone.from_record({**record, "architecture": {"progress": True}}, tmp_path / "x")
-    with pytest.raises(BackboneError, match=r"with SHA-256 000000000000..., found 579344248a93..."):
+    with pytest.raises(BackboneError, match=r"with SHA-256 000000000000..., got 579344248a93..."):
         Backbone.from_record({**record, "weights_sha256": "0" * 64})
-    with pytest.raises(BackboneError, match="found no such file"):
+    with pytest.raises(BackboneError, match="but there is no such file"):
         Backbone.from_record(record, tmp_path / "gone.safetensors").load(["penultimate"])

@@ -310,7 +310,7 @@ def find_final_layer(network: nn.Module, num_classes: int, *, backbone: str = ""
     ]
     found = [name for name in found if not name.startswith(AUXILIARY)]
     if len(found) != 1:
-        what = f"found {len(found)}: {', '.join(found)}" if found else "found none"
+        what = f"got {len(found)}: {', '.join(found)}" if found else "got none"
         raise BackboneError(
             f"backbone {backbone or type(network).__name__!r}: expected one Linear or Conv2d with {num_classes} "
             f"outputs as its final layer, {what}",

@@ -297,6 +297,6 @@ def _check_disk_space(folder: Path, needed: int) -> None:
 
 def _no_space(folder: Path, needed: int, found: str) -> CacheError:
     return CacheError(
-        f"{folder}: the cache needs {needed / 1e6:,.0f} MB, found {found}",
+        f"{folder}: the cache needs {needed / 1e6:,.0f} MB, got {found}",
         "make room, give another folder with --cache DIR, or halve it with --store fp16",
     )

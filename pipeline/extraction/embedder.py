@@ -305,18 +305,18 @@ def _images(X: Any) -> list[str] | np.ndarray:
     """Return X as absolute paths or as an array of images, or raise `SourceError`."""
     if isinstance(X, np.ndarray) and X.dtype.kind not in "UO":
         if X.ndim < 3 or X.dtype != np.uint8:
-            raise SourceError(f"X: {_WANTED}, found {X.dtype} {X.shape}", "give each image's path, or its pixels")
+            raise SourceError(f"X: {_WANTED}, got {X.dtype} {X.shape}", "give each image's path, or its pixels")
         ImageSource.open(X[:1] if len(X) else X)  # refuses the shapes that it cannot read
         return X
     if isinstance(X, str | bytes | os.PathLike | Mapping) or not hasattr(X, "__len__") or getattr(X, "ndim", 1) != 1:
         shape = f" {X.shape}" if hasattr(X, "shape") else ""
-        raise SourceError(f"X: {_WANTED}, found {type(X).__name__}{shape}", "give a list of paths")
+        raise SourceError(f"X: {_WANTED}, got {type(X).__name__}{shape}", "give a list of paths")
     paths = list(X)
     if not paths:
-        raise SourceError(f"X: {_WANTED}, found none", "give one path or more")
+        raise SourceError(f"X: {_WANTED}, got none", "give one path or more")
     for path in paths:
         if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-            raise SourceError(f"X: {_WANTED}, found {path!r:.60} among them", "give paths alone")
+            raise SourceError(f"X: {_WANTED}, got {path!r:.60} among them", "give paths alone")
     return [os.path.abspath(Path(path).expanduser()) for path in paths]  # noqa: PTH100 - links keep their name
 
 

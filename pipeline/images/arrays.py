@@ -282,7 +282,7 @@ def _row_ids(count: int) -> list[str]:
 
 
 def _refuse_other(dtype: np.dtype, shape: tuple[int, ...], shown: str) -> None:
-    found = f"found {dtype} {shape}"
+    found = f"got {dtype} {shape}"
     if dtype != np.uint8:
         raise SourceError(
             f"{shown}: expected images of uint8 (0 to 255), {found}",

@@ -299,7 +299,7 @@ def _refusals(place: str) -> Iterator[None]:
         step = "free some space, then run the same command again" if "full" in text else None
         step = step or ("wait until the other run ends" if "locked" in text else None)
         raise EvaluationError(
-            f"{place}: expected to keep results here, found: {text}",
+            f"{place}: expected to keep results here, got: {text}",
             step or "give a folder that you may write with --out DIR",
         ) from error
     except (sqlite3.Error, sqlite3.Warning, OverflowError, TypeError, UnicodeError) as error:

@@ -99,7 +99,7 @@ class DecodePool:
         # What a file that is no photo begins with is of no use to whoever sent it.
         found = f"{reason.text} ({detail})" if detail and reason != SkipReason.NOT_AN_IMAGE else reason.text
         status = 415 if reason in (SkipReason.NOT_AN_IMAGE, SkipReason.NO_DECODER) else 422
-        return RequestError(status, f"expected a photo, found: {found}", _KINDS)
+        return RequestError(status, f"expected a photo, got: {found}", _KINDS)
 
 
 class _DecodeWorker:

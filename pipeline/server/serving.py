@@ -218,7 +218,7 @@ def _listen(host: str, port: int) -> socket.socket:
             listening.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise ServerError(
-            f"--host {host} --port {port}: expected to listen there, found: {reason}",
+            f"--host {host} --port {port}: expected to listen there, got: {reason}",
             f"--port {port + 1 if port < 65535 else 0}",
         ) from error
     return listening

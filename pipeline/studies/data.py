@@ -245,7 +245,7 @@ def photos_behind(cache: FeatureCache, label_level: int | None = None) -> ImageS
 def _gone(cache: FeatureCache, found: str) -> CacheError:
     return CacheError(
         f"{cache.path.name}: a study trains on the pixels, so it expected the photos that the cache was made of, "
-        f"found: {found}",
+        f"got: {found}",
         "give the photos themselves: pipeline study PHOTOS; `pipeline evaluate` needs the cache alone",
     )
 
