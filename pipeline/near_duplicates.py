@@ -26,7 +26,7 @@ _ROUNDING = 1e-5  # more than float32 loses on 1,000s of terms between -1 and 1
 
 
 class RowSource(Protocol):
-    """An array, or rows on disk that are read when they are asked for: `StoredRows`."""
+    """An array, or rows on disk that are read when they are asked for: `LazyRows`."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -199,7 +199,7 @@ def find_duplicates(X: RowSource, digests: np.ndarray) -> DuplicateGroups:
 
     Parameters
     ----------
-    X : array or StoredRows, shape (n, d)
+    X : array or LazyRows, shape (n, d)
     digests : ndarray of uint8, shape (n, b)
         Of the images' content.
     """

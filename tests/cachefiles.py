@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache import CacheLock, CacheWriter, FeatureCache, create
+from pipeline.cache import CacheLock, CacheWriter, FeatureCache, create_cache
 from pipeline.cache.reader import read_header
 from pipeline.errors import SkipReason
 
@@ -40,7 +40,7 @@ def values() -> dict[str, Any]:
 
 def empty(path: Path, **changes: Any) -> Path:
     given = {"ids": IDS, "stat": STAT, "columns": COLUMNS, "layers": LAYERS, "store": "fp32", "provenance": PROVENANCE}
-    create(path, **{**given, **changes})
+    create_cache(path, **{**given, **changes})
     return path
 
 

@@ -53,7 +53,7 @@ def within_patience(work: Callable[[], Any]) -> Any:
 
 @contextmanager
 def no_worker_stays(runtime: PlantedRuntime) -> Iterator[None]:
-    """Nobody is inside the network any more when the context of `embed_blocks` has been left."""
+    """Nobody is inside the network any more when the context of `iter_batches` has been left."""
     inside = threading.Semaphore(0)
     whole = type(runtime).__call__
 

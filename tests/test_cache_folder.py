@@ -21,7 +21,7 @@ from pipeline.cache import (
     CacheWriter,
     FeatureCache,
     caches_in,
-    create,
+    create_cache,
     file_stem,
     generation_of,
     generation_path,
@@ -48,7 +48,7 @@ LOCK_IT = (
 
 def make(path: Path, *, complete: bool = True, place: str = "/photos") -> Path:
     provenance = {"recipe": RECIPE.as_dict(), "place": place, "source": "photos"}
-    create(path, ids=["a", "b"], stat=STAT, columns={}, layers={"late": 3}, store="fp32", provenance=provenance)
+    create_cache(path, ids=["a", "b"], stat=STAT, columns={}, layers={"late": 3}, store="fp32", provenance=provenance)
     if complete:
         with CacheLock.exclusive(path) as lock, CacheWriter(FeatureCache.open(path), lock) as writer:
             writer.write(

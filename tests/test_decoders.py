@@ -49,7 +49,7 @@ def gpu(monkeypatch) -> Planted:
     monkeypatch.setattr(blocks_room, "WORTH_DECODERS", 9)
     monkeypatch.setattr(blocks_room, "THREADS_ENOUGH", 1)
     ROADS.clear()
-    for road in ("blocks_by_decoders", "blocks_by_threads"):
+    for road in ("iter_batches_decoders", "iter_batches_threaded"):
         monkeypatch.setattr(blocks_room, road, _noted(road, getattr(blocks_room, road)))
     return opened
 

@@ -35,7 +35,7 @@ from pipeline.extraction import recipe_of
 from pipeline.images import ImageSource, prepare, rgb
 from pipeline.images.check_images import photo_kinds
 from pipeline.model import Model, fit
-from pipeline.model.model import check_images
+from pipeline.model.check_images import check_images
 from pipeline.progress import SILENT
 from pipeline.search import Predictions
 
@@ -153,7 +153,7 @@ def test_what_answers_otherwise_leaves_nothing_behind(
         export_model(model, tmp_path / "deep" / "new.onnx", "onnx", lambda: other)
     assert [item.name for item in out.parent.iterdir()] == ["bees.onnx"]
     assert out.read_bytes() == before
-    monkeypatch.setattr("pipeline.model.model.check_images", lambda *_: other)
+    monkeypatch.setattr("pipeline.model.check_images.check_images", lambda *_: other)
     error, _ = refused("export", place / "bees.model", "--out", tmp_path / "new.onnx")
     assert "1 changed label" in error and not (tmp_path / "new.onnx").exists()
 

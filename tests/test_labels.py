@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import LabelError
-from pipeline.labels import LabelSet, group_codes, guess_kind, join, label_sets, read_label_table, tidy_id
+from pipeline.labels import LabelSet, group_codes, guess_kind, join_labels, label_sets, read_label_table, tidy_id
 
 IDS = [f"{i:03d}.jpg" for i in range(60)]
 
@@ -32,28 +32,28 @@ def one(values: list[str | None], entry: str = "label") -> LabelSet:
 
 def test_labels_join_by_id_and_never_by_position(tmp_path: Path) -> None:
     read = read_label_table(table(tmp_path, "file,species\nc.jpg,wasp\na.jpg,bee\nb.jpg,ant\n"))
-    assert join(["a.jpg", "b.jpg", "c.jpg"], read) == {"species": ["bee", "ant", "wasp"]}
+    assert join_labels(["a.jpg", "b.jpg", "c.jpg"], read) == {"species": ["bee", "ant", "wasp"]}
 
 
 @given(st.permutations(range(8)), st.permutations(range(8)))
 def test_any_order_of_rows_and_ids_joins_alike(rows: list[int], ids: list[int]) -> None:
     read = {"label": {f"f/{i}.png": f"class {i}" for i in rows}}
-    assert join([f"f/{i}.png" for i in ids], read)["label"] == [f"class {i}" for i in ids]
+    assert join_labels([f"f/{i}.png" for i in ids], read)["label"] == [f"class {i}" for i in ids]
 
 
 @pytest.mark.parametrize("text", ["./bees/1.jpg", "bees\\1.jpg", " bees/1.jpg ", ".\\bees\\1.jpg", "././bees/1.jpg"])
 def test_ids_are_compared_in_one_form(text: str) -> None:
     assert tidy_id(text) == "bees/1.jpg"
-    assert join(["bees/1.jpg"], {"label": {text: "bee"}})["label"] == ["bee"]
+    assert join_labels(["bees/1.jpg"], {"label": {text: "bee"}})["label"] == ["bee"]
 
 
 def test_composed_and_decomposed_letters_are_one_id() -> None:
-    assert join(["cafe\u0301.jpg"], {"label": {"caf\u00e9.jpg": "x"}})["label"] == ["x"]
+    assert join_labels(["cafe\u0301.jpg"], {"label": {"caf\u00e9.jpg": "x"}})["label"] == ["x"]
 
 
 def test_missing_rows_and_cells_are_none_and_strangers_are_named(tmp_path: Path) -> None:
     read = read_label_table(table(tmp_path, "id,label\na.jpg,007\nb.jpg,NA\nz.jpg,1\ny.jpg,1\n"))
-    joined = join(["a.jpg", "b.jpg", "c.jpg"], read)
+    joined = join_labels(["a.jpg", "b.jpg", "c.jpg"], read)
     assert joined == {"label": ["007", None, None]}
     assert joined.match is not None
     assert joined.match.notes == (f"{tmp_path / 'labels.csv'}: 2 of 4 ids are no image here, e.g. z.jpg",)
@@ -114,7 +114,7 @@ def test_a_table_of_ids_alone_is_refused(tmp_path: Path) -> None:
 )
 def test_ids_that_match_nothing_show_one_of_each_side_and_the_repair(image: str, key: str, step: str) -> None:
     with pytest.raises(LabelError) as caught:
-        join(["0/0.png", image], {"label": {"other": "x", key: "bee"}})
+        join_labels(["0/0.png", image], {"label": {"other": "x", key: "bee"}})
     assert "none in common" in caught.value.message
     assert step in caught.value.next_step
     if "paths in the id column" not in step:

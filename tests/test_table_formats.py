@@ -16,7 +16,7 @@ from pipeline.errors import LabelError, SourceError
 from pipeline.evaluation.dataset import LabelConfig, load_labels
 from pipeline.images import ImageSource, image_folder, read_text_table
 from pipeline.images import spreadsheet as spreadsheets
-from pipeline.labels import join, label_sets, merge_one_hot, read_label_table, split_one_hot
+from pipeline.labels import join_labels, label_sets, merge_one_hot, read_label_table, split_one_hot
 from pipeline.labels.one_hot import one_hot_notes
 
 ROWS: list[list[Any]] = [
@@ -254,7 +254,7 @@ def test_decimal_commas_are_numbers_where_the_separator_is_not_a_comma(tmp_path:
         assert found.notes == ()
     assert read_label_table(put(tmp_path / "c.csv", b'id,w\na,"1,5"\n'))["w"] == {"a": "1,5"}  # tags, or thousands
     tabs = put(tmp_path / "t.tsv", b"id\tw\na\t1,5\nb\t0,25\n")
-    columns = join(["a", "b"], read_label_table(tabs))
+    columns = join_labels(["a", "b"], read_label_table(tabs))
     assert label_sets(["a", "b"], columns, column=["w:number"])[0].y.tolist() == [1.5, 0.25]
 
 
@@ -308,17 +308,19 @@ def test_a_text_file_of_paths_and_labels_is_a_table(tmp_path: Path) -> None:
 
 
 def test_ids_without_a_file_ending_match_the_only_image_of_that_name() -> None:
-    joined = join(["a/1.png", "a/2.png", "b/1.jpg"], {"label": {"a/1": "x", "a/2.png": "y", "b/1": "z", "c": "w"}})
+    joined = join_labels(
+        ["a/1.png", "a/2.png", "b/1.jpg"], {"label": {"a/1": "x", "a/2.png": "y", "b/1": "z", "c": "w"}}
+    )
     assert joined["label"] == ["x", "y", "z"]
     assert joined.notes == ("the label table: 2 of 4 ids have no file ending and are matched by name, e.g. a/1",)
     assert joined.match is not None and joined.match.stranger == "c"
     with pytest.raises(LabelError) as caught:
-        join(["a/1.png", "a/1.jpg"], {"label": {"a/1": "x"}})
+        join_labels(["a/1.png", "a/1.jpg"], {"label": {"a/1": "x"}})
     assert caught.value.message.endswith("expected one image for the id 'a/1', got 2: a/1.png and a/1.jpg")
     with pytest.raises(LabelError, match=r"rows of 1.png disagree in column 'label': 'x' and 'y'"):
-        join(["1.png"], {"label": {"1.png": "x", "1": "y"}})
+        join_labels(["1.png"], {"label": {"1.png": "x", "1": "y"}})
     with pytest.raises(LabelError, match="none in common"):
-        join(["1.png"], {"label": {"1.jpg": "x"}})
+        join_labels(["1.png"], {"label": {"1.jpg": "x"}})
 
 
 def test_a_table_of_images_may_leave_out_the_file_ending(tmp_path: Path) -> None:

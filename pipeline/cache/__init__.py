@@ -1,6 +1,6 @@
 """`FeatureCache`: the HDF5 file, crash-proof writes, reads without a copy."""
 
-from pipeline.cache.create import create, remove_left_over
+from pipeline.cache.create import create_cache, remove_left_over
 from pipeline.cache.directory import (
     DEFAULT_FOLDER,
     cache_at,
@@ -34,7 +34,7 @@ __all__ = [
     "add_reference",
     "cache_at",
     "caches_in",
-    "create",
+    "create_cache",
     "file_stem",
     "generation_of",
     "generation_path",

@@ -180,7 +180,7 @@ class RawFile:
             left, position = left[written:], position + written
 
 
-def create(
+def create_cache(
     path: Path,
     *,
     ids: Sequence[str],

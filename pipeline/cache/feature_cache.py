@@ -193,7 +193,7 @@ class FeatureCache:
 
     Parameters
     ----------
-    header : Header or PartedHeader
+    header : Header or PartsHeader
         `FeatureCache.open` reads it for you.
 
     Attributes

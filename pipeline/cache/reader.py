@@ -90,7 +90,7 @@ class RowSubset:
 
     Parameters
     ----------
-    X : StoredRows or array, shape (n, d)
+    X : LazyRows or array, shape (n, d)
     rows : ndarray of int64, shape (m,)
     """
 

@@ -28,7 +28,7 @@ def command(cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o
         first = wrong[0]
         names = ", ".join(finding.name for finding in wrong)
         raise PipelineError(
-            f"wanted all that is needed to be there and to work, found {len(wrong)} that must be mended: {names}"
+            f"expected all that is needed to be there and to work, got {len(wrong)} that must be mended: {names}"
             f" ({first.found})",
             first.mend,
         )

@@ -86,10 +86,10 @@ def _format_of(out: str | None, asked: str | None) -> str:
     """Return the format of the answers: the one asked for, or that of the file's ending."""
     if asked is not None:
         if asked not in FORMATS:
-            raise ModelError(f"--format: wanted one of {', '.join(FORMATS)}, found {asked!r}", "--format csv")
+            raise ModelError(f"--format: expected one of {', '.join(FORMATS)}, got {asked!r}", "--format csv")
         if asked == "parquet" and out is None:
             raise ModelError(
-                "--format parquet: wanted a file to write, found none: it is no text", "--out answers.parquet"
+                "--format parquet: expected a file to write, got none: it is no text", "--out answers.parquet"
             )
         return asked
     if out is None:
@@ -97,8 +97,8 @@ def _format_of(out: str | None, asked: str | None) -> str:
     ending = Path(out).suffix.removeprefix(".")
     if ending not in FORMATS:
         raise ModelError(
-            f"--out {out}: wanted a file ending in {', '.join(f'.{name}' for name in FORMATS)}, "
-            f"found {Path(out).suffix or 'no ending'}",
+            f"--out {out}: expected a file ending in {', '.join(f'.{name}' for name in FORMATS)}, "
+            f"got {Path(out).suffix or 'no ending'}",
             "--out predictions.csv, or name the format with --format",
         )
     return ending
@@ -122,6 +122,6 @@ def _write(table: pd.DataFrame, path: Path, kind: str, csv: str = "safe") -> Non
                 made.write_text(_text(table, kind, csv), encoding="utf-8", newline="")
     except OSError as error:
         raise ModelError(
-            f"{path}: wanted to write the answers here, found {error.strerror or error}",
+            f"{path}: expected to write the answers here, got {error.strerror or error}",
             "give a file that you may write with --out",
         ) from error

@@ -34,7 +34,7 @@ from pipeline.labels import (
     OneHot,
     given_labels,
     is_in_order,
-    join,
+    join_labels,
     match_ids,
     merge_one_hot,
     one_hot_notes,
@@ -308,7 +308,7 @@ def _known_of(source: Source, labelling: LabelConfig, own_if_strange: bool) -> D
     if own_if_strange and own and not _shares_ids(source.ids, table, **where):
         note = f"{name}: the label table has none of its ids; its own labels are used"
         return replace(collection, notes=(*repeated, note))
-    joined = join(source.ids, table, **where)
+    joined = join_labels(source.ids, table, **where)
     # Split folders still say what they say, and groups may be in the source alone; the table has precedence.
     split = [SPLIT] if is_split_column(own.get(SPLIT, ())) else []
     beside = {key: own[key] for key in (*labelling.beside, *split) if key in own}

@@ -50,7 +50,7 @@ class FitJob:
     head : Head
     choices : sequence of dict
         The parameters to choose among; one alone is not searched, but scored where there are folds.
-    X : StoredRows, shape (n, d)
+    X : LazyRows, shape (n, d)
         All rows of a cache.
     train : ndarray of int64, shape (m,)
         Rows of X to learn from.
@@ -58,7 +58,7 @@ class FitJob:
         Of those rows.
     folds : sequence of (train, test)
         Positions into `train`, to score the choices over; none where nothing is to be chosen or compared.
-    ask_X : StoredRows, shape (k, d)
+    ask_X : LazyRows, shape (k, d)
         As X: of the same cache, or of a test set's own.
     ask : ndarray of int64
         Rows of `ask_X` to ask about; may be empty.

@@ -46,7 +46,7 @@ class EncodedBatch:
     features : mapping of layer name to ndarray, shape (k, d)
         float32 from the network; from a cache in the type it stores.
     known : ndarray of int64, shape (k,)
-        Entry of `KnownDigests` that holds the same content, -1 for none; such an image was not decoded.
+        Entry of `DigestIndex` that holds the same content, -1 for none; such an image was not decoded.
     inferred : int
         How many images went through the network for it.
     details : mapping of row to str

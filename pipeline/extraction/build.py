@@ -19,7 +19,7 @@ from pipeline.cache import (
     CacheWriter,
     FeatureCache,
     caches_in,
-    create,
+    create_cache,
     file_stem,
     generation_of,
     generation_path,
@@ -167,7 +167,7 @@ def complete_cache(
     with _locked(folder, path) as lock:
         made = not path.exists()
         if made:
-            create(
+            create_cache(
                 path,
                 ids=source.ids,
                 stat=source.stat,

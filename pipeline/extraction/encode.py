@@ -530,7 +530,7 @@ def iter_batches(
         Images a block; it moves the last bits of a feature and no more.
     n_jobs : int, optional
         Workers; the number of cores, or of the cluster's threads, when not given, -1 too, -2 all but one.
-    known : KnownDigests, optional
+    known : DigestIndex, optional
         Content that needs no network because its features are stored somewhere.
     store_type : dtype, optional
         The type the features will be stored in; what does not fit into it is not finite.

@@ -225,7 +225,7 @@ class BatchEncoder:
     source : ImageSource
     runtime : Runtime
     preprocessing : Preprocessing
-    known : KnownDigests or FiledDigests, optional
+    known : DigestIndex or DigestIndexFile, optional
         Content that needs no network because its features are stored somewhere.
     store_type : dtype, optional
         The type the features will be stored in; what does not fit into it is not finite.

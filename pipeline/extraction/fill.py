@@ -150,7 +150,7 @@ class _Fill:
     def _blocks(
         self, rows: np.ndarray, network: LazyNetwork, known: DigestIndex | None
     ) -> Iterator[Iterator[EncodedBatch]]:
-        """Give the blocks as `embed_blocks` does, and count what they cost."""
+        """Give the blocks as `iter_batches` does, and count what they cost."""
         started, opening, loading = time.perf_counter(), network.seconds_to_open, self.counts.spent.loading
         with iter_batches(
             self.work.source,

@@ -79,7 +79,7 @@ class DigestIndex:
 
 @dataclass(frozen=True)
 class DigestIndexFile:
-    """Find the entries of `KnownDigests` as they were when the file was written, whatever its caches become.
+    """Find the entries of `DigestIndex` as they were when the file was written, whatever its caches become.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class DigestIndexFile:
     rules: tuple[str, ...] = ()
 
     def find(self, digest: bytes, content: bytes | np.ndarray | None = None) -> int:
-        """Return the number of an entry with this content, -1 if there is none; see `KnownDigests.find`."""
+        """Return the number of an entry with this content, -1 if there is none; see `DigestIndex.find`."""
         first, second, earlier = _entries_in(self.path)
         return _find(digest, content, first, second, earlier, self.rules)
 

@@ -153,7 +153,7 @@ def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
 
     Raises
     ------
-    UnreadablePhoto
+    UnreadableImage
         EMPTY, NOT_AN_IMAGE, NO_DECODER, TOO_LARGE (over `most`, or over `BOMB_PIXELS` from too few bytes) or
         TOO_LONG (over `MAX_ASPECT` to 1), the last two from the header, before any pixel is decoded; UNREADABLE for
         whatever the decoder trips over.
@@ -193,7 +193,7 @@ def _hush() -> None:
 
 
 def check_size(width: int, height: int, size: int | None = None, most: int = MAX_PIXELS) -> None:
-    """Raise `UnreadablePhoto` for a size that would blow up in memory, or in the resize.
+    """Raise `UnreadableImage` for a size that would blow up in memory, or in the resize.
 
     `size` is that of the file in bytes, where there is one; `most` the pixels that a photo may have.
     """

@@ -191,7 +191,7 @@ class Listing:
         return len(self.ids)
 
     def read(self, row: int) -> Photo:
-        """Return the photo of this row, its bytes read once, or raise `UnreadablePhoto` with the reason."""
+        """Return the photo of this row, its bytes read once, or raise `UnreadableImage` with the reason."""
         return self.reader.read(row, self.ids[row])
 
     def reading_order(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ class Photo:
     content: bytes | np.ndarray = field(repr=False)
 
     def pixels(self, most: int = MAX_PIXELS) -> Image.Image:
-        """Return the photo upright in mode RGB, or raise `UnreadablePhoto` with the reason; `most` is in pixels."""
+        """Return the photo upright in mode RGB, or raise `UnreadableImage` with the reason; `most` is in pixels."""
         if isinstance(self.content, bytes):
             return decode(self.content, most)
         values = self.content[:, :, 0] if self.content.shape[2:] == (1,) else self.content
@@ -70,7 +70,7 @@ class FileReader:
 
 
 def read_file(path: str) -> Photo:
-    """Return the file's bytes with the digest and the stat of these bytes, or raise `UnreadablePhoto`."""
+    """Return the file's bytes with the digest and the stat of these bytes, or raise `UnreadableImage`."""
     try:
         descriptor = os.open(path, READ_FLAGS)
     except (FileNotFoundError, NotADirectoryError) as error:

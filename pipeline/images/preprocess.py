@@ -191,7 +191,7 @@ def prepare(photo: Photo, how: Preprocessing, decode: str = "exact") -> tuple[np
 
     Raises
     ------
-    UnreadablePhoto
+    UnreadableImage
         With the reason, the same one in both modes.
     """
     image = photo.pixels()
@@ -212,7 +212,7 @@ def thumbnail(photo: Photo, side: int = SIDE) -> bytes:
 
     Raises
     ------
-    UnreadablePhoto
+    UnreadableImage
         With the reason.
     """
     image = photo.pixels()

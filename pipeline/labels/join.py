@@ -258,7 +258,7 @@ class JoinReport:
     source : str
         The name of the images.
     images : int
-    label_sets : tuple of JoinedSet
+    label_sets : tuple of JoinedLabelSet
     skipped : tuple of Skipped
     match : Match or None
         None where the labels are the source's own.
@@ -560,7 +560,7 @@ def text_columns(entries: Sequence[str], names: list[str]) -> set[str]:
 _TEXT_KIND = re.compile(r":(class|multi)\b")
 
 
-def join(
+def join_labels(
     ids: Sequence[str],
     table: Mapping[str, Mapping[str, str | None]],
     *,

@@ -88,7 +88,7 @@ def predict_source(
     ----------
     model : ModelSpec
     source : ImageSource or FeatureCache
-    training : TrainingPhotos, optional
+    training : TrainingSet, optional
         Among which the nearest are looked for.
     neighbours : int
         How many of them.
@@ -265,7 +265,7 @@ def prediction_frame(
     ids : sequence of str, length n
     answer : Answer
         About n images.
-    training : TrainingPhotos or None
+    training : TrainingSet or None
         Among which the nearest were looked for.
     top, neighbours
         As for `Model.predict`.

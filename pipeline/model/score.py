@@ -60,7 +60,7 @@ def prediction_table(
         The names of these.
     answer : Answer
         About all photos.
-    training : TrainingPhotos or None
+    training : TrainingSet or None
         Among which the nearest were looked for.
     learned : sequence of str
         Ids of the photos that the model learned from.
@@ -240,7 +240,7 @@ def _kept_features(
     how: dict[str, Any] = {name: str(model.recipe[name]) for name in ("precision", "store")}
     how["decode"] = decode_mode_of(model)
     if recipe_of(model.backbone, **how, device=answering["device"]).as_dict() != dict(model.recipe):
-        return source  # `answer_for` says what differs, and the answers are kept without a map
+        return source  # `predict_source` says what differs, and the answers are kept without a map
     made = extract(
         source, backbone=model.backbone, layer=model.layer, cache=folder, random_state=random_state, **how, **answering
     )

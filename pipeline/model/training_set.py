@@ -1,4 +1,4 @@
-"""`TrainingPhotos`: the embeddings of the photos that a model learned from, searched by cosine, exactly."""
+"""`TrainingSet`: the embeddings of the photos that a model learned from, searched by cosine, exactly."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def novelty_threshold(
 
     Parameters
     ----------
-    X : array or StoredRows, shape (n, d)
+    X : array or LazyRows, shape (n, d)
     rows : ndarray of int64, shape (m,)
         Of the photos. Beyond `SAMPLE` of them, as many are asked, evenly spread, about all.
     digests : ndarray of uint8, shape (m, 16)
@@ -149,7 +149,7 @@ class Neighbors:
     Attributes
     ----------
     rows : ndarray of int64, shape (n, k)
-        Of `TrainingPhotos`, the nearest first.
+        Of `TrainingSet`, the nearest first.
     cosine : ndarray of float32, shape (n, k)
     """
 
@@ -162,7 +162,7 @@ class TrainingSet:
 
     Parameters
     ----------
-    X : array or StoredRows, shape (n, d)
+    X : array or LazyRows, shape (n, d)
     rows : ndarray of int64, shape (m,)
         Which of X are theirs.
     ids, labels : sequence of str, length m
@@ -403,7 +403,7 @@ def embed_training_set(
     source : ImageSource
     ids, labels : sequence of str, length m
     digests : ndarray of uint8, shape (m, 16)
-    X : StoredRows, shape (n, d)
+    X : LazyRows, shape (n, d)
     rows : ndarray of int64, shape (m,)
         Of X.
     n_jobs, progress

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
+
 
 GRAPHS_FOLDER = "graphs"  # the store's name inside the folder of caches
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -119,12 +121,14 @@ def _cpu_flags(cpuinfo: Path) -> set[str]:
 
 def check_pixels(pixels: np.ndarray, crop: int) -> None:
     """Refuse anything but uint8 (b, crop, crop, 3)."""
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (crop, crop, 3):
+    if pixels.dtype != "uint8" or pixels.ndim != 4 or pixels.shape[1:] != (crop, crop, 3):
         raise ValueError(f"expected uint8 (b, {crop}, {crop}, 3), got {pixels.dtype} {pixels.shape}")
 
 
 def no_features(layers: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Return the features of no image: ``{layer: float32 (0, width)}``."""
+    import numpy as np
+
     return {layer: np.empty((0, width), np.float32) for layer, width in layers.items()}
 
 

@@ -119,7 +119,7 @@ def shared_grid(estimator: Any, grid: dict[str, list[Any]], kind: str) -> Shared
 
 
 def shared_candidates(estimator: Any, candidates: Sequence[dict[str, Any]], kind: str) -> SharedGrid | None:
-    """Return as `shared_head`, of a grid's combinations or some of them."""
+    """Return as `shared_grid`, of a grid's combinations or some of them."""
     from sklearn.pipeline import Pipeline
 
     if type(estimator) is not Pipeline:
@@ -162,7 +162,7 @@ class SharedTask:
 
     Parameters
     ----------
-    heads : sequence of SharedHead
+    heads : sequence of SharedGrid
         Of the label set's kind.
     y : ndarray, shape (n,) or (n, labels)
         Of every row of X: codes 0..labels-1, numbers, or an indicator of two tags or more. Rows to test must hold a

@@ -143,7 +143,7 @@ def application(
         What it is called.
     answerer : Answerer
     decoders : Decoders
-    training : TrainingPhotos or None
+    training : TrainingSet or None
     why_not : str
         Why there are none.
     limits : Limits

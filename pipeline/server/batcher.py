@@ -50,7 +50,7 @@ class MicroBatcher:
     model : Model
     network : Network
         The model's; its batch size is the largest batch.
-    training : TrainingPhotos or None
+    training : TrainingSet or None
     threads : int
     neighbours : int
         How many of the nearest training photos an answer holds.

@@ -100,11 +100,11 @@ def test_no_plugin_is_loaded_for_a_file(canary, tmp_path):
     path = tmp_path / "x.h5"
     hostile_caches.make("a filter that nobody knows", path, canary.path)
     program = (
-        "import sys, h5py\nfrom pathlib import Path\nfrom pipeline.cache.format import without_plugins\n"
+        "import sys, h5py\nfrom pathlib import Path\nfrom pipeline.cache.format import disable_plugins\n"
         "from pipeline.cache import FeatureCache\nfrom pipeline.errors import CacheError\n"
         "try: FeatureCache.open(sys.argv[1])\nexcept CacheError: pass\n"
         "def filters(): return h5py.h5z.filter_avail(32_123)\n"
-        "with without_plugins(): assert not filters()\n"
+        "with disable_plugins(): assert not filters()\n"
         "if sys.argv[2] == 'plain': filters()\n"
     )
     environment = {**os.environ, "HDF5_PLUGIN_PATH": str(plugins), "PYTHONPATH": str(Path(__file__).parents[2])}

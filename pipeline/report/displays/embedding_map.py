@@ -146,7 +146,7 @@ class EmbeddingMapDisplay:
         values = np.asarray(cache.labels(labels) if isinstance(labels, str) else labels)
         if values.shape != (len(rows),):
             raise ReportError(
-                f"{cache.path.name}: wanted a label for each of {len(rows):,} images, found {values.shape}",
+                f"{cache.path.name}: expected a label for each of {len(rows):,} images, got {values.shape}",
                 "give them in the order of cache.rows, or name a column",
             )
         if values.dtype == object:
@@ -184,7 +184,7 @@ class EmbeddingMapDisplay:
         )  # fmt: skip
         if drawn is None:
             raise ReportError(
-                f"{cache.path.name}: wanted three images or more for a map, found {len(there)}", "extract more"
+                f"{cache.path.name}: expected three images or more for a map, got {len(there)}", "extract more"
             )
         made = cls(drawn, title, {}, side)
         if pictures:

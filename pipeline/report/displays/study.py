@@ -131,7 +131,7 @@ class DepthDisplay:
         found = study.depth()
         if not found:
             raise ReportError(
-                f"{study.name}: wanted a study of several layers, found {study.layer} alone",
+                f"{study.name}: expected a study of several layers, got {study.layer} alone",
                 "leave out layer=, or --layer: all layers are studied then",
             )
         return cls(study, found)

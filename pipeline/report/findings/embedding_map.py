@@ -54,7 +54,7 @@ def embedding_map(
 
     Parameters
     ----------
-    features : array or StoredRows, shape (n, d)
+    features : array or LazyRows, shape (n, d)
     ids : sequence of str, length n
     labels : sequence of str, or array of numbers, length n
     most : int

@@ -19,7 +19,7 @@ class Features:
     Attributes
     ----------
     ids : sequence of str, length n
-    X : array or StoredRows, shape (n, d)
+    X : array or LazyRows, shape (n, d)
     has : ndarray of bool, shape (n,)
         Whether the row holds features: an image that could not be read has none.
     digests : ndarray of uint8, shape (n, 16)

@@ -156,7 +156,7 @@ def answers_table(score: ModelScore) -> pd.DataFrame:
     """
     if score.predictions is None:
         raise ReportError(
-            f"the report of {score.name}: wanted a score with its answers, found one that was not kept",
+            f"the report of {score.name}: expected a score with its answers, got one that was not kept",
             "keep it: Model.score(..., out=RUN), or pipeline score MODEL DATA --out RUN",
         )
     return score.predictions
@@ -185,7 +185,7 @@ def _training_shelf(score: ModelScore) -> Shown:
         model = Model.open(path)
         if model.sha256 != score.about["question"]["model"] or model.kept is None:
             raise ModelError(
-                f"{path}: wanted the model that was scored, found another one",
+                f"{path}: expected the model that was scored, got another one",
                 f"score it too: pipeline score {path} DATA --out RUN",
             )
         return KeptShelf(model.kept)

@@ -216,7 +216,7 @@ class SplitParts:
     X : ndarray, shape (n, d)
         float32 or float64.
     splits : sequence of (train, test)
-        Positions into X: the same rows in every split, and no row in two of the test parts; see `in_parts`.
+        Positions into X: the same rows in every split, and no row in two of the test parts; see `group_splits`.
     arrays : Arrays
         Where the large products are made.
     """
