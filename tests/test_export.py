@@ -35,7 +35,7 @@ from pipeline.extraction import recipe_of
 from pipeline.images import ImageSource, prepare, rgb
 from pipeline.images.check_images import photo_kinds
 from pipeline.model import Model, fit
-from pipeline.model.check_images import check_images
+from pipeline.model.check_images import check_images, decode_check_images
 from pipeline.progress import SILENT
 from pipeline.search import Predictions
 
@@ -149,7 +149,7 @@ def test_what_answers_otherwise_leaves_nothing_behind(
     with pytest.raises(ExportError, match=r"largest difference of a probability 2.0e-04, 0 changed labels; expected"):
         export_model(model, out, "onnx", lambda: shifted(seen, 2 * TOLERANCE))
     other = replace(seen, wanted=replace(seen.wanted, labels=1 - seen.wanted.labels))
-    with pytest.raises(ExportError, match=r"1 changed label, the first of them new.jpg; wanted .* nothing was written"):
+    with pytest.raises(ExportError, match=r"1 changed label, the first of them new.jpg; expected .* nothing was written"):
         export_model(model, tmp_path / "deep" / "new.onnx", "onnx", lambda: other)
     assert [item.name for item in out.parent.iterdir()] == ["bees.onnx"]
     assert out.read_bytes() == before
@@ -272,7 +272,7 @@ def test_every_kind_of_photo_is_answered_alike_by_predict_and_by_all_exports(
     names: dict[str, Any] = {"folder": place}
     exec(compile(once, "README.md", "exec"), names)
     code = compile(each + rest, "README.md", "exec")
-    seen = model.decode_check_images(model)
+    seen = decode_check_images(model)
     exact = dict(zip(seen.names, seen.pixels, strict=True))
     for name, label, probability in zip(table["id"], table["label"], table["probability"], strict=True):
         names["path"] = kinds_folder / name

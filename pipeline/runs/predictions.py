@@ -64,7 +64,7 @@ def tag_counts(
     cells = [(set(split_tags(was, separator)), set(split_tags(said, separator))) for was, said in pairs]
     return {
         tag: {
-            "got": sum(tag in was and tag in said for was, said in cells),
+            "found": sum(tag in was and tag in said for was, said in cells),
             "missed": sum(tag in was and tag not in said for was, said in cells),
             "wrong": sum(tag not in was and tag in said for was, said in cells),
         }
