@@ -73,7 +73,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError("an image went through the network")
 
     module = importlib.import_module("pipeline.extraction.api")
-    monkeypatch.setattr(module, "complete", work)
+    monkeypatch.setattr(module, "complete_cache", work)
     monkeypatch.setattr(module, "complete_parts", work)
     return tmp_path / "photos"
 
