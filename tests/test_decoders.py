@@ -56,7 +56,7 @@ def gpu(monkeypatch) -> Planted:
 
 def _noted(name: str, road: Any) -> Any:
     def taken(*given: Any, **options: Any) -> Any:
-        ROADS.append(name.removeprefix("blocks_by_"))
+        ROADS.append(name.removeprefix("iter_batches_"))
         return road(*given, **options)
 
     return taken
@@ -146,7 +146,7 @@ def test_what_processes_decode_is_what_threads_decode_bit_for_bit(album, tmp_pat
     by_decoders = blocks_of(found, tmp_path, decode=decode)
     monkeypatch.setattr(blocks_room, "WORTH_DECODERS", 1000)
     by_threads = blocks_of(found, tmp_path, decode=decode)
-    assert ROADS == ["decoders", "threads"]
+    assert ROADS == ["decoders", "threaded"]
     assert rows_of(by_decoders) == rows_of(by_threads)
     assert sorted(gpu.opened[0].batches) == sorted(gpu.opened[1].batches)
     status = {int(code) for block in by_decoders for code in block.status}
@@ -164,7 +164,7 @@ def test_a_cache_made_by_processes_is_the_one_that_threads_make(album, tmp_path,
     for worth, name in ((9, "by processes"), (1000, "by threads")):
         monkeypatch.setattr(blocks_room, "WORTH_DECODERS", worth)
         caches.append(planted.Extractor(gpu, tmp_path / name)(album, layer="early", n_jobs=2, batch_size=4))
-    assert ROADS == ["decoders", "threads"]
+    assert ROADS == ["decoders", "threaded"]
     assert_equal(*caches)
     assert caches[0].skipped == caches[1].skipped and caches[0].summary.failed == 3
 
@@ -242,7 +242,7 @@ def test_threads_are_enough_for(source, tmp_path, monkeypatch, data, options):
     elif data == "worker":
         monkeypatch.setattr(blocks_room, "parent_process", object)
     blocks_of(found, tmp_path, **options)
-    assert ROADS == ["threads"]
+    assert ROADS == ["threaded"]
 
 
 def test_a_process_killed_on_the_way_loses_nothing(source, tmp_path):
