@@ -28,7 +28,7 @@ EXTRACT = """
 import json, resource, sys, time
 sys.path.insert(0, {tests!r})
 import planted
-import pipeline.extraction.network as network_room
+import pipeline.extraction.encoder as network_room
 network_room.open_runtime = planted.Planted()
 import pipeline as pl
 started = time.perf_counter()

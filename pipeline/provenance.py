@@ -77,7 +77,7 @@ class Recipe:
 
     def key(self, place: str) -> str:
         """Return the 12 hexadecimal digits that name a cache of this recipe over the images at `place`."""
-        return digest_of({"recipe": self.as_dict(), "place": place})[:12]
+        return sha256_json({"recipe": self.as_dict(), "place": place})[:12]
 
     def differences(self, other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return ``{field: (mine, theirs)}`` for every field that differs from another recipe's `as_dict`."""
@@ -91,7 +91,7 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest_of(value: Any) -> str:
+def sha256_json(value: Any) -> str:
     """Return the SHA-256 of the value's canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 

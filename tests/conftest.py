@@ -32,11 +32,11 @@ PROCESSORS = {
 
 def replace_processor(patch: pytest.MonkeyPatch, name: str) -> None:
     """Let the package find the flags of another processor; a file that a test names itself is read as before."""
-    from pipeline.runtime import devices
+    from pipeline.runtime import base
 
-    read = devices._cpu_flags
+    read = base._cpu_flags
     patch.setattr(
-        devices,
+        base,
         "_cpu_flags",
         lambda cpuinfo: set(PROCESSORS[name]) if cpuinfo == Path("/proc/cpuinfo") else read(cpuinfo),
     )
@@ -85,7 +85,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Planted:
     """The planted network in the place of the real one."""
     from planted import Planted
 
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     found = Planted()
     monkeypatch.setattr(network_room, "open_runtime", found)

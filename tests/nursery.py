@@ -125,7 +125,7 @@ def _extract(order: dict[str, Any]) -> None:
     from planted import Planted, backbone
 
     import pipeline.cache.writer as writer_room
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
     from pipeline.errors import PipelineError
     from pipeline.extraction import extract
 

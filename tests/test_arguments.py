@@ -72,8 +72,8 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def work(*_: Any, **__: Any) -> None:
         raise AssertionError("an image went through the network")
 
-    module = importlib.import_module("pipeline.extraction.extraction")
-    monkeypatch.setattr(module, "complete", work)
+    module = importlib.import_module("pipeline.extraction.api")
+    monkeypatch.setattr(module, "complete_cache", work)
     monkeypatch.setattr(module, "complete_parts", work)
     return tmp_path / "photos"
 

@@ -15,8 +15,8 @@ from planted import PlantedRuntime
 
 from pipeline.cache import STORED
 from pipeline.errors import PipelineError, SkipReason
-from pipeline.extraction import Block, embed_blocks
-from pipeline.extraction.threads import BLOCKS_UNDER_WAY
+from pipeline.extraction import EncodedBatch, iter_batches
+from pipeline.extraction.encode import BATCHES_IN_FLIGHT
 from pipeline.images import ImageSource
 
 PATIENCE = 20.0  # seconds after which something hangs
@@ -53,7 +53,7 @@ def within_patience(work: Callable[[], Any]) -> Any:
 
 @contextmanager
 def no_worker_stays(runtime: PlantedRuntime) -> Iterator[None]:
-    """Nobody is inside the network any more when the context of `embed_blocks` has been left."""
+    """Nobody is inside the network any more when the context of `iter_batches` has been left."""
     inside = threading.Semaphore(0)
     whole = type(runtime).__call__
 
@@ -70,9 +70,9 @@ def no_worker_stays(runtime: PlantedRuntime) -> Iterator[None]:
     assert not inside.acquire(blocking=False), "a worker is still inside the network"
 
 
-def all_of(source: ImageSource, runtime: PlantedRuntime, rows: Any = None, **options: Any) -> list[Block]:
+def all_of(source: ImageSource, runtime: PlantedRuntime, rows: Any = None, **options: Any) -> list[EncodedBatch]:
     rows = range(len(source)) if rows is None else rows
-    with embed_blocks(source, rows, runtime, planted.SMALL, **options) as blocks:
+    with iter_batches(source, rows, runtime, planted.SMALL, **options) as blocks:
         return list(blocks)
 
 
@@ -118,13 +118,13 @@ def test_failed_images_are_rows_with_a_reason_and_do_not_reach_the_network(tmp_p
 
 
 def test_no_more_blocks_pile_up_than_there_are_places(source, runtime):
-    with embed_blocks(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=2) as blocks:
+    with iter_batches(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=2) as blocks:
         next(blocks)
         before = -1
         while before != len(runtime.seen):  # until nobody works any more
             before = len(runtime.seen)
             time.sleep(0.2)
-        assert before <= 2 * BLOCKS_UNDER_WAY + 1
+        assert before <= 2 * BATCHES_IN_FLIGHT + 1
         assert len(list(blocks)) == 79
 
 
@@ -132,20 +132,20 @@ def test_no_more_blocks_pile_up_than_there_are_places(source, runtime):
 @pytest.mark.parametrize("taken", [0, 1, 5])
 def test_whoever_leaves_early_is_let_go(source, runtime, n_jobs, taken):
     def leave() -> None:
-        with embed_blocks(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=n_jobs) as blocks:
+        with iter_batches(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=n_jobs) as blocks:
             for _ in range(taken):
                 next(blocks)
 
     with no_worker_stays(runtime):
         within_patience(leave)
-    assert len(runtime.seen) <= taken + n_jobs * BLOCKS_UNDER_WAY + 1
+    assert len(runtime.seen) <= taken + n_jobs * BATCHES_IN_FLIGHT + 1
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2, 6])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_error_of_whoever_takes_the_blocks_comes_out(source, runtime, n_jobs, error):
     def fail() -> None:
-        with embed_blocks(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=n_jobs) as blocks:
+        with iter_batches(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=n_jobs) as blocks:
             for number, _ in enumerate(blocks):
                 if number == 3:
                     raise error("mine")
@@ -187,7 +187,7 @@ def test_an_error_of_the_network_while_the_others_wait_for_a_place(source, monke
     monkeypatch.setattr(PlantedRuntime, "__call__", broken)
 
     def slowly() -> None:
-        with embed_blocks(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=4) as blocks:
+        with iter_batches(source, range(80), runtime, planted.SMALL, batch_size=1, n_jobs=4) as blocks:
             for _ in blocks:
                 time.sleep(0.01)
 
@@ -197,7 +197,7 @@ def test_an_error_of_the_network_while_the_others_wait_for_a_place(source, monke
 
 @pytest.mark.parametrize("option", [{"batch_size": 0}, {"n_jobs": 0}])
 def test_numbers_that_make_no_sense_are_refused(source, runtime, option):
-    with pytest.raises(PipelineError, match="wanted"):
+    with pytest.raises(PipelineError, match="expected"):
         all_of(source, runtime, **option)
 
 

@@ -18,7 +18,7 @@ from pipeline.cli.predict import _write
 from pipeline.errors import PipelineError
 from pipeline.evaluation import evaluate
 from pipeline.images import clean_text, read_text_table
-from pipeline.images.cells import csv_text, read_cell, safe_cell
+from pipeline.images.table import csv_text, read_cell, safe_cell
 
 NASTY = st.text(st.sampled_from("=+-@'\t\r\n;, a1.é\""), max_size=8) | st.text(max_size=5)
 

@@ -225,7 +225,7 @@ def test_evaluate_puts_no_results_into_a_folder_of_other_things(new: Path) -> No
     words = ["evaluate", "photos", "--cv", "2", "--jobs", "1", "--head", "centroid"]
     outcome = done(*words)
     assert kept(outcome) == "runs/photos-2/" and "runs/photos/ holds no run;" in outcome.err
-    wanted = "wanted a run or an empty folder to put the results in, found thesis.tex and no run.json"
+    wanted = "expected a run or an empty folder to put the results in, got thesis.tex and no run.json"
     assert refused(*words, "--out", "runs/photos") == (f"runs/photos: {wanted}", "--out runs/photos/run")
     assert [path.name for path in Path("runs/photos").iterdir()] == ["thesis.tex"]
     Path("empty").mkdir()

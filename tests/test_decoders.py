@@ -23,16 +23,16 @@ from PIL import Image
 from planted import Planted, PlantedRuntime, assert_equal
 from tars import write_tar
 
-import pipeline.extraction.blocks as blocks_room
-import pipeline.extraction.decoders as decoders
-import pipeline.extraction.extraction as extraction_room
-import pipeline.extraction.network as network_room
+import pipeline.extraction.api as extraction_room
+import pipeline.extraction.encode as blocks_room
+import pipeline.extraction.encode as encode
+import pipeline.extraction.encoder as network_room
 from pipeline.cache import STORED, FeatureCache
 from pipeline.errors import BackboneError, PipelineError, SkipReason
-from pipeline.extraction import Block, Network, embed_blocks
-from pipeline.extraction.decoders import BLOCKS_UNDER_WAY
-from pipeline.extraction.known import KnownDigests
-from pipeline.extraction.work import Counts
+from pipeline.extraction import EncodedBatch, LazyNetwork, iter_batches
+from pipeline.extraction.encode import BLOCKS_UNDER_WAY
+from pipeline.extraction.job import ExtractionStats
+from pipeline.extraction.reuse import DigestIndex
 from pipeline.images import ImageSource
 
 pytestmark = pytest.mark.slow
@@ -49,14 +49,14 @@ def gpu(monkeypatch) -> Planted:
     monkeypatch.setattr(blocks_room, "WORTH_DECODERS", 9)
     monkeypatch.setattr(blocks_room, "THREADS_ENOUGH", 1)
     ROADS.clear()
-    for road in ("blocks_by_decoders", "blocks_by_threads"):
+    for road in ("iter_batches_decoders", "iter_batches_threaded"):
         monkeypatch.setattr(blocks_room, road, _noted(road, getattr(blocks_room, road)))
     return opened
 
 
 def _noted(name: str, road: Any) -> Any:
     def taken(*given: Any, **options: Any) -> Any:
-        ROADS.append(name.removeprefix("blocks_by_"))
+        ROADS.append(name.removeprefix("iter_batches_"))
         return road(*given, **options)
 
     return taken
@@ -74,17 +74,17 @@ def notes(tmp_path, monkeypatch) -> Path:
     return tmp_path / "notes"
 
 
-def network(folder: Path) -> Network:
-    return Network(planted.backbone(), ["early"], graphs=folder / "graphs")
+def network(folder: Path) -> LazyNetwork:
+    return LazyNetwork(planted.backbone(), ["early"], graphs=folder / "graphs")
 
 
-def blocks_of(source: ImageSource, folder: Path, **options: Any) -> list[Block]:
+def blocks_of(source: ImageSource, folder: Path, **options: Any) -> list[EncodedBatch]:
     given = {"batch_size": 4, "n_jobs": 2, **options}
-    with embed_blocks(source, range(len(source)), network(folder), planted.SMALL, **given) as blocks:
+    with iter_batches(source, range(len(source)), network(folder), planted.SMALL, **given) as blocks:
         return list(blocks)
 
 
-def rows_of(blocks: list[Block]) -> dict[int, tuple]:
+def rows_of(blocks: list[EncodedBatch]) -> dict[int, tuple]:
     """Return all that blocks say of each row, and that no row comes twice."""
     said = {}
     for block in blocks:
@@ -96,7 +96,7 @@ def rows_of(blocks: list[Block]) -> dict[int, tuple]:
     return said
 
 
-def assert_each_once(source: ImageSource, blocks: list[Block]) -> None:
+def assert_each_once(source: ImageSource, blocks: list[EncodedBatch]) -> None:
     assert sorted(rows_of(blocks)) == list(range(len(source)))
     for block in blocks:
         numbers = [planted.number_of(source.ids[row]) for row in block.rows]
@@ -146,7 +146,7 @@ def test_what_processes_decode_is_what_threads_decode_bit_for_bit(album, tmp_pat
     by_decoders = blocks_of(found, tmp_path, decode=decode)
     monkeypatch.setattr(blocks_room, "WORTH_DECODERS", 1000)
     by_threads = blocks_of(found, tmp_path, decode=decode)
-    assert ROADS == ["decoders", "threads"]
+    assert ROADS == ["decoders", "threaded"]
     assert rows_of(by_decoders) == rows_of(by_threads)
     assert sorted(gpu.opened[0].batches) == sorted(gpu.opened[1].batches)
     status = {int(code) for block in by_decoders for code in block.status}
@@ -164,7 +164,7 @@ def test_a_cache_made_by_processes_is_the_one_that_threads_make(album, tmp_path,
     for worth, name in ((9, "by processes"), (1000, "by threads")):
         monkeypatch.setattr(blocks_room, "WORTH_DECODERS", worth)
         caches.append(planted.Extractor(gpu, tmp_path / name)(album, layer="early", n_jobs=2, batch_size=4))
-    assert ROADS == ["decoders", "threads"]
+    assert ROADS == ["decoders", "threaded"]
     assert_equal(*caches)
     assert caches[0].skipped == caches[1].skipped and caches[0].summary.failed == 3
 
@@ -185,11 +185,11 @@ def _refuse(name: str) -> int:
 
 
 def test_the_processes_never_import_torch_and_have_a_thread_each(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "_work", _look_around)
+    monkeypatch.setattr(encode, "_decode", _look_around)
     assert_each_once(source, blocks_of(source, tmp_path))
 
 
-def _look_around(task: decoders._Task) -> Any:
+def _look_around(task: encode._DecodeTask) -> Any:
     prepared = task.work()
     assert "torch" not in sys.modules and task.how.runtime is None
     assert os.environ["OMP_NUM_THREADS"] == os.environ["OPENBLAS_NUM_THREADS"] == "1"
@@ -200,7 +200,7 @@ def _look_around(task: decoders._Task) -> Any:
 
 def test_what_is_known_by_content_is_not_decoded_though_its_cache_has_gone(source, tmp_path, gpu):
     cache = planted.Extractor(gpu, tmp_path / "caches")(source.take(range(20)), layer="early")
-    known = KnownDigests([FeatureCache.open(cache.path)])
+    known = DigestIndex([FeatureCache.open(cache.path)])
     cache.path.unlink()
     gpu.forget()
     blocks = blocks_of(source, tmp_path, known=known)
@@ -242,11 +242,11 @@ def test_threads_are_enough_for(source, tmp_path, monkeypatch, data, options):
     elif data == "worker":
         monkeypatch.setattr(blocks_room, "parent_process", object)
     blocks_of(found, tmp_path, **options)
-    assert ROADS == ["threads"]
+    assert ROADS == ["threaded"]
 
 
 def test_a_process_killed_on_the_way_loses_nothing(source, tmp_path):
-    with embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=2, n_jobs=2) as blocks:
+    with iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=2, n_jobs=2) as blocks:
         found = [next(blocks), next(blocks)]
         for worker in list(reusable_executor._executor._processes):
             os.kill(worker, signal.SIGKILL)
@@ -256,13 +256,13 @@ def test_a_process_killed_on_the_way_loses_nothing(source, tmp_path):
 
 def test_a_process_that_dies_of_a_photo_and_not_of_it_again_loses_nothing(source, tmp_path, notes, monkeypatch):
     monkeypatch.setenv("TEST_NOTES", str(notes))
-    monkeypatch.setattr(decoders, "_work", _die_once)
+    monkeypatch.setattr(encode, "_decode", _die_once)
     _new_processes()
     assert_each_once(source, blocks_of(source, tmp_path))
     assert len(list(notes.iterdir())) == 1
 
 
-def _die_once(task: decoders._Task) -> Any:
+def _die_once(task: encode._DecodeTask) -> Any:
     if 30 in task.rows:
         try:
             (Path(os.environ["TEST_NOTES"]) / "died").touch(exist_ok=False)
@@ -279,18 +279,18 @@ def _new_processes() -> None:
 
 
 def test_processes_that_keep_dying_are_an_error_that_says_so(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "_work", _die)
-    with pytest.raises(PipelineError, match="wanted worker processes that live, found that they die"):
+    monkeypatch.setattr(encode, "_decode", _die)
+    with pytest.raises(PipelineError, match="expected worker processes that live, but they die"):
         blocks_of(source, tmp_path)
 
 
-def _die(task: decoders._Task) -> Any:
+def _die(task: encode._DecodeTask) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_process_that_decodes_otherwise_is_refused(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "decoder_of", lambda mode: "of another Pillow")
-    with pytest.raises(PipelineError, match="wanted workers that decode photos as this machine does"):
+    monkeypatch.setattr(encode, "decoder_of", lambda mode: "of another Pillow")
+    with pytest.raises(PipelineError, match="expected workers that decode photos as this machine does"):
         blocks_of(source, tmp_path)
 
 
@@ -298,9 +298,9 @@ def test_a_process_that_decodes_otherwise_is_refused(source, tmp_path, monkeypat
 def test_whoever_leaves_early_leaves_nothing_running(source, tmp_path, monkeypatch, taken):
     with (
         monkeypatch.context() as slowly,
-        embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks,
+        iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks,
     ):
-        slowly.setattr(decoders, "_work", _slowly)
+        slowly.setattr(encode, "_decode", _slowly)
         for _ in range(taken):
             next(blocks)
         workers = list(reusable_executor._executor._processes.values()) if taken else []
@@ -312,7 +312,7 @@ def test_whoever_leaves_early_leaves_nothing_running(source, tmp_path, monkeypat
 def test_an_error_of_whoever_takes_the_blocks_comes_out(source, tmp_path, error):
     with (
         pytest.raises(error, match="mine"),
-        embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=2, n_jobs=2) as blocks,
+        iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=2, n_jobs=2) as blocks,
     ):
         next(blocks)
         raise error("mine")
@@ -346,7 +346,7 @@ def test_an_error_right_after_a_task_was_given_out_leaves_no_thread_in_trouble(s
     _new_processes()
     with (
         pytest.raises(RuntimeError, match="out of memory"),
-        embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=4, n_jobs=2) as blocks,
+        iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=4, n_jobs=2) as blocks,
     ):
         next(blocks)
         while len(calls) < 2:  # the next block's error waits, and is met after the next task was given out
@@ -359,25 +359,25 @@ def test_a_network_that_cannot_be_loaded_is_tried_once(source, tmp_path, monkeyp
 
     def refuse(*given: Any, **options: Any) -> Any:
         tried.append(time.sleep(0.5))
-        raise BackboneError("wanted weights, found none", "find some")
+        raise BackboneError("expected weights, got none", "find some")
 
     monkeypatch.setattr(network_room, "open_runtime", refuse)
-    monkeypatch.setattr(decoders, "_work", _slowly)
-    with pytest.raises(BackboneError, match="wanted weights, found none"):
+    monkeypatch.setattr(encode, "_decode", _slowly)
+    with pytest.raises(BackboneError, match="expected weights, got none"):
         blocks_of(source, tmp_path)
     assert len(tried) == 1
 
 
-def _slowly(task: decoders._Task) -> Any:
+def _slowly(task: encode._DecodeTask) -> Any:
     time.sleep(1.5)
     return task.work()
 
 
 def test_no_more_blocks_pile_up_than_there_are_places(source, tmp_path, notes, monkeypatch):
     monkeypatch.setenv("TEST_NOTES", str(notes))
-    monkeypatch.setattr(decoders, "_work", _leave_a_note)
+    monkeypatch.setattr(encode, "_decode", _leave_a_note)
     _new_processes()
-    with embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks:
+    with iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks:
         next(blocks)
         before = 0
         while before == 0 or before != len(list(notes.iterdir())):  # until nobody works any more
@@ -388,7 +388,7 @@ def test_no_more_blocks_pile_up_than_there_are_places(source, tmp_path, notes, m
     assert len(list(notes.iterdir())) == 60
 
 
-def _leave_a_note(task: decoders._Task) -> Any:
+def _leave_a_note(task: encode._DecodeTask) -> Any:
     (Path(os.environ["TEST_NOTES"]) / str(task.rows[0])).touch()
     return task.work()
 
@@ -397,7 +397,7 @@ def test_joblib_s_own_work_goes_before_after_and_between(source, tmp_path):
     for number in range(2):
         assert Parallel(n_jobs=2)(delayed(abs)(-one) for one in range(4)) == [0, 1, 2, 3], number
         assert_each_once(source, blocks_of(source, tmp_path))
-    with embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=4, n_jobs=2) as blocks:
+    with iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=4, n_jobs=2) as blocks:
         found = [next(blocks)]
         assert Parallel(n_jobs=2)(delayed(abs)(-one) for one in range(4)) == [0, 1, 2, 3]
         found += blocks
@@ -418,9 +418,9 @@ def test_processes_that_wait_until_the_network_is_loaded_count_neither_for_it_no
         time.sleep(3.0)
         return gpu(*given, **options)
 
-    counts: list[Counts] = []
+    counts: list[ExtractionStats] = []
     monkeypatch.setattr(network_room, "open_runtime", slow_to_open)
-    monkeypatch.setattr(extraction_room, "Counts", lambda: counts.append(Counts()) or counts[-1])
+    monkeypatch.setattr(extraction_room, "ExtractionStats", lambda: counts.append(ExtractionStats()) or counts[-1])
     blocks_of(source, tmp_path)  # so that the processes are there, and do their first blocks at once
     started = time.perf_counter()
     extract = planted.Extractor(gpu, tmp_path / "caches")
@@ -442,7 +442,7 @@ SCRIPT = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import planted
-import pipeline.extraction.blocks as blocks_room, pipeline.extraction.network as network_room
+import pipeline.extraction.encode as blocks_room, pipeline.extraction.encoder as network_room
 from pipeline.extraction import extract
 network = planted.Planted()
 network.slowness = 0.02

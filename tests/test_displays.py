@@ -40,7 +40,7 @@ from pipeline.report.findings.confusion import Confusion, confusion
 from pipeline.report.findings.mistakes import most_confident_mistakes
 from pipeline.runs import Run
 from pipeline.studies import METHODS, Study
-from pipeline.studies.points import DUMMY, SCRATCH, TRANSFER, Point
+from pipeline.studies.results import DUMMY, SCRATCH, TRANSFER, Point
 
 mpl.use("Agg")
 SIDE = 128
@@ -266,7 +266,7 @@ def test_a_run_without_probabilities_is_told_which_head_gives_some(made: Any) ->
         run,
         results=tuple(one for one in run.results if one.null or one.head == "ridge"),
     )
-    with pytest.raises(ReportError, match=r"kind: wanted a head that gives probabilities, found ridge[\s\S]*logistic"):
+    with pytest.raises(ReportError, match=r"kind: expected a head that gives probabilities, got ridge[\s\S]*logistic"):
         CalibrationDisplay.from_run(alone, "kind")
 
 
@@ -321,7 +321,7 @@ def test_the_depth_display_has_the_layers_from_early_to_late(curves: Study) -> N
 
 
 def test_a_study_of_one_layer_has_no_depth_to_show() -> None:
-    with pytest.raises(ReportError, match="wanted a study of several layers, found penultimate alone"):
+    with pytest.raises(ReportError, match="expected a study of several layers, got penultimate alone"):
         DepthDisplay.from_study(study([point(TRANSFER, 1, 0.5, "penultimate"), point(SCRATCH, 1, 0.4)]))
 
 
@@ -368,7 +368,7 @@ def test_a_map_of_a_cache_takes_a_column_an_array_or_nothing(made: Any) -> None:
     some = np.array([None if row % 2 else "odd one" for row in range(89)], dtype=object)
     found = points_of(EmbeddingMapDisplay.from_cache(cache, some).plot())
     assert {name: len(places) for name, places in found.items()} == {"no label": 44, "odd one": 45}
-    with pytest.raises(ReportError, match=r"wanted a label for each of 89 images, found \(5,\)"):
+    with pytest.raises(ReportError, match=r"expected a label for each of 89 images, got \(5,\)"):
         EmbeddingMapDisplay.from_cache(cache, ["a"] * 5)
 
 
@@ -465,7 +465,7 @@ def test_mistakes_with_long_names_do_not_run_into_one_another(made: Any) -> None
 def test_axes_of_another_shape_are_refused_and_ones_own_are_used(made: Any) -> None:
     run, _, photos = made
     display = MistakesDisplay.from_run(run, "kind", photos=photos, most=2, neighbours=1)
-    with pytest.raises(ReportError, match=r"wanted axes of shape \(2, 2\), a row a mistake, found \(3,\)"):
+    with pytest.raises(ReportError, match=r"expected axes of shape \(2, 2\), a row a mistake, got \(3,\)"):
         display.plot(plt.subplots(1, 3)[1])
     mine = plt.subplots(2, 2)[1]
     assert display.plot(mine) is mine or (display.ax_ == mine).all()
@@ -503,20 +503,20 @@ def test_every_display_draws_on_the_axis_that_it_is_given_and_returns_it(made: A
 
 @pytest.mark.parametrize("display", [ConfusionDisplay, CalibrationDisplay, MistakesDisplay])
 def test_a_label_set_of_numbers_has_no_such_picture(display: Any, made: Any) -> None:
-    with pytest.raises(ReportError, match="size: wanted a label set of classes, found numbers\ntry: label_set='kind'"):
+    with pytest.raises(ReportError, match="size: expected a label set of classes, got numbers\ntry: label_set='kind'"):
         display.from_run(made[0], "size")
 
 
 def test_what_is_not_there_is_refused_in_two_lines(made: Any) -> None:
     run = made[0]
-    with pytest.raises(EvaluationError, match="wanted one label set, found kind, size"):
+    with pytest.raises(EvaluationError, match="expected one label set, got kind, size"):
         LeaderboardDisplay.from_run(run)
-    with pytest.raises(ReportError, match="kind: wanted scores by 'f1', found accuracy, balanced_accuracy, "):
+    with pytest.raises(ReportError, match="kind: expected scores by 'f1', got accuracy, balanced_accuracy, "):
         LeaderboardDisplay.from_run(run, "kind", scoring="f1")
-    with pytest.raises(ReportError, match="wanted part 'folds' or 'test', found 'train'"):
+    with pytest.raises(ReportError, match="expected part 'folds' or 'test', got 'train'"):
         ConfusionDisplay.from_run(run, "kind", part="train")
     without = replace(run, label_sets=tuple(replace(one, test=None) for one in run.label_sets))
-    with pytest.raises(ReportError, match="kind: wanted answers about a test set, found a run without one"):
+    with pytest.raises(ReportError, match="kind: expected answers about a test set, got a run without one"):
         ConfusionDisplay.from_run(without, "kind", part="test")
 
 
@@ -530,7 +530,7 @@ def test_without_matplotlib_the_error_has_the_command_that_brings_it(
     with pytest.raises(ReportError) as refused:
         LeaderboardDisplay.from_run(made[0], "kind").plot()
     assert str(refused.value) == (
-        "the report: wanted matplotlib, found that it is not installed\ntry: pip install 'transfer-pipeline[report]'"
+        "the report: expected matplotlib, but it is not installed\ntry: pip install 'transfer-pipeline[report]'"
     )
 
 

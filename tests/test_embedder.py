@@ -22,7 +22,7 @@ from sklearn.utils.validation import validate_data
 
 import pipeline
 import pipeline.extraction.embedder as embedder_room
-import pipeline.extraction.network as network_room
+import pipeline.extraction.encoder as network_room
 from pipeline.cache import FeatureCache
 from pipeline.errors import BackboneError, PipelineError, SourceError
 from pipeline.extraction import extract
@@ -182,20 +182,20 @@ def test_images_come_as_an_array_too(embedder, network):
 @pytest.mark.parametrize(
     ("X", "found"),
     [
-        (np.zeros((3, 2)), "found float64 (3, 2)"),
-        (np.zeros((3, 4, 4), np.float32), "found float32 (3, 4, 4)"),
-        ("photos", "found str"),
-        (np.array([["a.jpg"], ["b.jpg"]]), "found ndarray (2, 1)"),
-        ([], "found none"),
-        (["a.jpg", 3], "found 3 among them"),
-        (["a.jpg", ""], "found '' among them"),
+        (np.zeros((3, 2)), "got float64 (3, 2)"),
+        (np.zeros((3, 4, 4), np.float32), "got float32 (3, 4, 4)"),
+        ("photos", "got str"),
+        (np.array([["a.jpg"], ["b.jpg"]]), "got ndarray (2, 1)"),
+        ([], "got none"),
+        (["a.jpg", 3], "got 3 among them"),
+        (["a.jpg", ""], "got '' among them"),
     ],
 )
 def test_what_is_no_image_is_refused(embedder, X, found):
     for method in (embedder.fit, embedder.transform):
         with pytest.raises(SourceError) as caught:
             method(X)
-        assert "wanted a list or 1-D array of paths, or a uint8 array" in caught.value.message
+        assert "expected a list or 1-D array of paths, or a uint8 array" in caught.value.message
         assert found in caught.value.message
 
 
@@ -224,11 +224,11 @@ def test_a_file_that_changes_while_it_is_read_is_named(embedder, paths, network,
 @pytest.mark.parametrize(
     ("option", "value", "text"),
     [
-        ("precision", "fp8", "precision: wanted fp32"),
-        ("store", "fp8", "store: wanted fp32 or fp16, found 'fp8'"),
-        ("decode", "quick", "decode: wanted exact or fast, found 'quick'"),
-        ("n_jobs", 0, "n_jobs: wanted a number of workers, found 0"),
-        ("batch_size", 0, "batch_size: wanted 1 or more, found 0"),
+        ("precision", "fp8", "precision: expected fp32"),
+        ("store", "fp8", "store: expected fp32 or fp16, got 'fp8'"),
+        ("decode", "quick", "decode: expected exact or fast, got 'quick'"),
+        ("n_jobs", 0, "n_jobs: expected a number of workers, got 0"),
+        ("batch_size", 0, "batch_size: expected 1 or more, got 0"),
         ("backbone", "resnet0", "resnet0"),
     ],
 )
@@ -238,7 +238,7 @@ def test_a_choice_that_there_is_not_is_refused(embedder, paths, network, option,
 
 
 def test_one_layer_is_wanted(embedder, paths):
-    with pytest.raises(BackboneError, match="layer: wanted one layer, found 'all', which is 4"):
+    with pytest.raises(BackboneError, match="layer: expected one layer, got 'all', which is 4"):
         embedder.set_params(layer="all").fit(paths)
 
 

@@ -320,7 +320,7 @@ def test_a_cache_as_data_is_returned_whole(run, photos, network):
         cache = run(data)
         assert (cache.path, network.opened) == (path, [])
         assert_planted(cache)
-    with pytest.raises(CacheError, match="wanted layer 'early', found penultimate"):
+    with pytest.raises(CacheError, match="expected layer 'early', got penultimate"):
         run(path, layer="early")
 
 

@@ -12,9 +12,9 @@ import planted
 import pytest
 from planted import assert_planted
 
-import pipeline.extraction.network as network_room
+import pipeline.extraction.encoder as network_room
 from pipeline.cache import STORED, CacheLock, FeatureCache
-from pipeline.errors import CacheError, PipelineError, SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import CacheError, PipelineError, SkipReason, SourceError, UnreadableImage
 from pipeline.images import ImageSource, Photo
 from pipeline.images import folder as folder_room
 from pipeline.progress import Progress
@@ -61,7 +61,7 @@ def test_a_reason_outside_the_file_is_looked_at_in_every_run(run, photos, networ
         def without_decoder(self: Photo) -> Any:
             image = whole(self)
             if planted.numbers_in(np.asarray(image)[None])[0] in (4, 5):
-                raise UnreadablePhoto(reason)
+                raise UnreadableImage(reason)
             return image
 
         patch.setattr(Photo, "pixels", without_decoder)
@@ -165,7 +165,7 @@ def test_recheck_finds_a_changed_photo_and_a_doctored_row(run, bitmaps, network)
     with pytest.raises(SourceError) as caught:
         run(bitmaps, recheck=12)
     assert caught.value.message == (
-        "c0/00004.png: wanted the image that the cache was made from, found other content behind the same size and time"
+        "c0/00004.png: expected the image that the cache was made from, got other content behind the same size and time"
     )
     assert "--rehash" in caught.value.next_step
     change_behind(path, 4)
@@ -206,10 +206,10 @@ def test_a_recheck_of_what_cannot_be_decoded_any_more_says_so(run, bitmaps, netw
     run(bitmaps)
 
     def without_decoder(self: Photo) -> Any:
-        raise UnreadablePhoto(SkipReason.NO_DECODER)
+        raise UnreadableImage(SkipReason.NO_DECODER)
 
     monkeypatch.setattr(Photo, "pixels", without_decoder)
-    with pytest.raises(SourceError, match="found needs a decoder that is not installed") as caught:
+    with pytest.raises(SourceError, match="got needs a decoder that is not installed") as caught:
         run(bitmaps, recheck=2)
     assert "decoder is missing" in caught.value.next_step
 
@@ -223,11 +223,11 @@ def test_a_recheck_of_rows_that_get_a_layer_more_looks_at_what_the_loaded_networ
 
 def doctor(path: Path, row: int) -> None:
     """Change a stored feature and its checksum with it."""
-    from pipeline.cache.checksum import checksums
-    from pipeline.cache.rows import Rows
+    from pipeline.cache.create import RawFile
+    from pipeline.cache.reader import checksums
 
     header = FeatureCache.open(path).header
-    with Rows(path) as rows:
+    with RawFile(path) as rows:
         features = np.array(header.features("penultimate")[row])
         rows.write(header.fields["features/penultimate"], row, features + 1)
         rows.write(header.fields["crc32"], row, checksums(header.take(np.array([row]))))
@@ -294,7 +294,7 @@ def test_a_cache_under_the_name_of_another_is_refused(run, photos, tmp_path):
     with pytest.raises(CacheError) as caught:
         run(photos)
     assert caught.value.message == (
-        f"{first.path}: wanted the features that this name stands for, found those of another cache under it"
+        f"{first.path}: expected the features that this name stands for, got those of another cache under it"
     )
 
 
@@ -376,13 +376,13 @@ def test_an_old_generation_is_kept_while_a_reader_holds_it(run, photos, tmp_path
 @pytest.mark.parametrize(
     ("option", "text"),
     [
-        ({"on_error": "ignore"}, "on_error: wanted skip or stop, found 'ignore'"),
-        ({"store": "int8"}, "store: wanted fp32 or fp16, found 'int8'"),
-        ({"precision": "fp8"}, "precision: wanted fp32, bf16, fp16, found 'fp8'"),
-        ({"batch_size": 0}, "batch_size: wanted 1 or more, found 0"),
-        ({"batch_size": -4}, "batch_size: wanted 1 or more, found -4"),
-        ({"n_jobs": 0}, "n_jobs: wanted a number of workers, found 0"),
-        ({"recheck": -1}, "recheck: wanted a number of rows, found -1"),
+        ({"on_error": "ignore"}, "on_error: expected skip or stop, got 'ignore'"),
+        ({"store": "int8"}, "store: expected fp32 or fp16, got 'int8'"),
+        ({"precision": "fp8"}, "precision: expected fp32, bf16, fp16, got 'fp8'"),
+        ({"batch_size": 0}, "batch_size: expected 1 or more, got 0"),
+        ({"batch_size": -4}, "batch_size: expected 1 or more, got -4"),
+        ({"n_jobs": 0}, "n_jobs: expected a number of workers, got 0"),
+        ({"recheck": -1}, "recheck: expected a number of rows, got -1"),
     ],
 )
 def test_options_that_make_no_sense_are_errors(run, photos, tmp_path, option, text):
@@ -401,7 +401,7 @@ def test_no_space_is_said_before_any_image_is_read_and_nothing_stays(run, photos
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(CacheError) as caught:
         run(photos)
-    assert caught.value.message == f"{tmp_path / 'caches'}: the cache needs 0 MB, found 0 MB free"
+    assert caught.value.message == f"{tmp_path / 'caches'}: the cache needs 0 MB, got 0 MB free"
     assert not list((tmp_path / "caches").iterdir())
 
 
@@ -419,7 +419,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(run, photos, tmp_pat
     (tmp_path / "file").touch()
     with pytest.raises(CacheError) as caught:
         run(photos, cache=tmp_path / "file" / "caches")
-    assert caught.value.message.startswith(f"{tmp_path / 'file' / 'caches'}: wanted to write a cache here, found ")
+    assert caught.value.message.startswith(f"{tmp_path / 'file' / 'caches'}: expected to write a cache here, got ")
     assert caught.value.next_step == "give a folder that you may write with --cache DIR"
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from planted import Extractor, assert_planted
 
 from pipeline.cache import PENDING, STORED, FeatureCache
-from pipeline.cache import header as header_room
+from pipeline.cache import reader as header_room
 from pipeline.errors import SourceError
 from pipeline.images import ImageSource
 

@@ -19,7 +19,7 @@ from PIL import Image
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource
 from pipeline.studies import METHODS, Study
-from pipeline.studies.points import Point
+from pipeline.studies.results import Point
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -204,7 +204,7 @@ def test_own_weights_are_found_wherever_they_lie(photos: Path, tmp_path: Path, m
     assert saved.predict(photos)["label"].tolist() == model.predict(photos)["label"].tolist()
     assert str(tmp_path) not in (tmp_path / "own.model" / "model.json").read_text()
     weights.unlink()
-    with pytest.raises(CacheError, match=f"{cache.name}: .*wanted a weights file at {re.escape(str(weights))}"):
+    with pytest.raises(CacheError, match=f"{cache.name}: .*expected a weights file at {re.escape(str(weights))}"):
         fit(str(cache), **QUICK)
 
 
@@ -305,7 +305,7 @@ def test_progress_hears_of_every_image(bees: Model, new: Path) -> None:
 def test_photos_run_as_in_extraction_and_few_leave_nothing_behind(
     bees: Model, new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     heard: dict[str, Any] = {}
     opened = network_room.open_runtime
@@ -355,7 +355,7 @@ def test_classes_come_in_the_order_of_their_probability(three: Model, tmp_path: 
     assert list(three.predict(planted(tmp_path / "b.h5", three, X), top=1).columns) == [
         "id", "label", "probability", "unfamiliar", "error",
     ]  # fmt: skip
-    with pytest.raises(ModelError, match="top: wanted 1 or more, found 0"):
+    with pytest.raises(ModelError, match="top: expected 1 or more, got 0"):
         three.predict(tmp_path, top=0)
 
 
@@ -398,12 +398,12 @@ def test_a_cache_of_another_recipe_or_layer_is_refused_by_name(three: Model, tmp
     X, _ = blobs(10, d=8)
     other = make_cache(tmp_path / "a.h5", X, {}, changes={**three.recipe, "precision": "bf16", "backbone": "resnet50"})
     with pytest.raises(
-        ModelError, match=r"a\.h5: wanted features .*, found others: backbone, precision differ"
+        ModelError, match=r"a\.h5: expected features .*, got others: backbone, precision differ"
     ) as error:
         three.predict(other)
     assert error.value.next_step == "predict from the images themselves"
     late = make_cache(tmp_path / "b.h5", {"late": X}, {}, changes=three.recipe)
-    with pytest.raises(CacheError, match="wanted layer 'penultimate', found late"):
+    with pytest.raises(CacheError, match="expected layer 'penultimate', got late"):
         three.predict(late)
 
 
@@ -486,15 +486,15 @@ def test_labels_come_from_a_table_or_another_column(three: Model, labelled: Any,
 
 def test_what_cannot_be_scored_is_refused(three: Model, labelled: Any, bees: Model, new: Path, tmp_path: Path) -> None:
     made = labelled[0]
-    with pytest.raises(LabelError, match="--column: wanted the column 'knid', found 'kind', 'place', 'sort'") as error:
+    with pytest.raises(LabelError, match="--column: expected the column 'knid', got 'kind', 'place', 'sort'") as error:
         three.score(made, column="knid")
     assert error.value.next_step == "name the column with --column, or give a table with --labels"
-    with pytest.raises(LabelError, match="--groups: wanted the column 'patient'"):
+    with pytest.raises(LabelError, match="--groups: expected the column 'patient'"):
         three.score(made, groups="patient")
-    with pytest.raises(LabelError, match="a: wanted labels, found none: 1 images and no class folders"):
+    with pytest.raises(LabelError, match="a: expected labels, got none: 1 images and no class folders"):
         bees.score(new / "a.png", n_jobs=1)
     empty = planted(tmp_path / "e.h5", three, np.zeros((3, 8)), columns={"kind": [None] * 3})
-    with pytest.raises(EvaluationError, match="wanted labelled photos to score, found none in column 'kind'"):
+    with pytest.raises(EvaluationError, match="expected labelled photos to score, got none in column 'kind'"):
         three.score(empty)
     failed = planted(
         tmp_path / "f.h5", three, np.zeros((1, 8)), columns={"kind": ["ant"]}, failed={0: SkipReason.EMPTY}

@@ -36,8 +36,8 @@ from pipeline.errors import EvaluationError, ModelError
 from pipeline.extraction import recipe_of
 from pipeline.heads import catalogue, resolve_heads
 from pipeline.model import Model, fit
-from pipeline.model.types import refuse_unsavable
-from pipeline.provenance import digest_of
+from pipeline.model.storage import check_savable
+from pipeline.provenance import sha256_json
 
 CANARY = "canary"
 
@@ -87,7 +87,7 @@ def rewrite(path: Path, **changes: Any) -> None:
     """Change entries of the record as one does who knows how its hash is made."""
     record = {**json.loads((path / "model.json").read_text()), **changes}
     del record["sha256"]
-    record["sha256"] = digest_of(record)
+    record["sha256"] = sha256_json(record)
     (path / "model.json").write_text(json.dumps(record))
 
 
@@ -223,12 +223,12 @@ def test_a_file_that_was_changed_is_named(name: str, model: Model, tmp_path: Pat
     content[len(content) // 2] ^= 1
     (path / name).write_bytes(content)
     with pytest.raises(
-        ModelError, match=rf"{name}: wanted SHA-256 [0-9a-f]{{12}}\.\.\., found .*: another file"
+        ModelError, match=rf"{name}: expected SHA-256 [0-9a-f]{{12}}\.\.\., got .*: another file"
     ) as error:
         Model.open(path)
     assert "copy the model folder again from where it was made" in error.value.next_step
     (path / name).unlink()
-    with pytest.raises(ModelError, match=f"{name}: wanted a file of the model, found No such file"):
+    with pytest.raises(ModelError, match=f"{name}: expected a file of the model, got No such file"):
         Model.open(path)
 
 
@@ -236,22 +236,22 @@ def test_a_record_that_was_changed_is_refused(copied: Path) -> None:
     record = copied / "model.json"
     text = record.read_text()
     record.write_text(text.replace('"bee"', '"wasp"', 1))
-    with pytest.raises(ModelError, match="wanted the record as it was written, found one that was changed since"):
+    with pytest.raises(ModelError, match="expected the record as it was written, got one that was changed since"):
         Model.open(copied)
     record.write_text(text[: len(text) // 2])
-    with pytest.raises(ModelError, match=r"model\.json: wanted a model's record, found JSONDecodeError"):
+    with pytest.raises(ModelError, match=r"model\.json: expected a model's record, got JSONDecodeError"):
         Model.open(copied)
     record.write_text('["a list"]')
-    with pytest.raises(ModelError, match=r"model\.json: wanted a model's record, found TypeError"):
+    with pytest.raises(ModelError, match=r"model\.json: expected a model's record, got TypeError"):
         Model.open(copied)
     record.write_text('{"format": "tfjs", "kind": "graph-model"}')
-    with pytest.raises(ModelError, match="wanted a transfer-pipeline model, found 'graph-model'"):
+    with pytest.raises(ModelError, match="expected a transfer-pipeline model, got 'graph-model'"):
         Model.open(copied)
 
 
 def test_another_format_is_refused(copied: Path) -> None:
     rewrite(copied, format=2)
-    with pytest.raises(ModelError, match="wanted model format 1, found 2") as error:
+    with pytest.raises(ModelError, match="expected model format 1, got 2") as error:
         Model.open(copied)
     assert error.value.next_step == "install the version of transfer-pipeline that wrote it"
 
@@ -259,15 +259,15 @@ def test_another_format_is_refused(copied: Path) -> None:
 def test_another_scikit_learn_is_refused(copied: Path) -> None:
     versions = json.loads((copied / "model.json").read_text())["versions"]
     rewrite(copied, versions={**versions, "scikit-learn": "1.2.2"})
-    with pytest.raises(ModelError, match=r"wanted scikit-learn 1\.2, which fitted the head, found 1\.") as error:
+    with pytest.raises(ModelError, match=r"expected scikit-learn 1\.2, which fitted the head, got 1\.") as error:
         Model.open(copied)
     assert error.value.next_step == "pip install 'scikit-learn==1.2.*', or fit the model again"
 
 
 def test_no_folder_and_no_model_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="nowhere: wanted a model folder, found nothing there"):
+    with pytest.raises(ModelError, match="nowhere: expected a model folder, got nothing there"):
         Model.open(tmp_path / "nowhere")
-    with pytest.raises(ModelError, match=r"wanted a model folder, found no model\.json in it"):
+    with pytest.raises(ModelError, match=r"expected a model folder, got no model\.json in it"):
         Model.open(tmp_path)
 
 
@@ -290,7 +290,7 @@ def test_a_type_that_is_not_on_the_list_is_refused_and_never_made(copied: Path, 
         put_head(copied, content)
         with pytest.raises(
             ModelError,
-            match=r"head\.skops: (expected only types that a model may hold, got|wanted a stored head, found)",
+            match=r"head\.skops: (expected only types that a model may hold, got|expected a stored head, got)",
         ):
             Model.open(copied)
         assert not canary.exists()
@@ -326,7 +326,7 @@ def _with_schema(head: bytes, schema: str) -> bytes:
 @pytest.mark.parametrize("head", [b"", b"not a zip", b"PK\x03\x04 damaged"])
 def test_a_head_that_is_none_is_refused(head: bytes, copied: Path) -> None:
     put_head(copied, head)
-    with pytest.raises(ModelError, match=r"head\.skops: wanted a stored head, found"):
+    with pytest.raises(ModelError, match=r"head\.skops: expected a stored head, got"):
         Model.open(copied)
 
 
@@ -365,7 +365,7 @@ def test_a_head_of_scikit_learn_by_import_path_can_be_saved(cache: FeatureCache,
 def test_heads_made_of_other_heads_are_saved_and_answer_the_same(head: Any, model: Model, tmp_path: Path) -> None:
     X = np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
     y = np.arange(30) % 3
-    refuse_unsavable([head])
+    check_savable([head])
     estimator = clone(head).fit(X, y)
     made = replace(model, head="made", estimator=estimator)
     made.save(tmp_path / "made.model", weights=False)
@@ -377,7 +377,7 @@ def test_heads_made_of_other_heads_are_saved_and_answer_the_same(head: Any, mode
 
 def test_what_cannot_be_saved_is_named_with_what_can_be_done(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as raised:
-        refuse_unsavable(GridSearchCV(GaussianNB(), {"var_smoothing": [1e-9]}, cv=2))
+        check_savable(GridSearchCV(GaussianNB(), {"var_smoothing": [1e-9]}, cv=2))
     assert raised.value.message == (
         "head 'GridSearchCV': it cannot be saved: expected only types that a model may hold, got "
         "sklearn.metrics._scorer._PassthroughScorer, sklearn.model_selection._split.StratifiedKFold "
@@ -400,7 +400,7 @@ def test_what_is_no_model_is_never_overwritten(model: Model, bees: Path, tmp_pat
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "ant.jpg").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"found a folder that is not a model's alone: it holds ant\.jpg") as error:
+    with pytest.raises(ModelError, match=r"got a folder that is not a model's alone: it holds ant\.jpg") as error:
         model.save(folder)
     assert error.value.next_step == f"--out {tmp_path / 'photos.new.model'}"
     mixed = Path(shutil.copytree(bees, tmp_path / "mixed.model"))
@@ -409,9 +409,9 @@ def test_what_is_no_model_is_never_overwritten(model: Model, bees: Path, tmp_pat
         model.save(mixed)
     file = tmp_path / "file.model"
     file.write_text("")
-    with pytest.raises(ModelError, match="wanted a place for the model, found a file there"):
+    with pytest.raises(ModelError, match="expected a place for the model, got a file there"):
         model.save(file)
-    with pytest.raises(ModelError, match=r"file\.model/x: wanted to write the model here, found a file: .*file\.model"):
+    with pytest.raises(ModelError, match=r"file\.model/x: expected to write the model here, got a file: .*file\.model"):
         fit(tmp_path / "nothing there", out=file / "x")
     assert sorted(item.name for item in tmp_path.iterdir()) == ["file.model", "mixed.model", "photos"]
 
@@ -441,7 +441,7 @@ def test_an_earlier_model_stays_when_saving_fails(
         monkeypatch.setattr(Backbone, "save_weights", full)
     else:
         monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(ModelError, match="wanted to write the model here, found No space left on device"):
+    with pytest.raises(ModelError, match="expected to write the model here, got No space left on device"):
         replace(model, label_set="other").save(copied)
     assert Model.open(copied).label_set == "kind"
     assert [item.name for item in copied.parent.iterdir()] == ["bees.model"]
@@ -456,10 +456,10 @@ def test_several_label_sets_are_refused_before_anything_is_fitted(
         raise AssertionError("something was fitted")
 
     monkeypatch.setattr(fitting, "run_planned", never)
-    with pytest.raises(EvaluationError, match="fit: wanted one label set, found 2: kind, size") as error:
+    with pytest.raises(EvaluationError, match="fit: expected one label set, got 2: kind, size") as error:
         fit(cache, out=tmp_path / "x.model")
     assert error.value.next_step == "choose one with --column kind"
     X, y = blobs(20, d=8)
     other = default_cache(tmp_path / "b.h5", X, {"kind": names(y)}, name="other")
-    with pytest.raises(EvaluationError, match="fit: wanted one collection of images, found 2: made, other"):
+    with pytest.raises(EvaluationError, match="fit: expected one collection of images, got 2: made, other"):
         fit([cache, other], column="kind")

@@ -110,7 +110,7 @@ def test_a_readers_own_folder_table_estimator_and_network_make_a_model(
     printed = ran(OWN, tmp_path, monkeypatch)
     assert "135 photos in 15 folders" in printed
     assert "kind: 31 of 135 images have no label and are left out" in printed  # the table's empty cells
-    assert "wanted a column 'color', found 'kind', 'colour', 'zoom'\ntry: did you mean 'colour'?" in printed
+    assert "expected a column 'color', got 'kind', 'colour', 'zoom'\ntry: did you mean 'colour'?" in printed
     right = re.search(r"right on (\d+) of 45 new photos", printed)
     assert right and int(right[1]) >= 36
     assert "unfamiliar: 3 of 3 cats" in printed

@@ -236,7 +236,7 @@ def test_wrong_usage_exits_2(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted", "step"),
+    ("words", "expected", "step"),
     [
         (["--precision", "fp64"], "fp32, bf16, fp16", "--precision fp32"),
         (["--store", "fp8"], "fp32 or fp16", "--store fp32"),

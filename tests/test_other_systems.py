@@ -13,7 +13,7 @@ import pytest
 from commands import class_folders
 
 import pipeline as pl
-from pipeline.cache.rows import Rows
+from pipeline.cache.create import RawFile
 from pipeline.images.listing import short_name
 
 HERE = Path(__file__).parent
@@ -52,7 +52,7 @@ def test_every_command_runs_without_the_calls_of_posix(tmp_path: Path) -> None:
 def test_rows_are_written_at_their_place_without_pwrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "pwrite", raising=False)
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    with Rows(tmp_path / "rows", new=True) as rows:
+    with RawFile(tmp_path / "rows", new=True) as rows:
         rows._write_at(6, b"later\r\n")
         rows._write_at(0, b"first\n")
     assert (tmp_path / "rows").read_bytes() == b"first\nlater\r\n"

@@ -105,7 +105,7 @@ def test_parts_that_are_missing_are_named_and_nothing_is_read_without_them(run, 
     assert cache.missing_parts == ["2/3"] and not cache.complete
     with pytest.raises(CacheError) as caught:
         cache.features()
-    assert "wanted every part, found 2; still to be made: 2/3" in caught.value.message
+    assert "expected every part, got 2; still to be made: 2/3" in caught.value.message
     assert caught.value.next_step == "run the same `pipeline extract` with --part 2/3"
 
 
@@ -139,14 +139,14 @@ def test_resuming_a_part_infers_only_what_is_missing(run, photos, network):
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/0", "a/b", "-1/3"])
 def test_a_part_that_cannot_be_is_refused(run, photos, text):
-    with pytest.raises(PipelineError, match="wanted I/N with I from 1 to N, found"):
+    with pytest.raises(PipelineError, match="expected I/N with I from 1 to N, got"):
         run(photos, part=text)
 
 
 def test_a_share_without_images_is_an_error(run, tmp_path):
     planted.folder_of(tmp_path / "few", range(2))
     empty = next(n for n in range(1, 51) if not len(ImageSource.open(tmp_path / "few", share=(n, 50))))
-    with pytest.raises(SourceError, match=f"part {empty}/50: wanted a share of the images"):
+    with pytest.raises(SourceError, match=f"part {empty}/50: expected a share of the images"):
         run(tmp_path / "few", part=f"{empty}/50")
 
 
@@ -180,7 +180,7 @@ def test_a_job_array_over_shards_makes_each_of_them_once(run, shards, network):
         seen += network.seen
     assert sorted(seen) == list(range(COUNT))
     assert_whole(cache, range(COUNT))
-    with pytest.raises(SourceError, match="part 5/9: wanted a share of the shards, found 4 in all"):
+    with pytest.raises(SourceError, match="part 5/9: expected a share of the shards, got 4 in all"):
         run(shards, part="5/9")
 
 
@@ -208,7 +208,7 @@ def test_ids_that_two_shards_share_are_refused_by_name(run, shards):
     shard(shards / "train-004.tar", [3])
     with pytest.raises(CacheError) as caught:
         run(shards).ids  # noqa: B018
-    assert "wanted ids that are unique, found 'c1/00003.png' in part_train_000-" in caught.value.message
+    assert "expected ids that are unique, got 'c1/00003.png' in part_train_000-" in caught.value.message
     assert "and in part_train_004-" in caught.value.message
 
 
@@ -318,11 +318,11 @@ def test_strangers_among_the_parts_are_refused(run, shards, photos, tmp_path):
     cache = run(shards)
     other = run(photos, part="1/2")
     shutil.copy(other.files[0], cache.path / other.files[0].name)
-    with pytest.raises(CacheError, match="found another: they are parts of two caches"):
+    with pytest.raises(CacheError, match="got another: they are parts of two caches"):
         FeatureCache.open(cache.path)
     (cache.path / other.files[0].name).unlink()
     shutil.copy(run(photos).path, cache.path / "part_x-y-z-00000000.h5")
-    with pytest.raises(CacheError, match="wanted a part of a cache, found a cache of its own"):
+    with pytest.raises(CacheError, match="expected a part of a cache, got a cache of its own"):
         FeatureCache.open(cache.path)
 
 

@@ -16,9 +16,9 @@ from planted import Extractor
 from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache
 from pipeline.evaluation import evaluate
-from pipeline.extraction import extraction, recipe_of
+from pipeline.extraction import api, recipe_of
 from pipeline.extraction.embedder import ImageEmbedder
-from pipeline.extraction.known import KnownDigests
+from pipeline.extraction.reuse import DigestIndex
 from pipeline.images import EARLIER_RULES, PHOTO_RULES
 from pipeline.model import Model, fit
 from pipeline.progress import Progress
@@ -47,7 +47,7 @@ def under_rules_1(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
     def call(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         with monkeypatch.context() as patched:
-            patched.setattr(extraction, "PHOTO_RULES", RULES_1)
+            patched.setattr(api, "PHOTO_RULES", RULES_1)
             return function(*args, **options)
 
     return call
@@ -111,7 +111,7 @@ def test_a_collection_without_touched_photos_is_reused_whole(
 ) -> None:
     folder = planted.folder_of(tmp_path / "photos", range(5))
     under_rules_1(run, folder, layer=["late", "penultimate"])
-    monkeypatch.setattr("pipeline.extraction.embedding.prepare", None)  # nothing is decoded either
+    monkeypatch.setattr("pipeline.extraction.encoder.prepare", None)  # nothing is decoded either
     made = run(folder)
     assert run.network.seen == [] and made.summary.reused == 5
     planted.assert_planted(made)
@@ -145,7 +145,7 @@ def test_other_rules_than_those_of_a_version_before_lend_nothing(
 ) -> None:
     folder = planted.folder_of(tmp_path / "photos", range(3))
     with monkeypatch.context() as patched:
-        patched.setattr(extraction, "PHOTO_RULES", "0: rules of nobody")
+        patched.setattr(api, "PHOTO_RULES", "0: rules of nobody")
         run(folder)
     run(folder)
     assert sorted(run.network.seen) == [0, 1, 2]
@@ -178,7 +178,7 @@ def test_other_processes_find_the_same_rows(run: Extractor, photos: Path, under_
     import pickle
 
     before = under_rules_1(run, photos)
-    known = KnownDigests([], [before])
+    known = DigestIndex([], [before])
     sent = pickle.loads(pickle.dumps(known))
     filed = known.filed(photos.parent / "known.npy")
     for row, name in enumerate(before.ids):

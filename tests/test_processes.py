@@ -11,17 +11,17 @@ import planted
 import pytest
 from planted import PlantedRuntime
 
-import pipeline.extraction.processes as processes
+import pipeline.extraction.encode as encode
 from pipeline.cache import STORED, FeatureCache
 from pipeline.errors import PipelineError
-from pipeline.extraction import Block, embed_blocks
-from pipeline.extraction.known import KnownDigests
-from pipeline.extraction.network import InProcesses, Network, claim
+from pipeline.extraction import EncodedBatch, iter_batches
+from pipeline.extraction.encoder import LazyNetwork, NetworkHandle, claim
+from pipeline.extraction.reuse import DigestIndex
 from pipeline.images import ImageSource
 from pipeline.runtime import batch_size_of, devices_of
 
 
-class InPlanted(InProcesses):
+class InPlanted(NetworkHandle):
     """What travels: in the process it is a planted network that leaves a note of where it ran."""
 
     notes: str
@@ -56,7 +56,7 @@ class Noting(PlantedRuntime):
         return super().__call__(pixels)
 
 
-class ManyDevices(Network):
+class ManyDevices(LazyNetwork):
     """A network for two devices that are not there."""
 
     def __init__(self, notes: Path, deadly: int | None = None) -> None:
@@ -71,8 +71,8 @@ class ManyDevices(Network):
 
 @pytest.fixture(autouse=True)
 def small_spans(monkeypatch) -> None:
-    monkeypatch.setattr(processes, "BLOCKS_A_SPAN", 2)
-    monkeypatch.setattr(processes, "SPANS_A_WAVE", 3)
+    monkeypatch.setattr(encode, "BLOCKS_A_SPAN", 2)
+    monkeypatch.setattr(encode, "SPANS_A_WAVE", 3)
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +86,12 @@ def notes(tmp_path) -> Path:
     return tmp_path / "notes"
 
 
-def all_of(source: ImageSource, network: Network, **options: object) -> list[Block]:
-    with embed_blocks(source, range(len(source)), network, planted.SMALL, batch_size=4, **options) as blocks:
+def all_of(source: ImageSource, network: LazyNetwork, **options: object) -> list[EncodedBatch]:
+    with iter_batches(source, range(len(source)), network, planted.SMALL, batch_size=4, **options) as blocks:
         return list(blocks)
 
 
-def assert_each_once(source: ImageSource, blocks: list[Block]) -> None:
+def assert_each_once(source: ImageSource, blocks: list[EncodedBatch]) -> None:
     rows = np.concatenate([block.rows for block in blocks])
     assert sorted(rows.tolist()) == list(range(len(source)))
     for block in blocks:
@@ -120,8 +120,8 @@ def test_a_process_that_dies_loses_nothing(source, notes):
 
 @pytest.mark.slow
 def test_processes_that_keep_dying_are_an_error_that_says_so(source, notes, monkeypatch):
-    monkeypatch.setattr(processes, "_work", _die)
-    with pytest.raises(PipelineError, match="wanted worker processes that live, found that they die"):
+    monkeypatch.setattr(encode, "_encode", _die)
+    with pytest.raises(PipelineError, match="expected worker processes that live, but they die"):
         all_of(source, ManyDevices(notes))
 
 
@@ -131,31 +131,31 @@ def _die(number: int, span: object) -> None:
 
 @pytest.mark.slow
 def test_whoever_leaves_early_is_let_go(source, notes):
-    with embed_blocks(source, range(60), ManyDevices(notes), planted.SMALL, batch_size=4) as blocks:
+    with iter_batches(source, range(60), ManyDevices(notes), planted.SMALL, batch_size=4) as blocks:
         next(blocks)
 
 
 @pytest.mark.slow
 def test_images_that_only_the_workers_do_not_see_end_the_run(source, notes, monkeypatch):
-    monkeypatch.setattr(processes, "_work", _blind)
+    monkeypatch.setattr(encode, "_encode", _blind)
     with pytest.raises(PipelineError) as caught:
         all_of(source, ManyDevices(notes))
-    assert ".png: wanted workers that see the images under the same path, found one that" in caught.value.message
+    assert ".png: expected workers that see the images under the same path, got one that" in caught.value.message
 
 
-def _blind(number: int, span: processes._Span) -> tuple[int, Block]:
+def _blind(number: int, span: encode._EncodeTask) -> tuple[int, EncodedBatch]:
     object.__setattr__(span.how.source.reader, "root", "/nowhere")
     return number, span.work()
 
 
 @pytest.mark.slow
 def test_content_that_a_cache_knows_is_known_to_the_workers_too(source, notes, tmp_path, monkeypatch):
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     network = planted.Planted()
     monkeypatch.setattr(network_room, "open_runtime", network)
     cache = planted.Extractor(network, tmp_path / "caches")(source.take(range(20)), layer="early")
-    blocks = all_of(source, ManyDevices(notes), known=KnownDigests([FeatureCache.open(cache.path)]))
+    blocks = all_of(source, ManyDevices(notes), known=DigestIndex([FeatureCache.open(cache.path)]))
     assert sum(block.inferred for block in blocks) == 40
     known = {int(row) for block in blocks for row in block.rows[block.known >= 0]}
     assert known == set(range(20))
@@ -163,8 +163,8 @@ def test_content_that_a_cache_knows_is_known_to_the_workers_too(source, notes, t
 
 @pytest.mark.slow
 def test_a_worker_that_decodes_otherwise_is_refused(source, notes, monkeypatch):
-    monkeypatch.setattr(processes, "decoder_of", lambda mode: "of another Pillow")
-    with pytest.raises(PipelineError, match="wanted workers that decode photos as this machine does"):
+    monkeypatch.setattr(encode, "decoder_of", lambda mode: "of another Pillow")
+    with pytest.raises(PipelineError, match="expected workers that decode photos as this machine does"):
         all_of(source, ManyDevices(notes))
 
 

@@ -107,7 +107,7 @@ def data(of: str) -> tuple[ImageSource, tuple[str, ...], tuple[str, ...]]:
 @pytest.fixture(scope="module", autouse=True)
 def eyes() -> Iterator[None]:
     """Stands where the network stood: the pages are tried here, not what it sees."""
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network_room, "open_runtime", Eyes)

@@ -22,7 +22,7 @@ from pipeline.images import ImageSource
 from pipeline.report.findings.answers import answers_of, number_answers_of, probable_result, tag_rows
 from pipeline.report.findings.evidence import evidence_of, photos_of
 from pipeline.report.findings.photos import open_photos
-from pipeline.runs import Run, said_by
+from pipeline.runs import Run, predictions_of
 
 TAGS = ("big", "odd", "red")
 
@@ -75,7 +75,7 @@ def test_the_probability_of_the_own_class_is_that_of_the_head_refitted(
     made: tuple[Run, FeatureCache, FeatureCache],
 ) -> None:
     run, cache, _ = made
-    table = said_by(run.predictions, probable_result(run, run.info("kind")), part="out of fold")
+    table = predictions_of(run.predictions, probable_result(run, run.info("kind")), part="out of fold")
     y, X = np.array(cache.columns["kind"]), np.asarray(cache.stored()[:])
     row_of = {name: row for row, name in enumerate(cache.ids)}
     rows = np.array([row_of[name] for name in table["id"]])
@@ -137,7 +137,7 @@ def test_numbers_and_tags_are_joined_too(made: tuple[Run, FeatureCache, FeatureC
     assert numbers.true.tolist() == [float(str(known[name])) for name in numbers.ids]
     rows = tag_rows(run, marks)
     assert rows is not None and [row.name for row in rows] == list(TAGS)
-    table = said_by(run.predictions, run.best("marks"), part="out of fold")
+    table = predictions_of(run.predictions, run.best("marks"), part="out of fold")
     for row in rows:
         was, said = (np.array([row.name in cell.split(";") for cell in table[name]]) for name in ("true", "predicted"))
         assert (row.n, row.found, row.wrong) == (was.sum(), (was & said).sum(), (said & ~was).sum())
@@ -241,23 +241,23 @@ def test_no_head_with_probabilities_suspects_nobody_and_says_so(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "wanted", "step"),
+    ("spoil", "expected", "step"),
     [
-        (lambda f: (f / "run.json").unlink(), "run.json: wanted a run, found No such file", "pipeline evaluate DATA"),
-        (lambda f: (f / "run.json").write_text("{"), "run.json: wanted a run, found no JSON", "make it again"),
-        (lambda f: (f / "run.json").write_text("[]"), "wanted a run of format 1, found list", "make it again"),
-        (lambda f: (f / "run.json").write_text('{"format": 9}'), "wanted a run of format 1, found 9", "make it again"),
-        (lambda f: (f / "run.json").write_text('{"format": 1}'), "found one that is not whole", "make it again"),
-        (lambda f: (f / "predictions.parquet").unlink(), "predictions.parquet: wanted the run's", "make it again"),
-        (lambda f: (f / "predictions.parquet").write_bytes(b"PAR1"), "predictions.parquet: wanted", "make it again"),
+        (lambda f: (f / "run.json").unlink(), "run.json: expected a run, got No such file", "pipeline evaluate DATA"),
+        (lambda f: (f / "run.json").write_text("{"), "run.json: expected a run, got no JSON", "make it again"),
+        (lambda f: (f / "run.json").write_text("[]"), "expected a run of format 1, got list", "make it again"),
+        (lambda f: (f / "run.json").write_text('{"format": 9}'), "expected a run of format 1, got 9", "make it again"),
+        (lambda f: (f / "run.json").write_text('{"format": 1}'), "got one that is not whole", "make it again"),
+        (lambda f: (f / "predictions.parquet").unlink(), "predictions.parquet: expected the run's", "make it again"),
+        (lambda f: (f / "predictions.parquet").write_bytes(b"PAR1"), "predictions.parquet: expected", "make it again"),
         (
             lambda f: pd.DataFrame({"id": ["a"]}).to_parquet(f / "predictions.parquet"),
-            "found no column label_set, source, cache, layer, head, part",
+            "got no column label_set, source, cache, layer, head, part",
             "make it again",
         ),
         (
             lambda f: ((f / "run.json").unlink(), (f / "study.json").write_text("{}")),
-            "wanted a run of evaluate, found a study",
+            "expected a run of evaluate, got a study",
             "Study.open",
         ),
     ],
@@ -346,4 +346,4 @@ def test_the_photos_of_a_list_that_are_gone_are_counted(tmp_path: Path) -> None:
     for file in files[1:]:
         file.unlink()
     found, note = open_photos(cache)
-    assert found is None and "wanted 8 photos, found none of them" in note
+    assert found is None and "expected 8 photos, got none of them" in note

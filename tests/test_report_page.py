@@ -97,7 +97,7 @@ def test_no_folder_is_made_for_a_page_where_the_run_is_not(
     monkeypatch.chdir(place)
     run = Run.open("run")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ReportError, match=r"^run/report.html: wanted to write the report here, found No such file"):
+    with pytest.raises(ReportError, match=r"^run/report.html: expected to write the report here, got No such file"):
         write_report(run)
     assert list(tmp_path.iterdir()) == []
     assert write_report(run, out="new/a.html").path.exists()
@@ -306,14 +306,14 @@ def test_errors_say_what_to_do(place: Path, tmp_path: Path, monkeypatch: pytest.
     error, step = refused("report", place / "run", "--out", place / "run")
     assert "report" in error and step == "choose another place with --out"
     run = replace(Run.open(place / "run"), folder=None)
-    with pytest.raises(ReportError, match="found a run that no folder holds"):
+    with pytest.raises(ReportError, match="got a run that no folder holds"):
         write_report(run)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     from pipeline.report.pages import frame
 
     frame._environment.cache_clear()
     assert refused("report", place / "run") == (
-        "the report: wanted jinja2, found that it is not installed", "pip install 'transfer-pipeline[report]'"
+        "the report: expected jinja2, but it is not installed", "pip install 'transfer-pipeline[report]'"
     )  # fmt: skip
     assert open_run(place / "run") == Run.open(place / "run")
 

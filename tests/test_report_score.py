@@ -22,7 +22,7 @@ from test_scored import photos_and_model, planted
 
 from pipeline.errors import ReportError
 from pipeline.images import ImageSource
-from pipeline.intervals import Score
+from pipeline.intervals import ScoreInterval
 from pipeline.model import Model, ModelScore
 from pipeline.report.pages.scored import findings_of
 from pipeline.report.writing import open_run, write_report
@@ -79,7 +79,7 @@ def picture(page: Page, card: str) -> Image.Image:
     return Image.open(BytesIO(b64decode(json.loads(page.scripts["pictures"])[int(number[1])]))).convert("RGB")
 
 
-def shown(one: Score) -> list[str]:
+def shown(one: ScoreInterval) -> list[str]:
     return [f"{one.value:.3f}", f"{one.low:.3f} to {one.high:.3f}"]
 
 
@@ -250,7 +250,7 @@ def test_without_the_model_its_photos_are_named_and_not_shown(place: Path, tmp_p
         replace(Model.open(moved), notes=("another",)).save(place / "bees.model")
         other = written(place / "run", out=tmp_path / "b.html")
         assert (
-            f"named and not shown: {place / 'bees.model'}: wanted the model that was scored, found another one"
+            f"named and not shown: {place / 'bees.model'}: expected the model that was scored, got another one"
             in other.said
         )
     finally:
@@ -302,7 +302,7 @@ def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
 
 def test_a_score_that_was_not_kept_has_no_page(place: Path, tmp_path: Path) -> None:
     plain = Model.open(place / "bees.model").score(place / "new", n_jobs=1)
-    with pytest.raises(ReportError, match="wanted a score with its answers, found one that was not kept") as error:
+    with pytest.raises(ReportError, match="expected a score with its answers, got one that was not kept") as error:
         write_report(plain, out=tmp_path / "report.html")
     assert error.value.next_step == "keep it: Model.score(..., out=RUN), or pipeline score MODEL DATA --out RUN"
 
@@ -320,7 +320,7 @@ def test_the_command_writes_into_the_score_s_folder(place: Path, tmp_path: Path)
     (run / "score.json").write_text("{")
     assert refused("report", run)[1] == "make it again: pipeline score MODEL DATA --out RUN"
     (run / "score.json").unlink()
-    with pytest.raises(Exception, match=r"run\.json: wanted a run"):
+    with pytest.raises(Exception, match=r"run\.json: expected a run"):
         Run.open(run)
 
 

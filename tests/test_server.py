@@ -193,8 +193,8 @@ def test_what_is_no_photo_is_refused_with_the_reason(call: Caller) -> None:
         (b"", 422, "empty file"),
         (whole[: len(whole) // 2], 422, "unreadable"),
         (flat_png(10_000, 100), 422, "too long"),
-        (flat_png(8000, 7000), 413, "wanted at most 50 megapixels, found 8000 x 7000 pixels"),
-        (bytes(10_000_001), 413, "wanted at most 10 MB, found more"),
+        (flat_png(8000, 7000), 413, "expected at most 50 megapixels, got 8000 x 7000 pixels"),
+        (bytes(10_000_001), 413, "expected at most 10 MB, got more"),
     ):
         found, said = call("/predict", content)
         assert (found, set(said)) == (status, {"error", "try"}), said
@@ -230,7 +230,7 @@ def test_a_photo_that_takes_too_long_ends_its_decoder_and_no_other(place: Path) 
 
 def test_a_decoder_that_breaks_down_is_replaced(place: Path, call: Caller) -> None:
     listing = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "pid=,args="], capture_output=True, text=True)
-    mine = [int(line.split()[0]) for line in listing.stdout.splitlines() if "pipeline.server.decoder" in line]
+    mine = [int(line.split()[0]) for line in listing.stdout.splitlines() if "pipeline.server.decode_worker" in line]
     assert len(mine) == 2
     for pid in mine:
         os.kill(pid, signal.SIGKILL)
@@ -251,15 +251,15 @@ def test_memory_that_a_photo_may_take_is_bounded(place: Path) -> None:
 
 def test_only_this_machine_is_served_without_a_token(place: Path, tmp_path: Path) -> None:
     for host in ("0.0.0.0", "::", "192.168.0.1", "example.org"):
-        with pytest.raises(ServerError, match="wanted a token, because others can reach it") as error:
+        with pytest.raises(ServerError, match="expected a token, because others can reach it") as error:
             open_server(place / "bees.model", host=host, port=0)
         assert "--token-file" in error.value.next_step
     short = tmp_path / "token"
-    for text, found in (("short\n", "found 5"), ("", "found 0"), ("twenty letters or so", "found other characters")):
+    for text, found in (("short\n", "got 5"), ("", "got 0"), ("twenty letters or so", "got other characters")):
         short.write_text(text)
         with pytest.raises(ServerError, match=found):
             open_server(place / "bees.model", port=0, token_file=short)
-    with pytest.raises(ServerError, match="found No such file"):
+    with pytest.raises(ServerError, match="got No such file"):
         open_server(place / "bees.model", port=0, token_file=tmp_path / "none")
 
 
@@ -296,14 +296,14 @@ def test_a_name_or_a_page_of_elsewhere_is_sent_away(call: Caller) -> None:
 
 def test_a_taken_port_is_said(place: Path, call: Caller) -> None:
     with pytest.raises(
-        ServerError, match=rf"--port {call.port}: wanted to listen there, found: Address already in use"
+        ServerError, match=rf"--port {call.port}: expected to listen there, got: Address already in use"
     ):
         open_server(place / "bees.model", port=int(call.port), cache=place / "caches")
 
 
 def test_without_fastapi_the_extra_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(ServerError, match="found that uvicorn is not installed") as error:
+    with pytest.raises(ServerError, match="but uvicorn is not installed") as error:
         serving.open_server(place / "bees.model", port=0)
     assert error.value.next_step == "pip install 'transfer-pipeline[serve]'"
 
@@ -422,7 +422,7 @@ def test_the_interface_is_described_and_its_page_escapes_it(call: Caller) -> Non
         assert f"<code>{path}</code>" in page
     for field in ("unfamiliar", "similarity", "in_house"):
         assert f"<code>{field}</code>" in page
-    from pipeline.server.pages import documentation
+    from pipeline.server.app import documentation
 
     schema["info"]["title"] = schema["components"]["schemas"]["Answer"]["description"] = "<script>alert(1)</script>"
     assert "<script" not in documentation(schema)

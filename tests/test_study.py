@@ -25,21 +25,34 @@ from pipeline.backbone import Backbone
 from pipeline.errors import CacheError, EvaluationError
 from pipeline.progress import Progress
 from pipeline.runs import Store
-from pipeline.studies import Study, draws, ledger, methods, study, studying
-from pipeline.studies.crossover import crossovers_of, few
-from pipeline.studies.doubts import doubts_about
-from pipeline.studies.lessons import AnyLesson, Learned, Lesson
-from pipeline.studies.points import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER, Point
+from pipeline.studies import Study, api, data, memo, study, trials
+from pipeline.studies.analysis import (
+    CLEARLY,
+    caveats,
+    crossovers_of,
+    depth_text,
+    low_label_point,
+    summary_of,
+    verdicts_of,
+)
 from pipeline.studies.results import (
+    DUMMY,
     GENERALISATION,
     LABELS,
+    METHODS,
     NOT_HERE,
     NOT_SHOWN,
     PERFORMANCE,
+    RANDOM,
+    RAW,
+    SCRATCH,
+    STATISTICS,
     TIME,
+    TRANSFER,
     YES,
+    Point,
 )
-from pipeline.studies.verdict import CLEARLY, depth_text, summary_of, verdicts_of
+from pipeline.studies.trials import AnyLesson, Trial, TrialResult
 
 QUICK: dict[str, Any] = {"budget": 0.05, "n_jobs": 1, "device": "cpu"}
 LAYERS = ("early", "middle", "late", "penultimate")
@@ -75,7 +88,7 @@ class Eyes:
 
 @pytest.fixture(scope="module", autouse=True)
 def eyes() -> Iterator[None]:
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network_room, "open_runtime", Eyes)
@@ -85,10 +98,10 @@ def eyes() -> Iterator[None]:
 
 def fewer_draws(patch: pytest.MonkeyPatch) -> None:
     """As many as show what they do."""
-    patch.setattr(draws, "DRAWS", {1: 4, 2: 4})
-    patch.setattr(methods, "SCRATCH_DRAWS", {1: 3, 2: 3})
-    for room in (draws, methods):
-        patch.setattr(room, "FEWEST_DRAWS" if room is draws else "FEWEST_SCRATCH_DRAWS", 2)
+    patch.setattr(data, "DRAWS", {1: 4, 2: 4})
+    patch.setattr(trials, "SCRATCH_DRAWS", {1: 3, 2: 3})
+    for room in (data, trials):
+        patch.setattr(room, "FEWEST_DRAWS" if room is data else "FEWEST_SCRATCH_DRAWS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -110,22 +123,22 @@ def taught() -> list[AnyLesson]:
 def found(
     photos: Path, taught: list[AnyLesson], subjects: list[Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Study:
-    real = studying.run_lessons
+    real = api.run_trials
 
     def listening(lessons: Any, **how: Any) -> Any:
         taught.extend(lessons)
         return real(lessons, **how)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studying, "run_lessons", listening)
+        patch.setattr(api, "run_trials", listening)
         remember_subjects(patch, subjects)
         return asked_of(photos, tmp_path_factory.mktemp("study"))
 
 
 def remember_subjects(patch: pytest.MonkeyPatch, subjects: list[Any]) -> None:
     """Append what each study is about."""
-    real = studying.Teacher
-    patch.setattr(studying, "Teacher", lambda subject, *rest: (subjects.append(subject), real(subject, *rest))[1])
+    real = api.TrialFactory
+    patch.setattr(api, "TrialFactory", lambda subject, *rest: (subjects.append(subject), real(subject, *rest))[1])
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +221,7 @@ def subject_of(photos: Any, folder: Path, **options: Any) -> Any:
         raise Enough(subject)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studying, "Teacher", stop)
+        patch.setattr(api, "TrialFactory", stop)
         with pytest.raises(Enough) as caught:
             asked_of(photos, folder, **options)
     assert not (folder / "run").exists()  # nothing was kept, so nothing is left
@@ -244,7 +257,7 @@ def test_few_groups_and_absent_classes_are_told(photos: Path, tmp_path: Path) ->
     subject = subject_of(photos, tmp_path, labels=str(table), groups="nest")
     lacking = set(kinds) - {subject.question.classes[code] for code in subject.test.part.y}
     assert lacking
-    told = list(doubts_about(subject, (), 1.0))
+    told = list(caveats(subject, (), 1.0))
     assert f"the test images are of {len(set(subject.test.part.groups))} groups alone: intervals are wide" in told[0]
     assert told[1] == f"no test image is of {', '.join(sorted(lacking))}: the scores are about the other classes"
 
@@ -334,7 +347,7 @@ def test_a_study_is_kept_whole_and_opened_again(found: Study) -> None:
 
 def test_the_same_study_again_learns_nothing(found: Study, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.folder is not None
-    monkeypatch.setattr(Lesson, "learn", lambda self: pytest.fail("learned again"))
+    monkeypatch.setattr(Trial, "learn", lambda self: pytest.fail("learned again"))
     again = study(photos, cache=found.folder.parent / "caches", out=found.folder, **QUICK)
     assert again.points == found.points and again.verdicts == found.verdicts
 
@@ -345,8 +358,8 @@ def test_another_seed_or_draw_is_another_lesson(found: Study, taught: list[AnyLe
     other_seed = replace(lesson, seed=99)
     with Store.open(None) as store:
         (subject,) = subjects
-        kept = ledger.Ledger(store, subject, {(lesson.key.method, lesson.key.layer): "features"})
-        learned = Learned(np.zeros(found.test, np.int64), 0.75, 1.5, "fixed")
+        kept = memo.TrialCache(store, subject, {(lesson.key.method, lesson.key.layer): "features"})
+        learned = TrialResult(np.zeros(found.test, np.int64), 0.75, 1.5, "fixed")
         kept.keep(lesson, learned)
         known, waiting = kept.look_up([lesson, other_draw])
         assert list(known) == [lesson.key] and waiting == [other_draw]
@@ -358,7 +371,7 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import os, signal
-import pipeline.extraction.network as network_room
+import pipeline.extraction.encoder as network_room
 from test_study import Eyes, QUICK, fewer_draws
 import pytest
 from pipeline.studies import ledger, study
@@ -390,8 +403,8 @@ def test_a_killed_study_goes_on_and_says_the_same(found: Study, photos: Path, tm
             notes.append(text)
 
     with pytest.MonkeyPatch.context() as patch:
-        keep = ledger.Ledger.keep
-        patch.setattr(ledger.Ledger, "keep", lambda self, one, what: (learned.append(one), keep(self, one, what))[0])
+        keep = memo.TrialCache.keep
+        patch.setattr(memo.TrialCache, "keep", lambda self, one, what: (learned.append(one), keep(self, one, what))[0])
         again = asked_of(photos, tmp_path, progress=Listener())
     (said,) = [text for text in notes if text.endswith("lessons are known from before")]
     assert said == f"40 of {40 + len(learned)} lessons are known from before"
@@ -412,11 +425,11 @@ def test_a_cache_is_enough_while_its_photos_are_there(photos: Path, tmp_path: Pa
 
     (there / "bees" / "03.png").unlink()
     with pytest.raises(
-        CacheError, match=r"wanted the photos that the cache was made of, found: 1 of 32 gone, e.g. bee"
+        CacheError, match=r"expected the photos that the cache was made of, got: 1 of 32 gone, e.g. bee"
     ):
         asked_of(cache, tmp_path)
     shutil.rmtree(there)
-    with pytest.raises(CacheError, match="a study trains on the pixels, so it wanted the photos") as caught:
+    with pytest.raises(CacheError, match="a study trains on the pixels, so it expected the photos") as caught:
         asked_of(str(cache.path), tmp_path)
     assert "pipeline study PHOTOS" in str(caught.value)
 
@@ -430,13 +443,13 @@ def test_what_cannot_be_studied_is_refused_before_the_network_runs(photos: Path,
     rows = [f"{kind}/{number:02d}.png,{kind},{number / 7:.3f}" for kind in ("ants", "bees") for number in range(16)]
     (tmp_path / "labels.csv").write_text("\n".join(["id,kind,wing", *rows]), encoding="utf-8")
     told = {"labels": str(tmp_path / "labels.csv")}
-    with pytest.raises(EvaluationError, match="wanted one label set, found 2: kind, wing"):
+    with pytest.raises(EvaluationError, match="expected one label set, got 2: kind, wing"):
         asked_of(photos, tmp_path, **told)
-    with pytest.raises(EvaluationError, match="wanted labels that are classes, found numbers in 'wing'"):
+    with pytest.raises(EvaluationError, match="expected labels that are classes, got numbers in 'wing'"):
         asked_of(photos, tmp_path, column="wing", **told)
-    with pytest.raises(EvaluationError, match="wanted labels and seconds to learn with"):
+    with pytest.raises(EvaluationError, match="expected labels and seconds to learn with"):
         asked_of(photos, tmp_path, budget=0)
-    with pytest.raises(EvaluationError, match="wanted one head, found "):
+    with pytest.raises(EvaluationError, match="expected one head, got "):
         asked_of(photos, tmp_path, head="fast")
     assert not (tmp_path / "caches").exists() and not (tmp_path / "run").exists()
 
@@ -453,11 +466,11 @@ def test_a_study_of_another_format_is_refused(found: Study, tmp_path: Path) -> N
     assert found.folder is not None
     said = json.loads((found.folder / "study.json").read_text(encoding="utf-8"))
     (tmp_path / "study.json").write_text(json.dumps({**said, "format": 99}), encoding="utf-8")
-    with pytest.raises(EvaluationError, match="wanted a study of format 1, found 99"):
+    with pytest.raises(EvaluationError, match="expected a study of format 1, got 99"):
         Study.open(tmp_path)
-    with pytest.raises(EvaluationError, match="wanted a study, found No such file"):
+    with pytest.raises(EvaluationError, match="expected a study, got No such file"):
         Study.open(tmp_path / "nothing")
-    with pytest.raises(EvaluationError, match=r"wanted one of the methods transfer, .* found 'magic'"):
+    with pytest.raises(EvaluationError, match=r"expected one of the methods transfer, .* got 'magic'"):
         found.curve("magic")
 
 
@@ -505,7 +518,7 @@ def test_the_command_refuses_a_cache_whose_photos_are_gone(tmp_path: Path, monke
     path = done("extract", there).out.strip()
     shutil.rmtree(there)
     error, step = refused("study", path, "--out", "run")
-    assert "so it wanted the photos that the cache was made of, found: " in error
+    assert "so it expected the photos that the cache was made of, got: " in error
     assert step.startswith("give the photos themselves: pipeline study PHOTOS")
     assert not Path("run").exists()
 
@@ -518,7 +531,7 @@ def test_where_the_pixels_tell_more_than_the_backbone_it_is_said(
 ) -> None:
     """A backbone that sees little, over squares whose brightness says it all."""
     monkeypatch.setattr(Eyes, "noise", dict.fromkeys(LAYERS, 30.0))
-    monkeypatch.setattr(draws, "DRAWS", {5: 10})  # two would show nothing
+    monkeypatch.setattr(data, "DRAWS", {5: 10})  # two would show nothing
     rng = np.random.default_rng(0)
     for kind, level in (("dark", 60), ("light", 180)):
         for number in range(40):
@@ -531,5 +544,5 @@ def test_where_the_pixels_tell_more_than_the_backbone_it_is_said(
     assert made.summary.startswith("transfer was not worth it here: with all 60 labels transfer scores ")
     crossing = {one.rival: one for one in made.crossovers}[RAW]
     assert crossing.meets == 1 and "with as many labels as transfer it is never behind here" in crossing.text
-    at: Point = few(made.curve(TRANSFER))
+    at: Point = low_label_point(made.curve(TRANSFER))
     assert at.per_class == 5 and at.score < 0.8 < {p.per_class: p for p in made.curve(RAW)}[5].score

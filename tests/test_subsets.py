@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from planted import Extractor, Planted
 
-from pipeline.extraction import network as network_room
+from pipeline.extraction import encoder as network_room
 from pipeline.images import ImageSource
 
 

@@ -11,19 +11,19 @@ import planted
 import pytest
 from planted import Planted, PlantedRuntime
 
-import pipeline.extraction.extraction as extraction_room
-import pipeline.extraction.network as network_room
-import pipeline.extraction.summary as summary_room
+import pipeline.extraction.api as extraction_room
+import pipeline.extraction.api as summary_room
+import pipeline.extraction.encoder as network_room
 from pipeline.extraction import recipe_of
-from pipeline.extraction.block import Spent
-from pipeline.extraction.summary import TimeSplit, advice, time_split
-from pipeline.extraction.work import Counts, How
+from pipeline.extraction.api import TimeSplit, advice, time_split
+from pipeline.extraction.batch import Timing
+from pipeline.extraction.job import EncodingOptions, ExtractionStats
 from pipeline.progress import SILENT
 
 
-def how(**changes: object) -> How:
+def how(**changes: object) -> EncodingOptions:
     backbone = planted.backbone()
-    plain = How(
+    plain = EncodingOptions(
         backbone=backbone,
         recipe=recipe_of(backbone),
         device="cpu",
@@ -38,13 +38,13 @@ def how(**changes: object) -> How:
 
 
 def test_the_shares_are_of_all_workers_and_waiting_is_what_is_left() -> None:
-    counts = Counts(spent=Spent(decode=3.0, network=5.0), writing=1.0, working=9.0)
+    counts = ExtractionStats(spent=Timing(decode=3.0, network=5.0), writing=1.0, working=9.0)
     assert time_split(counts) == TimeSplit(decode=0.3, network=0.5, write=0.1, wait=0.1)
     assert time_split(counts).text == "time: decode 30% | network 50% | write 10% | wait 10%"  # type: ignore[union-attr]
 
 
 def test_clocks_that_add_up_to_more_than_there_was_leave_no_time_below_zero() -> None:
-    split = time_split(Counts(spent=Spent(decode=4.0, network=4.0), writing=0.0, working=7.9))
+    split = time_split(ExtractionStats(spent=Timing(decode=4.0, network=4.0), writing=0.0, working=7.9))
     assert split == TimeSplit(decode=0.5, network=0.5, write=0.0, wait=0.0)
 
 
@@ -65,8 +65,8 @@ def test_loading_the_network_is_not_taken_for_computing(run, tmp_path, network, 
             return super().__call__(*given, **options)
 
     monkeypatch.setattr(network_room, "open_runtime", SlowToOpen())
-    counts: list[Counts] = []
-    monkeypatch.setattr(extraction_room, "Counts", lambda: counts.append(Counts()) or counts[-1])
+    counts: list[ExtractionStats] = []
+    monkeypatch.setattr(extraction_room, "ExtractionStats", lambda: counts.append(ExtractionStats()) or counts[-1])
     photos = planted.folder_of(tmp_path / "photos", range(12))
     started = time.perf_counter()
     run(photos, batch_size=3, n_jobs=2)

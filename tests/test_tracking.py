@@ -24,8 +24,7 @@ from pipeline.report.tracking import load_mlflow, log_report, without_password
 from pipeline.report.writing import Report, write_report
 from pipeline.runs import Run
 from pipeline.studies import Study
-from pipeline.studies.points import NO_LAYER, SCRATCH, TRANSFER, Point
-from pipeline.studies.results import Verdict
+from pipeline.studies.results import NO_LAYER, SCRATCH, TRANSFER, Point, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +170,7 @@ def test_a_log_that_breaks_off_is_marked_as_failed(run: Run, store: str, monkeyp
 
     monkeypatch.setattr(client, "log_batch", breaks)
     report = write_report(run)
-    with pytest.raises(ReportError, match=r"wanted to log to MLflow here, found OSError: the cable was pulled"):
+    with pytest.raises(ReportError, match=r"expected to log to MLflow here, got OSError: the cable was pulled"):
         log_report(report, store)
     _, whole, children = kept(store)
     assert whole.info.status == "FAILED"
@@ -194,10 +193,10 @@ def test_the_command_says_where_it_logged(run: Run, store: str, capfd: pytest.Ca
 
 def test_what_mlflow_refuses_is_told_in_two_lines(run: Run, tmp_path: Path) -> None:
     error, step = refused("report", run.folder, "--mlflow", tmp_path / "folder")
-    assert error.startswith(f"{tmp_path / 'folder'}: wanted to log to MLflow here, found MlflowException: ")
+    assert error.startswith(f"{tmp_path / 'folder'}: expected to log to MLflow here, got MlflowException: ")
     assert "maintenance mode" in error and step.startswith("--mlflow sqlite:///mlflow.db")
     error, _ = refused("report", run.folder, "--mlflow", "foo://me:secret@host/x")
-    assert error.startswith("foo://host/x: wanted") and "secret" not in error
+    assert error.startswith("foo://host/x: expected") and "secret" not in error
     assert (run.folder / "report.html").exists()  # type: ignore[operator]
 
 
@@ -207,7 +206,7 @@ def test_without_mlflow_the_extra_is_named_before_a_page_is_drawn(
     monkeypatch.setitem(sys.modules, "mlflow", None)
     page = tmp_path / "page.html"
     assert refused("report", run.folder, "--out", page, "--mlflow", "sqlite:///x.db") == (
-        "the report: wanted mlflow, found that it is not installed", "pip install 'transfer-pipeline[mlflow]'"
+        "the report: expected mlflow, but it is not installed", "pip install 'transfer-pipeline[mlflow]'"
     )  # fmt: skip
     assert not page.exists()
 

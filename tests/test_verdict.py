@@ -15,7 +15,7 @@ from made_caches import blobs, make_cache, names
 from sklearn.metrics import accuracy_score, mean_absolute_error, r2_score
 
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.verdict import Evidence, verdict
+from pipeline.evaluation.verdict import VerdictInput, verdict
 from pipeline.intervals import wilson
 from pipeline.runs import CHOSEN, LabelSetInfo, Result, Run
 
@@ -86,7 +86,7 @@ def result(**changes: Any) -> Result:
     return Result(**{**values, **changes})
 
 
-def evidence(*shown: Result, **changes: Any) -> Evidence:
+def evidence(*shown: Result, **changes: Any) -> VerdictInput:
     dummy = result(
         head="dummy", layer="none", mean=0.5, low=0.4, high=0.6, null=True, test=0.55, test_low=0.4, test_high=0.7
     )
@@ -95,7 +95,7 @@ def evidence(*shown: Result, **changes: Any) -> Evidence:
         "best": shown[0], "shown": shown, "nulls": [pixels, dummy], "true": ["ant", "ant", "bee"],
         "predicted": ["ant", "bee", "bee"], "on_test": False, "new_groups": False, "heads": 1,
     }  # fmt: skip
-    return Evidence(**{**values, **changes})
+    return VerdictInput(**{**values, **changes})
 
 
 INFO = LabelSetInfo("kind", "class", 100, ("ant", "bee"), 0, None, 5, None, "accuracy")

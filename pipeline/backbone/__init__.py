@@ -5,16 +5,9 @@ Importing this room, opening the default backbone and asking for its four named 
 
 from __future__ import annotations
 
-from pipeline.backbone.architectures import catalogue
 from pipeline.backbone.backbone import NAMED_LAYERS, Backbone
-from pipeline.backbone.description import (
-    BackboneDescription,
-    BackboneSummary,
-    LayerInfo,
-    WeightsInfo,
-    describe,
-    summaries,
-)
+from pipeline.backbone.info import BackboneDescription, BackboneSummary, LayerInfo, WeightsInfo, describe, summaries
+from pipeline.backbone.registry import catalogue
 
 __all__ = [
     "NAMED_LAYERS",

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import check_arguments
-from pipeline.backbone import architectures as known
-from pipeline.backbone import bundled, graph_file
+from pipeline.backbone import onnx_backbone, registry
+from pipeline.backbone import registry as known
 from pipeline.backbone import weights as stored
 from pipeline.errors import BackboneError, nearest
 from pipeline.provenance import Preprocessing
@@ -63,7 +63,7 @@ class Backbone:
 
     @classmethod
     @check_arguments
-    def open(cls, spec: str | Backbone = bundled.NAME, *, random_state: int = 0) -> Backbone:
+    def open(cls, spec: str | Backbone = registry.NAME, *, random_state: int = 0) -> Backbone:
         """Return the backbone of ``NAME[:WEIGHTS]``; the default one without importing torch.
 
         Parameters
@@ -81,9 +81,9 @@ class Backbone:
         """
         if isinstance(spec, Backbone):
             return spec
-        if graph_file.is_graph_file(spec):
+        if onnx_backbone.is_graph_file(spec):
             file = Path(spec).expanduser().resolve()
-            return cls._of_graph(graph_file.read_graph_file(file), file.name)
+            return cls._of_graph(onnx_backbone.read_graph_file(file), file.name)
         name, _, wanted = spec.partition(":")
         known.check_name(name)
         found = stored.find_weights(name, wanted)
@@ -110,7 +110,7 @@ class Backbone:
         )
 
     @classmethod
-    def _of_graph(cls, found: graph_file.GraphFile, name: str) -> Backbone:
+    def _of_graph(cls, found: onnx_backbone.GraphFile, name: str) -> Backbone:
         architecture = {"layers": dict(found.layers)}
         return cls(
             name,
@@ -126,7 +126,7 @@ class Backbone:
     @property
     def is_graph(self) -> bool:
         """Whether it is a network of a person's own in an ONNX file: on the CPU, in fp32, and nothing of torch."""
-        return graph_file.is_graph_file(self.name)
+        return onnx_backbone.is_graph_file(self.name)
 
     def read_graph(self) -> bytes:
         """Return the ONNX file's bytes, the very ones that it was opened with.
@@ -137,7 +137,7 @@ class Backbone:
             If the file is gone or another one.
         """
         assert self.file is not None
-        return graph_file.read_bytes(self.file, self.file_sha256)
+        return onnx_backbone.read_bytes(self.file, self.file_sha256)
 
     def resolve_layers(self, layers: Sequence[str]) -> dict[str, int]:
         """Return ``{layer: width}`` for layers by name; ``all`` is early, middle, late and penultimate.
@@ -210,8 +210,8 @@ class Backbone:
             )
         if not self.file.is_file():
             raise BackboneError(
-                f"backbone {self.name!r}: wanted its weights at {self.file}, found no such file",
-                f"put the file back, or --backbone {bundled.NAME}",
+                f"backbone {self.name!r}: expected its weights at {self.file}, but there is no such file",
+                f"put the file back, or --backbone {registry.NAME}",
             )
         state = stored.in_our_names(self.name, stored.read_tensors(self.file, self.file_sha256))
         return stored.network_of(
@@ -230,7 +230,7 @@ class Backbone:
 
         if self.is_graph:
             return None
-        if self.weights == bundled.WEIGHTS:
+        if self.weights == registry.WEIGHTS:
             return list(models.ResNet18_Weights.DEFAULT.meta["categories"])
         enum = known.enums(self.name).get(self.weights)
         return list(enum.meta["categories"]) if enum is not None else None
@@ -287,21 +287,21 @@ class Backbone:
         """
         try:
             name, weights, digest = str(record["name"]), str(record["weights"]), str(record["weights_sha256"])
-            preprocessing = graph_file.preprocessing_from(record["preprocessing"])
+            preprocessing = onnx_backbone.preprocessing_from(record["preprocessing"])
             architecture, classes = dict(record["architecture"]), int(record["classes"])
             random_state = None if record["random_state"] is None else int(record["random_state"])
         except (KeyError, TypeError, ValueError) as error:
             raise BackboneError(
-                f"wanted a backbone's record, found one that is damaged ({type(error).__name__}: {error})",
+                f"expected a backbone's record, got one that is damaged ({type(error).__name__}: {error})",
                 "fit the model again",
             ) from error
-        if graph_file.is_graph_file(name):
+        if onnx_backbone.is_graph_file(name):
             return cls._of_stored_graph(name, digest, weights_file)
         known.check_name(name)
         allowed = known.architecture_of(name, None)
         if architecture.keys() != allowed.keys():
             raise BackboneError(
-                f"backbone {name!r}: wanted the architecture arguments {sorted(allowed)}, found {sorted(architecture)}",
+                f"backbone {name!r}: expected the architecture arguments {sorted(allowed)}, got {sorted(architecture)}",
                 "fit the model again with this version",
             )
         if weights_file is not None:
@@ -314,8 +314,8 @@ class Backbone:
         found = cls.open(f"{name}:{weights}", random_state=random_state or 0)
         if found.weights_sha256 != digest:
             raise BackboneError(
-                f"backbone {name!r}: wanted the weights {weights} with SHA-256 {digest[:12]}..., "
-                f"found {found.weights_sha256[:12]}...",
+                f"backbone {name!r}: expected the weights {weights} with SHA-256 {digest[:12]}..., "
+                f"got {found.weights_sha256[:12]}...",
                 "ask for the model with its weights: pipeline fit without --no-weights",
             )
         return found
@@ -324,11 +324,11 @@ class Backbone:
     def _of_stored_graph(cls, name: str, digest: str, file: str | Path | None) -> Backbone:
         if file is None:
             raise _not_stored(name, "the ONNX file", digest)
-        found = graph_file.read_graph_file(Path(file))  # the file's own word on its layers, not the record's
+        found = onnx_backbone.read_graph_file(Path(file))  # the file's own word on its layers, not the record's
         if found.sha256 != digest:
             raise BackboneError(
-                f"backbone {name!r}: wanted the ONNX file with SHA-256 {digest[:12]}..., "
-                f"found {found.sha256[:12]}... in {file}",
+                f"backbone {name!r}: expected the ONNX file with SHA-256 {digest[:12]}..., "
+                f"got {found.sha256[:12]}... in {file}",
                 "put the original file back",
             )
         return cls._of_graph(found, name)
@@ -338,11 +338,11 @@ class Backbone:
         asked = [layers] if isinstance(layers, str) else list(layers)
         names = [name for layer in asked for name in (NAMED_LAYERS if layer == "all" else (layer,))]
         if not names:
-            raise BackboneError("wanted at least one layer, found none", "--layer penultimate")
+            raise BackboneError("expected at least one layer, got none", "--layer penultimate")
         if self.is_graph:
             return self._outputs(asked)
-        if self.name == bundled.NAME and all(name in bundled.LAYERS for name in names):
-            return {name: bundled.LAYERS[name] for name in names}
+        if self.name == registry.NAME and all(name in registry.LAYERS for name in names):
+            return {name: registry.LAYERS[name] for name in names}
         anatomy = self._anatomy()
         return {name: (anatomy.node(name).name, anatomy.node(name).width) for name in names}
 
@@ -360,8 +360,8 @@ class Backbone:
 
     def _no_torch(self, wanted: str) -> BackboneError:
         return BackboneError(
-            f"backbone {self.name!r}: wanted {wanted}, found an ONNX file, which has none",
-            f"use a network of the catalogue, such as --backbone {bundled.NAME}",
+            f"backbone {self.name!r}: expected {wanted}, got an ONNX file, which has none",
+            f"use a network of the catalogue, such as --backbone {registry.NAME}",
         )
 
     def _anatomy(self) -> Anatomy:
@@ -374,6 +374,6 @@ class Backbone:
 
 def _not_stored(name: str, what: str, digest: str) -> BackboneError:
     return BackboneError(
-        f"backbone {name!r}: wanted {what} (SHA-256 {digest[:12]}...), which was not stored",
+        f"backbone {name!r}: expected {what} (SHA-256 {digest[:12]}...), which was not stored",
         "ask for the model with its weights: pipeline fit without --no-weights",
     )

@@ -20,8 +20,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.backbone import architectures as known
-from pipeline.backbone import bundled
+from pipeline.backbone import registry
+from pipeline.backbone import registry as known
 from pipeline.errors import BackboneError, nearest
 
 if TYPE_CHECKING:
@@ -71,11 +71,11 @@ def find_weights(name: str, wanted: str) -> Weights:
     BackboneError
         If there are none of that name, they cannot be downloaded, or the file does not say whose they are.
     """
-    if name == bundled.NAME:
-        if wanted in ("", "DEFAULT", bundled.WEIGHTS):
-            path = bundled.weights_file()
-            return Weights(bundled.WEIGHTS, bundled.WEIGHTS, path, file_sha256(path))
-        default = bundled.WEIGHTS
+    if name == registry.NAME:
+        if wanted in ("", "DEFAULT", registry.WEIGHTS):
+            path = registry.weights_file()
+            return Weights(registry.WEIGHTS, registry.WEIGHTS, path, file_sha256(path))
+        default = registry.WEIGHTS
     else:
         default = known.default_enum(name).name
         wanted = default if wanted in ("", "DEFAULT") else wanted
@@ -102,7 +102,7 @@ def _looks_like_a_file(wanted: str) -> bool:
 
 def _torchvision_weights(name: str, enum_name: str) -> Weights:
     enum = known.enums(name)[enum_name]
-    _refuse_headless(name, enum_name)
+    _check_has_final_layer(name, enum_name)
     path = known.checkpoint_file(enum.url)
     prefix = known.hash_prefix(enum.url)
     if not path.exists():
@@ -110,8 +110,8 @@ def _torchvision_weights(name: str, enum_name: str) -> Weights:
     found = file_sha256(path)
     if not found.startswith(prefix):
         raise BackboneError(
-            f"{path}: wanted the weights {enum_name} of {name}, whose SHA-256 starts with {prefix}, "
-            f"found {found[: len(prefix)]}",
+            f"{path}: expected the weights {enum_name} of {name}, whose SHA-256 starts with {prefix}, "
+            f"got {found[: len(prefix)]}",
             f"delete the file and run the same command again, to download it anew from {enum.url}",
         )
     return Weights(enum_name, enum_name, path, found)
@@ -126,8 +126,8 @@ def _download(name: str, enum_name: str, url: str, path: Path, prefix: str) -> N
         torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=sys.stderr.isatty())
     except (OSError, RuntimeError) as error:  # URLError and HTTPError are OSErrors; a wrong hash is a RuntimeError
         raise BackboneError(
-            f"backbone {name!r}: wanted its weights {enum_name} from {url}, could not download them ({error})",
-            f"put the file at {path}, or use the bundled backbone: --backbone {bundled.NAME}",
+            f"backbone {name!r}: expected its weights {enum_name} from {url}, could not download them ({error})",
+            f"put the file at {path}, or use the bundled backbone: --backbone {registry.NAME}",
         ) from error
 
 
@@ -139,22 +139,23 @@ def _local_weights(name: str, wanted: str) -> Weights:
     choices = known.weights_names(name)
     if not path.is_file():
         raise BackboneError(
-            f"backbone {name!r}: wanted a weights file at {path}, found no such file", f"pipeline backbones {name}"
+            f"backbone {name!r}: expected a weights file at {path}, but there is no such file",
+            f"pipeline backbones {name}",
         )
     if path.suffix.lower() not in ENDINGS:
         raise BackboneError(
-            f"{path}: wanted a weights file that ends in {', '.join(ENDINGS)}, found {path.suffix or 'no ending'!r}",
+            f"{path}: expected a weights file that ends in {', '.join(ENDINGS)}, got {path.suffix or 'no ending'!r}",
             "save the network's state_dict() with safetensors.torch.save_file, or with torch.save to a .pth file",
         )
     if enum_name and enum_name not in choices:
         raise BackboneError(
-            f"{path}: wanted the preprocessing of {enum_name!r}, but {name} has only {', '.join(choices)}",
+            f"{path}: expected the preprocessing of {enum_name!r}, but {name} has only {', '.join(choices)}",
             f"--backbone {name}:{text}@{choices[-1]}",
         )
     digest = file_sha256(path)
     recognised = _named_by_hash(name, digest)
     if recognised:
-        _refuse_headless(name, recognised)
+        _check_has_final_layer(name, recognised)
         if enum_name and enum_name != recognised:
             raise BackboneError(
                 f"{path}: its SHA-256 is that of {recognised}, so it cannot have the preprocessing of {enum_name}",
@@ -164,7 +165,7 @@ def _local_weights(name: str, wanted: str) -> Weights:
     if not enum_name:
         raise BackboneError(
             f"{path}: a bare file does not say how photos were prepared for it, and its SHA-256 {digest[:8]}... is "
-            f"none of {name}'s; wanted the name of the weights whose preprocessing it has, one of "
+            f"none of {name}'s; expected the name of the weights whose preprocessing it has, one of "
             f"{', '.join(choices)}",
             f"--backbone {name}:{text}@{choices[-1]}",
         )
@@ -173,14 +174,14 @@ def _local_weights(name: str, wanted: str) -> Weights:
 
 def _named_by_hash(name: str, digest: str) -> str:
     """Return the named weights whose published hash a digest starts with, or an empty string."""
-    if name == bundled.NAME:
-        return bundled.WEIGHTS if digest.startswith(known.hash_prefix(bundled.FILE)) else ""
+    if name == registry.NAME:
+        return registry.WEIGHTS if digest.startswith(known.hash_prefix(registry.FILE)) else ""
     matches = (key for key, enum in known.enums(name).items() if digest.startswith(known.hash_prefix(enum.url)))
     return next(matches, "")
 
 
-def _refuse_headless(name: str, enum_name: str) -> None:
-    if name != bundled.NAME and not known.has_classifier(known.enums(name)[enum_name]):
+def _check_has_final_layer(name: str, enum_name: str) -> None:
+    if name != registry.NAME and not known.has_classifier(known.enums(name)[enum_name]):
         final = known.final_layer_of(name)
         others = [key for key, enum in known.enums(name).items() if known.has_classifier(enum)]
         raise BackboneError(
@@ -230,8 +231,8 @@ def read_tensors(path: Path, sha256: str = "") -> dict[str, torch.Tensor]:
         data = path.read_bytes()
         if sha256 and (found := hashlib.sha256(data).hexdigest()) != sha256:
             raise BackboneError(
-                f"{path}: changed since the backbone was opened: wanted SHA-256 {sha256[:12]}..., "
-                f"found {found[:12]}...",
+                f"{path}: changed since the backbone was opened: expected SHA-256 {sha256[:12]}..., "
+                f"got {found[:12]}...",
                 "run the same command again",
             )
         if path.suffix.lower() == ".safetensors":
@@ -243,12 +244,12 @@ def read_tensors(path: Path, sha256: str = "") -> dict[str, torch.Tensor]:
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise BackboneError(
-            f"{path}: wanted a weights file, could not read it ({reason or type(error).__name__})",
+            f"{path}: expected a weights file, could not read it ({reason or type(error).__name__})",
             "check that the file is whole: compare its size, or copy it again",
         ) from error
     except pickle.UnpicklingError as error:
         raise BackboneError(
-            f"{path}: wanted a file of tensors alone, found other Python objects in it, or damage; "
+            f"{path}: expected a file of tensors alone, got other Python objects in it, or damage; "
             "such objects are never loaded, as they can run code",
             "save the network's state_dict() with safetensors.torch.save_file, or with torch.save",
         ) from error
@@ -263,13 +264,14 @@ def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
         raise BackboneError(
-            f"{path}: wanted a state dict (names and tensors), found {type(content).__name__}",
+            f"{path}: expected a state dict (names and tensors), got {type(content).__name__}",
             "save the network's state_dict() with safetensors.torch.save_file, or with torch.save",
         )
     others = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise BackboneError(
-            f"{path}: wanted a state dict (names and tensors), found entries that are not tensors: {_some(others)}",
+            f"{path}: expected a state dict (names and tensors), got entries that are not tensors: "
+            f"{_first_names(others)}",
             "save the network's state_dict() with safetensors.torch.save_file, or with torch.save",
         )
     state = {str(key): value for key, value in content.items()}
@@ -281,9 +283,9 @@ def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
 
 def in_our_names(name: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return a state dict with today's names, without the auxiliary branches that only training uses."""
-    from pipeline.backbone.final_layer import AUXILIARY
+    from pipeline.backbone.layers import AUXILIARY
 
-    if name == bundled.NAME:
+    if name == registry.NAME:
         from pipeline.backbone.efficientnet_lite import from_package_names
 
         return from_package_names(state)
@@ -301,7 +303,8 @@ def number_of_classes(name: str, state: Mapping[str, torch.Tensor], origin: str)
     lacking = [key for key in (f"{final}.weight", f"{final}.bias") if key not in state]
     if lacking:
         raise BackboneError(
-            f"{origin}: wanted all of {name} with its final layer, found a file without it: it lacks {_some(lacking)}",
+            f"{origin}: expected all tensors of {name} with its final layer, got a file that lacks "
+            f"{_first_names(lacking)}",
             f"give the whole network's state_dict(), or --backbone {name}",
         )
     return int(state[f"{final}.weight"].shape[0])
@@ -326,7 +329,7 @@ def network_of(
     bad = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:
         raise BackboneError(
-            f"{origin}: wanted finite weights for {name}, found values that are not finite in {_some(bad)}",
+            f"{origin}: expected finite weights for {name}, got values that are not finite in {_first_names(bad)}",
             f"get the file again, or --backbone {name}",
         )
     versioned = _Versioned(state)
@@ -342,7 +345,8 @@ def network_of(
     for what, keys in (("it lacks", missing), ("unexpected are", unexpected)):
         if keys:
             raise BackboneError(
-                f"{origin}: wanted the {len(expected)} tensors of {name}, found {len(state)}: {what} {_some(keys)}",
+                f"{origin}: expected the {len(expected)} tensors of {name}, got {len(state)}: "
+                f"{what} {_first_names(keys)}",
                 f"pipeline backbones {name}",
             )
     return network.eval().requires_grad_(False)
@@ -365,6 +369,6 @@ class _Versioned(dict):
     _metadata: dict[str, dict[str, Any]]
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     """Return the first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

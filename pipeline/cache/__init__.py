@@ -1,8 +1,7 @@
 """`FeatureCache`: the HDF5 file, crash-proof writes, reads without a copy."""
 
-from pipeline.cache.creation import create, remove_left_over
-from pipeline.cache.feature_cache import FeatureCache
-from pipeline.cache.folder import (
+from pipeline.cache.create import create_cache, remove_left_over
+from pipeline.cache.directory import (
     DEFAULT_FOLDER,
     cache_at,
     caches_in,
@@ -16,11 +15,11 @@ from pipeline.cache.folder import (
     retire_unreferenced,
     stem_of,
 )
-from pipeline.cache.layout import PENDING, STORED
+from pipeline.cache.feature_cache import FeatureCache, part_files
+from pipeline.cache.format import PENDING, STORED
 from pipeline.cache.lock import CacheLock
-from pipeline.cache.parts import part_files
+from pipeline.cache.reader import LazyRows, RowSubset
 from pipeline.cache.references import add_reference, is_referenced, records_of
-from pipeline.cache.stored import StoredRows, TakenRows
 from pipeline.cache.writer import CacheWriter
 
 __all__ = [
@@ -30,12 +29,12 @@ __all__ = [
     "CacheLock",
     "CacheWriter",
     "FeatureCache",
-    "StoredRows",
-    "TakenRows",
+    "LazyRows",
+    "RowSubset",
     "add_reference",
     "cache_at",
     "caches_in",
-    "create",
+    "create_cache",
     "file_stem",
     "generation_of",
     "generation_path",

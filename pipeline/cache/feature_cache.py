@@ -11,13 +11,175 @@ from typing import Any
 import numpy as np
 
 from pipeline.arguments import check_arguments
-from pipeline.cache.checksum import damaged_rows
-from pipeline.cache.header import Header, read_header
-from pipeline.cache.layout import PENDING, STORED, as_texts, features_name, labels_name
-from pipeline.cache.parts import PartedHeader, read_parts
-from pipeline.cache.stored import StoredRows
+from pipeline.cache.format import PENDING, STORED, SUFFIX, as_texts, features_name, is_labels, labels_name
+from pipeline.cache.reader import Header, LazyRows, damaged_rows, read_header
 from pipeline.errors import CacheError, SkipReason
-from pipeline.provenance import digest_of
+from pipeline.provenance import sha256_json
+
+PREFIX = "part_"
+
+
+class PartsHeader:
+    """What the parts say together: a `Header` of their rows, in the order of their ids.
+
+    Parameters
+    ----------
+    folder : Path
+    headers : sequence of Header
+        One or more.
+
+    Raises
+    ------
+    CacheError
+        They are not parts of one cache.
+    """
+
+    def __init__(self, folder: Path, headers: Sequence[Header]) -> None:
+        first = headers[0]
+        for header in headers[1:]:
+            _check_same_collection(first, header)
+        self.path = folder
+        self.headers = list(headers)
+        self.starts = np.concatenate([[0], np.cumsum([header.rows for header in headers])])
+        self.rows = int(self.starts[-1])
+        self.layers = first.layers
+        self.columns = list(dict.fromkeys(column for header in headers for column in header.columns))
+        whole = first.provenance["part"]
+        self.provenance: Mapping[str, Any] = {
+            **{name: value for name, value in first.provenance.items() if name not in ("part", "generation")},
+            "place": whole["place"],
+            "source": whole["source"],
+            "parts": len(headers),
+        }
+        stated = [header.provenance["kinds"] for header in headers if isinstance(header.provenance.get("kinds"), dict)]
+        if stated:
+            self.provenance = {**self.provenance, "kinds": {name: kind for one in stated for name, kind in one.items()}}
+        self._maps: dict[str, Any] = {}
+
+    @cached_property
+    def missing(self) -> list[str]:
+        """Names of the parts that are still to be made, where it is known how many there are to be."""
+        of = self.headers[0].provenance["part"].get("of")
+        if of is None:
+            return []
+        there = {header.provenance["part"]["number"] for header in self.headers}
+        return [f"{number}/{of}" for number in range(1, of + 1) if number not in there]
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Which row of all parts, one after another, is row i: rows go by id, as in any cache, ``(n,)``.
+
+        Raises
+        ------
+        CacheError
+            Two parts hold an image of one id: labels are joined by it.
+        """
+        ids = self._one_after_another("ids")
+        order = np.argsort(ids, kind="stable")
+        ids = ids[order]
+        twins = np.flatnonzero(ids[1:] == ids[:-1])
+        if twins.size:
+            at = int(twins[0])
+            one, other = (self._part_of(int(order[row])).path.name for row in (at, at + 1))
+            raise CacheError(
+                f"{self.path}: expected ids that are unique, got {as_texts(ids[at : at + 1])[0]!r} in {one} and in "
+                f"{other}",
+                "give the images of one shard other names",
+            )
+        return order
+
+    def map(self, name: str) -> np.ndarray:
+        """Return all rows of a dataset in memory; not for features, which may not fit."""
+        if name not in self._maps:
+            self._maps[name] = self._one_after_another(name)[self.order]
+        return self._maps[name]
+
+    def features(self, layer: str) -> LazyRows:
+        """Return a layer's rows, ``(n, d)``, read when they are asked for."""
+        return self.stored(features_name(layer))
+
+    def stored(self, name: str, rows: np.ndarray | None = None) -> LazyRows:
+        """Return a dataset's rows (or these), read when they are asked for."""
+        return LazyRows(self.headers, name, self.order if rows is None else self.order[rows])
+
+    def hold(self) -> None:
+        """Open every dataset of every part, so that all of it stays readable whatever becomes of the names."""
+        for header in self.headers:
+            header.hold()
+
+    def map_files(self, *, most: int) -> None:
+        """Map the files of the parts at once, if there are no more than so many."""
+        for header in self.headers:
+            header.map_files(most=most - len(self.headers) + 1)
+
+    def _one_after_another(self, name: str) -> np.ndarray:
+        # A part whose images had no such label says nothing of it.
+        nothing = is_labels(name)
+        return np.concatenate(
+            [
+                np.zeros(header.rows, "S1") if nothing and name not in header.fields else header.map(name)
+                for header in self.headers
+            ]
+        )
+
+    def _part_of(self, row: int) -> Header:
+        return self.headers[int(np.searchsorted(self.starts, row, side="right")) - 1]
+
+
+def read_parts(folder: Path) -> PartsHeader:
+    """Return what a folder of parts says of itself.
+
+    Raises
+    ------
+    CacheError
+        There is no part in it, one is damaged, or they are not parts of one cache.
+    """
+    headers = [_newest(paths) for _, paths in sorted(_by_stem(folder).items())]
+    if not headers:
+        raise CacheError(f"{folder}: expected a cache or a folder of its parts, got neither", "pipeline cache list")
+    return PartsHeader(folder, headers)
+
+
+def is_parts_folder(folder: Path) -> bool:
+    """Return whether a folder holds parts of a cache."""
+    return folder.is_dir() and bool(part_files(folder))
+
+
+def part_files(folder: Path) -> list[Path]:
+    """Return the files of all parts in a folder, sorted."""
+    return sorted(folder.glob(f"{PREFIX}*{SUFFIX}"))
+
+
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of each part: more than one only while an earlier generation is still being read."""
+    found: dict[str, list[Path]] = {}
+    for path in part_files(folder):
+        found.setdefault(path.stem.rpartition("-")[0], []).append(path)
+    return found
+
+
+def _newest(paths: Sequence[Path]) -> Header:
+    return read_header(max(paths, key=lambda path: (path.stat().st_mtime_ns, path.name)))
+
+
+def _check_same_collection(first: Header, other: Header) -> None:
+    if "part" not in first.provenance or "part" not in other.provenance:
+        stranger = first if "part" not in first.provenance else other
+        raise CacheError(
+            f"{stranger.path}: expected a part of a cache, got a cache of its own", "move it out of the folder"
+        )
+    for what, mine, theirs in (
+        ("recipe", first.provenance["recipe"], other.provenance["recipe"]),
+        ("place", first.provenance["part"]["place"], other.provenance["part"]["place"]),
+        ("layers", dict(first.layers), dict(other.layers)),
+        ("number of parts", first.provenance["part"].get("of"), other.provenance["part"].get("of")),
+    ):
+        if mine != theirs:
+            raise CacheError(
+                f"{other.path}: expected the {what} of {first.path.name}, got another: they are parts of two caches",
+                f"extract this part again, or move it out of {other.path.parent}",
+            )
+
 
 MOST_NAMED = 5  # of parts that are missing
 MOST_MAPPED = 100  # parts of one cache that are mapped when it is opened: each takes an open file
@@ -31,7 +193,7 @@ class FeatureCache:
 
     Parameters
     ----------
-    header : Header or PartedHeader
+    header : Header or PartsHeader
         `FeatureCache.open` reads it for you.
 
     Attributes
@@ -48,7 +210,7 @@ class FeatureCache:
         What `extract` did, where it is `extract` that returned this cache.
     """
 
-    def __init__(self, header: Header | PartedHeader) -> None:
+    def __init__(self, header: Header | PartsHeader) -> None:
         self._header = header
         self._base: FeatureCache | None = None
         self._order: np.ndarray | None = None  # of a view: the stored row of each of its rows
@@ -128,14 +290,14 @@ class FeatureCache:
     @property
     def header(self) -> Header:
         """What the one file says of itself; a cache of parts has none, its `parts` have."""
-        if isinstance(self._header, PartedHeader):
+        if isinstance(self._header, PartsHeader):
             raise ValueError(f"{self.path} is a folder of parts")
         return self._header
 
     @property
     def parts(self) -> list[FeatureCache]:
         """The caches of one file each that this one consists of, itself alone if it is one."""
-        if isinstance(self._header, PartedHeader):
+        if isinstance(self._header, PartsHeader):
             return [FeatureCache(header) for header in self._header.headers]
         return [self]
 
@@ -147,7 +309,7 @@ class FeatureCache:
     @property
     def missing_parts(self) -> list[str]:
         """Which parts are still to be made, such as ``3/16``."""
-        return self._header.missing if isinstance(self._header, PartedHeader) else []
+        return self._header.missing if isinstance(self._header, PartsHeader) else []
 
     def hold(self) -> None:
         """Open every dataset, so that all of it stays readable whatever becomes of the files' names."""
@@ -234,7 +396,7 @@ class FeatureCache:
         if self._base is not None:
             return self._base.describe()
         status = self.status
-        parts = {"parts": len(self.files)} if isinstance(self._header, PartedHeader) else {}
+        parts = {"parts": len(self.files)} if isinstance(self._header, PartsHeader) else {}
         return {
             **parts,
             "images": len(self),
@@ -269,7 +431,7 @@ class FeatureCache:
             return found[self._order[rows]]
         return np.asanyarray(found) if len(rows) == len(self) else found[rows]
 
-    def stored(self, layer: str | None = None) -> StoredRows:
+    def stored(self, layer: str | None = None) -> LazyRows:
         """Return all n rows of a layer, to be indexed with `rows`: read when asked for, and small to send to a worker.
 
         Errors as `features`.
@@ -278,7 +440,7 @@ class FeatureCache:
         self.check()
         return self._header.stored(name, self._order)
 
-    def stored_pixel_statistics(self) -> StoredRows:
+    def stored_pixel_statistics(self) -> LazyRows:
         """Return the pixel statistics as `stored` returns a layer."""
         self.check()
         return self._header.stored("pixel_statistics", self._order)
@@ -299,7 +461,7 @@ class FeatureCache:
         """
         if column not in self._header.columns:
             raise CacheError(
-                f"{self.path}: wanted the label column {column!r}, found {self._header.columns or 'none'}",
+                f"{self.path}: expected the label column {column!r}, got {self._header.columns or 'none'}",
                 "give the labels with --labels TABLE",
             )
         self.check()
@@ -312,7 +474,7 @@ class FeatureCache:
             return "penultimate" if "penultimate" in self.layers else next(iter(self.layers))
         if layer not in self.layers:
             raise CacheError(
-                f"{self.path}: wanted layer {layer!r}, found {', '.join(self.layers)}",
+                f"{self.path}: expected layer {layer!r}, got {', '.join(self.layers)}",
                 f"extract it from the images with --layer {layer}; the layers that are there stay as they are",
             )
         return layer
@@ -321,7 +483,7 @@ class FeatureCache:
         """Return the rows that are not pending and do not match their checksum; reads the whole file."""
         if self._base is not None:
             return np.flatnonzero(np.isin(self.base_rows, self._base.damaged()))
-        if not isinstance(self._header, PartedHeader):
+        if not isinstance(self._header, PartsHeader):
             return damaged_rows(self._header)
         starts, headers = self._header.starts, self._header.headers
         damaged = np.concatenate([start + damaged_rows(one) for start, one in zip(starts, headers, strict=False)])
@@ -352,14 +514,14 @@ class FeatureCache:
         if self.missing_parts:
             more = ", ..." if len(self.missing_parts) > MOST_NAMED else ""
             raise CacheError(
-                f"{self.path}: wanted every part, found {len(self.files)}; still to be made: "
+                f"{self.path}: expected every part, got {len(self.files)}; still to be made: "
                 f"{', '.join(self.missing_parts[:MOST_NAMED])}{more}",
                 f"run the same `pipeline extract` with --part {self.missing_parts[0]}",
             )
         pending = int((self.status == PENDING).sum())
         if pending:
             raise CacheError(
-                f"{self.path}: wanted a complete cache, found {pending} of {len(self)} images still pending",
+                f"{self.path}: expected a complete cache, got {pending} of {len(self)} images still pending",
                 "run the same `pipeline extract` again; it goes on where it stopped",
             )
         damaged = self.damaged()
@@ -378,14 +540,14 @@ class FeatureCache:
     @property
     def features_key(self) -> str:
         """Digest of what the rows are: recipe and the images' content, wherever they lie."""
-        return digest_of({"recipe": dict(self.recipe), "digests": np.asarray(self.digest).tobytes().hex()})
+        return sha256_json({"recipe": dict(self.recipe), "digests": np.asarray(self.digest).tobytes().hex()})
 
     def _reason(self, row: int, status: int) -> SkipReason:
         try:
             return SkipReason(status)
         except ValueError:
             raise CacheError(
-                f"{self.path}: wanted a status of format 1 in row {row}, found {status}",
+                f"{self.path}: expected a status of format 1 in row {row}, got {status}",
                 f"pipeline cache verify {self.path}",
             ) from None
 

@@ -61,7 +61,7 @@ class CacheLock:
         if not cache.exists():
             lock.release_and_forget()
             raise CacheError(
-                f"{cache}: wanted to read the cache, found that it is gone: removed, or followed by a newer one",
+                f"{cache}: expected to read the cache, but it is gone: removed, or followed by a newer one",
                 "run the same command again",
             )
         return lock
@@ -108,7 +108,7 @@ def _acquire(cache: Path, kind: LockFlags, wait: float) -> IO[bytes]:
         except portalocker.LockException as error:
             handle.close()
             raise CacheError(
-                f"{cache.parent}: wanted a folder that can lock files, found one that cannot ({error})",
+                f"{cache.parent}: expected a folder that can lock files, got one that cannot ({error})",
                 "give a folder on a local disk with --cache DIR",
             ) from error
         except BaseException:

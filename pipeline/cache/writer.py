@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from pipeline.cache.checksum import checksums
+from pipeline.cache.create import RawFile
 from pipeline.cache.feature_cache import FeatureCache
-from pipeline.cache.layout import PENDING, as_fixed_text, features_name, is_labels, labels_name
+from pipeline.cache.format import PENDING, as_fixed_text, features_name, is_labels, labels_name
 from pipeline.cache.lock import CacheLock
-from pipeline.cache.rows import Rows
+from pipeline.cache.reader import checksums
 from pipeline.errors import CacheError
 
 SECONDS_BETWEEN_SYNCS = 2.0
@@ -42,7 +42,7 @@ class CacheWriter:
         self.cache = cache
         self._fields = cache.header.fields
         with self._telling():
-            self._rows = Rows(cache.path)
+            self._rows = RawFile(cache.path)
         # Written when the file is made, and part of a row's checksum.
         self._given = {name: cache.header.map(name) for name in self._fields if name == "ids" or is_labels(name)}
         self._unacknowledged: list[tuple[np.ndarray, np.ndarray]] = []
@@ -149,7 +149,7 @@ class CacheWriter:
             yield
         except OSError as error:
             raise CacheError(
-                f"{self.cache.path}: wanted to write the cache, found {error.strerror or error}",
+                f"{self.cache.path}: expected to write the cache, got {error.strerror or error}",
                 "mend it, then run the same command again, or give another folder with --cache DIR",
             ) from error
 

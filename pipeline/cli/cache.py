@@ -138,7 +138,7 @@ def remove(
     if not retire(path):
         raise CacheLocked(f"{path}: another process is using this cache", "wait for it to end")
     if path.exists():
-        raise CacheError(f"{path}: wanted to remove the cache, found it still there", f"rm -r {path}")
+        raise CacheError(f"{path}: expected to remove the cache, got it still there", f"rm -r {path}")
     terminal = Terminal(as_json=as_json, quiet=quiet)
     if as_json:
         terminal.object({"removed": str(path)})

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from pipeline.cli.terminal import Number, Terminal
 from pipeline.studies import Point, Study, StudyStopped
-from pipeline.studies.crossover import labels_text
-from pipeline.studies.points import DUMMY, SCRATCH, TRANSFER
+from pipeline.studies.analysis import labels_text
+from pipeline.studies.results import DUMMY, SCRATCH, TRANSFER
 
 LAST_TO_GO = (TRANSFER, SCRATCH)  # on a narrow terminal
 

@@ -10,7 +10,7 @@ from pipeline.cli.terminal import Terminal
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.doctor import Finding, Report
+    from pipeline.doctor import Check, DoctorReport
 
 
 def command(cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False) -> None:
@@ -28,13 +28,13 @@ def command(cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o
         first = wrong[0]
         names = ", ".join(finding.name for finding in wrong)
         raise PipelineError(
-            f"wanted all that is needed to be there and to work, found {len(wrong)} that must be mended: {names}"
+            f"expected all that is needed to be there and to work, got {len(wrong)} that must be mended: {names}"
             f" ({first.found})",
             first.mend,
         )
 
 
-def _print(terminal: Terminal, report: Report) -> None:
+def _print(terminal: Terminal, report: DoctorReport) -> None:
     terminal.result(", ".join(f"{name} {said}" for name, said in report.system.items()))
     for heading, findings in (
         ("needed", report.needed),
@@ -62,5 +62,5 @@ def _print(terminal: Terminal, report: Report) -> None:
         )
 
 
-def _rows(findings: Sequence[Finding]) -> list[list[str]]:
+def _rows(findings: Sequence[Check]) -> list[list[str]]:
     return [[finding.name, finding.status, finding.found, finding.mend] for finding in findings]

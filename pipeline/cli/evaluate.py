@@ -52,11 +52,11 @@ def command(
     from pipeline.cli.leaderboard import MANY, print_overview, print_run, print_where_to_read
     from pipeline.evaluation import evaluate
     from pipeline.labels import split_kind
-    from pipeline.runs import DEFAULT_FOLDER, Under, refuse_foreign
+    from pipeline.runs import DEFAULT_FOLDER, RunsDir, check_is_run_directory
 
     refuse_unwritable(out or DEFAULT_FOLDER, "the results")
     if out:
-        refuse_foreign(out)
+        check_is_run_directory(out)
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
         run = evaluate(
             data[0] if len(data) == 1 else data,
@@ -83,7 +83,7 @@ def command(
             cv=cv,
             nested=nested,
             scoring=scoring or (),
-            out=out or Under(DEFAULT_FOLDER),
+            out=out or RunsDir(DEFAULT_FOLDER),
             device=device,
             n_jobs=n_jobs,
             dask=dask,

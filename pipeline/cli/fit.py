@@ -54,7 +54,7 @@ def command(
     """Evaluate, choose the best head, refit it on every labelled photo, and save it with its backbone."""
     from pipeline.cli.leaderboard import print_scores, print_where_to_read, results_of
     from pipeline.model import fit
-    from pipeline.runs import DEFAULT_FOLDER, Under
+    from pipeline.runs import DEFAULT_FOLDER, RunsDir
 
     refuse_unwritable(out, "the model")
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
@@ -63,7 +63,7 @@ def command(
             out=out,
             weights=weights,
             keep_photos=keep_photos,
-            run=run or Under(DEFAULT_FOLDER),
+            run=run or RunsDir(DEFAULT_FOLDER),
             backbone=backbone or "efficientnet_lite0",
             layer=layer or None,
             cache=cache,

@@ -26,7 +26,7 @@ def command(
     found = [entry for entry in catalogue() if name in (None, entry.name)]
     if not found:
         raise HeadError(
-            f"wanted a head, found {name!r}; there are {', '.join(dict.fromkeys(e.name for e in catalogue()))}",
+            f"expected a head, got {name!r}; there are {', '.join(dict.fromkeys(e.name for e in catalogue()))}",
             "pipeline heads",
         )
     if as_json:

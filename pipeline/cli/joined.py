@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from pipeline.cli.terminal import Number, Terminal
 
 if TYPE_CHECKING:
-    from pipeline.labels import Joined, JoinedSet
+    from pipeline.labels import JoinedLabelSet, JoinReport
 
 MOST_NAMED = 4  # classes; more are counted
 
 
-def print_joined(terminal: Terminal, reports: Sequence[Joined]) -> None:
+def print_joined(terminal: Terminal, reports: Sequence[JoinReport]) -> None:
     """Print the table on stderr, or for a single label set the few notes that it would come to."""
     reports = [report for report in reports if report.label_sets]
     if sum(len(report.label_sets) for report in reports) == 1:
@@ -33,7 +33,7 @@ def print_joined(terminal: Terminal, reports: Sequence[Joined]) -> None:
             terminal.note(note)
 
 
-def _what(one: JoinedSet) -> str:
+def _what(one: JoinedLabelSet) -> str:
     """Return the classes by name where they are few, the range of numbers."""
     if one.low is not None and one.high is not None:
         return f"{one.low:g} to {one.high:g}"

@@ -442,7 +442,7 @@ TokenFile = Annotated[
         "--token-file",
         metavar="FILE",
         help="A file with the token that every request has to show.",
-        show_default="none is wanted on this machine",
+        show_default="none is expected on this machine",
     ),
 ]
 Top = Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes to name, the likeliest first.")]

@@ -25,4 +25,4 @@ def refuse_unwritable(path: str | Path, what: str) -> None:
             break
     else:  # a drive that does not exist
         found = "no such place"
-    raise PipelineError(f"--out {path}: wanted to write {what} here, found {found}", "choose another place with --out")
+    raise PipelineError(f"--out {path}: expected to write {what} here, got {found}", "choose another place with --out")

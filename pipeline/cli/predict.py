@@ -10,7 +10,7 @@ from pipeline.cli import options as o
 from pipeline.cli.place import refuse_unwritable
 from pipeline.cli.terminal import Terminal
 from pipeline.errors import ModelError
-from pipeline.placing import placed
+from pipeline.files import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ def command(
 
     A photo is unfamiliar that lies further from the training photos than 99% of them lie from one another.
     """
-    from pipeline.images.cells import check_csv
+    from pipeline.images.table import check_csv
     from pipeline.model import Model
 
     kind = _format_of(out, format)
@@ -86,10 +86,10 @@ def _format_of(out: str | None, asked: str | None) -> str:
     """Return the format of the answers: the one asked for, or that of the file's ending."""
     if asked is not None:
         if asked not in FORMATS:
-            raise ModelError(f"--format: wanted one of {', '.join(FORMATS)}, found {asked!r}", "--format csv")
+            raise ModelError(f"--format: expected one of {', '.join(FORMATS)}, got {asked!r}", "--format csv")
         if asked == "parquet" and out is None:
             raise ModelError(
-                "--format parquet: wanted a file to write, found none: it is no text", "--out answers.parquet"
+                "--format parquet: expected a file to write, got none: it is no text", "--out answers.parquet"
             )
         return asked
     if out is None:
@@ -97,15 +97,15 @@ def _format_of(out: str | None, asked: str | None) -> str:
     ending = Path(out).suffix.removeprefix(".")
     if ending not in FORMATS:
         raise ModelError(
-            f"--out {out}: wanted a file ending in {', '.join(f'.{name}' for name in FORMATS)}, "
-            f"found {Path(out).suffix or 'no ending'}",
+            f"--out {out}: expected a file ending in {', '.join(f'.{name}' for name in FORMATS)}, "
+            f"got {Path(out).suffix or 'no ending'}",
             "--out predictions.csv, or name the format with --format",
         )
     return ending
 
 
 def _text(table: pd.DataFrame, kind: str, csv: str) -> str:
-    from pipeline.images.cells import csv_text
+    from pipeline.images.table import csv_text
 
     if kind == "jsonl":
         return table.to_json(orient="records", lines=True)
@@ -115,13 +115,13 @@ def _text(table: pd.DataFrame, kind: str, csv: str) -> str:
 def _write(table: pd.DataFrame, path: Path, kind: str, csv: str = "safe") -> None:
     """Write the answers whole or not at all."""
     try:
-        with placed(path) as made:
+        with atomic_path(path) as made:
             if kind == "parquet":
                 table.to_parquet(made, index=False)
             else:
                 made.write_text(_text(table, kind, csv), encoding="utf-8", newline="")
     except OSError as error:
         raise ModelError(
-            f"{path}: wanted to write the answers here, found {error.strerror or error}",
+            f"{path}: expected to write the answers here, got {error.strerror or error}",
             "give a file that you may write with --out",
         ) from error

@@ -46,7 +46,7 @@ def command(
     """Write one page about a run, a score or a study: scores, mistakes, a map of the photos, doubtful labels."""
     from pipeline.report.tracking import load_mlflow, log_report
     from pipeline.report.writing import open_run, write_report
-    from pipeline.runs.folder import REPORT
+    from pipeline.runs.directory import REPORT
 
     if mlflow:
         load_mlflow()  # if it is not there, better said now than after the page

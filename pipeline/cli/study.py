@@ -62,12 +62,12 @@ def command(
 ) -> None:
     """Was transfer worth it? Learning curves beside training from scratch and the pixels, and verdicts with figures."""
     from pipeline.cli.curves import print_study
-    from pipeline.runs import DEFAULT_FOLDER, Under, refuse_foreign
+    from pipeline.runs import DEFAULT_FOLDER, RunsDir, check_is_run_directory
     from pipeline.studies import study
 
     refuse_unwritable(out or DEFAULT_FOLDER, "the results")
     if out:
-        refuse_foreign(out)
+        check_is_run_directory(out)
     with Terminal(as_json=as_json, quiet=quiet, lines=True) as terminal, print_when_stopped(terminal):
         found = study(
             data,
@@ -93,7 +93,7 @@ def command(
             most_labels=most_labels,
             budget=budget,
             time_limit=time_limit,
-            out=out or Under(DEFAULT_FOLDER),
+            out=out or RunsDir(DEFAULT_FOLDER),
             device=device,
             n_jobs=n_jobs,
             dask=dask,

@@ -8,17 +8,16 @@ from functools import cached_property
 
 import numpy as np
 
-from pipeline.cache import TakenRows
-from pipeline.duplicates import Copies, Twins, find_copies, find_copies_between
-from pipeline.evaluation.collecting import Collection
-from pipeline.evaluation.question import Part
+from pipeline.cache import RowSubset
+from pipeline.evaluation.dataset import Dataset, LabeledRows
+from pipeline.near_duplicates import CrossDuplicates, DuplicateGroups, find_duplicates, find_duplicates_between
 from pipeline.splits import tied
 
 MOST_NAMED = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Guard:
+class DuplicateGuard:
     """The copies among the images of a collection, and between them and those of a test set of its own.
 
     Found once, from the penultimate layer of the first cache (or the first layer that both have), for all label sets.
@@ -31,25 +30,25 @@ class Guard:
         Into which the collection is to be split.
     """
 
-    collection: Collection
-    test: Collection | None
+    collection: Dataset
+    test: Dataset | None
     folds: int
 
     @cached_property
-    def found(self) -> Copies:
+    def found(self) -> DuplicateGroups:
         """The copies among the rows of the collection, as they were found."""
-        return find_copies(self._features(self.collection), self._digests(self.collection))
+        return find_duplicates(self._features(self.collection), self._digests(self.collection))
 
     @cached_property
-    def copies(self) -> Copies:
+    def copies(self) -> DuplicateGroups:
         """The same, without the near ones where they mean too little to be acted on."""
         return self.found if self.found.suits(self.folds) else self.found.exact_only()
 
     @cached_property
-    def across(self) -> Copies:
+    def across(self) -> DuplicateGroups:
         """The copies between the collection's rows and, after them, the test set's."""
         assert self.test is not None
-        pairs = find_copies_between(
+        pairs = find_duplicates_between(
             self._features(self.collection),
             self._digests(self.collection),
             self._features(self.test),
@@ -57,7 +56,7 @@ class Guard:
         )
         return pairs if self.found.suits(self.folds) else pairs.exact_only()
 
-    def together(self, part: Part) -> tuple[np.ndarray | None, list[str]]:
+    def together(self, part: LabeledRows) -> tuple[np.ndarray | None, list[str]]:
         """Return what is to stay together of a part, one code a set of copies, and what is worth saying about it.
 
         None where no two rows are copies. Near-copies are let go where they would tie groups or classes so that too
@@ -75,7 +74,7 @@ class Guard:
             return None, ["copies tie all groups to one another: groups alone are kept whole"]
         return codes, notes
 
-    def twins(self, train: Part, test: Part) -> Twins:
+    def twins(self, train: LabeledRows, test: LabeledRows) -> CrossDuplicates:
         """Return which rows of a test part are copies of rows of the training part."""
         learned = self._positions(train.rows)
         if test.collection is train.collection:
@@ -83,7 +82,7 @@ class Guard:
         asked = len(self._rows) + np.searchsorted(test.collection.rows, test.rows)
         return self.across.twins(learned, asked)
 
-    def about(self, parts: Sequence[Part]) -> list[str]:
+    def about(self, parts: Sequence[LabeledRows]) -> list[str]:
         """Say how many images of these training parts are copies of one another, and what is done about them."""
         rows, first = np.unique(np.concatenate([part.rows for part in parts]), return_index=True)
         at, place = self._positions(rows), np.arange(len(rows))
@@ -111,7 +110,7 @@ class Guard:
             )
         return notes
 
-    def about_labels(self, part: Part, names: Sequence[str]) -> list[str]:
+    def about_labels(self, part: LabeledRows, names: Sequence[str]) -> list[str]:
         """Name copies that bear different labels: one of the two may be wrong."""
         at = self._positions(part.rows)
         content = self.copies.content[at]
@@ -131,7 +130,7 @@ class Guard:
         have = "has" if len(differing) == 1 else "have"
         return [f"{some} of {what} {have} different labels, e.g. {one} and {other}: one may be wrong"]
 
-    def _leaves_enough(self, part: Part, clusters: np.ndarray, exact: np.ndarray) -> bool:
+    def _leaves_enough(self, part: LabeledRows, clusters: np.ndarray, exact: np.ndarray) -> bool:
         """Say whether near-copies leave groups enough to deal, and no class whole that exact copies do not."""
         if part.groups is not None:
             before, after = _sizes(part.groups), _sizes(tied(part.groups, clusters))
@@ -141,14 +140,14 @@ class Guard:
             return True
         return not (_within_one(clusters, part.y) & ~_within_one(exact, part.y)).any()
 
-    def _features(self, collection: Collection) -> TakenRows:
+    def _features(self, collection: Dataset) -> RowSubset:
         name = self._layer
-        return TakenRows(
+        return RowSubset(
             collection.caches[0].stored(name), self._rows if collection is self.collection else collection.rows
         )
 
     @staticmethod
-    def _digests(collection: Collection) -> np.ndarray:
+    def _digests(collection: Dataset) -> np.ndarray:
         return np.asarray(collection.caches[0].digest)[collection.rows]
 
     @cached_property
@@ -168,12 +167,12 @@ class Guard:
         return name
 
 
-def guard_of(collection: Collection, test: Collection | None, folds: int) -> Guard | None:
+def find_leakage(collection: Dataset, test: Dataset | None, folds: int) -> DuplicateGuard | None:
     """Return the guard over a collection and its test set; None before their features are extracted."""
-    return Guard(collection, test, folds) if collection.caches and (test is None or test.caches) else None
+    return DuplicateGuard(collection, test, folds) if collection.caches and (test is None or test.caches) else None
 
 
-def about_twins(twins: Twins, train: Part, test: Part) -> list[str]:
+def describe_leakage(twins: CrossDuplicates, train: LabeledRows, test: LabeledRows) -> list[str]:
     """Name the test images that are copies of training images."""
     if not len(twins):
         return []

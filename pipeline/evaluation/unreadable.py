@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import EvaluationError, LabelError, PipelineError, SkipReason
-from pipeline.evaluation.collecting import Collection
+from pipeline.evaluation.dataset import Dataset
 
 MOST_CLASSES = 20  # a column of more values than that is not searched for classes
 MOST_LOST = 3  # that a sentence names
@@ -25,7 +25,7 @@ _NEXT_STEPS = {
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnreadableImages:
     """The images of one collection without features.
 
     Attributes
@@ -35,11 +35,11 @@ class Unreadable:
         In the collection, ascending; not empty.
     """
 
-    collection: Collection
+    collection: Dataset
     rows: np.ndarray
 
     @classmethod
-    def of(cls, collection: Collection) -> Unreadable | None:
+    def of(cls, collection: Dataset) -> UnreadableImages | None:
         """Return the images without features, None where there are none."""
         rows = np.setdiff1d(np.arange(len(collection.ids)), collection.rows)
         return cls(collection, rows) if len(rows) else None
@@ -98,8 +98,8 @@ class Unreadable:
         return f"no image of {named} can be read"
 
 
-def blame_unreadable(
-    error: LabelError | EvaluationError, collections: Sequence[Collection], rehearse: Callable[[], object]
+def explain_by_unreadable(
+    error: LabelError | EvaluationError, collections: Sequence[Dataset], rehearse: Callable[[], object]
 ) -> PipelineError:
     """Return the error to raise: with the images that cannot be read named first, where they are the cause.
 
@@ -112,7 +112,7 @@ def blame_unreadable(
     rehearse : callable
         Does the same with all images; where that raises too, the images that cannot be read are not the cause.
     """
-    found = [one for collection in collections if (one := Unreadable.of(collection)) is not None]
+    found = [one for collection in collections if (one := UnreadableImages.of(collection)) is not None]
     if not found:
         return error
     whole = next((one for one in found if one.all), None)

@@ -10,7 +10,7 @@ from pipeline.runs import CHOSEN, DUMMY, PIXELS, LabelSetInfo, Result
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class VerdictInput:
     """What a verdict is made of.
 
     Attributes
@@ -71,7 +71,7 @@ class Evidence:
         return found[0] if found else None
 
 
-def verdict(info: LabelSetInfo, evidence: Evidence) -> str:
+def verdict(info: LabelSetInfo, evidence: VerdictInput) -> str:
     """Return the verdict on one label set."""
     shown = {result.scoring: result for result in evidence.shown}
     head = evidence.shown[0].head
@@ -94,7 +94,7 @@ def verdict(info: LabelSetInfo, evidence: Evidence) -> str:
     return "; ".join(parts)
 
 
-def _of_classes(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
+def _of_classes(info: LabelSetInfo, evidence: VerdictInput, shown: dict[str, Result], who: str) -> list[str]:
     value, low, high = (_percent(number) for number in evidence.values(shown["accuracy"]))
     parts = [f"{info.name}: right on {value} of 100 {evidence.photos} ({low} to {high}) with {who}"]
     parts += _apart(info, evidence, shown["accuracy"], _percent)
@@ -106,7 +106,7 @@ def _of_classes(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result]
     return parts
 
 
-def _of_numbers(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
+def _of_numbers(info: LabelSetInfo, evidence: VerdictInput, shown: dict[str, Result], who: str) -> list[str]:
     value, low, high = (_plain(number) for number in evidence.values(shown[info.scoring]))
     parts = [f"{info.name}: {info.scoring} {value} ({low} to {high}) on {evidence.photos} with {who}"]
     parts += _apart(info, evidence, shown[info.scoring], _plain)
@@ -117,7 +117,7 @@ def _of_numbers(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result]
     return parts
 
 
-def _apart(info: LabelSetInfo, evidence: Evidence, shown: Result, text: Callable[[float | None], str]) -> list[str]:
+def _apart(info: LabelSetInfo, evidence: VerdictInput, shown: Result, text: Callable[[float | None], str]) -> list[str]:
     """Return what is left of a test score without the photos that training holds copies of."""
     if not evidence.on_test or info.test_apart is None:
         return []
@@ -130,7 +130,7 @@ def _apart(info: LabelSetInfo, evidence: Evidence, shown: Result, text: Callable
     return [f"{without} {holds}: {value} ({low} to {high})"]
 
 
-def _of_tags(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
+def _of_tags(info: LabelSetInfo, evidence: VerdictInput, shown: dict[str, Result], who: str) -> list[str]:
     value, low, high = (_hundredths(number) for number in evidence.values(shown[info.scoring]))
     scoring = {"average_precision": "mean average precision"}.get(info.scoring, info.scoring)
     parts = [f"{info.name}: {scoring} {value} ({low} to {high}) on {evidence.photos} with {who}"]
@@ -144,14 +144,14 @@ def _of_tags(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], w
     return parts
 
 
-def _who_was_chosen(evidence: Evidence) -> str:
+def _who_was_chosen(evidence: VerdictInput) -> str:
     picked = evidence.shown[0].params["in_each_fold"]
     name, times = Counter(picked).most_common(1)[0]
     what = "combinations" if "/" in name else "heads"  # of head, backbone and layer
     return f"the best of {evidence.heads} {what} ({name} in {times} of {len(picked)} folds)"
 
 
-def _nulls(evidence: Evidence, scoring: str, guessing: str, text: Callable[[float | None], str]) -> list[str]:
+def _nulls(evidence: VerdictInput, scoring: str, guessing: str, text: Callable[[float | None], str]) -> list[str]:
     named = ((guessing, DUMMY), ("colours and brightness alone", PIXELS))
     return [f"{what}: {text(evidence.of_null(name, scoring))}" for what, name in named]
 

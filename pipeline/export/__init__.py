@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.export.formats import FORMATS, Exported, export_model, refuse_export
-from pipeline.export.proof import Kinds, Proof, Witnesses
+from pipeline.export.api import FORMATS, Exported, check_export, export_model
+from pipeline.export.verify import CheckImages, DecodeCheckImages, ParityCheck
 
-__all__ = ["FORMATS", "Exported", "Kinds", "Proof", "Witnesses", "export_model", "refuse_export"]
+__all__ = ["FORMATS", "CheckImages", "DecodeCheckImages", "Exported", "ParityCheck", "check_export", "export_model"]

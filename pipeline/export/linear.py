@@ -24,7 +24,7 @@ NUMBER = "number"  # the one z is the answer
 
 
 @dataclass(frozen=True, eq=False)
-class Linear:
+class LinearLayer:
     """``outputs = features @ weight.T + bias``, (n, d) -> (n, m), and what they mean.
 
     Attributes
@@ -44,7 +44,7 @@ class Linear:
         return X @ self.weight.T + self.bias
 
 
-def fold(estimator: Any, kind: str, width: int) -> Linear | None:
+def fold(estimator: Any, kind: str, width: int) -> LinearLayer | None:
     """Return the head as one layer on features of this width; None where it is not linear, or not known to be.
 
     Parameters
@@ -90,7 +90,7 @@ def without_target_scaling(estimator: Any) -> tuple[Any, float, float]:
     return inner, scale, 0.0 if scaler.mean_ is None else float(scaler.mean_[0])
 
 
-def before(steps: Sequence[Any], layer: Linear) -> Linear | None:
+def before(steps: Sequence[Any], layer: LinearLayer) -> LinearLayer | None:
     """Return the layer that does on features what `layer` does on what the steps make of them; None if none can."""
     from sklearn.decomposition import PCA
     from sklearn.feature_selection import VarianceThreshold
@@ -116,7 +116,7 @@ def before(steps: Sequence[Any], layer: Linear) -> Linear | None:
     return layer
 
 
-def _layer(head: Any, kind: str, width: int) -> Linear | None:
+def _layer(head: Any, kind: str, width: int) -> LinearLayer | None:
     """Return a bare head as a layer. Types are compared as they are: a subclass may decide otherwise."""
     from sklearn.dummy import DummyClassifier, DummyRegressor
     from sklearn.multiclass import OneVsRestClassifier
@@ -133,16 +133,16 @@ def _layer(head: Any, kind: str, width: int) -> Linear | None:
     return _decision(head, kind)
 
 
-def _number(head: Any) -> Linear | None:
+def _number(head: Any) -> LinearLayer | None:
     from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, Ridge, RidgeCV
 
     if type(head) not in (Ridge, RidgeCV, LinearRegression, Lasso, ElasticNet):
         return None
     weight, bias = _coefficients(head)
-    return Linear(weight, bias, NUMBER) if len(weight) == 1 else None
+    return LinearLayer(weight, bias, NUMBER) if len(weight) == 1 else None
 
 
-def _decision(head: Any, kind: str) -> Linear | None:
+def _decision(head: Any, kind: str) -> LinearLayer | None:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.linear_model import LogisticRegression, RidgeClassifier, RidgeClassifierCV
     from sklearn.svm import LinearSVC
@@ -152,14 +152,14 @@ def _decision(head: Any, kind: str) -> Linear | None:
         return None
     weight, bias = _coefficients(head)
     if kind == "multi":
-        return None if with_probabilities else Linear(weight, bias, TAG_SCORES)
+        return None if with_probabilities else LinearLayer(weight, bias, TAG_SCORES)
     if len(weight) == 1:  # two classes: one signed distance z, of which sigmoid(z) is softmax(-z / 2, z / 2)
         share = 0.5 if with_probabilities else 1.0
         weight, bias = np.concatenate([-weight, weight]) * share, np.concatenate([-bias, bias]) * share
-    return Linear(weight, bias, SOFTMAX if with_probabilities else SCORES)
+    return LinearLayer(weight, bias, SOFTMAX if with_probabilities else SCORES)
 
 
-def _one_each(head: Any, kind: str) -> Linear | None:
+def _one_each(head: Any, kind: str) -> LinearLayer | None:
     """Return the layer of a classifier a tag, or a class against all others."""
     each = [_decision(estimator, "class") for estimator in head.estimators_]
     if any(one is None or one.answer != each[0].answer for one in each):  # type: ignore[union-attr]
@@ -172,11 +172,11 @@ def _one_each(head: Any, kind: str) -> Linear | None:
     weight = np.concatenate([one.weight[1:] for one in found]) * (2.0 if halved else 1.0)
     bias = np.concatenate([one.bias[1:] for one in found]) * (2.0 if halved else 1.0)
     if kind == "class":
-        return Linear(weight, bias, ONE_VS_REST if halved else SCORES)
-    return Linear(weight, bias, TAGS if halved else TAG_SCORES)
+        return LinearLayer(weight, bias, ONE_VS_REST if halved else SCORES)
+    return LinearLayer(weight, bias, TAGS if halved else TAG_SCORES)
 
 
-def _centroids(head: Any) -> Linear | None:
+def _centroids(head: Any) -> LinearLayer | None:
     """Return both distances to the centroids: the one it predicts by, and that over the spread, for probabilities.
 
     Tibshirani et al., 2002, as `sklearn.neighbors.NearestCentroid` has it: with equal priors it predicts by the plain
@@ -189,8 +189,8 @@ def _centroids(head: Any) -> Linear | None:
     plain = _nearness(centroids, np.zeros(len(centroids)), np.ones_like(spread))
     scored = _nearness(centroids, 2 * np.log(head.class_prior_), spread)
     if not np.isclose(head.class_prior_, 1 / len(centroids)).all():
-        return Linear(*scored, SOFTMAX)
-    return Linear(np.concatenate([plain[0], scored[0]]), np.concatenate([plain[1], scored[1]]), NEAREST)
+        return LinearLayer(*scored, SOFTMAX)
+    return LinearLayer(np.concatenate([plain[0], scored[0]]), np.concatenate([plain[1], scored[1]]), NEAREST)
 
 
 def _nearness(centroids: np.ndarray, offset: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -203,19 +203,19 @@ def _nearness(centroids: np.ndarray, offset: np.ndarray, spread: np.ndarray) -> 
     return weight - weight.mean(axis=0), bias - bias.mean()
 
 
-def _constant(head: Any, kind: str, width: int) -> Linear | None:
+def _constant(head: Any, kind: str, width: int) -> LinearLayer | None:
     """Return a dummy as a layer that looks at nothing."""
     if kind == "number":
         values = np.ravel(head.constant_)
-        return Linear(np.zeros((1, width)), values, NUMBER) if len(values) == 1 else None
+        return LinearLayer(np.zeros((1, width)), values, NUMBER) if len(values) == 1 else None
     if head.strategy != "prior":
         return None
     if kind == "class":
         bias = np.log(np.asarray(head.class_prior_, np.float64))
-        return Linear(np.zeros((len(bias), width)), bias, SOFTMAX)
+        return LinearLayer(np.zeros((len(bias), width)), bias, SOFTMAX)
     priors = np.array([prior[np.asarray(seen) == 1].sum() for prior, seen in zip(*_by_tag(head), strict=True)])
     with np.errstate(divide="ignore"):  # a tag that all images have, or none: infinite odds are what it says
-        return Linear(np.zeros((len(priors), width)), np.log(priors) - np.log1p(-priors), TAGS)
+        return LinearLayer(np.zeros((len(priors), width)), np.log(priors) - np.log1p(-priors), TAGS)
 
 
 def _by_tag(head: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:

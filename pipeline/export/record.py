@@ -17,7 +17,7 @@ FORMAT = 1
 KIND = "transfer-pipeline export"
 
 
-class Exportable(Protocol):
+class ExportSpec(Protocol):
     """What an export needs of a model; `pipeline.model.Model` is one."""
 
     @property
@@ -48,7 +48,7 @@ class Exportable(Protocol):
     def separator(self) -> str: ...
 
 
-def record_of(model: Exportable) -> dict[str, Any]:
+def record_of(model: ExportSpec) -> dict[str, Any]:
     """Return what the exported model says of itself, as plain JSON values."""
     preprocessing = asdict(model.backbone.preprocessing)
     return {
@@ -77,7 +77,7 @@ def record_of(model: Exportable) -> dict[str, Any]:
     }
 
 
-def refuse_unexportable(model: Exportable) -> None:
+def check_exportable(model: ExportSpec) -> None:
     """Raise `ExportError` for a model whose answers no exported network could give.
 
     Exported networks compute in fp32, and their outputs stand in the order of the head's own classes.
@@ -85,13 +85,13 @@ def refuse_unexportable(model: Exportable) -> None:
     precision = str(model.recipe["precision"])
     if precision != "fp32":
         raise ExportError(
-            f"wanted a head that learned from fp32 features, as the exported network makes them, found {precision}: "
+            f"expected a head that learned from fp32 features, as the exported network makes them, got {precision}: "
             "it would answer otherwise than `pipeline predict`",
             "fit again with --precision fp32",
         )
     seen = getattr(model.estimator, "classes_", None)
     if model.kind == "class" and seen is not None and list(seen) != list(range(len(model.classes))):
         raise ExportError(
-            f"head {model.head!r}: wanted one that learned all {len(model.classes)} classes, found {len(seen)} of them",
+            f"head {model.head!r}: expected one that learned all {len(model.classes)} classes, got {len(seen)} of them",
             "fit again on photos of every class",
         )

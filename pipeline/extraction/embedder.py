@@ -18,19 +18,19 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from pipeline.arguments import check_values
 from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER, CacheLock, FeatureCache, retire_unreferenced
-from pipeline.cache.creation import cannot_write
-from pipeline.engines import workers
-from pipeline.errors import BackboneError, CacheError, SkipReason, SourceError, UnreadablePhoto
-from pipeline.extraction.extraction import check_options, extract, recipe_of
-from pipeline.extraction.known import KnownDigests, lend
-from pipeline.extraction.shelf import Shelf
+from pipeline.cache.create import cannot_write
+from pipeline.errors import BackboneError, CacheError, SkipReason, SourceError, UnreadableImage
+from pipeline.extraction.api import check_options, extract, recipe_of
+from pipeline.extraction.build import CacheCandidates
+from pipeline.extraction.reuse import DigestIndex, read_rows
 from pipeline.images import ImageSource, Photo
 from pipeline.images.listing import printable
 from pipeline.images.photo import FileReader, array_digest, array_stat
+from pipeline.parallel import workers
 
 NAME = "embedder"  # its caches' files start with it
 
-_WANTED = "wanted a list or 1-D array of paths, or a uint8 array of images (n, h, w) or (n, h, w, c)"
+_WANTED = "expected a list or 1-D array of paths, or a uint8 array of images (n, h, w) or (n, h, w, c)"
 
 
 class ImageEmbedder(TransformerMixin, BaseEstimator):
@@ -204,7 +204,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):
         layers = network.resolve_layers([self.layer])
         if len(layers) != 1:
             raise BackboneError(
-                f"layer: wanted one layer, found {self.layer!r}, which is {len(layers)}",
+                f"layer: expected one layer, got {self.layer!r}, which is {len(layers)}",
                 f"ImageEmbedder(layer={next(reversed(layers))!r}), and a FeatureUnion for several",
             )
         return next(iter(layers.items()))
@@ -253,7 +253,7 @@ class _Collection:
         return f"{NAME}:{self.layer}:"
 
     def caches(self) -> list[FeatureCache]:
-        found = Shelf.of(self.folder).found
+        found = CacheCandidates.of(self.folder).found
         return [cache for cache in found if cache.recipe == self.recipe and self.layer in cache.layers]
 
     def look_up(self, contents: Sequence[_Content]) -> tuple[np.ndarray, np.ndarray]:
@@ -264,14 +264,14 @@ class _Collection:
             with suppress(CacheError):  # taken over meanwhile by another process: what it held is in a later one
                 cache.hold()
                 held.append(cache)
-        known = KnownDigests(held)
+        known = DigestIndex(held)
         entries = np.array([known.find(one.digest) for one in contents], np.int64)
         positions = np.flatnonzero(entries >= 0)
         for cache, which, rows in known.places(entries[positions]):
             at_once = cache.header.rows_at_once
             for start in range(0, len(which), at_once):
                 at = positions[which[start : start + at_once]]
-                block = lend(cache, rows[start : start + at_once], at, np.zeros((len(at), 2), np.int64))
+                block = read_rows(cache, rows[start : start + at_once], at, np.zeros((len(at), 2), np.int64))
                 features[block.rows] = block.features[self.layer]
                 has[block.rows] = True
         return features, has
@@ -305,18 +305,18 @@ def _images(X: Any) -> list[str] | np.ndarray:
     """Return X as absolute paths or as an array of images, or raise `SourceError`."""
     if isinstance(X, np.ndarray) and X.dtype.kind not in "UO":
         if X.ndim < 3 or X.dtype != np.uint8:
-            raise SourceError(f"X: {_WANTED}, found {X.dtype} {X.shape}", "give each image's path, or its pixels")
+            raise SourceError(f"X: {_WANTED}, got {X.dtype} {X.shape}", "give each image's path, or its pixels")
         ImageSource.open(X[:1] if len(X) else X)  # refuses the shapes that it cannot read
         return X
     if isinstance(X, str | bytes | os.PathLike | Mapping) or not hasattr(X, "__len__") or getattr(X, "ndim", 1) != 1:
         shape = f" {X.shape}" if hasattr(X, "shape") else ""
-        raise SourceError(f"X: {_WANTED}, found {type(X).__name__}{shape}", "give a list of paths")
+        raise SourceError(f"X: {_WANTED}, got {type(X).__name__}{shape}", "give a list of paths")
     paths = list(X)
     if not paths:
-        raise SourceError(f"X: {_WANTED}, found none", "give one path or more")
+        raise SourceError(f"X: {_WANTED}, got none", "give one path or more")
     for path in paths:
         if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-            raise SourceError(f"X: {_WANTED}, found {path!r:.60} among them", "give paths alone")
+            raise SourceError(f"X: {_WANTED}, got {path!r:.60} among them", "give paths alone")
     return [os.path.abspath(Path(path).expanduser()) for path in paths]  # noqa: PTH100 - links keep their name
 
 
@@ -328,7 +328,7 @@ def _identities(images: list[str] | np.ndarray, threads: int) -> Iterator[tuple[
     def identity(row: int) -> tuple[bytes, tuple[int, int]]:
         try:
             photo = _photo(images[row])
-        except UnreadablePhoto as error:
+        except UnreadableImage as error:
             raise _unreadable(_name(images, row), str(error)) from error
         return photo.digest, photo.stat
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images.listing import Columns, Listing, id_trouble, printable, short_name
 from pipeline.images.photo import Photo, array_digest, array_stat
 from pipeline.images.values import cell_text, value_text
@@ -73,9 +73,9 @@ class ArrayFileReader:
             if self.flat is not None:
                 pixels = np.ascontiguousarray(pixels.reshape(self.flat).transpose(1, 2, 0))
         except FileNotFoundError as error:
-            raise UnreadablePhoto(SkipReason.MISSING) from error
+            raise UnreadableImage(SkipReason.MISSING) from error
         except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
-            raise UnreadablePhoto(SkipReason.UNREADABLE, str(error)[:120]) from error
+            raise UnreadableImage(SkipReason.UNREADABLE, str(error)[:120]) from error
         return Photo(array_digest(pixels), self.stat, pixels)
 
     def take(self, rows: Sequence[int]) -> ArrayFileReader:
@@ -145,7 +145,7 @@ def open_array_file(path: str) -> Listing:
                 notes.append(f"left out: {error.message}")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise SourceError(
-            f"{shown}: wanted a NumPy file of arrays, cannot read it: {str(error)[:120]}",
+            f"{shown}: expected a NumPy file of arrays, cannot read it: {str(error)[:120]}",
             "write it with numpy.savez(path, images=..., labels=...)",
         ) from error
     ids = _named(texts.pop("ids"), shown) if "ids" in texts else _row_ids(shape[0])
@@ -282,25 +282,25 @@ def _row_ids(count: int) -> list[str]:
 
 
 def _refuse_other(dtype: np.dtype, shape: tuple[int, ...], shown: str) -> None:
-    found = f"found {dtype} {shape}"
+    found = f"got {dtype} {shape}"
     if dtype != np.uint8:
         raise SourceError(
-            f"{shown}: wanted images of uint8 (0 to 255), {found}",
+            f"{shown}: expected images of uint8 (0 to 255), {found}",
             "scale the values to 0..255, then .astype('uint8')",
         )
     if len(shape) == 3 and shape[2] in (1, 3, 4):
         raise SourceError(
-            f"{shown}: wanted images of shape {_SHAPES}, {found}, which looks like one photo", "pass images[None]"
+            f"{shown}: expected images of shape {_SHAPES}, {found}, which looks like one photo", "pass images[None]"
         )
     if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] not in (1, 3, 4):
         raise SourceError(
-            f"{shown}: wanted images of shape {_SHAPES}, {found}, with the channels first",
+            f"{shown}: expected images of shape {_SHAPES}, {found}, with the channels first",
             "put them last: images.transpose(0, 2, 3, 1)",
         )
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
-        raise SourceError(f"{shown}: wanted images of shape {_SHAPES}, {found}", "reshape it")
+        raise SourceError(f"{shown}: expected images of shape {_SHAPES}, {found}", "reshape it")
     if 0 in shape:
-        raise SourceError(f"{shown}: wanted images of shape {_SHAPES}, {found}, which holds none", "check the array")
+        raise SourceError(f"{shown}: expected images of shape {_SHAPES}, {found}, which holds none", "check the array")
 
 
 def _find_images(headers: dict[str, tuple[tuple[int, ...], np.dtype]], shown: str) -> str:
@@ -316,7 +316,7 @@ def _find_images(headers: dict[str, tuple[tuple[int, ...], np.dtype]], shown: st
     if len(images) != 1:
         held = ", ".join(f"{name} {dtype} {shape}" for name, (shape, dtype) in headers.items()) or "nothing"
         raise SourceError(
-            f"{shown}: wanted one array of uint8 images, called {', '.join(_IMAGES)} or the only one; found {held}",
+            f"{shown}: expected one array of uint8 images, called {', '.join(_IMAGES)} or the only one; got {held}",
             "write it with numpy.savez(path, images=..., labels=...)",
         )
     return images[0]

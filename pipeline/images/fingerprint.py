@@ -13,9 +13,9 @@ from hashlib import blake2b
 import numpy as np
 from PIL import Image
 
-from pipeline.errors import UnreadablePhoto
+from pipeline.errors import UnreadableImage
 from pipeline.images.decode import decode
-from pipeline.images.fast_resize import preprocess_fast
+from pipeline.images.preprocess import preprocess_fast
 from pipeline.provenance import Preprocessing
 
 _FAST = "fast:"  # a recipe's decoder begins with it; no digest does
@@ -33,7 +33,7 @@ def decoder_fingerprint() -> str:
         seen.update(name.encode())
         try:
             image = decode(b64decode(text))
-        except UnreadablePhoto:
+        except UnreadableImage:
             seen.update(b"none")
             continue
         seen.update(image.tobytes())

@@ -14,8 +14,8 @@ from zlib import crc32
 import numpy as np
 
 from pipeline.errors import SourceError
+from pipeline.images.decode import ending
 from pipeline.images.photo import Photo
-from pipeline.images.sniff import ending
 
 Columns = dict[str, list[str | None]]
 
@@ -191,7 +191,7 @@ class Listing:
         return len(self.ids)
 
     def read(self, row: int) -> Photo:
-        """Return the photo of this row, its bytes read once, or raise `UnreadablePhoto` with the reason."""
+        """Return the photo of this row, its bytes read once, or raise `UnreadableImage` with the reason."""
         return self.reader.read(row, self.ids[row])
 
     def reading_order(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:

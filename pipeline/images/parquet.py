@@ -18,12 +18,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute, parquet
 
-from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images.class_labels import class_names, column_kinds, holds_tags
-from pipeline.images.descriptor import Stat
+from pipeline.images.decode import HEAD, sniff
 from pipeline.images.listing import Columns, Listing, Requested, id_trouble, printable, short_name
-from pipeline.images.photo import Photo
-from pipeline.images.sniff import HEAD, sniff
+from pipeline.images.photo import Photo, Stat
 from pipeline.images.table import ID_COLUMNS, Column, column_text, find_id_column, holds_bytes, tidy_names
 
 #: The names that say of a column of bytes that it holds the images, first match first, in any case.
@@ -55,15 +54,15 @@ class ParquetReader:
             cells = _kept.get((self.path, self.column, self.stat, group), lambda: self._load(group))
             data = cells[place - int(self.starts[group])].as_py()
         except FileNotFoundError as error:
-            raise UnreadablePhoto(SkipReason.MISSING, "the table is gone") from error
+            raise UnreadableImage(SkipReason.MISSING, "the table is gone") from error
         except PermissionError as error:
-            raise UnreadablePhoto(SkipReason.FORBIDDEN) from error
+            raise UnreadableImage(SkipReason.FORBIDDEN) from error
         except (OSError, pa.ArrowException, UnicodeDecodeError, IndexError, KeyError) as error:
-            raise UnreadablePhoto(SkipReason.UNREADABLE, " ".join(str(error).split())[:120]) from error
+            raise UnreadableImage(SkipReason.UNREADABLE, " ".join(str(error).split())[:120]) from error
         if data is None:
-            raise UnreadablePhoto(SkipReason.NO_BYTES)
+            raise UnreadableImage(SkipReason.NO_BYTES)
         if not data:
-            raise UnreadablePhoto(SkipReason.EMPTY, "no bytes in its cell")
+            raise UnreadableImage(SkipReason.EMPTY, "no bytes in its cell")
         return Photo(blake2b(data, digest_size=16).digest(), self.stat, data)
 
     def take(self, rows: Sequence[int]) -> ParquetReader:
@@ -98,7 +97,7 @@ def image_column(path: str) -> str | None:
         names = [name for name in names if _holds_images(file, name)]
     if len(names) > 1:
         raise SourceError(
-            f"{shown}: wanted one column of images, found {len(names)}: {', '.join(names)}",
+            f"{shown}: expected one column of images, got {len(names)}: {', '.join(names)}",
             "call the one that is meant `image`, or leave the others out",
         )
     return names[0] if names else None
@@ -136,11 +135,11 @@ def open_parquet(path: str, column: str, *, id_column: str | None = None) -> Lis
     lengths = {len(values) for values in (*columns.values(), *([] if paths is None else [paths]))}
     if sum(groups) != count or min(groups, default=0) < 0 or lengths - {count} or count > stat[0]:
         raise SourceError(
-            f"{shown}: wanted as many rows as it says it has, {count:,}, found others in a file of {stat[0]:,} bytes",
+            f"{shown}: expected as many rows as it says it has, {count:,}, got others in a file of {stat[0]:,} bytes",
             "write it again",
         )
     if count == 0:
-        raise SourceError(f"{shown}: wanted a table with rows, found none", "fill it")
+        raise SourceError(f"{shown}: expected a table with rows, got none", "fill it")
     notes = [f"{shown}: its columns {', '.join(left_out)} hold no plain values and are left out"] if left_out else []
     if largest > LARGE_GROUP:
         notes.append(

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.images.labelling import archive_columns, with_folder_labels
+from pipeline.images.decode import IMAGE_ENDINGS, ending
+from pipeline.images.folder import archive_columns, with_folder_labels
 from pipeline.images.listing import Ignored, Listing, Reader, printable, short_name
 from pipeline.images.photo import Photo
-from pipeline.images.sniff import IMAGE_ENDINGS, ending
 from pipeline.images.tar import list_tar
 
 SHARD_ENDINGS = frozenset(("tar", "parquet", "pq"))
@@ -96,7 +96,7 @@ def open_shards(
         if one == other:
             first, second = sorted((int(shard[at]), int(shard[at + 1])))
             raise SourceError(
-                f"wanted ids that are unique over {len(paths)} shards, found {one} in {printable(paths[first])} and in "
+                f"expected ids that are unique over {len(paths)} shards, got {one} in {printable(paths[first])} and in "
                 f"{printable(paths[second])}",
                 "leave one of the shards out, or give each image a name of its own",
             )
@@ -313,7 +313,9 @@ def _without_braces(pattern: str) -> list[str]:
     for choice in choices:
         many *= len(choice)
     if many > MOST_SHARDS:
-        raise SourceError(f"{printable(pattern)}: wanted up to {MOST_SHARDS:,} shards, it means {many:,}", "name fewer")
+        raise SourceError(
+            f"{printable(pattern)}: expected up to {MOST_SHARDS:,} shards, it means {many:,}", "name fewer"
+        )
     return ["".join(choice) for choice in itertools.product(*choices)]
 
 
@@ -322,7 +324,7 @@ def _choices(inside: str, pattern: str) -> list[str]:
         first, last = int(found[1]), int(found[2])
         if not first <= last < first + MOST_SHARDS:
             raise SourceError(
-                f"{printable(pattern)}: wanted a range such as {{000..099}}, found {{{inside}}}",
+                f"{printable(pattern)}: expected a range such as {{000..099}}, got {{{inside}}}",
                 "write the lower number first",
             )
         width = max(map(len, found.groups())) if found[1][0] == "0" else 0
@@ -339,6 +341,6 @@ def _parent(name: str) -> str:
 
 def _no_shard(path: str) -> SourceError:
     return SourceError(
-        f"{printable(path)}: wanted a tar or a Parquet table with a column of images, found a table without images",
+        f"{printable(path)}: expected a tar or a Parquet table with a column of images, got a table without images",
         "name it alone: a table of paths is a source of its own",
     )

@@ -12,12 +12,12 @@ import numpy as np
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import SourceError
-from pipeline.images.labelling import folder_labels, with_folder_labels
+from pipeline.images.decode import ending
+from pipeline.images.folder import folder_labels, with_folder_labels
 from pipeline.images.listing import Listing, printable
 from pipeline.images.shards import open_shards, shards_of
-from pipeline.images.sniff import ending
 from pipeline.images.spreadsheet import split_sheet
-from pipeline.images.tar import open_tar, refuse_compressed
+from pipeline.images.tar import check_not_compressed, open_tar
 
 BUILTIN_NAMES = ("photo-crops", "digits")
 
@@ -106,7 +106,7 @@ def check_root(root: str | os.PathLike[str] | None) -> None:
     """Raise `SourceError` where the folder that ids start from is not there."""
     if root is not None and not Path(root).expanduser().is_dir():
         raise SourceError(
-            f"{printable(os.fspath(root))}: wanted the folder that the ids start from, found none", "check --root"
+            f"{printable(os.fspath(root))}: expected the folder that the ids start from, got none", "check --root"
         )
 
 
@@ -135,10 +135,10 @@ def _open(
         given, paths = paths, [str(Path(path).expanduser()) for path in paths]
         for path in paths:
             _refuse_missing(path)
-            refuse_compressed(path)
+            check_not_compressed(path)
             if ending(path) in _NOT_PHOTOS:
                 raise SourceError(
-                    f"wanted photos or folders in a list of {len(paths)}, found {printable(path)}",
+                    f"expected photos or folders in a list of {len(paths)}, got {printable(path)}",
                     "name it alone: a table, a tar or an array file is a source of its own",
                 )
         return _at_level(open_files(paths, known, given=given), level)
@@ -193,7 +193,7 @@ def _open_file(
         from pipeline.images.arrays import open_array_file
 
         return open_array_file(path)
-    refuse_compressed(path)
+    check_not_compressed(path)
     from pipeline.images.folder import open_files
 
     return open_files([path], known, given=[given])
@@ -210,10 +210,10 @@ def _paths(data: Any) -> list[str]:
             if all(isinstance(text, str) and text and "\0" not in text for text in texts):
                 return texts
         if not paths:
-            raise SourceError("wanted images, found an empty list", "name a folder, photos or a table")
+            raise SourceError("expected images, got an empty list", "name a folder, photos or a table")
         data = next((path for path in paths if not isinstance(path, str | os.PathLike) or not str(path)), paths[0])
     raise SourceError(
-        f"wanted a path, paths, a built-in name or an array of uint8 images, found {type(data).__name__} {data!r:.60}",
+        f"expected a path, paths, a built-in name or an array of uint8 images, got {type(data).__name__} {data!r:.60}",
         "name a folder, photos or a table",
     )
 

@@ -9,12 +9,12 @@ single rows would be too narrow. Fewer than 8 units are too few to resample (the
 Two heads are compared fold by fold, on the same rows. Where folds are made of whole groups, so is the comparison.
 """
 
-from pipeline.intervals.comparisons import Comparison, compare_with_best, corrected_t_test, holm
-from pipeline.intervals.intervals import Score, score_with_interval, wilson
+from pipeline.intervals.confidence import ScoreInterval, score_with_interval, wilson
+from pipeline.intervals.significance import Comparison, compare_with_best, corrected_t_test, holm
 
 __all__ = [
     "Comparison",
-    "Score",
+    "ScoreInterval",
     "compare_with_best",
     "corrected_t_test",
     "holm",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.errors import LabelError
 from pipeline.images.values import CODE, NUMBER, plain_spelling, value_key
-from pipeline.labels.columns import count
+from pipeline.labels.join import count
 
 #: Texts that often mean "not known" in exported tables, in lower case. They are reported, never dropped unasked.
 LIKELY_MISSING = frozenset((

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from pipeline.model.fitting import fit
 from pipeline.model.model import Model
-from pipeline.model.scored import ModelScore
+from pipeline.model.model_score import ModelScore
 
 __all__ = ["Model", "ModelScore", "fit"]

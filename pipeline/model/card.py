@@ -10,10 +10,24 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.runs import CHOSEN
+import numpy as np
+
+from pipeline.evaluation.dataset import Task
+from pipeline.runs import (
+    CHOSEN,
+    ON_TEST,
+    OUT_OF_FOLD,
+    LabelSetInfo,
+    Result,
+    Run,
+    confusion_counts,
+    predictions_of,
+    tag_counts,
+)
 
 if TYPE_CHECKING:
-    from pipeline.model.model import Model
+    from pipeline.model.spec import ModelSpec
+
 
 LIBRARY = "transfer-pipeline"
 FEW = 20  # photos of a class: fewer are worth a warning
@@ -24,7 +38,7 @@ _OF_PROBABILITIES = ("neg_log_loss", "roc_auc_ovr")
 _TASKS = {"class": "image-classification", "multi": "image-classification", "number": "image-regression"}
 
 
-def card(model: Model, name: str) -> str:
+def model_card(model: ModelSpec, name: str) -> str:
     """Return the text of the model folder's README."""
     lines = [
         "---",
@@ -60,12 +74,12 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
     return [f"## {title}", "", *lines, ""] if lines else []
 
 
-def _answers(model: Model) -> str:
+def _answers(model: ModelSpec) -> str:
     listed = f"{len(model.classes)} {'tags' if model.kind == 'multi' else 'classes'}: {', '.join(model.classes)}"
     return {"class": f"one of {listed}", "multi": f"any of {listed}", "number": "a number"}[model.kind]
 
 
-def _front_matter(model: Model, name: str) -> Iterator[str]:
+def _front_matter(model: ModelSpec, name: str) -> Iterator[str]:
     """Give the lines of the YAML, one entry a line."""
     own = [score for score in model.scores if _is_own(score, model)]
     task = _TASKS[model.kind]
@@ -93,7 +107,7 @@ def _metric(score: Mapping[str, Any], value: str, low: str, high: str) -> dict[s
     return {"type": score["scoring"], "value": score[value], "name": said}
 
 
-def _data(model: Model) -> list[str]:
+def _data(model: ModelSpec) -> list[str]:
     known = model.evidence
     if not known:
         return [f"- {len(model.training_digests):,} photos"]
@@ -112,7 +126,7 @@ def _data(model: Model) -> list[str]:
     return [*lines, *head, *(f"| {_cell(name)} | {count:,} |" for name, count in labels.items())]
 
 
-def _details(model: Model) -> list[str]:
+def _details(model: ModelSpec) -> list[str]:
     params = ", ".join(f"{key} = {value}" for key, value in model.params.items()) or "none chosen"
     how = model.backbone.preprocessing
     return [
@@ -123,7 +137,7 @@ def _details(model: Model) -> list[str]:
     ]
 
 
-def _scores(model: Model) -> list[str]:
+def _scores(model: ModelSpec) -> list[str]:
     return [
         _how(model),
         "",
@@ -133,17 +147,17 @@ def _scores(model: Model) -> list[str]:
     ]
 
 
-def _how(model: Model) -> str:
+def _how(model: ModelSpec) -> str:
     if any(score["optimistic"] for score in model.scores):
         return "Cross-validation; the parameters were chosen on the very photos that are scored, which is optimistic."
     return "Nested cross-validation: no photo was scored by a head that had seen it, or whose parameters had."
 
 
-def _is_own(score: Mapping[str, Any], model: Model) -> bool:
+def _is_own(score: Mapping[str, Any], model: ModelSpec) -> bool:
     return (score["head"], score["layer"], score["backbone"]) == (model.head, model.layer, model.backbone.name)
 
 
-def _told(score: Mapping[str, Any], model: Model) -> bool:
+def _told(score: Mapping[str, Any], model: ModelSpec) -> bool:
     """Whether a score is the model's own, the whole choice's or a null's; the heads it beat are in the record."""
     return _is_own(score, model) or score["null"] or score["head"] == CHOSEN
 
@@ -156,11 +170,11 @@ def _row(score: Mapping[str, Any]) -> str:
     return f"| {score['layer']} | {head} | {score['scoring']} | {_number(score['mean'])}{mark} | {interval} | {test} |"
 
 
-def _mistakes_title(model: Model) -> str:
+def _mistakes_title(model: ModelSpec) -> str:
     return "Tags found and missed" if model.kind == "multi" else "Confusion"
 
 
-def _mistakes(model: Model) -> list[str]:
+def _mistakes(model: ModelSpec) -> list[str]:
     mistakes = model.evidence.get("mistakes")
     if not mistakes:
         return []
@@ -185,7 +199,7 @@ def _mistakes(model: Model) -> list[str]:
     return lines + [f"| {_cell(was)} | {_cell(name)} | {n:,} |" for n, was, name in listed]
 
 
-def _limits(model: Model) -> list[str]:
+def _limits(model: ModelSpec) -> list[str]:
     """Return what a reader should know before trusting it; each line follows from what is known of this model."""
     lines = []
     if model.kind == "class":
@@ -230,3 +244,58 @@ def _number(value: float | None) -> str:
 
 def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def count_evidence(question: Task, run: Run, info: LabelSetInfo, best: Result) -> dict[str, Any]:
+    """Return what is known of the data and the mistakes of a model.
+
+    Returns
+    -------
+    dict
+        ``source, photos, unlabelled, groups, folds, test``: of the evaluation. ``labels``: photos by class or tag, or
+        ``min, median, max`` of numbers. ``mistakes``: of the best head, ``part`` (out of fold, or the test set where
+        there is one), ``photos`` and ``counts``: for classes ``{true: {predicted: photos}}``, for tags
+        ``{tag: {"found", "missed", "wrong"}}``; empty for numbers.
+    """
+    y = question.train.y
+    labels: dict[str, Any]
+    if question.kind == "number":
+        labels = {"min": float(y.min()), "median": float(np.median(y)), "max": float(y.max())}
+    elif question.kind == "multi":
+        labels = {name: int(count) for name, count in zip(question.classes, y.sum(axis=0), strict=True)}
+    else:
+        counts = np.bincount(y, minlength=question.n_classes)
+        labels = {name: int(count) for name, count in zip(question.classes, counts, strict=True)}
+    return {
+        "source": info.source,
+        "photos": info.n,
+        "unlabelled": info.unlabelled,
+        "groups": info.groups,
+        "folds": info.folds,
+        "test": info.test,
+        "labels": labels,
+        "mistakes": _count_mistakes(question, run, info, best),
+    }
+
+
+def _count_mistakes(question: Task, run: Run, info: LabelSetInfo, best: Result) -> dict[str, Any]:
+    if question.kind == "number":
+        return {}
+    part = OUT_OF_FOLD if info.test is None else ON_TEST
+    table = predictions_of(run.predictions, best, part=part)
+    counts = (
+        tag_counts(table["true"], table["predicted"], question.classes, question.separator)
+        if question.kind == "multi"
+        else _class_counts(question, table)
+    )
+    return {"part": part, "photos": len(table), "counts": counts}
+
+
+def _class_counts(question: Task, table: Any) -> dict[str, dict[str, int]]:
+    true, said = (*question.classes, *question.unknown_classes), question.classes
+    counts = confusion_counts(table["true"], table["predicted"], true, said)
+    return {
+        was: {name: int(count) for name, count in zip(said, row, strict=True) if count}
+        for was, row in zip(true, counts, strict=True)
+        if row.any()
+    }

@@ -10,24 +10,21 @@ from typing import Any
 import numpy as np
 
 from pipeline.arguments import bind_arguments, check_arguments
-from pipeline.cache import StoredRows
-from pipeline.engines import engine
+from pipeline.cache import LazyRows
 from pipeline.errors import EvaluationError, ModelError, SourceError
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.collecting import backbone_of, open_data
-from pipeline.evaluation.evaluation import Options, plan_tasks, run_planned
-from pipeline.evaluation.plan import Task
-from pipeline.evaluation.question import Question
-from pipeline.evaluation.running import refit
+from pipeline.evaluation.api import Options, plan_tasks, run_planned
+from pipeline.evaluation.dataset import Task, backbone_of, open_data
+from pipeline.evaluation.executor import refit
+from pipeline.evaluation.plan import TaskPlan
 from pipeline.images import ImageSource
 from pipeline.labels import joined_tags
-from pipeline.model.evidence import evidence_of
-from pipeline.model.familiarity import distance_beyond
-from pipeline.model.kept import KeptPhotos, keep
+from pipeline.model.card import count_evidence
 from pipeline.model.model import Model
-from pipeline.model.training import Training
+from pipeline.model.training_set import EmbeddedTrainingSet, TrainingRef, embed_training_set, novelty_threshold
+from pipeline.parallel import engine
 from pipeline.provenance import installed
-from pipeline.runs import ALL_ROWS, Result, Run, Under, plain_params
+from pipeline.runs import ALL_ROWS, Result, Run, RunsDir, plain_params
 from pipeline.runs.store import RESULTS
 
 _RECORDED = ("transfer-pipeline", "scikit-learn", "skops", "torch", "torchvision", "numpy", "pillow")
@@ -40,7 +37,7 @@ def fit(
     out: str | os.PathLike[str] | None = None,
     weights: bool = True,
     keep_photos: bool = False,
-    run: str | os.PathLike[str] | Under | None = None,
+    run: str | os.PathLike[str] | RunsDir | None = None,
     **options: Any,
 ) -> Model:
     """Return the head that scores best, refitted on every labelled photo that may be learned from.
@@ -76,11 +73,10 @@ def fit(
         saved.
     """
     if out is not None:
-        from pipeline.model.storage import refuse_place
-        from pipeline.model.types import refuse_unsavable
+        from pipeline.model.storage import check_model_directory, check_savable
 
-        refuse_place(out)
-        refuse_unsavable(options.get("heads"))
+        check_model_directory(out)
+        check_savable(options.get("heads"))
     _place(run)
     asked = _asked(data, options)
     with engine(asked.dask):
@@ -95,9 +91,9 @@ def fit(
     return model
 
 
-def _place(run: str | os.PathLike[str] | Under | None) -> Path | Under | None:
+def _place(run: str | os.PathLike[str] | RunsDir | None) -> Path | RunsDir | None:
     """Return the place of an earlier run; `ModelError` where it holds none."""
-    if run is None or isinstance(run, Under):
+    if run is None or isinstance(run, RunsDir):
         return run
     if not (Path(run) / RESULTS).is_file():
         raise ModelError(
@@ -124,22 +120,22 @@ def evaluate_and_fit(data: Any, label_set: str, **options: Any) -> tuple[Run, Mo
     return run, _fitted(next(task for task in tasks if task.question.name == label_set), run, asked)
 
 
-def _refuse_several(tasks: Sequence[Task]) -> None:
+def _refuse_several(tasks: Sequence[TaskPlan]) -> None:
     names = list(dict.fromkeys(task.question.name for task in tasks))
     if len(names) > 1:
         # Columns that are one label set together are named in a note.
         note = next((note for task in tasks for note in task.question.general if ":onehot" in note), None)
         raise EvaluationError(
-            f"fit: wanted one label set, found {len(names)}: {', '.join(names)}",
+            f"fit: expected one label set, got {len(names)}: {', '.join(names)}",
             note or f"choose one with --column {names[0]}",
         )
 
 
-def _only(tasks: Sequence[Task]) -> Task:
+def _only(tasks: Sequence[TaskPlan]) -> TaskPlan:
     _refuse_several(tasks)
     if len(tasks) > 1:
         found = ", ".join(task.question.train.collection.name for task in tasks)
-        raise EvaluationError(f"fit: wanted one collection of images, found {len(tasks)}: {found}", "give one DATA")
+        raise EvaluationError(f"fit: expected one collection of images, got {len(tasks)}: {found}", "give one DATA")
     return tasks[0]
 
 
@@ -158,12 +154,12 @@ def _photos(data: Any, asked: Options) -> ImageSource:
         return ImageSource.open(source.place)
     except SourceError as error:
         raise ModelError(
-            f"--keep-photos: wanted the photos that {source.path.name} was made of, found {error.message}",
+            f"--keep-photos: expected the photos that {source.path.name} was made of, got {error.message}",
             "give the photos themselves as DATA; those that the cache knows run no network again",
         ) from error
 
 
-def _fitted(task: Task, run: Run, asked: Options, photos: ImageSource | None = None) -> Model:
+def _fitted(task: TaskPlan, run: Run, asked: Options, photos: ImageSource | None = None) -> Model:
     """Return the model of the best head of one task of a run, with the scores of that task."""
     question = task.question
     best = run.best(question.name)
@@ -198,21 +194,21 @@ def _fitted(task: Task, run: Run, asked: Options, photos: ImageSource | None = N
         verdict=run.verdicts[run.label_sets.index(run.info(question.name))],
         versions={name: installed(name) for name in _RECORDED},
         separator=question.separator,
-        evidence=evidence_of(question, run, run.info(question.name), best),
-        training=Training.of(candidate.cache, distance_beyond(X, rows, digests)),
+        evidence=count_evidence(question, run, run.info(question.name), best),
+        training=TrainingRef.of(candidate.cache, novelty_threshold(X, rows, digests)),
         kept=None if photos is None else _kept(photos, question, X, digests, asked),
     )
 
 
-def _kept(photos: ImageSource, question: Question, X: StoredRows, digests: np.ndarray, asked: Options) -> KeptPhotos:
+def _kept(photos: ImageSource, question: Task, X: LazyRows, digests: np.ndarray, asked: Options) -> EmbeddedTrainingSet:
     """Return what is kept of the training photos."""
     train = question.train
-    return keep(
+    return embed_training_set(
         photos, train.ids, _labels(question), digests, X, train.rows, n_jobs=asked.n_jobs, progress=asked.progress
     )
 
 
-def _labels(question: Question) -> list[str]:
+def _labels(question: Task) -> list[str]:
     """Return the label of each training photo as a text."""
     y = question.train.y
     if question.kind == "number":

@@ -3,97 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.arguments import check_arguments
-from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER, FeatureCache, cache_at
-from pipeline.engines import engine
 from pipeline.errors import ModelError
 from pipeline.images import ImageSource, skipped_text
-from pipeline.model.answering import answer_for
-from pipeline.model.kept import KeptPhotos
-from pipeline.model.training import Near, Training, TrainingPhotos, training_photos
+from pipeline.model.predict import predict_source
+from pipeline.model.spec import ModelSpec
+from pipeline.model.training_set import TrainingSet
+from pipeline.parallel import engine
 from pipeline.progress import SILENT, Progress
 from pipeline.runtime import GRAPHS_FOLDER
-from pipeline.search import Predictions, predict_all
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline.export import Exported
-    from pipeline.model.scored import ModelScore
+    from pipeline.model.model_score import ModelScore
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
-    """A frozen backbone and the head that was trained on its features.
+class Model(ModelSpec):
+    """A frozen backbone and the head that was trained on its features; see `ModelSpec` for the attributes.
 
-    Attributes
-    ----------
-    label_set : str
-        The column it learned.
-    kind : {"class", "number", "multi"}
-    classes : tuple of str
-        In the order of the head's codes, or the tags in that of its columns; empty for numbers.
-    head : str
-        The head's name.
-    estimator : fitted scikit-learn estimator
-        Maps features ``(n, d)`` to codes into `classes`, to numbers, or to an indicator of tags.
-    params : dict
-        What the search chose for it.
-    layer : str
-    backbone : Backbone
-    recipe : mapping
-        All that changes a feature, as it was for the training photos.
-    scores : tuple of mapping
-        The results of the evaluation it was chosen by: nested, with intervals, the nulls beside them.
-    training_digests : ndarray of uint8, shape (m, 16)
-        Content of the photos it learned from.
-    notes : tuple of str
-    verdict : str
-        What the evaluation found, in a sentence.
-    versions : mapping
-        Of the libraries it was fitted with.
-    separator : str
-        Between the tags of a cell; empty for the other kinds.
-    evidence : mapping
-        What it learned from and how it was wrong, as `evidence_of` counts it; empty for models of before.
-    training : Training
-        Where the embeddings of the training photos are, and how far from one another they lie.
-    kept : KeptPhotos or None
-        Their embeddings and small pictures, where it keeps them.
-    folder : Path or None
-        Where it was opened; None of one that `fit` has just made.
-    sha256 : str
-        Of the record of that folder, which holds the hash of every other file of it; empty likewise.
+    Examples
+    --------
+    >>> model = pl.fit("photos/", heads="logistic")  # doctest: +SKIP
+    >>> model.predict("new_photos/")  # doctest: +SKIP
     """
-
-    label_set: str
-    kind: str
-    classes: tuple[str, ...]
-    head: str
-    estimator: Any = field(repr=False)
-    params: Mapping[str, Any]
-    layer: str
-    backbone: Backbone = field(repr=False)
-    recipe: Mapping[str, Any] = field(repr=False)
-    scores: tuple[Mapping[str, Any], ...] = field(repr=False)
-    training_digests: np.ndarray = field(repr=False)
-    notes: tuple[str, ...] = field(default=(), repr=False)
-    verdict: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict, repr=False)
-    separator: str = field(default="", repr=False)
-    evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    training: Training = field(default=Training(), repr=False)
-    kept: KeptPhotos | None = field(default=None, repr=False)
-    folder: Path | None = field(default=None, repr=False)
-    sha256: str = field(default="", repr=False)
 
     @classmethod
     @check_arguments
@@ -106,9 +49,9 @@ class Model:
             No model there, damaged, made by another format or another scikit-learn, or holding a type that is not
             on the fixed list.
         """
-        from pipeline.model.storage import load
+        from pipeline.model.storage import load_model
 
-        return load(Path(path))
+        return cls(**vars(load_model(Path(path))))
 
     @check_arguments
     def save(self, path: str | os.PathLike[str], *, weights: bool = True) -> Path:
@@ -126,30 +69,9 @@ class Model:
         ModelError
             The folder holds something else, cannot be written, or the head cannot be stored safely.
         """
-        from pipeline.model.storage import save
+        from pipeline.model.storage import save_model
 
-        return save(self, Path(path), weights=weights)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what the model is and how it scored, as plain JSON values."""
-        return {
-            "label_set": self.label_set,
-            "task": self.kind,
-            "classes": list(self.classes),
-            "head": self.head,
-            "params": dict(self.params),
-            "layer": self.layer,
-            "backbone": self.backbone.record(),
-            "recipe": dict(self.recipe),
-            "verdict": self.verdict,
-            "scores": [dict(score) for score in self.scores],
-            "training_images": len(self.training_digests),
-            "training": self.training.as_dict(),
-            "notes": list(self.notes),
-            "versions": dict(self.versions),
-            **({"separator": self.separator} if self.kind == "multi" else {}),
-            "evidence": dict(self.evidence),
-        }
+        return save_model(self, Path(path), weights=weights)
 
     @check_arguments
     def predict(
@@ -201,12 +123,12 @@ class Model:
         PipelineError
             No images, a cache of another recipe, or less than one class to name.
         """
-        from pipeline.model.table import answer_table
+        from pipeline.model.predict import prediction_frame
 
         if top < 1:
-            raise ModelError(f"top: wanted 1 or more, found {top}", "--top 3")
+            raise ModelError(f"top: expected 1 or more, got {top}", "--top 3")
         if neighbours < 0:
-            raise ModelError(f"neighbours: wanted 0 or more, found {neighbours}", "--neighbours 3")
+            raise ModelError(f"neighbours: expected 0 or more, got {neighbours}", "--neighbours 3")
         given = _open_data(data, id_column, root, with_columns=False)
         ids, rows = _requested(given)
         source = given.base if isinstance(given, FeatureCache) else given
@@ -214,7 +136,7 @@ class Model:
             progress.note(f"{source.name}: {skipped_text(source.skipped)}")
         training = self._training(Path(cache), neighbours, progress)
         with engine(dask):
-            answer = answer_for(
+            answer = predict_source(
                 self,
                 source,
                 training=training,
@@ -227,7 +149,7 @@ class Model:
             )
         if rows is not None:
             answer = answer.take(rows)
-        return answer_table(self, ids, answer, training, top=top, neighbours=neighbours)
+        return prediction_frame(self, ids, answer, training, top=top, neighbours=neighbours)
 
     @check_arguments
     def score(
@@ -289,10 +211,10 @@ class Model:
         1e-5: batch size, threads and the runtime (torch, or ONNX Runtime where `cache` holds an exported network) move
         the last bits of fp32 features, and of the scores that use probabilities.
         """
-        from pipeline.model.scoring import Asked, score
+        from pipeline.model.score import ScoreConfig, score_source
 
         answering = {"batch_size": batch_size, "device": device, "n_jobs": n_jobs, "progress": progress}
-        asked = Asked(
+        asked = ScoreConfig(
             labels=labels,
             column=column,
             groups=groups,
@@ -305,7 +227,7 @@ class Model:
             missing=(missing,) if isinstance(missing, str) else tuple(missing),
         )
         with engine(dask):
-            return score(self, _open_data(data, id_column, root, label_level), asked, answering)
+            return score_source(self, _open_data(data, id_column, root, label_level), asked, answering)
 
     @check_arguments
     def export(
@@ -343,29 +265,20 @@ class Model:
             It cannot be exported, or answers otherwise; nothing is left behind.
         """
         from pipeline.export import export_model
-        from pipeline.model.exporting import kinds, witnesses
+        from pipeline.model.check_images import check_images, decode_check_images
 
         return export_model(
             self,
             Path(out),
             format,
-            lambda: witnesses(self, check, progress),
-            kinds=lambda: kinds(self),
+            lambda: check_images(self, check, progress),
+            kinds=lambda: decode_check_images(self),
             progress=progress,
         )
 
-    def ask(self, X: np.ndarray) -> Predictions:
-        """Return what the head says of features, ``(n, d)``."""
-        return predict_all(self.estimator, X, len(self.classes), self.kind)
-
-    def is_unfamiliar(self, near: Near) -> np.ndarray | None:
-        """Return whether each image is too far from its nearest training photo, (n,); None where no distance is."""
-        beyond = self.training.beyond
-        return None if beyond is None else 1 - near.cosine[:, 0].astype(np.float64) > beyond
-
-    def _training(self, folder: Path, neighbours: int, progress: Progress) -> TrainingPhotos | None:
+    def _training(self, folder: Path, neighbours: int, progress: Progress) -> TrainingSet | None:
         """Return the training photos; what cannot be said, and why, `progress` hears."""
-        found, why_not = training_photos(self, folder)
+        found, why_not = self.open_training_set(folder)
         unsaid = [name for name, there in (("unfamiliar", True), ("neighbours", neighbours > 0)) if there]
         if found is None:
             progress.note(f"nothing is said in {' and '.join(unsaid)}: {why_not}")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from pipeline.errors import UnreadablePhoto
+from pipeline.errors import UnreadableImage
+from pipeline.files import atomic_path
 from pipeline.images import ImageSource
-from pipeline.placing import placed
 
 SIDE = 168
 BORDER = 6
@@ -108,7 +108,7 @@ def contact_sheet(
             )
         top += section.height
     path = Path(path)
-    with placed(path) as made:
+    with atomic_path(path) as made:
         sheet.save(made, format="PNG")
     return path
 
@@ -146,7 +146,7 @@ def _draw_tile(
     try:
         photo = ImageOps.fit(source.read(row).pixels(), (SIDE, SIDE))
         sheet.paste(photo, (left + BORDER, top + BORDER))
-    except UnreadablePhoto as error:
+    except UnreadableImage as error:
         draw.text((left + BORDER, top + BORDER), _cut(draw, str(error), SIDE, 13), fill=PAPER, font=_font(13))
     sure = f", {100 * tile.probability:.0f}%" if np.isfinite(tile.probability) else ""
     below = top + side + 3

@@ -11,9 +11,9 @@ from typing import Any
 
 from pipeline.model import ModelScore
 from pipeline.runs import Run
-from pipeline.runs.results import CHOSEN, Result
+from pipeline.runs.run import CHOSEN, Result
 from pipeline.studies import Study
-from pipeline.studies.points import NO_LAYER, Point
+from pipeline.studies.results import NO_LAYER, Point
 
 _KEY = re.compile(
     r"[^\w\-. /]", re.ASCII

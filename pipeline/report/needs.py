@@ -23,6 +23,6 @@ def needed(module: str) -> ModuleType:
     except ImportError as error:
         library = module.partition(".")[0]
         raise ReportError(
-            f"the report: wanted {library}, found that it is not installed",
+            f"the report: expected {library}, but it is not installed",
             f"pip install 'transfer-pipeline[{EXTRA_OF.get(library, 'report')}]'",
         ) from error

@@ -176,6 +176,6 @@ def _refusals(uri: str) -> Iterator[None]:
     except Exception as error:  # each kind of store has its own
         said = " ".join(str(error).split()).replace(uri, without_password(uri))
         raise ReportError(
-            f"{without_password(uri)}: wanted to log to MLflow here, found {type(error).__name__}: {_cut(said, 300)}",
+            f"{without_password(uri)}: expected to log to MLflow here, got {type(error).__name__}: {_cut(said, 300)}",
             "--mlflow sqlite:///mlflow.db, or the address of a server: mlflow server --port 5000",
         ) from error

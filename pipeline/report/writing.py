@@ -14,7 +14,7 @@ from pipeline.report.pages.run import run_page
 from pipeline.report.pages.score import score_page
 from pipeline.report.pages.study import study_page
 from pipeline.runs import Run
-from pipeline.runs.folder import REPORT, RUN, SCORE, STUDY, replace_file
+from pipeline.runs.directory import REPORT, RUN, SCORE, STUDY, replace_file
 from pipeline.studies import Study
 
 About = Run | ModelScore | Study
@@ -66,7 +66,7 @@ def write_report(
     about = run if isinstance(run, About) else open_run(run)
     if out is None and about.folder is None:
         raise ReportError(
-            f"the report of {about.name}: wanted a file to write, found a run that no folder holds", "out="
+            f"the report of {about.name}: expected a file to write, got a run that no folder holds", "out="
         )
     path = Path(out) if out is not None else about.folder / REPORT  # type: ignore[operator]
     content = _page(about, photos, progress).encode()
@@ -76,7 +76,7 @@ def write_report(
         replace_file(path, content)
     except OSError as error:
         raise ReportError(
-            f"{path}: wanted to write the report here, found {error.strerror or error}",
+            f"{path}: expected to write the report here, got {error.strerror or error}",
             "choose another place with --out",
         ) from error
     return Report(path, about, len(content))

@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS units (
 
 
 @dataclass(frozen=True)
-class Cell:
+class UnitKey:
     """What one unit is: the whole of what could change its result.
 
     Parameters
@@ -98,7 +98,7 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class StoredResult:
     """What came of a unit.
 
     Parameters
@@ -208,7 +208,7 @@ class Store:
         with _refusals(self._place), self._connection:
             self._connection.execute("INSERT OR REPLACE INTO facts VALUES ('subject', ?)", (subject,))
 
-    def get(self, keys: Iterable[bytes]) -> dict[bytes, Known]:
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, StoredResult]:
         """Return what is known of the units with these keys, here or in the others; a damaged row counts as unknown."""
         wanted = list(keys)
         found = self._own(wanted)
@@ -216,9 +216,9 @@ class Store:
             found = {**other._own([key for key in wanted if key not in found]), **found}
         return found
 
-    def _own(self, keys: Sequence[bytes]) -> dict[bytes, Known]:
+    def _own(self, keys: Sequence[bytes]) -> dict[bytes, StoredResult]:
         wanted = list(keys)
-        found: dict[bytes, Known] = {}
+        found: dict[bytes, StoredResult] = {}
         with _refusals(self._place):
             for start in range(0, len(wanted), _AT_ONCE):
                 some = wanted[start : start + _AT_ONCE]
@@ -233,7 +233,7 @@ class Store:
                         found[key] = known
         return found
 
-    def put(self, units: Sequence[tuple[Cell, Known]]) -> None:
+    def put(self, units: Sequence[tuple[UnitKey, StoredResult]]) -> None:
         """Keep units, all of them or none.
 
         Raises
@@ -280,7 +280,7 @@ class Store:
         found = self._fact("format")
         if found != str(FORMAT):
             raise EvaluationError(
-                f"{self._place}: wanted results of format {FORMAT}, found format {found}",
+                f"{self._place}: expected results of format {FORMAT}, got format {found}",
                 "use the version that wrote it, or give another folder with --out DIR",
             )
 
@@ -299,26 +299,26 @@ def _refusals(place: str) -> Iterator[None]:
         step = "free some space, then run the same command again" if "full" in text else None
         step = step or ("wait until the other run ends" if "locked" in text else None)
         raise EvaluationError(
-            f"{place}: wanted to keep results here, found: {text}",
+            f"{place}: expected to keep results here, got: {text}",
             step or "give a folder that you may write with --out DIR",
         ) from error
     except (sqlite3.Error, sqlite3.Warning, OverflowError, TypeError, UnicodeError) as error:
         raise _damaged(place, error) from error
     except OSError as error:
         raise EvaluationError(
-            f"{place}: wanted to keep results here, found {error.strerror or error}",
+            f"{place}: expected to keep results here, got {error.strerror or error}",
             "give a folder that you may write with --out DIR",
         ) from error
 
 
 def _damaged(place: str, error: Exception) -> EvaluationError:
     return EvaluationError(
-        f"{place}: wanted a store of results, found a file that SQLite cannot read ({error})",
+        f"{place}: expected a store of results, got a file that SQLite cannot read ({error})",
         f"move it away, e.g. mv {place} {place}.damaged; its results are computed again",
     )
 
 
-def _known(score: Any, predictions: Any, warnings: Any, seconds: Any, crc: Any) -> Known | None:
+def _known(score: Any, predictions: Any, warnings: Any, seconds: Any, crc: Any) -> StoredResult | None:
     """Return what a row holds; None where it was damaged or changed, whatever a column holds instead."""
     fits = (
         isinstance(score, float | None)
@@ -335,7 +335,7 @@ def _known(score: Any, predictions: Any, warnings: Any, seconds: Any, crc: Any) 
         return None
     if not isinstance(told, list) or not all(isinstance(text, str) for text in told):
         return None
-    return Known(math.nan if score is None else score, arrays, tuple(told), seconds)
+    return StoredResult(math.nan if score is None else score, arrays, tuple(told), seconds)
 
 
 def _blob(arrays: Mapping[str, np.ndarray]) -> bytes:

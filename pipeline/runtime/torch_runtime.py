@@ -5,21 +5,110 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import torch
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Preprocessing
-from pipeline.runtime import PRECISIONS
-from pipeline.runtime.compiled import Compiled
-from pipeline.runtime.devices import batch_size_of
-from pipeline.runtime.folding import fold_batch_norm
-from pipeline.runtime.gpu import Gpu
-from pipeline.runtime.pixels import check_pixels, no_features
+from pipeline.runtime.base import PRECISIONS, batch_size_of, check_pixels, no_features
+from pipeline.runtime.cuda import GpuRunner
+
+
+class Compiled:
+    """Run a network compiled for one batch size, the first it is called with; any other size runs as it comes.
+
+    A collection is many blocks of one size and a last, smaller one: to compile again for that would take longer than
+    to run it. A network that cannot be compiled runs as it comes, and that is said once.
+
+    Parameters
+    ----------
+    network : nn.Module
+    progress : Progress
+    """
+
+    def __init__(self, network: nn.Module, progress: Progress) -> None:
+        self._network = network
+        self._compiled = torch.compile(network, dynamic=False)
+        self._progress = progress
+        self._size: int | None = None
+        self._failed = False
+
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self._size is None:
+            self._size = len(images)
+        if self._failed or len(images) != self._size:
+            return self._network(images)
+        try:
+            return self._compiled(images)
+        except torch.OutOfMemoryError:  # says nothing of compiling
+            self._size = None
+            raise
+        except Exception as error:  # the compiler raises whatever its back end runs into
+            first, self._failed = not self._failed, True
+            if first:
+                reason = str(error).strip().partition("\n")[0]
+                self._progress.note(f"torch.compile cannot ({type(error).__name__}: {reason}); running without it")
+        return self._network(images)
+
+
+def fold_batch_norm(module: fx.GraphModule) -> fx.GraphModule:
+    """Fold every batch normalisation that directly follows a convolution nobody else reads; in place.
+
+    Parameters
+    ----------
+    module : fx.GraphModule
+        In evaluation mode. Its convolutions are replaced, not changed: a network that shares them keeps its own.
+    """
+    calls = Counter(node.target for node in module.graph.nodes if node.op == "call_module")
+    for node in list(module.graph.nodes):
+        if node.op != "call_module":
+            continue
+        before = node.args[0] if node.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
+            continue
+        convolution, norm = module.get_submodule(str(before.target)), module.get_submodule(str(node.target))
+        if _folds(convolution, norm) and calls[before.target] == calls[node.target] == 1:
+            module.set_submodule(str(before.target), _fold(convolution, norm))
+            node.replace_all_uses_with(before)
+            module.graph.erase_node(node)
+    module.delete_all_unused_submodules()
+    module.recompile()
+    for name, block in list(module.named_modules()):
+        # Blocks that the graph calls as a whole, such as torchvision's Conv2dNormActivation.
+        if isinstance(block, nn.Sequential) and any(_folds(a, b) for a, b in pairwise(block)):
+            module.set_submodule(name, _folded(block))
+    return module.eval().requires_grad_(False)
+
+
+def _folds(convolution: nn.Module, norm: nn.Module) -> bool:
+    return (
+        isinstance(convolution, nn.Conv2d)
+        and isinstance(norm, nn.BatchNorm2d)
+        and norm.track_running_stats
+        and not (convolution.training or norm.training)
+    )
+
+
+def _fold(convolution: nn.Module, norm: nn.Module) -> nn.Module:
+    return fuse_conv_bn_eval(cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm))
+
+
+def _folded(block: nn.Sequential) -> nn.Sequential:
+    steps = list(block)
+    for i in reversed(range(len(steps) - 1)):
+        if _folds(steps[i], steps[i + 1]):
+            steps[i : i + 2] = [_fold(steps[i], steps[i + 1])]
+    return nn.Sequential(*steps)
+
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -74,8 +163,8 @@ class TorchRuntime:
         self._network = network.to(self.device).to(memory_format=torch.channels_last)
         if compile and not on_cpu:
             self._network = Compiled(self._network, progress)
-        self._normalise = Normalise(backbone.preprocessing, self.device)
-        self._gpu = None if on_cpu else Gpu(self.device)
+        self._normalise = Normalize(backbone.preprocessing, self.device)
+        self._gpu = None if on_cpu else GpuRunner(self.device)
         self._progress = progress
         self._fitting = threading.Lock()
         self._most = sys.maxsize  # images that are run at once
@@ -170,7 +259,7 @@ class TorchRuntime:
         return torch.autocast(self.device.type, dtype=_AUTOCAST[self.precision])
 
 
-class Normalise:
+class Normalize:
     """Turn uint8 images into float32 ones as torchvision's presets do: the same operations in the same order.
 
     Parameters
@@ -204,12 +293,12 @@ def resolve_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     kind, colon, index = device.partition(":")
     if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not index.isdecimal())):
-        raise BackboneError(f"wanted a device auto, cpu, cuda or cuda:0, found {device!r}", "--device auto")
+        raise BackboneError(f"expected a device auto, cpu, cuda or cuda:0, got {device!r}", "--device auto")
     if kind == "cuda":
         count = count_gpus()
         if count <= int(index or 0):
             gpus = "no CUDA GPU" if not count else f"{count} CUDA GPU(s), counted from cuda:0"
-            raise BackboneError(f"wanted the device {device!r}, found {gpus}", "--device cpu")
+            raise BackboneError(f"expected the device {device!r}, got {gpus}", "--device cpu")
     return torch.device(device)
 
 
@@ -220,8 +309,8 @@ def count_gpus() -> int:
 
 def _check_precision(precision: str, device: torch.device) -> None:
     if precision not in PRECISIONS:
-        raise BackboneError(f"wanted a precision {', '.join(PRECISIONS)}, found {precision!r}", "--precision fp32")
+        raise BackboneError(f"expected a precision {', '.join(PRECISIONS)}, got {precision!r}", "--precision fp32")
     if precision == "fp16" and device.type == "cpu":
         raise BackboneError(
-            "wanted the precision fp16, which needs a GPU, found the device 'cpu'", "--precision bf16 or fp32"
+            "expected the precision fp16, which needs a GPU, got the device 'cpu'", "--precision bf16 or fp32"
         )

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import HeadError
-from pipeline.search.guard import first_line
-from pipeline.search.predictions import Predictions, over_all_classes, predict_all, replay
-from pipeline.search.tags import TAG_SCORINGS, score_tags
+from pipeline.search.predictions import TAG_SCORINGS, Predictions, over_all_classes, predict_all, replay, score_tags
+from pipeline.search.solvers.backend import first_line
 
 # The first one chooses; the others stand beside it.
 SCORINGS = {
@@ -83,19 +82,19 @@ def check_scoring(scoring: str, kind: str, n_classes: int = 0) -> None:
     if scoring not in known:
         near = difflib.get_close_matches(scoring, known, n=3, cutoff=0.5)
         raise HeadError(
-            f"wanted a scoring, found {scoring!r}",
+            f"expected a scoring, got {scoring!r}",
             f"did you mean --scoring {' or --scoring '.join(near)}?" if near else f"use {', '.join(SCORINGS[kind])}",
         )
     if not (scoring in TAG_SCORINGS if kind == "multi" else _scoring_kind(scoring) == kind):
         wanted = {"class": "classes", "number": "numbers", "multi": "several tags an image"}
         raise HeadError(
-            f"scoring {scoring!r}: wanted one for {wanted[kind]}, found one for {wanted[_scoring_kind(scoring)]}",
+            f"scoring {scoring!r}: expected one for {wanted[kind]}, got one for {wanted[_scoring_kind(scoring)]}",
             f"use {', '.join(SCORINGS[kind])}",
         )
     if kind == "class" and n_classes > 2 and scoring in _TWO_CLASSES:
         near = [f"{scoring}_macro", f"{scoring}_ovr", "matthews_corrcoef"]
         raise HeadError(
-            f"scoring {scoring!r}: wanted two classes, found {n_classes}",
+            f"scoring {scoring!r}: expected two classes, got {n_classes}",
             f"use --scoring {next(name for name in near if name in known)}",
         )
 
@@ -134,7 +133,7 @@ def score_predictions(scoring: str, y: np.ndarray, predictions: Predictions, *, 
     if scoring == "neg_log_loss":
         if P is None:
             raise HeadError(
-                "scoring 'neg_log_loss': wanted probabilities, found none: this head gives none",
+                "scoring 'neg_log_loss': expected probabilities, got none: this head gives none",
                 "choose a head that gives them (see pipeline heads), or another --scoring",
             )
         return -float(np.mean(log_losses(y, P)))
@@ -171,7 +170,7 @@ def _scikit_learns_score(scoring: str, y: np.ndarray, predictions: Predictions, 
             if kind == "class" and len(present) == 1 < n_classes:
                 return math.nan
             raise HeadError(
-                f"scoring {scoring!r}: wanted a score of {len(y)} rows, found {first_line(error)}",
+                f"scoring {scoring!r}: expected a score of {len(y)} rows, got {first_line(error)}",
                 f"use one of {', '.join(SCORINGS[kind])}",
             ) from error
 

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+import re
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
+from hashlib import sha256
+from html import escape
+from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -14,26 +21,105 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from pipeline.model import Model
-from pipeline.model.training import TrainingPhotos
+from pipeline.model.training_set import TrainingSet
 from pipeline.provenance import installed
-from pipeline.server.answerer import Answerer
-from pipeline.server.answers import About, Answer, Health, Problem, answer_of
-from pipeline.server.decoders import Decoders
-from pipeline.server.limits import Limits
-from pipeline.server.pages import documentation, front_page, policy_of
-from pipeline.server.refusal import Refused
+from pipeline.server.batcher import MicroBatcher
+from pipeline.server.decode_pool import DecodePool
+from pipeline.server.limits import Limits, RequestError
+from pipeline.server.schemas import ErrorBody, Health, ImagePrediction, ModelInfo, to_response
+
+
+@cache
+def front_page() -> tuple[str, str]:
+    """Return the page on which a person drops photos, and its content security policy."""
+    text = files("pipeline.server").joinpath("page.html").read_text(encoding="utf-8")
+    return text, policy_of(text)
+
+
+def policy_of(page: str) -> str:
+    """Return the policy under which a page's own style and script run, known by their hashes, and nothing else does."""
+
+    def hashes(tag: str) -> str:
+        found = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in found) or "'none'"
+
+    return (
+        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; "
+        "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def documentation(schema: Mapping[str, Any]) -> str:
+    """Return the page that says what an OpenAPI description says; everything in it is escaped."""
+    frame = files("pipeline.server").joinpath("docs.html").read_text(encoding="utf-8")
+    calls = "".join(
+        _call(method, path, call) for path, methods in schema["paths"].items() for method, call in methods.items()
+    )
+    answers = "".join(_shape(name, shape) for name, shape in schema["components"]["schemas"].items() if _is_ours(name))
+    about = f"<h1>{escape(schema['info']['title'])}</h1><p>{escape(schema['info']['description'])}</p>"
+    return frame.replace("<!-- about -->", about).replace("<!-- calls -->", calls).replace("<!-- answers -->", answers)
+
+
+def _is_ours(name: str) -> bool:
+    return not name.endswith("ValidationError")  # FastAPI's own, which no answer here has
+
+
+def _call(method: str, path: str, call: Mapping[str, Any]) -> str:
+    rows = [
+        f"<tr><td><code>{escape(one['name'])}</code></td><td>{escape(_type(one['schema']))}</td>"
+        f"<td>{escape(one.get('description', 'In the ' + one['in']))}</td></tr>"
+        for one in call.get("parameters", [])
+    ]
+    if "requestBody" in call:
+        rows.append(
+            f"<tr><td>body</td><td>{escape(', '.join(call['requestBody']['content']))}</td><td>The photo.</td></tr>"
+        )
+    answers = []
+    for status, one in call["responses"].items():
+        shapes = [content.get("schema", {}) for content in one.get("content", {}).values()]
+        kind = ", ".join(_type(shape) for shape in shapes if shape)
+        if status != "422" or "requestBody" in call:  # FastAPI adds one to whatever has parameters
+            text = escape(one["description"]) if status != "200" else "The answer."
+            answers.append(f"<tr><td><code>{escape(status)}</code></td><td>{escape(kind)}</td><td>{text}</td></tr>")
+    tables = "".join(f"<table>{''.join(some)}</table>" for some in (rows, answers) if some)
+    title = f"<h2><span>{escape(method.upper())}</span> <code>{escape(path)}</code></h2>"
+    said = f"<p>{escape(call['summary'])}. {escape(call.get('description', ''))}</p>"
+    return f"<section>{title}{said}{tables}</section>"
+
+
+def _shape(name: str, shape: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td><code>{escape(field)}</code></td><td>{escape(_type(one))}</td>"
+        f"<td>{escape(one.get('description', ''))}</td></tr>"
+        for field, one in shape.get("properties", {}).items()
+    )
+    return (
+        f"<section><h3>{escape(name)}</h3><p>{escape(shape.get('description', ''))}</p><table>{rows}</table></section>"
+    )
+
+
+def _type(shape: Mapping[str, Any]) -> str:
+    """Return a schema's type in a word or two."""
+    if "$ref" in shape:
+        return shape["$ref"].rpartition("/")[2]
+    if "anyOf" in shape:
+        return " or ".join(_type(one) for one in shape["anyOf"])
+    if shape.get("type") == "array":
+        return f"list of {_type(shape['items'])}"
+    return str(shape.get("type", json.dumps(shape)))
+
 
 _PHOTO = {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "The token is missing or another one."},
-    408: {"model": Problem, "description": "The photo did not arrive in time."},
-    413: {"model": Problem, "description": "The photo is too large, in bytes or in pixels."},
-    415: {"model": Problem, "description": "It is no photo, or of a kind that this server cannot decode."},
-    422: {"model": Problem, "description": "The photo is damaged, or takes too long to decode."},
-    503: {"model": Problem, "description": "Too many requests at once; try again in a second."},
+    401: {"model": ErrorBody, "description": "The token is missing or another one."},
+    408: {"model": ErrorBody, "description": "The photo did not arrive in time."},
+    413: {"model": ErrorBody, "description": "The photo is too large, in bytes or in pixels."},
+    415: {"model": ErrorBody, "description": "It is no photo, or of a kind that this server cannot decode."},
+    422: {"model": ErrorBody, "description": "The photo is damaged, or takes too long to decode."},
+    503: {"model": ErrorBody, "description": "Too many requests at once; try again in a second."},
 }
 _UNKNOWN: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "There is no such picture."},
+    404: {"model": ErrorBody, "description": "There is no such picture."},
     401: _REFUSALS[401],
 }
 
@@ -42,9 +128,9 @@ def application(
     model: Model,
     name: str,
     *,
-    answerer: Answerer,
-    decoders: Decoders,
-    training: TrainingPhotos | None,
+    answerer: MicroBatcher,
+    decoders: DecodePool,
+    training: TrainingSet | None,
     why_not: str,
     limits: Limits,
 ) -> FastAPI:
@@ -57,7 +143,7 @@ def application(
         What it is called.
     answerer : Answerer
     decoders : Decoders
-    training : TrainingPhotos or None
+    training : TrainingSet or None
     why_not : str
         Why there are none.
     limits : Limits
@@ -81,14 +167,14 @@ def application(
         redoc_url=None,
         lifespan=open_and_close,
     )
-    house = _House(limits.places)
+    house = ConcurrencyLimit(limits.places)
 
     @app.post("/predict", responses=_REFUSALS, openapi_extra={"requestBody": _PHOTO}, summary="Answer for one photo")
     async def predict(
         request: Request,
         # A default, not an annotation: those are read where this function's names are not known.
         neighbours: int = Query(3, ge=0, le=limits.neighbours, description="How many training photos to name."),
-    ) -> Answer:
+    ) -> ImagePrediction:
         """The body is the photo itself, as in curl --data-binary @new.jpg"""
         with house:
             data = await _body(request, limits)
@@ -98,8 +184,10 @@ def application(
             except TimeoutError:
                 raise _busy() from None
         if said is None:
-            raise Refused(422, "wanted a photo, found one that the network has no finite answer to", "send another one")
-        return answer_of(model, said, training, neighbours)
+            raise RequestError(
+                422, "expected a photo, got one that the network has no finite answer to", "send another one"
+            )
+        return to_response(model, said, training, neighbours)
 
     @app.get(
         "/thumbnails/{row}", responses=_UNKNOWN, response_class=Response, summary="A training photo's small picture"
@@ -108,12 +196,14 @@ def application(
         """A JPEG; answers say which."""
         picture = training.thumbnail(row) if training is not None and 0 <= row < len(training) else b""
         if not picture:
-            raise Refused(404, f"wanted the picture of a training photo, found none of number {row}", "see /predict")
+            raise RequestError(
+                404, f"expected the picture of a training photo, got none of number {row}", "see /predict"
+            )
         return Response(picture, media_type="image/jpeg")
 
     @app.get("/model", responses={401: _REFUSALS[401]}, summary="What the model is")
-    async def about() -> About:
-        return About(
+    async def about() -> ModelInfo:
+        return ModelInfo(
             name=name,
             label_set=model.label_set,
             task=model.kind,
@@ -147,7 +237,7 @@ def application(
     return app
 
 
-class _House:
+class ConcurrencyLimit:
     """So many requests at once; used from one event loop."""
 
     def __init__(self, places: int) -> None:
@@ -162,14 +252,14 @@ class _House:
         self.taken -= 1
 
 
-def _busy() -> Refused:
-    return Refused(503, "wanted a free place, found too many requests at once", "send it again in a second")
+def _busy() -> RequestError:
+    return RequestError(503, "expected a free place, got too many requests at once", "send it again in a second")
 
 
 async def _body(request: Request, limits: Limits) -> bytes:
     """Return the photo that a request brings, or raise `Refused`; no more of it is held than a photo may have."""
     most = limits.bytes
-    large = Refused(413, f"wanted at most {most / 1e6:g} MB, found more", "send a smaller photo")
+    large = RequestError(413, f"expected at most {most / 1e6:g} MB, got more", "send a smaller photo")
     if int(request.headers.get("content-length", "0")) > most:
         raise large
     data = bytearray()
@@ -181,9 +271,11 @@ async def _body(request: Request, limits: Limits) -> bytes:
                     raise large
     except TimeoutError:
         seconds = limits.body_seconds
-        raise Refused(408, f"wanted the photo within {seconds:g} seconds, found part of it", "send it again") from None
+        raise RequestError(
+            408, f"expected the photo within {seconds:g} seconds, got part of it", "send it again"
+        ) from None
     except ClientDisconnect:
-        raise Refused(400, "wanted the photo, found that the client has gone", "send it again") from None
+        raise RequestError(400, "expected the photo, but the client has gone", "send it again") from None
     return bytes(data)
 
 
@@ -194,8 +286,8 @@ def _say_errors_in_two_parts(app: FastAPI) -> None:
         headers = {408: {"connection": "close"}, 503: {"retry-after": "1"}}.get(status)
         return JSONResponse({"error": error, "try": next_step}, status, headers)
 
-    @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> Response:
+    @app.exception_handler(RequestError)
+    async def refused(_: Request, error: RequestError) -> Response:
         return said(error.status, error.error, error.next_step)
 
     @app.exception_handler(HTTPException)

@@ -41,3 +41,21 @@ class Limits:
     answer_seconds: float = 60.0
     decoder_memory: int = 3 << 30
     neighbours: int = 20
+
+
+class RequestError(Exception):
+    """One request is answered with an error; the server goes on.
+
+    Parameters
+    ----------
+    status : int
+        Of HTTP.
+    error : str
+        What was wanted and what was found.
+    next_step : str
+        What to do about it.
+    """
+
+    def __init__(self, status: int, error: str, next_step: str) -> None:
+        super().__init__(status, error, next_step)
+        self.status, self.error, self.next_step = status, error, next_step

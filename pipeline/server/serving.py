@@ -100,34 +100,33 @@ def open_server(
     token = None if token_file is None else _token(Path(token_file))
     if token is None and not _is_this_machine(host):
         raise ServerError(
-            f"--host {host}: wanted a token, because others can reach it, found none",
+            f"--host {host}: expected a token, because others can reach it, got none",
             "write a secret into a file that only you may read, and pass it with --token-file FILE",
         )
     try:
         import uvicorn
 
         from pipeline.server.app import application
-        from pipeline.server.protocol import impatient
+        from pipeline.server.security import timeout_protocol
     except ImportError as error:
         raise ServerError(
-            f"wanted FastAPI and uvicorn, found that {error.name} is not installed",
+            f"expected FastAPI and uvicorn, got that {error.name} is not installed",
             "pip install 'transfer-pipeline[serve]'",
         ) from error
-    from pipeline.engines import workers
     from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES
     from pipeline.model import Model
-    from pipeline.model.answering import decode_of, network_of
-    from pipeline.model.training import training_photos
+    from pipeline.model.predict import decode_mode_of, network_of
+    from pipeline.parallel import workers
     from pipeline.runtime import GRAPHS_FOLDER
-    from pipeline.server.answerer import Answerer
-    from pipeline.server.decoders import Decoders
-    from pipeline.server.gate import Gate
+    from pipeline.server.batcher import MicroBatcher
+    from pipeline.server.decode_pool import DecodePool
+    from pipeline.server.security import AuthMiddleware
 
     opened = model if isinstance(model, Model) else Model.open(model)
     name = opened.label_set if isinstance(model, Model) else Path(model).name.removesuffix(".model")
     listening = _listen(host, port)
     try:
-        training, why_not = training_photos(opened, Path(cache))
+        training, why_not = opened.open_training_set(Path(cache))
         if why_not:
             progress.note(f"nothing is said of unfamiliar photos and of the nearest training photos: {why_not}")
         graphs = Path(cache) / GRAPHS_FOLDER
@@ -139,8 +138,8 @@ def open_server(
         listening.close()
         raise
     count = workers(n_jobs)
-    answerer = Answerer(opened, network, training, threads=count, neighbours=limits.neighbours)
-    decoders = Decoders(opened.backbone.preprocessing, decode_of(opened), count=count, limits=limits)
+    answerer = MicroBatcher(opened, network, training, threads=count, neighbours=limits.neighbours)
+    decoders = DecodePool(opened.backbone.preprocessing, decode_mode_of(opened), count=count, limits=limits)
     app = application(
         opened, name, answerer=answerer, decoders=decoders, training=training, why_not=why_not, limits=limits
     )
@@ -158,8 +157,8 @@ def open_server(
             super().run(sockets or [listening])
 
     config = uvicorn.Config(
-        Gate(app, token=token, hosts=frozenset(("localhost", "127.0.0.1", "::1", host.lower()))),
-        http=impatient(limits.request_seconds),
+        AuthMiddleware(app, token=token, hosts=frozenset(("localhost", "127.0.0.1", "::1", host.lower()))),
+        http=timeout_protocol(limits.request_seconds),
         ws="none",
         log_config=None,
         log_level="error",
@@ -190,12 +189,12 @@ def _token(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         found = error.strerror if isinstance(error, OSError) else "something else than plain letters"
         raise ServerError(
-            f"--token-file {path}: wanted a file with the token, found {found}", _make_token(path)
+            f"--token-file {path}: expected a file with the token, got {found}", _make_token(path)
         ) from error
     if len(token) < SHORTEST_TOKEN or not token.isprintable() or " " in token:
         found = "other characters" if len(token) >= SHORTEST_TOKEN else f"{len(token)}"
         raise ServerError(
-            f"--token-file {path}: wanted {SHORTEST_TOKEN} letters or more without blanks, found {found}",
+            f"--token-file {path}: expected {SHORTEST_TOKEN} letters or more without blanks, got {found}",
             _make_token(path),
         )
     return token
@@ -219,7 +218,7 @@ def _listen(host: str, port: int) -> socket.socket:
             listening.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise ServerError(
-            f"--host {host} --port {port}: wanted to listen there, found: {reason}",
+            f"--host {host} --port {port}: expected to listen there, got: {reason}",
             f"--port {port + 1 if port < 65535 else 0}",
         ) from error
     return listening

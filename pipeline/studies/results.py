@@ -1,26 +1,127 @@
 """`Study`: what came of asking whether transfer was worth it; to be read, printed and kept as ``study.json``.
 
 A study is a table of points and what follows from it. Crossovers and verdicts are functions of the points alone
-(`pipeline.studies.crossover`, `pipeline.studies.verdict`): whoever has the table can make them again.
+(`pipeline.studies.analysis`), so they can be computed again from the table.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import EvaluationError
-from pipeline.runs import refuse_foreign
-from pipeline.runs.folder import POINTS, STUDY, replace_file
-from pipeline.studies.points import METHODS, TRANSFER, Point, curve_of, depth_of
-from pipeline.studies.schedule import Skipped
+from pipeline.runs import check_is_run_directory
+from pipeline.runs.directory import POINTS, STUDY, replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+TRANSFER = "transfer"
+RANDOM = "random weights"
+SCRATCH = "from scratch"
+RAW = "raw pixels"
+STATISTICS = "pixel statistics"
+DUMMY = "dummy"
+METHODS = (TRANSFER, RANDOM, SCRATCH, RAW, STATISTICS, DUMMY)
+NO_LAYER = ""
+DEPTHS = ("early", "middle", "late", "penultimate")  # in the order of the network
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method with so many labels: a mean over draws of the training labels, all scored on the same test images.
+
+    Attributes
+    ----------
+    method : str
+        One of `METHODS`: ``transfer`` (the frozen pretrained backbone and a head), ``random weights`` (the same network
+        untrained, and a head), ``from scratch`` (a small CNN trained on the pixels), ``raw pixels`` and ``pixel
+        statistics`` (each with a head), ``dummy``.
+    layer : str
+        Of the backbone; empty for the methods without one.
+    per_class : float
+        Labels a class, on average: ``labels`` over the number of classes. The x of a learning curve, to be drawn on a
+        logarithmic axis.
+    labels : int
+        Labels that were learned from.
+    everything : bool
+        Whether these are all training labels.
+    draws : int
+        Sets of labels that were drawn, or, where all labels are taken, trainings with another seed.
+    score, low, high : float
+        Balanced accuracy on the test images, mean over the draws, and its 95% interval: both the draws and the test
+        images might have been others (see ``Study.interval``).
+    train : float
+        Balanced accuracy on the labels that were learned from, mean over the draws.
+    seconds : float
+        To train once, mean over the draws: of one core, or of the GPU where there is one. Choosing parameters counts.
+    extraction_seconds : float
+        To bring as many images through the backbone, once, likewise of one core or the GPU; 0 without a backbone.
+    lead, lead_low, lead_high : float or None
+        By how much transfer scores higher, on the same draws and test images, with its 95% interval; None for the
+        points of transfer itself.
+    gap_lead, gap_lead_low, gap_lead_high : float or None
+        By how much the gap (``train`` - ``score``) of transfer is smaller, likewise.
+    cut_short : int
+        Trainings that were shortened for the budget of seconds.
+    params : str
+        How parameters were chosen: ``cross-validated``, ``fixed`` (too few labels to choose by), ``none``.
+    scores : tuple of float
+        Of each draw, in order: the same place is the same draw for every method with as many labels.
+    """
+
+    method: str
+    layer: str
+    per_class: float
+    labels: int
+    everything: bool
+    draws: int
+    score: float
+    low: float
+    high: float
+    train: float
+    seconds: float
+    extraction_seconds: float
+    lead: float | None = None
+    lead_low: float | None = None
+    lead_high: float | None = None
+    gap_lead: float | None = None
+    gap_lead_low: float | None = None
+    gap_lead_high: float | None = None
+    cut_short: int = 0
+    params: str = "none"
+    scores: tuple[float, ...] = ()
+
+    @property
+    def gap(self) -> float:
+        """How much lower the score is on new images than on those learned from."""
+        return self.train - self.score
+
+    @property
+    def total_seconds(self) -> float:
+        """Training and, where there is a backbone, bringing the images through it."""
+        return self.seconds + self.extraction_seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the point as plain JSON values, with ``gap`` and ``total_seconds``."""
+        return {**asdict(self), "scores": list(self.scores), "gap": self.gap, "total_seconds": self.total_seconds}
+
+
+def curve_of(points: Sequence[Point], method: str, layer: str) -> tuple[Point, ...]:
+    """Return the points of a method, the fewest labels first; of a backbone's layers the one named."""
+    mine = [point for point in points if point.method == method and point.layer in (layer, NO_LAYER)]
+    return tuple(sorted(mine, key=lambda point: point.labels))
+
+
+def depth_of(layer: str) -> tuple[int, str]:
+    """Return what sorts layers from early to late; those with names of their own come last."""
+    return (DEPTHS.index(layer) if layer in DEPTHS else len(DEPTHS), layer)
+
 
 FORMAT = 1
 
@@ -35,7 +136,32 @@ PROMISES = (TIME, LABELS, PERFORMANCE, GENERALISATION)
 
 
 @dataclass(frozen=True)
-class Match:
+class SkippedTrials:
+    """Trainings of one method with so many labels that the time limit left out.
+
+    Attributes
+    ----------
+    method, layer : str
+    labels : int
+    draws : int
+        How many were left out.
+    of : int
+        How many there would have been.
+    """
+
+    method: str
+    layer: str
+    labels: int
+    draws: int
+    of: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LabelMatch:
     """How many labels a rival needs for the score that transfer has with fewer.
 
     Attributes
@@ -76,7 +202,7 @@ class Crossover:
 
     rival: str
     meets: float | None
-    matches: tuple[Match, ...]
+    matches: tuple[LabelMatch, ...]
     text: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -180,7 +306,7 @@ class Study:
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedTrials, ...] = ()
     folder: Path | None = field(default=None, compare=False)
 
     @property
@@ -200,7 +326,7 @@ class Study:
         found = curve_of(self.points, method, self.layer)
         if not found:
             raise EvaluationError(
-                f"wanted one of the methods {', '.join(self.methods)}, found {method!r}", f"name one: {self.methods[0]}"
+                f"expected one of the methods {', '.join(self.methods)}, got {method!r}", f"name one: {self.methods[0]}"
             )
         return found
 
@@ -245,11 +371,11 @@ class Study:
         values |= {name: tuple(said[name]) for name in ("classes", "notes")}
         values["points"] = tuple(_point(one) for one in said["points"])
         values["crossovers"] = tuple(
-            Crossover(**{**one, "matches": tuple(Match(**match) for match in one["matches"])})
+            Crossover(**{**one, "matches": tuple(LabelMatch(**match) for match in one["matches"])})
             for one in said["crossovers"]
         )
         values["verdicts"] = tuple(Verdict(**one) for one in said["verdicts"])
-        values["skipped"] = tuple(Skipped(**one) for one in said.get("skipped", ()))
+        values["skipped"] = tuple(SkippedTrials(**one) for one in said.get("skipped", ()))
         return cls(**{**values, "folder": folder})
 
     def save(self, folder: str | Path) -> Path:
@@ -260,17 +386,17 @@ class Study:
         EvaluationError
             The folder cannot be written, or holds other things than a run.
         """
-        from pipeline.images.cells import csv_text
+        from pipeline.images.table import csv_text
 
         folder = Path(folder)
-        refuse_foreign(folder)
+        check_is_run_directory(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             replace_file(folder / POINTS, csv_text(self.table()).encode())
             replace_file(folder / STUDY, json.dumps(self.as_dict(), indent=1, allow_nan=False).encode())
         except OSError as error:
             raise EvaluationError(
-                f"{folder}: wanted to write the study here, found {error.strerror or error}",
+                f"{folder}: expected to write the study here, got {error.strerror or error}",
                 "give a folder that you may write with --out DIR",
             ) from error
         return folder
@@ -290,12 +416,12 @@ class Study:
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise EvaluationError(f"{path}: wanted a study, found {error.strerror or error}", step) from error
+            raise EvaluationError(f"{path}: expected a study, got {error.strerror or error}", step) from error
         except ValueError as error:
-            raise EvaluationError(f"{path}: wanted a study, found no JSON ({error})", step) from error
+            raise EvaluationError(f"{path}: expected a study, got no JSON ({error})", step) from error
         if not isinstance(said, dict) or said.get("format") != FORMAT:
             found = said.get("format") if isinstance(said, dict) else type(said).__name__
-            raise EvaluationError(f"{path}: wanted a study of format {FORMAT}, found {found}", step)
+            raise EvaluationError(f"{path}: expected a study of format {FORMAT}, got {found}", step)
         return cls.from_dict(said, folder=Path(folder))
 
 

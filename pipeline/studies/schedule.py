@@ -5,23 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.studies.draws import Rung
-from pipeline.studies.lessons import (
+from pipeline.studies.data import LabelBudget
+from pipeline.studies.results import METHODS, SkippedTrials
+from pipeline.studies.trials import (
     CHOOSE_FROM,
     AnyLesson,
     Deadline,
-    Key,
-    Learned,
-    Lesson,
-    ScratchLesson,
+    ScratchTrial,
+    Trial,
+    TrialKey,
+    TrialResult,
     balanced_accuracy,
 )
-from pipeline.studies.points import METHODS
 
 # Seconds. With the embeddings and the clocks at the end, 350 photos on two slow cores stay below ten minutes.
 TIME_LIMIT = 540.0
@@ -30,31 +29,6 @@ SHARE_OF_HEADS = 0.5  # of the time for training, at most: a slow head must not 
 FIXED_SHARE = 0.05  # of the time of a head whose parameters are chosen: what one with fixed parameters takes
 SECONDS_PER_LESSON = 0.01  # to hand one to a process
 MARGIN = 1.2  # processes side by side are slower than one alone
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """Trainings of one method with so many labels that the time limit left out.
-
-    Attributes
-    ----------
-    method, layer : str
-    labels : int
-    draws : int
-        How many were left out.
-    of : int
-        How many there would have been.
-    """
-
-    method: str
-    layer: str
-    labels: int
-    draws: int
-    of: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -98,7 +72,7 @@ class StudyStopped(KeyboardInterrupt):
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TimeEstimate:
     """How long lessons are expected to take, from a short trial run on this machine.
 
     Attributes
@@ -108,8 +82,8 @@ class Estimate:
     networks : mapping of Key to float
     """
 
-    heads: Mapping[Key, float]
-    networks: Mapping[Key, float]
+    heads: Mapping[TrialKey, float]
+    networks: Mapping[TrialKey, float]
 
     def seconds(self, head_jobs: int, network_jobs: int) -> float:
         """Return how long all of them take on so many processes."""
@@ -126,9 +100,9 @@ class Estimate:
         return text
 
 
-def estimate(
-    heads: Sequence[Lesson], networks: Sequence[ScratchLesson], measured: tuple[Lesson, float] | None
-) -> Estimate:
+def estimate_time(
+    heads: Sequence[Trial], networks: Sequence[ScratchTrial], measured: tuple[Trial, float] | None
+) -> TimeEstimate:
     """Return how long lessons take, by one head that was timed and a few steps of the small network.
 
     Parameters
@@ -137,11 +111,11 @@ def estimate(
     measured : (Lesson, float) or None
         A head and the seconds that it took.
     """
-    of_heads: dict[Key, float] = {lesson.key: SECONDS_PER_LESSON for lesson in heads}
+    of_heads: dict[TrialKey, float] = {lesson.key: SECONDS_PER_LESSON for lesson in heads}
     if measured is not None:
         unit = measured[1] / _work(measured[0])
         of_heads = {lesson.key: SECONDS_PER_LESSON + unit * _work(lesson) for lesson in heads}
-    return Estimate(of_heads, _of_networks(networks))
+    return TimeEstimate(of_heads, _of_networks(networks))
 
 
 def time_for_training(time_limit: float, spent: float) -> float:
@@ -155,22 +129,24 @@ def deadline_of_heads(heads: Iterable[AnyLesson], left: float) -> Deadline:
     return Deadline(time.time() + SHARE_OF_HEADS * left, {}, always)
 
 
-def deadline_of_networks(expected: Estimate, end: float, jobs: int) -> Deadline:
+def deadline_of_networks(expected: TimeEstimate, end: float, jobs: int) -> Deadline:
     """Return when small networks have to end: `end`, in seconds since the epoch."""
     fits = _in_parallel(expected.networks.values(), jobs) <= end - time.time()
     return Deadline(end, expected.networks, shortest_first=not fits)
 
 
-def skipped_of(left_out: Iterable[Key], lessons: Sequence[AnyLesson], rungs: Sequence[Rung]) -> tuple[Skipped, ...]:
+def skipped_of(
+    left_out: Iterable[TrialKey], lessons: Sequence[AnyLesson], rungs: Sequence[LabelBudget]
+) -> tuple[SkippedTrials, ...]:
     """Return what was left out, method by method, the fewest labels first."""
     gone, planned = _places(left_out), _places(lesson.key for lesson in lessons)
     return tuple(
-        Skipped(method, layer, rungs[number].labels, count, planned[method, layer, number])
+        SkippedTrials(method, layer, rungs[number].labels, count, planned[method, layer, number])
         for (method, layer, number), count in sorted(gone.items(), key=lambda one: _order(one[0]))
     )
 
 
-def skipped_text(skipped: Sequence[Skipped], time_limit: float) -> str:
+def skipped_text(skipped: Sequence[SkippedTrials], time_limit: float) -> str:
     """Return what was left out in a sentence; empty where nothing was."""
     if not skipped:
         return ""
@@ -190,7 +166,7 @@ def skipped_text(skipped: Sequence[Skipped], time_limit: float) -> str:
 
 
 def partial_points(
-    learned: Mapping[Key, Learned], lessons: Sequence[AnyLesson], rungs: Sequence[Rung], y: np.ndarray
+    learned: Mapping[TrialKey, TrialResult], lessons: Sequence[AnyLesson], rungs: Sequence[LabelBudget], y: np.ndarray
 ) -> tuple[PartialPoint, ...]:
     """Return the mean score of what is done, method by method, the fewest labels first.
 
@@ -216,25 +192,25 @@ def partial_points(
     )  # fmt: skip
 
 
-def _of_networks(networks: Sequence[ScratchLesson]) -> dict[Key, float]:
+def _of_networks(networks: Sequence[ScratchTrial]) -> dict[TrialKey, float]:
     if not networks:
         return {}
-    from pipeline.studies import training
+    from pipeline.studies import scratch
 
     longest = max(networks, key=lambda lesson: len(lesson.rows))
-    per_image = training.seconds_per_image(
+    per_image = scratch.seconds_per_image(
         longest.material.X[longest.rows], longest.material.y[longest.rows], longest.material.classes, longest.device
     )
-    tries = len(training.TRIES)
+    tries = len(scratch.TRIES)
     found = {}
     for lesson in networks:
         n = len(lesson.rows)
-        steps = training.expected_steps(n, chosen=n >= CHOOSE_FROM * lesson.material.classes, tries=tries)
-        found[lesson.key] = MARGIN * min(lesson.budget, steps * training.batch_for(n) * per_image)
+        steps = scratch.expected_steps(n, chosen=n >= CHOOSE_FROM * lesson.material.classes, tries=tries)
+        found[lesson.key] = MARGIN * min(lesson.budget, steps * scratch.batch_for(n) * per_image)
     return found
 
 
-def _work(lesson: Lesson) -> float:
+def _work(lesson: Trial) -> float:
     """Return a measure of what a head has to do: values that it sees, fewer where nothing is chosen."""
     n = len(lesson.rows)
     width = float(np.prod(lesson.material.X.shape[1:]))
@@ -247,7 +223,7 @@ def _in_parallel(seconds: Iterable[float], jobs: int) -> float:
     return max(sum(values) / max(1, jobs), max(values, default=0.0))
 
 
-def _places(keys: Iterable[Key]) -> dict[tuple[str, str, int], int]:
+def _places(keys: Iterable[TrialKey]) -> dict[tuple[str, str, int], int]:
     found: dict[tuple[str, str, int], int] = {}
     for key in keys:
         place = (key.method, key.layer, key.rung)

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import planted
 import pytest
 
-import pipeline.extraction.network as network_room
+import pipeline.extraction.encoder as network_room
 from pipeline.cache import FeatureCache
 
 LAYERS = ["penultimate", "early"]

@@ -83,7 +83,7 @@ class Contained:
 
 def read_photo(path: str) -> dict[str, Any]:
     """Make of a photo what extraction makes of it."""
-    from pipeline.errors import UnreadablePhoto
+    from pipeline.errors import UnreadableImage
     from pipeline.images import prepare
     from pipeline.images.photo import read_file
     from pipeline.provenance import Preprocessing
@@ -91,7 +91,7 @@ def read_photo(path: str) -> dict[str, Any]:
     how = Preprocessing(32, 32, "bilinear", True, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     try:
         square, _ = prepare(read_file(path), how)
-    except UnreadablePhoto as error:
+    except UnreadableImage as error:
         if isinstance(error.__cause__, MemoryError):
             raise error.__cause__ from error
         return {"reason": error.reason.name, "detail": error.detail}
@@ -138,7 +138,7 @@ def answers(reader: Callable[[str], dict[str, Any]], seconds: float, first: str 
         try:
             said = reader(os.fsdecode(line.rstrip(b"\n")))
         except MemoryError:
-            said = {"died": f"wanted more than {MEMORY >> 20} MB"}
+            said = {"died": f"expected more than {MEMORY >> 20} MB"}
         except Exception as error:
             said = {"died": f"{type(error).__name__}: {error}"[:300]}
         signal.setitimer(signal.ITIMER_PROF, 0)

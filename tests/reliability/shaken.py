@@ -73,8 +73,8 @@ def _extract(order: dict[str, Any]) -> None:
     import planted
 
     import pipeline.cache.writer as writer_room
-    import pipeline.extraction.extraction as extraction_room
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.api as extraction_room
+    import pipeline.extraction.encoder as network_room
     from pipeline.cli.app import app
 
     network = network_room.open_runtime = planted.Planted()

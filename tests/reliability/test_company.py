@@ -134,11 +134,11 @@ def test_a_folder_or_a_file_that_is_not_ours_is_told_in_one_line(photos, nursery
         with on_trial.trial("a cache to be grown in another user's folder"), photos.caches() as caches:
             before = content_of(caches)
             said = nursery.run(**order(photos, caches), user=NOBODY)
-            assert_one_clear_line(said, f"{caches}: wanted to write a cache here, found Permission denied")
+            assert_one_clear_line(said, f"{caches}: expected to write a cache here, got Permission denied")
             assert content_of(caches) == before
         with on_trial.trial("no folder where none may be made"), photos.caches() as caches:
             said = nursery.run(**order(photos, caches / "new"), user=NOBODY)
-            assert_one_clear_line(said, f"{caches / 'new'}: wanted to write a cache here, found Permission denied")
+            assert_one_clear_line(said, f"{caches / 'new'}: expected to write a cache here, got Permission denied")
         with on_trial.trial("another user's file that we may not read"), photos.caches() as caches:
             photos.resume(caches)
             (path,) = caches.glob("*.h5")
@@ -146,7 +146,7 @@ def test_a_folder_or_a_file_that_is_not_ours_is_told_in_one_line(photos, nursery
             caches.chmod(0o777)
             before = content_of(caches)
             said = nursery.run(**order(photos, caches), user=NOBODY)
-            assert_one_clear_line(said, f"{path}: wanted to read the cache, found no permission")
+            assert_one_clear_line(said, f"{path}: expected to read the cache, got no permission")
             assert content_of(caches) == before
         with (
             on_trial.trial("another user's incomplete file that we may not write"),
@@ -160,7 +160,7 @@ def test_a_folder_or_a_file_that_is_not_ours_is_told_in_one_line(photos, nursery
                 lock.unlink()
             before = content_of(caches, "*.h5")
             said = nursery.run(**order(photos, caches), user=NOBODY)
-            assert_one_clear_line(said, f"{path}: wanted to write the cache, found Permission denied")
+            assert_one_clear_line(said, f"{path}: expected to write the cache, got Permission denied")
             assert content_of(caches, "*.h5") == before
         with on_trial.trial("another user's lock"), photos.caches() as caches:
             photos.resume(caches)
@@ -208,7 +208,7 @@ def test_a_full_disk_is_told_in_one_line(photos, nursery, tmp_path, promise):
         for share in (0.1, 0.5, 0.9):
             with on_trial.trial(share), small_disk(tmp_path / str(share), int(needed * share) >> 10) as disk:
                 said = nursery.run(**order(photos, disk / "caches"))
-                assert_one_clear_line(said, f"{disk}/caches: the cache needs 0 MB, found ")
+                assert_one_clear_line(said, f"{disk}/caches: the cache needs 0 MB, got ")
                 assert not list((disk / "caches").glob("*.h5*")) and not list((disk / "caches").glob(".*"))
     with (
         promise(
@@ -232,7 +232,7 @@ def test_a_full_disk_is_told_in_one_line(photos, nursery, tmp_path, promise):
             with on_trial.trial(share), photos.caches() as caches:
                 before = content_of(caches, "*.h5")
                 said = nursery.run(**order(photos, caches), largest_file=int(needed * share))
-                assert_one_clear_line(said, "the cache needs 0 MB, found File too large")
+                assert_one_clear_line(said, "the cache needs 0 MB, got File too large")
                 assert content_of(caches, "*.h5") == before
                 photos.assert_resumed(caches)
 

@@ -73,7 +73,7 @@ def test_a_worker_that_dies_is_told_from_one_that_answers(tmp_path):
     assert said == {
         "crash": "SIGSEGV",
         "hang": "still at it after 1 s of work, or 120 s of waiting",
-        "gluttony": f"wanted more than {MEMORY >> 20} MB",
+        "gluttony": f"expected more than {MEMORY >> 20} MB",
     }
 
 

@@ -21,7 +21,7 @@ from power import Disk, Entry, read_log
 from shaken import FAIL
 
 from pipeline.cache import STORED, FeatureCache
-from pipeline.cache.checksum import sound
+from pipeline.cache.reader import valid_rows
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -82,7 +82,7 @@ def assert_survived(photos: Collection, caches: Path, rows: set[int], *, may_be_
     for one in caches.glob("*.h5"):
         cache = FeatureCache.open(one)
         assert may_be_damaged or not cache.damaged().size, one
-        counts = sound(cache.header.take(slice(None)))
+        counts = valid_rows(cache.header.take(slice(None)))
         if one == path:
             assert safe <= {cache.ids[row] for row in np.flatnonzero(counts)}
         stored = np.flatnonzero(counts & (cache.status == STORED))

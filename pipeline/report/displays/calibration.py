@@ -76,7 +76,7 @@ class CalibrationDisplay:
         found = calibration(answers, bins=bins)
         if found is None:
             raise ReportError(
-                f"{info.name}: wanted a head that gives probabilities, found {answers.head} alone or others like it",
+                f"{info.name}: expected a head that gives probabilities, got {answers.head} alone or others like it",
                 'evaluate one that does, e.g. heads=["logistic"]',
             )
         return cls(answers, found)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.arguments import check_arguments
-from pipeline.cache import FeatureCache, TakenRows
+from pipeline.cache import FeatureCache, RowSubset
 from pipeline.errors import ReportError
 from pipeline.report.displays.look import GREY, HUES, MARKS, PALE, axis_for, entitle, figure_of, pixels_of, quiet
 from pipeline.report.displays.look import shortened as short
@@ -146,7 +146,7 @@ class EmbeddingMapDisplay:
         values = np.asarray(cache.labels(labels) if isinstance(labels, str) else labels)
         if values.shape != (len(rows),):
             raise ReportError(
-                f"{cache.path.name}: wanted a label for each of {len(rows):,} images, found {values.shape}",
+                f"{cache.path.name}: expected a label for each of {len(rows):,} images, got {values.shape}",
                 "give them in the order of cache.rows, or name a column",
             )
         if values.dtype == object:
@@ -179,12 +179,12 @@ class EmbeddingMapDisplay:
         rows = features.rows(ids)
         there = np.flatnonzero(rows >= 0)
         drawn = embedding_map(
-            TakenRows(features.X, rows[there]), [ids[place] for place in there.tolist()], labels[there],
+            RowSubset(features.X, rows[there]), [ids[place] for place in there.tolist()], labels[there],
             most=most, random_state=random_state,
         )  # fmt: skip
         if drawn is None:
             raise ReportError(
-                f"{cache.path.name}: wanted three images or more for a map, found {len(there)}", "extract more"
+                f"{cache.path.name}: expected three images or more for a map, got {len(there)}", "extract more"
             )
         made = cls(drawn, title, {}, side)
         if pictures:

@@ -87,7 +87,7 @@ class LeaderboardDisplay:
             mine = [one for one in run.results if (one.label_set, one.source) == (info.name, info.source)]
             there = sorted({one.scoring for one in mine})
             raise ReportError(
-                f"{info.name}: wanted scores by {scoring!r}, found {', '.join(there)}", f"scoring={info.scoring!r}"
+                f"{info.name}: expected scores by {scoring!r}, got {', '.join(there)}", f"scoring={info.scoring!r}"
             )
         return cls(info, found, part)
 

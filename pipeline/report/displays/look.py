@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from pipeline.errors import UnreadablePhoto
+from pipeline.errors import UnreadableImage
 from pipeline.images import ImageSource
 from pipeline.report.needs import needed
 
@@ -88,7 +88,7 @@ def pixels_of(photos: ImageSource, row: int, side: int = _SIDE) -> np.ndarray | 
     """Return a photo as a square, uint8 ``(side, side, 3)``; None where it cannot be read."""
     try:
         image = photos.read(row).pixels()
-    except UnreadablePhoto:
+    except UnreadableImage:
         return None
     # Tiny images are shown with their pixels, large ones smoothed.
     resample = Image.Resampling.NEAREST if max(image.size) < side // 2 else Image.Resampling.LANCZOS

@@ -130,7 +130,7 @@ class MistakesDisplay:
             axes = np.asarray(ax, dtype=object)
             if axes.shape != shape:
                 raise ReportError(
-                    f"wanted axes of shape {shape}, a row a mistake, found {axes.shape}", "plot() makes them itself"
+                    f"expected axes of shape {shape}, a row a mistake, got {axes.shape}", "plot() makes them itself"
                 )
             self.figure_ = figure_of(axes.flat[0]) if axes.size else None
         for line, mistake in zip(axes, self.mistakes, strict=True):

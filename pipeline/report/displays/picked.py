@@ -21,9 +21,9 @@ def label_set_of(run: Run, label_set: str | None, source: str | None, part: str 
     """
     info = run.info(label_set, source=source)
     if part not in (FOLDS, ON_TEST):
-        raise ReportError(f"wanted part {FOLDS!r} or {ON_TEST!r}, found {part!r}", f"part={FOLDS!r}")
+        raise ReportError(f"expected part {FOLDS!r} or {ON_TEST!r}, got {part!r}", f"part={FOLDS!r}")
     if part == ON_TEST and info.test is None:
-        raise ReportError(f"{info.name}: wanted answers about a test set, found a run without one", f"part={FOLDS!r}")
+        raise ReportError(f"{info.name}: expected answers about a test set, got a run without one", f"part={FOLDS!r}")
     return info
 
 
@@ -38,13 +38,13 @@ def picked_answers(run: Run, info: LabelSetInfo, part: str = FOLDS, result: Resu
     if info.kind != "class":
         others = [one.name for one in run.label_sets if one.kind == "class"]
         raise ReportError(
-            f"{info.name}: wanted a label set of classes, found {_KINDS[info.kind]}",
+            f"{info.name}: expected a label set of classes, got {_KINDS[info.kind]}",
             f"label_set={others[0]!r}" if others else "LeaderboardDisplay shows its scores",
         )
     found = answers_of(run, info, part=part, result=result)
     if found is None:
         raise ReportError(
-            f"{info.name}: wanted what the heads said of each image, found no predictions in the run",
+            f"{info.name}: expected what the heads said of each image, got no predictions in the run",
             "make it again: pipeline evaluate DATA --out RUN",
         )
     return found

@@ -29,8 +29,8 @@ from pipeline.report.displays.look import (
 )
 from pipeline.report.needs import needed
 from pipeline.studies import Study
-from pipeline.studies.crossover import labels_text
-from pipeline.studies.points import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER, Point
+from pipeline.studies.analysis import labels_text
+from pipeline.studies.results import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,7 +131,7 @@ class DepthDisplay:
         found = study.depth()
         if not found:
             raise ReportError(
-                f"{study.name}: wanted a study of several layers, found {study.layer} alone",
+                f"{study.name}: expected a study of several layers, got {study.layer} alone",
                 "leave out layer=, or --layer: all layers are studied then",
             )
         return cls(study, found)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.labels.tags import SEPARATORS, separator_of
-from pipeline.runs import CHOSEN, ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, said_by, tag_counts
+from pipeline.labels.label_sets import SEPARATORS, separator_of
+from pipeline.runs import CHOSEN, ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, predictions_of, tag_counts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -258,7 +258,7 @@ def probable_result(run: Run, info: LabelSetInfo) -> Result | None:
 
 
 def _rows(run: Run, result: Result, part: str) -> pd.DataFrame:
-    return said_by(run.predictions, result, part=ON_TEST if part == ON_TEST else OUT_OF_FOLD)
+    return predictions_of(run.predictions, result, part=ON_TEST if part == ON_TEST else OUT_OF_FOLD)
 
 
 def _asked(table: pd.DataFrame, result: Result) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.cache import TakenRows
-from pipeline.duplicates import Copies, find_copies
+from pipeline.cache import RowSubset
+from pipeline.near_duplicates import DuplicateGroups, find_duplicates
 from pipeline.report.findings.features import Features
 
 
@@ -69,7 +69,7 @@ def copies_among(
     """
     rows = features.rows(ids)
     at = np.flatnonzero(rows >= 0)
-    found = find_copies(TakenRows(features.X, rows[at]), features.digests[rows[at]])
+    found = find_duplicates(RowSubset(features.X, rows[at]), features.digests[rows[at]])
     too_alike = not found.suits(folds)
     if too_alike:
         found = found.exact_only()
@@ -81,7 +81,7 @@ def copies_among(
     return FoundCopies(tuple(pairs), int((np.bincount(found.clusters)[found.clusters] > 1).sum()), too_alike)
 
 
-def _pairs(found: Copies) -> list[tuple[int, int, float, bool]]:
+def _pairs(found: DuplicateGroups) -> list[tuple[int, int, float, bool]]:
     """Return positions of copies: each exact one with the first of its content, and near-copies by their firsts."""
     order = np.argsort(found.content, kind="stable")
     first = np.zeros(int(found.content.max(initial=-1)) + 1, np.int64)  # of each content

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.duplicates import Rows
+from pipeline.near_duplicates import RowSource
 
 MOST = 20_000
 # Below as many rows or columns the exact solver costs no second.
@@ -43,13 +43,18 @@ class EmbeddingMap:
 
 
 def embedding_map(
-    features: Rows, ids: Sequence[str], labels: Sequence[str] | np.ndarray, *, most: int = MOST, random_state: int = 0
+    features: RowSource,
+    ids: Sequence[str],
+    labels: Sequence[str] | np.ndarray,
+    *,
+    most: int = MOST,
+    random_state: int = 0,
 ) -> EmbeddingMap | None:
     """Return the images' places on the first two principal components of their standardised embeddings.
 
     Parameters
     ----------
-    features : array or StoredRows, shape (n, d)
+    features : array or LazyRows, shape (n, d)
     ids : sequence of str, length n
     labels : sequence of str, or array of numbers, length n
     most : int

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache import FeatureCache, TakenRows, latest_version
+from pipeline.cache import FeatureCache, RowSubset, latest_version
 from pipeline.errors import PipelineError
 from pipeline.images import ImageSource
 from pipeline.report.findings.answers import (
@@ -29,7 +29,7 @@ from pipeline.report.findings.features import Features
 from pipeline.report.findings.mistakes import Mistake, most_confident_mistakes
 from pipeline.report.findings.photos import open_photos
 from pipeline.report.findings.suspects import Suspect, suspects
-from pipeline.runs import ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, said_by
+from pipeline.runs import ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, predictions_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,11 +114,11 @@ def evidence_of(
     rows = features.rows(ids)
     there = np.flatnonzero(rows >= 0)
     drawn = embedding_map(
-        TakenRows(features.X, rows[there]), [ids[row] for row in there], labels[there], most=most_points
+        RowSubset(features.X, rows[there]), [ids[row] for row in there], labels[there], most=most_points
     )
     if drawn is not None and len(drawn) < drawn.of:
         notes.append(f"the map shows {len(drawn):,} of {drawn.of:,} images, drawn of each class in proportion")
-    folds = said_by(run.predictions, best, part=OUT_OF_FOLD)
+    folds = predictions_of(run.predictions, best, part=OUT_OF_FOLD)
     copies = copies_among(features, list(folds["id"]), _texts(folds), folds=info.folds)
     return replace(found, map=drawn, copies=copies, notes=tuple(notes))
 
@@ -268,7 +268,7 @@ def labelled(run: Run, best: Result, features: Features) -> tuple[list[str], np.
 
     A test set of its own may have other images under the same ids: none of it is taken for the cache's.
     """
-    parts = [said_by(run.predictions, best, part=part) for part in (OUT_OF_FOLD, ON_TEST)]
+    parts = [predictions_of(run.predictions, best, part=part) for part in (OUT_OF_FOLD, ON_TEST)]
     folds, test = ([str(name) for name in part["id"]] for part in parts)
     if best.test_cache or set(folds) & set(test) or (features.rows(test) < 0).any():
         return folds, _texts(parts[0])

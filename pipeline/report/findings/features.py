@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.cache import FeatureCache
-from pipeline.duplicates import Rows
+from pipeline.near_duplicates import RowSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class Features:
     Attributes
     ----------
     ids : sequence of str, length n
-    X : array or StoredRows, shape (n, d)
+    X : array or LazyRows, shape (n, d)
     has : ndarray of bool, shape (n,)
         Whether the row holds features: an image that could not be read has none.
     digests : ndarray of uint8, shape (n, 16)
@@ -27,7 +27,7 @@ class Features:
     """
 
     ids: Sequence[str]
-    X: Rows = field(repr=False)
+    X: RowSource = field(repr=False)
     has: np.ndarray = field(repr=False)
     digests: np.ndarray = field(repr=False)
 

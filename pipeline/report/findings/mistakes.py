@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.duplicates import blocks
-from pipeline.model.familiarity import unit_rows
+from pipeline.model.training_set import unit_rows
+from pipeline.near_duplicates import row_blocks
 from pipeline.report.findings.answers import Answers, NumberAnswers
 from pipeline.report.findings.features import Features
 
@@ -145,7 +145,7 @@ def _nearest(
     usable = np.flatnonzero(rows >= 0)
     asked = unit_rows(features.X[np.maximum(at, 0)])  # (chosen, d)
     cosine = np.empty((len(chosen), len(usable)), np.float32)
-    for block in blocks(len(usable), _BLOCK):
+    for block in row_blocks(len(usable), _BLOCK):
         cosine[:, block] = asked @ unit_rows(learned.X[rows[usable[block]]]).T
     same_part = answers.part[chosen][:, None] == known.part[usable][None, :]
     cosine[same_part | (at < 0)[:, None]] = -np.inf

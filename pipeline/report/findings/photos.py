@@ -89,7 +89,7 @@ def _files(base: Path, ids: Sequence[str]) -> ImageSource:
     """Return the photos of a list, those that are still there: ids are relative to their folder."""
     there = [name for name in ids if (base / name).is_file()]
     if not there:
-        raise SourceError(f"{base}: wanted {len(ids):,} photos, found none of them", "name the folder they are in")
+        raise SourceError(f"{base}: expected {len(ids):,} photos, got none of them", "name the folder they are in")
     stat = [(base / name).stat() for name in there]
     return ImageSource(
         name=base.name,

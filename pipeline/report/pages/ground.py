@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache import TakenRows
+from pipeline.cache import RowSubset
 from pipeline.report.findings.copies import FoundCopies, copies_among
 from pipeline.report.findings.embedding_map import EmbeddingMap, embedding_map
 from pipeline.report.findings.evidence import features_of, labelled
@@ -102,7 +102,7 @@ def _ground(
     first_labels: Any = [known.get(name, "") for name in names]
     if infos[0].kind == "number":
         first_labels = np.array([float(value) if value != "" else np.nan for value in first_labels])
-    drawn = embedding_map(TakenRows(features.X, rows[there]), names, first_labels, most=most)
+    drawn = embedding_map(RowSubset(features.X, rows[there]), names, first_labels, most=most)
     copies = copies_among(features, names, [str(one) for one in first_labels], folds=infos[0].folds)
     return Ground(
         number, infos[0].source, first.cache, first.layer, infos, features, drawn, copies, labels, tuple(notes)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.intervals import Score
+from pipeline.intervals import ScoreInterval
 from pipeline.model import ModelScore
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import installed
@@ -137,7 +137,7 @@ def _apart(score: ModelScore) -> str:
     return f"Without the {f'{seen:,} photos' if seen > 1 else 'photo'} that it learned from: {figure}."
 
 
-def _figure(one: Score) -> str:
+def _figure(one: ScoreInterval) -> str:
     low, high = _known(one.low), _known(one.high)
     return f"{number(_known(one.value))} ({span(low, high)})" if low is not None else number(_known(one.value))
 
@@ -190,7 +190,7 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
-def _cells(one: Score) -> list[str]:
+def _cells(one: ScoreInterval) -> list[str]:
     return [number(_known(one.value)), span(_known(one.low), _known(one.high))]
 
 

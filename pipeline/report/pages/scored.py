@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.cache import TakenRows
+from pipeline.cache import RowSubset
 from pipeline.errors import ModelError, PipelineError, ReportError
 from pipeline.model import Model, ModelScore
-from pipeline.model.kept import KeptPhotos
-from pipeline.model.scored import NEIGHBOURS
+from pipeline.model.model_score import NEIGHBOURS
+from pipeline.model.training_set import EmbeddedTrainingSet
 from pipeline.report.findings.answers import answers_in, number_answers_in, tag_rows_in
 from pipeline.report.findings.calibration import Calibration, calibration
 from pipeline.report.findings.confusion import confusion, per_class
@@ -156,7 +156,7 @@ def answers_table(score: ModelScore) -> pd.DataFrame:
     """
     if score.predictions is None:
         raise ReportError(
-            f"the report of {score.name}: wanted a score with its answers, found one that was not kept",
+            f"the report of {score.name}: expected a score with its answers, got one that was not kept",
             "keep it: Model.score(..., out=RUN), or pipeline score MODEL DATA --out RUN",
         )
     return score.predictions
@@ -165,7 +165,7 @@ def answers_table(score: ModelScore) -> pd.DataFrame:
 class KeptShelf:
     """The small pictures that a model keeps of its training photos."""
 
-    def __init__(self, kept: KeptPhotos) -> None:
+    def __init__(self, kept: EmbeddedTrainingSet) -> None:
         self._kept = kept
         self._row_of = {name: row for row, name in enumerate(kept.ids)}
 
@@ -185,7 +185,7 @@ def _training_shelf(score: ModelScore) -> Shown:
         model = Model.open(path)
         if model.sha256 != score.about["question"]["model"] or model.kept is None:
             raise ModelError(
-                f"{path}: wanted the model that was scored, found another one",
+                f"{path}: expected the model that was scored, got another one",
                 f"score it too: pipeline score {path} DATA --out RUN",
             )
         return KeptShelf(model.kept)
@@ -291,7 +291,7 @@ def _ground(score: ModelScore, info: LabelSetInfo) -> tuple[Ground | None, list[
     names = [ids[row] for row in at]
     column = table["true_value" if score.kind == "number" else "true"].to_numpy()
     labels = column.astype(np.float64) if score.kind == "number" else column.astype(object).astype(str)
-    drawn = embedding_map(TakenRows(features.X, rows[at]), names, labels[at], most=MOST_POINTS)
+    drawn = embedding_map(RowSubset(features.X, rows[at]), names, labels[at], most=MOST_POINTS)
     if drawn is None:
         return None, [*notes, f"no map of {len(at)} photos: it wants three"]
     by_id = dict(zip(ids, labels.tolist(), strict=True))

@@ -9,8 +9,8 @@ from pipeline.report.pages.charts import Line, lines
 from pipeline.report.pages.frame import flat, framed, sentence
 from pipeline.report.pages.tables import Column, Table, headline, number, span
 from pipeline.studies import Point, Study
-from pipeline.studies.crossover import labels_text
-from pipeline.studies.points import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER
+from pipeline.studies.analysis import labels_text
+from pipeline.studies.results import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER
 
 HUE = {TRANSFER: 0, SCRATCH: 1, RANDOM: 3, RAW: 4, STATISTICS: 2, DUMMY: GREY}
 CLOSE = 1.5  # times as many labels: names of ticks that lie nearer would run into one another

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from pipeline.engines import workers
-from pipeline.errors import UnreadablePhoto
+from pipeline.errors import UnreadableImage
 from pipeline.images import ImageSource, thumbnail
+from pipeline.parallel import workers
 from pipeline.progress import SILENT, Progress
 
 LARGE, SMALL = 144, 72  # pixels of the long side: to be looked at, and to be met on the map
@@ -49,7 +49,7 @@ class Shelf:
         try:
             photo = self._source.read(self._row_of[name])
             return thumbnail(photo, side) if self._digests.get(name, photo.digest) == photo.digest else b""
-        except (KeyError, UnreadablePhoto):
+        except (KeyError, UnreadableImage):
             return b""
 
 

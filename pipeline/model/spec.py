@@ -1,0 +1,129 @@
+"""`ModelSpec`: what a model is, as data; predicting, scoring, saving and describing a model each take one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.backbone import Backbone
+from pipeline.model.training_set import EmbeddedTrainingSet, Neighbors, TrainingRef, TrainingSet, find_training_set
+from pipeline.search import Predictions, predict_all
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSpec:
+    """What a model is: a frozen backbone, the head that was trained on its features, and where they come from.
+
+    Attributes
+    ----------
+    label_set : str
+        The column it learned.
+    kind : {"class", "number", "multi"}
+    classes : tuple of str
+        In the order of the head's codes, or the tags in that of its columns; empty for numbers.
+    head : str
+        The head's name.
+    estimator : fitted scikit-learn estimator
+        Maps features ``(n, d)`` to codes into `classes`, to numbers, or to an indicator of tags.
+    params : dict
+        What the search chose for it.
+    layer : str
+    backbone : Backbone
+    recipe : mapping
+        All that changes a feature, as it was for the training photos.
+    scores : tuple of mapping
+        The results of the evaluation it was chosen by: nested, with intervals, with the baselines.
+    training_digests : ndarray of uint8, shape (m, 16)
+        Content of the photos it learned from.
+    notes : tuple of str
+    verdict : str
+        What the evaluation found, in a sentence.
+    versions : mapping
+        Of the libraries it was fitted with.
+    separator : str
+        Between the tags of a cell; empty for the other kinds.
+    evidence : mapping
+        What it learned from and how it was wrong, as `count_evidence` counts it; empty for models of before.
+    training : TrainingRef
+        Where the embeddings of the training photos are, and how far from one another they lie.
+    kept : EmbeddedTrainingSet or None
+        Their embeddings and small pictures, where it keeps them.
+    folder : Path or None
+        Where it was opened; None of one that `fit` has just made.
+    sha256 : str
+        Of the record of that folder, which holds the hash of every other file of it; empty likewise.
+    """
+
+    label_set: str
+    kind: str
+    classes: tuple[str, ...]
+    head: str
+    estimator: Any = field(repr=False)
+    params: Mapping[str, Any]
+    layer: str
+    backbone: Backbone = field(repr=False)
+    recipe: Mapping[str, Any] = field(repr=False)
+    scores: tuple[Mapping[str, Any], ...] = field(repr=False)
+    training_digests: np.ndarray = field(repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False)
+    verdict: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict, repr=False)
+    separator: str = field(default="", repr=False)
+    evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    training: TrainingRef = field(default=TrainingRef(), repr=False)
+    kept: EmbeddedTrainingSet | None = field(default=None, repr=False)
+    folder: Path | None = field(default=None, repr=False)
+    sha256: str = field(default="", repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the model is and how it scored, as plain JSON values."""
+        return {
+            "label_set": self.label_set,
+            "task": self.kind,
+            "classes": list(self.classes),
+            "head": self.head,
+            "params": dict(self.params),
+            "layer": self.layer,
+            "backbone": self.backbone.record(),
+            "recipe": dict(self.recipe),
+            "verdict": self.verdict,
+            "scores": [dict(score) for score in self.scores],
+            "training_images": len(self.training_digests),
+            "training": self.training.as_dict(),
+            "notes": list(self.notes),
+            "versions": dict(self.versions),
+            **({"separator": self.separator} if self.kind == "multi" else {}),
+            "evidence": dict(self.evidence),
+        }
+
+    def predict_features(self, X: np.ndarray) -> Predictions:
+        """Return the head's predictions for features, ``(n, d)``."""
+        return predict_all(self.estimator, X, len(self.classes), self.kind)
+
+    def is_novel(self, near: Neighbors) -> np.ndarray | None:
+        """Return whether each image is too far from its nearest training photo, (n,); None where no distance is."""
+        beyond = self.training.beyond
+        return None if beyond is None else 1 - near.cosine[:, 0].astype(np.float64) > beyond
+
+    def open_training_set(self, folder: Path) -> tuple[TrainingSet | None, str]:
+        """Return the photos that the model was trained on: those it keeps, or those of a cache in this folder.
+
+        Returns
+        -------
+        training_set : TrainingSet or None
+        why_not : str
+            Why there is none; empty otherwise.
+        """
+        return find_training_set(
+            folder,
+            training=self.training,
+            kept=self.kept,
+            digests=self.training_digests,
+            recipe=self.recipe,
+            layer=self.layer,
+            label_set=self.label_set,
+        )

@@ -1,0 +1,188 @@
+"""Where a run is kept: a folder goes on with its own question, and never takes in another one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import EvaluationError
+from pipeline.runs.store import RESULTS, Store
+
+DEFAULT_FOLDER = "runs"
+RUN = "run.json"
+LEADERBOARD_FILE, PREDICTIONS_FILE = "leaderboard.csv", "predictions.parquet"
+STUDY, POINTS = "study.json", "points.csv"
+SCORE, SCORES_FILE = "score.json", "scores.csv"
+REPORT = "report.html"
+
+_FILES = (RUN, LEADERBOARD_FILE, PREDICTIONS_FILE, STUDY, POINTS, REPORT, RESULTS, f"{RESULTS}-journal")
+
+
+@dataclass(frozen=True)
+class RunsDir:
+    """A folder of runs: a run gets the folder of its images' name in it, or the first of name-2, name-3, ...
+
+    Parameters
+    ----------
+    folder : str or Path
+    """
+
+    folder: str | Path = DEFAULT_FOLDER
+
+
+@dataclass(frozen=True)
+class RunScope:
+    """What a run is about: a run over more of each goes on where this one stands, any other has a place of its own.
+
+    Parameters
+    ----------
+    label_sets : frozenset of tuple of str
+        (name, kind, *classes).
+    features : frozenset of tuple of str
+        (name of the images, cache, layer).
+    heads : frozenset of str
+    """
+
+    label_sets: frozenset[tuple[str, ...]]
+    features: frozenset[tuple[str, ...]]
+    heads: frozenset[str]
+
+    @classmethod
+    def of_run(cls, run: Mapping[str, Any]) -> RunScope:
+        """Return what a run, as plain JSON values, was about."""
+        results = [result for result in run["results"] if not result["null"] and result["head"] != "chosen"]
+        return cls(
+            frozenset((info["name"], info["kind"], *info["classes"]) for info in run["label_sets"]),
+            frozenset(feature_name(one["source"], one["cache"], one["layer"]) for one in results),
+            frozenset(one["head"] for one in results),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> RunScope:
+        """Return the subject that `as_json` wrote."""
+        said = json.loads(text)
+        label_sets, features = (frozenset(tuple(one) for one in said[name]) for name in ("label_sets", "features"))
+        return cls(label_sets, features, frozenset(said["heads"]))
+
+    def as_json(self) -> str:
+        """Return the subject as one JSON object."""
+        return json.dumps({name: sorted(values) for name, values in self.__dict__.items()})
+
+    def lacking(self, other: RunScope) -> list[str]:
+        """Name what the other is about and this is not."""
+        words = {"label_sets": "label sets", "features": "images or features", "heads": "heads"}
+        return [text for name, text in words.items() if not getattr(self, name) >= getattr(other, name)]
+
+
+def feature_name(source: str, cache: str, layer: str) -> tuple[str, str, str]:
+    """Return what names some features. A cache's name tells its images and its backbone; its folder has many names."""
+    return source, str(Path(cache).absolute()), layer
+
+
+def check_is_run_directory(folder: str | Path) -> None:
+    """Raise `EvaluationError` if a folder holds things, and no run among them: it is no place for results."""
+    found = _foreign(Path(folder))
+    if found:
+        raise EvaluationError(
+            f"{folder}: expected a run or an empty folder to put the results in, got {', '.join(found[:3])}"
+            f"{', ...' if len(found) > 3 else ''} and no {RUN}",
+            f"--out {Path(folder) / 'run'}",
+        )
+
+
+def run_directory(subject: RunScope, folder: str | Path) -> tuple[Path, str | None]:
+    """Return where a run goes: `folder`, or the first of folder-2, folder-3, ... that it does not take anything from.
+
+    A run that covers all that a folder holds goes on there: more label sets, heads or parameters are added to what is
+    known.
+
+    Returns
+    -------
+    (Path, str or None)
+        With why it is not `folder` itself.
+    """
+    folder = Path(folder)
+    place, said = folder, None
+    for number in itertools.count(2):
+        other = _other(place, subject)
+        if other is None:
+            break
+        said = said or other
+        place = folder.with_name(f"{folder.name}-{number}")
+    return place, None if said is None else f"{folder}/ holds {said}; this run goes to {place}/"
+
+
+def earlier_stores(place: str | Path | RunsDir, name: str) -> tuple[list[Store], list[str]]:
+    """Return the results of earlier runs, to be read, and why others are not read.
+
+    Parameters
+    ----------
+    place : path or Under
+        The folder of one run; `Under` names a folder of runs, of which those over these images are read.
+    name : str
+        Of the images.
+
+    Returns
+    -------
+    (list of Store, list of str)
+    """
+    if isinstance(place, RunsDir):
+        first = Path(place.folder) / name
+        more = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+        folders = [first, *itertools.takewhile(Path.is_dir, more)]
+    else:
+        folders = [Path(place)]
+    stores, refused = [], []
+    for folder in folders:
+        if (folder / RESULTS).is_file():
+            try:
+                stores.append(Store.read(folder))
+            except EvaluationError as error:
+                refused.append(f"its results are computed again: {error.message}")
+    return stores, refused
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _other(place: Path, mine: RunScope) -> str | None:
+    """Return what a folder holds that is not to be replaced, in words; None where there is nothing."""
+    if (place / RUN).exists():
+        what, file = "a run", RUN
+    elif (place / RESULTS).exists():
+        what, file = "a study" if (place / STUDY).exists() else "an unfinished run", RESULTS
+    else:
+        return "no run" if place.is_file() or _foreign(place) else None
+    try:
+        theirs = _subject(place / file)
+    except (OSError, ValueError, KeyError, TypeError, EvaluationError):
+        return f"a {file} that cannot be read"
+    lacking = [] if theirs is None else mine.lacking(theirs)
+    return f"{what} over other {' and other '.join(lacking)}" if lacking else None
+
+
+def _subject(path: Path) -> RunScope | None:
+    if path.name == RUN:
+        return RunScope.of_run(json.loads(path.read_text(encoding="utf-8")))
+    with Store.open(path.parent) as store:
+        text = store.subject
+    return None if text is None else RunScope.from_json(text)
+
+
+def _foreign(folder: Path) -> list[str]:
+    """Return the names of what is in a folder without a run; empty where there is a run, nothing, or no folder."""
+    if not folder.is_dir() or (folder / RUN).exists() or (folder / RESULTS).exists():
+        return []
+    return sorted(item.name for item in folder.iterdir() if not item.name.startswith(".") and item.name not in _FILES)

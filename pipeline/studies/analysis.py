@@ -1,0 +1,534 @@
+"""The verdicts on the four promises of transfer: functions of the points alone.
+
+A promise is kept where transfer does better than every rival by more than chance might; it is ``not here`` where a
+rival does better by more than chance might, and ``not shown`` where an interval leaves both open.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from pipeline.intervals import score_with_interval
+from pipeline.search import Predictions
+from pipeline.studies.data import LabelBudget, StudyData
+from pipeline.studies.results import (
+    DUMMY,
+    GENERALISATION,
+    LABELS,
+    METHODS,
+    NOT_HERE,
+    NOT_SHOWN,
+    PERFORMANCE,
+    RANDOM,
+    SCRATCH,
+    TIME,
+    TRANSFER,
+    YES,
+    Crossover,
+    LabelMatch,
+    Point,
+    Verdict,
+    curve_of,
+    depth_of,
+)
+from pipeline.studies.trials import SCORING, TrialKey, TrialResult, balanced_accuracy
+
+FEW = 5  # labels a class: what a person has labelled on the first evening
+
+
+def crossovers_of(points: Sequence[Point], layer: str) -> tuple[Crossover, ...]:
+    """Return the crossover of every rival but the dummy, training from scratch first."""
+    mine = curve_of(points, TRANSFER, layer)
+    rivals = [method for method in METHODS if method not in (TRANSFER, DUMMY)]
+    rivals.sort(key=lambda method: method != SCRATCH)
+    found = []
+    for rival in rivals:
+        theirs = curve_of(points, rival, layer)
+        if mine and theirs:
+            matches = tuple(LabelMatch(one.per_class, one.score, *labels_needed(theirs, one.score)) for one in mine)
+            meets = match_of(mine, theirs)
+            found.append(Crossover(rival, meets, matches, _in_words(rival, theirs, mine, matches, meets)))
+    return tuple(found)
+
+
+def labels_needed(curve: Sequence[Point], score: float) -> tuple[float | None, bool]:
+    """Return with how many labels a class a curve first reaches a score, and whether it does with the fewest already.
+
+    Between two points it is taken as straight in the logarithm of the labels.
+    """
+    if curve[0].score >= score:
+        return curve[0].per_class, True
+    for before, after in itertools.pairwise(curve):
+        if after.score >= score:
+            share = (score - before.score) / (after.score - before.score)
+            return _between(before.per_class, after.per_class, share), False
+    return None, False
+
+
+def match_of(mine: Sequence[Point], theirs: Sequence[Point]) -> float | None:
+    """Return from how many labels a class on a rival scores as high as transfer with as many; None: not with all."""
+    scores = {point.labels: point.score for point in mine}
+    steps = [(point.per_class, point.score - scores[point.labels]) for point in theirs if point.labels in scores]
+    if not steps or steps[-1][1] < 0:
+        return None
+    for (x, lead), (x_after, lead_after) in zip(reversed(steps[:-1]), reversed(steps[1:]), strict=True):
+        if lead < 0:
+            return _between(x, x_after, -lead / (lead_after - lead))
+    return steps[0][0]
+
+
+def low_label_point(curve: Sequence[Point]) -> Point:
+    """Return the point of a curve that stands for few labels: the nearest to `FEW` a class."""
+    return min(curve, key=lambda point: abs(math.log(point.per_class / FEW)))
+
+
+def labels_text(per_class: float) -> str:
+    """Return a number of labels a class as a person says it: two digits of it."""
+    if per_class < 10:
+        return f"{per_class:.2g}"
+    digits = 10 ** (int(math.log10(per_class)) - 1)
+    return f"{round(per_class / digits) * digits:,}"
+
+
+def _between(before: float, after: float, share: float) -> float:
+    return math.exp(math.log(before) + share * (math.log(after) - math.log(before)))
+
+
+def _in_words(
+    rival: str, theirs: Sequence[Point], mine: Sequence[Point], matches: Sequence[LabelMatch], meets: float | None
+) -> str:
+    at = low_label_point(mine)
+    match = matches[list(mine).index(at)]
+    given = f"{labels_text(at.per_class)} with transfer ({at.score:.3f})"
+    if match.needed is None:
+        text = f"{rival} matches {given} at no number of labels here, up to {labels_text(theirs[-1].per_class)} a class"
+    elif match.at_least:
+        text = f"{rival} matches {given} with {labels_text(match.needed)} a class already"
+    else:
+        text = f"{rival} needs about {labels_text(match.needed)} labels a class to match {given}"
+    if meets is None:
+        return f"{text}; with as many labels as transfer it never catches up here"
+    if meets <= theirs[0].per_class:
+        return f"{text}; with as many labels as transfer it is never behind here"
+    return f"{text}; with as many labels as transfer it has caught up from about {labels_text(meets)} a class on"
+
+
+RIVALS = tuple(method for method in METHODS if method not in (TRANSFER, DUMMY))
+CLEARLY = 1.5  # times as long: clocks of two runs differ by less
+
+
+def verdicts_of(points: Sequence[Point], layer: str) -> tuple[Verdict, ...]:
+    """Return the verdict on each promise, in the order of `PROMISES`."""
+    mine = curve_of(points, TRANSFER, layer)
+    everything = mine[-1]
+    at = low_label_point(mine)
+    rivals = _rivals(points, everything)
+    return (
+        _on_time(everything, rivals),
+        _on_labels(points, layer, at, _rivals(points, at)),
+        _on_performance(everything, rivals),
+        _on_generalisation(everything, rivals),
+    )
+
+
+def summary_of(points: Sequence[Point], layer: str) -> str:
+    """Return whether transfer was worth it, in a sentence: by labels or by score, because time alone is no reason."""
+    verdicts = {one.promise: one for one in verdicts_of(points, layer)}
+    answers = {promise: verdicts[promise].answer for promise in (LABELS, PERFORMANCE)}
+    kept = [promise for promise, answer in answers.items() if answer == YES]
+    if kept:
+        return f"transfer was worth it here, for {' and '.join(kept)}: {verdicts[kept[-1]].text}"
+    if NOT_HERE in answers.values():
+        promise = PERFORMANCE if answers[PERFORMANCE] == NOT_HERE else LABELS
+        return f"transfer was not worth it here: {verdicts[promise].text}"
+    return f"transfer was not shown to be worth it here: {verdicts[PERFORMANCE].text}"
+
+
+def depth_text(points: Sequence[Point]) -> str:
+    """Return what each layer of the backbone is worth with the most labels that all were tried with, in a sentence."""
+    mine = [point for point in points if point.method == TRANSFER]
+    layers = sorted({point.layer for point in mine}, key=depth_of)
+    common = [labels for labels in {p.labels for p in mine} if len({p.layer for p in mine if p.labels == labels}) > 1]
+    if len(layers) < 2 or not common:
+        return ""
+    there = {point.layer: point for point in mine if point.labels == max(common)}
+    told = ", ".join(f"{layer} {there[layer].score:.3f}" for layer in layers if layer in there)
+    best = max(there.values(), key=lambda point: point.score)
+    return (
+        f"by depth, with {labels_text(best.per_class)} labels a class: {told}; the best is "
+        f"{best.layer} (picked by these very test images, which flatters it a little)"
+    )
+
+
+def _rivals(points: Sequence[Point], at: Point) -> dict[str, Point]:
+    """Return the rivals' points with as many labels."""
+    return {
+        point.method: point
+        for point in points
+        if point.labels == at.labels and point.method in RIVALS and point.lead is not None
+    }
+
+
+def _on_time(mine: Point, rivals: dict[str, Point]) -> Verdict:
+    """Held against training from scratch, and against whatever else is not shown to score less."""
+    slow = {method: point for method, point in rivals.items() if method == SCRATCH or _lead(point)[1] <= 0}
+    figures: dict[str, float | None] = {"transfer": mine.total_seconds, "of which extraction": mine.extraction_seconds}
+    figures |= {method: point.total_seconds for method, point in slow.items()}
+    parts = f"{_seconds(mine.seconds)} to train"
+    if mine.extraction_seconds:
+        parts += f" and {_seconds(mine.extraction_seconds)} once through the network"
+    text = f"with all {mine.labels:,} labels transfer takes {parts}"
+    if not slow:
+        return Verdict(TIME, NOT_SHOWN, f"{text}; nothing to hold it against", figures)
+    text += f"; {', '.join(_time_of(point) for point in slow.values())}"
+    quicker = [one for one in slow.values() if one.total_seconds <= mine.total_seconds and not one.cut_short]
+    better = [one for one in quicker if one.method == SCRATCH or _is_ahead(one)]
+    if better:
+        rival = min(better, key=lambda point: point.total_seconds)
+        text += "" if rival.method == SCRATCH else f"; {rival.method} is quicker, and scores more"
+        return Verdict(TIME, NOT_HERE, text, figures)
+    quickest = min(slow.values(), key=lambda point: point.total_seconds)
+    if quickest in quicker:
+        text += f"; {quickest.method}, the quickest, is not shown to score less"
+    # Where the budget made it short, nobody knows how long it would have taken.
+    answer = YES if quickest.total_seconds >= CLEARLY * mine.total_seconds else NOT_SHOWN
+    return Verdict(TIME, answer, text, figures)
+
+
+def _on_labels(points: Sequence[Point], layer: str, at: Point, rivals: dict[str, Point]) -> Verdict:
+    """With few labels, how do the rivals do, and how many more do they need?"""
+    figures: dict[str, float | None] = {"labels a class": at.per_class, "transfer": at.score}
+    figures |= {method: point.score for method, point in rivals.items()}
+    needs = {method: labels_needed(curve_of(points, method, layer), at.score) for method in rivals}
+    figures |= {f"labels a class that {method} needs": labels for method, (labels, _) in needs.items()}
+    text = f"with {labels_text(at.per_class)} labels a class transfer scores {at.score:.3f}"
+    if not rivals:
+        return Verdict(LABELS, NOT_SHOWN, f"{text}; nothing to hold it against", figures)
+    answer, rival = _held_against(rivals)
+    text += f", {_against(rival)}"
+    if answer != NOT_HERE:
+        labels, at_least = needs[rival.method]
+        most = labels_text(curve_of(points, rival.method, layer)[-1].per_class)
+        if labels is None:
+            text += f"; {rival.method} reaches as much at no number of labels here, up to {most} a class"
+        else:
+            text += f"; {rival.method} needs {'at most' if at_least else 'about'} {labels_text(labels)} for as much"
+    return Verdict(LABELS, answer, text, figures)
+
+
+def _on_performance(mine: Point, rivals: dict[str, Point]) -> Verdict:
+    figures: dict[str, float | None] = {"transfer": mine.score}
+    figures |= {method: point.score for method, point in rivals.items()}
+    text = f"with all {mine.labels:,} labels transfer scores {mine.score:.3f}"
+    if not rivals:
+        return Verdict(PERFORMANCE, NOT_SHOWN, f"{text}; nothing to hold it against", figures)
+    answer, rival = _held_against(rivals)
+    return Verdict(PERFORMANCE, answer, f"{text}, {_against(rival)}", figures)
+
+
+def _on_generalisation(mine: Point, rivals: dict[str, Point]) -> Verdict:
+    """Held against training from scratch alone: heads on pixels learn little, and what is not learned has no gap."""
+    figures: dict[str, float | None] = {"transfer": mine.gap}
+    text = f"with all {mine.labels:,} labels transfer loses {_gap(mine)} from known to new images"
+    rival = rivals.get(SCRATCH)
+    if rival is None or rival.gap_lead is None or rival.gap_lead_low is None or rival.gap_lead_high is None:
+        return Verdict(GENERALISATION, NOT_SHOWN, f"{text}; nothing to hold it against", figures)
+    figures[SCRATCH] = rival.gap
+    text += (
+        f" ({mine.train:.3f} to {mine.score:.3f}), {SCRATCH} {_gap(rival)} ({rival.train:.3f} to {rival.score:.3f})"
+        f"; difference {rival.gap_lead:+.3f} ({rival.gap_lead_low:+.3f} to {rival.gap_lead_high:+.3f})"
+    )
+    if rival.gap_lead_low > 0:
+        return Verdict(GENERALISATION, YES, text, figures)
+    if rival.train <= mine.score:
+        # What has learned little has little to lose.
+        text += f"; but {SCRATCH} knows its own images no better than transfer knows new ones, so its gap tells little"
+        return Verdict(GENERALISATION, NOT_SHOWN, text, figures)
+    return Verdict(GENERALISATION, NOT_HERE if rival.gap_lead_high < 0 else NOT_SHOWN, text, figures)
+
+
+def _held_against(rivals: dict[str, Point]) -> tuple[str, Point]:
+    """Return the answer, and the rival that decides it: the one over which transfer's lead is least."""
+    # Behind one rival, or not shown to be ahead of it, no lead over the others helps.
+    ahead = [point for point in rivals.values() if _is_ahead(point)]
+    if ahead:
+        return NOT_HERE, min(ahead, key=lambda point: _lead(point)[0])
+    rival = min(rivals.values(), key=lambda point: (_lead(point)[1], _lead(point)[0]))
+    return (YES if _lead(rival)[1] > 0 else NOT_SHOWN), rival
+
+
+def _is_ahead(rival: Point) -> bool:
+    """Whether the rival scores more than transfer, by more than chance might."""
+    return _lead(rival)[2] < 0
+
+
+def _lead(point: Point) -> tuple[float, float, float]:
+    assert point.lead is not None and point.lead_low is not None and point.lead_high is not None
+    return point.lead, point.lead_low, point.lead_high
+
+
+def _against(rival: Point) -> str:
+    lead, low, high = _lead(rival)
+    return f"{rival.method} {rival.score:.3f} (lead {lead:+.3f}, {low:+.3f} to {high:+.3f})"
+
+
+def _gap(point: Point) -> str:
+    return f"{round(point.gap, 3) + 0.0:.3f}"  # never -0.000
+
+
+def _time_of(point: Point) -> str:
+    text = f"{point.method} {_seconds(point.total_seconds)}"
+    return f"{text} ({point.cut_short} of {point.draws} shortened for the budget)" if point.cut_short else text
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:,.0f} s"
+
+
+FEW_GROUPS = 8
+
+
+def caveats(subject: StudyData, points: Sequence[Point], budget: float) -> Iterator[str]:
+    """Give a sentence each on test images that tell little, an untrained backbone and short budgets."""
+    test = subject.test.part
+    if test.groups is not None and len(np.unique(test.groups)) < FEW_GROUPS:
+        yield f"the test images are of {len(np.unique(test.groups))} groups alone: intervals are wide, verdicts careful"
+    lacking = [name for code, name in enumerate(subject.question.classes) if code not in test.y]
+    if lacking:
+        yield f"no test image is of {', '.join(lacking)}: the scores are about the other classes"
+    if RANDOM not in {point.method for point in points}:
+        yield "the backbone's own weights are random: there is no transfer to study, and no null beside it"
+    mine = [point for point in points if point.method == SCRATCH]
+    cut, trained = sum(point.cut_short for point in mine), sum(point.draws for point in mine)
+    if cut:
+        yield (
+            f"{cut} of {trained} trainings from scratch were shortened for their budget of {budget:g} seconds: with "
+            "more (--budget) they might do better than they do here"
+        )
+
+
+HOW = (
+    "95%, for the draws of labels and the test images together: Student's t over the draws, and over the test images "
+    "the mean over the draws of MOVER of Wilson's, one a class (whole groups resampled where there are groups); the "
+    "two combined in squares. With all labels there is one draw, and the seeds of training from scratch in its place; "
+    "how much lies in which images were labelled is not told there. Differences: of the same draws and images, by the "
+    "jackknife over images or groups."
+)
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its 95% limits."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class TestSet:
+    """The test images.
+
+    Attributes
+    ----------
+    y : ndarray of int64, (m,)
+    classes : int
+    groups : ndarray, (m,), or None
+    """
+
+    y: np.ndarray
+    classes: int
+    groups: np.ndarray | None
+
+    @property
+    def weights(self) -> np.ndarray:
+        """What each image counts in balanced accuracy, (m,)."""
+        counts = np.bincount(self.y, minlength=self.classes)
+        return 1 / (np.count_nonzero(counts) * counts[self.y])
+
+
+def mean_score(exam: TestSet, predicted: Sequence[np.ndarray], *, random_state: int) -> Estimate:
+    """Return the mean score of some draws with its interval.
+
+    Parameters
+    ----------
+    exam : Exam
+    predicted : sequence of ndarray of int64, (m,)
+        One a draw.
+    random_state : int
+    """
+    found = [
+        score_with_interval(
+            SCORING,
+            exam.y,
+            Predictions(said),
+            kind="class",
+            n_classes=exam.classes,
+            groups=exam.groups,
+            random_state=random_state,
+        )
+        for said in predicted
+    ]
+    values = np.array([one.value for one in found])
+    below = float(np.mean([one.value - one.low for one in found]))
+    above = float(np.mean([one.high - one.value for one in found]))
+    mean, half = float(values.mean()), half_of_draws(values)
+    return Estimate(mean, max(0.0, mean - math.hypot(below, half)), min(1.0, mean + math.hypot(above, half)))
+
+
+def mean_lead(exam: TestSet, leader: Sequence[np.ndarray], rival: Sequence[np.ndarray], more: np.ndarray) -> Estimate:
+    """Return by how much the leader's mean score is higher on the same draws and images, with its interval.
+
+    Parameters
+    ----------
+    exam : Exam
+    leader, rival : sequence of ndarray of int64, (m,)
+        What each predicted, a pair a draw.
+    more : ndarray, (draws,)
+        What is added to the lead of each draw and does not depend on the test images.
+    """
+    right = np.stack([first == exam.y for first in leader]).astype(float)
+    right -= np.stack([second == exam.y for second in rival])
+    leads = right @ exam.weights + more  # (draws,)
+    half = math.hypot(half_of_draws(leads), _half_of_images(exam, right.mean(axis=0)))
+    mean = float(leads.mean())
+    return Estimate(mean, mean - half, mean + half)
+
+
+def half_of_draws(values: np.ndarray) -> float:
+    """Return half the width of Student's interval of the mean; 0 for a single draw, of which nothing is told."""
+    if len(values) < 2:
+        return 0.0
+    t = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    return t * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+
+
+def _half_of_images(exam: TestSet, differences: np.ndarray) -> float:
+    """Return half the width of the interval of a weighted mean of differences, (m,), the images or groups varying.
+
+    By the jackknife, which leaves out one image or group after the other. At least what one of them a class would make:
+    few without a difference do not prove that there is none, and a class of one group does not tell how groups differ.
+    """
+    members = np.arange(len(exam.y)) if exam.groups is None else np.unique(exam.groups, return_inverse=True)[1].ravel()
+    units, classes = int(members.max()) + 1, exam.classes
+    if units < 2:
+        return 1.0  # one group tells nothing of others: any difference may be
+    place = members * classes + exam.y  # (m,), unit by class
+    counts = np.bincount(place, minlength=units * classes).reshape(units, classes)
+    sums = np.bincount(place, differences, minlength=units * classes).reshape(units, classes)
+    there = counts.sum(axis=0) > 0
+    counts, sums = counts[:, there], sums[:, there]
+    left, rest = counts.sum(axis=0) - counts, sums.sum(axis=0) - sums  # (units, classes), without each unit
+    means = np.where(left > 0, rest / np.maximum(left, 1), 0).sum(axis=1) / np.count_nonzero(left, axis=1).clip(1)
+    variance = (units - 1) / units * float(np.sum((means - means.mean()) ** 2))
+    fewest = float(np.sum((1 / (len(counts[0]) * np.count_nonzero(counts, axis=0))) ** 2))
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, units - 1)) * math.sqrt(max(variance, fewest))
+
+
+def points_of(
+    learned: Mapping[TrialKey, TrialResult],
+    rungs: Sequence[LabelBudget],
+    exam: TestSet,
+    *,
+    layer: str,
+    image_seconds: Mapping[str, float],
+    random_state: int,
+) -> tuple[Point, ...]:
+    """Return one point for each method, layer and rung that something was learned of.
+
+    Parameters
+    ----------
+    learned : mapping of Key to Learned
+    rungs : sequence of Rung
+    exam : Exam
+    layer : str
+        Of the curves: every method is held against transfer there.
+    image_seconds : mapping of str to float
+        Seconds that an image takes through the backbone, by method.
+    random_state : int
+    """
+    places = {(key.method, key.layer, key.rung) for key in learned}
+    order = sorted(places, key=lambda place: (METHODS.index(place[0]), place[1] != layer, depth_of(place[1]), place[2]))
+    found = []
+    for method, at, number in order:
+        mine = _draws(learned, method, at, number)
+        point = _point(
+            method, at, rungs[number], list(mine.values()), exam, image_seconds.get(method, 0.0), random_state
+        )
+        leader = _draws(learned, TRANSFER, layer, number)
+        if method != TRANSFER and leader:
+            point = _with_lead(point, leader, mine, rungs[number], exam)
+        found.append(point)
+    return tuple(found)
+
+
+def _draws(learned: Mapping[TrialKey, TrialResult], method: str, layer: str, rung: int) -> dict[int, TrialResult]:
+    mine = {key.draw: one for key, one in learned.items() if (key.method, key.layer, key.rung) == (method, layer, rung)}
+    return {draw: mine[draw] for draw in sorted(mine)}
+
+
+def _point(
+    method: str,
+    layer: str,
+    rung: LabelBudget,
+    mine: Sequence[TrialResult],
+    exam: TestSet,
+    image_seconds: float,
+    random_state: int,
+) -> Point:
+    spread = mean_score(exam, [one.predicted for one in mine], random_state=random_state)
+    return Point(
+        method=method,
+        layer=layer,
+        per_class=rung.per_class,
+        labels=rung.labels,
+        everything=rung.everything,
+        draws=len(mine),
+        score=spread.value,
+        low=spread.low,
+        high=spread.high,
+        train=float(np.mean([one.train for one in mine])),
+        seconds=float(np.mean([one.seconds for one in mine])),
+        extraction_seconds=image_seconds * rung.labels,
+        cut_short=sum(one.cut_short for one in mine),
+        params=mine[0].params,
+        scores=tuple(balanced_accuracy(exam.y, one.predicted) for one in mine),
+    )
+
+
+def _with_lead(
+    point: Point, leader: Mapping[int, TrialResult], mine: Mapping[int, TrialResult], rung: LabelBudget, exam: TestSet
+) -> Point:
+    """Return the point with the lead of transfer over it; as it is where no draw was learned by both."""
+    if rung.everything:
+        # With all labels every draw is the same one, and heads learned it once: it stands beside every other seed.
+        pairs = max(len(leader), len(mine))
+        first, second = ([list(each.values())[min(k, len(each) - 1)] for k in range(pairs)] for each in (leader, mine))
+    else:
+        # By number: where a study ran out of time, a draw may be there for one method alone.
+        common = sorted(leader.keys() & mine.keys())
+        first, second = ([each[draw] for draw in common] for each in (leader, mine))
+    if not first:
+        return point
+    pairs = len(first)
+    said = [one.predicted for one in first], [one.predicted for one in second]
+    lead = mean_lead(exam, *said, np.zeros(pairs))
+    # The rival's gap less that of transfer: the lead, and by how much the rival is better on what it learned from.
+    known = np.array([other.train - one.train for one, other in zip(first, second, strict=True)])
+    gap = mean_lead(exam, *said, known)
+    return replace(
+        point,
+        lead=lead.value,
+        lead_low=max(-1.0, lead.low),
+        lead_high=min(1.0, lead.high),
+        gap_lead=gap.value,
+        gap_lead_low=gap.low,
+        gap_lead_high=gap.high,
+    )
