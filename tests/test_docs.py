@@ -232,7 +232,7 @@ def test_links_of_included_texts_lead_to_their_pages(monkeypatch: pytest.MonkeyP
     )
     assert with_links_led_to_pages(text, ROOT, ROOT, DOCS) == (
         "[a](reliability.md#the-cache) [b](cache-format.md) ![c](p.png) [d](../LICENSE) "
-        "[e](https://example.org/README.md) [f](#here)\n```sh\n[g](README.md)\n```\n[h](guide.md#flow)"
+        "[e](https://example.org/README.md) [f](#here)\n```sh\n[g](README.md)\n```\n[h](start.md#flow)"
     )
     for text_of, page in PAGES.items():
         assert os.path.relpath(ROOT / text_of, DOCS) in (ROOT / page).read_text(encoding="utf-8")
@@ -338,7 +338,7 @@ def test_the_code_of_the_page_finds_the_row_that_was_changed(cache: Path, damage
 
 
 SHOWN = (
-    "index", "guide", "how_to/index", "api", "rooms", "commands", "cache-format", "reliability", "benchmarks",
+    "index", "start", "guide", "how_to/index", "api", "modules", "commands", "cache-format", "reliability", "benchmarks",
     "decisions/index", "decisions/0002-one-contiguous-file",
 )  # fmt: skip
 

@@ -162,8 +162,8 @@ def test_what_answers_otherwise_leaves_nothing_behind(
 
 
 def readme_lines() -> str:
-    """The lines of the README that run an exported ONNX file."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The lines of the documentation that run an exported ONNX file."""
+    text = (ROOT / "docs" / "how_to" / "export_and_serve.md").read_text(encoding="utf-8")
     (lines,) = [block for block in re.findall(r"^```py\n(.*?)^```$", text, re.M | re.S) if "InferenceSession" in block]
     return lines
 

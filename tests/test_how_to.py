@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from commands import done, pipeline
-from prose import (
+from markdown_commands import (
     blocks,
     commands,
     fenced,
@@ -38,7 +38,7 @@ import pipeline as pl
 
 DOCS = Path(__file__).parent.parent / "docs"
 INDEX = DOCS / "how_to" / "index.md"
-PAGES = [DOCS / "why_is_my_score_lower.md", INDEX, *sorted((DOCS / "how_to").glob("[!i]*.md"))]
+PAGES = [DOCS / "why_is_my_score_lower.md", DOCS / "guide.md", INDEX, *sorted((DOCS / "how_to").glob("[!i]*.md"))]
 TEXT = {path.stem: path.read_text(encoding="utf-8") for path in PAGES}
 # A command's name alone is a mention of it, not something to type.
 COMMANDS = [
@@ -61,7 +61,7 @@ def test_a_page_starts_with_its_title(page: str) -> None:
 def test_the_first_page_names_all_others() -> None:
     (tree,) = blocks(TEXT["index"], "{toctree}")
     named = [line for line in tree.splitlines() if line and not line.startswith(":")]
-    assert sorted(named) == sorted(set(TEXT) - {"index", "why_is_my_score_lower"})
+    assert sorted(named) == sorted(set(TEXT) - {"index", "guide", "why_is_my_score_lower"})
     for name in named:
         assert f"]({name}.md)" in TEXT["index"]
 

@@ -9,7 +9,8 @@ from typing import Any
 
 # A text, from the repository's root, and the page that includes it.
 PAGES = {
-    "README.md": "docs/guide.md",
+    "README.md": "docs/start.md",
+    "CONTRIBUTING.md": "docs/contributing.md",
     "CHANGELOG.md": "docs/changelog.md",
     "benchmarks/README.md": "docs/benchmarks.md",
     "features_cache/README.md": "docs/cache-format.md",
