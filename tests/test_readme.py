@@ -73,7 +73,7 @@ def test_the_guide_has_every_command() -> None:
 def test_every_option_that_is_named_exists() -> None:
     named = named_options([piece for piece in spans(README) if not piece.startswith("pip ")])
     assert named - {"--help"} <= options(the_app())
-    assert len(named) > 5
+    assert len(named) >= 3
 
 
 def test_every_make_target_that_is_named_exists() -> None:
@@ -93,7 +93,7 @@ def test_the_python_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert [info.name for info in names["run"].label_sets] == ["label"]
-    assert list(names["table"]["id"]) == names["cache"].ids.tolist() and not names["table"]["error"].any()
+    assert list(names["table"]["id"]) == list(names["cache"].ids) and not names["table"]["error"].any()
     assert names["X"].shape == (16, 1280) and set(names["y"]) == {"ants", "bees"}
     assert (tmp_path / "bees.model" / "model.json").is_file()
 
