@@ -1,7 +1,8 @@
 """Make README's picture: `python docs/report_picture.py PHOTOS` (a folder with one folder per class).
 
 It evaluates the photos, writes the report, and takes a screenshot of it in a headless Chromium, from the top to the
-last table before the first photo: the picture shows no photo of the data set. It needs selenium, Chromium and its driver.
+last table before the first photo: the picture shows no photo of the data set. It needs selenium, Chromium and its
+driver.
 """
 
 from __future__ import annotations

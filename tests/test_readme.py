@@ -24,6 +24,7 @@ from markdown_commands import (
 )
 from PIL import Image
 from test_architecture import ROOMS
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
@@ -152,7 +153,11 @@ def test_every_file_that_contributing_names_exists() -> None:
     assert missing <= {f"pipeline/cli/{name}.py" for name in ("train", "use", "maintenance")}  # files that are coming
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DECISIONS], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DECISIONS],
+    ids=lambda path: path.name,
+)
 def test_a_link_leads_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
         if not target.startswith("https://"):
