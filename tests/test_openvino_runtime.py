@@ -29,7 +29,7 @@ from pipeline.runtime.graph_cache import graph_path, graph_recipe, read_graph, w
 if find_spec("openvino") is None:
     pytest.skip("OpenVINO is an extra: pip install 'transfer-pipeline[openvino]'", allow_module_level=True)
 
-from pipeline.runtime.onnx_runtime import OpenVinoRuntime
+from pipeline.runtime.openvino_runtime import OpenVinoRuntime
 
 native = pytest.mark.skipif(not has_openvino_bf16(), reason="on this CPU OpenVINO computes in fp32")
 
