@@ -20,7 +20,7 @@ from pipeline.runtime.graph_cache import (
 from pipeline.runtime.onnx_runtime import OnnxRuntime
 
 if TYPE_CHECKING:
-    from pipeline.runtime.onnx_runtime import OpenVinoRuntime
+    from pipeline.runtime.openvino_runtime import OpenVinoRuntime
 
 
 # From how many images on an export is worth its time. On two cores the bundled backbone exports in 4 seconds, gains 5
@@ -111,7 +111,7 @@ def openvino_runtime(
             _store(backbone, layers, model, folder=folder, progress=progress)
     widths = backbone.resolve_layers(layers)
     try:
-        from pipeline.runtime.onnx_runtime import OpenVinoRuntime
+        from pipeline.runtime.openvino_runtime import OpenVinoRuntime
 
         return OpenVinoRuntime(model, layers=widths, crop=backbone.preprocessing.crop)
     except Exception as error:  # of an installation that is broken, or of a network that it has no kernel for
