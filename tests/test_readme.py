@@ -158,7 +158,7 @@ def test_every_file_that_contributing_names_exists() -> None:
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DECISIONS],
     ids=lambda path: path.name,
 )
-def test_a_link_leads_somewhere(path: Path) -> None:
+def test_a_link_has_a_target(path: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
         if not target.startswith("https://"):
             assert (path.parent / target.partition("#")[0]).exists(), target
