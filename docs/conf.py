@@ -51,8 +51,8 @@ pygments_style, pygments_dark_style = "default", "monokai"
 def plain_signature(app: Any, what: str, name: str, found: Any, options: Any, signature: str, returned: str) -> Any:
     """Return a signature as a reader would write the call.
 
-    The fields of dataclasses are left out, because readers get instances from functions or from `open`. A default without
-    a readable text is shown as a call of its class.
+    The fields of dataclasses are left out, because readers get instances from functions or from `open`. A default
+    without a readable text is shown as a call of its class.
     """
     if what == "class" and is_dataclass(found):
         return "", returned

@@ -1,8 +1,8 @@
 """The guide and the how-to pages: their commands parse, their Python compiles, and their output is what is printed.
 
 `console` and `python` blocks run, in the order of their page, over the photos that the first page makes; their output
-is compared with the page, except for figures. `sh` and `py` blocks need a network, a cluster or the reader's files: they
-are only parsed and compiled. `record_markdown.py` writes new output into the pages.
+is compared with the page, except for figures. `sh` and `py` blocks need a network, a cluster or the reader's files:
+they are only parsed and compiled. `record_markdown.py` writes new output into the pages.
 """
 
 from __future__ import annotations
