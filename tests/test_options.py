@@ -19,7 +19,7 @@ from commands import class_folders, done, in_a_process, pipeline, refused
 from made_caches import blobs, make_cache, names
 
 from pipeline.cache import STORED, FeatureCache
-from pipeline.cli import demo, evaluate, export, extract, fit, predict, report, score, serve, study
+from pipeline.cli import maintenance, train, use
 from pipeline.cli.app import app
 from pipeline.demo import run_demo
 from pipeline.errors import PipelineError
@@ -50,15 +50,15 @@ OWN_OF = {
     "report": {"mlflow"},  # whether to log at all, and where
 }
 COMMANDS = {
-    "extract": extract.command,
-    "evaluate": evaluate.command,
-    "fit": fit.command,
-    "predict": predict.command,
-    "score": score.command,
-    "study": study.command,
-    "report": report.command,
-    "export": export.command,
-    "serve": serve.command,
+    "extract": train.extract_command,
+    "evaluate": train.evaluate_command,
+    "fit": train.fit_command,
+    "predict": use.predict_command,
+    "score": use.score_command,
+    "study": train.study_command,
+    "report": use.report_command,
+    "export": use.export_command,
+    "serve": use.serve_command,
 }
 # The root command is a group of commands: `cache` holds four more.
 ROOT = typer.main.get_command(app)
@@ -162,7 +162,7 @@ def test_a_flag_is_named_as_its_keyword() -> None:
 
 
 def test_demo_has_the_keywords_of_its_function() -> None:
-    ours = inspect.signature(demo.command).parameters
+    ours = inspect.signature(maintenance.demo_command).parameters
     theirs = inspect.signature(run_demo).parameters
     assert set(ours) - OWN == set(theirs) - {"progress"}
     assert {name: ours[name].default for name in set(ours) - OWN} == {

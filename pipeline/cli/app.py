@@ -9,24 +9,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli import (
-    backbones,
-    cache,
-    demo,
-    doctor,
-    evaluate,
-    export,
-    extract,
-    fit,
-    heads,
-    predict,
-    report,
-    score,
-    serve,
-    study,
-)
-from pipeline.cli.escaping import escape_text
-from pipeline.cli.guard import guarded
+from pipeline.cli import maintenance, train, use
+from pipeline.cli.console import escape_text
+from pipeline.cli.errors import handle_errors
 
 MAIN, SEE, AWAY, HOUSE = "Main", "See", "Take away", "Keep house"
 
@@ -63,20 +48,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
-app.command("extract", rich_help_panel=MAIN)(guarded(extract.command))
-app.command("evaluate", rich_help_panel=MAIN)(guarded(evaluate.command))
-app.command("fit", rich_help_panel=MAIN)(guarded(fit.command))
-app.command("predict", rich_help_panel=MAIN)(guarded(predict.command))
-app.command("score", rich_help_panel=MAIN)(guarded(score.command))
-app.command("study", rich_help_panel=SEE)(guarded(study.command))
-app.command("report", rich_help_panel=SEE)(guarded(report.command))
-app.command("export", rich_help_panel=AWAY)(guarded(export.command))
-app.command("serve", rich_help_panel=AWAY)(guarded(serve.command))
-app.add_typer(cache.app, name="cache", rich_help_panel=HOUSE)
-app.command("backbones", rich_help_panel=HOUSE)(guarded(backbones.command))
-app.command("heads", rich_help_panel=HOUSE)(guarded(heads.command))
-app.command("doctor", rich_help_panel=HOUSE)(guarded(doctor.command))
-app.command("demo", rich_help_panel=HOUSE)(guarded(demo.command))
+app.command("extract", rich_help_panel=MAIN)(handle_errors(train.extract_command))
+app.command("evaluate", rich_help_panel=MAIN)(handle_errors(train.evaluate_command))
+app.command("fit", rich_help_panel=MAIN)(handle_errors(train.fit_command))
+app.command("predict", rich_help_panel=MAIN)(handle_errors(use.predict_command))
+app.command("score", rich_help_panel=MAIN)(handle_errors(use.score_command))
+app.command("study", rich_help_panel=SEE)(handle_errors(train.study_command))
+app.command("report", rich_help_panel=SEE)(handle_errors(use.report_command))
+app.command("export", rich_help_panel=AWAY)(handle_errors(use.export_command))
+app.command("serve", rich_help_panel=AWAY)(handle_errors(use.serve_command))
+app.add_typer(maintenance.cache_app, name="cache", rich_help_panel=HOUSE)
+app.command("backbones", rich_help_panel=HOUSE)(handle_errors(maintenance.backbones_command))
+app.command("heads", rich_help_panel=HOUSE)(handle_errors(maintenance.heads_command))
+app.command("doctor", rich_help_panel=HOUSE)(handle_errors(maintenance.doctor_command))
+app.command("demo", rich_help_panel=HOUSE)(handle_errors(maintenance.demo_command))
 
 
 @app.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""The OpenVINO runtime: an exported graph in bf16 on a CPU that computes it. OpenVINO is an extra: only this imports it."""
+"""The OpenVINO runtime: an exported graph in bf16 on a CPU that has it. It is an extra: only this module imports it."""
 
 from __future__ import annotations
 

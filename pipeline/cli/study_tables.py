@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.cli.terminal import Number, Terminal
+from pipeline.cli.console import Console, RightAligned
 from pipeline.studies import Point, Study, StudyStopped
 from pipeline.studies.analysis import labels_text
 from pipeline.studies.results import DUMMY, SCRATCH, TRANSFER
@@ -12,13 +12,16 @@ from pipeline.studies.results import DUMMY, SCRATCH, TRANSFER
 LAST_TO_GO = (TRANSFER, SCRATCH)  # on a narrow terminal
 
 
-def print_study(terminal: Terminal, study: Study) -> None:
+def print_study(terminal: Console, study: Study) -> None:
     """Print the learning curves, the scores by depth, the crossover, and the verdicts."""
     curves = {method: study.curve(method) for method in study.methods}
     # A method that was left out altogether keeps its column: an empty place would look like a choice.
     curves |= {one.method: () for one in study.skipped if one.method not in curves}
     lines = [[_labels(point), *_scores(study, curves, point.labels)] for point in curves[TRANSFER]]
-    columns: list[str | Number] = [Number("labels a class"), *(Number(f"{method} (95%)") for method in curves)]
+    columns: list[str | RightAligned] = [
+        RightAligned("labels a class"),
+        *(RightAligned(f"{method} (95%)") for method in curves),
+    ]
     spare = [number for number, method in enumerate(curves, start=1) if method not in LAST_TO_GO]
     left_out = terminal.table(columns, lines, spare=[*reversed(spare)])
     terminal.say(
@@ -30,14 +33,14 @@ def print_study(terminal: Terminal, study: Study) -> None:
     terminal.stdout.print()
     last = [curve[-1] for method, curve in curves.items() if curve and method != DUMMY]
     rows = [[one.method, f"{one.train:.3f}", f"{one.score:.3f}", f"{one.gap:.3f}", *_clock(one)] for one in last]
-    columns = ["with all labels", *map(Number, ("known images", "new images", "gap", "training", "network"))]
+    columns = ["with all labels", *map(RightAligned, ("known images", "new images", "gap", "training", "network"))]
     terminal.table(columns, rows)
     terminal.say(f"  training and network: {study.budget['clock']}")
     terminal.stdout.print()
     depths = study.depth()
     layers = list(dict.fromkeys(point.layer for points in depths.values() for point in points))
     if depths:
-        columns = [Number("labels a class"), *(Number(f"{layer} (95%)") for layer in layers)]
+        columns = [RightAligned("labels a class"), *(RightAligned(f"{layer} (95%)") for layer in layers)]
         terminal.table(columns, [[_labels(points[0]), *_by_layer(points, layers)] for points in depths.values()])
         terminal.stdout.print()
     terminal.paragraph(study.crossovers[0].text if study.crossovers else "no rival to cross")
@@ -48,10 +51,17 @@ def print_study(terminal: Terminal, study: Study) -> None:
     terminal.paragraph(study.summary)
 
 
-def print_partial(terminal: Terminal, stopped: StudyStopped) -> None:
+def print_partial(terminal: Console, stopped: StudyStopped) -> None:
     """Print the mean scores of a study that was stopped, on stderr: they are not the result."""
     terminal.say(f"stopped: {stopped.done:,} of {stopped.of:,} trainings are done; their mean balanced accuracy so far")
-    columns = ["method", "layer", Number("labels a class"), Number("labels"), Number("score"), Number("draws")]
+    columns = [
+        "method",
+        "layer",
+        RightAligned("labels a class"),
+        RightAligned("labels"),
+        RightAligned("score"),
+        RightAligned("draws"),
+    ]
     rows = [
         [
             one.method,

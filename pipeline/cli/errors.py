@@ -22,11 +22,12 @@ from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
-from pipeline.cli.escaping import escape_text
+from pipeline.cli.console import escape_text
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,7 +67,7 @@ _NO_MEMORY = (
 _SMALLER = "use a smaller --batch-size or --jobs 1, or allow more memory (ulimit -v, a larger machine)"
 
 
-def guarded(command: Callable[P, T]) -> Callable[P, T]:
+def handle_errors(command: Callable[P, T]) -> Callable[P, T]:
     """Return the command with its errors turned into the two lines, and a stop by a signal into its exit code."""
 
     @functools.wraps(command)
