@@ -11,6 +11,7 @@ import errno
 import functools
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from pipeline.cli.console import escape_text
 from pipeline.errors import PipelineError
@@ -94,10 +95,38 @@ def handle_errors(command: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
-def stop(message: str, next_step: str) -> NoReturn:
-    """Print the two lines and end with exit code 1."""
+def stop(message: str, next_step: str, *, exit_code: int = 1) -> NoReturn:
+    """Print the two lines of an error and end with its exit code."""
     sys.stderr.write(f"error: {_one_line(message)}\ntry: {_one_line(next_step)}\n")
-    sys.exit(1)
+    sys.exit(exit_code)
+
+
+def describe_usage_error(error: Any) -> tuple[str, str]:
+    """Return an error of Typer about the words of a command line as message and next step."""
+    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    command = context.command_path if context is not None else "pipeline"
+    flag = ""
+    if parameter is not None:
+        flag = parameter.opts[0] if parameter.param_type_name == "option" else (parameter.metavar or parameter.name)
+    kind = type(error).__name__
+    if kind == "NoSuchOption":
+        near = (getattr(error, "possibilities", None) or [None])[0]
+        return (
+            f"{command}: there is no option {error.option_name}",
+            f"{command} {near} ..." if near else f"{command} --help",
+        )
+    if kind == "MissingParameter":
+        return f"{command}: expected {flag.strip('{}[].')}, got nothing", f"{command} --help"
+    if kind == "BadParameter":
+        reason = error.message[:1].lower() + error.message[1:]
+        return f"{flag}: {reason.removeprefix('input ')}", f"{command} --help"
+    unknown = re.fullmatch(r"No such command '(.*?)'\.(?: Did you mean '(.*?)'\?)?.*", error.message, re.DOTALL)
+    if unknown:
+        return f"{command}: there is no command {unknown[1]!r}", f"{command} {unknown[2] or '--help'}"
+    extra = re.fullmatch(r"Got unexpected extra arguments? ?\(?s?\)? ?\((.*)\)", error.message, re.DOTALL)
+    if extra:
+        return f"{command}: expected no further argument, got {extra[1]}", f"{command} --help"
+    return f"{command}: {error.format_message().rstrip('.')}", f"{command} --help"
 
 
 def print_traceback(error: BaseException) -> None:

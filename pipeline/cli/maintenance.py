@@ -11,7 +11,6 @@ import typer
 
 from pipeline.cli import options as o
 from pipeline.cli.console import Console, RightAligned
-from pipeline.cli.errors import handle_errors
 from pipeline.errors import CacheError, CacheLocked, HeadError, PipelineError
 from pipeline.files import check_output_path
 
@@ -19,15 +18,11 @@ if TYPE_CHECKING:
     from pipeline.doctor import Check, DoctorReport
 
 
-cache_app = typer.Typer(no_args_is_help=True, help="List, inspect, verify and remove caches.")
-
 MOST_DAMAGED = 10  # rows that are named one by one
 
 Reference = Annotated[str, typer.Argument(metavar="CACHE", help="A cache, or the beginning of its name up to a dash.")]
 
 
-@cache_app.command("list")
-@handle_errors
 def list_caches(cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False) -> None:
     """List the caches of a folder, newest first, and the exported graphs that make them."""
     from pipeline.cache import caches_in
@@ -74,8 +69,6 @@ def list_caches(cache: o.Cache = "features_cache", as_json: o.Json = False, quie
         terminal.table(columns, rows, spare=[1, 2])
 
 
-@cache_app.command("info")
-@handle_errors
 def info(
     reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False
 ) -> None:
@@ -97,8 +90,6 @@ def info(
     terminal.table(["what", "value"], rows)
 
 
-@cache_app.command("verify")
-@handle_errors
 def verify(
     reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False
 ) -> None:
@@ -127,8 +118,6 @@ def verify(
         raise typer.Exit(1)
 
 
-@cache_app.command("remove")
-@handle_errors
 def remove(
     reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False
 ) -> None:

@@ -1,11 +1,11 @@
-"""`pipeline extract`."""
+"""The commands that compute features and train on them: `extract`, `evaluate`, `fit`, `study`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,62 +18,34 @@ if TYPE_CHECKING:
     from pipeline.cache import FeatureCache
 
 
+# The common options of `evaluate` and `fit`; `--help` shows them first.
+COMMON = ("labels", "column", "groups", "min_class_size", "test", "heads", "device", "as_json", "quiet")
+EXTRACT = (*o.EXTRACTION, "rehash", "recheck", "part", "id_column", "root", "label_level", *o.WORKERS, "random_state")
+STUDY = (
+    *(name for name in o.EVALUATION if name not in ("heads", "grid", "cv", "nested", "scoring")),
+    "most_labels",
+    "budget",
+)
+
 MOST_SKIPPED = 5  # that are named one by one
 
 
-def extract_command(
-    ctx: typer.Context,
-    data: o.DataArgument,
-    backbone: o.Backbone = None,
-    layer: o.Layer = None,
-    cache: o.Cache = "features_cache",
-    precision: o.Precision = "fp32",
-    store: o.Store = "fp32",
-    decode: o.Decode = "exact",
-    batch_size: o.BatchSize = None,
-    on_error: o.OnError = "skip",
-    rehash: o.Rehash = False,
-    recheck: o.Recheck = None,
-    part: o.Part = None,
-    id_column: o.Id = None,
-    root: o.Root = None,
-    label_level: o.LabelLevel = None,
-    device: o.Device = "auto",
-    n_jobs: o.Jobs = None,
-    dask: o.Dask = None,
-    random_state: o.Seed = 0,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Run the network over the images that no cache knows yet, and print the cache's path."""
+@o.with_options("backbone", "layer", "cache", "device", "n_jobs", "as_json", "quiet", more=EXTRACT)
+def extract_command(ctx: typer.Context, data: o.DataArgument, **given: Any) -> None:
+    """Compute the features of the photos that no cache has yet, and print the path of the cache.
+
+    Features (embeddings) are the numbers that a pretrained network computes for a photo; a cache is the file that
+    stores them.
+
+    Example: pipeline extract photos/
+    """
     from pipeline.extraction import extract
 
+    options = {"layer": "penultimate", **o.passed(given)}
+    backbones = options.pop("backbone", ["efficientnet_lite0"])
+    as_json, quiet = given["as_json"], given["quiet"]
     with Console(as_json=as_json, quiet=quiet) as terminal:
-        done = [
-            extract(
-                data,
-                backbone=name,
-                layer=layer or "penultimate",
-                cache=cache,
-                precision=precision,
-                store=store,
-                decode=decode,
-                batch_size=batch_size,
-                on_error=on_error,
-                rehash=rehash,
-                recheck=recheck,
-                part=part,
-                id_column=id_column,
-                root=root,
-                label_level=label_level,
-                device=device,
-                n_jobs=n_jobs,
-                dask=dask,
-                random_state=random_state,
-                progress=terminal,
-            )
-            for name in backbone or ["efficientnet_lite0"]
-        ]
+        done = [extract(data, backbone=name, **options, progress=terminal) for name in backbones]
     if as_json:
         objects = [{"cache": str(made.path), **made.summary.as_dict(), "skipped": _skip_reasons(made)} for made in done]
         terminal.object(objects[0] if len(objects) == 1 else {"caches": objects})
@@ -116,80 +88,29 @@ def _skip_reasons(cache: FeatureCache) -> dict[str, str]:
 MOST_WARNINGS = 5  # that are shown of a run over many label sets
 
 
-def evaluate_command(
-    ctx: typer.Context,
-    data: o.DataArguments,
-    backbone: o.Backbone = None,
-    layer: o.Layer = None,
-    cache: o.Cache = "features_cache",
-    precision: o.Precision = "fp32",
-    store: o.Store = "fp32",
-    decode: o.Decode = "exact",
-    batch_size: o.BatchSize = None,
-    on_error: o.OnError = "skip",
-    labels: o.Labels = None,
-    id_column: o.Id = None,
-    root: o.Root = None,
-    label_level: o.LabelLevel = None,
-    min_class_size: o.MinClassSize = None,
-    column: o.Column = None,
-    missing: o.Missing = None,
-    groups: o.Groups = None,
-    split: o.Split = None,
-    test: o.Test = None,
-    heads: o.Head = None,
-    grid: o.Grid = None,
-    cv: o.Cv = 5,
-    nested: o.Nested = True,
-    scoring: o.Scoring = None,
-    out: o.RunFolder = None,
-    device: o.Device = "auto",
-    n_jobs: o.Jobs = None,
-    dask: o.Dask = None,
-    random_state: o.Seed = 0,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Score every head on every label set, honestly: nested, with intervals, beside the dummy and the pixels alone."""
+@o.with_options(*COMMON[:-3], "cv", "out", *COMMON[-3:], more=o.EVALUATION, out=(o.RunFolder, None))
+def evaluate_command(ctx: typer.Context, data: o.DataArguments, **given: Any) -> None:
+    """Measure how well each head predicts the labels of photos that it was not trained on.
+
+    A head is a classifier that is trained on the features of the photos. Each score has its interval (95%) and stands
+    beside two baselines: always guessing the most frequent class, and color statistics.
+
+
+    Example: pipeline evaluate photos/ --labels labels.xlsx --column species
+    """
     from pipeline.cli.tables import MANY, print_overview, print_run, print_where_to_read
     from pipeline.evaluation import evaluate
     from pipeline.labels import split_kind
     from pipeline.runs import DEFAULT_FOLDER, RunsDir, check_is_run_directory
 
+    out, column, as_json, quiet = given["out"], given["column"], given["as_json"], given["quiet"]
     check_output_path(out or DEFAULT_FOLDER, "the results")
     if out:
         check_is_run_directory(out)
     with Console(as_json=as_json, quiet=quiet) as terminal:
         run = evaluate(
             data[0] if len(data) == 1 else data,
-            backbone=backbone or "efficientnet_lite0",
-            layer=layer or None,
-            cache=cache,
-            precision=precision,
-            store=store,
-            decode=decode,
-            batch_size=batch_size,
-            on_error=on_error,
-            labels=labels,
-            id_column=id_column,
-            root=root,
-            label_level=label_level,
-            min_class_size=min_class_size,
-            column=column or (),
-            missing=missing or (),
-            groups=groups,
-            split=split,
-            test=test,
-            heads=heads or None,
-            grid=grid or (),
-            cv=cv,
-            nested=nested,
-            scoring=scoring or (),
-            out=out or RunsDir(DEFAULT_FOLDER),
-            device=device,
-            n_jobs=n_jobs,
-            dask=dask,
-            random_state=random_state,
+            **{"out": RunsDir(DEFAULT_FOLDER), **o.passed(given)},
             progress=terminal,
         )
     if as_json:
@@ -233,85 +154,24 @@ PREDICT = frozenset(("cache", "batch_size", "device", "n_jobs", "dask"))
 NEW_PHOTOS = "NEW_PHOTOS"  # for the person to replace: of the training photos the model knows the answers
 
 
-def fit_command(
-    ctx: typer.Context,
-    data: o.DataArgument,
-    out: o.ModelFolder,
-    weights: o.Weights = True,
-    keep_photos: o.KeepPhotos = False,
-    run: o.EarlierRun = None,
-    backbone: o.Backbone = None,
-    layer: o.Layer = None,
-    cache: o.Cache = "features_cache",
-    precision: o.Precision = "fp32",
-    store: o.Store = "fp32",
-    decode: o.Decode = "exact",
-    batch_size: o.BatchSize = None,
-    on_error: o.OnError = "skip",
-    labels: o.Labels = None,
-    id_column: o.Id = None,
-    root: o.Root = None,
-    label_level: o.LabelLevel = None,
-    min_class_size: o.MinClassSize = None,
-    column: o.Column = None,
-    missing: o.Missing = None,
-    groups: o.Groups = None,
-    split: o.Split = None,
-    test: o.Test = None,
-    heads: o.Head = None,
-    grid: o.Grid = None,
-    cv: o.Cv = 5,
-    nested: o.Nested = True,
-    scoring: o.Scoring = None,
-    device: o.Device = "auto",
-    n_jobs: o.Jobs = None,
-    dask: o.Dask = None,
-    random_state: o.Seed = 0,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Evaluate, choose the best head, refit it on every labelled photo, and save it with its backbone."""
+@o.with_options(
+    "out", *COMMON[:-3], "run", *COMMON[-3:], more=("weights", "keep_photos", *o.EVALUATION), out=(o.ModelFolder, ...)
+)
+def fit_command(ctx: typer.Context, data: o.DataArgument, **given: Any) -> None:
+    """Evaluate, select the best head, train it on all labelled photos, and save the model.
+
+
+
+    Example: pipeline fit photos/ --out bees.model
+    """
     from pipeline.cli.tables import print_scores, print_where_to_read, results_of
     from pipeline.model import fit
     from pipeline.runs import DEFAULT_FOLDER, RunsDir
 
+    out, as_json, quiet = given["out"], given["as_json"], given["quiet"]
     check_output_path(out, "the model")
     with Console(as_json=as_json, quiet=quiet) as terminal:
-        model = fit(
-            data,
-            out=out,
-            weights=weights,
-            keep_photos=keep_photos,
-            run=run or RunsDir(DEFAULT_FOLDER),
-            backbone=backbone or "efficientnet_lite0",
-            layer=layer or None,
-            cache=cache,
-            precision=precision,
-            store=store,
-            decode=decode,
-            batch_size=batch_size,
-            on_error=on_error,
-            labels=labels,
-            id_column=id_column,
-            root=root,
-            label_level=label_level,
-            min_class_size=min_class_size,
-            column=column or (),
-            missing=missing or (),
-            groups=groups,
-            split=split,
-            test=test,
-            heads=heads or None,
-            grid=grid or (),
-            cv=cv,
-            nested=nested,
-            scoring=scoring or (),
-            device=device,
-            n_jobs=n_jobs,
-            dask=dask,
-            random_state=random_state,
-            progress=terminal,
-        )
+        model = fit(data, **{"run": RunsDir(DEFAULT_FOLDER), **o.passed(given)}, progress=terminal)
     if as_json:
         terminal.object({"model": out, **model.as_dict()})
         return
@@ -336,79 +196,35 @@ def print_when_stopped(terminal: Console) -> Iterator[None]:
         raise
 
 
-def study_command(
-    ctx: typer.Context,
-    data: o.DataArgument,
-    backbone: o.OneBackbone = "efficientnet_lite0",
-    layer: o.OneLayer = "penultimate",
-    cache: o.Cache = "features_cache",
-    precision: o.Precision = "fp32",
-    store: o.Store = "fp32",
-    decode: o.Decode = "exact",
-    batch_size: o.BatchSize = None,
-    on_error: o.OnError = "skip",
-    labels: o.Labels = None,
-    id_column: o.Id = None,
-    root: o.Root = None,
-    label_level: o.LabelLevel = None,
-    min_class_size: o.MinClassSize = None,
-    column: o.Column = None,
-    missing: o.Missing = None,
-    groups: o.Groups = None,
-    split: o.Split = None,
-    test: o.Test = None,
-    head: o.OneHead = None,
-    most_labels: o.MostLabels = 2000,
-    budget: o.Budget = 120,
-    time_limit: o.TimeLimit = 540,
-    out: o.StudyFolder = None,
-    device: o.Device = "auto",
-    n_jobs: o.Jobs = None,
-    dask: o.Dask = None,
-    random_state: o.Seed = 0,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Was transfer worth it? Learning curves beside training from scratch and the pixels, and verdicts with figures."""
+@o.with_options(
+    *(name for name in COMMON[:-3] if name != "heads"),
+    "head",
+    "time_limit",
+    "out",
+    *COMMON[-3:],
+    more=STUDY,
+    backbone=(o.OneBackbone, "efficientnet_lite0"),
+    layer=(o.OneLayer, "penultimate"),
+    head=(o.OneHead, None),
+    out=(o.StudyFolder, None),
+)
+def study_command(ctx: typer.Context, data: o.DataArgument, **given: Any) -> None:
+    """Measure whether transfer learning is worth it: learning curves against training from scratch and on pixels.
+
+
+
+    Example: pipeline study photos/
+    """
     from pipeline.cli.study_tables import print_study
     from pipeline.runs import DEFAULT_FOLDER, RunsDir, check_is_run_directory
     from pipeline.studies import study
 
+    out, head, as_json, quiet = given["out"], given["head"], given["as_json"], given["quiet"]
     check_output_path(out or DEFAULT_FOLDER, "the results")
     if out:
         check_is_run_directory(out)
     with Console(as_json=as_json, quiet=quiet, lines=True) as terminal, print_when_stopped(terminal):
-        found = study(
-            data,
-            backbone=backbone,
-            layer=layer,
-            cache=cache,
-            precision=precision,
-            store=store,
-            decode=decode,
-            batch_size=batch_size,
-            on_error=on_error,
-            labels=labels,
-            id_column=id_column,
-            root=root,
-            label_level=label_level,
-            min_class_size=min_class_size,
-            column=column or (),
-            missing=missing or (),
-            groups=groups,
-            split=split,
-            test=test,
-            head=head,
-            most_labels=most_labels,
-            budget=budget,
-            time_limit=time_limit,
-            out=out or RunsDir(DEFAULT_FOLDER),
-            device=device,
-            n_jobs=n_jobs,
-            dask=dask,
-            random_state=random_state,
-            progress=terminal,
-        )
+        found = study(data, **{"out": RunsDir(DEFAULT_FOLDER), **o.passed(given)}, progress=terminal)
     if as_json:
         terminal.object({"run": str(found.folder), **found.as_dict()})
         return

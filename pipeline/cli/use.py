@@ -1,4 +1,4 @@
-"""`pipeline predict`."""
+"""The commands that use a model or a run: `predict`, `score`, `report`, `export`, `serve`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,53 +20,37 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+OWN = (*o.ALWAYS, "out", "format", "csv")  # options of `predict` that its Python function does not have
 MOST_FAILED = 5  # of the images without an answer
 FORMATS = ("csv", "parquet", "jsonl")
 FLOATS = "%.6g"
 
 
-def predict_command(
-    model: o.ModelArgument,
-    data: o.DataArguments,
-    top: o.Top = 3,
-    neighbours: o.Neighbours = 0,
-    out: o.AnswerFile = None,
-    format: o.AnswerFormat = None,
-    csv: o.CsvCells = "safe",
-    cache: o.TrainingCache = "features_cache",
-    id_column: o.Id = None,
-    root: o.Root = None,
-    batch_size: o.BatchSize = None,
-    device: o.Device = "auto",
-    n_jobs: o.Jobs = None,
-    dask: o.Dask = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Answer for every photo, one row an input, as CSV: id, label, probability, the next likeliest, unfamiliar, error.
+@o.with_options(
+    *("out", "format", "top", "neighbours", "cache", "device", "n_jobs", "as_json", "quiet"),
+    more=("csv", "id_column", "root", "batch_size", "dask"),
+    out=(o.AnswerFile, None),
+    format=(o.AnswerFormat, None),
+    cache=(o.TrainingCache, "features_cache"),
+)
+def predict_command(model: o.ModelArgument, data: o.DataArguments, **given: Any) -> None:
+    """Predict the label of each photo and print a CSV table: id, label, probability, unfamiliar, error.
 
-    A photo is unfamiliar that lies further from the training photos than 99% of them lie from one another.
+    A photo is unfamiliar if it is further from the training photos than 99% of them are from one another.
+
+    Example: pipeline predict bees.model new_photos/ --out predictions.csv
     """
     from pipeline.images.table import check_csv
     from pipeline.model import Model
 
-    kind = _format_of(out, format)
+    out, csv, as_json, quiet = given["out"], given["csv"], given["as_json"], given["quiet"]
+    kind = _format_of(out, given["format"])
     check_csv(csv)
     if out is not None:
         check_output_path(out, "the answers")
     with Console(as_json=as_json, quiet=quiet) as terminal:
         table = Model.open(model).predict(
-            data[0] if len(data) == 1 else data,
-            top=top,
-            neighbours=neighbours,
-            cache=cache,
-            id_column=id_column,
-            root=root,
-            batch_size=batch_size,
-            device=device,
-            n_jobs=n_jobs,
-            dask=dask,
-            progress=terminal,
+            data[0] if len(data) == 1 else data, **o.passed(given, without=OWN), progress=terminal
         )
     without = table[table["error"] != ""]
     failed = len(without)
@@ -132,51 +116,25 @@ def _write_predictions(table: pd.DataFrame, path: Path, kind: str, csv: str = "s
         ) from error
 
 
-def score_command(
-    model: o.ModelArgument,
-    data: o.DataArgument,
-    labels: o.Labels = None,
-    id_column: o.Id = None,
-    root: o.Root = None,
-    label_level: o.LabelLevel = None,
-    column: o.OneColumn = None,
-    missing: o.Missing = None,
-    groups: o.Groups = None,
-    cache: o.Cache = "features_cache",
-    out: o.ScoreFolder = None,
-    batch_size: o.BatchSize = None,
-    device: o.Device = "auto",
-    n_jobs: o.Jobs = None,
-    dask: o.Dask = None,
-    random_state: o.Seed = 0,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Score a model on labelled photos it has not seen, with intervals; classes it never saw count as wrong."""
+@o.with_options(
+    *("labels", "column", "groups", "out", "cache", "device", "n_jobs", "as_json", "quiet"),
+    more=("id_column", "root", "label_level", "missing", "batch_size", "dask", "random_state"),
+    column=(o.OneColumn, None),
+    out=(o.ScoreFolder, None),
+)
+def score_command(model: o.ModelArgument, data: o.DataArgument, **given: Any) -> None:
+    """Score a model on other labelled photos; photos of a class that it does not know count as wrong.
+
+    Example: pipeline score bees.model labelled/
+    """
     from pipeline.cli.tables import LOW_SCORES, SHORT
     from pipeline.model import Model
 
+    out, as_json, quiet = given["out"], given["as_json"], given["quiet"]
     if out:
         check_output_path(out, "the score")
     with Console(as_json=as_json, quiet=quiet) as terminal:
-        found = Model.open(model).score(
-            data,
-            labels,
-            column=column,
-            missing=missing or (),
-            groups=groups,
-            id_column=id_column,
-            root=root,
-            label_level=label_level,
-            cache=cache,
-            out=out,
-            batch_size=batch_size,
-            device=device,
-            n_jobs=n_jobs,
-            dask=dask,
-            random_state=random_state,
-            progress=terminal,
-        )
+        found = Model.open(model).score(data, **o.passed(given), progress=terminal)
     if as_json:
         terminal.object({**({"run": str(found.folder)} if out else {}), **found.as_dict()})
         return
@@ -235,20 +193,24 @@ Tracking = Annotated[
 Experiment = Annotated[str, typer.Option("--experiment", metavar="NAME", help="Of MLflow, to log to.")]
 
 
-def report_command(
-    run: RunArgument,
-    photos: Photos = None,
-    out: ReportFile = None,
-    mlflow: Tracking = None,
-    experiment: Experiment = "transfer-pipeline",
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Write one page about a run, a score or a study: scores, mistakes, a map of the photos, doubtful labels."""
+@o.with_options(
+    *("out", "photos", "mlflow", "experiment", "as_json", "quiet"),
+    out=(ReportFile, None),
+    photos=(Photos, None),
+    mlflow=(Tracking, None),
+    experiment=(Experiment, "transfer-pipeline"),
+)
+def report_command(run: RunArgument, **given: Any) -> None:
+    """Write an HTML page about a run, a score or a study: scores, wrong predictions, possible label errors, a map.
+
+    Example: pipeline report runs/photos
+    """
     from pipeline.report.tracking import load_mlflow, log_report
     from pipeline.report.writing import open_run, write_report
     from pipeline.runs.directory import REPORT
 
+    out, photos, mlflow, experiment = given["out"], given["photos"], given["mlflow"], given["experiment"]
+    as_json, quiet = given["as_json"], given["quiet"]
     if mlflow:
         load_mlflow()  # if it is not there, better said now than after the page
     about = open_run(run)
@@ -277,20 +239,20 @@ def report_command(
     terminal.next("python", "-m", "webbrowser", str(made.path))
 
 
-def export_command(
-    model: o.ModelArgument,
-    out: o.ExportPlace,
-    format: o.ExportFormat = "onnx",
-    check: o.Check = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Write backbone and head as one model that runs elsewhere, checked against `pipeline predict` on real photos."""
+@o.with_options(
+    *("out", "format", "check", "as_json", "quiet"), out=(o.ExportPlace, ...), format=(o.ExportFormat, "onnx")
+)
+def export_command(model: o.ModelArgument, **given: Any) -> None:
+    """Write the model as one ONNX file or a torch folder that runs without this package, checked on real photos.
+
+    Example: pipeline export bees.model --out bees.onnx
+    """
     from pipeline.model import Model
 
+    out, format, as_json, quiet = given["out"], given["format"], given["as_json"], given["quiet"]
     check_output_path(out, "the exported model")
     with Console(as_json=as_json, quiet=quiet) as terminal:
-        exported = Model.open(model).export(out, format=format, check=check, progress=terminal)
+        exported = Model.open(model).export(out, format=format, check=given["check"], progress=terminal)
     for proof in exported.proofs:
         terminal.say(proof.text)
     if as_json:
@@ -301,19 +263,18 @@ def export_command(
         terminal.say(f"to try it: python {shlex.quote(f'{out}/model.py')} new.jpg")
 
 
-def serve_command(
-    model: o.ModelArgument,
-    host: o.Host = "127.0.0.1",
-    port: o.Port = 8000,
-    token_file: o.TokenFile = None,
-    cache: o.TrainingCache = "features_cache",
-    device: o.Device = "auto",
-    n_jobs: o.Jobs = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Answer over HTTP, with a page to drop photos on, until Ctrl-C; prints its address when it listens."""
+@o.with_options(
+    *("host", "port", "token_file", "cache", "device", "n_jobs", "as_json", "quiet"),
+    cache=(o.TrainingCache, "features_cache"),
+)
+def serve_command(model: o.ModelArgument, **given: Any) -> None:
+    """Serve the model over HTTP, with a web page on which people drop photos, until Ctrl-C.
+
+    Example: pipeline serve bees.model
+    """
     from pipeline.server import serve
+
+    as_json, quiet = given["as_json"], given["quiet"]
 
     with Console(as_json=as_json, quiet=quiet) as terminal:
 
@@ -325,14 +286,4 @@ def serve_command(
             sys.stdout.flush()
             terminal.say("photos go on that page; programs find the interface at /docs; Ctrl-C ends it")
 
-        serve(
-            model,
-            host=host,
-            port=port,
-            token_file=token_file,
-            cache=cache,
-            device=device,
-            n_jobs=n_jobs,
-            ready=ready,
-            progress=terminal,
-        )
+        serve(model, **o.passed(given), ready=ready, progress=terminal)
