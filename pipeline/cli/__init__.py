@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. One command a file, no logic of its own."""
+"""The command line: parse options, call the Python function, print its result."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ SECONDS_BETWEEN_LINES = 8.0  # below the ten that are promised: a line may be la
 
 
 class RightAligned(str):
-    """The name of a column whose cells are set right."""
+    """The name of a column whose cells are aligned to the right."""
 
 
 class SafeConsole(RichConsole):
@@ -137,14 +137,14 @@ class SafeConsole(RichConsole):
 
 
 class Console(Progress):
-    """Owns stdout and stderr for the length of one command; use it as a context.
+    """Print results on stdout, and progress, notes and next commands on stderr, during one command; a context manager.
 
     Parameters
     ----------
     as_json : bool
         One JSON object is the result, and tables are not printed.
     quiet : bool
-        Nothing on stderr but errors.
+        Print only errors on stderr.
     lines : bool
         Where stderr is no terminal and bars are not drawn, print how far the work is as a line every few seconds.
     """
@@ -196,11 +196,11 @@ class Console(Progress):
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
     def say(self, text: str) -> None:
-        """Print a line for the person, not for the next program; a terminal gets it wrapped at words."""
+        """Print a line on stderr, for a person and not for the next program; a terminal gets it wrapped at words."""
         self.stderr.print(escape_text(text), soft_wrap=not self.stderr.is_terminal)
 
     def next(self, *words: str) -> None:
-        """Print the command that a person most likely wants now."""
+        """Print the command that a person most likely needs now."""
         self._command("next", words)
 
     def then(self, *words: str) -> None:
@@ -208,15 +208,15 @@ class Console(Progress):
         self._command("then", words)
 
     def _command(self, when: str, words: Sequence[str]) -> None:
-        # Never wrapped: a line break that we put in would be pasted too.
+        # Never wrapped: an added line break would be pasted with the command.
         self.stderr.print(f"{when}: {quote_shell(list(words))}", soft_wrap=True)
 
     def result(self, text: str) -> None:
-        """Print a line of the result: escaped on a terminal, exactly as it is to a file or a program."""
+        """Print a line of the result: escaped on a console, exactly as it is to a file or a program."""
         sys.stdout.write((escape_text(text, lines=True) if sys.stdout.isatty() else text) + "\n")
 
     def paragraph(self, text: str, *, indent: int = 0) -> None:
-        """Print a line of the result, wrapped at words and set in by so many columns."""
+        """Print a line of the result, wrapped at words and indented by `indent` columns."""
         self.stdout.print(Padding(Text(escape_text(text)), (0, 0, 0, indent), expand=False))
 
     def object(self, value: Mapping[str, Any]) -> None:
@@ -231,35 +231,35 @@ class Console(Progress):
         to_stderr: bool = False,
         spare: Sequence[int] = (),
     ) -> list[str]:
-        """Print a table and return the names of the columns that a narrow terminal has no room for.
+        """Print a table and return the names of the columns that a narrow terminal cannot show.
 
         Parameters
         ----------
         columns : sequence of str
-            Those that are a `Number` are set right.
+            `RightAligned` ones are aligned to the right.
         rows : sequence of sequence of str
         to_stderr : bool
         spare : sequence of int
-            Columns that may be left out, the first to go first; what is too wide even so is folded.
+            Columns that may be left out, in this order; a table that is still too wide is folded.
         """
-        console = self.stderr if to_stderr else self.stdout
-        # Here, before the widths are measured.
+        target = self.stderr if to_stderr else self.stdout
+        # Escaped before the widths are measured.
         columns = [type(name)(escape_text(name)) for name in columns]
         rows = [[escape_text(cell) for cell in row] for row in rows]
         shown, left_out = list(range(len(columns))), []
         for number in spare:
-            if _natural_width(columns, rows, shown) <= console.width:
+            if _natural_width(columns, rows, shown) <= target.width:
                 break
             shown.remove(number)
             left_out.append(columns[number])
-        console.print(_table(columns, rows, shown))
+        target.print(_table(columns, rows, shown))
         return left_out
 
 
 class ProgressLines:
-    """Prints how far the work is, as one line every few seconds, for log files.
+    """Prints the progress as one line every few seconds, for log files.
 
-    A thread does it: a step of the work may take longer than the time between two lines.
+    A thread prints, because one step of the work may take longer than the time between two lines.
 
     Parameters
     ----------
@@ -318,12 +318,12 @@ def _width(stream: TextIO) -> int | None:
 MOST_NAMED = 4  # classes; more are counted
 
 
-def print_joined(terminal: Console, reports: Sequence[JoinReport]) -> None:
+def print_joined(console: Console, reports: Sequence[JoinReport]) -> None:
     """Print the table on stderr, or for a single label set the few notes that it would come to."""
     reports = [report for report in reports if report.label_sets]
     if sum(len(report.label_sets) for report in reports) == 1:
         for note in reports[0].notes:
-            terminal.note(note)
+            console.note(note)
         return
     several = len(reports) > 1
     columns = [
@@ -335,23 +335,30 @@ def print_joined(terminal: Console, reports: Sequence[JoinReport]) -> None:
         RightAligned("missing"),
     ]
     rows = [
-        [one.name, *([report.source] if several else []), one.kind, f"{one.rows:,}", _what(one), f"{one.missing:,}"]
+        [
+            label_set.name,
+            *([report.source] if several else []),
+            label_set.kind,
+            f"{label_set.rows:,}",
+            _describe_values(label_set),
+            f"{label_set.missing:,}",
+        ]
         for report in reports
-        for one in report.label_sets
+        for label_set in report.label_sets
     ]
-    terminal.table(columns, rows, to_stderr=True)
+    console.table(columns, rows, to_stderr=True)
     for report in reports:
         for note in (*report.about_whole_numbers, *report.unmatched, *report.left_out):
-            terminal.note(note)
+            console.note(note)
 
 
-def _what(one: JoinedLabelSet) -> str:
-    """Return the classes by name where they are few, the range of numbers."""
-    if one.low is not None and one.high is not None:
-        return f"{one.low:g} to {one.high:g}"
-    if len(one.classes) <= MOST_NAMED and sum(map(len, one.classes)) <= 40:
-        return ", ".join(one.classes)
-    return f"{len(one.classes)} {'tags' if one.kind == 'multi' else 'classes'}"
+def _describe_values(label_set: JoinedLabelSet) -> str:
+    """Return the classes by name if they are few, else their number; of numbers the range."""
+    if label_set.low is not None and label_set.high is not None:
+        return f"{label_set.low:g} to {label_set.high:g}"
+    if len(label_set.classes) <= MOST_NAMED and sum(map(len, label_set.classes)) <= 40:
+        return ", ".join(label_set.classes)
+    return f"{len(label_set.classes)} {'tags' if label_set.kind == 'multi' else 'classes'}"
 
 
 GONE = frozenset((errno.EPIPE, errno.EBADF, *((errno.EINVAL,) if os.name == "nt" else ())))
@@ -368,7 +375,7 @@ def make_streams_forgiving() -> None:
 
 
 def open_closed_descriptors() -> None:
-    """Open the null device on each of the descriptors 0, 1 and 2 that is closed.
+    """Open `os.devnull` on each of the descriptors 0, 1 and 2 that is closed.
 
     Otherwise the next file that is opened, such as a cache, would get its number, and messages would be written there.
     """

@@ -36,11 +36,11 @@ T = TypeVar("T")
 GOODBYE = "nothing lost; run the same command to go on"
 SHOW_CURSOR = "\x1b[?25h"
 
-# What the system refuses and the user can mend; any other OSError is a mistake of ours and keeps its traceback.
-WAY_OUT = {
-    errno.ENOSPC: "make room on the disk, then run the same command again",
-    errno.EDQUOT: "make room within your quota, then run the same command again",
-    errno.EROFS: "choose a folder that you may write",
+# Errors of the system that the user can fix. Any other OSError is a bug and keeps its traceback.
+NEXT_STEPS = {
+    errno.ENOSPC: "free space on the disk, then run the same command again",
+    errno.EDQUOT: "free space within your quota, then run the same command again",
+    errno.EROFS: "choose a folder that you may write to",
     errno.EACCES: "check its permissions (ls -l)",
     errno.EPERM: "check its permissions (ls -l)",
     errno.EMFILE: "allow more open files (ulimit -n 4096), then run the same command again",
@@ -87,10 +87,10 @@ def handle_errors(command: Callable[P, T]) -> Callable[P, T]:
             if isinstance(error, BrokenPipeError):
                 # Not the reader of our output, which may leave: typer would end without a word.
                 raise RuntimeError(f"another process closed its end of a pipe: {error}") from error
-            if not isinstance(error, OSError) or error.errno not in WAY_OUT:
+            if not isinstance(error, OSError) or error.errno not in NEXT_STEPS:
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            stop(f"{where}the system refused: {error.strerror}", WAY_OUT[error.errno])
+            stop(f"{where}the system refused: {error.strerror}", NEXT_STEPS[error.errno])
 
     return run
 
@@ -155,13 +155,13 @@ def _print_thread_error(about: threading.ExceptHookArgs) -> None:
 
 def _found_no_memory(error: BaseException) -> str:
     """Return what was refused, in one line, if an error or what caused it says that memory ran out."""
-    for one in _causes(error):
-        text = next((line for line in str(one).splitlines() if line.strip()), "")
-        if isinstance(one, MemoryError):
+    for cause in _causes(error):
+        text = next((line for line in str(cause).splitlines() if line.strip()), "")
+        if isinstance(cause, MemoryError):
             return text or "the system allows no more"
-        if isinstance(one, OSError) and one.errno == errno.ENOMEM:
-            return one.strerror or text
-        if not isinstance(one, PipelineError) and any(words in str(one) for words in _NO_MEMORY):
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
+            return cause.strerror or text
+        if not isinstance(cause, PipelineError) and any(words in str(cause) for words in _NO_MEMORY):
             return text
     return ""
 
@@ -260,7 +260,7 @@ def _end_now() -> NoReturn:
 
 
 def _stop_workers() -> None:
-    """Stop joblib's worker processes; what they were at is of use to nobody."""
+    """Stop joblib's worker processes; their unfinished work is discarded."""
     executor = getattr(sys.modules.get("joblib.externals.loky.reusable_executor"), "_executor", None)
     for worker in list(getattr(executor, "_processes", None) or {}):
         with suppress(OSError):

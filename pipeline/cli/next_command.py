@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import typer
 
 
-# What only this command's own output is about.
+# Options about the output of the present command alone.
 NEVER = frozenset(("data", "model", "out", "as_json", "quiet", "weights", "ctx"))
 
 

@@ -590,7 +590,7 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "quiet": (Quiet, False),
 }
 
-# What several commands have beside their common options.
+# Groups of options that several commands have.
 EXTRACTION = ("backbone", "layer", "cache", "precision", "store", "decode", "batch_size", "on_error")
 LABELLING = ("labels", "id_column", "root", "label_level", "column", "missing", "groups")
 WORKERS = ("device", "n_jobs", "dask")
@@ -636,7 +636,7 @@ def with_options(*common: str, more: tuple[str, ...] = (), **replaced: tuple[Any
             for name, annotation in options.items()
         ]
         command.__signature__ = signature.replace(parameters=[*own, *made])  # type: ignore[attr-defined]
-        command.__annotations__ = {one.name: one.annotation for one in own} | options
+        command.__annotations__ = {given.name: given.annotation for given in own} | options
         return command
 
     return decorate

@@ -27,7 +27,7 @@ STUDY = (
     "budget",
 )
 
-MOST_SKIPPED = 5  # that are named one by one
+MOST_SKIPPED = 5  # more are counted
 
 
 @o.with_options("backbone", "layer", "cache", "device", "n_jobs", "as_json", "quiet", more=EXTRACT)
@@ -44,41 +44,41 @@ def extract_command(ctx: typer.Context, data: o.DataArgument, **given: Any) -> N
     options = {"layer": "penultimate", **o.passed(given)}
     backbones = options.pop("backbone", ["efficientnet_lite0"])
     as_json, quiet = given["as_json"], given["quiet"]
-    with Console(as_json=as_json, quiet=quiet) as terminal:
-        done = [extract(data, backbone=name, **options, progress=terminal) for name in backbones]
+    with Console(as_json=as_json, quiet=quiet) as console:
+        done = [extract(data, backbone=name, **options, progress=console) for name in backbones]
     if as_json:
         objects = [{"cache": str(made.path), **made.summary.as_dict(), "skipped": _skip_reasons(made)} for made in done]
-        terminal.object(objects[0] if len(objects) == 1 else {"caches": objects})
+        console.object(objects[0] if len(objects) == 1 else {"caches": objects})
         return
     reasons = list(_skip_reasons(done[0]).items())  # the same photos for every backbone
     for name, reason in reasons[:MOST_SKIPPED]:
-        terminal.say(f"skipped: {name}: {reason}")
+        console.say(f"skipped: {name}: {reason}")
     if len(reasons) > MOST_SKIPPED:
-        terminal.say(f"skipped: {len(reasons) - MOST_SKIPPED:,} more; `pipeline extract --json` lists them all")
+        console.say(f"skipped: {len(reasons) - MOST_SKIPPED:,} more; `pipeline extract --json` lists them all")
     for made in done:
-        terminal.say(made.summary.text)
+        console.say(made.summary.text)
         if made.summary.ignored_text:
-            terminal.say(made.summary.ignored_text)
+            console.say(made.summary.ignored_text)
         if made.summary.time is not None:
             runtime = f"; {made.summary.runtime}" if made.summary.runtime else ""
-            terminal.say(made.summary.time.text + runtime)
+            console.say(made.summary.time.text + runtime)
         if made.summary.advice:
-            terminal.say(made.summary.advice)
-        terminal.result(str(made.path))
+            console.say(made.summary.advice)
+        console.result(str(made.path))
     paths = [str(made.path) for made in done]
     if missing := done[0].missing_parts:
-        terminal.say(f"parts still to be made: {len(missing):,} of {len(missing) + len(done[0].files):,}")
-        terminal.next("pipeline", "extract", data, *passed_options(ctx, without={"part"}), "--part", missing[0])
+        console.say(f"parts still to be made: {len(missing):,} of {len(missing) + len(done[0].files):,}")
+        console.next("pipeline", "extract", data, *passed_options(ctx, without={"part"}), "--part", missing[0])
         return
     if done[0].summary.failed == done[0].summary.images:
-        terminal.say("no image can be read: there is nothing to evaluate")
+        console.say("no image can be read: there is nothing to evaluate")
         return
     if done[0].columns:
-        terminal.next(
+        console.next(
             "pipeline", "evaluate", *paths, *passed_options(ctx, only={"layer", "n_jobs", "dask", "random_state"})
         )
     else:
-        terminal.say("no labels are known: give a table of them with `pipeline evaluate ... --labels TABLE`")
+        console.say("no labels are known: give a table of them with `pipeline evaluate ... --labels TABLE`")
 
 
 def _skip_reasons(cache: FeatureCache) -> dict[str, str]:
@@ -107,26 +107,26 @@ def evaluate_command(ctx: typer.Context, data: o.DataArguments, **given: Any) ->
     check_output_path(out or DEFAULT_FOLDER, "the results")
     if out:
         check_is_run_directory(out)
-    with Console(as_json=as_json, quiet=quiet) as terminal:
+    with Console(as_json=as_json, quiet=quiet) as console:
         run = evaluate(
             data[0] if len(data) == 1 else data,
             **{"out": RunsDir(DEFAULT_FOLDER), **o.passed(given)},
-            progress=terminal,
+            progress=console,
         )
     if as_json:
-        terminal.object({"run": str(run.folder), **run.as_dict()})
+        console.object({"run": str(run.folder), **run.as_dict()})
         return
     many = len(run.label_sets) > MANY
-    (print_overview if many else print_run)(terminal, run)
+    (print_overview if many else print_run)(console, run)
     warnings = list(dict.fromkeys(text for result in run.results for text in result.warnings))
     shown = warnings[:MOST_WARNINGS] if many else warnings
     for warning in shown:
-        terminal.say(f"warning: {warning}")
+        console.say(f"warning: {warning}")
     if len(shown) < len(warnings):
-        terminal.say(f"warning: {len(warnings) - len(shown)} more in {run.folder}/run.json")
+        console.say(f"warning: {len(warnings) - len(shown)} more in {run.folder}/run.json")
     for verdict in () if many else run.verdicts:
-        terminal.say(verdict)
-    terminal.say(
+        console.say(verdict)
+    console.say(
         f"kept in {run.folder}/" + (": every head in leaderboard.csv, the verdicts in run.json" if many else "")
     )
     # `fit` makes one model of one DATA; it takes the same evaluation from this run.
@@ -135,18 +135,20 @@ def evaluate_command(ctx: typer.Context, data: o.DataArguments, **given: Any) ->
     # The last entry that states the kind of this column, with the separator that it may have.
     readings = [
         reading
-        for glob, reading in (split_kind(entry, [one.name for one in run.label_sets]) for entry in column or ())
+        for glob, reading in (
+            split_kind(entry, [label_set.name for label_set in run.label_sets]) for entry in column or ()
+        )
         if reading.kind and fnmatchcase(first.name, glob)
     ]
     ending = (
         f":{readings[-1].kind}" + (f"({readings[-1].separator})" if readings[-1].separator else "") if readings else ""
     )
     columns = ["--column", f"{first.name}{ending}"] if len(run.label_sets) > 1 else []
-    one = data[0] if len(data) == 1 else run.best(first.name).cache
+    source = data[0] if len(data) == 1 else run.best(first.name).cache
     earlier = ["--run", out] if out else []
-    print_where_to_read(terminal, run.results)
-    terminal.next("pipeline", "report", str(run.folder))
-    terminal.then("pipeline", "fit", one, *columns, *options, *earlier, "--out", f"{run.name}.model")
+    print_where_to_read(console, run.results)
+    console.next("pipeline", "report", str(run.folder))
+    console.then("pipeline", "fit", source, *columns, *options, *earlier, "--out", f"{run.name}.model")
 
 
 # The options of this command that `predict` knows too, and that are about any photos.
@@ -170,20 +172,20 @@ def fit_command(ctx: typer.Context, data: o.DataArgument, **given: Any) -> None:
 
     out, as_json, quiet = given["out"], given["as_json"], given["quiet"]
     check_output_path(out, "the model")
-    with Console(as_json=as_json, quiet=quiet) as terminal:
-        model = fit(data, **{"run": RunsDir(DEFAULT_FOLDER), **o.passed(given)}, progress=terminal)
+    with Console(as_json=as_json, quiet=quiet) as console:
+        model = fit(data, **{"run": RunsDir(DEFAULT_FOLDER), **o.passed(given)}, progress=console)
     if as_json:
-        terminal.object({"model": out, **model.as_dict()})
+        console.object({"model": out, **model.as_dict()})
         return
-    print_scores(terminal, model.scores)
-    terminal.say(model.verdict)
-    terminal.result(out)
-    print_where_to_read(terminal, results_of(model.scores))
-    terminal.next("pipeline", "predict", out, NEW_PHOTOS, *passed_options(ctx, only=PREDICT))
+    print_scores(console, model.scores)
+    console.say(model.verdict)
+    console.result(out)
+    print_where_to_read(console, results_of(model.scores))
+    console.next("pipeline", "predict", out, NEW_PHOTOS, *passed_options(ctx, only=PREDICT))
 
 
 @contextmanager
-def print_when_stopped(terminal: Console) -> Iterator[None]:
+def print_when_stopped(console: Console) -> Iterator[None]:
     """Print what a study knows when it is interrupted, and let the interrupt go on."""
     try:
         yield
@@ -192,7 +194,7 @@ def print_when_stopped(terminal: Console) -> Iterator[None]:
         from pipeline.studies import StudyStopped
 
         if isinstance(stopped, StudyStopped):
-            print_partial(terminal, stopped)
+            print_partial(console, stopped)
         raise
 
 
@@ -223,14 +225,14 @@ def study_command(ctx: typer.Context, data: o.DataArgument, **given: Any) -> Non
     check_output_path(out or DEFAULT_FOLDER, "the results")
     if out:
         check_is_run_directory(out)
-    with Console(as_json=as_json, quiet=quiet, lines=True) as terminal, print_when_stopped(terminal):
-        found = study(data, **{"out": RunsDir(DEFAULT_FOLDER), **o.passed(given)}, progress=terminal)
+    with Console(as_json=as_json, quiet=quiet, lines=True) as console, print_when_stopped(console):
+        found = study(data, **{"out": RunsDir(DEFAULT_FOLDER), **o.passed(given)}, progress=console)
     if as_json:
-        terminal.object({"run": str(found.folder), **found.as_dict()})
+        console.object({"run": str(found.folder), **found.as_dict()})
         return
-    print_study(terminal, found)
-    terminal.say(f"kept in {found.folder}/: every point in points.csv, all of it in study.json")
+    print_study(console, found)
+    console.say(f"kept in {found.folder}/: every point in points.csv, all of it in study.json")
     without = {"most_labels", "budget", "time_limit", "head"}
-    terminal.next(
+    console.next(
         "pipeline", "evaluate", data, *passed_options(ctx, without=without), *(["--head", head] if head else [])
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 OWN = (*o.ALWAYS, "out", "format", "csv")  # options of `predict` that its Python function does not have
-MOST_FAILED = 5  # of the images without an answer
+MOST_FAILED = 5  # of the images without a prediction
 FORMATS = ("csv", "parquet", "jsonl")
 FLOATS = "%.6g"
 
@@ -47,40 +47,41 @@ def predict_command(model: o.ModelArgument, data: o.DataArguments, **given: Any)
     kind = _format_of(out, given["format"])
     check_csv(csv)
     if out is not None:
-        check_output_path(out, "the answers")
-    with Console(as_json=as_json, quiet=quiet) as terminal:
+        check_output_path(out, "the predictions")
+    with Console(as_json=as_json, quiet=quiet) as console:
         table = Model.open(model).predict(
-            data[0] if len(data) == 1 else data, **o.passed(given, without=OWN), progress=terminal
+            data[0] if len(data) == 1 else data, **o.passed(given, without=OWN), progress=console
         )
     without = table[table["error"] != ""]
     failed = len(without)
     if out is not None:
         _write_predictions(table, Path(out), kind, csv)
     if as_json:
-        said = {"images": len(table), "failed": failed, "out": out}
+        summary = {"images": len(table), "failed": failed, "out": out}
         answers = {} if out is not None else {"predictions": json.loads(table.to_json(orient="records"))}
-        terminal.object({**said, **answers})
+        console.object({**summary, **answers})
     elif out is None:
-        terminal.result(_as_text(table, kind, csv).rstrip("\n"))
+        console.result(_as_text(table, kind, csv).rstrip("\n"))
     else:
-        terminal.result(out)
+        console.result(out)
     for name, error in zip(without["id"][:MOST_FAILED], without["error"][:MOST_FAILED], strict=True):
-        terminal.say(f"no answer: {name}: {error}")
+        console.say(f"not predicted: {name}: {error}")
     if failed > MOST_FAILED:
-        terminal.say(f"no answer: {failed - MOST_FAILED:,} more; the column `error` says why")
-    terminal.say(f"{len(table):,} {'image' if len(table) == 1 else 'images'}, {failed:,} without an answer")
+        console.say(f"not predicted: {failed - MOST_FAILED:,} more; the column `error` says why")
+    console.say(f"{len(table):,} {'image' if len(table) == 1 else 'images'}, {failed:,} without a prediction")
 
 
-def _format_of(out: str | None, asked: str | None) -> str:
-    """Return the format of the answers: the one asked for, or that of the file's ending."""
-    if asked is not None:
-        if asked not in FORMATS:
-            raise ModelError(f"--format: expected one of {', '.join(FORMATS)}, got {asked!r}", "--format csv")
-        if asked == "parquet" and out is None:
+def _format_of(out: str | None, requested: str | None) -> str:
+    """Return the format of the predictions: the requested one, or that of the file ending."""
+    if requested is not None:
+        if requested not in FORMATS:
+            raise ModelError(f"--format: expected one of {', '.join(FORMATS)}, got {requested!r}", "--format csv")
+        if requested == "parquet" and out is None:
             raise ModelError(
-                "--format parquet: expected a file to write, got none: it is no text", "--out answers.parquet"
+                "--format parquet: expected a file to write, got none: Parquet is a binary format",
+                "--out predictions.parquet",
             )
-        return asked
+        return requested
     if out is None:
         return "csv"
     ending = Path(out).suffix.removeprefix(".")
@@ -102,7 +103,7 @@ def _as_text(table: pd.DataFrame, kind: str, csv: str) -> str:
 
 
 def _write_predictions(table: pd.DataFrame, path: Path, kind: str, csv: str = "safe") -> None:
-    """Write the answers whole or not at all."""
+    """Write the predictions whole or not at all."""
     try:
         with atomic_path(path) as made:
             if kind == "parquet":
@@ -111,7 +112,7 @@ def _write_predictions(table: pd.DataFrame, path: Path, kind: str, csv: str = "s
                 made.write_text(_as_text(table, kind, csv), encoding="utf-8", newline="")
     except OSError as error:
         raise ModelError(
-            f"{path}: expected to write the answers here, got {error.strerror or error}",
+            f"{path}: expected to write the predictions here, got {error.strerror or error}",
             "give a file that you may write with --out",
         ) from error
 
@@ -133,15 +134,15 @@ def score_command(model: o.ModelArgument, data: o.DataArgument, **given: Any) ->
     out, as_json, quiet = given["out"], given["as_json"], given["quiet"]
     if out:
         check_output_path(out, "the score")
-    with Console(as_json=as_json, quiet=quiet) as terminal:
-        found = Model.open(model).score(data, **o.passed(given), progress=terminal)
+    with Console(as_json=as_json, quiet=quiet) as console:
+        found = Model.open(model).score(data, **o.passed(given), progress=console)
     if as_json:
-        terminal.object({**({"run": str(found.folder)} if out else {}), **found.as_dict()})
+        console.object({**({"run": str(found.folder)} if out else {}), **found.as_dict()})
         return
     for note in found.notes:
-        terminal.note(note)
-    # Where the model learned from some of the photos, its scores without them stand below those with them.
-    parts = [("", found.scores), (", not learned from", found.scores_apart)]
+        console.note(note)
+    # Where the model was trained on some of the photos, the scores without them are printed too.
+    parts = [("", found.scores), (" without training photos", found.scores_apart)]
     rows = [
         [
             SHORT.get(s.scoring, s.scoring) + of,
@@ -162,23 +163,23 @@ def score_command(model: o.ModelArgument, data: o.DataArgument, **given: Any) ->
         RightAligned("n"),
         "interval",
     ]
-    terminal.table(columns, rows)
+    console.table(columns, rows)
     first = found.scores[0] if found.scores else None
     if first is not None and first.low <= found.guessing[first.scoring]:
-        terminal.say(LOW_SCORES)
+        console.say(LOW_SCORES)
     if out:
-        terminal.say(f"kept in {found.folder}/: every answer in predictions.parquet, the scores in scores.csv")
-        terminal.next("pipeline", "report", str(found.folder))
+        console.say(f"kept in {found.folder}/: every prediction in predictions.parquet, the scores in scores.csv")
+        console.next("pipeline", "report", str(found.folder))
 
 
 RunArgument = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="The folder that `pipeline evaluate`, `score` or `study` kept its results in."),
+    typer.Argument(metavar="RUN", help="The folder with the results of `pipeline evaluate`, `score` or `study`."),
 ]
 Photos = Annotated[
     str | None,
     typer.Option(
-        "--photos", metavar="DIR", help="Where the photos are now.", show_default="where they were when extracted"
+        "--photos", metavar="DIR", help="The folder of the photos.", show_default="where they were when extracted"
     ),
 ]
 ReportFile = Annotated[
@@ -190,7 +191,7 @@ Tracking = Annotated[
         "--mlflow", metavar="URI", help="Log parameters, scores and the page to MLflow, e.g. sqlite:///mlflow.db."
     ),
 ]
-Experiment = Annotated[str, typer.Option("--experiment", metavar="NAME", help="Of MLflow, to log to.")]
+Experiment = Annotated[str, typer.Option("--experiment", metavar="NAME", help="The MLflow experiment.")]
 
 
 @o.with_options(
@@ -212,16 +213,16 @@ def report_command(run: RunArgument, **given: Any) -> None:
     out, photos, mlflow, experiment = given["out"], given["photos"], given["mlflow"], given["experiment"]
     as_json, quiet = given["as_json"], given["quiet"]
     if mlflow:
-        load_mlflow()  # if it is not there, better said now than after the page
+        load_mlflow()  # fails now if MLflow is not installed, not after the page is written
     about = open_run(run)
     place = Path(out) if out else Path(run) / REPORT
     check_output_path(place, "the report")
-    with Console(as_json=as_json, quiet=quiet) as terminal:
-        made = write_report(about, out=place, photos=photos, progress=terminal)
-        logged = log_report(made, mlflow, experiment=experiment, progress=terminal) if mlflow else None
+    with Console(as_json=as_json, quiet=quiet) as console:
+        made = write_report(about, out=place, photos=photos, progress=console)
+        logged = log_report(made, mlflow, experiment=experiment, progress=console) if mlflow else None
     what = {"Run": "run", "ModelScore": "score"}.get(about.__class__.__name__, "study")
     if as_json:
-        terminal.object(
+        console.object(
             {
                 "report": str(made.path),
                 "of": what,
@@ -231,12 +232,12 @@ def report_command(run: RunArgument, **given: Any) -> None:
             }
         )
         return
-    terminal.result(str(made.path))
-    terminal.say(f"{made.bytes / 1e6:.1f} MB, one file that asks for nothing from anywhere")
+    console.result(str(made.path))
+    console.say(f"{made.bytes / 1e6:.1f} MB, one file that needs no network")
     if logged is not None:
         parts = f" with {logged.children} runs in it" if logged.children else ""
-        terminal.say(f"logged to {logged.uri}, experiment {logged.experiment}, as run {logged.run_id}{parts}")
-    terminal.next("python", "-m", "webbrowser", str(made.path))
+        console.say(f"logged to {logged.uri}, experiment {logged.experiment}, as run {logged.run_id}{parts}")
+    console.next("python", "-m", "webbrowser", str(made.path))
 
 
 @o.with_options(
@@ -251,16 +252,16 @@ def export_command(model: o.ModelArgument, **given: Any) -> None:
 
     out, format, as_json, quiet = given["out"], given["format"], given["as_json"], given["quiet"]
     check_output_path(out, "the exported model")
-    with Console(as_json=as_json, quiet=quiet) as terminal:
-        exported = Model.open(model).export(out, format=format, check=given["check"], progress=terminal)
+    with Console(as_json=as_json, quiet=quiet) as console:
+        exported = Model.open(model).export(out, format=format, check=given["check"], progress=console)
     for proof in exported.proofs:
-        terminal.say(proof.text)
+        console.say(proof.text)
     if as_json:
-        terminal.object(exported.as_dict())
+        console.object(exported.as_dict())
         return
-    terminal.result(out)
+    console.result(out)
     if format == "torch":
-        terminal.say(f"to try it: python {shlex.quote(f'{out}/model.py')} new.jpg")
+        console.say(f"to try it: python {shlex.quote(f'{out}/model.py')} new.jpg")
 
 
 @o.with_options(
@@ -276,14 +277,14 @@ def serve_command(model: o.ModelArgument, **given: Any) -> None:
 
     as_json, quiet = given["as_json"], given["quiet"]
 
-    with Console(as_json=as_json, quiet=quiet) as terminal:
+    with Console(as_json=as_json, quiet=quiet) as console:
 
         def ready(url: str) -> None:
             if as_json:
-                terminal.object({"url": url, "model": model})
+                console.object({"url": url, "model": model})
             else:
-                terminal.result(url)
+                console.result(url)
             sys.stdout.flush()
-            terminal.say("photos go on that page; programs find the interface at /docs; Ctrl-C ends it")
+            console.say("open this page and drop photos on it; programs: see /docs; Ctrl-C stops the server")
 
-        serve(model, **o.passed(given), ready=ready, progress=terminal)
+        serve(model, **o.passed(given), ready=ready, progress=console)
