@@ -25,6 +25,9 @@ from pipeline.runtime import GRAPHS_FOLDER, PRECISIONS, devices_of, has_bf16, ru
 
 SECONDS_WORTH_ADVICE = 5.0  # of a run; below that nothing needs to be faster
 
+#: Options that `extract`, `evaluate`, `study` and `ImageEmbedder` share, and that are checked before any work.
+CHECKED_OPTIONS = ("on_error", "precision", "store", "decode", "batch_size", "device", "n_jobs")
+
 
 @dataclass(frozen=True)
 class TimeSplit:
@@ -327,10 +330,6 @@ def _made(
     made = complete_cache(work, layers, folder, counts, CacheCandidates.of(folder))
     asked = source.requested
     return made if asked is None else made.view(asked.ids, asked.rows), [(work, made)]
-
-
-#: Options that `extract`, `evaluate`, `study` and `ImageEmbedder` share, and that are checked before any work.
-CHECKED_OPTIONS = ("on_error", "precision", "store", "decode", "batch_size", "device", "n_jobs")
 
 
 def check_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
