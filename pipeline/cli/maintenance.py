@@ -23,6 +23,7 @@ MOST_DAMAGED = 10  # damaged rows that are named; more are counted
 Reference = Annotated[str, typer.Argument(metavar="CACHE", help="A cache, or the beginning of its name up to a dash.")]
 
 
+@o.in_one_panel
 def list_caches(cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False) -> None:
     """List the caches of a folder, newest first, and the exported networks.
 
@@ -79,6 +80,7 @@ def list_caches(cache: o.Cache = "features_cache", as_json: o.Json = False, quie
         console.table(columns, rows, spare=[1, 2])
 
 
+@o.in_one_panel
 def info(
     reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False
 ) -> None:
@@ -103,6 +105,7 @@ def info(
     console.table(["what", "value"], rows)
 
 
+@o.in_one_panel
 def verify(
     reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False
 ) -> None:
@@ -134,6 +137,7 @@ def verify(
         raise typer.Exit(1)
 
 
+@o.in_one_panel
 def remove(
     reference: Reference, cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False
 ) -> None:
@@ -172,6 +176,7 @@ def _plain(value: object) -> str:
     return str(value)
 
 
+@o.in_one_panel
 def backbones_command(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="Show the layers and weights of this network; FILE.onnx too.")
@@ -225,6 +230,7 @@ def backbones_command(
 HEADINGS = {"class": "for classes", "number": "for numbers", "multi": "for several tags per image"}
 
 
+@o.in_one_panel
 def heads_command(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show only this head.")] = None,
     as_json: o.Json = False,
@@ -264,6 +270,7 @@ def _value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+@o.in_one_panel
 def doctor_command(cache: o.Cache = "features_cache", as_json: o.Json = False, quiet: o.Quiet = False) -> None:
     """Check the installation: packages, weights and caches, with a command to fix what is missing.
 
@@ -319,6 +326,7 @@ def _check_rows(findings: Sequence[Check]) -> list[list[str]]:
     return [[finding.name, finding.status, finding.found, finding.mend] for finding in findings]
 
 
+@o.in_one_panel
 def demo_command(
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where model, results and picture go.")] = "demo",
     cache: o.Cache = "features_cache",

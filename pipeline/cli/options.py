@@ -642,6 +642,21 @@ def with_options(*common: str, more: tuple[str, ...] = (), **replaced: tuple[Any
     return decorate
 
 
+def in_one_panel(command: Command) -> Command:
+    """Show all options of a command in the first panel of its help; for commands with few options.
+
+    The options are the parameters of the command itself.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [
+        parameter.replace(annotation=_in_first_panel(parameter.annotation))
+        for parameter in signature.parameters.values()
+    ]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
 def passed(given: Mapping[str, Any], *, without: tuple[str, ...] = ALWAYS) -> dict[str, Any]:
     """Return the options to pass on to the Python function: those that were given, or have a default here."""
     return {name: value for name, value in given.items() if name not in without and value is not None and value != []}
