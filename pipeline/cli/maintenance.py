@@ -288,8 +288,9 @@ def doctor_command(cache: o.Cache = "features_cache", as_json: o.Json = False, q
     if wrong:
         first = wrong[0]
         names = ", ".join(finding.name for finding in wrong)
+        count = "1 problem" if len(wrong) == 1 else f"{len(wrong)} problems"
         raise PipelineError(
-            f"expected a complete installation, got {len(wrong)} problems: {names} ({first.found})",
+            f"expected a complete installation, got {count}: {names} ({first.found})",
             first.mend,
         )
 
