@@ -401,7 +401,7 @@ def test_no_space_is_said_before_any_image_is_read_and_nothing_stays(run, photos
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(CacheError) as caught:
         run(photos)
-    assert caught.value.message == f"{tmp_path / 'caches'}: the cache needs 0 MB, got 0 MB free"
+    assert caught.value.message == f"{tmp_path / 'caches'}: expected 0 MB for the cache, got 0 MB free"
     assert not list((tmp_path / "caches").iterdir())
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from pipeline.arguments import check_arguments
 from pipeline.backbone import Backbone
-from pipeline.cache import DEFAULT_FOLDER, STORED, FeatureCache, cache_at
-from pipeline.cache.format import STORE_TYPES
+from pipeline.cache import DEFAULT_FOLDER, STORE_TYPES, STORED, FeatureCache, cache_at
 from pipeline.errors import CacheError, PipelineError, SourceError
 from pipeline.extraction.build import CacheCandidates, PartNumber, complete_cache, complete_parts, partition_of
 from pipeline.extraction.fill import verify_rows

@@ -15,22 +15,23 @@ import numpy as np
 
 from pipeline.cache import (
     PENDING,
+    PREFIX,
+    STORE_TYPES,
     CacheLock,
     CacheWriter,
     FeatureCache,
     caches_in,
+    cannot_write,
     create_cache,
     file_stem,
-    generation_of,
-    generation_path,
     is_referenced,
+    make_folder,
     remove_left_over,
     retire_unreferenced,
     stem_of,
+    version_hash,
+    version_path,
 )
-from pipeline.cache.create import cannot_write, make_folder
-from pipeline.cache.feature_cache import PREFIX
-from pipeline.cache.format import STORE_TYPES
 from pipeline.errors import CacheError, PipelineError, SourceError
 from pipeline.extraction.fill import fill, stale_rows
 from pipeline.extraction.job import EncodingOptions, ExtractionJob, ExtractionStats
@@ -145,8 +146,8 @@ def complete_cache(
     for cache in generations:
         layers = {**layers, **cache.layers}
     stem = file_stem(source.name, work.recipe, source.place)
-    generation = generation_of(source.ids, source.stat, columns, layers)
-    path = generation_path(folder, stem, generation)
+    generation = version_hash(source.ids, source.stat, columns, layers)
+    path = version_path(folder, stem, generation)
 
     doubts = np.zeros(0, np.int64)
     if path.exists():

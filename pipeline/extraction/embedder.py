@@ -17,8 +17,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from pipeline.arguments import check_values
 from pipeline.backbone import Backbone
-from pipeline.cache import DEFAULT_FOLDER, CacheLock, FeatureCache, retire_unreferenced
-from pipeline.cache.create import cannot_write
+from pipeline.cache import DEFAULT_FOLDER, CacheLock, FeatureCache, cannot_write, retire_unreferenced
 from pipeline.errors import BackboneError, CacheError, SkipReason, SourceError, UnreadableImage
 from pipeline.extraction.api import check_options, extract, recipe_of
 from pipeline.extraction.build import CacheCandidates

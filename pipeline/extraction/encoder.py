@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.backbone import Backbone
-from pipeline.cache import STORED
-from pipeline.cache.format import DIGEST_BYTES, STATISTICS
+from pipeline.cache import DIGEST_BYTES, STATISTICS, STORED
 from pipeline.errors import BackboneError, SkipReason, UnreadableImage
 from pipeline.extraction.batch import EncodedBatch, Timing
 from pipeline.extraction.reuse import DigestIndex, DigestIndexFile

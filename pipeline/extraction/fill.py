@@ -10,8 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from joblib import Parallel, delayed
 
-from pipeline.cache import PENDING, STORED, CacheWriter, FeatureCache
-from pipeline.cache.format import DIGEST_BYTES
+from pipeline.cache import DIGEST_BYTES, PENDING, STORED, CacheWriter, FeatureCache
 from pipeline.errors import CacheError, SkipReason, SourceError, UnreadableImage
 from pipeline.extraction.batch import EncodedBatch
 from pipeline.extraction.encode import batch_size_for, iter_batches

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.backbone import Backbone
-from pipeline.cache.format import STORE_TYPES
+from pipeline.cache import STORE_TYPES
 from pipeline.errors import PipelineError, SourceError
 from pipeline.extraction.batch import Timing
 from pipeline.extraction.encoder import LazyNetwork

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache import PENDING, FeatureCache, caches_in
-from pipeline.cache.format import features_name
-from pipeline.cache.reader import valid_rows
+from pipeline.cache import PENDING, FeatureCache, caches_in, features_name, valid_rows
 from pipeline.errors import SkipReason
 from pipeline.extraction.batch import EncodedBatch
 from pipeline.images import reads_alike

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pipeline.cache import DEFAULT_FOLDER, STORED, FeatureCache
-from pipeline.cache.format import STORE_TYPES
+from pipeline.cache import DEFAULT_FOLDER, STORE_TYPES, STORED, FeatureCache
 from pipeline.errors import ModelError, SkipReason
 from pipeline.extraction import EncodedBatch, LazyNetwork, iter_batches, recipe_of
 from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES, ImageSource, decode_mode

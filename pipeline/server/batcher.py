@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache.format import STORE_TYPES
+from pipeline.cache import STORE_TYPES
 from pipeline.extraction import LazyNetwork
 from pipeline.model import Model
 from pipeline.model.training_set import Neighbors, TrainingSet
