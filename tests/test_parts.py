@@ -180,7 +180,7 @@ def test_a_job_array_over_shards_makes_each_of_them_once(run, shards, network):
         seen += network.seen
     assert sorted(seen) == list(range(COUNT))
     assert_whole(cache, range(COUNT))
-    with pytest.raises(SourceError, match="part 5/9: expected a share of the shards, got 4 in all"):
+    with pytest.raises(SourceError, match="part 5/9: expected at most as many parts as shards, got 4 shards"):
         run(shards, part="5/9")
 
 

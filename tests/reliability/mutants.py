@@ -71,7 +71,7 @@ MUTANTS = (
     mutant(
         "the fsync after the status",
         WRITER,
-        "                self._unacknowledged.clear()\n                self._rows.sync()\n",
+        "                self._unacknowledged.clear()\n                self._file.sync()\n",
         "                self._unacknowledged.clear()\n",
         POWER,
     ),
@@ -157,15 +157,15 @@ MUTANTS = (
     mutant(
         "making damaged rows anew",
         "pipeline/extraction/build.py",
-        "[doubts, cache.damaged(), pending]",
-        "[doubts, pending]",
+        "[stale, cache.damaged(), pending]",
+        "[stale, pending]",
         "tests/test_extraction_doubts.py::test_a_damaged_row_is_healed_bit_for_bit_and_no_other_is_computed",
     ),
     mutant(
         "refusing to lend damaged rows",
         "pipeline/extraction/reuse.py",
-        "    return block.where(valid_rows(held))\n",
-        '    return block.where(held["status"] != PENDING)\n',
+        "    return batch.select(valid_rows(held))\n",
+        '    return batch.select(held["status"] != PENDING)\n',
         "tests/test_extraction_doubts.py::test_a_damaged_row_is_not_lent",
     ),
     mutant(
