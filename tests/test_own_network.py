@@ -286,7 +286,7 @@ def fixed_batch(model: onnx.ModelProto) -> None:
         (outside_in_a_branch, "expected the whole network in one file, got weights in another: secret"),
         (
             no_preprocessing,
-            "expected 'preprocessing' in its metadata, which says how photos are prepared for it, got none",
+            "expected 'preprocessing' in its metadata, which describes how photos are prepared, got none",
         ),
         (preprocessing(mean=[1, 2]), "expected its preprocessing as JSON, got ValueError"),
         (preprocessing(crop=10**9, resize=10**9), "expected 1 <= crop <= resize <= 4096, got crop 1000000000"),
@@ -316,7 +316,7 @@ def test_damage_absence_and_a_change_are_named(mine: Path, tmp_path: Path) -> No
     with pytest.raises(BackboneError, match="expected a network as an ONNX file, got No such file"):
         Backbone.open(str(path))
     path.write_bytes(b"not a network at all")
-    with pytest.raises(BackboneError, match="expected an ONNX file, got something else, or damage"):
+    with pytest.raises(BackboneError, match="expected an ONNX file, got another file, or a damaged one"):
         Backbone.open(str(path))
     path.write_bytes(mine.read_bytes())
     opened = Backbone.open(str(path))

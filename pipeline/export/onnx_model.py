@@ -13,8 +13,7 @@ import onnx
 from onnx import TensorProto, compose
 from PIL import Image
 
-from pipeline.backbone import Backbone
-from pipeline.backbone.onnx_backbone import INPUT, OUTPUTS
+from pipeline.backbone import INPUT, OUTPUTS, Backbone
 from pipeline.errors import ExportError
 from pipeline.export import linear
 from pipeline.export.graph_builder import GraphBuilder, append_steps

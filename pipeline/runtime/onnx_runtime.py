@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.backbone.onnx_backbone import INPUT, OUTPUTS
+from pipeline.backbone import INPUT, OUTPUTS
 from pipeline.runtime.base import batch_size_of, check_pixels, cores, no_features, no_telemetry
 
 with no_telemetry():

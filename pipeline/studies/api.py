@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.arguments import check_arguments
-from pipeline.backbone import Backbone
-from pipeline.backbone.backbone import NAMED_LAYERS
-from pipeline.backbone.onnx_backbone import is_graph_file
+from pipeline.backbone import NAMED_LAYERS, Backbone, is_graph_file
 from pipeline.cache import DEFAULT_FOLDER
 from pipeline.errors import EvaluationError
 from pipeline.evaluation.dataset import FeatureConfig, LabelConfig, backbone_of

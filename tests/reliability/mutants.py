@@ -82,7 +82,7 @@ MUTANTS = (
         "            raise\n",
         "tests/reliability/test_power.py::test_a_power_failure_after_a_failed_sync_loses_no_acknowledged_row",
     ),
-    mutant("the fsync before a new file gets its name", CREATION, "            rows.sync()\n", "", POWER),
+    mutant("the fsync before a new file gets its name", CREATION, "            file.sync()\n", "", POWER),
     mutant("the fsync of a new name", CREATION, "        _sync_folder(path.parent)\n    except", "    except", POWER),
     mutant("the fsync of a new folder's name", CREATION, "        _sync_folder(folder.parent)\n", "", POWER),
     mutant(
