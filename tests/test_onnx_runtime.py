@@ -61,7 +61,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def nothing_refused(monkeypatch):
-    monkeypatch.setattr(graph_runtimes, "_refused", set())
+    monkeypatch.setattr(graph_runtimes, "_failed", set())
 
 
 @pytest.fixture(scope="module")
@@ -442,14 +442,14 @@ def test_any_changed_byte_is_found(recipe, tmp_path):
         with pytest.raises(DamagedGraph):
             read_graph(tmp_path, recipe)
     path.write_bytes(whole + b"x")
-    with pytest.raises(DamagedGraph, match="its SHA-256 is not the one written in it"):
+    with pytest.raises(DamagedGraph, match="its SHA-256 differs from the one recorded in it"):
         read_graph(tmp_path, recipe)
 
 
 def test_graph_of_another_recipe_under_this_ones_name_is_not_used(backbone, recipe, tmp_path):
     other = write_graph(tmp_path, graph_recipe(backbone, ["late"]), b"weights")
     other.rename(graph_path(tmp_path, recipe))
-    with pytest.raises(DamagedGraph, match="it was made of something else"):
+    with pytest.raises(DamagedGraph, match="it was exported from another recipe"):
         read_graph(tmp_path, recipe)
 
 
@@ -469,7 +469,7 @@ def test_damaged_graph_is_exported_again_and_said(backbone, store, pixels, tmp_p
     notes = Notes()
     found = open_runtime(backbone, ["all"], device="cpu", graphs=tmp_path, progress=notes)
     assert notes.texts == [
-        f"{path}: damaged, its SHA-256 is not the one written in it; exporting efficientnet_lite0 again"
+        f"{path}: damaged, its SHA-256 differs from the one recorded in it; exporting efficientnet_lite0 again"
     ]
     assert found.name == "onnxruntime-cpu" and exported == [["all"]] and path.read_bytes() == sound
 

@@ -157,7 +157,7 @@ def test_without_the_training_photos_it_says_why(place: Path, tmp_path: Path) ->
         status, said = call("/predict", a_photo())
         assert status == 200 and said["label"] == "ants" and said["unfamiliar"] is None and said["nearest"] == []
         _, about = call("/model")
-        assert "not available" in about["unfamiliar"] and "not at hand" in about["nearest"]
+        assert "not available" in about["unfamiliar"] and "not available" in about["nearest"]
     with running(place / "plain.model", cache=place / "caches") as call:
         _, said = call("/predict", a_photo())
         assert said["unfamiliar"] is False and said["nearest"][0]["thumbnail"] is None

@@ -147,13 +147,13 @@ def preprocessing_from(values: Mapping[str, Any]) -> Preprocessing:
         crop=int(values["crop"]),
         interpolation=str(values["interpolation"]),
         antialias=bool(values["antialias"]),
-        mean=three(values["mean"]),
-        std=three(values["std"]),
+        mean=three_numbers(values["mean"]),
+        std=three_numbers(values["std"]),
         value_range=float(values["value_range"]),
     )
 
 
-def three(values: Any) -> tuple[float, float, float]:
+def three_numbers(values: Any) -> tuple[float, float, float]:
     """Return three numbers, one per channel."""
     first, second, third = (float(value) for value in values)
     return first, second, third

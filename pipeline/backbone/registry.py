@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.backbone.onnx_backbone import three
+from pipeline.backbone.onnx_backbone import three_numbers
 from pipeline.errors import BackboneError, nearest
 from pipeline.provenance import Preprocessing
 
@@ -121,8 +121,8 @@ def preprocessing_of(name: str, weights: str) -> Preprocessing:
         crop=int(preset.crop_size[0]),
         interpolation=str(preset.interpolation.value),
         antialias=bool(preset.antialias),
-        mean=three(preset.mean),
-        std=three(preset.std),
+        mean=three_numbers(preset.mean),
+        std=three_numbers(preset.std),
     )
 
 

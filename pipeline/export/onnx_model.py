@@ -21,8 +21,7 @@ from pipeline.export.onnx_heads import append_head, knn_graph, tree_ensemble
 from pipeline.export.record import ExportSpec, record_of
 from pipeline.images import rgb
 from pipeline.progress import Progress
-from pipeline.runtime.base import no_telemetry
-from pipeline.runtime.graph_cache import OPSET
+from pipeline.runtime import OPSET, no_telemetry
 from pipeline.runtime.onnx_export import LARGEST, NotExportable, export_graph
 from pipeline.search import predict_all
 

@@ -1,4 +1,7 @@
-"""The ONNX Runtime runtime: uint8 images in, float32 embeddings out, on a CPU in fp32; torch is not imported."""
+"""How are ONNX graphs run on a CPU, with ONNX Runtime (fp32) and OpenVINO (bf16)?
+
+Torch is not imported here, and OpenVINO only if it is used.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,15 @@ with no_telemetry():
 
 
 class OnnxRuntime:
-    """Run an exported graph with ONNX Runtime; safe to call from several threads at once, a core each.
+    """Run an exported graph with ONNX Runtime; safe to call from several threads at once, one core each.
 
-    All threads share one session: two sessions are no faster (273 images a second, against 277) and hold the weights
-    twice.
+    All threads share one session: two sessions are not faster (273 images per second instead of 277) and hold the
+    weights twice.
 
     Parameters
     ----------
     model : bytes
-        An ONNX model: uint8 `pixels` (b, crop, crop, 3) to one float32 ``features/<layer>`` (b, width) a layer.
+        An ONNX model: from uint8 `pixels` (b, crop, crop, 3) to a float32 ``features/<layer>`` (b, width) per layer.
     layers : mapping of layer name to width
     crop : int
         Side of the square images.
@@ -34,7 +37,7 @@ class OnnxRuntime:
     Raises
     ------
     Exception
-        Whatever ONNX Runtime says of a model that it cannot run.
+        ONNX Runtime cannot run the model; its errors have no common type.
     """
 
     name = "onnxruntime-cpu"
@@ -53,7 +56,7 @@ class OnnxRuntime:
         Raises
         ------
         ValueError
-            If the images are not of that shape and type.
+            The images have another shape or type.
         """
         check_pixels(pixels, self._crop)
         if not len(pixels):
@@ -62,20 +65,20 @@ class OnnxRuntime:
         return dict(zip(self.layers, features, strict=True))
 
     def workers(self, count: int) -> contextlib.AbstractContextManager[None]:
-        """Share the cores among `count` callers at once: each runs on the thread that it calls from."""
+        """Do nothing: each call runs on the caller's thread."""
         return contextlib.nullcontext()
 
 
 def _options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    # The caller's thread alone: no pool of threads is made, so none spins while it waits.
+    # Only the caller's thread: without a thread pool, no thread uses a core while it waits.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # Convolutions in blocks of channels are among the last optimisations: 3.5 times as fast as without.
+    # The last optimisations include convolutions in blocks of channels, which are 3.5 times as fast.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # Without the arena every call asks the system for fresh pages: 0.8 of the speed at 4 images a call.
+    # Without the arena every call requests fresh pages from the system: 0.8 of the speed at 4 images per call.
     options.enable_cpu_mem_arena = options.enable_mem_pattern = True
-    options.log_severity_level = 3  # errors; its warnings are about its own optimisations
+    options.log_severity_level = 3  # errors only; its warnings concern its optimisations
     return options
 
 
@@ -86,10 +89,10 @@ _ARITHMETIC = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVinoRuntime:
-    """Run an exported graph with OpenVINO; safe to call from several threads at once, a core each.
+    """Run an exported graph with OpenVINO; safe to call from several threads at once, one core each.
 
-    The answer is the same, bit for bit, whatever the batch and however many threads call: measured on the bundled
-    backbone in bf16, at 1 to 32 images and 1 to 8 threads.
+    Features are the same, bit for bit, for every batch size and number of threads: measured on the bundled backbone in
+    bf16, at 1 to 32 images and 1 to 8 threads.
 
     Parameters
     ----------
@@ -99,12 +102,12 @@ class OpenVinoRuntime:
     crop : int
         Side of the square images.
     precision : str
-        ``bf16``; in ``fp32`` it is no faster than ONNX Runtime (0.97 to 1.03 times).
+        ``bf16``; in ``fp32`` it is not faster than ONNX Runtime (0.97 to 1.03 times).
 
     Raises
     ------
     Exception
-        Whatever OpenVINO says of a model that it cannot run.
+        OpenVINO cannot run the model; its errors have no common type.
     """
 
     name = "openvino-cpu"
@@ -116,7 +119,7 @@ class OpenVinoRuntime:
         self._crop = crop
         core = openvino.Core()
         self._network = core.compile_model(core.read_model(model), "CPU", _openvino_options(precision))
-        self._idle: deque[Any] = deque()  # requests: each holds the memory of one call under way
+        self._idle: deque[Any] = deque()  # requests of calls that have returned; each holds the memory of one call
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Map prepared images, uint8 (b, crop, crop, 3), to ``{layer: float32 (b, width)}``, C-contiguous.
@@ -124,7 +127,7 @@ class OpenVinoRuntime:
         Raises
         ------
         ValueError
-            If the images are not of that shape and type.
+            The images have another shape or type.
         """
         check_pixels(pixels, self._crop)
         if not len(pixels):
@@ -134,22 +137,22 @@ class OpenVinoRuntime:
         except IndexError:
             request = self._network.create_infer_request()
         request.infer({INPUT: np.ascontiguousarray(pixels)}, share_inputs=True)
-        # Copied: the request's memory is the next call's.
+        # Copied, because the next call overwrites the request's memory.
         features = {layer: np.array(request.get_tensor(f"{OUTPUTS}{layer}").data) for layer in self.layers}
         self._idle.append(request)
         return features
 
     def workers(self, count: int) -> contextlib.AbstractContextManager[None]:
-        """Share the cores among `count` callers at once: each runs on the thread that it calls from."""
+        """Do nothing: each call runs on the caller's thread."""
         return contextlib.nullcontext()
 
 
 def _openvino_options(precision: str) -> dict[str, str | int | bool]:
     return {
         "INFERENCE_PRECISION_HINT": _ARITHMETIC[precision],
-        # A stream a core with one thread in it; those that nobody calls cost nothing.
+        # One stream with one thread per core; streams that are not used cost nothing.
         "NUM_STREAMS": cores(),
         "INFERENCE_NUM_THREADS": cores(),
-        # Threads tied to cores wait for what else runs there.
+        # A pinned thread would wait for other programs on its core.
         "ENABLE_CPU_PINNING": False,
     }

@@ -25,8 +25,7 @@ from pipeline.progress import SILENT, Progress
 from pipeline.provenance import installed
 from pipeline.runs import RunScope as Matter
 from pipeline.runs import RunsDir, Store, check_is_run_directory, feature_name, run_directory
-from pipeline.runtime import devices_of
-from pipeline.runtime.base import cores
+from pipeline.runtime import cores, devices_of
 from pipeline.studies.analysis import (
     HOW,
     TestSet,
