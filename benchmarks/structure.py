@@ -190,7 +190,7 @@ def crossed(tree: Path) -> dict[str, list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, "-c", CROSSED, folder]
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        ended = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=600)
         if ended.returncode:
             raise SystemExit(ended.stderr)
         return json.loads(ended.stdout.splitlines()[-1])

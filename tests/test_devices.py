@@ -93,8 +93,8 @@ def test_neither_torch_nor_openvino_is_imported_for_the_name(flags, name):
         pytest.skip("OpenVINO is an extra")
     code = f"""
 import sys
-from pipeline.runtime import devices, runtime_name
-devices._cpu_flags = lambda cpuinfo: {{{flags!r}}}
+from pipeline.runtime import base, runtime_name
+base._cpu_flags = lambda cpuinfo: {{{flags!r}}}
 print(runtime_name("cpu"), [name for name in ("torch", "openvino", "onnxruntime") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -149,7 +149,9 @@ def test_what_answers_otherwise_leaves_nothing_behind(
     with pytest.raises(ExportError, match=r"largest difference of a probability 2.0e-04, 0 changed labels; expected"):
         export_model(model, out, "onnx", lambda: shifted(seen, 2 * TOLERANCE))
     other = replace(seen, wanted=replace(seen.wanted, labels=1 - seen.wanted.labels))
-    with pytest.raises(ExportError, match=r"1 changed label, the first of them new.jpg; expected .* nothing was written"):
+    with pytest.raises(
+        ExportError, match=r"1 changed label, the first of them new.jpg; expected .* nothing was written"
+    ):
         export_model(model, tmp_path / "deep" / "new.onnx", "onnx", lambda: other)
     assert [item.name for item in out.parent.iterdir()] == ["bees.onnx"]
     assert out.read_bytes() == before
@@ -162,8 +164,8 @@ def test_what_answers_otherwise_leaves_nothing_behind(
 
 
 def readme_lines() -> str:
-    """The lines of the README that run an exported ONNX file."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The lines of the documentation that run an exported ONNX file."""
+    text = (ROOT / "docs" / "how_to" / "export_and_serve.md").read_text(encoding="utf-8")
     (lines,) = [block for block in re.findall(r"^```py\n(.*?)^```$", text, re.M | re.S) if "InferenceSession" in block]
     return lines
 

@@ -346,8 +346,8 @@ def test_growing_says_that_it_costs_the_space_twice(run, photos):
     old = run(photos).path.name
     planted.folder_of(photos, [20])
     assert run(photos).summary.notes == (
-        f"images, labels or layers have changed: rows of {old} are copied into a new file of 0.1 MB, and the older file "
-        "is removed when no process reads it",
+        f"images, labels or layers have changed: rows of {old} are copied into a new file of 0.1 MB, and the older "
+        "file is removed when no process reads it",
     )
 
 

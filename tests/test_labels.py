@@ -189,7 +189,7 @@ def test_text_among_numbers_names_row_and_value() -> None:
 def test_numbers_that_are_not_finite_are_refused(text: str) -> None:
     with pytest.raises(LabelError, match=r"expected a finite number for 001\.jpg, got"):
         one(["1.5", text, "2"], "label:number")
-    with pytest.raises(LabelError, match=r"wanted (a )?finite number"):
+    with pytest.raises(LabelError, match=r"expected (a )?finite number"):
         one(["1.5", text, "2"])
 
 

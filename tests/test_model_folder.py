@@ -164,7 +164,7 @@ from pipeline.model import Model
 folder = Path(sys.argv[1])
 X = np.load(folder / "X.npy")
 for path in sorted(folder.glob("*.model")):
-    said = Model.open(path).ask(X)
+    said = Model.open(path).predict_features(X)
     values = {"labels": said.labels, "probabilities": said.probabilities, "scores": said.scores}
     np.savez(path.with_suffix(".npz"), **{name: value for name, value in values.items() if value is not None})
 """
@@ -197,7 +197,7 @@ def saved_heads(model: Model, tmp_path_factory: pytest.TempPathFactory) -> tuple
 @pytest.mark.parametrize("name", [f"{entry.kind}-{entry.name}" for entry in catalogue()])
 def test_a_loaded_head_answers_as_before_it_was_saved(name: str, saved_heads: tuple[Path, dict[str, Model]]) -> None:
     folder, models = saved_heads
-    wanted = models[name].ask(np.load(folder / "X.npy"))
+    wanted = models[name].predict_features(np.load(folder / "X.npy"))
     found = np.load(folder / f"{name}.npz")
     assert np.array_equal(found["labels"], wanted.labels)
     for what in ("probabilities", "scores"):

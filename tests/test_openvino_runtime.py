@@ -29,7 +29,7 @@ from pipeline.runtime.graph_cache import graph_path, graph_recipe, read_graph, w
 if find_spec("openvino") is None:
     pytest.skip("OpenVINO is an extra: pip install 'transfer-pipeline[openvino]'", allow_module_level=True)
 
-from pipeline.runtime.onnx_runtime import OpenVinoRuntime
+from pipeline.runtime.openvino_runtime import OpenVinoRuntime
 
 native = pytest.mark.skipif(not has_openvino_bf16(), reason="on this CPU OpenVINO computes in fp32")
 
@@ -290,8 +290,8 @@ def test_nothing_heavy_is_imported_for_a_stored_graph_and_nobody_is_told(store, 
     code = f"""
 import sys
 import numpy as np
-import pipeline.runtime
-pipeline.runtime.has_openvino_bf16 = lambda: True
+import pipeline.runtime.open
+pipeline.runtime.open.has_openvino_bf16 = lambda: True
 from pipeline.backbone import Backbone
 assert "openvino" not in sys.modules
 fp32 = pipeline.runtime.open_runtime(Backbone.open(), ["all"], device="cpu", graphs={str(store)!r})

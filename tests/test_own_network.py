@@ -360,7 +360,11 @@ class Nothing(nn.Module):
         (Nothing(), {}, r"expected embeddings \(b, width\), got none"),
         (nn.Linear(5, 2), {}, r"expected a network of float32 \(b, 3, 40, 40\), got RuntimeError"),
         (Undecided(), {}, "expected a network that can be exported to ONNX, but it cannot"),
-        (Texture(), {"mean": (0.5, 0.5)}, r"expected mean and std as 3 numbers each, one per channel, got \(0.5, 0.5\)"),
+        (
+            Texture(),
+            {"mean": (0.5, 0.5)},
+            r"expected mean and std as 3 numbers each, one per channel, got \(0.5, 0.5\)",
+        ),
         (Texture(), {"std": (0.5, 0.0, 0.5)}, r"expected std and value_range above 0, got std \(0.5, 0.0, 0.5\)"),
         (Texture(), {"crop": 60}, "expected 1 <= crop <= resize <= 4096, got crop 60 and resize 48"),
     ],

@@ -168,7 +168,7 @@ def test_every_kind_of_labels_is_kept(kind: str, head: str, columns: list[str], 
     if kind == "number":
         np.testing.assert_allclose(found.predictions["predicted_value"], model.estimator.predict(X), rtol=1e-5)
     if kind == "multi":
-        P = model.ask(X).probabilities
+        P = model.predict_features(X).probabilities
         np.testing.assert_allclose(found.predictions["probability of red"], P[:, model.classes.index("red")])
         assert found.predictions["true"].tolist() == list(other.columns["mark"])
     if kind == "class":
@@ -266,7 +266,7 @@ def test_without_the_training_photos_it_says_why_nothing_is_unfamiliar(place: Pa
     found = model.score(place / "new", cache=tmp_path / "none", out=tmp_path / "run", n_jobs=1)
     assert found.unfamiliar is None and found.predictions["unfamiliar"].isna().all()
     assert found.notes[-1].startswith(
-        "which photos are unfamiliar is not known, nor what they are most like: their embeddings are not at hand"
+        "which photos are unfamiliar is not known, nor what they are most like: their embeddings are not available"
     )
     assert "neighbour" not in found.predictions
 

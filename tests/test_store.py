@@ -188,13 +188,13 @@ COMMAND = """
 import sys
 from pathlib import Path
 from pipeline.cache import FeatureCache
-from pipeline.evaluation import evaluate, batches
+from pipeline.evaluation import evaluate, executor
 import time
-real = batches.run_batch
+real = executor.run_batch
 def slow(batch, **how):
     time.sleep(0.15)
     return real(batch, **how)
-batches.run_batch = slow
+executor.run_batch = slow
 grid = {"random-forest.n_estimators": [5, 10], "ridge.alpha": [1.0, 100.0]}
 heads = ["random-forest", "ridge"]
 cache = FeatureCache.open(sys.argv[1])

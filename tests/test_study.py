@@ -374,16 +374,16 @@ import os, signal
 import pipeline.extraction.encoder as network_room
 from test_study import Eyes, QUICK, fewer_draws
 import pytest
-from pipeline.studies import ledger, study
+from pipeline.studies import memo, study
 network_room.open_runtime = Eyes
 fewer_draws(pytest.MonkeyPatch())
-kept = ledger.Ledger.keep
+kept = memo.TrialCache.keep
 def keep(self, lesson, learned, done=[]):
     kept(self, lesson, learned)
     done.append(lesson)
     if len(done) == 40:
         os.kill(os.getpid(), signal.SIGKILL)
-ledger.Ledger.keep = keep
+memo.TrialCache.keep = keep
 study(sys.argv[2], cache=sys.argv[3] + "/caches", out=sys.argv[3] + "/run", **QUICK)
 """
 

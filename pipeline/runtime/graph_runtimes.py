@@ -20,7 +20,7 @@ from pipeline.runtime.graph_cache import (
 from pipeline.runtime.onnx_runtime import OnnxRuntime
 
 if TYPE_CHECKING:
-    from pipeline.runtime.onnx_runtime import OpenVinoRuntime
+    from pipeline.runtime.openvino_runtime import OpenVinoRuntime
 
 
 # The number of images for which an export pays. On two cores the bundled backbone exports in 4 seconds, saves 5
@@ -111,7 +111,7 @@ def openvino_runtime(
             _store(backbone, layers, model, folder=folder, progress=progress)
     widths = backbone.resolve_layers(layers)
     try:
-        from pipeline.runtime.onnx_runtime import OpenVinoRuntime
+        from pipeline.runtime.openvino_runtime import OpenVinoRuntime
 
         return OpenVinoRuntime(model, layers=widths, crop=backbone.preprocessing.crop)
     except Exception as error:  # a broken installation, or a network with an operation that OpenVINO lacks

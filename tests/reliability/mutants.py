@@ -21,7 +21,7 @@ from pathlib import Path
 from promises import on_trial
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("pipeline", "tests", "features_cache/README.md", "pyproject.toml", "README.md", "docs")
+COPIED = ("pipeline", "tests", "features_cache/README.md", "pyproject.toml", "README.md", "CONTRIBUTING.md", "docs")
 PATIENCE = 1800  # seconds for the tests of one mutant
 
 
