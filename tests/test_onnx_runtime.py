@@ -339,10 +339,10 @@ def test_graph_that_gives_other_features_is_not_used(backbone, store, tmp_path, 
 
 
 def test_values_that_are_not_finite_prove_nothing():
-    onnx_export._prove("late", np.ones((2, 3)), np.ones((2, 3)) * (1 + 1e-6))
+    onnx_export._compare("late", np.ones((2, 3)), np.ones((2, 3)) * (1 + 1e-6))
     for found, wanted in ((np.nan, 1.0), (np.inf, np.inf), (1.0, np.nan), (1 + 1e-4, 1.0)):
         with pytest.raises(onnx_export.NotExportable, match="other late features"):
-            onnx_export._prove("late", np.full((2, 3), found), np.full((2, 3), wanted))
+            onnx_export._compare("late", np.full((2, 3), found), np.full((2, 3), wanted))
 
 
 def test_weights_that_no_onnx_file_holds_are_not_exported(backbone, monkeypatch):

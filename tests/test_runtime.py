@@ -322,7 +322,7 @@ def happened(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(gpu_room, "_Event", End)
     monkeypatch.setattr(gpu_room, "pinned", lambda size: torch.empty(size, dtype=torch.uint8))
-    monkeypatch.setattr(gpu_room, "_brought", torch.Tensor.clone)
+    monkeypatch.setattr(gpu_room, "_copy_to_cpu", torch.Tensor.clone)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(happened))
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "stream", stream)
