@@ -254,9 +254,7 @@ def test_backbone_that_cannot_be_exported_is_an_error_and_never_torchs_rows_unde
         "expected efficientnet_lite0 in bf16 with OpenVINO, but it cannot run it "
         "(RuntimeError: no ONNX function for aten.thing)"
     )
-    assert error.value.next_step == (
-        "--precision fp32, or pip uninstall openvino, so that torch runs it in bf16"
-    )
+    assert error.value.next_step == ("--precision fp32, or pip uninstall openvino, so that torch runs it in bf16")
 
 
 def test_graph_that_openvino_refuses_is_an_error(backbone, tmp_path):
