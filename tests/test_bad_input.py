@@ -354,7 +354,7 @@ def test_no_disk_space_is_said_before_the_first_image(network: Planted, monkeypa
         free: int = 1000
 
     monkeypatch.setattr(create.shutil, "disk_usage", lambda _: Usage())
-    check(Case(["extract", photos()], ["features_cache: the cache needs", "MB free"], ["--cache DIR", "--store fp16"]))
+    check(Case(["extract", photos()], ["features_cache: MB for the cache", "MB free"], ["--cache DIR", "--store fp16"]))
     assert network.seen == []
 
 

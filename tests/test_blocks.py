@@ -113,7 +113,7 @@ def test_failed_images_are_rows_with_a_reason_and_do_not_reach_the_network(tmp_p
         4: "empty file",
         7: "the network returned a value that is not finite",
     }
-    failed = block.where(block.status != STORED)
+    failed = block.select(block.status != STORED)
     assert not failed.features["early"].any()
 
 

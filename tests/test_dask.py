@@ -121,8 +121,8 @@ def cluster(tmp_path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def small_spans(monkeypatch) -> None:
-    monkeypatch.setattr(encode, "BLOCKS_A_SPAN", 2)
-    monkeypatch.setattr(encode, "SPANS_A_WAVE", 4)
+    monkeypatch.setattr(encode, "BATCHES_PER_SPAN", 2)
+    monkeypatch.setattr(encode, "SPANS_PER_WAVE", 4)
 
 
 @pytest.mark.slow

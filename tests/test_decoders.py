@@ -30,7 +30,7 @@ import pipeline.extraction.encoder as network_room
 from pipeline.cache import STORED, FeatureCache
 from pipeline.errors import BackboneError, PipelineError, SkipReason
 from pipeline.extraction import EncodedBatch, LazyNetwork, iter_batches
-from pipeline.extraction.encode import BLOCKS_UNDER_WAY
+from pipeline.extraction.encode import BATCHES_PER_DECODER
 from pipeline.extraction.job import ExtractionStats
 from pipeline.extraction.reuse import DigestIndex
 from pipeline.images import ImageSource
@@ -185,16 +185,16 @@ def _refuse(name: str) -> int:
 
 
 def test_the_processes_never_import_torch_and_have_a_thread_each(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "_decode", _look_around)
+    monkeypatch.setattr(encode, "_run_task", _look_around)
     assert_each_once(source, blocks_of(source, tmp_path))
 
 
 def _look_around(task: encode._DecodeTask) -> Any:
-    prepared = task.work()
-    assert "torch" not in sys.modules and task.how.runtime is None
+    prepared = task.run()
+    assert "torch" not in sys.modules and task.encoder.runtime is None
     assert os.environ["OMP_NUM_THREADS"] == os.environ["OPENBLAS_NUM_THREADS"] == "1"
     assert {signal.SIGINT, signal.SIGTERM} <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    assert len(task.how.source) == len(task.rows) <= 4 and not len(prepared.pixels)
+    assert len(task.encoder.source) == len(task.rows) <= 4 and not len(prepared.pixels)
     return prepared
 
 
@@ -256,7 +256,7 @@ def test_a_process_killed_on_the_way_loses_nothing(source, tmp_path):
 
 def test_a_process_that_dies_of_a_photo_and_not_of_it_again_loses_nothing(source, tmp_path, notes, monkeypatch):
     monkeypatch.setenv("TEST_NOTES", str(notes))
-    monkeypatch.setattr(encode, "_decode", _die_once)
+    monkeypatch.setattr(encode, "_run_task", _die_once)
     _new_processes()
     assert_each_once(source, blocks_of(source, tmp_path))
     assert len(list(notes.iterdir())) == 1
@@ -267,9 +267,9 @@ def _die_once(task: encode._DecodeTask) -> Any:
         try:
             (Path(os.environ["TEST_NOTES"]) / "died").touch(exist_ok=False)
         except FileExistsError:
-            return task.work()
+            return task.run()
         os.kill(os.getpid(), signal.SIGKILL)
-    return task.work()
+    return task.run()
 
 
 def _new_processes() -> None:
@@ -279,8 +279,8 @@ def _new_processes() -> None:
 
 
 def test_processes_that_keep_dying_are_an_error_that_says_so(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "_decode", _die)
-    with pytest.raises(PipelineError, match="expected worker processes that live, but they die"):
+    monkeypatch.setattr(encode, "_run_task", _die)
+    with pytest.raises(PipelineError, match="worker processes keep crashing"):
         blocks_of(source, tmp_path)
 
 
@@ -300,7 +300,7 @@ def test_whoever_leaves_early_leaves_nothing_running(source, tmp_path, monkeypat
         monkeypatch.context() as slowly,
         iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks,
     ):
-        slowly.setattr(encode, "_decode", _slowly)
+        slowly.setattr(encode, "_run_task", _slowly)
         for _ in range(taken):
             next(blocks)
         workers = list(reusable_executor._executor._processes.values()) if taken else []
@@ -362,7 +362,7 @@ def test_a_network_that_cannot_be_loaded_is_tried_once(source, tmp_path, monkeyp
         raise BackboneError("expected weights, got none", "find some")
 
     monkeypatch.setattr(network_room, "open_runtime", refuse)
-    monkeypatch.setattr(encode, "_decode", _slowly)
+    monkeypatch.setattr(encode, "_run_task", _slowly)
     with pytest.raises(BackboneError, match="expected weights, got none"):
         blocks_of(source, tmp_path)
     assert len(tried) == 1
@@ -370,12 +370,12 @@ def test_a_network_that_cannot_be_loaded_is_tried_once(source, tmp_path, monkeyp
 
 def _slowly(task: encode._DecodeTask) -> Any:
     time.sleep(1.5)
-    return task.work()
+    return task.run()
 
 
 def test_no_more_blocks_pile_up_than_there_are_places(source, tmp_path, notes, monkeypatch):
     monkeypatch.setenv("TEST_NOTES", str(notes))
-    monkeypatch.setattr(encode, "_decode", _leave_a_note)
+    monkeypatch.setattr(encode, "_run_task", _leave_a_note)
     _new_processes()
     with iter_batches(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks:
         next(blocks)
@@ -383,14 +383,14 @@ def test_no_more_blocks_pile_up_than_there_are_places(source, tmp_path, notes, m
         while before == 0 or before != len(list(notes.iterdir())):  # until nobody works any more
             before = len(list(notes.iterdir()))
             time.sleep(0.5)
-        assert before <= 2 * BLOCKS_UNDER_WAY
+        assert before <= 2 * BATCHES_PER_DECODER
         assert len(list(blocks)) == 59
     assert len(list(notes.iterdir())) == 60
 
 
 def _leave_a_note(task: encode._DecodeTask) -> Any:
     (Path(os.environ["TEST_NOTES"]) / str(task.rows[0])).touch()
-    return task.work()
+    return task.run()
 
 
 def test_joblib_s_own_work_goes_before_after_and_between(source, tmp_path):
@@ -427,8 +427,8 @@ def test_processes_that_wait_until_the_network_is_loaded_count_neither_for_it_no
     extract(source, backbone=planted.backbone(), layer="early", batch_size=2, n_jobs=2)
     seconds = time.perf_counter() - started
     (found,) = counts
-    assert 3.0 < found.spent.loading <= 2 * seconds  # both processes, as soon as all places were taken
-    assert found.spent.network < found.spent.loading and found.spent.decode < found.working < 2 * seconds - 3.0
+    assert 3.0 < found.timing.loading <= 2 * seconds  # both processes, as soon as all places were taken
+    assert found.timing.network < found.timing.loading and found.timing.decode < found.working < 2 * seconds - 3.0
 
 
 def test_shares_of_time_find_that_decoding_is_the_limit(tmp_path, gpu, monkeypatch):

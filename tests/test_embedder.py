@@ -208,13 +208,13 @@ def test_an_image_that_fails_in_an_array_is_named_by_its_row(embedder, network):
 
 
 def test_a_file_that_changes_while_it_is_read_is_named(embedder, paths, network, monkeypatch):
-    growth = embedder_room._Collection.growth
+    growth = embedder_room._EmbedderCaches.merged_source
 
     def meanwhile(*asked: object) -> object:
         planted.put(Path(paths[2]), 2000)
         return growth(*asked)
 
-    monkeypatch.setattr(embedder_room._Collection, "growth", meanwhile)
+    monkeypatch.setattr(embedder_room._EmbedderCaches, "merged_source", meanwhile)
     with pytest.raises(SourceError) as caught:
         embedder.transform(paths)
     assert caught.value.message == f"{paths[2]}: changed while it was read"

@@ -295,7 +295,8 @@ def test_a_column_of_long_texts_is_left_out_and_named(run, photos, tmp_path):
     table.write_text(f"id,label,report\nphotos/c0/00000.png,a,{'long ' * 300}\nphotos/c1/00001.png,b,short\n")
     cache = run(table)
     assert list(cache.columns) == ["label"]
-    assert cache.summary.notes == ("column 'report' is not kept in the cache: a text of 1,499 characters is no label",)
+    note = "column 'report' is not kept in the cache: a text of 1,499 characters is not a label"
+    assert cache.summary.notes == (note,)
     assert run(table).summary.inferred == 0
 
 

@@ -95,7 +95,7 @@ def test_on_error_stop_names_the_photo_and_keeps_what_was_before(run, photos, ne
     with pytest.raises(SourceError) as caught:
         run(photos, on_error="stop", n_jobs=1, batch_size=1)
     assert caught.value.message == "c0/00009x.png: empty file"
-    assert caught.value.next_step == "mend or remove the photo, or leave it out with --on-error skip"
+    assert caught.value.next_step == "fix or remove the photo, or leave it out with --on-error skip"
     assert network.seen == [0, 2, 4, 6, 8]
     with pytest.raises(SourceError, match=r"c0/00009x\.png: empty file"):
         run(photos, on_error="stop")  # also where the cache is complete but for that photo
@@ -165,7 +165,7 @@ def test_recheck_finds_a_changed_photo_and_a_doctored_row(run, bitmaps, network)
     with pytest.raises(SourceError) as caught:
         run(bitmaps, recheck=12)
     assert caught.value.message == (
-        "c0/00004.png: expected the image that the cache was made from, got other content behind the same size and time"
+        "c0/00004.png: expected the image that the cache was made from, got another content with the same size and time"
     )
     assert "--rehash" in caught.value.next_step
     change_behind(path, 4)
@@ -211,7 +211,7 @@ def test_a_recheck_of_what_cannot_be_decoded_any_more_says_so(run, bitmaps, netw
     monkeypatch.setattr(Photo, "pixels", without_decoder)
     with pytest.raises(SourceError, match="got needs a decoder that is not installed") as caught:
         run(bitmaps, recheck=2)
-    assert "decoder is missing" in caught.value.next_step
+    assert "install the image decoder" in caught.value.next_step
 
 
 def test_a_recheck_of_rows_that_get_a_layer_more_looks_at_what_the_loaded_network_has(run, bitmaps, network):
@@ -294,7 +294,7 @@ def test_a_cache_under_the_name_of_another_is_refused(run, photos, tmp_path):
     with pytest.raises(CacheError) as caught:
         run(photos)
     assert caught.value.message == (
-        f"{first.path}: expected the features that this name stands for, got those of another cache under it"
+        f"{first.path}: expected the features that belong to this name, got those of another cache"
     )
 
 
@@ -346,8 +346,8 @@ def test_growing_says_that_it_costs_the_space_twice(run, photos):
     old = run(photos).path.name
     planted.folder_of(photos, [20])
     assert run(photos).summary.notes == (
-        f"images, labels or layers have changed: what {old} knows is copied into a new file of 0.1 MB, and it is "
-        "removed when nobody reads it",
+        f"images, labels or layers have changed: rows of {old} are copied into a new file of 0.1 MB, and the older "
+        "file is removed when no process reads it",
     )
 
 
@@ -401,7 +401,7 @@ def test_no_space_is_said_before_any_image_is_read_and_nothing_stays(run, photos
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(CacheError) as caught:
         run(photos)
-    assert caught.value.message == f"{tmp_path / 'caches'}: the cache needs 0 MB, got 0 MB free"
+    assert caught.value.message == f"{tmp_path / 'caches'}: expected 0 MB for the cache, got 0 MB free"
     assert not list((tmp_path / "caches").iterdir())
 
 

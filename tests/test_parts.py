@@ -105,7 +105,7 @@ def test_parts_that_are_missing_are_named_and_nothing_is_read_without_them(run, 
     assert cache.missing_parts == ["2/3"] and not cache.complete
     with pytest.raises(CacheError) as caught:
         cache.features()
-    assert "expected every part, got 2; still to be made: 2/3" in caught.value.message
+    assert "expected every part, got 2; missing: 2/3" in caught.value.message
     assert caught.value.next_step == "run the same `pipeline extract` with --part 2/3"
 
 
@@ -180,7 +180,7 @@ def test_a_job_array_over_shards_makes_each_of_them_once(run, shards, network):
         seen += network.seen
     assert sorted(seen) == list(range(COUNT))
     assert_whole(cache, range(COUNT))
-    with pytest.raises(SourceError, match="part 5/9: expected a share of the shards, got 4 in all"):
+    with pytest.raises(SourceError, match="part 5/9: expected at most as many parts as shards, got 4 shards"):
         run(shards, part="5/9")
 
 
@@ -322,7 +322,7 @@ def test_strangers_among_the_parts_are_refused(run, shards, photos, tmp_path):
         FeatureCache.open(cache.path)
     (cache.path / other.files[0].name).unlink()
     shutil.copy(run(photos).path, cache.path / "part_x-y-z-00000000.h5")
-    with pytest.raises(CacheError, match="expected a part of a cache, got a cache of its own"):
+    with pytest.raises(CacheError, match="expected a part of a cache, got a whole cache"):
         FeatureCache.open(cache.path)
 
 

@@ -180,7 +180,7 @@ def test_other_processes_find_the_same_rows(run: Extractor, photos: Path, under_
     before = under_rules_1(run, photos)
     known = DigestIndex([], [before])
     sent = pickle.loads(pickle.dumps(known))
-    filed = known.filed(photos.parent / "known.npy")
+    filed = known.write_file(photos.parent / "known.npy")
     for row, name in enumerate(before.ids):
         content, digest = (photos / name).read_bytes(), before.digest[row].tobytes()
         found = [one.find(digest, content) for one in (known, sent, filed)]

@@ -63,7 +63,7 @@ class ManyDevices(LazyNetwork):
         super().__init__(planted.backbone(), ["early"], device="cpu", graphs=notes / "graphs")
         self.devices, self.notes, self.deadly = ["one", "two"], notes, deadly
 
-    def in_processes(self, claims: Path | None) -> InPlanted:
+    def make_handle(self, claims: Path | None) -> InPlanted:
         travelling = InPlanted((), tuple(self.devices), str(claims))
         travelling.notes, travelling.deadly = str(self.notes), self.deadly
         return travelling
@@ -71,8 +71,8 @@ class ManyDevices(LazyNetwork):
 
 @pytest.fixture(autouse=True)
 def small_spans(monkeypatch) -> None:
-    monkeypatch.setattr(encode, "BLOCKS_A_SPAN", 2)
-    monkeypatch.setattr(encode, "SPANS_A_WAVE", 3)
+    monkeypatch.setattr(encode, "BATCHES_PER_SPAN", 2)
+    monkeypatch.setattr(encode, "SPANS_PER_WAVE", 3)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def assert_each_once(source: ImageSource, blocks: list[EncodedBatch]) -> None:
 def test_one_process_a_device_and_each_image_once(source, notes):
     blocks = all_of(source, ManyDevices(notes))
     assert_each_once(source, blocks)
-    assert sum(block.inferred for block in blocks) == 60 and all(block.spent.decode > 0 for block in blocks)
+    assert sum(block.inferred for block in blocks) == 60 and all(block.timing.decode > 0 for block in blocks)
     opened = [path.name.split("-")[1] for path in notes.glob("opened-*")]
     assert sorted(opened) == ["one", "two"]
     for device in ("one", "two"):
@@ -120,12 +120,12 @@ def test_a_process_that_dies_loses_nothing(source, notes):
 
 @pytest.mark.slow
 def test_processes_that_keep_dying_are_an_error_that_says_so(source, notes, monkeypatch):
-    monkeypatch.setattr(encode, "_encode", _die)
-    with pytest.raises(PipelineError, match="expected worker processes that live, but they die"):
+    monkeypatch.setattr(encode, "_run_numbered", _die)
+    with pytest.raises(PipelineError, match="worker processes keep crashing"):
         all_of(source, ManyDevices(notes))
 
 
-def _die(number: int, span: object) -> None:
+def _die(number: int, task: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -137,15 +137,15 @@ def test_whoever_leaves_early_is_let_go(source, notes):
 
 @pytest.mark.slow
 def test_images_that_only_the_workers_do_not_see_end_the_run(source, notes, monkeypatch):
-    monkeypatch.setattr(encode, "_encode", _blind)
+    monkeypatch.setattr(encode, "_run_numbered", _blind)
     with pytest.raises(PipelineError) as caught:
         all_of(source, ManyDevices(notes))
     assert ".png: expected workers that see the images under the same path, got one that" in caught.value.message
 
 
-def _blind(number: int, span: encode._EncodeTask) -> tuple[int, EncodedBatch]:
-    object.__setattr__(span.how.source.reader, "root", "/nowhere")
-    return number, span.work()
+def _blind(number: int, task: encode._EncodeTask) -> tuple[int, EncodedBatch]:
+    object.__setattr__(task.encoder.source.reader, "root", "/nowhere")
+    return number, task.run()
 
 
 @pytest.mark.slow

@@ -251,11 +251,17 @@ def test_memory_that_a_photo_may_take_is_bounded(place: Path) -> None:
 
 def test_only_this_machine_is_served_without_a_token(place: Path, tmp_path: Path) -> None:
     for host in ("0.0.0.0", "::", "192.168.0.1", "example.org"):
-        with pytest.raises(ServerError, match="expected a token, because others can reach it") as error:
+        with pytest.raises(
+            ServerError, match="expected a token, because other machines can reach this address"
+        ) as error:
             open_server(place / "bees.model", host=host, port=0)
         assert "--token-file" in error.value.next_step
     short = tmp_path / "token"
-    for text, found in (("short\n", "got 5"), ("", "got 0"), ("twenty letters or so", "got other characters")):
+    for text, found in (
+        ("short\n", "got 5"),
+        ("", "got 0"),
+        ("twenty letters or so", "got blanks or control characters"),
+    ):
         short.write_text(text)
         with pytest.raises(ServerError, match=found):
             open_server(place / "bees.model", port=0, token_file=short)
@@ -313,34 +319,34 @@ def test_without_fastapi_the_extra_is_named(place: Path, monkeypatch: pytest.Mon
 
 def test_photos_that_wait_together_are_answered_together(place: Path) -> None:
     with running(place / "bees.model", cache=place / "caches", n_jobs=1) as call:
-        batches = call.server.answerer.batches = []
+        batches = call.server.batcher.batches = []
         photos = [(place / "new" / name).read_bytes() for name in ("ants/70.png", "bees/71.png")]
-        answerer = call.server.answerer
-        with answerer._head, ThreadPoolExecutor(24) as pool:  # held up, so that the others have to wait
+        batcher = call.server.batcher
+        with batcher._head, ThreadPoolExecutor(24) as pool:  # held up, so that the others have to wait
             found = [pool.submit(call, "/predict", photos[number % 2]) for number in range(24)]
             deadline = time.monotonic() + 60
-            while answerer._waiting.qsize() < 24 - answerer._network.batch_size and time.monotonic() < deadline:
+            while batcher._waiting.qsize() < 24 - batcher._network.batch_size and time.monotonic() < deadline:
                 time.sleep(0.01)
-            answerer._head.release()
+            batcher._head.release()
             said = [one.result() for one in found]
-            answerer._head.acquire()
-        assert sum(batches) == 24 and max(batches) == answerer._network.batch_size > 1 and len(batches) < 24
+            batcher._head.acquire()
+        assert sum(batches) == 24 and max(batches) == batcher._network.batch_size > 1 and len(batches) < 24
         assert [one[1]["label"] for one in said] == ["ants", "bees"] * 12
 
 
 def test_more_than_the_house_holds_are_sent_away_and_the_others_answered(place: Path) -> None:
     with running(place / "bees.model", cache=place / "caches", limits=Limits(places=3)) as call:
-        answerer = call.server.answerer
-        with answerer._head, ThreadPoolExecutor(10) as pool:
+        batcher = call.server.batcher
+        with batcher._head, ThreadPoolExecutor(10) as pool:
             found = [pool.submit(call.whole, "/predict", a_photo()) for _ in range(10)]
             deadline = time.monotonic() + 60
             while sum(one.done() for one in found) < 7 and time.monotonic() < deadline:
                 time.sleep(0.01)
             away = [one.result() for one in found if one.done()]
             assert call("/health")[1]["in_house"] == 3
-            answerer._head.release()
+            batcher._head.release()
             statuses = sorted(one.result()[0] for one in found)
-            answerer._head.acquire()
+            batcher._head.acquire()
         assert statuses == [200] * 3 + [503] * 7
         assert all(headers["retry-after"] == "1" for _, headers, _ in away)
         assert call("/health")[1]["in_house"] == 0
@@ -380,7 +386,7 @@ def test_an_answer_that_nobody_waits_for_harms_nobody(place: Path) -> None:
     limits = Limits(answer_seconds=0.5)
     with running(place / "bees.model", cache=place / "caches", n_jobs=1, limits=limits) as call:
         call("/predict", a_photo())  # everything is warm
-        with call.server.answerer._head:
+        with call.server.batcher._head:
             assert [call("/predict", a_photo())[0] for _ in range(2)] == [503, 503]
         assert call("/predict", a_photo())[0] in (200, 503)
         deadline = time.monotonic() + 30
@@ -424,9 +430,8 @@ def test_the_interface_is_described_and_its_page_escapes_it(call: Caller) -> Non
         assert f"<code>{field}</code>" in page
     from pipeline.server.app import documentation
 
-    schema["info"]["title"] = schema["components"]["schemas"]["ImagePrediction"]["description"] = (
-        "<script>alert(1)</script>"
-    )
+    prediction = schema["components"]["schemas"]["ImagePrediction"]
+    schema["info"]["title"] = prediction["description"] = "<script>alert(1)</script>"
     assert "<script" not in documentation(schema)
 
 

@@ -208,7 +208,7 @@ def test_a_full_disk_is_told_in_one_line(photos, nursery, tmp_path, promise):
         for share in (0.1, 0.5, 0.9):
             with on_trial.trial(share), small_disk(tmp_path / str(share), int(needed * share) >> 10) as disk:
                 said = nursery.run(**order(photos, disk / "caches"))
-                assert_one_clear_line(said, f"{disk}/caches: the cache needs 0 MB, got ")
+                assert_one_clear_line(said, f"{disk}/caches: expected 0 MB for the cache, got ")
                 assert not list((disk / "caches").glob("*.h5*")) and not list((disk / "caches").glob(".*"))
     with (
         promise(
@@ -232,7 +232,7 @@ def test_a_full_disk_is_told_in_one_line(photos, nursery, tmp_path, promise):
             with on_trial.trial(share), photos.caches() as caches:
                 before = content_of(caches, "*.h5")
                 said = nursery.run(**order(photos, caches), largest_file=int(needed * share))
-                assert_one_clear_line(said, "the cache needs 0 MB, got File too large")
+                assert_one_clear_line(said, "expected 0 MB for the cache, got File too large")
                 assert content_of(caches, "*.h5") == before
                 photos.assert_resumed(caches)
 

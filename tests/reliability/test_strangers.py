@@ -270,7 +270,7 @@ def _tar(name: str, kind: bytes = tarfile.REGTYPE) -> Callable[[Path, Canary], N
 
 
 OTHERS: dict[str, tuple[Callable[[Path, Canary], None], type[PipelineError], str]] = {
-    "weights that are a pickle": (_pickled_weights, BackboneError, "other Python objects in it"),
+    "weights that are a pickle": (_pickled_weights, BackboneError, "other Python objects"),
     "images that are a pickle": (_pickled_array, SourceError, ""),
     "ids that are a pickle": (_pickled_ids, SourceError, ""),
     "a table that climbs out": (_table("x/../../aviary/canary.h5"), SourceError, "which leaves it"),
