@@ -474,7 +474,7 @@ def test_ctrl_c_ends_with_130_and_one_sentence(network: Planted, monkeypatch: py
         raise KeyboardInterrupt
 
     monkeypatch.setattr(network_room, "open_runtime", press)
-    monkeypatch.setattr("pipeline.cli.guard._state", {"said": False})
+    monkeypatch.setattr("pipeline.cli.errors._state", {"said": False})
     outcome = pipeline("extract", "photos")
     assert (outcome.code, outcome.out) == (130, "")
     assert outcome.err.splitlines()[-1] == "nothing lost; run the same command to go on"

@@ -543,12 +543,12 @@ def test_names_are_printed_as_they_are(new: Path, place: Path) -> None:
 
 
 def test_the_table_fits_a_narrow_terminal(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pipeline.cli.terminal as terminal
+    import pipeline.cli.console as console
 
     words = ["evaluate", "photos", "--cv", "3", "--head", "logistic", "--head", "ridge", "--jobs", "1"]
     wide = done(*words)
     assert "chosen" in wide.lines[0] and "want of width" not in wide.err
-    monkeypatch.setattr(terminal, "_width", lambda stream: 80)
+    monkeypatch.setattr(console, "_width", lambda stream: 80)
     narrow = done(*words)
     assert all(len(line) <= 80 for line in narrow.lines)
     assert len(narrow.lines) == len(wide.lines)  # nothing is folded

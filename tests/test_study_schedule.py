@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from test_study_lessons import above_or_below, squares
 
-from pipeline.cli.curves import print_partial
-from pipeline.cli.terminal import ProgressLines, Terminal
+from pipeline.cli.console import Console, ProgressLines
+from pipeline.cli.study_tables import print_partial
 from pipeline.studies import SkippedTrials, StudyStopped, schedule
 from pipeline.studies.analysis import TestSet, points_of
 from pipeline.studies.data import label_budgets
@@ -101,7 +101,7 @@ def test_a_study_that_is_stopped_shows_the_scores_that_it_has(capsys: pytest.Cap
     }
     points = schedule.partial_points(learned, lessons, RUNGS, y)
     assert [(one.draws, one.of, one.score) for one in points] == [(2, 3, 0.75)]
-    with Terminal() as terminal:
+    with Console() as terminal:
         print_partial(terminal, StudyStopped(points, 2, 3))
     told = capsys.readouterr()
     assert told.out == "" and "stopped: 2 of 3 trainings are done" in told.err
@@ -109,7 +109,7 @@ def test_a_study_that_is_stopped_shows_the_scores_that_it_has(capsys: pytest.Cap
 
 
 def test_progress_is_printed_as_lines_while_a_step_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.cli.terminal.SECONDS_BETWEEN_LINES", 0.01)
+    monkeypatch.setattr("pipeline.cli.console.SECONDS_BETWEEN_LINES", 0.01)
     told: list[str] = []
     lines = ProgressLines(told.append)
     lines.advance("train heads", 3, 1200)

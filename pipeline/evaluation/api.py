@@ -78,6 +78,11 @@ class Options:
     random_state: int
     progress: Progress
 
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Options:
+        """Return the options among the arguments of `evaluate`: all but its data."""
+        return cls(**{name: value for name, value in arguments.items() if name != "data"})
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The label columns; one-hot columns by the name of their label set."""
@@ -86,16 +91,7 @@ class Options:
     @property
     def features(self) -> FeatureConfig:
         """Which features are wanted, and how they are made."""
-        extraction = {
-            "precision": self.precision,
-            "store": self.store,
-            "decode": self.decode,
-            "batch_size": self.batch_size,
-            "on_error": self.on_error,
-            "device": self.device,
-            "n_jobs": self.n_jobs,
-            "random_state": self.random_state,
-        }
+        extraction = check_options(vars(self))
         backbones = (self.backbone,) if isinstance(self.backbone, str | Backbone) else tuple(self.backbone)
         layers = None if self.layer is None else _several(self.layer)
         return FeatureConfig(backbones, layers, Path(self.cache), extraction, self.progress)
@@ -211,37 +207,7 @@ def evaluate(
         With the next step; whatever is wrong with labels, heads, scorings and folds is found before any image goes
         through the network.
     """
-    options = Options(
-        backbone=backbone,
-        layer=layer,
-        cache=cache,
-        precision=precision,
-        store=store,
-        decode=decode,
-        batch_size=batch_size,
-        on_error=on_error,
-        labels=labels,
-        id_column=id_column,
-        root=root,
-        label_level=label_level,
-        min_class_size=min_class_size,
-        column=column,
-        missing=missing,
-        groups=groups,
-        split=split,
-        test=test,
-        heads=heads,
-        grid=grid,
-        cv=cv,
-        nested=nested,
-        scoring=scoring,
-        out=out,
-        device=device,
-        n_jobs=n_jobs,
-        dask=dask,
-        random_state=random_state,
-        progress=progress,
-    )
+    options = Options.of(locals())  # before any other name is bound
     with engine(dask):
         return run_planned(plan_tasks(data, options), options)
 
@@ -262,8 +228,7 @@ def plan_tasks(
     ------
     PipelineError
     """
-    names = ("on_error", "precision", "store", "decode", "batch_size", "device", "n_jobs")
-    check_options(**{name: getattr(options, name) for name in names})
+    check_options(vars(options))
     if options.test is not None and options.split not in (None, NO_SPLIT):
         raise EvaluationError(
             "expected one test set, got both a split column and test data", "leave out --split or --test"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -290,15 +290,7 @@ def extract(
     >>> cache.features().shape  # doctest: +SKIP
     (348, 1280)
     """
-    check_options(
-        on_error=on_error,
-        precision=precision,
-        store=store,
-        decode=decode,
-        batch_size=batch_size,
-        device=device,
-        n_jobs=n_jobs,
-    )
+    check_options(locals())  # here, no other name is bound yet
     if recheck is not None and recheck < 0:
         raise PipelineError(f"recheck: expected a number of rows, got {recheck}", "--recheck 10")
     part_number = None if part is None else PartNumber.read(part)
@@ -353,10 +345,24 @@ def extract(
     return result
 
 
-def check_options(
-    *, on_error: str, precision: str, store: str, decode: str, batch_size: int | None, device: str, n_jobs: int | None
-) -> None:
-    """Raise `PipelineError` for an invalid value of an option of `extract`."""
+#: Options that `extract`, `evaluate`, `study` and `ImageEmbedder` share, and that are checked before any work.
+CHECKED_OPTIONS = ("on_error", "precision", "store", "decode", "batch_size", "device", "n_jobs")
+
+
+def check_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of `extract` that `evaluate` and `study` pass on, checked; other arguments are left out.
+
+    Parameters
+    ----------
+    arguments : mapping of str
+        The arguments of a call by name; it has at least those of `CHECKED_OPTIONS`.
+
+    Raises
+    ------
+    PipelineError
+        `extract` does not accept the value of an option.
+    """
+    on_error, precision, store, decode, batch_size, device, n_jobs = (arguments[name] for name in CHECKED_OPTIONS)
     if on_error not in ("skip", "stop"):
         raise SourceError(f"on_error: expected skip or stop, got {on_error!r}", "--on-error skip")
     if precision not in PRECISIONS:
@@ -369,6 +375,7 @@ def check_options(
     # An unknown name is an error even if every row is reused. Whether the GPU exists is checked when it is used.
     if device not in ("auto", "cpu") and not device.startswith("cuda"):
         devices_of(device)
+    return {name: arguments[name] for name in (*CHECKED_OPTIONS, "random_state") if name in arguments}
 
 
 def _use_existing_cache(cache: FeatureCache, layers: Sequence[str], started: float) -> FeatureCache:

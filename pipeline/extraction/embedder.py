@@ -114,15 +114,7 @@ class ImageEmbedder(TransformerMixin, BaseEstimator):
     def _check(self) -> None:
         """Raise `PipelineError` for an invalid parameter; scikit-learn requires that `__init__` does not check them."""
         check_values(type(self).__init__, vars(self))
-        check_options(
-            on_error="stop",
-            precision=self.precision,
-            store=self.store,
-            decode=self.decode,
-            batch_size=self.batch_size,
-            device=self.device,
-            n_jobs=self.n_jobs,
-        )
+        check_options({**vars(self), "on_error": "stop"})
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the features of these images, float32 (n, d), in the order of X.

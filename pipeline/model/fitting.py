@@ -141,8 +141,7 @@ def _only(tasks: Sequence[TaskPlan]) -> TaskPlan:
 
 def _asked(data: Any, options: dict[str, Any]) -> Options:
     """Return the options with the defaults of `evaluate`, which says what is not one."""
-    arguments = bind_arguments(evaluate, data, **options)
-    return Options(**{name: value for name, value in arguments.arguments.items() if name != "data"})
+    return Options.of(bind_arguments(evaluate, data, **options).arguments)
 
 
 def _photos(data: Any, asked: Options) -> ImageSource:

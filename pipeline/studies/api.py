@@ -193,34 +193,17 @@ def study(
     StudyStopped
         A `KeyboardInterrupt` that has what is known so far, when it is interrupted while it trains.
     """
+    arguments = dict(locals())  # before any other name is bound
     started = time.perf_counter()
     if most_labels < 1 or budget <= 0:
         raise EvaluationError(
             f"expected labels and seconds to learn with, got {most_labels} labels and {budget:g} seconds",
             "--most-labels 2000 --budget 120",
         )
-    check_options(
-        on_error=on_error,
-        precision=precision,
-        store=store,
-        decode=decode,
-        batch_size=batch_size,
-        device=device,
-        n_jobs=n_jobs,
-    )
+    extraction = check_options(arguments)
     if not time_limit > 0:
         raise EvaluationError(f"time_limit: expected seconds above 0, got {time_limit:g}", "--time-limit 540")
     found = _head(head, random_state)
-    extraction = {
-        "precision": precision,
-        "store": store,
-        "decode": decode,
-        "batch_size": batch_size,
-        "on_error": on_error,
-        "device": device,
-        "n_jobs": n_jobs,
-        "random_state": random_state,
-    }
     # A network of a person's own has the layers that it was saved with, which no rule puts in an order.
     own = is_graph_file(backbone.name if isinstance(backbone, Backbone) else backbone)
     layers = (layer,) if own else tuple(dict.fromkeys((layer, *NAMED_LAYERS)))

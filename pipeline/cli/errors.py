@@ -11,6 +11,7 @@ import errno
 import functools
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,13 +21,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
-from pipeline.cli.escaping import escape_text
+from pipeline.cli.console import escape_text
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,11 +36,11 @@ T = TypeVar("T")
 GOODBYE = "nothing lost; run the same command to go on"
 SHOW_CURSOR = "\x1b[?25h"
 
-# What the system refuses and the user can mend; any other OSError is a mistake of ours and keeps its traceback.
-WAY_OUT = {
-    errno.ENOSPC: "make room on the disk, then run the same command again",
-    errno.EDQUOT: "make room within your quota, then run the same command again",
-    errno.EROFS: "choose a folder that you may write",
+# Errors of the system that the user can fix. Any other OSError is a bug and keeps its traceback.
+NEXT_STEPS = {
+    errno.ENOSPC: "free space on the disk, then run the same command again",
+    errno.EDQUOT: "free space within your quota, then run the same command again",
+    errno.EROFS: "choose a folder that you may write to",
     errno.EACCES: "check its permissions (ls -l)",
     errno.EPERM: "check its permissions (ls -l)",
     errno.EMFILE: "allow more open files (ulimit -n 4096), then run the same command again",
@@ -66,7 +68,7 @@ _NO_MEMORY = (
 _SMALLER = "use a smaller --batch-size or --jobs 1, or allow more memory (ulimit -v, a larger machine)"
 
 
-def guarded(command: Callable[P, T]) -> Callable[P, T]:
+def handle_errors(command: Callable[P, T]) -> Callable[P, T]:
     """Return the command with its errors turned into the two lines, and a stop by a signal into its exit code."""
 
     @functools.wraps(command)
@@ -85,18 +87,46 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
             if isinstance(error, BrokenPipeError):
                 # Not the reader of our output, which may leave: typer would end without a word.
                 raise RuntimeError(f"another process closed its end of a pipe: {error}") from error
-            if not isinstance(error, OSError) or error.errno not in WAY_OUT:
+            if not isinstance(error, OSError) or error.errno not in NEXT_STEPS:
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            stop(f"{where}the system refused: {error.strerror}", WAY_OUT[error.errno])
+            stop(f"{where}the system refused: {error.strerror}", NEXT_STEPS[error.errno])
 
     return run
 
 
-def stop(message: str, next_step: str) -> NoReturn:
-    """Print the two lines and end with exit code 1."""
+def stop(message: str, next_step: str, *, exit_code: int = 1) -> NoReturn:
+    """Print the two lines of an error and end with its exit code."""
     sys.stderr.write(f"error: {_one_line(message)}\ntry: {_one_line(next_step)}\n")
-    sys.exit(1)
+    sys.exit(exit_code)
+
+
+def describe_usage_error(error: Any) -> tuple[str, str]:
+    """Return an error of Typer about the words of a command line as message and next step."""
+    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    command = context.command_path if context is not None else "pipeline"
+    flag = ""
+    if parameter is not None:
+        flag = parameter.opts[0] if parameter.param_type_name == "option" else (parameter.metavar or parameter.name)
+    kind = type(error).__name__
+    if kind == "NoSuchOption":
+        near = (getattr(error, "possibilities", None) or [None])[0]
+        return (
+            f"{command}: there is no option {error.option_name}",
+            f"{command} {near} ..." if near else f"{command} --help",
+        )
+    if kind == "MissingParameter":
+        return f"{command}: expected {flag.strip('{}[].')}, got nothing", f"{command} --help"
+    if kind == "BadParameter":
+        reason = error.message[:1].lower() + error.message[1:]
+        return f"{flag}: {reason.removeprefix('input ')}", f"{command} --help"
+    unknown = re.fullmatch(r"No such command '(.*?)'\.(?: Did you mean '(.*?)'\?)?.*", error.message, re.DOTALL)
+    if unknown:
+        return f"{command}: there is no command {unknown[1]!r}", f"{command} {unknown[2] or '--help'}"
+    extra = re.fullmatch(r"Got unexpected extra arguments? ?\(?s?\)? ?\((.*)\)", error.message, re.DOTALL)
+    if extra:
+        return f"{command}: expected no further argument, got {extra[1]}", f"{command} --help"
+    return f"{command}: {error.format_message().rstrip('.')}", f"{command} --help"
 
 
 def print_traceback(error: BaseException) -> None:
@@ -125,13 +155,13 @@ def _print_thread_error(about: threading.ExceptHookArgs) -> None:
 
 def _found_no_memory(error: BaseException) -> str:
     """Return what was refused, in one line, if an error or what caused it says that memory ran out."""
-    for one in _causes(error):
-        text = next((line for line in str(one).splitlines() if line.strip()), "")
-        if isinstance(one, MemoryError):
+    for cause in _causes(error):
+        text = next((line for line in str(cause).splitlines() if line.strip()), "")
+        if isinstance(cause, MemoryError):
             return text or "the system allows no more"
-        if isinstance(one, OSError) and one.errno == errno.ENOMEM:
-            return one.strerror or text
-        if not isinstance(one, PipelineError) and any(words in str(one) for words in _NO_MEMORY):
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
+            return cause.strerror or text
+        if not isinstance(cause, PipelineError) and any(words in str(cause) for words in _NO_MEMORY):
             return text
     return ""
 
@@ -230,7 +260,7 @@ def _end_now() -> NoReturn:
 
 
 def _stop_workers() -> None:
-    """Stop joblib's worker processes; what they were at is of use to nobody."""
+    """Stop joblib's worker processes; their unfinished work is discarded."""
     executor = getattr(sys.modules.get("joblib.externals.loky.reusable_executor"), "_executor", None)
     for worker in list(getattr(executor, "_processes", None) or {}):
         with suppress(OSError):

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-# What only this command's own output is about.
+
+# Options about the output of the present command alone.
 NEVER = frozenset(("data", "model", "out", "as_json", "quiet", "weights", "ctx"))
 
 
-def carried(context: typer.Context, *, without: Collection[str] = (), only: Collection[str] | None = None) -> list[str]:
+def passed_options(
+    context: typer.Context, *, without: Collection[str] = (), only: Collection[str] | None = None
+) -> list[str]:
     """Return the words of the options that were given, for a command to paste.
 
     Parameters

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.terminal import Number, Terminal
+from pipeline.cli.console import Console, RightAligned
 from pipeline.runs import CHOSEN, DUMMY, MOST_FOLDS, NOTHING, PIXELS, LabelSetInfo, Result, Run
 
 MANY = 6  # label sets; of more, each gets a line instead of a table
@@ -27,46 +27,46 @@ TIED = "  = tied: the best is not shown to be better (corrected t-test over the 
 FEATURES = {PIXELS: "colours alone", NOTHING: "nothing"}
 
 
-def print_run(terminal: Terminal, run: Run) -> None:
+def print_run(console: Console, run: Run) -> None:
     """Print the leaderboard of each label set, best head first, nulls last; what is true of several is said once."""
     several = len({info.source for info in run.label_sets}) > 1
     said, left_out = "", []
     for number, info in enumerate(run.label_sets):
         mine = _of(run, info)
         if number:
-            terminal.stdout.print()
-        left_out += _print_table(terminal, f"{info.name} ({info.source})" if several else info.name, mine)
+            console.stdout.print()
+        left_out += _print_table(console, f"{info.name} ({info.source})" if several else info.name, mine)
         about = _about(info, mine)
         if about != said:
-            terminal.say(about)
+            console.say(about)
         said = about
     if any(_marked(line, number) for info in run.label_sets for number, line in enumerate(_lines(_of(run, info)))):
-        terminal.say(TIED)
+        console.say(TIED)
     if any(result.params_of == MOST_FOLDS and result.params for result in run.results):
-        terminal.say("  chosen: most often over the folds; `fit` chooses on all rows")
+        console.say("  chosen: most often over the folds; `fit` chooses on all rows")
     if any(result.optimistic for result in run.results):
-        terminal.say("  * optimistic: the parameters were chosen on the very rows that they are scored on")
+        console.say("  * optimistic: the parameters were chosen on the very rows that they are scored on")
     if left_out:
-        terminal.say(f"  not shown for want of width: {', '.join(dict.fromkeys(reversed(left_out)))}")
+        console.say(f"  not shown for want of width: {', '.join(dict.fromkeys(reversed(left_out)))}")
 
 
-def print_overview(terminal: Terminal, run: Run) -> None:
+def print_overview(console: Console, run: Run) -> None:
     """Print a line a label set: the best head, its score beside the nulls', and what it is tied with."""
     several = len({info.source for info in run.label_sets}) > 1
     tested = any(info.test is not None for info in run.label_sets)
     score = "on the test set (95%)" if tested else "score (95%)"
-    columns = ["label set", *(["images of"] if several else []), "by", "best", Number(score)]
-    columns += [Number("dummy"), Number("colours alone"), "tied with", Number("s")]
+    columns = ["label set", *(["images of"] if several else []), "by", "best", RightAligned(score)]
+    columns += [RightAligned("dummy"), RightAligned("colours alone"), "tied with", RightAligned("s")]
     first = len(columns) - 4
     rows = [_overview(run, info, several) for info in run.label_sets]
-    left_out = terminal.table(columns, rows, spare=[first + 3, first + 2])
+    left_out = console.table(columns, rows, spare=[first + 3, first + 2])
     if any(result.head == CHOSEN for result in run.results) and not tested:
-        terminal.say("  score: of choosing among the heads anew in every fold; best: the head with the best score")
-    terminal.say("  tied with: the best is not shown to be better (corrected t-test over the folds, Holm's, 5%)")
+        console.say("  score: of choosing among the heads anew in every fold; best: the head with the best score")
+    console.say("  tied with: the best is not shown to be better (corrected t-test over the folds, Holm's, 5%)")
     if any(result.optimistic for result in run.results):
-        terminal.say("  * optimistic: the parameters were chosen on the very rows that they are scored on")
+        console.say("  * optimistic: the parameters were chosen on the very rows that they are scored on")
     if left_out:
-        terminal.say(f"  not shown for want of width: {', '.join(reversed(left_out))}")
+        console.say(f"  not shown for want of width: {', '.join(reversed(left_out))}")
 
 
 def _overview(run: Run, info: LabelSetInfo, several: bool) -> list[str]:
@@ -129,12 +129,12 @@ def _about(info: LabelSetInfo, results: Sequence[Result]) -> str:
     return f"  {', '.join(parts)}, 95%: {method}"
 
 
-def print_scores(terminal: Terminal, scores: Sequence[Mapping[str, Any]]) -> None:
+def print_scores(console: Console, scores: Sequence[Mapping[str, Any]]) -> None:
     """Print the scores that a model carries, on stderr: what `fit` results in is the model."""
     results = results_of(scores)
-    _print_table(terminal, results[0].label_set, results, to_stderr=True)
+    _print_table(console, results[0].label_set, results, to_stderr=True)
     if any(_marked(line, number) for number, line in enumerate(_lines(results))):
-        terminal.say(TIED)
+        console.say(TIED)
 
 
 def results_of(scores: Sequence[Mapping[str, Any]]) -> list[Result]:
@@ -143,7 +143,7 @@ def results_of(scores: Sequence[Mapping[str, Any]]) -> list[Result]:
     return [Result(**{name: score[name] for name in Result.__dataclass_fields__ if name in score}) for score in scores]
 
 
-def print_where_to_read(terminal: Terminal, results: Sequence[Result]) -> None:
+def print_where_to_read(console: Console, results: Sequence[Result]) -> None:
     """Print where low scores are explained, if the best head of a label set is no better than a baseline."""
     best: dict[tuple[str, str], Result] = {}
     for result in results:
@@ -155,27 +155,27 @@ def print_where_to_read(terminal: Terminal, results: Sequence[Result]) -> None:
             continue
         # As in the verdict: intervals that leave each other behind are news, whatever few folds can show.
         if result.high is None or first.low is None or result.high >= first.low:
-            terminal.say(LOW_SCORES)
+            console.say(LOW_SCORES)
             return
 
 
-def _print_table(terminal: Terminal, title: str, results: Sequence[Result], *, to_stderr: bool = False) -> list[str]:
+def _print_table(console: Console, title: str, results: Sequence[Result], *, to_stderr: bool = False) -> list[str]:
     """Print one label set's table; return the names of the columns that had no room."""
     lines = _lines(results)
     scorings = list(dict.fromkeys(result.scoring for line in lines for result in line))
     tested = any(result.test is not None for line in lines for result in line)
     apart = any(result.test_apart is not None for line in lines for result in line)
     several = len({result.cache for line in lines for result in line}) > 1
-    columns = [title, *(["backbone"] if several else []), "features", Number(f"{_short(scorings[0])} (95%)")]
-    columns += [Number("on the test set (95%)")] if tested else []
-    columns += [Number("without copies (95%)")] if apart else []
-    others = [Number(_short(scoring) + (" (test)" if tested else "")) for scoring in scorings[1:]]
+    columns = [title, *(["backbone"] if several else []), "features", RightAligned(f"{_short(scorings[0])} (95%)")]
+    columns += [RightAligned("on the test set (95%)")] if tested else []
+    columns += [RightAligned("without copies (95%)")] if apart else []
+    others = [RightAligned(_short(scoring) + (" (test)" if tested else "")) for scoring in scorings[1:]]
     first = len(columns)
-    columns += [*others, "chosen", Number("s")]
+    columns += [*others, "chosen", RightAligned("s")]
     # What goes first where there is no room: seconds, then the further scores from the last, then the parameters.
     spare = [len(columns) - 1, *range(len(columns) - 3, first - 1, -1), len(columns) - 2]
     rows = [_row(line, scorings, tested, apart, several, _marked(line, number)) for number, line in enumerate(lines)]
-    return terminal.table(columns, rows, to_stderr=to_stderr, spare=spare)
+    return console.table(columns, rows, to_stderr=to_stderr, spare=spare)
 
 
 def _lines(results: Sequence[Result]) -> list[list[Result]]:
