@@ -29,11 +29,9 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.multiclass import OneVsRestClassifier
 
-pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install 'transfer-pipeline[serve]'")
-
 from pipeline.errors import ServerError
 from pipeline.model import Model, fit
-from pipeline.server import Limits, open_server, serving
+from pipeline.server import Limits, open_server
 
 TOKEN = "correct-horse-battery-staple"
 QUICK: dict[str, Any] = {"cv": 2, "n_jobs": 1, "device": "cpu", "heads": "logistic", "grid": {"logistic.C": 0.1}}
@@ -299,13 +297,6 @@ def test_a_taken_port_is_said(place: Path, call: Caller) -> None:
         ServerError, match=rf"--port {call.port}: expected to listen there, got: Address already in use"
     ):
         open_server(place / "bees.model", port=int(call.port), cache=place / "caches")
-
-
-def test_without_fastapi_the_extra_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(ServerError, match="but uvicorn is not installed") as error:
-        serving.open_server(place / "bees.model", port=0)
-    assert error.value.next_step == "pip install 'transfer-pipeline[serve]'"
 
 
 # Under load

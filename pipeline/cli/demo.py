@@ -12,18 +12,20 @@ from pipeline.cli.terminal import Terminal
 
 
 def command(
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where model, results and picture go.")] = "demo",
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="Folder for the run, its report page and the model.")
+    ] = "demo",
     cache: o.Cache = "features_cache",
     n_jobs: o.Jobs = None,
     random_state: o.Seed = 0,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Run the whole road on real photos that need no download: extract, evaluate six label sets, fit, predict, look."""
+    """Run the whole workflow on photos that need no download: extract, evaluate, report, fit and predict."""
     from pipeline.cli.leaderboard import print_run
     from pipeline.demo import run_demo
 
-    refuse_unwritable(out, "model, results and picture")
+    refuse_unwritable(out, "model, results and report")
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
         done = run_demo(out, cache=cache, n_jobs=n_jobs, random_state=random_state, progress=terminal)
     if as_json:
@@ -39,7 +41,7 @@ def command(
     print_run(terminal, done.run)
     for verdict in done.run.verdicts:
         terminal.say(verdict)
-    terminal.say(f"on the quadrants held out of everything: right on {done.right:,} of {done.asked:,} crops")
+    terminal.say(f"the model on the held-out quadrants: correct on {done.right:,} of {done.asked:,} crops")
     terminal.result(str(done.model_path))
-    terminal.result(str(done.picture))
+    terminal.result(str(done.report))
     terminal.next("pipeline", "predict", str(done.model_path), "photo-crops")
