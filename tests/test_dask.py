@@ -29,7 +29,7 @@ from pipeline.parallel import on_cluster, workers
 pytest.importorskip("distributed")
 
 COUNT = 96
-PATIENCE = 60.0
+PATIENCE = 300.0
 HERE = Path(__file__).parent
 
 

@@ -51,10 +51,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.getbasetemp()
     shared = here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
     site = shared / "site"
-    with portalocker.Lock(shared / "site.lock", timeout=300):  # the other worker builds
+    with portalocker.Lock(shared / "site.lock", timeout=900):  # the other worker builds
         if not (shared / "site.log").exists():
             command = [sys.executable, "-m", "sphinx", "-q", "-W", "-n", "--keep-going", "-d", shared / "doctrees"]
-            ended = subprocess.run([*command, DOCS, site], capture_output=True, text=True, timeout=300)
+            ended = subprocess.run([*command, DOCS, site], capture_output=True, text=True, timeout=900)
             (shared / "site.log").write_text(f"{ended.returncode}\n{ended.stdout}{ended.stderr}", encoding="utf-8")
     assert (shared / "site.log").read_text(encoding="utf-8") == "0\n"
     return site

@@ -53,7 +53,7 @@ class Caller:
     def whole(
         self, path: str, body: bytes | None = None, *, method: str | None = None, **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection(self.host, int(self.port), timeout=60)
+        connection = http.client.HTTPConnection(self.host, int(self.port), timeout=300)
         try:
             connection.request(method or ("GET" if body is None else "POST"), path, body, headers)
             answer = connection.getresponse()
@@ -63,7 +63,7 @@ class Caller:
 
     def line(self) -> socket.socket:
         """Return a bare connection."""
-        return socket.create_connection((self.host, int(self.port)), timeout=60)
+        return socket.create_connection((self.host, int(self.port)), timeout=300)
 
 
 @contextmanager
@@ -73,14 +73,14 @@ def running(model: Any, **options: Any) -> Iterator[Caller]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not server.started:
             assert thread.is_alive() and time.monotonic() < deadline
             time.sleep(0.01)
         yield Caller(server)
     finally:
         server.should_exit = True
-        thread.join(60)
+        thread.join(300)
         assert not thread.is_alive()
 
 
@@ -309,7 +309,7 @@ def test_photos_that_wait_together_are_answered_together(place: Path) -> None:
         answerer = call.server.answerer
         with answerer._head, ThreadPoolExecutor(24) as pool:  # held up, so that the others have to wait
             found = [pool.submit(call, "/predict", photos[number % 2]) for number in range(24)]
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while answerer._waiting.qsize() < 24 - answerer._network.batch_size and time.monotonic() < deadline:
                 time.sleep(0.01)
             answerer._head.release()
@@ -324,7 +324,7 @@ def test_more_than_the_house_holds_are_sent_away_and_the_others_answered(place: 
         answerer = call.server.answerer
         with answerer._head, ThreadPoolExecutor(10) as pool:
             found = [pool.submit(call.whole, "/predict", a_photo()) for _ in range(10)]
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while sum(one.done() for one in found) < 7 and time.monotonic() < deadline:
                 time.sleep(0.01)
             away = [one.result() for one in found if one.done()]
@@ -349,7 +349,7 @@ def test_who_sends_slowly_is_not_waited_for(place: Path) -> None:
                 with suppress(ConnectionResetError):
                     assert line.recv(1000) == b""  # cut off without a word
         # A connection that is kept is given as long for every request.
-        with closing(http.client.HTTPConnection(call.host, int(call.port), timeout=60)) as connection:
+        with closing(http.client.HTTPConnection(call.host, int(call.port), timeout=300)) as connection:
             for _ in range(3):
                 connection.request("GET", "/health")
                 assert connection.getresponse().read()
@@ -361,7 +361,7 @@ def test_who_goes_away_leaves_no_place_taken(place: Path, call: Caller) -> None:
     for _ in range(5):
         with call.line() as line:
             line.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while call("/health")[1]["in_house"] and time.monotonic() < deadline:
         time.sleep(0.02)
     assert call("/health")[1]["in_house"] == 0
@@ -374,7 +374,7 @@ def test_an_answer_that_nobody_waits_for_harms_nobody(place: Path) -> None:
         with call.server.answerer._head:
             assert [call("/predict", a_photo())[0] for _ in range(2)] == [503, 503]
         assert call("/predict", a_photo())[0] in (200, 503)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while call("/predict", a_photo())[0] != 200:
             assert time.monotonic() < deadline
 
@@ -433,19 +433,19 @@ def test_ctrl_c_answers_who_is_in_and_ends_everything(place: Path) -> None:
     assert process.stdout is not None
     url = process.stdout.readline().strip()
     assert url.startswith("http://127.0.0.1:")
-    with closing(http.client.HTTPConnection("127.0.0.1", int(url.rpartition(":")[2]), timeout=60)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", int(url.rpartition(":")[2]), timeout=300)) as connection:
         connection.request("POST", "/predict", a_photo())
         assert connection.getresponse().read()
         connection.putrequest("POST", "/predict")
         content = a_photo("bees")
         connection.putheader("Content-Length", str(len(content)))
         connection.endheaders(content[:-1])
-        time.sleep(0.3)
+        time.sleep(1.0)
         os.killpg(process.pid, signal.SIGINT)  # to every process, as a terminal does
-        time.sleep(0.3)
+        time.sleep(1.0)
         connection.send(content[-1:])
         assert json.loads(connection.getresponse().read())["label"] == "bees"
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "Traceback" not in err and err.rstrip().endswith("nothing lost; run the same command to go on")
     left = subprocess.run(["ps", "-o", "pid=", "--sid", str(process.pid)], capture_output=True, text=True).stdout

@@ -392,7 +392,7 @@ study(sys.argv[2], cache=sys.argv[3] + "/caches", out=sys.argv[3] + "/run", **QU
 @pytest.mark.slow
 def test_a_killed_study_goes_on_and_says_the_same(found: Study, photos: Path, tmp_path: Path) -> None:
     here = str(Path(__file__).parent)
-    ended = subprocess.run([sys.executable, "-c", KILLED, here, str(photos), str(tmp_path)], timeout=300)
+    ended = subprocess.run([sys.executable, "-c", KILLED, here, str(photos), str(tmp_path)], timeout=900)
     assert ended.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / "study.json").exists()
     notes: list[str] = []
