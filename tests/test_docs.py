@@ -19,13 +19,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
+import fake_backbone
 import h5py
 import numpy as np
-import planted
 import portalocker
 import pytest
 from browser import browser, resize, until
-from planted import number_of
+from fake_backbone import number_of
 from test_architecture import ROOMS
 from test_readme import DECISIONS, README, leaves, the_app
 
@@ -242,10 +242,10 @@ def test_links_of_included_texts_lead_to_their_pages(monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def cache(run: planted.Extractor, tmp_path: Path) -> Path:
+def cache(run: fake_backbone.Extractor, tmp_path: Path) -> Path:
     """A cache of everything that the page speaks of: two layers, a label, a photo that cannot be read."""
-    photos = planted.folder_of(tmp_path / "photos", range(12))
-    planted.put(photos / "c0" / "broken.png", b"not an image")
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(12))
+    fake_backbone.put(photos / "c0" / "broken.png", b"not an image")
     return run(photos, layer=["late", "penultimate"]).path
 
 
@@ -288,8 +288,8 @@ def walked(file: h5py.File) -> Iterator[Any]:
     yield from (file[name] for name in names)
 
 
-def test_the_page_names_each_entry_of_the_provenance(cache: Path, run: planted.Extractor, tmp_path: Path) -> None:
-    mine = planted.backbone(weights="mine.pth@default", file=tmp_path / "mine.pth")
+def test_the_page_names_each_entry_of_the_provenance(cache: Path, run: fake_backbone.Extractor, tmp_path: Path) -> None:
+    mine = fake_backbone.backbone(weights="mine.pth@default", file=tmp_path / "mine.pth")
     of_my_own = run(tmp_path / "photos", backbone=mine, cache=tmp_path / "others").path
     table = FORMAT.partition("### provenance")[2].partition("\n## ")[0]
     firsts = "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
@@ -306,7 +306,7 @@ def provenance_of(path: Path) -> dict[str, Any]:
 
 
 def test_the_code_of_the_page_reads_a_cache_and_a_folder_of_parts(
-    cache: Path, run: planted.Extractor, tmp_path: Path
+    cache: Path, run: fake_backbone.Extractor, tmp_path: Path
 ) -> None:
     for number in (1, 2, 3):
         parts = run(tmp_path / "photos", part=f"{number}/3", layer=["late", "penultimate"])
@@ -314,7 +314,7 @@ def test_the_code_of_the_page_reads_a_cache_and_a_folder_of_parts(
     for code in re.findall(r"^```python\n(.*?)^```$", FORMAT_PAGE, re.MULTILINE | re.DOTALL):
         code = code.replace('"CACHE.h5"', repr(str(cache))).replace('"CACHE"', repr(str(parts.path)))
         exec(compile(code, "cache-format.md", "exec"), names)
-    wanted = planted.features_of([number_of(name) for name in names["ids"]], "penultimate")
+    wanted = fake_backbone.features_of([number_of(name) for name in names["ids"]], "penultimate")
     assert len(names["ids"]) == 12 and np.array_equal(names["X"], wanted)
     assert np.array_equal(names["mapped"][names["stored"]], wanted)
     assert names["all_ids"].size == 13 and np.array_equal(np.sort(names["all_ids"]), names["rows"]["ids"])
