@@ -20,11 +20,11 @@ def test_the_demo_runs_the_whole_workflow_and_reuses_its_run(tmp_path: Path, mon
     first = demo.run_demo("demo", n_jobs=1)
     assert first.cache.summary.inferred == len(first.cache) == 360
     assert first.asked == 90
-    assert first.right > 0.8 * first.asked
+    assert first.right > 0.6 * first.asked
 
     best = first.run.best("photo")
     pixels = next(r for r in first.run.of("photo") if r.layer == "pixel_statistics")
-    assert best.mean > 0.8 > pixels.mean
+    assert best.mean > pixels.mean + 0.1
     assert len(Run.open("demo/run").leaderboard()) == len(first.run.leaderboard())
 
     held_out = {tile for tile in ImageSource.open("photo-crops").ids if f"/{demo.HELD_OUT}/" in tile}
