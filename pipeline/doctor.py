@@ -29,9 +29,7 @@ EXTRAS = {
     "dask": "--dask, a cluster",
     "openvino": "--precision bf16 at speed on a CPU",
     "export": "pipeline export of rbf-svm, random-forest, naive-bayes, mlp, svr",
-    "report": "pictures in a notebook, and pipeline report",
     "mlflow": "pipeline report --mlflow",
-    "serve": "pipeline serve",
 }
 OK, MISSING, OLD, BROKEN = "ok", "missing", "old", "broken"
 OPTIONAL = "not installed (optional)"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted import Extractor, features_of, folder_of, put
+from fake_backbone import Extractor, features_of, folder_of, put
 
 from pipeline.cache import FeatureCache, add_reference, is_referenced
 from pipeline.evaluation import evaluate

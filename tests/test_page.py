@@ -11,9 +11,6 @@ import pytest
 from browser import browser, drop, resize, until
 from commands import class_folders, photo
 from sights import contrasts
-
-pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install 'transfer-pipeline[serve]'")
-
 from test_server import QUICK, TOKEN, Caller, running
 
 from pipeline.model import fit

@@ -6,10 +6,10 @@ import os
 import signal
 from pathlib import Path
 
+import fake_backbone
 import numpy as np
-import planted
 import pytest
-from planted import PlantedRuntime
+from fake_backbone import PlantedRuntime
 
 import pipeline.extraction.encode as encode
 from pipeline.cache import STORED, FeatureCache
@@ -45,7 +45,7 @@ class Noting(PlantedRuntime):
         (self.notes / f"opened-{device}-{os.getpid()}").touch()
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        numbers = planted.numbers_in(pixels)
+        numbers = fake_backbone.numbers_in(pixels)
         if self.deadly in numbers:
             deaths = len(list(self.notes.glob("died-*")))
             if deaths < (1 if self.deadly >= 0 else 99):
@@ -60,7 +60,7 @@ class ManyDevices(LazyNetwork):
     """A network for two devices that are not there."""
 
     def __init__(self, notes: Path, deadly: int | None = None) -> None:
-        super().__init__(planted.backbone(), ["early"], device="cpu", graphs=notes / "graphs")
+        super().__init__(fake_backbone.backbone(), ["early"], device="cpu", graphs=notes / "graphs")
         self.devices, self.notes, self.deadly = ["one", "two"], notes, deadly
 
     def make_handle(self, claims: Path | None) -> InPlanted:
@@ -77,7 +77,7 @@ def small_spans(monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> ImageSource:
-    return ImageSource.open(planted.folder_of(tmp_path_factory.mktemp("processes"), range(60)))
+    return ImageSource.open(fake_backbone.folder_of(tmp_path_factory.mktemp("processes"), range(60)))
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def notes(tmp_path) -> Path:
 
 
 def all_of(source: ImageSource, network: LazyNetwork, **options: object) -> list[EncodedBatch]:
-    with iter_batches(source, range(len(source)), network, planted.SMALL, batch_size=4, **options) as blocks:
+    with iter_batches(source, range(len(source)), network, fake_backbone.SMALL, batch_size=4, **options) as blocks:
         return list(blocks)
 
 
@@ -95,9 +95,9 @@ def assert_each_once(source: ImageSource, blocks: list[EncodedBatch]) -> None:
     rows = np.concatenate([block.rows for block in blocks])
     assert sorted(rows.tolist()) == list(range(len(source)))
     for block in blocks:
-        numbers = [planted.number_of(source.ids[row]) for row in block.rows]
+        numbers = [fake_backbone.number_of(source.ids[row]) for row in block.rows]
         assert (block.status == STORED).all()
-        assert np.array_equal(block.features["early"], planted.features_of(numbers, "early"))
+        assert np.array_equal(block.features["early"], fake_backbone.features_of(numbers, "early"))
         assert np.array_equal(block.stat, source.stat[block.rows])
 
 
@@ -131,7 +131,7 @@ def _die(number: int, task: object) -> None:
 
 @pytest.mark.slow
 def test_whoever_leaves_early_is_let_go(source, notes):
-    with iter_batches(source, range(60), ManyDevices(notes), planted.SMALL, batch_size=4) as blocks:
+    with iter_batches(source, range(60), ManyDevices(notes), fake_backbone.SMALL, batch_size=4) as blocks:
         next(blocks)
 
 
@@ -152,9 +152,9 @@ def _blind(number: int, task: encode._EncodeTask) -> tuple[int, EncodedBatch]:
 def test_content_that_a_cache_knows_is_known_to_the_workers_too(source, notes, tmp_path, monkeypatch):
     import pipeline.extraction.encoder as network_room
 
-    network = planted.Planted()
+    network = fake_backbone.Planted()
     monkeypatch.setattr(network_room, "open_runtime", network)
-    cache = planted.Extractor(network, tmp_path / "caches")(source.take(range(20)), layer="early")
+    cache = fake_backbone.Extractor(network, tmp_path / "caches")(source.take(range(20)), layer="early")
     blocks = all_of(source, ManyDevices(notes), known=DigestIndex([FeatureCache.open(cache.path)]))
     assert sum(block.inferred for block in blocks) == 40
     known = {int(row) for block in blocks for row in block.rows[block.known >= 0]}

@@ -29,11 +29,9 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.multiclass import OneVsRestClassifier
 
-pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install 'transfer-pipeline[serve]'")
-
 from pipeline.errors import ServerError
 from pipeline.model import Model, fit
-from pipeline.server import Limits, open_server, serving
+from pipeline.server import Limits, open_server
 
 TOKEN = "correct-horse-battery-staple"
 QUICK: dict[str, Any] = {"cv": 2, "n_jobs": 1, "device": "cpu", "heads": "logistic", "grid": {"logistic.C": 0.1}}
@@ -55,7 +53,7 @@ class Caller:
     def whole(
         self, path: str, body: bytes | None = None, *, method: str | None = None, **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection(self.host, int(self.port), timeout=60)
+        connection = http.client.HTTPConnection(self.host, int(self.port), timeout=300)
         try:
             connection.request(method or ("GET" if body is None else "POST"), path, body, headers)
             answer = connection.getresponse()
@@ -65,7 +63,7 @@ class Caller:
 
     def line(self) -> socket.socket:
         """Return a bare connection."""
-        return socket.create_connection((self.host, int(self.port)), timeout=60)
+        return socket.create_connection((self.host, int(self.port)), timeout=300)
 
 
 @contextmanager
@@ -75,14 +73,14 @@ def running(model: Any, **options: Any) -> Iterator[Caller]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not server.started:
             assert thread.is_alive() and time.monotonic() < deadline
             time.sleep(0.01)
         yield Caller(server)
     finally:
         server.should_exit = True
-        thread.join(60)
+        thread.join(300)
         assert not thread.is_alive()
 
 
@@ -307,13 +305,6 @@ def test_a_taken_port_is_said(place: Path, call: Caller) -> None:
         open_server(place / "bees.model", port=int(call.port), cache=place / "caches")
 
 
-def test_without_fastapi_the_extra_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(ServerError, match="but uvicorn is not installed") as error:
-        serving.open_server(place / "bees.model", port=0)
-    assert error.value.next_step == "pip install 'transfer-pipeline[serve]'"
-
-
 # Under load
 
 
@@ -324,7 +315,7 @@ def test_photos_that_wait_together_are_answered_together(place: Path) -> None:
         batcher = call.server.batcher
         with batcher._head, ThreadPoolExecutor(24) as pool:  # held up, so that the others have to wait
             found = [pool.submit(call, "/predict", photos[number % 2]) for number in range(24)]
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while batcher._waiting.qsize() < 24 - batcher._network.batch_size and time.monotonic() < deadline:
                 time.sleep(0.01)
             batcher._head.release()
@@ -339,7 +330,7 @@ def test_more_than_the_house_holds_are_sent_away_and_the_others_answered(place: 
         batcher = call.server.batcher
         with batcher._head, ThreadPoolExecutor(10) as pool:
             found = [pool.submit(call.whole, "/predict", a_photo()) for _ in range(10)]
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while sum(one.done() for one in found) < 7 and time.monotonic() < deadline:
                 time.sleep(0.01)
             away = [one.result() for one in found if one.done()]
@@ -364,7 +355,7 @@ def test_who_sends_slowly_is_not_waited_for(place: Path) -> None:
                 with suppress(ConnectionResetError):
                     assert line.recv(1000) == b""  # cut off without a word
         # A connection that is kept is given as long for every request.
-        with closing(http.client.HTTPConnection(call.host, int(call.port), timeout=60)) as connection:
+        with closing(http.client.HTTPConnection(call.host, int(call.port), timeout=300)) as connection:
             for _ in range(3):
                 connection.request("GET", "/health")
                 assert connection.getresponse().read()
@@ -376,7 +367,7 @@ def test_who_goes_away_leaves_no_place_taken(place: Path, call: Caller) -> None:
     for _ in range(5):
         with call.line() as line:
             line.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while call("/health")[1]["in_house"] and time.monotonic() < deadline:
         time.sleep(0.02)
     assert call("/health")[1]["in_house"] == 0
@@ -389,7 +380,7 @@ def test_an_answer_that_nobody_waits_for_harms_nobody(place: Path) -> None:
         with call.server.batcher._head:
             assert [call("/predict", a_photo())[0] for _ in range(2)] == [503, 503]
         assert call("/predict", a_photo())[0] in (200, 503)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while call("/predict", a_photo())[0] != 200:
             assert time.monotonic() < deadline
 
@@ -447,19 +438,19 @@ def test_ctrl_c_answers_who_is_in_and_ends_everything(place: Path) -> None:
     assert process.stdout is not None
     url = process.stdout.readline().strip()
     assert url.startswith("http://127.0.0.1:")
-    with closing(http.client.HTTPConnection("127.0.0.1", int(url.rpartition(":")[2]), timeout=60)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", int(url.rpartition(":")[2]), timeout=300)) as connection:
         connection.request("POST", "/predict", a_photo())
         assert connection.getresponse().read()
         connection.putrequest("POST", "/predict")
         content = a_photo("bees")
         connection.putheader("Content-Length", str(len(content)))
         connection.endheaders(content[:-1])
-        time.sleep(0.3)
+        time.sleep(1.0)
         os.killpg(process.pid, signal.SIGINT)  # to every process, as a terminal does
-        time.sleep(0.3)
+        time.sleep(1.0)
         connection.send(content[-1:])
         assert json.loads(connection.getresponse().read())["label"] == "bees"
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "Traceback" not in err and err.rstrip().endswith("nothing lost; run the same command to go on")
     left = subprocess.run(["ps", "-o", "pid=", "--sid", str(process.pid)], capture_output=True, text=True).stdout

@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import fake_backbone
 import numpy as np
-import planted
 import pytest
-from planted import Planted, PlantedRuntime
+from fake_backbone import Planted, PlantedRuntime
 
 import pipeline.extraction.api as extraction_room
 import pipeline.extraction.api as summary_room
@@ -24,7 +24,7 @@ from pipeline.progress import SILENT
 
 
 def job(**changes: object) -> ExtractionJob:
-    backbone = planted.backbone()
+    backbone = fake_backbone.backbone()
     plain = ExtractionJob(
         source=ImageSource.open(np.zeros((1, 8, 8), np.uint8)),
         backbone=backbone,
@@ -53,7 +53,7 @@ def test_clocks_that_add_up_to_more_than_there_was_leave_no_time_below_zero() ->
 
 def test_a_slow_network_is_found_to_be_the_limit(run, tmp_path, network) -> None:
     network.slowness = 0.02
-    photos = planted.folder_of(tmp_path / "photos", range(40))
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(40))
     summary = run(photos, batch_size=2, n_jobs=2).summary
     assert summary.time.network > summary.time.decode
     assert sum(asdict(summary.time).values()) == pytest.approx(1, abs=0.002)
@@ -70,7 +70,7 @@ def test_loading_the_network_is_not_taken_for_computing(run, tmp_path, network, 
     monkeypatch.setattr(network_room, "open_runtime", SlowToOpen())
     counts: list[ExtractionStats] = []
     monkeypatch.setattr(extraction_room, "ExtractionStats", lambda: counts.append(ExtractionStats()) or counts[-1])
-    photos = planted.folder_of(tmp_path / "photos", range(12))
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(12))
     started = time.perf_counter()
     run(photos, batch_size=3, n_jobs=2)
     seconds = time.perf_counter() - started
@@ -81,7 +81,7 @@ def test_loading_the_network_is_not_taken_for_computing(run, tmp_path, network, 
 
 
 def test_a_run_without_inference_has_no_split_and_opens_no_network(run, tmp_path, network) -> None:
-    photos = planted.folder_of(tmp_path / "photos", range(6))
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(6))
     run(photos)
     (photos / "c0" / "00000.png").rename(photos / "c1" / "00000.png")  # known by content, so it is read and no more
     summary = run(photos).summary
@@ -92,7 +92,7 @@ def test_a_run_without_inference_has_no_split_and_opens_no_network(run, tmp_path
 
 def test_a_long_run_is_given_advice(run, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(summary_room, "SECONDS_WORTH_ADVICE", 0.0)
-    assert run(planted.folder_of(tmp_path / "photos", range(6))).summary.advice
+    assert run(fake_backbone.folder_of(tmp_path / "photos", range(6))).summary.advice
 
 
 @pytest.mark.parametrize(

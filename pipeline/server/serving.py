@@ -108,24 +108,17 @@ def open_server(
             f"--host {host}: expected a token, because other machines can reach this address, got none",
             "write a secret into a file that only you can read, and pass it with --token-file FILE",
         )
-    try:
-        import uvicorn
+    import uvicorn
 
-        from pipeline.server.app import application
-        from pipeline.server.security import timeout_protocol
-    except ImportError as error:
-        raise ServerError(
-            f"expected FastAPI and uvicorn, but {error.name} is not installed",
-            "pip install 'transfer-pipeline[serve]'",
-        ) from error
     from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES
     from pipeline.model import Model
     from pipeline.model.predict import decode_mode_of, network_of
     from pipeline.parallel import workers
     from pipeline.runtime import GRAPHS_FOLDER
+    from pipeline.server.app import application
     from pipeline.server.batcher import MicroBatcher
     from pipeline.server.decode_pool import DecodePool
-    from pipeline.server.security import AuthMiddleware
+    from pipeline.server.security import AuthMiddleware, timeout_protocol
 
     opened = model if isinstance(model, Model) else Model.open(model)
     name = opened.label_set if isinstance(model, Model) else Path(model).name.removesuffix(".model")

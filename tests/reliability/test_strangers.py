@@ -22,8 +22,8 @@ import pytest
 import skops.io
 import torch
 from cachefiles import filled
-from canary import Canary
 from made_caches import blobs, names
+from sandbox_probe import Canary
 from tars import write_parquet
 from test_model_folder import Touch, default_cache, put_head, rewrite
 

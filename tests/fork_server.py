@@ -1,8 +1,8 @@
 """Processes that run `extract` and may be killed: started in milliseconds, because everything is imported already.
 
 Run as a program, it reads a line of JSON a child, forks the child and prints its process id; ``{"wait": pid}`` prints
-the child's exit status. The child writes what it did to the file ``report``. `tests/reliability/shaken.py` is another
-such program.
+the child's exit status. The child writes what it did to the file ``report``. `tests/reliability/fault_process.py` is
+another such program.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Nursery:
+class ForkServer:
     """Start children from a test; use it as a context.
 
     Parameters
@@ -70,7 +70,7 @@ class Nursery:
         """Return the report of a child that ran to its end, or died; `status` is its exit status."""
         return self.start(photos, caches, layers, **how).wait()
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> ForkServer:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,14 +90,14 @@ class Nursery:
 class Child:
     """A process that runs `extract`."""
 
-    def __init__(self, nursery: Nursery, pid: int, report: Path) -> None:
-        self.nursery, self.pid, self.report = nursery, pid, report
+    def __init__(self, fork_server: ForkServer, pid: int, report: Path) -> None:
+        self.fork_server, self.pid, self.report = fork_server, pid, report
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)  # it is not reaped before `wait`, so the id is still its own
 
     def wait(self) -> dict[str, Any]:
-        status = int(self.nursery._ask({"wait": self.pid}))
+        status = int(self.fork_server._ask({"wait": self.pid}))
         text = self.report.read_text() if self.report.exists() else ""
         said = json.loads(text or "{}")
         return {**said, "status": status}
@@ -122,7 +122,7 @@ class Steps:
 
 
 def _extract(order: dict[str, Any]) -> None:
-    from planted import Planted, backbone
+    from fake_backbone import Planted, backbone
 
     import pipeline.cache.writer as writer_room
     import pipeline.extraction.encoder as network_room
@@ -171,7 +171,7 @@ def _limit(order: dict[str, Any]) -> None:
 
 def serve(work: Callable[[dict[str, Any]], None]) -> None:
     """Fork a child for every order that is read, and let it work."""
-    from planted import backbone
+    from fake_backbone import backbone
 
     import pipeline.extraction
     from pipeline.images import decoder_fingerprint

@@ -1,4 +1,4 @@
-"""Processes that run `pipeline extract` while the system fails them: a nursery, and `faults.c` below it.
+"""Processes that run `pipeline extract` while the system fails them: a fork_server, and `faults.c` below it.
 
 The calls that touch the folder of caches are counted in order, whichever library makes them. One worker, blocks of two
 photos and a clock that only counts make the order of calls the same in every run.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nursery import Nursery, serve
+from fork_server import ForkServer, serve
 
 SOURCE = Path(__file__).with_name("faults.c")
 
@@ -43,8 +43,8 @@ def build(folder: Path) -> Path:
     return shim
 
 
-def shaken(folder: Path) -> Nursery:
-    """Return the nursery. Its children take, beside `photos`, `caches` and `layers`:
+def shaken(folder: Path) -> ForkServer:
+    """Return the fork_server. Its children take, beside `photos`, `caches` and `layers`:
 
     at, action, error, times, kinds
         Of `faults_arm`.
@@ -55,7 +55,7 @@ def shaken(folder: Path) -> Nursery:
     exit : bool
         Let Python end the process its own way, as after a command, instead of at once.
     """
-    return Nursery(folder, Path(__file__), {"LD_PRELOAD": str(build(folder))})
+    return ForkServer(folder, Path(__file__), {"LD_PRELOAD": str(build(folder))})
 
 
 class _Clock:
@@ -70,14 +70,14 @@ class _Clock:
 
 
 def _extract(order: dict[str, Any]) -> None:
-    import planted
+    import fake_backbone
 
     import pipeline.cache.writer as writer_room
     import pipeline.extraction.api as extraction_room
     import pipeline.extraction.encoder as network_room
     from pipeline.cli.app import app
 
-    network = network_room.open_runtime = planted.Planted()
+    network = network_room.open_runtime = fake_backbone.Planted()
     extraction_room.Backbone = _Bundled
     writer_room.time = _Clock()
     writer_room.SECONDS_BETWEEN_SYNCS = order.get("blocks_a_sync", BLOCKS_A_SYNC) - 0.5
@@ -120,9 +120,9 @@ class _Bundled:
 
     @staticmethod
     def open(*_: Any, **__: Any) -> Any:
-        import planted
+        import fake_backbone
 
-        return planted.backbone()
+        return fake_backbone.backbone()
 
 
 def _mark_acknowledged(writer: Any, shim: Any) -> None:

@@ -1,6 +1,6 @@
 """A worker that reads what may crash it: in a process of its own, with so much memory and so much time a piece.
 
-Run as a program, ``contained.py NAME SECONDS``, it takes a path a line and answers with a line of JSON each: what the
+Run as a program, ``sandbox.py NAME SECONDS``, it takes a path a line and answers with a line of JSON each: what the
 reader `NAME` made of the file.
 """
 
