@@ -468,7 +468,7 @@ def test_cache_commands(new: Path) -> None:
 
 def test_backbones_lists_and_describes(place: Path) -> None:
     outcome = done("backbones")
-    assert any(line.startswith("efficientnet_lite0  bundled (at hand)") for line in outcome.lines)
+    assert any(line.startswith("efficientnet_lite0  bundled (available)") for line in outcome.lines)
     assert any(line.startswith("resnet50 ") for line in outcome.lines)
     text = run_next(outcome).out
     assert "IMAGENET1K_V2" in text and "penultimate" in text

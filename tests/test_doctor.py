@@ -75,7 +75,7 @@ def test_something_needed_that_is_missing_ends_with_two_lines_and_the_report_bef
     outcome = pipeline("doctor")
     assert outcome.code == 1 and "no-such-thing" in outcome.out
     error, way_out = outcome.err.splitlines()[-2:]
-    assert error.startswith("error: ") and "1 that must be mended: no-such-thing" in error
+    assert error.startswith("error: ") and "1 problem: no-such-thing" in error
     assert way_out == "try: pip install 'no-such-thing>=2'"
     said = json.loads(pipeline("doctor", "--json").out)
     assert said["ok"] is False and said["needed"][0]["state"] == "missing"

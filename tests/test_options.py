@@ -292,14 +292,14 @@ def test_wrong_usage_exits_2(words: list[str]) -> None:
 )
 @pytest.mark.parametrize("command", ["extract", "evaluate"])
 def test_wrong_choices_say_what_there_is(
-    command: str, words: list[str], wanted: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, words: list[str], expected: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     class_folders(tmp_path / "photos", 2)
     error, way = (
         refused(command, "photos", "--cv", "2", *words) if command == "evaluate" else refused(command, "photos", *words)
     )
-    assert wanted in error and repr(words[1]) in error
+    assert expected in error and repr(words[1]) in error
     assert way == step
     assert not list(tmp_path.glob("features_cache/*.h5"))
 

@@ -282,7 +282,7 @@ def doctor_command(cache: o.Cache = "features_cache", as_json: o.Json = False, q
         first = wrong[0]
         names = ", ".join(finding.name for finding in wrong)
         raise PipelineError(
-            f"expected a complete installation, got {len(wrong)} problems: {names} ({first.found})",
+            f"expected a complete installation, got {len(wrong)} {'problem' if len(wrong) == 1 else 'problems'}: {names} ({first.found})",
             first.mend,
         )
 

@@ -32,6 +32,9 @@ from pipeline.runtime import GRAPHS_FOLDER, PRECISIONS, devices_of, has_bf16, ru
 
 SECONDS_WORTH_ADVICE = 5.0  # a shorter run gets no advice on speed
 
+#: Options that `extract`, `evaluate`, `study` and `ImageEmbedder` share, and that are checked before any work.
+CHECKED_OPTIONS = ("on_error", "precision", "store", "decode", "batch_size", "device", "n_jobs")
+
 
 @dataclass(frozen=True)
 class TimeSplit:
@@ -343,10 +346,6 @@ def extract(
         name, reason = next(item for completed in caches for item in completed.skipped.items())
         raise stopped_at(name, reason.text)
     return result
-
-
-#: Options that `extract`, `evaluate`, `study` and `ImageEmbedder` share, and that are checked before any work.
-CHECKED_OPTIONS = ("on_error", "precision", "store", "decode", "batch_size", "device", "n_jobs")
 
 
 def check_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
