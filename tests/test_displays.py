@@ -23,6 +23,9 @@ from pipeline.errors import EvaluationError, ReportError, SkipReason
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource
 from pipeline.report import needs
+from pipeline.report.diagnostics.confusion import Confusion, calibration, confusion
+from pipeline.report.diagnostics.mistakes import most_confident_mistakes
+from pipeline.report.diagnostics.predictions import ClassPredictions, load_class_predictions
 from pipeline.report.displays import (
     CalibrationDisplay,
     ConfusionDisplay,
@@ -32,12 +35,8 @@ from pipeline.report.displays import (
     LearningCurveDisplay,
     MistakesDisplay,
 )
-from pipeline.report.displays.look import BLUE, GREY, VERMILLION, shortened, spread
-from pipeline.report.displays.study import COLOURS
-from pipeline.report.findings.answers import Answers, answers_of
-from pipeline.report.findings.calibration import calibration
-from pipeline.report.findings.confusion import Confusion, confusion
-from pipeline.report.findings.mistakes import most_confident_mistakes
+from pipeline.report.displays._style import BLUE, GREY, VERMILLION, shorten, spread
+from pipeline.report.displays.learning_curve import COLOURS
 from pipeline.runs import Run
 from pipeline.studies import METHODS, Study
 from pipeline.studies.results import DUMMY, SCRATCH, TRANSFER, Point
@@ -188,7 +187,7 @@ def test_a_score_that_is_not_there_is_said_to_be_none(made: Any) -> None:
 
 def test_the_cells_hold_the_counts_and_mistakes_have_another_colour(made: Any) -> None:
     run = made[0]
-    found = answers_of(run, run.info("kind"))
+    found = load_class_predictions(run, run.info("kind"))
     wanted = confusion(found).counts
     ax = ConfusionDisplay.from_run(run, "kind").plot()
     drawn = np.zeros_like(wanted)
@@ -211,13 +210,13 @@ def test_the_confusion_of_the_test_set_is_of_the_test_set(made: Any) -> None:
     assert display.plot().get_xlabel() == f"what {display.answers.head} said, on the test set"
 
 
-def many(k: int, n: int) -> Answers:
+def many(k: int, n: int) -> ClassPredictions:
     rng = np.random.default_rng(0)
     true = np.arange(n) % k
     said = np.where(rng.random(n) < 0.8, true, rng.integers(0, k, n))
     words = tuple(f"a rather long name of a class, number {code:02d}" for code in range(k))
     nothing = np.full(n, np.nan)
-    return Answers(
+    return ClassPredictions(
         tuple(map(str, range(n))), np.array(["0"] * n), true, said, nothing, nothing, words, "logistic",
         "penultimate", "a.h5", "a label set with a long name too", "made",
     )  # fmt: skip
@@ -249,7 +248,7 @@ def test_the_calibration_curve_is_that_of_the_head_with_probabilities(made: Any)
     display = CalibrationDisplay.from_run(run, "kind", bins=5)
     if display.answers.head != "logistic":  # knn gives shares of its neighbours
         result = next(one for one in run.of("kind") if one.head == display.answers.head)
-    wanted = calibration(answers_of(run, run.info("kind"), result=result), bins=5)
+    wanted = calibration(load_class_predictions(run, run.info("kind"), result=result), bins=5)
     ax = display.plot()
     curve = next(line for line in ax.lines if line.get_marker() == "o")
     assert list(curve.get_xdata()) == [one.probability for one in wanted.bins]
@@ -417,10 +416,10 @@ def test_photos_that_are_gone_are_an_error_that_says_where_they_were(made: Any) 
 
 def test_mistakes_are_shown_beside_the_photos_most_like_them(made: Any) -> None:
     run, cache, photos = made
-    from pipeline.report.findings.features import Features
+    from pipeline.report.diagnostics.predictions import StoredFeatures
 
-    answers = answers_of(run, run.info("kind"))
-    wanted = most_confident_mistakes(answers, Features.of(cache), most=4, neighbours=2)
+    answers = load_class_predictions(run, run.info("kind"))
+    wanted = most_confident_mistakes(answers, StoredFeatures.of(cache), most=4, neighbours=2)
     display = MistakesDisplay.from_run(run, "kind", photos=photos, most=4, neighbours=2)
     axes = display.plot()
     assert axes.shape == (4, 3) and display.mistakes == wanted and display.ax_ is axes
@@ -541,8 +540,8 @@ def test_a_display_by_its_name_loads_no_matplotlib_before_it_draws() -> None:
 
 
 def test_a_long_name_keeps_its_end() -> None:
-    assert shortened("short") == "short"
-    assert shortened("species_of_the_wing_number_17", 20).endswith("r_17") and len(shortened("x" * 99, 20)) == 20
+    assert shorten("short") == "short"
+    assert shorten("species_of_the_wing_number_17", 20).endswith("r_17") and len(shorten("x" * 99, 20)) == 20
 
 
 def test_no_confusion_is_drawn_of_nothing_but_shades_without_counts() -> None:

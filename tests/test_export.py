@@ -149,7 +149,9 @@ def test_what_answers_otherwise_leaves_nothing_behind(
     with pytest.raises(ExportError, match=r"largest difference of a probability 2.0e-04, 0 changed labels; expected"):
         export_model(model, out, "onnx", lambda: shifted(seen, 2 * TOLERANCE))
     other = replace(seen, wanted=replace(seen.wanted, labels=1 - seen.wanted.labels))
-    with pytest.raises(ExportError, match=r"1 changed label, the first of them new.jpg; expected .* nothing was written"):
+    with pytest.raises(
+        ExportError, match=r"1 changed label, the first of them new.jpg; expected .* nothing was written"
+    ):
         export_model(model, tmp_path / "deep" / "new.onnx", "onnx", lambda: other)
     assert [item.name for item in out.parent.iterdir()] == ["bees.onnx"]
     assert out.read_bytes() == before

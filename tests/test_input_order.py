@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from planted import Extractor, features_of, folder_of, put
+from planted import Extractor, folder_of, load_features, put
 
 from pipeline.cache import FeatureCache
 from pipeline.evaluation import evaluate
@@ -54,7 +54,7 @@ def test_extract_of_a_list_keeps_order_and_repeats(folder: Path, run: Extractor)
 def test_an_image_named_twice_runs_through_the_network_once(folder: Path, run: Extractor) -> None:
     asked = [str(put(folder / "b.png", 5)), str(put(folder / "a.png", 6)), str(folder / "b.png")]
     cache = run(asked)
-    assert np.array_equal(cache.features("penultimate"), features_of([5, 6, 5], "penultimate"))
+    assert np.array_equal(cache.features("penultimate"), load_features([5, 6, 5], "penultimate"))
     assert sorted(run.network.seen) == [5, 6]
 
 
@@ -67,7 +67,7 @@ def test_extract_of_a_table_keeps_order_repeats_and_spelling(folder: Path, run: 
     assert cache.rows.tolist() == [0, 2, 3]
     assert cache.labels().tolist() == ["x", "y", "x"]
     assert cache.columns == {"label": ["x", "z", "y", "x"]}
-    assert np.array_equal(cache.features("penultimate"), features_of([5, 6, 5], "penultimate"))
+    assert np.array_equal(cache.features("penultimate"), load_features([5, 6, 5], "penultimate"))
     assert list(cache.skipped) == ["gone.png"]
     assert cache.pixel_statistics().shape == (3, 12)
     assert cache.is_sound() and cache.damaged().size == 0

@@ -41,8 +41,8 @@ pytest.importorskip("bokeh", reason="Bokeh is not installed: pip install 'transf
 
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource
-from pipeline.report.pages.canvas import HUES
-from pipeline.report.writing import write_report
+from pipeline.report.html.charts import HUES
+from pipeline.report.html.write import write_report
 from pipeline.studies import study
 
 GRID = {"ridge.alpha": 1.0, "logistic.C": 1.0, "centroid.shrink_threshold": [None]}

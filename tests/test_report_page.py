@@ -23,12 +23,11 @@ pytest.importorskip("bokeh", reason="Bokeh is not installed: pip install 'transf
 from pipeline.errors import ReportError
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource
-from pipeline.report.pages.frame import policy, sentence
-from pipeline.report.pages.run import run_page
-from pipeline.report.pages.stories import in_turn
-from pipeline.report.pages.tables import headline
-from pipeline.report.pages.thumbnails import Album, Shelf
-from pipeline.report.writing import open_run, write_report
+from pipeline.report.html.content import round_robin
+from pipeline.report.html.frame import headline, policy, sentence
+from pipeline.report.html.images import ImageBudget, SourceImages
+from pipeline.report.html.run_page import run_page
+from pipeline.report.html.write import open_run, write_report
 from pipeline.runs import Run
 
 QUICK: dict[str, Any] = {"heads": ["logistic"], "grid": {"logistic.C": 1.0}, "cv": 3, "n_jobs": 1}
@@ -259,28 +258,28 @@ def test_the_leaderboard_has_every_head_with_its_interval(page: Page, place: Pat
 
 def test_wishes_are_heard_in_turn() -> None:
     class Told:
-        def __init__(self, *wishes: str) -> None:
-            self._wishes = wishes
+        def __init__(self, *image_refs: str) -> None:
+            self._wishes = image_refs
 
-        def wishes(self) -> Iterator[tuple[str, str]]:
+        def image_refs(self) -> Iterator[tuple[str, str]]:
             return (("shelf", one) for one in self._wishes)
 
-    heard = in_turn([Told("a", "b", "c"), Told(), Told("d"), Told("e", "f")])  # type: ignore[list-item]
+    heard = round_robin([Told("a", "b", "c"), Told(), Told("d"), Told("e", "f")])  # type: ignore[list-item]
     assert [name for _, name in heard] == ["a", "d", "e", "b", "f", "c"]
 
 
 def test_an_album_keeps_to_its_budget_and_counts_what_is_left_out(place: Path) -> None:
     source = ImageSource.open(place / "photos")
-    shelves = {"s": Shelf(source, {})}
+    providers = {"s": SourceImages(source, {})}
     wanted = [("s", name) for name in source.ids]
-    whole = Album()
-    whole.fill(shelves, wanted, side=64, budget=10**9)
+    whole = ImageBudget()
+    whole.fill(providers, wanted, side=64, budget=10**9)
     assert len(whole.pictures) == 24 and whole.left_out == 0
     budget = sum(len(one) for one in whole.pictures[:5]) + 10
-    album = Album()
-    album.fill(shelves, [*wanted, ("elsewhere", "x")], side=64, budget=budget)
-    assert album.pictures == whole.pictures[:5] and album.left_out == 19
-    assert [album.place("s", name) for name in source.ids[:6]] == [0, 1, 2, 3, 4, -1]
+    images = ImageBudget()
+    images.fill(providers, [*wanted, ("elsewhere", "x")], side=64, budget=budget)
+    assert images.pictures == whole.pictures[:5] and images.left_out == 19
+    assert [images.place("s", name) for name in source.ids[:6]] == [0, 1, 2, 3, 4, -1]
 
 
 def test_the_command_writes_into_the_run_s_folder(place: Path) -> None:
@@ -309,7 +308,7 @@ def test_errors_say_what_to_do(place: Path, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ReportError, match="got a run that no folder holds"):
         write_report(run)
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    from pipeline.report.pages import frame
+    from pipeline.report.html import frame
 
     frame._environment.cache_clear()
     assert refused("report", place / "run") == (

@@ -24,8 +24,8 @@ from pipeline.errors import ReportError
 from pipeline.images import ImageSource
 from pipeline.intervals import ScoreInterval
 from pipeline.model import Model, ModelScore
-from pipeline.report.pages.scored import findings_of
-from pipeline.report.writing import open_run, write_report
+from pipeline.report.html.score_page import diagnose_score
+from pipeline.report.html.write import open_run, write_report
 from pipeline.runs import Run
 
 
@@ -172,7 +172,7 @@ def test_what_is_to_be_handled_with_care_is_named(page: Page, score: ModelScore)
 
 
 def test_a_planted_wrong_label_is_suspected_and_what_cannot_be_asked_is_not(page: Page, score: ModelScore) -> None:
-    suspected = [one.id for one in findings_of(score).suspects or ()]
+    suspected = [one.id for one in diagnose_score(score).label_issues or ()]
     table = score.predictions
     asked = table[~table["learned"] & (table["true"] != "wasps")]
     sure_of = asked.groupby("true")["probability_true"].mean()
@@ -185,14 +185,16 @@ def test_a_planted_wrong_label_is_suspected_and_what_cannot_be_asked_is_not(page
     assert [re.search(r'alt="([^"]+)"', card)[1] for card in cards(shown)] == suspected  # type: ignore[index]
     # Of a photo that it learned from, and of a class that it never saw, the model cannot say that the label is wrong.
     learned = table.assign(learned=table["learned"] | (table["id"] == "bees/90.png"))
-    assert "bees/90.png" not in {one.id for one in findings_of(replace(score, predictions=learned)).suspects or ()}
+    assert "bees/90.png" not in {
+        one.id for one in diagnose_score(replace(score, predictions=learned)).label_issues or ()
+    }
     everything = replace(score, predictions=score.predictions.assign(learned=True))
-    assert findings_of(everything).suspects is None
+    assert diagnose_score(everything).label_issues is None
     assert "Labels that may be wrong" not in written(everything, out=score.folder / "report.html").said
 
 
 def test_the_map_has_every_scored_photo_by_its_own_label(page: Page, score: ModelScore) -> None:
-    ground = findings_of(score).ground
+    ground = diagnose_score(score).ground
     assert ground is not None and ground.map is not None
     assert list(ground.map.ids) == score.predictions["id"].tolist()
     assert ground.labels["label"] == dict(zip(score.predictions["id"], score.predictions["true"], strict=True))

@@ -19,9 +19,8 @@ if find_spec("mlflow") is None:  # looked for, not loaded: how it is loaded is t
 
 from pipeline.errors import ReportError
 from pipeline.evaluation import evaluate
-from pipeline.report.entries import entries
-from pipeline.report.tracking import load_mlflow, log_report, without_password
-from pipeline.report.writing import Report, write_report
+from pipeline.report.html.write import Report, write_report
+from pipeline.report.mlflow import load_mlflow, log_report, tracked_runs, without_password
 from pipeline.runs import Run
 from pipeline.studies import Study
 from pipeline.studies.results import NO_LAYER, SCRATCH, TRANSFER, Point, Verdict
@@ -147,7 +146,7 @@ def test_a_score_is_one_run_with_its_figures_and_the_model_s_hash(store: str, tm
 
 
 def test_names_that_mlflow_would_refuse_are_made_fit(run: Run) -> None:
-    whole, parts = entries(run)
+    whole, parts = tracked_runs(run)
     from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
     for entry in (whole, *parts):
@@ -227,7 +226,7 @@ def test_mlflow_s_maker_is_told_nothing_and_the_settings_are_as_they_were() -> N
     program = """
 import os
 before = dict(os.environ)
-from pipeline.report.tracking import load_mlflow
+from pipeline.report.mlflow import load_mlflow
 load_mlflow()
 assert dict(os.environ) == before
 from mlflow.telemetry import get_telemetry_client

@@ -44,8 +44,8 @@ def command(
     quiet: o.Quiet = False,
 ) -> None:
     """Write one page about a run, a score or a study: scores, mistakes, a map of the photos, doubtful labels."""
-    from pipeline.report.tracking import load_mlflow, log_report
-    from pipeline.report.writing import open_run, write_report
+    from pipeline.report.html.write import open_run, write_report
+    from pipeline.report.mlflow import load_mlflow, log_report
     from pipeline.runs.directory import REPORT
 
     if mlflow:

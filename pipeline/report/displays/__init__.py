@@ -10,8 +10,8 @@ from pipeline.report.displays.calibration import CalibrationDisplay
 from pipeline.report.displays.confusion import ConfusionDisplay
 from pipeline.report.displays.embedding_map import EmbeddingMapDisplay
 from pipeline.report.displays.leaderboard import LeaderboardDisplay
+from pipeline.report.displays.learning_curve import DepthDisplay, LearningCurveDisplay
 from pipeline.report.displays.mistakes import MistakesDisplay
-from pipeline.report.displays.study import DepthDisplay, LearningCurveDisplay
 
 __all__ = [
     "CalibrationDisplay",

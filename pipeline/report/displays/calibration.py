@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import ReportError
-from pipeline.report.displays.look import BLUE, GREY, PALE, axis_for, entitle, figure_of, quiet
-from pipeline.report.displays.look import shortened as short
-from pipeline.report.displays.picked import about, label_set_of, picked_answers
-from pipeline.report.findings.answers import FOLDS, Answers, probable_result
-from pipeline.report.findings.calibration import Calibration, calibration
+from pipeline.report.diagnostics.confusion import Calibration, calibration
+from pipeline.report.diagnostics.predictions import FOLDS, ClassPredictions, best_probabilistic_result
+from pipeline.report.displays._style import (
+    BLUE,
+    GREY,
+    PALE,
+    about,
+    axis_for,
+    figure_of,
+    hide_spines,
+    select_label_set,
+    select_predictions,
+    set_title,
+)
+from pipeline.report.displays._style import shorten as short
 from pipeline.runs import Run
 
 if TYPE_CHECKING:
@@ -26,7 +36,7 @@ class CalibrationDisplay:
 
     Parameters
     ----------
-    answers : Answers
+    answers : ClassPredictions
     calibration : Calibration
 
     Attributes
@@ -35,7 +45,7 @@ class CalibrationDisplay:
     figure_ : matplotlib Figure
     """
 
-    answers: Answers
+    predictions: ClassPredictions
     calibration: Calibration
     ax_: Any = field(init=False, repr=False)
     figure_: Any = field(init=False, repr=False)
@@ -71,15 +81,15 @@ class CalibrationDisplay:
         ReportError
             No classes, no such part, or no head that gives probabilities.
         """
-        info = label_set_of(run, label_set, source, part)
-        answers = picked_answers(run, info, part, probable_result(run, info))
-        found = calibration(answers, bins=bins)
+        info = select_label_set(run, label_set, source, part)
+        predictions = select_predictions(run, info, part, best_probabilistic_result(run, info))
+        found = calibration(predictions, bins=bins)
         if found is None:
             raise ReportError(
-                f"{info.name}: expected a head that gives probabilities, got {answers.head} alone or others like it",
+                f"{info.name}: expected a head that gives probabilities, got {predictions.head} alone or others like it",
                 'evaluate one that does, e.g. heads=["logistic"]',
             )
-        return cls(answers, found)
+        return cls(predictions, found)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the curve and return the axis.
@@ -106,7 +116,7 @@ class CalibrationDisplay:
         ax.set(xlabel=f"how sure the head was\n{told}", ylabel="how often it was right, with 95% interval")
         ax.grid(color=PALE, linewidth=0.6)
         ax.set_axisbelow(True)
-        entitle(ax, f"{short(self.answers.label_set, 24)}: {about(self.answers)}")
-        quiet(ax, "left", "bottom")
+        set_title(ax, f"{short(self.predictions.label_set, 24)}: {about(self.predictions)}")
+        hide_spines(ax, "left", "bottom")
         self.ax_, self.figure_ = ax, figure_of(ax)
         return ax

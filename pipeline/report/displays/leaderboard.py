@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import ReportError
-from pipeline.report.displays.look import BLUE, GREY, INK, PALE, axis_for, entitle, figure_of, quiet, scoring_text
-from pipeline.report.displays.look import shortened as short
-from pipeline.report.displays.picked import label_set_of
-from pipeline.report.findings.answers import FOLDS
+from pipeline.report.diagnostics.predictions import FOLDS
+from pipeline.report.displays._style import (
+    BLUE,
+    GREY,
+    INK,
+    PALE,
+    axis_for,
+    figure_of,
+    hide_spines,
+    scoring_text,
+    select_label_set,
+    set_title,
+)
+from pipeline.report.displays._style import shorten as short
 from pipeline.runs import CHOSEN, NOTHING, ON_TEST, PIXELS, LabelSetInfo, Result, Run
 
 if TYPE_CHECKING:
@@ -81,7 +91,7 @@ class LeaderboardDisplay:
         ReportError
             No such part or scoring.
         """
-        info = label_set_of(run, label_set, source, part)
+        info = select_label_set(run, label_set, source, part)
         found = tuple(run.of(info.name, source=info.source, scoring=scoring))
         if not found:
             mine = [one for one in run.results if (one.label_set, one.source) == (info.name, info.source)]
@@ -141,8 +151,8 @@ class LeaderboardDisplay:
         ax.grid(axis="x", color=PALE, linewidth=0.6)
         ax.set_axisbelow(True)
         n = self.info.test if self.part == ON_TEST else self.info.n
-        entitle(ax, f"{short(self.info.name, 48)}: {n:,} images")
-        quiet(ax, "bottom")
+        set_title(ax, f"{short(self.info.name, 48)}: {n:,} images")
+        hide_spines(ax, "bottom")
         self.ax_, self.figure_ = ax, figure_of(ax)
         return ax
 

@@ -1,4 +1,4 @@
-"""How the pictures look: colours that the colour-blind tell apart, quiet axes, names that fit."""
+"""Colors, axes and text of the displays, and the choice of the label set to show."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from pipeline.errors import UnreadableImage
+from pipeline.errors import ReportError, UnreadableImage
 from pipeline.images import ImageSource
-from pipeline.report.needs import needed
+from pipeline.report import load_library
+from pipeline.report.diagnostics.predictions import FOLDS, ClassPredictions, load_class_predictions
+from pipeline.runs import ON_TEST, LabelSetInfo, Result, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 # Okabe and Ito's colours.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = HUES = (
@@ -30,12 +33,12 @@ def axis_for(ax: Axes | None, width: float, height: float) -> Axes:
     """Return the axis to draw on: the one given, or that of a new figure of so many inches."""
     if ax is not None:
         return ax
-    figure, made = needed("matplotlib.pyplot").subplots(figsize=(width, height), layout="constrained")
+    figure, made = load_library("matplotlib.pyplot").subplots(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=_PAD, h_pad=_PAD)
     return made
 
 
-def quiet(ax: Axes, *spines: str) -> None:
+def hide_spines(ax: Axes, *spines: str) -> None:
     """Leave an axis these spines alone, and no tick where there is none."""
     for name, spine in ax.spines.items():
         spine.set_visible(name in spines)
@@ -43,12 +46,12 @@ def quiet(ax: Axes, *spines: str) -> None:
     ax.tick_params(left="left" in spines, bottom="bottom" in spines, color=GREY)
 
 
-def entitle(ax: Axes, title: str) -> None:
+def set_title(ax: Axes, title: str) -> None:
     """Give an axis its title, above its left end."""
     ax.set_title(title, loc="left", fontweight="bold", fontsize="medium", pad=10)
 
 
-def shortened(name: str, most: int = 24) -> str:
+def shorten(name: str, most: int = 24) -> str:
     """Return a name of at most so many characters, beginning and end kept: long names often differ at the end."""
     if len(name) <= most:
         return name
@@ -84,7 +87,7 @@ def line_height(ax: Axes, points: float) -> float:
     return 1.25 * points / 72 / max(height, 0.1)
 
 
-def pixels_of(photos: ImageSource, row: int, side: int = _SIDE) -> np.ndarray | None:
+def read_square(photos: ImageSource, row: int, side: int = _SIDE) -> np.ndarray | None:
     """Return a photo as a square, uint8 ``(side, side, 3)``; None where it cannot be read."""
     try:
         image = photos.read(row).pixels()
@@ -95,7 +98,7 @@ def pixels_of(photos: ImageSource, row: int, side: int = _SIDE) -> np.ndarray | 
     return np.asarray(ImageOps.fit(image, (side, side), method=resample))
 
 
-def framed(ax: Axes, colour: str, width: float = 2.0) -> None:
+def render_page(ax: Axes, colour: str, width: float = 2.0) -> None:
     """Leave of an axis nothing but a frame of one colour."""
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
@@ -105,3 +108,54 @@ def framed(ax: Axes, colour: str, width: float = 2.0) -> None:
 def figure_of(ax: Axes) -> Any:
     """Return the figure that an axis lies in, be it in a subfigure."""
     return ax.get_figure(root=True)
+
+
+_KINDS = {"class": "classes", "number": "numbers", "multi": "several tags an image"}
+
+
+def select_label_set(run: Run, label_set: str | None, source: str | None, part: str = FOLDS) -> LabelSetInfo:
+    """Return what was asked of a label set, the only one by default; refuse a part that it does not have.
+
+    Raises
+    ------
+    EvaluationError
+        No such label set, or several and none named.
+    ReportError
+        No such part.
+    """
+    info = run.info(label_set, source=source)
+    if part not in (FOLDS, ON_TEST):
+        raise ReportError(f"expected part {FOLDS!r} or {ON_TEST!r}, got {part!r}", f"part={FOLDS!r}")
+    if part == ON_TEST and info.test is None:
+        raise ReportError(f"{info.name}: expected answers about a test set, got a run without one", f"part={FOLDS!r}")
+    return info
+
+
+def select_predictions(
+    run: Run, info: LabelSetInfo, part: str = FOLDS, result: Result | None = None
+) -> ClassPredictions:
+    """Return what the best head said of the images of a label set of classes.
+
+    Raises
+    ------
+    ReportError
+        It has no classes, or the run holds no answers.
+    """
+    if info.kind != "class":
+        others = [one.name for one in run.label_sets if one.kind == "class"]
+        raise ReportError(
+            f"{info.name}: expected a label set of classes, got {_KINDS[info.kind]}",
+            f"label_set={others[0]!r}" if others else "LeaderboardDisplay shows its scores",
+        )
+    found = load_class_predictions(run, info, part=part, result=result)
+    if found is None:
+        raise ReportError(
+            f"{info.name}: expected what the heads said of each image, got no predictions in the run",
+            "make it again: pipeline evaluate DATA --out RUN",
+        )
+    return found
+
+
+def about(predictions: ClassPredictions) -> str:
+    """Return whom the answers are from, in words."""
+    return f"{predictions.head}, {'on the test set' if predictions.part[0] == ON_TEST else 'out of fold'}"

@@ -1,18 +1,154 @@
-"""What one head said of the images of one label set, as arrays: what every picture of a run is drawn from."""
+"""Stored predictions, features and images of a run, as arrays joined by image id."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.cache import FeatureCache
+from pipeline.errors import PipelineError, SourceError
+from pipeline.images import ImageSource
+from pipeline.images.photo import FileReader
 from pipeline.labels.label_sets import SEPARATORS, separator_of
+from pipeline.near_duplicates import RowSource
 from pipeline.runs import CHOSEN, ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, predictions_of, tag_counts
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFeatures:
+    """One layer of a cache.
+
+    Attributes
+    ----------
+    ids : sequence of str, length n
+    X : array or LazyRows, shape (n, d)
+    has : ndarray of bool, shape (n,)
+        Whether the row holds features: an image that could not be read has none.
+    digests : ndarray of uint8, shape (n, 16)
+        Of the images' content.
+    """
+
+    ids: Sequence[str]
+    X: RowSource = field(repr=False)
+    has: np.ndarray = field(repr=False)
+    digests: np.ndarray = field(repr=False)
+
+    @classmethod
+    def of(cls, cache: FeatureCache, layer: str | None = None) -> StoredFeatures:
+        """Return a layer of a cache, by default the penultimate one.
+
+        Raises
+        ------
+        CacheError
+            No such layer, or the cache is incomplete or damaged.
+        """
+        has = np.zeros(len(cache), bool)
+        has[cache.rows] = True
+        return cls(cache.ids, cache.stored(layer), has, np.asarray(cache.digest))
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.ids) if self.has[row]}
+
+    def rows(self, ids: Sequence[str]) -> np.ndarray:
+        """``(len(ids),)`` int64: the row of each image, -1 where it has no features here."""
+        return np.array([self._row_of.get(name, -1) for name in ids], np.int64)
+
+
+_SHARE = re.compile(r" \[share \d+ of \d+\]$")
+_PART = re.compile(r"/\[\d+ of \d+: [0-9a-f]+\]$")  # some rows of a source
+_FILES = re.compile(r"/\[\d+ files [0-9a-f]+\]$")  # a list of photos
+_SHARDS = re.compile(r" \[\d+ shards: [0-9a-f]+\]$")  # a list of shards
+_OVER = re.compile(r" over (.+)$")  # a table of ids in another folder
+_STEP = "say where they are now: photos=DIR, or --photos DIR"
+
+
+def open_cache_images(cache: FeatureCache, photos: Any = None) -> tuple[ImageSource | None, str]:
+    """Return the photos of a cache, by the ids that they have there, or why they are not to be had.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+    photos : path or ImageSource, optional
+        Where they are now; by default where the cache says that they were.
+
+    Returns
+    -------
+    (ImageSource or None, str)
+        With a note, empty where all of them were found.
+    """
+    return open_images(cache.place, cache.ids, cache.path.name, photos)
+
+
+def open_images(place: str, ids: Sequence[str], name: str, photos: Any = None) -> tuple[ImageSource | None, str]:
+    """Return the photos of these ids, or why they are not to be had.
+
+    Parameters
+    ----------
+    place : str
+        Where they were, as `ImageSource.place` gives it.
+    ids : sequence of str
+    name : str
+        What is about them, for a person.
+    photos : path or ImageSource, optional
+        Where they are now.
+    """
+    try:
+        source = _opened(place, ids) if photos is None else ImageSource.open(photos)
+    except PipelineError as error:
+        return None, f"no photos are shown: {error.message}; {_STEP}"
+    if source is None:
+        return None, f"no photos are shown: {name} was made from an array in memory; {_STEP}"
+    there = set(source.ids)
+    missing = [name for name in ids if name not in there]
+    if len(missing) == len(ids):
+        return None, (
+            f"no photos are shown: {source.place} has none of the {len(ids):,} ids of {name}, "
+            f"e.g. {missing[0]}; {_STEP}"
+        )
+    if missing:
+        return source, f"{len(missing):,} of {len(ids):,} photos are not in {source.place}, e.g. {missing[0]}; {_STEP}"
+    return source, ""
+
+
+def _opened(place: str, ids: Sequence[str]) -> ImageSource | None:
+    """Return the source at the place that a cache names; None for an array in memory, which has none."""
+    place = _PART.sub("", _SHARE.sub("", place))
+    if place.startswith("array:"):
+        return None
+    if place.startswith("builtin:"):
+        return ImageSource.open(place.removeprefix("builtin:").partition("@")[0])
+    if _FILES.search(place):
+        return _files(Path(_FILES.sub("", place)), ids)
+    over = _OVER.search(place)
+    if over and not Path(place).exists():
+        return ImageSource.open(_OVER.sub("", place), root=over[1])
+    return ImageSource.open(_SHARDS.sub("", place))  # of shards that were listed, the folder that all lie in
+
+
+def _files(base: Path, ids: Sequence[str]) -> ImageSource:
+    """Return the photos of a list, those that are still there: ids are relative to their folder."""
+    there = [name for name in ids if (base / name).is_file()]
+    if not there:
+        raise SourceError(f"{base}: expected {len(ids):,} photos, got none of them", "name the folder they are in")
+    stat = [(base / name).stat() for name in there]
+    return ImageSource(
+        name=base.name,
+        place=str(base),
+        ids=there,
+        stat=np.array([(one.st_size, one.st_mtime_ns) for one in stat], np.int64),
+        reader=FileReader(str(base)),
+    )
+
 
 FOLDS = "folds"
 OLD_RUN = (
@@ -22,7 +158,7 @@ OLD_RUN = (
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class ClassPredictions:
     """What one head said of n images with classes.
 
     Attributes
@@ -78,19 +214,19 @@ class Answers:
         """``(n,)`` of str: the class of each image."""
         return np.array(self.classes, dtype=object)[self.true].astype(str)
 
-    def take(self, rows: np.ndarray) -> Answers:
+    def take(self, rows: np.ndarray) -> ClassPredictions:
         """Return the answers about some of the images."""
         arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
         return replace(self, ids=tuple(self.ids[row] for row in rows), **arrays)
 
 
-def fold_text(part: str) -> str:
+def describe_fold(part: str) -> str:
     """Return which model an answer is by, in words: ``the model of fold 3`` (from 1); empty for a test set's answers.
 
     Parameters
     ----------
     part : str
-        As in `Answers.part`: the number of a fold from 0, or "test".
+        As in `ClassPredictions.part`: the number of a fold from 0, or "test".
     """
     return f"the model of fold {int(part) + 1}" if part.isdecimal() else ""
 
@@ -99,13 +235,13 @@ _ARRAYS = ("part", "true", "predicted", "probability", "probability_true")
 
 
 @dataclass(frozen=True, eq=False)
-class NumberAnswers:
+class NumberPredictions:
     """What one head said of n images with numbers.
 
     Attributes
     ----------
     ids, part, head, layer, cache, label_set, source
-        As of `Answers`.
+        As of `ClassPredictions`.
     true, predicted : ndarray of float64, shape (n,)
     """
 
@@ -153,7 +289,9 @@ class TagRow:
     f1: float | None
 
 
-def answers_of(run: Run, info: LabelSetInfo, *, part: str = FOLDS, result: Result | None = None) -> Answers | None:
+def load_class_predictions(
+    run: Run, info: LabelSetInfo, *, part: str = FOLDS, result: Result | None = None
+) -> ClassPredictions | None:
     """Return what a head said of the images of a label set of classes.
 
     Parameters
@@ -168,17 +306,17 @@ def answers_of(run: Run, info: LabelSetInfo, *, part: str = FOLDS, result: Resul
 
     Returns
     -------
-    Answers or None
+    ClassPredictions or None
         None where there is nothing: another kind of labels, no test set, a null.
     """
     if info.kind != "class":
         return None
     result = result or run.best(info.name, source=info.source)
     table = _rows(run, result, part)
-    return answers_in(table, info.classes, **_asked(table, result)) if len(table) else None
+    return class_predictions_from(table, info.classes, **_asked(table, result)) if len(table) else None
 
 
-def answers_in(table: pd.DataFrame, classes: Sequence[str], **asked: Any) -> Answers:
+def class_predictions_from(table: pd.DataFrame, classes: Sequence[str], **asked: Any) -> ClassPredictions:
     """Return the answers of a table of predictions: ``id, true, predicted, probability, probability_true``.
 
     Parameters
@@ -187,7 +325,7 @@ def answers_in(table: pd.DataFrame, classes: Sequence[str], **asked: Any) -> Ans
     classes : sequence of str
         Those that were learned.
     **asked
-        What was asked of whom: ``part, head, layer, cache, label_set, source``, as of `Answers`.
+        What was asked of whom: ``part, head, layer, cache, label_set, source``, as of `ClassPredictions`.
     """
     known = set(classes)
     strange = sorted({name for name in (*table["true"], *table["predicted"]) if name not in known})
@@ -197,7 +335,7 @@ def answers_in(table: pd.DataFrame, classes: Sequence[str], **asked: Any) -> Ans
     probability, own = (
         table[name].to_numpy(np.float64) if name in table else nothing for name in ("probability", "probability_true")
     )
-    return Answers(
+    return ClassPredictions(
         ids=tuple(table["id"]),
         **asked,
         true=np.array([code[name] for name in table["true"]], np.int64),
@@ -208,34 +346,34 @@ def answers_in(table: pd.DataFrame, classes: Sequence[str], **asked: Any) -> Ans
     )
 
 
-def number_answers_of(
+def load_number_predictions(
     run: Run, info: LabelSetInfo, *, part: str = FOLDS, result: Result | None = None
-) -> NumberAnswers | None:
-    """Return what a head said of the images of a label set of numbers; None likewise. See `answers_of`."""
+) -> NumberPredictions | None:
+    """Return what a head said of the images of a label set of numbers; None likewise. See `load_class_predictions`."""
     if info.kind != "number":
         return None
     result = result or run.best(info.name, source=info.source)
     table = _rows(run, result, part)
-    return number_answers_in(table, **_asked(table, result)) if len(table) else None
+    return number_predictions_from(table, **_asked(table, result)) if len(table) else None
 
 
-def number_answers_in(table: pd.DataFrame, **asked: Any) -> NumberAnswers:
+def number_predictions_from(table: pd.DataFrame, **asked: Any) -> NumberPredictions:
     """Return the answers of a table of predicted numbers: ``id, true_value, predicted_value``. See `answers_in`."""
     true, said = (table[name].to_numpy(np.float64) for name in ("true_value", "predicted_value"))
-    return NumberAnswers(ids=tuple(table["id"]), **asked, true=true, predicted=said)
+    return NumberPredictions(ids=tuple(table["id"]), **asked, true=true, predicted=said)
 
 
-def tag_rows(
+def load_tag_rows(
     run: Run, info: LabelSetInfo, *, part: str = FOLDS, result: Result | None = None
 ) -> tuple[TagRow, ...] | None:
-    """Return how each tag of a label set was found, in the order of the tags; None likewise. See `answers_of`."""
+    """Return how each tag of a label set was found, in the order of the tags; None likewise. See `load_class_predictions`."""
     if info.kind != "multi":
         return None
     table = _rows(run, result or run.best(info.name, source=info.source), part)
-    return tag_rows_in(table, info.classes) if len(table) else None
+    return tag_rows_from(table, info.classes) if len(table) else None
 
 
-def tag_rows_in(table: pd.DataFrame, tags: Sequence[str], *, separator: str = "") -> tuple[TagRow, ...]:
+def tag_rows_from(table: pd.DataFrame, tags: Sequence[str], *, separator: str = "") -> tuple[TagRow, ...]:
     """Return how each of these tags was found, from a table of predicted cells: ``true, predicted``."""
     # The cells were joined by what splits the column; one tag a cell at the most needs nothing to split it.
     separator = separator or separator_of(table["true"]) or separator_of(table["predicted"]) or SEPARATORS[0]
@@ -243,7 +381,7 @@ def tag_rows_in(table: pd.DataFrame, tags: Sequence[str], *, separator: str = ""
     return tuple(_tag_row(name, **counts[name]) for name in tags)
 
 
-def probable_result(run: Run, info: LabelSetInfo) -> Result | None:
+def best_probabilistic_result(run: Run, info: LabelSetInfo) -> Result | None:
     """Return the best head, by the scoring of the choice, that gives probabilities; None where none does.
 
     Heads without them have no score under a scoring that needs them; only the predictions tell for sure.
@@ -251,7 +389,7 @@ def probable_result(run: Run, info: LabelSetInfo) -> Result | None:
     rated = [one for one in run.of(info.name, source=info.source) if not one.null]
     rated.sort(key=lambda one: one.head == CHOSEN)  # stable: a head of its own before the whole procedure
     for result in rated:
-        found = answers_of(run, info, result=result)
+        found = load_class_predictions(run, info, result=result)
         if found is not None and found.has_probabilities:
             return result
     return None

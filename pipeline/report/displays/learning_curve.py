@@ -9,7 +9,8 @@ import numpy as np
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import ReportError
-from pipeline.report.displays.look import (
+from pipeline.report import load_library
+from pipeline.report.displays._style import (
     BLUE,
     GREEN,
     GREY,
@@ -19,15 +20,14 @@ from pipeline.report.displays.look import (
     PURPLE,
     VERMILLION,
     axis_for,
-    entitle,
     figure_of,
+    hide_spines,
     line_height,
-    quiet,
     scoring_text,
-    shortened,
+    set_title,
+    shorten,
     spread,
 )
-from pipeline.report.needs import needed
 from pipeline.studies import Study
 from pipeline.studies.analysis import labels_text
 from pipeline.studies.results import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER, Point
@@ -91,8 +91,8 @@ class LearningCurveDisplay:
         ax.set(xlabel="labels a class", ylabel=f"{scoring_text(study.scoring)} on {study.test:,} new images")
         ax.grid(axis="y", color=PALE, linewidth=0.6)
         ax.set_axisbelow(True)
-        entitle(ax, f"{shortened(study.name, 36)}: {shortened(study.label_set, 24)}")
-        quiet(ax, "left", "bottom")
+        set_title(ax, f"{shorten(study.name, 36)}: {shorten(study.label_set, 24)}")
+        hide_spines(ax, "left", "bottom")
         self.ax_, self.figure_ = ax, figure_of(ax)
         return ax
 
@@ -156,13 +156,13 @@ class DepthDisplay:
                 x, scores[0], scores[1:].clip(0), fmt=f"{MARKS[number % len(MARKS)]}-", color=BLUE, alpha=shade,
                 label=labels_text(per_class), linewidth=1.6, elinewidth=1, markersize=5,
             )  # fmt: skip
-        ax.set_xticks(range(len(layers)), [shortened(layer, 16) for layer in layers])
+        ax.set_xticks(range(len(layers)), [shorten(layer, 16) for layer in layers])
         ax.set(ylim=(0, 1.03), xlim=(-0.3, len(layers) - 0.7), xlabel="layer", ylabel=scoring_text(self.study.scoring))
         ax.grid(axis="y", color=PALE, linewidth=0.6)
         ax.set_axisbelow(True)
         ax.legend(title="labels a class", frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small")
-        entitle(ax, f"{shortened(self.study.name, 30)}: {shortened(self.study.label_set, 20)}, by depth")
-        quiet(ax, "left", "bottom")
+        set_title(ax, f"{shorten(self.study.name, 30)}: {shorten(self.study.label_set, 20)}, by depth")
+        hide_spines(ax, "left", "bottom")
         self.ax_, self.figure_ = ax, figure_of(ax)
         return ax
 
@@ -177,12 +177,12 @@ def _labels_axis(ax: Axes, study: Study) -> None:
         if not shown or np.log(shown[-1] / tick) > 0.07 * span:
             shown.append(tick)
     ax.set_xticks(shown, [labels_text(tick) for tick in shown])
-    ax.xaxis.set_minor_locator(needed("matplotlib.ticker").NullLocator())
+    ax.xaxis.set_minor_locator(load_library("matplotlib.ticker").NullLocator())
 
 
 def _name_ends(ax: Axes, ends: list[Point]) -> None:
     """Write each method's name beside the end of its curve, pushed apart where they would meet."""
-    size = 0.9 * needed("matplotlib").rcParams["font.size"]
+    size = 0.9 * load_library("matplotlib").rcParams["font.size"]
     low, high = ax.get_ylim()
     heights = spread([point.score for point in ends], line_height(ax, size) * (high - low), low, high)
     right = max(point.per_class for point in ends)

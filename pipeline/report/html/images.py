@@ -1,23 +1,25 @@
-"""The pictures of a page: small copies of photos, as many as its budget has room for."""
+"""Thumbnails of a page, made and counted within a size budget."""
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 from pipeline.errors import UnreadableImage
 from pipeline.images import ImageSource, thumbnail
 from pipeline.parallel import workers
 from pipeline.progress import SILENT, Progress
+from pipeline.report.html.charts import HUES
+from pipeline.report.html.map_layer import MapLayer, points, sample
 
 LARGE, SMALL = 144, 72  # pixels of the long side: to be looked at, and to be met on the map
 STAGE = "thumbnails"
 _TOGETHER = 32  # photos that are read before the budget is looked at again
 
 
-class Shown(Protocol):
+class ImageProvider(Protocol):
     """Photos that a page may show, by their ids."""
 
     def __contains__(self, name: str) -> bool: ...
@@ -26,7 +28,7 @@ class Shown(Protocol):
         """Return the photo as a small JPEG, its long side so many pixels at most; empty where there is none."""
 
 
-class Shelf:
+class SourceImages:
     """Photos of one source, by their ids.
 
     Parameters
@@ -53,7 +55,7 @@ class Shelf:
             return b""
 
 
-class Album:
+class ImageBudget:
     """The pictures of one page, each of them once, whoever shows it.
 
     Attributes
@@ -78,13 +80,13 @@ class Album:
         """How much of the page the pictures are."""
         return sum(len(one) + 3 for one in self.pictures)
 
-    def place(self, shelf: str, name: str) -> int:
+    def place(self, provider: str, name: str) -> int:
         """Return which of the pictures shows a photo, -1 for none."""
-        return self._place.get((shelf, name), -1)
+        return self._place.get((provider, name), -1)
 
     def fill(
         self,
-        shelves: Mapping[str, Shown],
+        providers: Mapping[str, ImageProvider],
         wanted: Iterable[tuple[str, str]],
         *,
         side: int,
@@ -96,9 +98,9 @@ class Album:
 
         Parameters
         ----------
-        shelves : mapping of str to Shown
+        shelves : mapping of str to ImageProvider
         wanted : iterable of (str, str)
-            Shelf and id.
+            SourceImages and id.
         side : int
             Pixels of the long side.
         budget : int
@@ -108,12 +110,12 @@ class Album:
             What the progress is called.
         """
         left = [one for one in dict.fromkeys(wanted) if one not in self._place]
-        left = [one for one in left if one[0] in shelves and one not in self._gone]
+        left = [one for one in left if one[0] in providers and one not in self._gone]
         spent, total = 0, len(left)
         with ThreadPoolExecutor(workers(None)) as pool:
             while left and spent < budget:
                 some, left = left[:_TOGETHER], left[_TOGETHER:]
-                made = pool.map(lambda one: shelves[one[0]].picture(one[1], side), some)
+                made = pool.map(lambda one: providers[one[0]].picture(one[1], side), some)
                 for one, picture in zip(some, made, strict=True):
                     if not picture:
                         self._gone.add(one)
@@ -129,3 +131,57 @@ class Album:
                     self.pictures.append(text)
                 progress.advance(stage, total - len(left), total)
         self.left_out += len(left)
+
+
+LOOKED_AT, MET = 5_000_000, 4_500_000  # bytes of pictures: to be looked at, and to be met on the maps
+MAP_PICTURES = "thumbnails of the map"
+# Colours of numbers from low to high, in light and in dark: told apart by how light they are, too.
+RAMP = (
+    ("#42127a", "#7f6cf5"),
+    ("#8f2680", "#b565c9"),
+    ("#cf4a6c", "#ea6f86"),
+    ("#ee8047", "#f9a866"),
+    ("#dfae2b", "#fbe08a"),
+)
+
+
+def collect_images(
+    providers: Mapping[str, ImageProvider],
+    wanted: Iterable[tuple[str, str]],
+    mapped: Sequence[MapLayer],
+    progress: Progress = SILENT,
+) -> tuple[ImageBudget, list[str]]:
+    """Return the pictures of a page, and notes about those that it lacks.
+
+    Parameters
+    ----------
+    shelves : mapping of str to ImageProvider
+    wanted : iterable of (str, str)
+        SourceImages and id of what is to be looked at, the first wanted first.
+    mapped : sequence of MapLayer
+        With a map; its shelf is its cache.
+    progress : Progress
+    """
+    images = ImageBudget()
+    images.fill(providers, wanted, side=LARGE, budget=LOOKED_AT, progress=progress)
+    left_out = images.left_out
+    for map_layer in mapped:
+        assert map_layer.map is not None
+        met = ((map_layer.cache, name) for name in sample(map_layer.map))
+        images.fill(providers, met, side=SMALL, budget=MET // len(mapped), progress=progress, stage=MAP_PICTURES)
+    notes = []
+    if images.gone:
+        some = f"{len(images.gone):,} photo{'s are' if len(images.gone) > 1 else ' is'} not shown"
+        notes.append(f"{some}, e.g. {images.gone[0]}: missing, unreadable, or not as when the features were extracted")
+    if left_out:
+        notes.append(
+            f"{left_out:,} photos beside mistakes, copies or doubtful labels have no picture: the page has no more room"
+        )
+    return images, notes
+
+
+def told(map_layer: MapLayer, images: ImageBudget) -> dict[str, Any]:
+    """Return what the page is told of a map, whatever colours it."""
+    assert map_layer.map is not None
+    places = [images.place(map_layer.cache, name) for name in map_layer.map.ids]
+    return {**points(map_layer.map, places), "inks": HUES, "ramp": RAMP}

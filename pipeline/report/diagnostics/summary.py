@@ -1,39 +1,46 @@
-"""All that a run, its caches and its photos have to show about one label set, joined by the images' ids."""
+"""All diagnostics of one label set, joined by image id, and the saved models fitted on the same cache."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.cache import FeatureCache, RowSubset, latest_version
+from pipeline.cache import FeatureCache, RowSubset, latest_version, records_of
 from pipeline.errors import PipelineError
 from pipeline.images import ImageSource
-from pipeline.report.findings.answers import (
-    OLD_RUN,
-    Answers,
-    NumberAnswers,
-    TagRow,
-    answers_of,
-    number_answers_of,
-    probable_result,
-    tag_rows,
+from pipeline.report.diagnostics.confusion import Calibration, ClassRow, Confusion, calibration, confusion, per_class
+from pipeline.report.diagnostics.embedding_map import EmbeddingMap, embedding_map
+from pipeline.report.diagnostics.mistakes import (
+    DuplicatePairs,
+    LabelIssue,
+    Mistake,
+    find_duplicate_pairs,
+    label_issues,
+    most_confident_mistakes,
 )
-from pipeline.report.findings.calibration import Calibration, calibration
-from pipeline.report.findings.confusion import ClassRow, Confusion, confusion, per_class
-from pipeline.report.findings.copies import FoundCopies, copies_among
-from pipeline.report.findings.embedding_map import EmbeddingMap, embedding_map
-from pipeline.report.findings.features import Features
-from pipeline.report.findings.mistakes import Mistake, most_confident_mistakes
-from pipeline.report.findings.photos import open_photos
-from pipeline.report.findings.suspects import Suspect, suspects
+from pipeline.report.diagnostics.predictions import (
+    OLD_RUN,
+    ClassPredictions,
+    NumberPredictions,
+    StoredFeatures,
+    TagRow,
+    best_probabilistic_result,
+    load_class_predictions,
+    load_number_predictions,
+    load_tag_rows,
+    open_cache_images,
+)
 from pipeline.runs import ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, predictions_of
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class Diagnostics:
     """What there is to show about one label set.
 
     Attributes
@@ -42,10 +49,10 @@ class Evidence:
     results : tuple of Result
         By the scoring of the choice, best first, nulls last.
     best : Result
-    answers, test_answers : Answers or None
+    answers, test_answers : ClassPredictions or None
         Of the best head, out of fold and on the fixed test set; None for other kinds of labels, or where there is no
         such set.
-    numbers, test_numbers : NumberAnswers or None
+    numbers, test_numbers : NumberPredictions or None
         The same of numbers.
     tags, test_tags : tuple of TagRow or None
         The same of several tags an image, counted.
@@ -55,13 +62,13 @@ class Evidence:
         Of the best head, out of fold; None where it gives no probabilities.
     mistakes : tuple of Mistake
         Of the best head, out of fold, the surest first.
-    suspects : tuple of Suspect or None
+    suspects : tuple of LabelIssue or None
         None where no head gives probabilities.
     suspected_by : str
         The head that suspects: the best of those that give probabilities.
     map : EmbeddingMap or None
         None where the cache is gone.
-    copies : FoundCopies or None
+    copies : DuplicatePairs or None
         Among the images of the folds; None where the cache is gone.
     notes : tuple of str
         What is left out, and the way to it.
@@ -70,10 +77,10 @@ class Evidence:
     info: LabelSetInfo
     results: tuple[Result, ...]
     best: Result
-    answers: Answers | None
-    test_answers: Answers | None
-    numbers: NumberAnswers | None
-    test_numbers: NumberAnswers | None
+    predictions: ClassPredictions | None
+    test_predictions: ClassPredictions | None
+    numbers: NumberPredictions | None
+    test_numbers: NumberPredictions | None
     tags: tuple[TagRow, ...] | None
     test_tags: tuple[TagRow, ...] | None
     confusion: Confusion | None
@@ -82,19 +89,19 @@ class Evidence:
     test_per_class: tuple[ClassRow, ...] | None
     calibration: Calibration | None
     mistakes: tuple[Mistake, ...]
-    suspects: tuple[Suspect, ...] | None
-    suspected_by: str
+    label_issues: tuple[LabelIssue, ...] | None
+    label_issues_by: str
     map: EmbeddingMap | None
-    copies: FoundCopies | None
+    duplicates: DuplicatePairs | None
     notes: tuple[str, ...] = ()
 
 
-def evidence_of(
-    run: Run, info: LabelSetInfo, *, most_mistakes: int = 12, neighbours: int = 3, most_points: int = 20_000
-) -> Evidence:
+def diagnose(
+    run: Run, info: LabelSetInfo, *, most_mistakes: int = 12, similar: int = 3, most_points: int = 20_000
+) -> Diagnostics:
     """Return what there is to show about a label set.
 
-    What is gone is a note, and all else is still there. Photos are not opened: see `photos_of`.
+    What is gone is a note, and all else is still there. Photos are not opened: see `open_run_images`.
 
     Parameters
     ----------
@@ -105,8 +112,8 @@ def evidence_of(
         As of `most_confident_mistakes` and `embedding_map`.
     """
     best = run.best(info.name, source=info.source)
-    features, notes = features_of(run, best)
-    found = evidence_with(run, info, features, most_mistakes=most_mistakes, neighbours=neighbours)
+    features, notes = load_features(run, best)
+    found = diagnose_predictions(run, info, features, most_mistakes=most_mistakes, similar=similar)
     notes += found.notes
     if features is None:
         return replace(found, notes=tuple(notes))
@@ -119,56 +126,56 @@ def evidence_of(
     if drawn is not None and len(drawn) < drawn.of:
         notes.append(f"the map shows {len(drawn):,} of {drawn.of:,} images, drawn of each class in proportion")
     folds = predictions_of(run.predictions, best, part=OUT_OF_FOLD)
-    copies = copies_among(features, list(folds["id"]), _texts(folds), folds=info.folds)
-    return replace(found, map=drawn, copies=copies, notes=tuple(notes))
+    duplicates = find_duplicate_pairs(features, list(folds["id"]), _texts(folds), folds=info.folds)
+    return replace(found, map=drawn, duplicates=duplicates, notes=tuple(notes))
 
 
-def evidence_with(
-    run: Run, info: LabelSetInfo, features: Features | None, *, most_mistakes: int = 12, neighbours: int = 3
-) -> Evidence:
+def diagnose_predictions(
+    run: Run, info: LabelSetInfo, features: StoredFeatures | None, *, most_mistakes: int = 12, similar: int = 3
+) -> Diagnostics:
     """Return the same without the map and the copies, which label sets of one cache may have in common.
 
-    Parameters as of `evidence_of`; without `features` mistakes have no neighbours.
+    Parameters as of `diagnose`; without `features` mistakes have no neighbours.
     """
-    answers, test = answers_of(run, info), answers_of(run, info, part=ON_TEST)
-    suspected, suspected_by, notes = _suspected(run, info)
+    predictions, test = load_class_predictions(run, info), load_class_predictions(run, info, part=ON_TEST)
+    suspected, label_issues_by, notes = _label_issues(run, info)
     mistakes: tuple[Mistake, ...] = ()
-    if answers is not None:
-        mistakes = most_confident_mistakes(answers, features, most=most_mistakes, neighbours=neighbours)
-    return Evidence(
+    if predictions is not None:
+        mistakes = most_confident_mistakes(predictions, features, most=most_mistakes, similar=similar)
+    return Diagnostics(
         info=info,
         results=tuple(run.of(info.name, source=info.source)),
         best=run.best(info.name, source=info.source),
-        answers=answers,
-        test_answers=test,
-        numbers=number_answers_of(run, info),
-        test_numbers=number_answers_of(run, info, part=ON_TEST),
-        tags=tag_rows(run, info),
-        test_tags=tag_rows(run, info, part=ON_TEST),
-        confusion=None if answers is None else confusion(answers),
+        predictions=predictions,
+        test_predictions=test,
+        numbers=load_number_predictions(run, info),
+        test_numbers=load_number_predictions(run, info, part=ON_TEST),
+        tags=load_tag_rows(run, info),
+        test_tags=load_tag_rows(run, info, part=ON_TEST),
+        confusion=None if predictions is None else confusion(predictions),
         test_confusion=None if test is None else confusion(test),
-        per_class=None if answers is None else per_class(answers),
+        per_class=None if predictions is None else per_class(predictions),
         test_per_class=None if test is None else per_class(test),
-        calibration=None if answers is None else calibration(answers),
+        calibration=None if predictions is None else calibration(predictions),
         mistakes=mistakes,
-        suspects=suspected,
-        suspected_by=suspected_by,
+        label_issues=suspected,
+        label_issues_by=label_issues_by,
         map=None,
-        copies=None,
+        duplicates=None,
         notes=tuple(notes),
     )
 
 
-def features_of(run: Run, result: Result) -> tuple[Features | None, list[str]]:
+def load_features(run: Run, result: Result) -> tuple[StoredFeatures | None, list[str]]:
     """Return the features that a result was learned from; None, and a note, where they are not to be had."""
     try:
-        cache = open_cache(run, result)
-        return Features.of(cache, result.layer), _about_version(result.cache, cache)
+        cache = open_result_cache(run, result)
+        return StoredFeatures.of(cache, result.layer), _about_version(result.cache, cache)
     except PipelineError as error:
         return None, [f"no map, no copies and no nearest photos: {error.message}; {error.next_step}"]
 
 
-def photos_of(run: Run, info: LabelSetInfo, photos: Any = None) -> tuple[ImageSource | None, str]:
+def open_run_images(run: Run, info: LabelSetInfo, photos: Any = None) -> tuple[ImageSource | None, str]:
     """Return the photos that a label set is about, or why they are not to be had.
 
     Parameters
@@ -185,7 +192,7 @@ def photos_of(run: Run, info: LabelSetInfo, photos: Any = None) -> tuple[ImageSo
         With a note, empty where all of them were found.
     """
     try:
-        cache = open_cache(run, run.best(info.name, source=info.source))
+        cache = open_result_cache(run, run.best(info.name, source=info.source))
     except PipelineError as error:
         if photos is None:
             return None, f"no photos are shown: {error.message}; say where they are: photos=DIR, or --photos DIR"
@@ -193,10 +200,10 @@ def photos_of(run: Run, info: LabelSetInfo, photos: Any = None) -> tuple[ImageSo
             return ImageSource.open(photos), ""
         except PipelineError as refused:
             return None, f"no photos are shown: {refused.message}; {refused.next_step}"
-    return open_photos(cache, photos)
+    return open_cache_images(cache, photos)
 
 
-def open_cache(run: Run, result: Result) -> FeatureCache:
+def open_result_cache(run: Run, result: Result) -> FeatureCache:
     """Return the cache that a result was learned from.
 
     A path that is relative is looked for in the working folder, and in the folders that the run lies in. Where the file
@@ -207,10 +214,10 @@ def open_cache(run: Run, result: Result) -> FeatureCache:
     CacheError
         It is gone, or cannot be trusted.
     """
-    return cache_at(run.folder, result.cache)
+    return find_cache(run.folder, result.cache)
 
 
-def cache_at(folder: Path | None, place: str) -> FeatureCache:
+def find_cache(folder: Path | None, place: str) -> FeatureCache:
     """Return the cache at a place that a run of this folder tells; where it is gone, its newest version there is.
 
     See `open_cache`.
@@ -246,24 +253,24 @@ def _readings(folder: Path | None, place: str) -> list[Path]:
     return [path, *(parent / path for parent in above)]
 
 
-def _suspected(run: Run, info: LabelSetInfo) -> tuple[tuple[Suspect, ...] | None, str, list[str]]:
+def _label_issues(run: Run, info: LabelSetInfo) -> tuple[tuple[LabelIssue, ...] | None, str, list[str]]:
     """Return the suspects, the head that suspects them, and what is worth saying about that."""
     if info.kind != "class":
         return None, "", []
-    result = probable_result(run, info)
+    result = best_probabilistic_result(run, info)
     if result is None:
         return (
             None,
             "",
             ["no labels are suspected: no head gives probabilities; evaluate one that does, e.g. logistic"],
         )
-    answers = answers_of(run, info, result=result)
-    assert answers is not None
-    found = suspects(answers)
+    predictions = load_class_predictions(run, info, result=result)
+    assert predictions is not None
+    found = label_issues(predictions)
     return found, result.head, [f"no labels are suspected: {OLD_RUN}"] if found is None else []
 
 
-def labelled(run: Run, best: Result, features: Features) -> tuple[list[str], np.ndarray]:
+def labelled(run: Run, best: Result, features: StoredFeatures) -> tuple[list[str], np.ndarray]:
     """Return the ids and labels of the images of this cache: in the folds, then in the test set.
 
     A test set of its own may have other images under the same ids: none of it is taken for the cache's.
@@ -280,3 +287,65 @@ def _texts(table: Any) -> np.ndarray:
     if "true_value" in table and table["true_value"].notna().any():
         return table["true_value"].to_numpy(np.float64)
     return table["true"].to_numpy(dtype=object).astype(str)
+
+
+RECORD = "model.json"
+MOST_BYTES = 64 << 20  # of a record
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What the record of a saved model says.
+
+    Attributes
+    ----------
+    name : str
+        Of its folder.
+    head, layer : str
+    params : mapping
+        Chosen on all its training photos.
+    training_images : int
+    """
+
+    name: str
+    head: str
+    layer: str
+    params: Mapping[str, Any]
+    training_images: int
+
+
+def saved_models(run: Run, info: LabelSetInfo) -> tuple[SavedModel, ...]:
+    """Return the saved models of a label set that were fitted on a cache that the run names, by the name of the folder.
+
+    A model is found by the reference that it left beside the cache; one that was moved, or fitted by an earlier
+    version, is not found.
+    """
+    found: dict[Path, SavedModel] = {}
+    results = {one.cache: one for one in run.of(info.name, source=info.source) if not one.null}
+    for result in results.values():
+        try:
+            records = records_of(open_result_cache(run, result).path)
+        except PipelineError:
+            continue  # the cache is gone, which stands among the notes
+        for path in records:
+            model = _read(path, info) if path.name == RECORD else None
+            if model is not None:
+                found[path] = model
+    return tuple(found[path] for path in sorted(found))
+
+
+def _read(path: Path, info: LabelSetInfo) -> SavedModel | None:
+    """Return the model of a record, None where it is about something else or cannot be read."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        if path.stat().st_size > MOST_BYTES:
+            return None
+        said = json.loads(path.read_text(encoding="utf-8"))
+        if (said["label_set"], said["task"], list(said["classes"])) == (info.name, info.kind, list(info.classes)):
+            return SavedModel(
+                path.parent.name,
+                str(said["head"]),
+                str(said["layer"]),
+                dict(said["params"]),
+                int(said["training_images"]),
+            )
+    return None

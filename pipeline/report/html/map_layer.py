@@ -1,4 +1,4 @@
-"""The map that label sets of one cache have in common: their images as points, told once whatever colours them."""
+"""The map that several label sets of one cache and layer share: points are stored once, colors per label set."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.cache import RowSubset
-from pipeline.report.findings.copies import FoundCopies, copies_among
-from pipeline.report.findings.embedding_map import EmbeddingMap, embedding_map
-from pipeline.report.findings.evidence import features_of, labelled
-from pipeline.report.findings.features import Features
-from pipeline.report.pages.canvas import GREY, Key
+from pipeline.report.diagnostics.embedding_map import EmbeddingMap, embedding_map
+from pipeline.report.diagnostics.mistakes import DuplicatePairs, find_duplicate_pairs
+from pipeline.report.diagnostics.predictions import StoredFeatures
+from pipeline.report.diagnostics.summary import labelled, load_features
+from pipeline.report.html.charts import GREY, LegendKey
 from pipeline.runs import LabelSetInfo, Run
 
 MARKS = ("circle", "triangle", "square", "diamond", "inverted_triangle", "hex")
@@ -24,7 +24,7 @@ NUMBER_STEPS = 5  # colours from low to high
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
+class MapLayer:
     """One layer of one cache, and the label sets that were learned from it.
 
     Attributes
@@ -36,10 +36,10 @@ class Ground:
     cache, layer : str
         As of `Result`.
     infos : tuple of LabelSetInfo
-    features : Features or None
+    features : StoredFeatures or None
         None where the cache is gone.
     map : EmbeddingMap or None
-    copies : FoundCopies or None
+    copies : DuplicatePairs or None
     labels : mapping of str to mapping
         Of each label set by name: what an image is, by its id. Empty where the cache is gone.
     notes : tuple of str
@@ -50,21 +50,21 @@ class Ground:
     cache: str
     layer: str
     infos: tuple[LabelSetInfo, ...]
-    features: Features | None = field(repr=False)
+    features: StoredFeatures | None = field(repr=False)
     map: EmbeddingMap | None = field(repr=False)
-    copies: FoundCopies | None = field(repr=False)
+    duplicates: DuplicatePairs | None = field(repr=False)
     labels: Mapping[str, Mapping[str, Any]] = field(repr=False)
     notes: tuple[str, ...] = ()
 
 
-def grounds_of(run: Run, *, most: int) -> list[Ground]:
+def build_map_layers(run: Run, *, most: int) -> list[MapLayer]:
     """Return what the label sets of a run stand on: those of one cache and layer on one ground."""
     together: dict[tuple[str, str], list[LabelSetInfo]] = {}
     for info in run.label_sets:
         best = run.best(info.name, source=info.source)
         together.setdefault((best.cache, best.layer), []).append(info)
     alone = apart(run)
-    return [_ground(run, alone, number, tuple(infos), most) for number, infos in enumerate(together.values())]
+    return [_build_map_layer(run, alone, number, tuple(infos), most) for number, infos in enumerate(together.values())]
 
 
 def apart(run: Run) -> dict[tuple[str, str], Run]:
@@ -81,13 +81,13 @@ def apart(run: Run) -> dict[tuple[str, str], Run]:
     return {key: replace(run, predictions=tables.get(key, nothing)) for key in keys}
 
 
-def _ground(
+def _build_map_layer(
     run: Run, alone: Mapping[tuple[str, str], Run], number: int, infos: tuple[LabelSetInfo, ...], most: int
-) -> Ground:
+) -> MapLayer:
     first = run.best(infos[0].name, source=infos[0].source)
-    features, notes = features_of(run, first)
+    features, notes = load_features(run, first)
     if features is None:
-        return Ground(number, infos[0].source, first.cache, first.layer, infos, None, None, None, {}, tuple(notes))
+        return MapLayer(number, infos[0].source, first.cache, first.layer, infos, None, None, None, {}, tuple(notes))
     labels = {}
     for info in infos:
         mine = alone[info.name, info.source]
@@ -103,9 +103,9 @@ def _ground(
     if infos[0].kind == "number":
         first_labels = np.array([float(value) if value != "" else np.nan for value in first_labels])
     drawn = embedding_map(RowSubset(features.X, rows[there]), names, first_labels, most=most)
-    copies = copies_among(features, names, [str(one) for one in first_labels], folds=infos[0].folds)
-    return Ground(
-        number, infos[0].source, first.cache, first.layer, infos, features, drawn, copies, labels, tuple(notes)
+    duplicates = find_duplicate_pairs(features, names, [str(one) for one in first_labels], folds=infos[0].folds)
+    return MapLayer(
+        number, infos[0].source, first.cache, first.layer, infos, features, drawn, duplicates, labels, tuple(notes)
     )
 
 
@@ -115,18 +115,18 @@ def points(drawn: EmbeddingMap, pictures: Sequence[int]) -> dict[str, Any]:
     return {"ids": list(drawn.ids), "x": _packed(drawn.x, "<f4"), "y": _packed(drawn.y, "<f4"), "pictures": pictured}
 
 
-def colouring(ground: Ground, info: LabelSetInfo) -> tuple[dict[str, Any], tuple[Key, ...]]:
+def color_by_labels(map_layer: MapLayer, info: LabelSetInfo) -> tuple[dict[str, Any], tuple[LegendKey, ...]]:
     """Return how one label set colours the map, and its legend: the commonest classes have colour and shape."""
-    assert ground.map is not None
-    known = ground.labels[info.name]
+    assert map_layer.map is not None
+    known = map_layer.labels[info.name]
     if info.kind == "number":
-        values = np.array([float(known.get(name, np.nan)) for name in ground.map.ids])
+        values = np.array([float(known.get(name, np.nan)) for name in map_layer.map.ids])
         low, high = (float(np.nanmin(values)), float(np.nanmax(values))) if np.isfinite(values).any() else (0.0, 0.0)
         ranks = _steps(values)
         told = [_number(value) for value in values]
         said = {"names": told, "codes": _packed(ranks, "<u2"), "ramp": True, "hues": [], "marks": []}
-        return said, (Key("low", f"from {low:.4g}", 0), Key("high", f"to {high:.4g}", NUMBER_STEPS - 1))
-    texts = [str(known[name]) if name in known else None for name in ground.map.ids]
+        return said, (LegendKey("low", f"from {low:.4g}", 0), LegendKey("high", f"to {high:.4g}", NUMBER_STEPS - 1))
+    texts = [str(known[name]) if name in known else None for name in map_layer.map.ids]
     counts: dict[str, int] = {}
     for text in texts:
         if text is not None:
@@ -142,7 +142,7 @@ def colouring(ground: Ground, info: LabelSetInfo) -> tuple[dict[str, Any], tuple
         "hues": [hue for hue, _ in shown],
         "marks": [MARKS[mark] for _, mark in shown],
     }
-    keys = tuple(Key(str(place), name, shown[place][0], MARKS[shown[place][1]]) for name, place in code.items())
+    keys = tuple(LegendKey(str(place), name, shown[place][0], MARKS[shown[place][1]]) for name, place in code.items())
     return said, keys[:APART]
 
 

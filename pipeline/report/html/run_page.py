@@ -1,4 +1,4 @@
-"""The page of an evaluation: what it found, and the photos behind the figures."""
+"""The page of an evaluation."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ from pipeline.errors import PipelineError
 from pipeline.images import ImageSource
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import installed
-from pipeline.report.findings.evidence import cache_at
-from pipeline.report.findings.features import Features
-from pipeline.report.findings.photos import open_photos
-from pipeline.report.pages.album import filled_album, told
-from pipeline.report.pages.canvas import Chart
-from pipeline.report.pages.frame import flat, framed, sentence
-from pipeline.report.pages.ground import grounds_of
-from pipeline.report.pages.leaderboard import named, null_of, shown_score
-from pipeline.report.pages.set_view import SetView, set_view
-from pipeline.report.pages.stories import STAGE, Story, in_turn, stories_of
-from pipeline.report.pages.tables import headline, number, span
-from pipeline.report.pages.thumbnails import Shelf
+from pipeline.report.diagnostics.predictions import StoredFeatures, open_cache_images
+from pipeline.report.diagnostics.summary import find_cache
+from pipeline.report.html.charts import Chart
+from pipeline.report.html.content import STAGE, LabelSetSection, build_sections, round_robin
+from pipeline.report.html.frame import flatten, headline, number, render_page, sentence, span
+from pipeline.report.html.images import SourceImages, collect_images, told
+from pipeline.report.html.map_layer import build_map_layers
+from pipeline.report.html.sections import SetView, baseline_of, result_name, set_view, shown_score
 from pipeline.runs import CHOSEN, NOTHING, PIXELS, LabelSetInfo, Run
 
 MOST_POINTS = 20_000
@@ -58,28 +54,28 @@ def run_page(run: Run, *, photos: Any = None, progress: Progress = SILENT) -> st
         Hears of what is left out, too.
     """
     progress.advance(STAGE, 0, len(run.label_sets))
-    grounds = grounds_of(run, most=MOST_POINTS)
-    stories = stories_of(run, grounds, progress)
-    shelves, gone = _shelves(run, stories, photos)
-    mapped = [ground for ground in grounds if ground.map is not None]
-    album, unseen = filled_album(shelves, in_turn(stories), mapped, progress)
-    notes = list(dict.fromkeys([*gone, *(note for ground in grounds for note in ground.notes)])) + unseen
-    if len(stories) == 1:
-        notes += stories[0].evidence.notes
+    map_layers = build_map_layers(run, most=MOST_POINTS)
+    sections = build_sections(run, map_layers, progress)
+    providers, gone = _shelves(run, sections, photos)
+    mapped = [map_layer for map_layer in map_layers if map_layer.map is not None]
+    images, unseen = collect_images(providers, round_robin(sections), mapped, progress)
+    notes = list(dict.fromkeys([*gone, *(note for map_layer in map_layers for note in map_layer.notes)])) + unseen
+    if len(sections) == 1:
+        notes += sections[0].diagnostics.notes
     for note in notes:
         progress.note(note)
 
     charts: list[Chart] = []
     several = len({info.source for info in run.label_sets}) > 1
-    views = [set_view(story, album, charts, several_sources=several) for story in stories]
-    grounded = {ground.number: told(ground, album) for ground in mapped}
+    views = [set_view(section, images, charts, several_sources=several) for section in sections]
+    grounded = {map_layer.number: told(map_layer, images) for map_layer in mapped}
     first, rest = _headline(run)
-    return framed(
+    return render_page(
         "run.jinja",
         charts,
-        album.pictures,
+        images.pictures,
         title=f"{run.name}: what was evaluated",
-        grounds=grounded,
+        map_layers=grounded,
         run=run,
         said={"first": first, "rest": rest},
         facts=_facts(run),
@@ -88,37 +84,39 @@ def run_page(run: Run, *, photos: Any = None, progress: Progress = SILENT) -> st
         several_sources=several,
         views=views,
         notes=[sentence(text) for text in (*notes, *run.notes)],
-        made=_made(run),
+        made=_provenance(run),
     )
 
 
-def _shelves(run: Run, stories: Sequence[Story], photos: Any) -> tuple[dict[str, Shelf], list[str]]:
+def _shelves(run: Run, sections: Sequence[LabelSetSection], photos: Any) -> tuple[dict[str, SourceImages], list[str]]:
     """Return the photos of all caches that the run names, and why some are not to be had."""
-    shelves: dict[str, Shelf] = {}
+    providers: dict[str, SourceImages] = {}
     notes = []
-    places = [story.shelf for story in stories] + [part.shelf for story in stories for part in story.parts]
+    places = [section.provider for section in sections] + [
+        part.provider for section in sections for part in section.parts
+    ]
     for place in dict.fromkeys(places):
         source, digests, note = _photos_at(run, place, photos)
         if source is not None:
-            shelves[place] = Shelf(source, digests)
+            providers[place] = SourceImages(source, digests)
         if note:
             notes.append(note)
-    return shelves, notes
+    return providers, notes
 
 
 def _photos_at(run: Run, place: str, photos: Any) -> tuple[ImageSource | None, Mapping[str, bytes], str]:
     try:
-        cache = cache_at(run.folder, place)
+        cache = find_cache(run.folder, place)
     except PipelineError as error:
         if photos is None:
             return None, {}, f"no photos are shown: {error.message}; say where they are: --photos DIR"
         return ImageSource.open(photos), {}, ""
-    source, note = open_photos(cache, photos)
+    source, note = open_cache_images(cache, photos)
     if source is None and photos is not None:
         # A test set's photos may be where they were while the others have moved.
-        other, _ = open_photos(cache)
+        other, _ = open_cache_images(cache)
         source, note = (other, "") if other is not None else (source, note)
-    features = Features.of(cache)
+    features = StoredFeatures.of(cache)
     rows = [row for row, has in enumerate(features.has) if has]
     return source, {features.ids[row]: features.digests[row].tobytes() for row in rows}, note
 
@@ -142,8 +140,8 @@ def _headline(run: Run) -> tuple[str, str]:
 
 def _is_better(run: Run, info: LabelSetInfo) -> bool:
     """Return whether a label set is told better than by the dummy, by the rule of the verdicts."""
-    low, dummy = shown_score(run, info)[2], null_of(run, info, NOTHING)
-    guessing = _null_value(run, info, NOTHING)
+    low, dummy = shown_score(run, info)[2], baseline_of(run, info, NOTHING)
+    guessing = _baseline_score(run, info, NOTHING)
     if low is None or dummy is None or guessing is None or low <= guessing:
         return False
     tied = bool(dummy.tied) and (dummy.high is None or dummy.high >= low)
@@ -176,8 +174,8 @@ def _places(views: Sequence[SetView], noted: Sequence[str]) -> list[tuple[str, s
     return [*places, *end]
 
 
-def _null_value(run: Run, info: LabelSetInfo, layer: str) -> float | None:
-    null = null_of(run, info, layer)
+def _baseline_score(run: Run, info: LabelSetInfo, layer: str) -> float | None:
+    null = baseline_of(run, info, layer)
     return None if null is None else null.test if info.test is not None else null.mean
 
 
@@ -194,23 +192,23 @@ def _index_row(run: Run, place: int, info: LabelSetInfo) -> IndexRow:
             info.kind, "numbers"
         ),
         images=f"{info.n + (info.test or 0):,}",
-        best=named(best, heads),
+        best=result_name(best, heads),
         scoring=info.scoring,
         score=number(value),
         interval=span(low, high),
-        dummy=number(_null_value(run, info, NOTHING)),
-        pixels=number(_null_value(run, info, PIXELS)),
+        dummy=number(_baseline_score(run, info, NOTHING)),
+        pixels=number(_baseline_score(run, info, PIXELS)),
         verdict=headline(verdict.removeprefix(f"{info.name}: "))[0],
     )
 
 
-def _made(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+def _provenance(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     groups = [("", [("run", str(run.folder))] if run.folder is not None else [])]
     for place in dict.fromkeys(one.cache for one in run.results):
         try:
-            said = dict(cache_at(run.folder, place).provenance)
+            said = dict(find_cache(run.folder, place).provenance)
         except PipelineError:
             continue  # that it is gone stands among the notes
-        groups.append((f"The features: {place.rpartition('/')[2]}", flat(said)))
+        groups.append((f"The features: {place.rpartition('/')[2]}", flatten(said)))
     groups.append(("This page", [(name, installed(name) or "") for name in VERSIONS]))
     return [(name, pairs) for name, pairs in groups if pairs]

@@ -1,4 +1,4 @@
-"""`write_report`: a run, a score or a study as one page to look at."""
+"""`write_report`: write a run, a score or a study as one HTML file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pipeline.arguments import check_arguments
 from pipeline.errors import ReportError
 from pipeline.model import ModelScore
 from pipeline.progress import SILENT, Progress
-from pipeline.report.pages.run import run_page
-from pipeline.report.pages.score import score_page
-from pipeline.report.pages.study import study_page
+from pipeline.report.html.run_page import run_page
+from pipeline.report.html.score_page import score_page
+from pipeline.report.html.study_page import study_page
 from pipeline.runs import Run
 from pipeline.runs.directory import REPORT, RUN, SCORE, STUDY, replace_file
 from pipeline.studies import Study

@@ -1,31 +1,29 @@
-"""The frame of every page: one file that runs its own scripts alone and loads nothing.
-
-Its policy names the hash of each script. Styles are known by a number that the page's own content makes: Bokeh writes
-style elements when it draws, which no hash can know beforehand.
-"""
+"""The page shell: templates, content security policy, number formats as Jinja filters, and tables."""
 
 from __future__ import annotations
 
 import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from pipeline.report.needs import needed
+from pipeline.report import load_library
 
 if TYPE_CHECKING:
     import jinja2
 
-    from pipeline.report.pages.canvas import Chart
+    from pipeline.report.html.charts import Chart
 
-_MARKUP = files("pipeline.report.pages").joinpath("markup")
+
+_MARKUP = files("pipeline.report.html").joinpath("templates")
 _EARLY, _PAGE, _STYLE = "early.js", "page.js", "style.css"
 
 
-def framed(template: str, charts: Sequence[Chart], pictures: Sequence[str] = (), **said: Any) -> str:
+def render_page(template: str, charts: Sequence[Chart], pictures: Sequence[str] = (), **said: Any) -> str:
     """Return a page: a template with what it says filled in, every text escaped.
 
     Parameters
@@ -71,15 +69,15 @@ def sentence(text: str) -> str:
     return text and f"{text[0].upper()}{text[1:]}{'' if text[-1] in '.!?' else '.'}"
 
 
-def flat(said: Mapping[str, Any], within: str = "") -> list[tuple[str, str]]:
+def flatten(said: Mapping[str, Any], within: str = "") -> list[tuple[str, str]]:
     """Return plain JSON values as pairs of a name and a text, what lies within one another under dotted names."""
     pairs: list[tuple[str, str]] = []
     for name, value in said.items():
         name = f"{within}.{name}" if within else str(name)
         if isinstance(value, Mapping):
-            pairs += flat(value, name)
+            pairs += flatten(value, name)
         elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
-            pairs += [pair for place, one in enumerate(value, 1) for pair in flat({str(place): one}, name)]
+            pairs += [pair for place, one in enumerate(value, 1) for pair in flatten({str(place): one}, name)]
         elif isinstance(value, list | tuple):
             pairs.append((name, ", ".join(map(str, value))))
         elif value not in (None, ""):
@@ -89,9 +87,9 @@ def flat(said: Mapping[str, Any], within: str = "") -> list[tuple[str, str]]:
 
 @cache
 def _environment() -> jinja2.Environment:
-    jinja2 = needed("jinja2")
+    jinja2 = load_library("jinja2")
     made = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.report.pages", "markup"),
+        loader=jinja2.PackageLoader("pipeline.report.html", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -108,7 +106,7 @@ def _data(value: Any) -> Any:
 
 
 def _safe(text: str) -> Any:
-    return needed("markupsafe").Markup(text)
+    return load_library("markupsafe").Markup(text)
 
 
 @cache
@@ -119,4 +117,47 @@ def _text(name: str) -> str:
 @cache
 def _bokeh() -> str:
     """Return Bokeh's own code without what it has no need of here: widgets, tables, WebGL (which would want eval)."""
-    return str(needed("bokeh.resources").Resources(mode="inline", components=["bokeh"], minified=True).js_raw[0])
+    return str(load_library("bokeh.resources").Resources(mode="inline", components=["bokeh"], minified=True).js_raw[0])
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's name, and whether its cells are set right, as numbers are."""
+
+    name: str
+    right: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts; the first cell of each names it."""
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Any]]
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """Return a figure, or nothing where there is none."""
+    return "" if value is None else f"{value:{form}}"
+
+
+def span(low: float | None, high: float | None, form: str = ".3f") -> str:
+    """Return an interval in words, or nothing where there is none."""
+    return "" if low is None or high is None else f"{low:{form}} to {high:{form}}"
+
+
+def first_rows(what: str, count: int, most: int) -> str:
+    """Return the caption of a table that shows no more than so many of its rows."""
+    return f"The first {most:,} of {count:,} {what}" if count > most else f"All {count:,} {what}"
+
+
+def headline(text: str) -> tuple[str, str]:
+    """Return what is to be read first, and the rest: two sentences.
+
+    What stands before the first colon or semicolon is the claim, what follows are its figures.
+    """
+    places = [place for mark in (": ", "; ") if (place := text.find(mark)) > 0]
+    if not places:
+        return sentence(text), ""
+    return sentence(text[: min(places)]), sentence(text[min(places) + 2 :])

@@ -1,13 +1,11 @@
-"""The page of a study: was transfer worth it?"""
+"""The page of a study: learning curves and the verdicts on transfer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.report.pages.canvas import GREY, Chart
-from pipeline.report.pages.charts import Line, lines
-from pipeline.report.pages.frame import flat, framed, sentence
-from pipeline.report.pages.tables import Column, Table, headline, number, span
+from pipeline.report.html.charts import GREY, Chart, Curve, lines
+from pipeline.report.html.frame import Column, Table, flatten, headline, number, render_page, sentence, span
 from pipeline.studies import Point, Study
 from pipeline.studies.analysis import labels_text
 from pipeline.studies.results import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER
@@ -29,7 +27,7 @@ def study_page(study: Study) -> str:
     facts = [("images to learn from and to be tested on", images), ("classes", f"{len(study.classes):,}")]
     facts += [("groups", f"{study.groups:,}")] if study.groups is not None else []
     facts += [("", study.backbone), ("by the clock", _clock(study.seconds))]
-    return framed(
+    return render_page(
         "study.jinja",
         charts,
         title=f"Was transfer worth it? {study.name}",
@@ -52,7 +50,7 @@ def study_page(study: Study) -> str:
         depth_table=_depth_table(depths),
         given=[(name, sentence(text)) for name, text in study.budget.items() if text],
         notes=[sentence(text) for text in study.notes],
-        made=_made(study),
+        made=_provenance(study),
     )
 
 
@@ -65,7 +63,7 @@ def _places(study: Study, deep: bool) -> list[tuple[str, str]]:
 
 def _curves(study: Study, curves: dict[str, tuple[Point, ...]]) -> Chart:
     drawn = [
-        Line(
+        Curve(
             method,
             HUE[method],
             [point.per_class for point in points],
@@ -129,7 +127,7 @@ def _depth(number_: int, depths: dict[float, tuple[Point, ...]]) -> Chart:
         shift = step * (place - (len(depths) - 1) / 2)
         name = f"{labels_text(per_class)} labels a class"
         drawn.append(
-            Line(
+            Curve(
                 f"all, {name}" if points[0].everything else name,
                 place % GREY,
                 [layers.index(point.layer) + shift for point in points],
@@ -202,12 +200,12 @@ def _depth_table(depths: dict[float, tuple[Point, ...]]) -> Table:
     return Table("Balanced accuracy by layer", columns, rows)
 
 
-def _made(study: Study) -> list[tuple[str, list[tuple[str, str]]]]:
+def _provenance(study: Study) -> list[tuple[str, list[tuple[str, str]]]]:
     said = dict(study.provenance)
     versions = said.pop("versions", {})
     about = {"label set": study.label_set, "head": study.head, "backbone": study.backbone, "layer": study.layer}
     about |= {"scoring": study.scoring, "classes": ", ".join(study.classes)}
-    groups = [("", flat(about)), ("Provenance", flat(said)), ("Versions", flat(versions))]
+    groups = [("", flatten(about)), ("Provenance", flatten(said)), ("Versions", flatten(versions))]
     return [(name, pairs) for name, pairs in groups if pairs]
 
 

@@ -1,0 +1,320 @@
+"""The mistakes a head was surest of, each beside the training photos that are most like it. Labels that may be wrong: images of which a head that had not seen them is sure that they are something else. Copies among the images of a run, those with different labels first.
+
+References
+----------
+Northcutt, Jiang, Chuang (2021), Confident learning: estimating uncertainty in dataset labels. JAIR 70. Of its rules
+the confident joint with the class thresholds, and the ranking by normalized margin; cleanlab is theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.cache import RowSubset
+from pipeline.model.training_set import unit_rows
+from pipeline.near_duplicates import DuplicateGroups, find_duplicates, row_blocks
+from pipeline.report.diagnostics.predictions import ClassPredictions, NumberPredictions, StoredFeatures
+
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class SimilarImage:
+    """A training photo that is like another photo.
+
+    Attributes
+    ----------
+    id, label : str
+    cosine : float
+        Of the two embeddings.
+    """
+
+    id: str
+    label: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image that a head was wrong about.
+
+    Attributes
+    ----------
+    id, true, predicted : str
+    probability : float
+        Of what was said; NaN where the head gives none.
+    neighbours : tuple of SimilarImage
+        The most alike first; empty where the features of the image are not to be had.
+    part : str
+        Which model it was: the number of the fold that the image was left out of, or "test"; as in `ClassPredictions`.
+    """
+
+    id: str
+    true: str
+    predicted: str
+    probability: float
+    similar: tuple[SimilarImage, ...] = ()
+    part: str = ""
+
+
+def most_confident_mistakes(
+    predictions: ClassPredictions,
+    features: StoredFeatures | None,
+    *,
+    most: int = 12,
+    similar: int = 3,
+    trained: tuple[ClassPredictions, StoredFeatures] | None = None,
+    random_state: int = 0,
+) -> tuple[Mistake, ...]:
+    """Return the mistakes that the head was surest of.
+
+    Parameters
+    ----------
+    answers : ClassPredictions
+    features : StoredFeatures or None
+        Without them there are no neighbours.
+    most : int
+    neighbours : int
+        How many, among the images that the head learned from when it was asked: for an answer out of fold those of all
+        other folds.
+    trained : (Answers, Features), optional
+        For answers about a test set: those out of fold, about the images that the head learned from.
+    random_state : int
+        Where the head gives no probabilities, as many mistakes are drawn at random.
+
+    Returns
+    -------
+    tuple of Mistake
+        The surest first; where two are equally sure, the one with the less probable truth. Drawn ones in the order of
+        `answers`.
+    """
+    wrong = predictions.wrong
+    if predictions.has_probabilities:
+        truth = np.where(np.isfinite(predictions.probability_true), predictions.probability_true, 0.0)
+        chosen = wrong[np.lexsort((truth[wrong], -predictions.probability[wrong]))][:most]
+    else:
+        chosen = np.sort(np.random.default_rng(random_state).permutation(wrong)[:most])
+    near: list[tuple[SimilarImage, ...]] = [()] * len(chosen)
+    if features is not None and len(chosen):
+        near = _nearest(predictions, chosen, features, *(trained or (predictions, features)), similar)
+    return tuple(
+        Mistake(
+            predictions.ids[row],
+            predictions.classes[predictions.true[row]],
+            predictions.classes[predictions.predicted[row]],
+            float(predictions.probability[row]),
+            mine,
+            str(predictions.part[row]),
+        )
+        for row, mine in zip(chosen, near, strict=True)
+    )
+
+
+def largest_errors(
+    predictions: NumberPredictions,
+    features: StoredFeatures | None,
+    *,
+    most: int = 12,
+    similar: int = 3,
+    trained: tuple[NumberPredictions, StoredFeatures] | None = None,
+) -> tuple[Mistake, ...]:
+    """Return the images whose number a head missed by most, the furthest first; numbers stand as texts.
+
+    Parameters as of `most_confident_mistakes`.
+    """
+    errors = np.abs(predictions.predicted - predictions.true)
+    chosen = np.argsort(-errors, kind="stable")[:most]
+    chosen = chosen[errors[chosen] > 0]
+    near: list[tuple[SimilarImage, ...]] = [()] * len(chosen)
+    if features is not None and len(chosen):
+        near = _nearest(predictions, chosen, features, *(trained or (predictions, features)), similar)
+    said = [f"{value:.4g}" for value in predictions.predicted]
+    return tuple(
+        Mistake(
+            predictions.ids[row], predictions.labels[row], said[row], float("nan"), mine, str(predictions.part[row])
+        )
+        for row, mine in zip(chosen, near, strict=True)
+    )
+
+
+def _nearest(
+    predictions: ClassPredictions | NumberPredictions,
+    chosen: np.ndarray,
+    features: StoredFeatures,
+    known: ClassPredictions | NumberPredictions,
+    learned: StoredFeatures,
+    k: int,
+) -> list[tuple[SimilarImage, ...]]:
+    """Return of each chosen image the k most alike among the known ones that are in another fold."""
+    at = features.rows([predictions.ids[row] for row in chosen])
+    rows = learned.rows(known.ids)
+    usable = np.flatnonzero(rows >= 0)
+    asked = unit_rows(features.X[np.maximum(at, 0)])  # (chosen, d)
+    cosine = np.empty((len(chosen), len(usable)), np.float32)
+    for block in row_blocks(len(usable), _BLOCK):
+        cosine[:, block] = asked @ unit_rows(learned.X[rows[usable[block]]]).T
+    same_part = predictions.part[chosen][:, None] == known.part[usable][None, :]
+    cosine[same_part | (at < 0)[:, None]] = -np.inf
+    found, labels = [], known.labels
+    for mine in cosine:
+        order = np.argsort(-mine, kind="stable")[:k]
+        found.append(
+            tuple(
+                SimilarImage(known.ids[row], str(labels[row]), float(mine[place]))
+                for place, row in zip(order, usable[order], strict=True)
+                if np.isfinite(mine[place])
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class LabelIssue:
+    """An image whose label may be wrong.
+
+    Attributes
+    ----------
+    id : str
+    label : str
+        What it is said to be.
+    suggested : str
+        What the head takes it for.
+    probability_of_label, probability_of_suggested : float
+    margin : float
+        The first less the second: the lower, the more suspicious.
+    part : str
+        Which model it was: the number of the fold that the image was left out of, or "test"; as in `ClassPredictions`.
+    """
+
+    id: str
+    label: str
+    suggested: str
+    probability_of_label: float
+    probability_of_suggested: float
+    margin: float
+    part: str = ""
+
+
+def label_issues(predictions: ClassPredictions) -> tuple[LabelIssue, ...] | None:
+    """Return the images whose label may be wrong, the most suspicious first.
+
+    The threshold of a class is how sure the head is of it, on average, on the images that bear its label. An image is
+    suspected when another class is the likeliest and reaches that class's own threshold: a head that is unsure of a
+    class everywhere accuses nobody of belonging to it for nothing.
+
+    Parameters
+    ----------
+    answers : ClassPredictions
+        Out of fold: of a head that has learned a label, nothing is learned about it.
+
+    Returns
+    -------
+    tuple of Suspect or None
+        None for a head without probabilities.
+    """
+    if not (predictions.has_probabilities and predictions.has_own_probabilities):
+        return None
+    k = len(predictions.classes)
+    there = np.bincount(predictions.true, minlength=k)
+    sums = np.bincount(predictions.true, predictions.probability_true, minlength=k)
+    # Of a class that no image bears, none is suspected to be.
+    threshold = np.where(there > 0, sums / np.maximum(there, 1), np.inf)
+    other = (predictions.predicted != predictions.true) & (predictions.probability >= threshold[predictions.predicted])
+    margin = predictions.probability_true - predictions.probability
+    rows = np.flatnonzero(other)
+    rows = rows[np.argsort(margin[rows], kind="stable")]
+    return tuple(
+        LabelIssue(
+            predictions.ids[row],
+            predictions.classes[predictions.true[row]],
+            predictions.classes[predictions.predicted[row]],
+            float(predictions.probability_true[row]),
+            float(predictions.probability[row]),
+            float(margin[row]),
+            str(predictions.part[row]),
+        )
+        for row in rows
+    )
+
+
+@dataclass(frozen=True)
+class DuplicatePair:
+    """Two images that are copies of one another.
+
+    Attributes
+    ----------
+    one, other : str
+        Ids.
+    label_of_one, label_of_other : str
+    cosine : float
+        Of their embeddings less the mean of all images'; 1 for exact copies.
+    exact : bool
+        Whether the two have one content.
+    """
+
+    one: str
+    other: str
+    label_of_one: str
+    label_of_other: str
+    cosine: float
+    exact: bool
+
+    @property
+    def differs(self) -> bool:
+        """Whether the two bear different labels: one may be wrong."""
+        return self.label_of_one != self.label_of_other
+
+
+@dataclass(frozen=True)
+class DuplicatePairs:
+    """The copies among some images.
+
+    Attributes
+    ----------
+    pairs : tuple of DuplicatePair
+        Those with different labels first, then the most alike. Of several exact copies each stands beside the first.
+    images : int
+        How many images are a copy of another.
+    too_alike : bool
+        Whether so many images look alike that near-copies mean nothing; the pairs are exact copies then.
+    """
+
+    pairs: tuple[DuplicatePair, ...]
+    images: int
+    too_alike: bool
+
+
+def find_duplicate_pairs(
+    features: StoredFeatures, ids: Sequence[str], labels: Sequence[str] | np.ndarray, *, folds: int
+) -> DuplicatePairs:
+    """Return which of these images are copies of one another.
+
+    Near-copies are let go where they would not be kept together by an evaluation with as many folds: see
+    `Copies.suits`.
+    """
+    rows = features.rows(ids)
+    at = np.flatnonzero(rows >= 0)
+    found = find_duplicates(RowSubset(features.X, rows[at]), features.digests[rows[at]])
+    too_alike = not found.suits(folds)
+    if too_alike:
+        found = found.exact_only()
+    pairs = []
+    for one, other, cosine, exact in _pairs(found):
+        first, second = at[one], at[other]
+        pairs.append(DuplicatePair(ids[first], ids[second], str(labels[first]), str(labels[second]), cosine, exact))
+    pairs.sort(key=lambda pair: (not pair.differs, -pair.cosine, pair.one, pair.other))
+    return DuplicatePairs(tuple(pairs), int((np.bincount(found.clusters)[found.clusters] > 1).sum()), too_alike)
+
+
+def _pairs(found: DuplicateGroups) -> list[tuple[int, int, float, bool]]:
+    """Return positions of copies: each exact one with the first of its content, and near-copies by their firsts."""
+    order = np.argsort(found.content, kind="stable")
+    first = np.zeros(int(found.content.max(initial=-1)) + 1, np.int64)  # of each content
+    first[found.content[order][::-1]] = order[::-1]
+    exact = np.flatnonzero(first[found.content] != np.arange(len(found.content)))
+    pairs = [(int(first[found.content[row]]), int(row), 1.0, True) for row in exact]
+    near = zip(first[found.pairs].tolist(), found.cosine.tolist(), strict=True)
+    return pairs + [(min(pair), max(pair), round(cosine, 4), False) for pair, cosine in near]
