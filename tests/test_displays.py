@@ -207,7 +207,7 @@ def test_the_confusion_of_the_test_set_is_of_the_test_set(made: Any) -> None:
     run = made[0]
     display = ConfusionDisplay.from_run(run, "kind", part="test")
     assert display.confusion.counts.sum() == 24
-    assert display.plot().get_xlabel() == f"what {display.answers.head} said, on the test set"
+    assert display.plot().get_xlabel() == f"what {display.predictions.head} said, on the test set"
 
 
 def many(k: int, n: int) -> ClassPredictions:
@@ -246,8 +246,8 @@ def test_the_calibration_curve_is_that_of_the_head_with_probabilities(made: Any)
     run = made[0]
     result = next(one for one in run.of("kind") if one.head == "logistic")
     display = CalibrationDisplay.from_run(run, "kind", bins=5)
-    if display.answers.head != "logistic":  # knn gives shares of its neighbours
-        result = next(one for one in run.of("kind") if one.head == display.answers.head)
+    if display.predictions.head != "logistic":  # knn gives shares of its neighbours
+        result = next(one for one in run.of("kind") if one.head == display.predictions.head)
     wanted = calibration(load_class_predictions(run, run.info("kind"), result=result), bins=5)
     ax = display.plot()
     curve = next(line for line in ax.lines if line.get_marker() == "o")
@@ -454,7 +454,7 @@ def test_mistakes_with_long_names_do_not_run_into_one_another(made: Any) -> None
         )
         for one in display.mistakes
     )
-    axes = MistakesDisplay(display.answers, far, display.pixels).plot()
+    axes = MistakesDisplay(display.predictions, far, display.pixels).plot()
     figure = axes[0, 0].figure
     figure.canvas.draw()
     boxes = [ax._left_title.get_window_extent(figure.canvas.get_renderer()) for ax in axes.flat]

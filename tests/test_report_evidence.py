@@ -158,8 +158,8 @@ def test_numbers_and_tags_are_joined_too(made: tuple[Run, FeatureCache, FeatureC
 def test_all_there_is_to_show_is_about_the_same_images(made: tuple[Run, FeatureCache, FeatureCache]) -> None:
     run, cache, _ = made
     found = diagnose(run, run.info("kind"))
-    assert found.answers is not None and found.confusion is not None and found.per_class is not None
-    assert found.confusion.counts.sum() == len(found.answers) == 79
+    assert found.predictions is not None and found.confusion is not None and found.per_class is not None
+    assert found.confusion.counts.sum() == len(found.predictions) == 79
     assert sum(row.n for row in found.per_class) == 79
     assert found.test_confusion is not None and found.test_confusion.counts.sum() == 30
     assert [one.head for one in found.results] == [one.head for one in run.of("kind")]
@@ -167,10 +167,12 @@ def test_all_there_is_to_show_is_about_the_same_images(made: tuple[Run, FeatureC
     assert found.map is not None and sorted(found.map.ids) == sorted(cache.ids[:79])
     kinds = dict(zip(cache.ids, cache.columns["kind"], strict=True))
     assert [kinds[name] for name in found.map.ids] == found.map.labels.tolist()
-    assert found.copies is not None
-    assert [(pair.one, pair.other, pair.exact) for pair in found.copies.pairs] == [("00006.jpg", "00007.jpg", False)]
-    assert found.copies.pairs[0].label_of_one == kinds["00006.jpg"]
-    part = dict(zip(found.answers.ids, found.answers.part, strict=True))
+    assert found.duplicates is not None
+    assert [(pair.one, pair.other, pair.exact) for pair in found.duplicates.pairs] == [
+        ("00006.jpg", "00007.jpg", False)
+    ]
+    assert found.duplicates.pairs[0].label_of_one == kinds["00006.jpg"]
+    part = dict(zip(found.predictions.ids, found.predictions.part, strict=True))
     assert found.mistakes and all(
         part[near.id] != part[one.id] and kinds[near.id] == near.label
         for one in found.mistakes
@@ -190,7 +192,7 @@ def test_a_cache_that_is_gone_leaves_a_note_and_all_the_rest(
     table = run.predictions.assign(cache=gone)
     moved = replace(run, results=tuple(replace(one, cache=gone) for one in run.results), predictions=table)
     found = diagnose(moved, moved.info("kind"))
-    assert found.map is None and found.copies is None
+    assert found.map is None and found.duplicates is None
     assert found.notes[0].startswith(f"no map, no copies and no nearest photos: {gone}: ")
     assert found.confusion is not None and found.calibration == diagnose(run, run.info("kind")).calibration
     assert found.mistakes and all(one.neighbours == () for one in found.mistakes)
@@ -273,14 +275,14 @@ def test_no_head_with_probabilities_suspects_nobody_and_says_so(
     ids=["none", "cut", "list", "later", "empty", "no table", "cut table", "other table", "study"],
 )
 def test_what_is_no_run_is_refused_with_the_way_out(
-    made: tuple[Run, FeatureCache, FeatureCache], tmp_path: Path, spoil, wanted: str, step: str
+    made: tuple[Run, FeatureCache, FeatureCache], tmp_path: Path, spoil, expected: str, step: str
 ) -> None:
     assert made[0].folder is not None
     folder = shutil.copytree(made[0].folder, tmp_path / "run")
     spoil(folder)
     with pytest.raises(EvaluationError) as error:
         Run.open(folder)
-    assert wanted in error.value.message and str(folder) in error.value.message
+    assert expected in error.value.message and str(folder) in error.value.message
     assert step in error.value.next_step
 
 

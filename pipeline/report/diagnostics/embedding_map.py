@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.near_duplicates import RowSource
 
 MOST = 20_000
+APART = 0.8  # of the way from chance to fully apart; below it the classes overlap
 # Below as many rows or columns the exact solver costs no second.
 _SMALL = 500
 
@@ -87,6 +88,54 @@ def embedding_map(
     return EmbeddingMap(
         tuple(ids[row] for row in rows.tolist()), found[:, 0], found[:, 1], labels[rows], (share[0], share[1]), n
     )
+
+
+@dataclass(frozen=True)
+class ClassOverlap:
+    """How well the classes are apart on a map.
+
+    Attributes
+    ----------
+    same : float
+        The mean share of the nearest points that have a point's own label.
+    chance : float
+        The same if the labels were shuffled.
+    """
+
+    same: float
+    chance: float
+
+    @property
+    def overlaps(self) -> bool:
+        """Return whether the classes are less than four fifths of the way from chance to fully apart."""
+        return (self.same - self.chance) / max(1 - self.chance, 1e-9) < APART
+
+
+def class_overlap(x: np.ndarray, y: np.ndarray, labels: np.ndarray, *, k: int = 10) -> ClassOverlap | None:
+    """Return how well the classes are apart on a map.
+
+    Parameters
+    ----------
+    x, y : ndarray, shape (n,)
+    labels : ndarray of int, shape (n,)
+    k : int
+        Nearest points that are looked at.
+
+    Returns
+    -------
+    ClassOverlap or None
+        None for one class alone or fewer than ``2 * k`` points.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    n = len(labels)
+    counts = np.unique(labels, return_counts=True)[1]
+    if n < 2 * k or len(counts) < 2:
+        return None
+    points = np.column_stack([x, y])
+    near = NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
+    same = float((labels[near] == labels[:, None]).mean())
+    return ClassOverlap(same, float((counts * (counts - 1)).sum() / (n * (n - 1))))
 
 
 def _drawn(labels: np.ndarray, most: int, random_state: int) -> np.ndarray:

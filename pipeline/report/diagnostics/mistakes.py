@@ -1,4 +1,4 @@
-"""The mistakes a head was surest of, each beside the training photos that are most like it. Labels that may be wrong: images of which a head that had not seen them is sure that they are something else. Copies among the images of a run, those with different labels first.
+"""The most confident mistakes, possible label errors, and duplicates among the images of a run.
 
 References
 ----------
@@ -8,8 +8,8 @@ the confident joint with the class thresholds, and the ranking by normalized mar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class Mistake:
     true: str
     predicted: str
     probability: float
-    similar: tuple[SimilarImage, ...] = ()
+    neighbours: tuple[SimilarImage, ...] = ()
     part: str = ""
 
 
@@ -65,8 +65,9 @@ def most_confident_mistakes(
     features: StoredFeatures | None,
     *,
     most: int = 12,
-    similar: int = 3,
+    neighbours: int = 3,
     trained: tuple[ClassPredictions, StoredFeatures] | None = None,
+    exclude: Collection[str] = (),
     random_state: int = 0,
 ) -> tuple[Mistake, ...]:
     """Return the mistakes that the head was surest of.
@@ -82,6 +83,8 @@ def most_confident_mistakes(
         other folds.
     trained : (Answers, Features), optional
         For answers about a test set: those out of fold, about the images that the head learned from.
+    exclude : collection of str
+        Ids that are left out: those that are shown elsewhere.
     random_state : int
         Where the head gives no probabilities, as many mistakes are drawn at random.
 
@@ -92,6 +95,8 @@ def most_confident_mistakes(
         `answers`.
     """
     wrong = predictions.wrong
+    if exclude:
+        wrong = np.array([row for row in wrong.tolist() if predictions.ids[row] not in exclude], np.int64)
     if predictions.has_probabilities:
         truth = np.where(np.isfinite(predictions.probability_true), predictions.probability_true, 0.0)
         chosen = wrong[np.lexsort((truth[wrong], -predictions.probability[wrong]))][:most]
@@ -99,7 +104,7 @@ def most_confident_mistakes(
         chosen = np.sort(np.random.default_rng(random_state).permutation(wrong)[:most])
     near: list[tuple[SimilarImage, ...]] = [()] * len(chosen)
     if features is not None and len(chosen):
-        near = _nearest(predictions, chosen, features, *(trained or (predictions, features)), similar)
+        near = _nearest(predictions, chosen, features, *(trained or (predictions, features)), neighbours)
     return tuple(
         Mistake(
             predictions.ids[row],
@@ -118,7 +123,7 @@ def largest_errors(
     features: StoredFeatures | None,
     *,
     most: int = 12,
-    similar: int = 3,
+    neighbours: int = 3,
     trained: tuple[NumberPredictions, StoredFeatures] | None = None,
 ) -> tuple[Mistake, ...]:
     """Return the images whose number a head missed by most, the furthest first; numbers stand as texts.
@@ -130,7 +135,7 @@ def largest_errors(
     chosen = chosen[errors[chosen] > 0]
     near: list[tuple[SimilarImage, ...]] = [()] * len(chosen)
     if features is not None and len(chosen):
-        near = _nearest(predictions, chosen, features, *(trained or (predictions, features)), similar)
+        near = _nearest(predictions, chosen, features, *(trained or (predictions, features)), neighbours)
     said = [f"{value:.4g}" for value in predictions.predicted]
     return tuple(
         Mistake(
@@ -187,6 +192,8 @@ class LabelIssue:
         The first less the second: the lower, the more suspicious.
     part : str
         Which model it was: the number of the fold that the image was left out of, or "test"; as in `ClassPredictions`.
+    neighbours : tuple of SimilarImage
+        The most similar training images; empty unless `with_neighbours` adds them.
     """
 
     id: str
@@ -196,6 +203,7 @@ class LabelIssue:
     probability_of_suggested: float
     margin: float
     part: str = ""
+    neighbours: tuple[SimilarImage, ...] = ()
 
 
 def label_issues(predictions: ClassPredictions) -> tuple[LabelIssue, ...] | None:
@@ -238,6 +246,30 @@ def label_issues(predictions: ClassPredictions) -> tuple[LabelIssue, ...] | None
         )
         for row in rows
     )
+
+
+def with_neighbours(
+    issues: Sequence[LabelIssue], predictions: ClassPredictions, features: StoredFeatures | None, *, first: int, k: int
+) -> tuple[LabelIssue, ...]:
+    """Return the issues, the first ones with the k most similar images of other folds.
+
+    Parameters
+    ----------
+    issues : sequence of LabelIssue
+    predictions : ClassPredictions
+        Out of fold, of these images.
+    features : StoredFeatures or None
+        Without them the issues are returned as they are.
+    first, k : int
+    """
+    row_of = {name: row for row, name in enumerate(predictions.ids)}
+    some = [issue for issue in issues[:first] if issue.id in row_of]
+    if features is None or not some or len(some) < len(issues[:first]):
+        return tuple(issues)
+    rows = np.array([row_of[issue.id] for issue in some], np.int64)
+    near = _nearest(predictions, rows, features, predictions, features, k)
+    pictured = [replace(issue, neighbours=images) for issue, images in zip(some, near, strict=True)]
+    return (*pictured, *issues[first:])
 
 
 @dataclass(frozen=True)

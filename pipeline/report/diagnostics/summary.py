@@ -97,7 +97,7 @@ class Diagnostics:
 
 
 def diagnose(
-    run: Run, info: LabelSetInfo, *, most_mistakes: int = 12, similar: int = 3, most_points: int = 20_000
+    run: Run, info: LabelSetInfo, *, most_mistakes: int = 12, neighbours: int = 3, most_points: int = 20_000
 ) -> Diagnostics:
     """Return what there is to show about a label set.
 
@@ -113,7 +113,7 @@ def diagnose(
     """
     best = run.best(info.name, source=info.source)
     features, notes = load_features(run, best)
-    found = diagnose_predictions(run, info, features, most_mistakes=most_mistakes, similar=similar)
+    found = diagnose_predictions(run, info, features, most_mistakes=most_mistakes, neighbours=neighbours)
     notes += found.notes
     if features is None:
         return replace(found, notes=tuple(notes))
@@ -131,17 +131,35 @@ def diagnose(
 
 
 def diagnose_predictions(
-    run: Run, info: LabelSetInfo, features: StoredFeatures | None, *, most_mistakes: int = 12, similar: int = 3
+    run: Run,
+    info: LabelSetInfo,
+    features: StoredFeatures | None,
+    *,
+    most_mistakes: int = 12,
+    neighbours: int = 3,
+    separate_label_issues: int = 0,
 ) -> Diagnostics:
-    """Return the same without the map and the copies, which label sets of one cache may have in common.
+    """Return the diagnostics without the map and the duplicates, which label sets of one cache share.
 
-    Parameters as of `diagnose`; without `features` mistakes have no neighbours.
+    Parameters
+    ----------
+    run, info, most_mistakes, neighbours
+        As of `diagnose`.
+    features : StoredFeatures or None
+        Without them mistakes have no neighbours.
+    separate_label_issues : int
+        If positive, a possible label error is no mistake, and the first ones have neighbours.
     """
     predictions, test = load_class_predictions(run, info), load_class_predictions(run, info, part=ON_TEST)
     suspected, label_issues_by, notes = _label_issues(run, info)
     mistakes: tuple[Mistake, ...] = ()
     if predictions is not None:
-        mistakes = most_confident_mistakes(predictions, features, most=most_mistakes, similar=similar)
+        exclude = {issue.id for issue in suspected or ()} if separate_label_issues else ()
+        mistakes = most_confident_mistakes(
+            predictions, features, most=most_mistakes, neighbours=neighbours, exclude=exclude
+        )
+        if suspected and separate_label_issues:
+            suspected = with_neighbours(suspected, predictions, features, first=separate_label_issues, k=neighbours)
     return Diagnostics(
         info=info,
         results=tuple(run.of(info.name, source=info.source)),

@@ -59,7 +59,7 @@ class MistakesDisplay:
     predictions: ClassPredictions
     mistakes: tuple[Mistake, ...]
     pixels: Mapping[str, np.ndarray] = field(repr=False)
-    similar: int = 3
+    neighbours: int = 3
     ax_: Any = field(init=False, repr=False)
     figure_: Any = field(init=False, repr=False)
 
@@ -73,7 +73,7 @@ class MistakesDisplay:
         source: str | None = None,
         photos: Any = None,
         most: int = 6,
-        similar: int = 3,
+        neighbours: int = 3,
     ) -> MistakesDisplay:
         """Return the mistakes out of fold that the best head of a label set was surest of.
 
@@ -100,19 +100,19 @@ class MistakesDisplay:
         info = select_label_set(run, label_set, source, FOLDS)
         predictions = select_predictions(run, info)
         features, _ = load_features(run, run.best(info.name, source=info.source))
-        found = most_confident_mistakes(predictions, features, most=most, similar=similar)
-        if features is None or not any(one.similar for one in found):
-            similar = 0
+        found = most_confident_mistakes(predictions, features, most=most, neighbours=neighbours)
+        if features is None or not any(one.neighbours for one in found):
+            neighbours = 0
         if not found:
-            return cls(predictions, (), {}, similar)
+            return cls(predictions, (), {}, neighbours)
         opened, note = open_run_images(run, info, photos)
         if opened is None:
             text, _, step = note.partition("; ")
             raise ReportError(text, step)
         row_of = {name: row for row, name in enumerate(opened.ids)}
-        shown = {name for one in found for name in (one.id, *(near.id for near in one.similar))}
+        shown = {name for one in found for name in (one.id, *(near.id for near in one.neighbours))}
         read = {name: read_square(opened, row_of[name]) for name in shown if name in row_of}
-        return cls(predictions, found, {name: one for name, one in read.items() if one is not None}, similar)
+        return cls(predictions, found, {name: one for name, one in read.items() if one is not None}, neighbours)
 
     def plot(self, ax: np.ndarray | None = None) -> np.ndarray:
         """Draw the photos and return their axes.
@@ -132,7 +132,7 @@ class MistakesDisplay:
         ReportError
             Axes of another shape.
         """
-        shape = (len(self.mistakes), 1 + self.similar)
+        shape = (len(self.mistakes), 1 + self.neighbours)
         if ax is None:
             axes = self._axes(shape)
         else:
@@ -141,7 +141,7 @@ class MistakesDisplay:
                 raise ReportError(
                     f"expected axes of shape {shape}, a row a mistake, got {axes.shape}", "plot() makes them itself"
                 )
-            self.figure_ = figure_of(axes.flatten[0]) if axes.size else None
+            self.figure_ = figure_of(axes.flat[0]) if axes.size else None
         for line, mistake in zip(axes, self.mistakes, strict=True):
             self._draw(line, mistake)
         self.ax_ = axes
@@ -178,13 +178,13 @@ class MistakesDisplay:
             f"{short(mistake.predicted, 15 - len(sure))}{sure}?\nis {short(mistake.true, 13)}",
             loc="left", fontsize="small", fontweight="bold", color=VERMILLION, pad=4,
         )  # fmt: skip
-        for ax, near in zip(axes[1:], mistake.similar, strict=False):
+        for ax, near in zip(axes[1:], mistake.neighbours, strict=False):
             hue = {mistake.predicted: VERMILLION, mistake.true: BLUE}.get(near.label, GREY)
             self._photo(ax, near.id, hue, 1.6)
             ax.set_title(
                 f"{short(near.label, 15)}\ncosine {near.cosine:.2f}", loc="left", fontsize="small", color=hue, pad=4
             )
-        for ax in axes[1 + len(mistake.similar) :]:
+        for ax in axes[1 + len(mistake.neighbours) :]:
             ax.set_axis_off()
 
     def _photo(self, ax: Axes, name: str, hue: str, width: float) -> None:

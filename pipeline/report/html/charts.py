@@ -117,7 +117,7 @@ def figure(shape: str, x_axis: str = "linear", **options: Any) -> Any:
     return made
 
 
-def told(plot: Any, *renderers: Any) -> None:
+def add_hover(plot: Any, *renderers: Any) -> None:
     """Let the page tell of the point that is pointed at: of one, the nearest."""
     hover = load_library("bokeh.models").HoverTool
     plot.add_tools(hover(renderers=list(renderers), limit=1, show_arrow=False, attachment="horizontal"))
@@ -203,7 +203,7 @@ def lines(
         dots = plot.scatter("x", "y", source=source, name=part, size=9 if place == 0 else 7, hit_dilation=2.2)
         set_colors(path.glyph, line_color=ink)
         set_colors(dots.glyph, fill_color=ink, line_color=CARD)
-        told(plot, dots)
+        add_hover(plot, dots)
     name_ticks(plot.xaxis[0], ticks)
     plot.xaxis.axis_label, plot.yaxis.axis_label = x_name, y_name
     keys = tuple(LegendKey(str(place), line.name, line.hue) for place, line in enumerate(drawn))
@@ -225,8 +225,8 @@ def calibration_chart(number: int, found: Calibration, head: str) -> Chart:
             "low": [one.accuracy_low for one in found.bins],
             "high": [one.accuracy_high for one in found.bins],
             "tip": [
-                f"right {one.accuracy:.0%} ({one.accuracy_low:.0%} to {one.accuracy_high:.0%})\n"
-                f"sure to {one.probability:.0%} on average\n{one.n:,} images, from {one.low:.0%} to {one.high:.0%}"
+                f"{one.accuracy:.0%} correct ({one.accuracy_low:.0%} to {one.accuracy_high:.0%})\n"
+                f"mean probability {one.probability:.0%}\n{one.n:,} photos, from {one.low:.0%} to {one.high:.0%}"
                 for one in found.bins
             ],
         }
@@ -237,12 +237,12 @@ def calibration_chart(number: int, found: Calibration, head: str) -> Chart:
     for glyph in (bars.glyph, path.glyph):
         set_colors(glyph, line_color=HUES[0])
     set_colors(dots.glyph, fill_color=HUES[0], line_color=CARD)
-    told(plot, dots)
+    add_hover(plot, dots)
     for axis in plot.axis:
         axis.formatter = models.NumeralTickFormatter(format="0%")
     plot.xaxis.ticker = models.BasicTicker(desired_num_ticks=4)  # as many as have room on a phone
-    plot.xaxis.axis_label, plot.yaxis.axis_label = "how sure it was", "how often it was right"
-    points = "; ".join(f"sure to {one.probability:.0%}, right {one.accuracy:.0%}" for one in found.bins)
+    plot.xaxis.axis_label, plot.yaxis.axis_label = "probability of the prediction", "share that is correct"
+    points = "; ".join(f"probability {one.probability:.0%}, correct {one.accuracy:.0%}" for one in found.bins)
     return Chart(number, item(plot), f"Calibration of {head}: {points}.", shape="square")
 
 
@@ -260,12 +260,12 @@ def numbers_chart(
     alpha = 0.75 if len(true) < 2000 else 0.4
     dots = plot.scatter("x", "y", source=source, size=7, fill_alpha=alpha, line_color=None)
     set_colors(dots.glyph, fill_color=HUES[0])
-    told(plot, dots)
-    plot.xaxis.axis_label, plot.yaxis.axis_label = "what it is", "what was said"
+    add_hover(plot, dots)
+    plot.xaxis.axis_label, plot.yaxis.axis_label = "label", "prediction"
     return Chart(number, item(plot), alt)
 
 
-def confusion_chart(number: int, found: Confusion) -> Chart:
+def confusion_chart(number: int, found: Confusion, photos: int | None = None) -> Chart:
     """Return the confusion of many classes: a cell for each pair that occurred, the deeper the larger its share."""
     plot = figure("tall")
     models = load_library("bokeh.models")
@@ -274,7 +274,7 @@ def confusion_chart(number: int, found: Confusion) -> Chart:
     shares = found.shares[rows, columns]
     tips = []
     for row, column, share in zip(rows.tolist(), columns.tolist(), shares.tolist(), strict=True):
-        what = "right" if row == column else f"taken for {found.classes[column]}"
+        what = "correct" if row == column else f"predicted as {found.classes[column]}"
         n = int(found.counts[row].sum())
         tips.append(f"{found.classes[row]}\n{what}: {int(found.counts[row, column]):,} of {n:,} ({share:.0%})")
     source = models.ColumnDataSource({"x": columns, "y": rows, "alpha": 0.08 + 0.92 * shares, "tip": tips})
@@ -284,21 +284,26 @@ def confusion_chart(number: int, found: Confusion) -> Chart:
     for view, hue in ((on, 0), (off, 1)):
         cells.append(plot.rect("x", "y", 0.96, 0.96, source=source, view=view, fill_alpha="alpha", line_color=None))
         set_colors(cells[-1].glyph, fill_color=HUES[hue])
-    told(plot, *cells)
+        cells[-1].nonselection_glyph = None  # a selected cell shows its photos, and the others stay as they are
+    add_hover(plot, *cells)
+    if photos is not None:
+        plot.add_tools(models.TapTool(renderers=cells))
     plot.x_range, plot.y_range = models.Range1d(-0.6, k - 0.4), models.Range1d(k - 0.4, -0.6)
-    for axis, name in ((plot.xaxis[0], "what was said"), (plot.yaxis[0], "what it is")):
+    for axis, name in ((plot.xaxis[0], "prediction"), (plot.yaxis[0], "label")):
         axis.axis_label, axis.major_label_text_font_size = name, "11px"
         name_ticks(axis, dict(enumerate(_short(one) for one in found.classes)) if k <= 40 else {})
     plot.xaxis.major_label_orientation = 1.0
     for grid in plot.grid:
         grid.grid_line_color, grid.tags = None, []
-    worst = "; ".join(f"{was} taken for {said} {times:,} times" for was, said, times in found.commonest_mistakes[:5])
+    worst = "; ".join(
+        f"{label} predicted as {other} {times:,} times" for label, other, times in found.commonest_mistakes[:5]
+    )
     alt = f"Confusion of {k:,} classes. " + (f"Most often: {worst}." if worst else "No mistakes.")
     return Chart(number, item(plot), alt, shape="tall")
 
 
 def map_chart(
-    number: int, told_of: Mapping[str, Any], keys: Sequence[LegendKey], names: tuple[str, str], alt: str
+    number: int, colors: Mapping[str, Any], keys: Sequence[LegendKey], names: tuple[str, str], alt: str
 ) -> Chart:
     """Return the frame of a map; the page fills in its points, which several maps may have in common."""
     plot = figure("tall")
@@ -309,7 +314,7 @@ def map_chart(
     dots = plot.scatter(
         "x", "y", source=source, marker="mark", size="size", fill_color="colour", line_color=None, fill_alpha=0.8
     )
-    told(plot, dots)
+    add_hover(plot, dots)
     plot.add_tools(models.PanTool(), models.WheelZoomTool(modifiers={"ctrl": True}))
     plot.lod_threshold = 5000
     plot.xaxis.axis_label, plot.yaxis.axis_label = names
@@ -318,7 +323,7 @@ def map_chart(
         axis.tags = [tag for tag in axis.tags if tag[1] != "major_label_text_color"]
         axis.major_label_text_color = None
         axis.major_label_standoff = 0
-    return Chart(number, item(plot), alt, tuple(keys), "tall", told_of)
+    return Chart(number, item(plot), alt, tuple(keys), "tall", colors)
 
 
 def _short(name: str, most: int = 14) -> str:

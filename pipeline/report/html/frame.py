@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from pipeline.report import load_library
+from pipeline.runs.leaderboard import scoring_help, scoring_name
 
 if TYPE_CHECKING:
     import jinja2
@@ -20,10 +22,19 @@ if TYPE_CHECKING:
 
 
 _MARKUP = files("pipeline.report.html").joinpath("templates")
+SHADES = 10  # of a confusion matrix, in the style sheet
 _EARLY, _PAGE, _STYLE = "early.js", "page.js", "style.css"
 
 
-def render_page(template: str, charts: Sequence[Chart], pictures: Sequence[str] = (), **said: Any) -> str:
+def render_page(
+    template: str,
+    charts: Sequence[Chart],
+    pictures: Sequence[str] = (),
+    *,
+    cells: Sequence[Mapping[str, Any]] = (),
+    map_layers: Mapping[int, Any] | None = None,
+    **values: Any,
+) -> str:
     """Return a page: a template with what it says filled in, every text escaped.
 
     Parameters
@@ -34,8 +45,12 @@ def render_page(template: str, charts: Sequence[Chart], pictures: Sequence[str] 
         All that the page shows, in the order of their numbers.
     pictures : sequence of str
         JPEG files in base 64; the page's pictures name their place here.
-    **said
-        What the template asks for; a name that it asks for and does not find is an error.
+    cells : sequence of mapping
+        The photos of the cells of each confusion matrix.
+    map_layers : mapping of int to mapping
+        The points of each map.
+    **values
+        The values of the template; a missing one is an error.
     """
     from importlib.metadata import version
 
@@ -46,7 +61,9 @@ def render_page(template: str, charts: Sequence[Chart], pictures: Sequence[str] 
         "style": _safe(_text(_STYLE)),
         "scripts": [_safe(text) for text in scripts],
         "version": version("transfer-pipeline"),
-        **said,
+        **values,
+        "cells": cells,
+        "map_layers": map_layers or {},
     }
     made = _environment().get_template(template)
     # The number is a hash of all that the page says: whoever names a class cannot foresee it.
@@ -69,10 +86,10 @@ def sentence(text: str) -> str:
     return text and f"{text[0].upper()}{text[1:]}{'' if text[-1] in '.!?' else '.'}"
 
 
-def flatten(said: Mapping[str, Any], within: str = "") -> list[tuple[str, str]]:
+def flatten(values: Mapping[str, Any], within: str = "") -> list[tuple[str, str]]:
     """Return plain JSON values as pairs of a name and a text, what lies within one another under dotted names."""
     pairs: list[tuple[str, str]] = []
-    for name, value in said.items():
+    for name, value in values.items():
         name = f"{within}.{name}" if within else str(name)
         if isinstance(value, Mapping):
             pairs += flatten(value, name)
@@ -95,7 +112,17 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["data"] = _data
+    made.filters.update(
+        data=_data,
+        number=number,
+        span=span,
+        percent=_percent,
+        count=_count,
+        shade=_shade,
+        capital=_capital,
+        scoring=scoring_name,
+        scoring_help=scoring_help,
+    )
     return made
 
 
@@ -120,17 +147,45 @@ def _bokeh() -> str:
     return str(load_library("bokeh.resources").Resources(mode="inline", components=["bokeh"], minified=True).js_raw[0])
 
 
+def _percent(value: float | None, form: str = ".1%") -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _capital(text: str) -> str:
+    """Return a text with its first letter in upper case; the others stay as they are."""
+    return text[:1].upper() + text[1:]
+
+
+def _shade(share: float, correct: bool) -> str:
+    """Return the class of the style sheet for a cell of a confusion matrix: the deeper, the larger its share."""
+    return f"{'on' if correct else 'off'}{math.ceil(float(share) * SHADES)}" if share else ""
+
+
 @dataclass(frozen=True)
 class Column:
-    """A column's name, and whether its cells are set right, as numbers are."""
+    """A column of a table.
+
+    Attributes
+    ----------
+    name : str
+    right : bool
+        Whether its cells are aligned to the right, as numbers are.
+    help : str
+        One line on what the column shows; empty where the name says it.
+    """
 
     name: str
     right: bool = False
+    help: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts; the first cell of each names it."""
+    """A table of texts; the first cell of each row is its header."""
 
     caption: str
     columns: Sequence[Column]

@@ -133,7 +133,7 @@ class ImageBudget:
         self.left_out += len(left)
 
 
-LOOKED_AT, MET = 5_000_000, 4_500_000  # bytes of pictures: to be looked at, and to be met on the maps
+LOOKED_AT, CELLS, MET = 4_500_000, 2_000_000, 4_000_000  # bytes of thumbnails: of sections, cells and maps
 MAP_PICTURES = "thumbnails of the map"
 # Colours of numbers from low to high, in light and in dark: told apart by how light they are, too.
 RAMP = (
@@ -150,21 +150,26 @@ def collect_images(
     wanted: Iterable[tuple[str, str]],
     mapped: Sequence[MapLayer],
     progress: Progress = SILENT,
+    *,
+    cells: Iterable[tuple[str, str]] = (),
 ) -> tuple[ImageBudget, list[str]]:
-    """Return the pictures of a page, and notes about those that it lacks.
+    """Return the thumbnails of a page, and notes about the photos that have none.
 
     Parameters
     ----------
-    shelves : mapping of str to ImageProvider
+    providers : mapping of str to ImageProvider
     wanted : iterable of (str, str)
-        SourceImages and id of what is to be looked at, the first wanted first.
+        Provider and id of the photos of the sections, the most important first.
     mapped : sequence of MapLayer
-        With a map; its shelf is its cache.
+        With a map; its provider is its cache.
     progress : Progress
+    cells : iterable of (str, str)
+        The photos of the cells of confusion matrices.
     """
     images = ImageBudget()
     images.fill(providers, wanted, side=LARGE, budget=LOOKED_AT, progress=progress)
     left_out = images.left_out
+    images.fill(providers, cells, side=LARGE, budget=CELLS, progress=progress)
     for map_layer in mapped:
         assert map_layer.map is not None
         met = ((map_layer.cache, name) for name in sample(map_layer.map))
@@ -175,13 +180,13 @@ def collect_images(
         notes.append(f"{some}, e.g. {images.gone[0]}: missing, unreadable, or not as when the features were extracted")
     if left_out:
         notes.append(
-            f"{left_out:,} photos beside mistakes, copies or doubtful labels have no picture: the page has no more room"
+            f"{left_out:,} photos among mistakes, label errors and duplicates have no thumbnail: the page has no more room"
         )
     return images, notes
 
 
-def told(map_layer: MapLayer, images: ImageBudget) -> dict[str, Any]:
-    """Return what the page is told of a map, whatever colours it."""
+def map_points(map_layer: MapLayer, images: ImageBudget) -> dict[str, Any]:
+    """Return the points of a map for the script of the page; the label sets of a layer share them."""
     assert map_layer.map is not None
     places = [images.place(map_layer.cache, name) for name in map_layer.map.ids]
     return {**points(map_layer.map, places), "inks": HUES, "ramp": RAMP}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.cache import RowSubset
-from pipeline.report.diagnostics.embedding_map import EmbeddingMap, embedding_map
+from pipeline.report.diagnostics.embedding_map import ClassOverlap, EmbeddingMap, class_overlap, embedding_map
 from pipeline.report.diagnostics.mistakes import DuplicatePairs, find_duplicate_pairs
 from pipeline.report.diagnostics.predictions import StoredFeatures
 from pipeline.report.diagnostics.summary import labelled, load_features
@@ -56,6 +56,17 @@ class MapLayer:
     labels: Mapping[str, Mapping[str, Any]] = field(repr=False)
     notes: tuple[str, ...] = ()
 
+    def overlap(self, info: LabelSetInfo) -> ClassOverlap | None:
+        """Return how well the classes of a label set are apart on the map; None where that cannot be computed."""
+        if self.map is None:
+            return None
+        known = self.labels.get(info.name, {})
+        rows = [row for row, name in enumerate(self.map.ids) if name in known]
+        if not rows:
+            return None
+        codes = np.unique([str(known[self.map.ids[row]]) for row in rows], return_inverse=True)[1]
+        return class_overlap(self.map.x[rows], self.map.y[rows], codes)
+
 
 def build_map_layers(run: Run, *, most: int) -> list[MapLayer]:
     """Return what the label sets of a run stand on: those of one cache and layer on one ground."""
@@ -63,11 +74,11 @@ def build_map_layers(run: Run, *, most: int) -> list[MapLayer]:
     for info in run.label_sets:
         best = run.best(info.name, source=info.source)
         together.setdefault((best.cache, best.layer), []).append(info)
-    alone = apart(run)
+    alone = split_by_label_set(run)
     return [_build_map_layer(run, alone, number, tuple(infos), most) for number, infos in enumerate(together.values())]
 
 
-def apart(run: Run) -> dict[tuple[str, str], Run]:
+def split_by_label_set(run: Run) -> dict[tuple[str, str], Run]:
     """Return the run once for each label set, by its name and source, with the predictions of that one alone.
 
     Of many label sets the whole table is long: it is searched once, and not for each question.

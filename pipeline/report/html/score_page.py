@@ -274,11 +274,11 @@ def _label_issues(score: ModelScore, part: PartPredictions) -> tuple[LabelIssue,
 
 
 def _beside(mistakes: tuple[Mistake, ...], known: Mapping[str, ScoredImage]) -> tuple[Mistake, ...]:
-    return tuple(replace(one, similar=known[one.id].near) for one in mistakes)
+    return tuple(replace(one, neighbours=known[one.id].near) for one in mistakes)
 
 
 def _near(one: Mistake | ScoredImage) -> tuple[SimilarImage, ...]:
-    return one.similar if isinstance(one, Mistake) else one.near
+    return one.neighbours if isinstance(one, Mistake) else one.near
 
 
 def _scored_images(score: ModelScore) -> dict[str, ScoredImage]:

@@ -1,12 +1,12 @@
 "use strict";
-// What a person calls a class, a photo or a folder becomes a text node here, never markup.
+// Names of classes, photos and folders become text nodes here, never markup.
 (() => {
 const $ = id => document.getElementById(id);
-const said = id => JSON.parse($(id).textContent);
+const read = id => JSON.parse($(id).textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)"), narrow = matchMedia("(max-width: 34rem)");
 let printing = false;
 const lights = () => (dark.matches && !printing ? 1 : 0);
-const pictures = $("pictures") ? said("pictures") : [];
+const pictures = $("pictures") ? read("pictures") : [];
 const drawn = new Map();  // plot element -> view
 
 function make(tag, style, text) {
@@ -18,33 +18,33 @@ function make(tag, style, text) {
 
 const address = number => `data:image/jpeg;base64,${pictures[number]}`;
 
-// A chart's colours stand in its models' tags: ["paint", property, whether it is of a glyph, light, dark].
+// The colors of a chart are in the tags of its models: ["paint", property, whether it is of a glyph, light, dark].
 function paint(view) {
   for (const model of view.model.references())
     for (const [what, name, glyph, ...inks] of model.tags ?? [])
       if (what === "paint") model[name] = glyph ? {value: inks[lights()]} : inks[lights()];
 }
 
-// A map's points are told once, whatever colours them: each chart has the codes and names of its own label set.
-const grounds = new Map(), maps = new Map();  // number -> points; data source of a chart -> what it shows
+// The points of a map are stored once; each chart has the codes and names of its own label set.
+const layers = new Map(), maps = new Map();  // number -> points; data source of a chart -> its map
 const unpack = (text, kind) => new kind(Uint8Array.from(atob(text), letter => letter.charCodeAt(0)).buffer);
 const NOT_LABELLED = 65535;
 
-function ground(number) {
-  if (!grounds.has(number)) {
-    const told = said(`ground-${number}`), x = unpack(told.x, Float32Array), y = unpack(told.y, Float32Array);
+function mapLayer(number) {
+  if (!layers.has(number)) {
+    const colors = read(`map-layer-${number}`), x = unpack(colors.x, Float32Array), y = unpack(colors.y, Float32Array);
     const picture = new Int32Array(x.length).fill(-1);
-    for (const [row, place] of told.pictures) picture[row] = place;
-    // Points with a picture last, so that they lie on top and are met first.
+    for (const [row, place] of colors.pictures) picture[row] = place;
+    // Points with a thumbnail last, so that they lie on top.
     const order = [...x.keys()].sort((one, other) => (picture[one] >= 0) - (picture[other] >= 0) || one - other);
-    grounds.set(number, {...told, x, y, picture, order});
+    layers.set(number, {...colors, x, y, picture, order});
   }
-  return grounds.get(number);
+  return layers.get(number);
 }
 
 function place(number, view) {
-  const told = said(`colours-${number}`), on = ground(told.ground);
-  const map = {told, on, view, codes: unpack(told.codes, Uint16Array), hidden: new Set(), whole: [spanned(on.x), spanned(on.y)]};
+  const colors = read(`colours-${number}`), on = mapLayer(colors.map_layer);
+  const map = {colors, on, view, codes: unpack(colors.codes, Uint16Array), hidden: new Set(), whole: [spanned(on.x), spanned(on.y)]};
   maps.set(view.model.renderers[0].data_source, map);
   return map;
 }
@@ -57,15 +57,15 @@ function spanned(values) {
 }
 
 function fill(map) {
-  const {told, on, codes, hidden, view} = map, lit = lights();
-  const hues = told.ramp ? on.ramp : told.hues.map(hue => on.inks[hue]);
+  const {colors, on, codes, hidden, view} = map, lit = lights();
+  const hues = colors.ramp ? on.ramp : colors.hues.map(hue => on.inks[hue]);
   const rows = on.order.filter(row => codes[row] !== NOT_LABELLED && !hidden.has(codes[row]));
   const size = rows.length < 600 ? 10 : rows.length < 4000 ? 7 : 5;
   view.model.renderers[0].data_source.data = {
     x: rows.map(row => on.x[row]),
     y: rows.map(row => on.y[row]),
     colour: rows.map(row => hues[codes[row]][lit]),
-    mark: rows.map(row => told.ramp ? "circle" : told.marks[codes[row]]),
+    mark: rows.map(row => colors.ramp ? "circle" : colors.marks[codes[row]]),
     size: rows.map(row => on.picture[row] < 0 ? size : size + 1),
     row: rows,
     picture: rows.map(row => on.picture[row]),
@@ -84,10 +84,10 @@ function words(source, index) {
   const map = maps.get(source);
   if (!map) return source.get_column("tip")[index];
   const row = source.get_column("row")[index];
-  return `${map.told.names[map.told.ramp ? row : map.codes[row]]}\n${map.on.ids[row]}`;
+  return `${map.colors.names[map.colors.ramp ? row : map.codes[row]]}\n${map.on.ids[row]}`;
 }
 
-// The first line of a tip is its title; `picture` is a place among the page's pictures, -1 for none.
+// The first line of a tip is its title; `picture` is a place among the thumbnails of the page, -1 for none.
 function tip(source, {index}) {
   const whole = make("div", {display: "grid", gap: "2px", maxWidth: "240px", overflowWrap: "anywhere"});
   const number = source.get_column("picture")?.[index] ?? -1;
@@ -103,9 +103,9 @@ function tip(source, {index}) {
   return whole;
 }
 
-// On a phone a chart is lower, what its axis is called has two lines, and its ticks' names, which would run into one
-// another, are tilted. Many have none: each cell tells its own when it is met.
-const whole = new Map();  // axis -> what it is called, how large and how tilted its ticks' names are where there is room
+// On a phone a chart is lower, the name of its axis has two lines, and the names of its ticks are tilted so that they do
+// not overlap. Many ticks have no names: the tip of each cell shows them.
+const whole = new Map();  // axis -> its label, and the size and tilt of its tick labels where there is room
 function fit(plot, view) {
   view.model.height = parseInt(getComputedStyle(plot).minHeight);
   for (const axis of view.model.below) {
@@ -118,10 +118,56 @@ function fit(plot, view) {
   }
 }
 
+// Select a cell of a confusion matrix: its photos are listed below the matrix.
+const cells = new Map();  // number of a matrix -> its photos
+function showCell(number, cell) {
+  const place = $(`cell-photos-${number}`);
+  if (!cells.has(number)) cells.set(number, read(`cells-${number}`));
+  const {names, of} = cells.get(number);
+  place.replaceChildren();
+  for (const button of document.querySelectorAll(`[data-cells="${number}"] button[data-cell]`))
+    button.setAttribute("aria-expanded", String(button.dataset.cell === cell));
+  if (!of[cell]) return;
+  const [count, photos] = of[cell], [label, prediction] = cell.split(",").map(Number);
+  const title = make("h3", {}, `${names[label]} predicted as ${names[prediction]}: ${count.toLocaleString("en")} photo${count > 1 ? "s" : ""}`);
+  const close = make("button", {}, "Close");
+  close.type = "button";
+  close.onclick = () => showCell(number, "");
+  const list = make("ul", {});
+  list.className = "thumbnails";
+  for (const [id, picture, text] of photos) {
+    const item = make("li", {});
+    let image;
+    if (picture >= 0) {
+      image = make("img", {});
+      image.alt = id;
+      image.src = address(picture);
+    } else {
+      image = make("span", {});
+      image.className = "blank";
+      image.setAttribute("role", "img");
+      image.ariaLabel = `${id}: no picture`;
+    }
+    const name = make("span", {}, id), sure = make("b", {}, text);
+    name.className = "id";
+    item.append(image, ...(text ? [sure] : []), name);
+    list.append(item);
+  }
+  place.append(title, list);
+  if (count > photos.length) place.append(make("p", {}, `The first ${photos.length} of ${count.toLocaleString("en")} photos.`));
+  place.append(close);
+  place.scrollIntoView({block: "nearest"});
+}
+for (const button of document.querySelectorAll("button[data-cell]"))
+  button.onclick = () => {
+    const open = button.getAttribute("aria-expanded") === "true";
+    showCell(button.closest("[data-cells]").dataset.cells, open ? "" : button.dataset.cell);
+  };
+
 async function draw(plot) {
   if (drawn.has(plot)) return;
   drawn.set(plot, null);
-  const manager = await Bokeh.embed.embed_item(said(`item-${plot.dataset.chart}`), plot.id);
+  const manager = await Bokeh.embed.embed_item(read(`item-${plot.dataset.chart}`), plot.id);
   const [view] = [...manager];
   for (const model of view.model.references()) if (model.type === "HoverTool") model.tooltips = tip;
   fit(plot, view);
@@ -130,8 +176,17 @@ async function draw(plot) {
     fill(map);
     zoom(map, 0);
     plot.map = map;
-    // A finger on the map scrolls the page; it has buttons to come closer.
+    // A finger on the map scrolls the page; buttons zoom.
     if (matchMedia("(pointer: coarse)").matches) view.model.toolbar.active_drag = null;
+  }
+  const matrix = plot.closest("[data-cells]");
+  if (matrix) {
+    const {data_source: source} = view.model.renderers[0];
+    source.selected.properties.indices.change.connect(() => {
+      const [index] = source.selected.indices;
+      if (index !== undefined)
+        showCell(matrix.dataset.cells, `${source.get_column("y")[index]},${source.get_column("x")[index]}`);
+    });
   }
   paint(view);
   drawn.set(plot, view);
@@ -144,7 +199,7 @@ const seen = new IntersectionObserver(entries => {
   for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); draw(entry.target); }
 }, {rootMargin: "800px"});
 for (const plot of plots) seen.observe(plot);
-// Paper has all charts that are not folded, scrolled to or not, and printing does not wait: they are drawn in good time.
+// Printing does not wait, so all charts that are not folded are drawn ahead of it.
 const spare = window.requestIdleCallback ?? (work => setTimeout(work, 200));
 const ahead = () => {
   const plot = plots.find(one => !drawn.has(one) && one.checkVisibility());
@@ -177,8 +232,8 @@ for (const button of document.querySelectorAll("[data-zoom]"))
     if (map) zoom(map, Number(button.dataset.zoom));
   };
 
-// On paper a chart must be there at once, on a screen with the next frame. The data of glyphs are set in promises that
-// wait for nothing: all are kept before the paper is laid out.
+// On a screen a chart is drawn with the next frame, on paper it must be drawn at once. The data of glyphs are set in
+// promises, which are awaited before the paper is laid out.
 async function repaint() {
   for (const [plot, view] of drawn) if (view) {
     paint(view);
@@ -199,7 +254,7 @@ addEventListener("beforeprint", () => {
 });
 addEventListener("afterprint", () => { printing = false; repaint(); });
 
-// A link into what is folded unfolds it.
+// A link into a folded part unfolds it.
 function unfold() {
   const target = location.hash && $(decodeURIComponent(location.hash.slice(1)));
   if (!target) return;
