@@ -23,7 +23,7 @@ Photos = Annotated[
     ),
 ]
 ReportFile = Annotated[
-    str | None, typer.Option("--out", metavar="FILE", help="The page to write.", show_default="RUN/report.html")
+    str | None, typer.Option("--out", metavar="FILE", help="The page to write.", show_default="RUN/NAME-report.html")
 ]
 Tracking = Annotated[
     str | None,
@@ -46,12 +46,12 @@ def command(
     """Write one page about a run, a score or a study: scores, mistakes, a map of the photos, doubtful labels."""
     from pipeline.report.html.write import open_run, write_report
     from pipeline.report.mlflow import load_mlflow, log_report
-    from pipeline.runs.directory import REPORT
+    from pipeline.runs.directory import report_name
 
     if mlflow:
         load_mlflow()  # if it is not there, better said now than after the page
     about = open_run(run)
-    place = Path(out) if out else Path(run) / REPORT
+    place = Path(out) if out else Path(run) / report_name(about.name)
     refuse_unwritable(place, "the report")
     with Terminal(as_json=as_json, quiet=quiet) as terminal:
         made = write_report(about, out=place, photos=photos, progress=terminal)

@@ -22,7 +22,8 @@ from pipeline.progress import SILENT, Progress
 from pipeline.report import load_library
 from pipeline.report.html.write import Report
 from pipeline.runs import Run
-from pipeline.runs.run import CHOSEN, Result
+from pipeline.runs.leaderboard import headline_result
+from pipeline.runs.run import Result
 from pipeline.studies import Study
 from pipeline.studies.results import NO_LAYER, Point
 
@@ -121,8 +122,7 @@ def _scores(result: Result, name: str | None = None) -> Iterator[tuple[str, floa
 def _best(run: Run) -> Iterator[tuple[str, float, int]]:
     """Give the score of the best head of each label set, or of the procedure that chose it where it was scored."""
     for info in run.label_sets:
-        rated = [one for one in run.of(info.name, source=info.source) if not one.null]
-        best = next((one for one in rated if one.head == CHOSEN), rated[0] if rated else None)
+        best = headline_result(run.of(info.name, source=info.source))
         if best is None:
             continue
         alone = len(run.label_sets) == 1

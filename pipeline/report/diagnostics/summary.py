@@ -23,6 +23,7 @@ from pipeline.report.diagnostics.mistakes import (
     find_duplicate_pairs,
     label_issues,
     most_confident_mistakes,
+    with_neighbours,
 )
 from pipeline.report.diagnostics.predictions import (
     OLD_RUN,

@@ -18,7 +18,6 @@ from pipeline.model import Model, ModelScore
 from pipeline.model.model_score import NEIGHBOURS
 from pipeline.model.training_set import EmbeddedTrainingSet
 from pipeline.progress import SILENT, Progress
-from pipeline.provenance import installed
 from pipeline.report.diagnostics.confusion import Calibration, calibration, confusion, per_class
 from pipeline.report.diagnostics.embedding_map import embedding_map
 from pipeline.report.diagnostics.mistakes import (
@@ -30,6 +29,7 @@ from pipeline.report.diagnostics.mistakes import (
     most_confident_mistakes,
 )
 from pipeline.report.diagnostics.predictions import (
+    ClassPredictions,
     StoredFeatures,
     class_predictions_from,
     number_predictions_from,
@@ -38,15 +38,21 @@ from pipeline.report.diagnostics.predictions import (
     tag_rows_from,
 )
 from pipeline.report.diagnostics.summary import find_cache, there
-from pipeline.report.html.charts import Chart
-from pipeline.report.html.content import PICTURED_ISSUES, ImageRef, PartPredictions
+from pipeline.report.html.content import (
+    PICTURED_ISSUES,
+    ImageRef,
+    PartPredictions,
+    ProvenanceGroup,
+    describe_features,
+    describe_versions,
+)
 from pipeline.report.html.frame import Column, Table, first_rows, flatten, number, render_page, sentence, span
-from pipeline.report.html.images import ImageBudget, ImageProvider, SourceImages, collect_images, told
+from pipeline.report.html.images import ImageBudget, ImageProvider, SourceImages, collect_images, map_points
 from pipeline.report.html.map_layer import MapLayer
-from pipeline.report.html.run_page import VERSIONS
 from pipeline.report.html.sections import (
-    SCORINGS,
     MistakeCard,
+    PageData,
+    PartView,
     Thumbnail,
     calibration_of,
     label_issues_view,
@@ -54,6 +60,7 @@ from pipeline.report.html.sections import (
     part_view,
 )
 from pipeline.runs import LabelSetInfo
+from pipeline.runs.leaderboard import LeaderboardScore, is_error, scoring_help, scoring_name, shown_score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,44 +68,44 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 20_000
 MISTAKES = 12
-PICTURED = 8  # photos that were learned from, and unfamiliar ones, that have pictures
-SCORED, LEARNED = "scored", "learned from"  # shelves
+PICTURED = 8  # training photos and unfamiliar ones that have thumbnails
+SCORED, LEARNED = "scored", "learned from"  # image providers
 
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One scored photo, in words: what it is, what was said of it, how sure, and what it is most like."""
+    """A scored photo as texts: its label, its prediction with the probability, and the most similar training photos."""
 
     id: str
     true: str
-    said: str
+    predicted: str
     probability: float
     near: tuple[SimilarImage, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreDiagnostics:
-    """What there is to show about a score.
+    """The diagnostics of a score.
 
     Attributes
     ----------
     score : ModelScore
     info : LabelSetInfo
-        Its classes are those that were learned, then those that training never saw.
+        Its classes are those of the model, then those that only the scored photos have.
     part : PartPredictions
-        The answers, with the mistakes.
+        The predictions, with the mistakes.
     calibration : Calibration or None
         None where the head gives no probabilities.
-    ground : MapLayer or None
-        None where the cache of the photos is not at hand.
+    map_layer : MapLayer or None
+        None where the cache of the photos is not available.
     learned : tuple of ScoredImage
-        The photos that the model learned from, each with the training photo that it is.
+        The scored photos that the model was trained on, each with that training photo.
     unfamiliar : tuple of ScoredImage or None
         Those that are the least like any training photo first; None where that is not known.
-    suspects : tuple of LabelIssue or None
-        Labels that may be wrong, the most suspicious first; None where the head gives no probabilities.
+    label_issues : tuple of LabelIssue or None
+        Possible label errors, the most likely first; None where the head gives no probabilities.
     notes : tuple of str
-        What is left out, and the way to it.
+        Parts that are left out, each with the next step.
     """
 
     score: ModelScore
@@ -112,18 +119,22 @@ class ScoreDiagnostics:
     notes: tuple[str, ...] = ()
 
     def image_refs(self) -> Iterator[ImageRef]:
-        """Give the photos that are to be shown, the ones that matter most first."""
-        kinds = (self.part.mistakes, (self.unfamiliar or ())[:PICTURED], self.learned[:PICTURED])
+        """Yield the photos to show, the most important first."""
+        kinds: tuple[Sequence[Any], ...] = (
+            self.part.mistakes,
+            (self.label_issues or ())[:PICTURED_ISSUES],
+            (self.unfamiliar or ())[:PICTURED],
+            self.learned[:PICTURED],
+        )
         for rank in range(max(map(len, kinds))):
             for some in kinds:
                 for one in some[rank : rank + 1]:
                     yield SCORED, one.id
                     yield from ((LEARNED, near.id) for near in _near(one))
-        yield from ((SCORED, one.id) for one in (self.label_issues or ())[:PICTURED_ISSUES])
 
 
 def diagnose_score(score: ModelScore) -> ScoreDiagnostics:
-    """Return what there is to show about a score. What is gone is a note, and all else is still there."""
+    """Return the diagnostics of a score; for a missing part there is a note instead."""
     table = prediction_table(score)
     classes = (*score.classes, *score.unknown_classes)
     info = LabelSetInfo(
@@ -146,10 +157,8 @@ def diagnose_score(score: ModelScore) -> ScoreDiagnostics:
     if score.unfamiliar is not None:
         strange = [known[name] for name in table["id"][table["unfamiliar"].to_numpy(bool)]]
         unfamiliar = tuple(sorted(strange, key=lambda one: one.near[0].cosine if one.near else 0.0))
-    part, sure = _part(score, info, known)
-    return ScoreDiagnostics(
-        score, info, part, sure, map_layer, learned, unfamiliar, _label_issues(score, part), tuple(notes)
-    )
+    part, sure, issues = _part(score, info, known)
+    return ScoreDiagnostics(score, info, part, sure, map_layer, learned, unfamiliar, issues, tuple(notes))
 
 
 def image_providers(score: ModelScore, photos: Any = None) -> tuple[dict[str, ImageProvider], list[str]]:
@@ -231,10 +240,10 @@ def _training_shelf(score: ModelScore) -> ImageProvider:
 
 def _part(
     score: ModelScore, info: LabelSetInfo, known: Mapping[str, ScoredImage]
-) -> tuple[PartPredictions, Calibration | None]:
-    """Return the answers with their mistakes, each beside the training photos that it is most like."""
+) -> tuple[PartPredictions, Calibration | None, tuple[LabelIssue, ...] | None]:
+    """Return the predictions with their mistakes, their calibration, and possible label errors, which are no mistakes."""
     table, about = prediction_table(score), score.about["model"]
-    asked = {
+    facts = {
         "part": np.full(score.n, "test"),
         "head": about["head"],
         "layer": about["layer"],
@@ -244,13 +253,17 @@ def _part(
     }
     nothing = PartPredictions(True, SCORED, None, None, None, None, None)
     if score.kind == "multi":
-        return replace(nothing, tags=tag_rows_from(table, info.classes, separator=score.separator)), None
+        return replace(nothing, tags=tag_rows_from(table, info.classes, separator=score.separator)), None, None
     if score.kind == "number":
-        numbers = number_predictions_from(table, **asked)
+        numbers = number_predictions_from(table, **facts)
         mistakes = _beside(largest_errors(numbers, None, most=MISTAKES), known)
-        return replace(nothing, numbers=numbers, mistakes=mistakes), None
-    predictions = class_predictions_from(table, info.classes, **asked)
-    mistakes = _beside(most_confident_mistakes(predictions, None, most=MISTAKES), known)
+        return replace(nothing, numbers=numbers, mistakes=mistakes), None, None
+    predictions = class_predictions_from(table, info.classes, **facts)
+    issues = _label_issues(score, predictions)
+    exclude = {issue.id for issue in issues or ()}
+    mistakes = _beside(most_confident_mistakes(predictions, None, most=MISTAKES, exclude=exclude), known)
+    if issues is not None:
+        issues = tuple(replace(issue, neighbours=known[issue.id].near) for issue in issues)
     part = replace(
         nothing,
         predictions=predictions,
@@ -258,27 +271,25 @@ def _part(
         per_class=per_class(predictions),
         mistakes=mistakes,
     )
-    return part, calibration(predictions)
+    return part, calibration(predictions), issues
 
 
-def _label_issues(score: ModelScore, part: PartPredictions) -> tuple[LabelIssue, ...] | None:
-    """Return the labels that may be wrong, among the photos about which the model can be asked.
+def _label_issues(score: ModelScore, predictions: ClassPredictions) -> tuple[LabelIssue, ...] | None:
+    """Return possible label errors among the photos that the model can be held against.
 
-    Of a label that it learned it has learned to say so; of a class that it never saw it says something else anyhow.
+    Left out are photos that it was trained on, whose labels it repeats, and those of classes that it does not have.
     """
-    if part.predictions is None:
-        return None
     learned = prediction_table(score)["learned"].to_numpy(bool)
-    asked = np.flatnonzero(~learned & (part.predictions.true < len(score.classes)))
-    return label_issues(part.predictions.take(asked))
+    rows = np.flatnonzero(~learned & (predictions.true < len(score.classes)))
+    return label_issues(predictions.take(rows))
 
 
 def _beside(mistakes: tuple[Mistake, ...], known: Mapping[str, ScoredImage]) -> tuple[Mistake, ...]:
     return tuple(replace(one, neighbours=known[one.id].near) for one in mistakes)
 
 
-def _near(one: Mistake | ScoredImage) -> tuple[SimilarImage, ...]:
-    return one.neighbours if isinstance(one, Mistake) else one.near
+def _near(one: Mistake | LabelIssue | ScoredImage) -> tuple[SimilarImage, ...]:
+    return one.near if isinstance(one, ScoredImage) else one.neighbours
 
 
 def _scored_images(score: ModelScore) -> dict[str, ScoredImage]:
@@ -353,54 +364,63 @@ def score_page(score: ModelScore, *, photos: Any = None, progress: Progress = SI
     photos : path or ImageSource, optional
         Where the scored photos are now; by default where they were.
     progress : Progress
-        Hears of what is left out, too.
+        Gets the notes on what is left out, too.
     """
     found = diagnose_score(score)
     providers, gone = image_providers(score, photos)
     mapped = [found.map_layer] if found.map_layer is not None else []
-    images, unseen = collect_images(providers, found.image_refs(), mapped, progress)
+    cells = found.part.cell_image_refs()
+    images, unseen = collect_images(providers, found.image_refs(), mapped, progress, cells=cells)
     notes = [*found.notes, *gone, *unseen]
     for note in notes:
         progress.note(note)
-    charts: list[Chart] = []
+    page = PageData()
     head = score.about["model"]["head"]
+    flagged = len(found.label_issues or ())
     part = part_view(
-        found.part, images, charts, title="Right and wrong", where=f" of {score.name}", head=head, training=LEARNED
+        found.part, images, page, title="Scored photos", where=f" of {score.name}", head=head, training=LEARNED,
+        flagged=flagged,
+    )  # fmt: skip
+    issues = label_issues_view(
+        found.label_issues, images, provider=SCORED, training=LEARNED, by=head, where="which was not trained on them"
     )
-    sure, sure_about = calibration_of(found.calibration, head, charts, where="On the scored photos")
-    drawn, map_about = (None, "") if found.map_layer is None else map_of(found.map_layer, found.info, charts)
+    sure, sure_about = calibration_of(found.calibration, head, page, where="On the scored photos")
+    drawn, map_about, map_warning = (
+        (None, "", "") if found.map_layer is None else map_of(found.map_layer, found.info, page)
+    )
     first, rest = _headline(found)
     noted = [sentence(text) for text in (*notes, *score.notes)]
     return render_page(
         "score.jinja",
-        charts,
+        page.charts,
         images.pictures,
-        title=f"{_model_name(score)} on {score.name}: how it scored",
+        cells=page.cells,
+        title=f"{score.name}: score of {_model_name(score)}",
         model=_model_name(score),
         score=score,
-        said={"first": first, "rest": rest},
+        first=first,
+        rest=rest,
         facts=_facts(score),
-        places=_places(drawn is not None, sure is not None, bool(noted)),
+        places=_places(part, bool(issues.about), drawn is not None, sure is not None, bool(noted)),
         scores=_scores(score),
         methods=_methods(score),
         part=part,
+        issues=issues,
         calibration=sure,
         calibration_about=sure_about,
         map=drawn,
         map_about=map_about,
-        map_layers={map_layer.number: told(map_layer, images) for map_layer in mapped},
+        map_warning=map_warning,
+        map_layers={map_layer.number: map_points(map_layer, images) for map_layer in mapped},
         learned_about=_learned_about(found),
         learned=[_card(one, images) for one in found.learned[:PICTURED]],
-        learned_table=_table("photos that it learned from", found.learned),
+        learned_table=_table("training photos", found.learned),
         strange_about=_strange_about(score),
         unfamiliar_about=_unfamiliar_about(found),
         unfamiliar=[_card(one, images) for one in (found.unfamiliar or ())[:PICTURED]],
         unfamiliar_table=_table("unfamiliar photos", found.unfamiliar or ()),
-        suspected=label_issues_view(
-            found.label_issues, images, provider=SCORED, by=head, where="which had not seen them"
-        ),
         notes=noted,
-        made=_provenance(score),
+        provenance=_provenance(score),
     )
 
 
@@ -408,38 +428,38 @@ def _model_name(score: ModelScore) -> str:
     return Path(score.about["model"]["path"]).name or "a model"
 
 
-def _headline(found: ScoreDiagnostics) -> tuple[str, str]:
-    """Return what to read first, and what goes with it."""
+def _headline(found: ScoreDiagnostics) -> tuple[str, list[str]]:
+    """Return the sentence to read first, and the further ones."""
     score = found.score
-    said = [_apart(score)] if score.scores_apart else []
+    apart = [_apart(score)] if score.scores_apart else []
     if score.kind != "class":
         main = score.scores[0]
-        name = SCORINGS.get(main.scoring, main.scoring)
+        rest = []
         numbers = found.part.numbers
         if numbers is not None:
             off, guessing = (
                 float(abs(guess - numbers.true).mean()) for guess in (numbers.predicted, numbers.true.mean())
             )
-            said = [f"It is off by {off:.3g} on average; always saying their mean, by {guessing:.3g}.", *said]
+            rest = [f"The mean error is {off:.3g}; always predicting the mean, it is {guessing:.3g}."]
         elif main.scoring in score.guessing:
-            guess = number(_finite(score.guessing[main.scoring]))
-            said = [f"Always saying how common each tag is here would score {guess}.", *said]
-        return f"{sentence(name)[:-1]} {_figure(main)} on {score.n:,} photos.", " ".join(said)
-    right = next(one for one in score.scores if one.scoring == "accuracy")
+            guess = number(_shown(main.scoring, score.guessing[main.scoring]).value)
+            rest = [f"Baseline, always predicting how common each tag is here: {guess}."]
+        return f"{scoring_name(main.scoring).capitalize()} {_figure(main)} on {score.n:,} photos.", [*rest, *apart]
+    accuracy = next(one for one in score.scores if one.scoring == "accuracy")
     predictions, confused = found.part.predictions, found.part.confusion
     assert predictions is not None and confused is not None
     times = Counter(predictions.true.tolist())
     most = max(times, key=lambda code: times[code])
     rest = [
-        f"Always saying {predictions.classes[most]}, the commonest here, would be right on {times[most] / score.n:.1%}."
+        f"Baseline, always predicting {predictions.classes[most]}, the most common class: {times[most] / score.n:.1%}."
     ]
     worst = confused.commonest_mistakes[:1]
-    rest += [f"Most confused: {was} taken for {taken}, {_times(often)}." for was, taken, often in worst]
+    rest += [f"Most confused: {label} predicted as {other}, {_times(often)}." for label, other, often in worst]
     first = (
-        f"Right on {score.n - len(predictions.wrong):,} of {score.n:,} photos, "
-        f"{right.value:.1%} ({span(right.low, right.high, '.1%')})."
+        f"Correct on {score.n - len(predictions.wrong):,} of {score.n:,} photos, "
+        f"{accuracy.value:.1%} ({span(accuracy.low, accuracy.high, '.1%')})."
     )
-    return first, " ".join([*rest, *said])
+    return first, [*rest, *apart]
 
 
 def _times(times: int) -> str:
@@ -447,60 +467,74 @@ def _times(times: int) -> str:
 
 
 def _apart(score: ModelScore) -> str:
-    """Return what is left of the first score without the photos that were learned from."""
+    """Return the first score without the photos that the model was trained on."""
     shown = "accuracy" if score.kind == "class" else score.scores[0].scoring
     one = next(one for one in score.scores_apart if one.scoring == shown)
     figure = f"{one.value:.1%} ({span(one.low, one.high, '.1%')})" if score.kind == "class" else _figure(one)
     seen = len(score.seen_in_training)
-    return f"Without the {f'{seen:,} photos' if seen > 1 else 'photo'} that it learned from: {figure}."
+    return f"Without the {f'{seen:,} photos' if seen > 1 else 'photo'} that it was trained on: {figure}."
+
+
+def _shown(scoring: str, *values: float) -> LeaderboardScore:
+    """Return a score with its interval as it is shown; what is not finite is left out."""
+    value, low, high = (number if math.isfinite(number) else None for number in (*values, math.nan, math.nan)[:3])
+    return shown_score(scoring, value, low, high)
 
 
 def _figure(one: ScoreInterval) -> str:
-    low, high = _finite(one.low), _finite(one.high)
-    return f"{number(_finite(one.value))} ({span(low, high)})" if low is not None else number(_finite(one.value))
+    shown = _shown(one.scoring, one.value, one.low, one.high)
+    return f"{number(shown.value)} ({span(shown.low, shown.high)})" if shown.low is not None else number(shown.value)
 
 
 def _facts(score: ModelScore) -> list[tuple[str, str]]:
     facts = [("photos", f"{score.n:,}")]
     if score.classes:
         facts.append(("tags" if score.kind == "multi" else "classes", f"{len(score.classes):,}"))
-    facts += [("learned from", f"{score.about['model'].get('training_images', 0):,}")]
+    facts += [("training photos", f"{score.about['model'].get('training_images', 0):,}")]
     return [*facts, ("", score.about["model"]["head"]), ("", score.about["model"]["backbone"])]
 
 
-def _places(mapped: bool, calibrated: bool, noted: bool) -> list[tuple[str, str]]:
-    places = [("scores", "Scores"), ("answers", "Mistakes")]
+def _places(part: PartView, issues: bool, mapped: bool, calibrated: bool, noted: bool) -> list[tuple[str, str]]:
+    places = [("summary", "Summary"), ("scores", "Scores"), ("confusion", part.kind_title)]
+    places += [("mistakes", part.cards_title)] if part.cards_about else []
+    places += [("label-errors", "Possible label errors")] if issues else []
     places += [("calibration", "Calibration")] if calibrated else []
-    places += [("map", "The map")] if mapped else []
-    return [
-        *places,
-        ("care", "Handle with care"),
-        *([("notes", "Notes")] if noted else []),
-        ("made", "How it was made"),
-    ]
+    places += [("map", "Map")] if mapped else []
+    places += [("limits", "Limits of this score")]
+    return [*places, *([("notes", "Notes")] if noted else []), ("provenance", "Provenance")]
 
 
 def _scores(score: ModelScore) -> Table:
     apart = {one.scoring: one for one in score.scores_apart}
-    columns = [Column("score"), Column("value", True), Column("95%", True), Column("guessing", True)]
-    columns += [Column("not learned from", True), Column("95%", True)] if apart else []
+    interval = "With 95% confidence the score on further photos of this kind lies in this range."
+    columns = [
+        Column("score"),
+        Column("value", True, "The score of the model on these photos."),
+        Column("95%", True, interval),
+        Column("baseline", True, "The score of the most common class, the mean, or how common each tag is."),
+    ]
+    new = Column("new photos only", True, "The score without the photos that the model was trained on.")
+    columns += [new, Column("95%", True, interval)] if apart else []
     rows = []
     for one in score.scores:
-        guess = number(_finite(score.guessing.get(one.scoring, math.nan)))
-        row = [SCORINGS.get(one.scoring, one.scoring), *_cells(one), guess]
+        guess = number(_shown(one.scoring, score.guessing.get(one.scoring, math.nan)).value)
+        row = [scoring_name(one.scoring), *_cells(one), guess]
         row += _cells(apart[one.scoring]) if one.scoring in apart else ["", ""] if apart else []
         rows.append(row)
     return Table("Scores with their intervals", columns, rows)
 
 
 def _methods(score: ModelScore) -> str:
-    """Return how the intervals were made."""
-    result_name: dict[str, list[str]] = {}
+    """Return what the scores mean and how the intervals were made."""
+    scorings: dict[str, list[str]] = {}
     for one in score.scores:
-        result_name.setdefault(one.method, []).append(SCORINGS.get(one.scoring, one.scoring))
-    told = "; ".join(f"{_listed(names)}: {method}" for method, names in result_name.items())
-    guess = {"class": "the commonest class", "number": "the mean", "multi": "how common each tag is"}[score.kind]
-    return f"Every score is better the higher it is; guessing is always saying {guess} here. Intervals of {told}."
+        scorings.setdefault(one.method, []).append(scoring_name(one.scoring))
+    methods = "; ".join(f"{_listed(names)}: {method}" for method, names in scorings.items())
+    meaning = " ".join(f"{scoring_name(one.scoring).capitalize()}: {scoring_help(one.scoring)}" for one in score.scores)
+    guess = {"class": "the most common class", "number": "the mean", "multi": "how common each tag is"}[score.kind]
+    errors = [scoring_name(one.scoring) for one in score.scores if is_error(one.scoring)]
+    better = f"Higher is better{f', except for {_listed(errors)}' if errors else ''}."
+    return f"{meaning} {better} The baseline always predicts {guess} here. Intervals of {methods}."
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -509,20 +543,18 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _cells(one: ScoreInterval) -> list[str]:
-    return [number(_finite(one.value)), span(_finite(one.low), _finite(one.high))]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    shown = _shown(one.scoring, one.value, one.low, one.high)
+    return [number(shown.value), span(shown.low, shown.high)]
 
 
 def _learned_about(found: ScoreDiagnostics) -> str:
     n, seen = found.score.n, len(found.learned)
     if not seen:
-        return f"None of the {n:,} photos is one that the model learned from, by content."
-    some = f"{seen:,} of the {n:,} photos {'are ones' if seen > 1 else 'is one'} that the model learned from"
-    apart = "the scores without them stand above" if found.score.scores_apart else "no photo is new"
-    return f"{some}, by content: what it scores on them flatters; {apart}."
+        return f"The model was trained on none of the {n:,} photos; their content was compared."
+    apart = "the scores without them are in the table of scores" if found.score.scores_apart else "no photo is new"
+    one = "one of the training photos" if seen == 1 else "training photos"
+    are = "is" if seen == 1 else "are"
+    return f"{seen:,} of the {n:,} photos {are} {one}, by content. The score on them is optimistic; {apart}."
 
 
 def _strange_about(score: ModelScore) -> str:
@@ -530,24 +562,26 @@ def _strange_about(score: ModelScore) -> str:
     if score.kind == "number":
         return ""
     if not score.unknown_classes:
-        return f"Every {what} here is one that the model learned."
+        return f"The model has every {what} of these photos."
     listed = ", ".join(f"{name} ({times:,})" for name, times in sorted(score.unknown_classes.items()))
     counted = "count as missed" if score.kind == "multi" else "count as wrong"
-    return f"{'Tags' if what == 'tag' else 'Classes'} that training never saw {counted}, with their photos: {listed}."
+    return (
+        f"{'Tags' if what == 'tag' else 'Classes'} that the model does not have {counted}, with their photos: {listed}."
+    )
 
 
 def _unfamiliar_about(found: ScoreDiagnostics) -> str:
     score = found.score
     if found.unfamiliar is None:
-        why = score.about["training"]["why_not"] or "no training photo has another one that is no copy of it"
+        why = score.about["training"]["why_not"] or "no training photo has another one that is no duplicate of it"
         return f"Not known: {why}."
-    rule = "further from the nearest training photo than 99% of those lie from one another"
+    rule = "further from the nearest training photo than 99% of the training photos are from one another"
     if not found.unfamiliar:
-        return f"None of the {score.n:,} photos lies {rule}."
+        return f"None of the {score.n:,} photos is {rule}."
     count = len(found.unfamiliar)
-    wrong = sum(one.true != one.said for one in found.unfamiliar)
-    mistaken = f" The model is wrong about {wrong:,} of them." if score.kind == "class" else ""
-    return f"{count:,} of the {score.n:,} photos lie{'s' if count == 1 else ''} {rule}.{mistaken}"
+    wrong = sum(one.true != one.predicted for one in found.unfamiliar)
+    mistaken = f" The model is wrong on {wrong:,} of them." if score.kind == "class" else ""
+    return f"{count:,} of the {score.n:,} photos {'is' if count == 1 else 'are'} {rule}.{mistaken}"
 
 
 def _card(one: ScoredImage, images: ImageBudget) -> MistakeCard:
@@ -555,17 +589,23 @@ def _card(one: ScoredImage, images: ImageBudget) -> MistakeCard:
         Thumbnail(images.place(LEARNED, other.id), other.id, other.label, f"cosine {other.cosine:.2f}")
         for other in one.near
     )
-    sure = "" if math.isnan(one.probability) else f"{one.probability:.0%} sure"
-    return MistakeCard(Thumbnail(images.place(SCORED, one.id), one.id, one.true), one.said, sure, near)
+    sure = "" if math.isnan(one.probability) else f"{one.probability:.0%}"
+    return MistakeCard(Thumbnail(images.place(SCORED, one.id), one.id, one.true), one.predicted, sure, near)
 
 
 def _table(what: str, known: Sequence[ScoredImage]) -> Table:
-    columns = (Column("photo"), Column("label"), Column("said"), Column("most like"), Column("cosine", True))
+    columns = (
+        Column("photo"),
+        Column("label"),
+        Column("predicted"),
+        Column("most similar training photo"),
+        Column("cosine", True, "How alike the features of the two photos are: 1 is identical."),
+    )
     rows = [
         (
             one.id,
             one.true,
-            one.said,
+            one.predicted,
             one.near[0].id if one.near else "",
             f"{one.near[0].cosine:.2f}" if one.near else "",
         )
@@ -574,24 +614,34 @@ def _table(what: str, known: Sequence[ScoredImage]) -> Table:
     return Table(first_rows(what, len(known), MOST_ROWS), columns, rows)
 
 
-def _provenance(score: ModelScore) -> list[tuple[str, list[tuple[str, str]]]]:
+def _provenance(score: ModelScore) -> list[ProvenanceGroup]:
     about = score.about
-    model = {name: value for name, value in about["model"].items() if name not in ("recipe", "versions")}
-    question = about["question"]
-    data = {
-        **about["data"],
+    model, question, data = about["model"], about["question"], about["data"]
+    recorded = {name: value for name, value in model.items() if name not in ("recipe", "versions")}
+    photos = {
+        **data,
         "labels": question["labels"],
         "column": question["column"],
         "groups": question["groups"],
         "classes": list(score.classes),
     }
-    groups = [
-        ("", [("run", str(score.folder))] if score.folder is not None else []),
-        ("The model", flatten({**model, "sha256": question["model"]})),
-        ("The photos", flatten(data)),
-        ("The features", flatten(about["model"].get("recipe", {}))),
-        ("Versions that fitted the model", flatten(about["model"].get("versions", {}))),
-        ("Versions that scored it", flatten({**about["versions"], "random_state": about.get("random_state", "")})),
-        ("This page", [(name, installed(name)) for name in VERSIONS]),
+    facts = [("folder of the score", str(score.folder))] if score.folder is not None else []
+    facts += [("model", str(model["path"])), ("SHA-256 of the model", str(question["model"]))]
+    facts += [("head", str(model["head"])), ("layer", str(model["layer"]))]
+    facts += [("training photos", f"{model.get('training_images', 0):,}")]
+    from_file = [
+        ("photos", str(data.get("place", ""))),
+        ("labels", str(question["labels"] or "")),
+        ("column", str(question["column"] or "")),
     ]
-    return [(name, pairs) for name, pairs in groups if pairs]
+    features = {**model, "recipe": model.get("recipe", {})}
+    return [
+        ProvenanceGroup("Model", facts, flatten(recorded)),
+        ProvenanceGroup("Photos", [(name, text) for name, text in from_file if text], flatten(photos)),
+        ProvenanceGroup("Features", describe_features(features), flatten(model.get("recipe", {}))),
+        ProvenanceGroup(
+            "Scoring",
+            describe_versions(),
+            flatten({**about["versions"], "random_state": about.get("random_state", "")}),
+        ),
+    ]

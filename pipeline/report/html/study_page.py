@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.report.html.charts import GREY, Chart, Curve, lines
+from pipeline.report.html.content import ProvenanceGroup
 from pipeline.report.html.frame import Column, Table, flatten, headline, number, render_page, sentence, span
+from pipeline.runs.leaderboard import scoring_name
 from pipeline.studies import Point, Study
 from pipeline.studies.analysis import labels_text
 from pipeline.studies.results import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER
@@ -30,9 +32,10 @@ def study_page(study: Study) -> str:
     return render_page(
         "study.jinja",
         charts,
-        title=f"Was transfer worth it? {study.name}",
+        title=f"{study.name}: was transfer worth it?",
         study=study,
-        said={"first": first, "rest": rest},
+        first=first,
+        rest=rest,
         facts=facts,
         places=_places(study, bool(depths)),
         verdicts=[
@@ -50,7 +53,7 @@ def study_page(study: Study) -> str:
         depth_table=_depth_table(depths),
         given=[(name, sentence(text)) for name, text in study.budget.items() if text],
         notes=[sentence(text) for text in study.notes],
-        made=_provenance(study),
+        provenance=_provenance(study),
     )
 
 
@@ -58,7 +61,7 @@ def _places(study: Study, deep: bool) -> list[tuple[str, str]]:
     places = [("promises", "Four promises"), ("curves", "Learning curves"), ("everything", "With all labels")]
     places += [("depth", "Layer by layer")] if deep else []
     places += [("given", "What each was given")]
-    return [*places, *([("notes", "Notes")] if study.notes else []), ("made", "How it was made")]
+    return [*places, *([("notes", "Notes")] if study.notes else []), ("provenance", "Provenance")]
 
 
 def _curves(study: Study, curves: dict[str, tuple[Point, ...]]) -> Chart:
@@ -200,13 +203,14 @@ def _depth_table(depths: dict[float, tuple[Point, ...]]) -> Table:
     return Table("Balanced accuracy by layer", columns, rows)
 
 
-def _provenance(study: Study) -> list[tuple[str, list[tuple[str, str]]]]:
-    said = dict(study.provenance)
-    versions = said.pop("versions", {})
-    about = {"label set": study.label_set, "head": study.head, "backbone": study.backbone, "layer": study.layer}
-    about |= {"scoring": study.scoring, "classes": ", ".join(study.classes)}
-    groups = [("", flatten(about)), ("Provenance", flatten(said)), ("Versions", flatten(versions))]
-    return [(name, pairs) for name, pairs in groups if pairs]
+def _provenance(study: Study) -> list[ProvenanceGroup]:
+    recorded = dict(study.provenance)
+    versions = recorded.pop("versions", {})
+    facts = [("label set", study.label_set), ("classes", ", ".join(study.classes)), ("head", study.head)]
+    facts += [("network", study.backbone), ("layer", study.layer), ("score", scoring_name(study.scoring))]
+    software = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    facts += [("software", software)] if software else []
+    return [ProvenanceGroup("", facts, [*flatten(recorded), *flatten(versions)])]
 
 
 def _seconds(seconds: float) -> str:

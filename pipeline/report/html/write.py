@@ -14,7 +14,7 @@ from pipeline.report.html.run_page import run_page
 from pipeline.report.html.score_page import score_page
 from pipeline.report.html.study_page import study_page
 from pipeline.runs import Run
-from pipeline.runs.directory import REPORT, RUN, SCORE, STUDY, replace_file
+from pipeline.runs.directory import RUN, SCORE, STUDY, replace_file, report_name
 from pipeline.studies import Study
 
 About = Run | ModelScore | Study
@@ -48,7 +48,7 @@ def write_report(
     run : path, Run, ModelScore or Study
         The folder that `evaluate`, `score` or `study` kept it in, or the thing itself.
     out : str or Path, optional
-        ``report.html`` in the run's folder by default.
+        ``NAME-report.html`` in the run's folder by default, NAME being that of the data set.
     photos : path or ImageSource, optional
         Where the photos are now; by default where they were when their features were extracted. Without photos, or
         without the cache, the page is made without what needs them, and says so.
@@ -68,7 +68,7 @@ def write_report(
         raise ReportError(
             f"the report of {about.name}: expected a file to write, got a run that no folder holds", "out="
         )
-    path = Path(out) if out is not None else about.folder / REPORT  # type: ignore[operator]
+    path = Path(out) if out is not None else about.folder / report_name(about.name)  # type: ignore[operator]
     content = _page(about, photos, progress).encode()
     try:
         if out is not None:
