@@ -204,6 +204,8 @@ def span(low: float | None, high: float | None, form: str = ".3f") -> str:
 
 def first_rows(what: str, count: int, most: int) -> str:
     """Return the caption of a table that shows no more than so many of its rows."""
+    if count == 1:
+        return f"1 {what.removesuffix('s')}"
     return f"The first {most:,} of {count:,} {what}" if count > most else f"All {count:,} {what}"
 
 
