@@ -18,11 +18,11 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 import pipeline as pl
+import pipeline.report
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, ReportError, SkipReason
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource
-from pipeline.report import needs
 from pipeline.report.diagnostics.confusion import Confusion, calibration, confusion
 from pipeline.report.diagnostics.mistakes import most_confident_mistakes
 from pipeline.report.diagnostics.predictions import ClassPredictions, load_class_predictions
@@ -136,7 +136,8 @@ def test_the_leaderboard_draws_each_score_at_its_place_with_its_interval(made: A
     first_null = next(place for place, one in enumerate(rows) if one.null)
     assert gaps[first_null - 1] > 1 and set(np.delete(gaps, first_null - 1).round(6)) == {1.0}
     named = [label.get_text() for label in ax.get_yticklabels()]
-    assert named[-2:] == ["colours alone", "guessing"] and named[0] == run.best("kind").head and "chosen" in named
+    assert named[-2:] == ["logistic, color statistics", "dummy"] and named[0] == run.best("kind").head
+    assert "best of 3 (nested selection)" in named
 
 
 def test_a_head_is_marked_as_tied_where_the_run_says_so_and_only_there(made: Any) -> None:
@@ -170,9 +171,9 @@ def test_layers_and_backbones_are_named_where_they_differ(made: Any) -> None:
     more = (best, replace(best, layer="late"), replace(best, cache="b.h5", backbone="other:none"))
     display = LeaderboardDisplay(run.info("kind"), more)
     assert [display.name(one) for one in more] == [
-        f"{best.head}, penultimate, {best.backbone}",
-        f"{best.head}, late, {best.backbone}",
-        f"{best.head}, penultimate, other:none",
+        f"{best.head} / {best.backbone} / penultimate",
+        f"{best.head} / {best.backbone} / late",
+        f"{best.head} / other:none / penultimate",
     ]
 
 
@@ -525,11 +526,11 @@ def test_without_matplotlib_the_error_has_the_command_that_brings_it(
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(needs, "import_module", missing)
+    monkeypatch.setattr(pipeline.report, "import_module", missing)
     with pytest.raises(ReportError) as refused:
         LeaderboardDisplay.from_run(made[0], "kind").plot()
     assert str(refused.value) == (
-        "the report: expected matplotlib, but it is not installed\ntry: pip install 'transfer-pipeline[report]'"
+        "the report: expected matplotlib, but it is not installed\ntry: pip install 'transfer-pipeline'"
     )
 
 

@@ -57,7 +57,7 @@ def test_a_probability_names_the_fold_that_it_is_by(run: Run) -> None:
         "Each probability is by the model of one fold, trained without that photo; a saved model, trained on all "
         "photos, gives another one."
     ) in words
-    assert "Out of fold, by the models of the folds; on the dashed line" in words
+    assert "Out of fold, by the models of the folds. On the dashed line" in words
 
 
 def test_a_test_set_s_probability_is_no_fold_s() -> None:
@@ -67,7 +67,7 @@ def test_a_test_set_s_probability_is_no_fold_s() -> None:
         "",
     )
     assert format_confidence(0.994, "2") == "99% by the model of fold 3"
-    assert format_confidence(0.994, "test") == "99% sure"
+    assert format_confidence(0.994, "test") == "99%"
 
 
 def test_the_parameters_of_a_saved_model_stand_beside_those_of_the_folds(run: Run, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_the_parameters_of_a_saved_model_stand_beside_those_of_the_folds(run: Ru
     page = run_page(run)
     assert "<b>.model" not in page
     assert (
-        "The saved model <b>.model: logistic on penultimate, parameters C=0.01, chosen and trained on 40 photos."
+        "The saved model <b>.model: logistic on penultimate, parameters C=0.01, selected and trained on 40 photos."
     ) in words_of(page)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -23,10 +22,10 @@ pytest.importorskip("bokeh", reason="Bokeh is not installed: pip install 'transf
 from pipeline.errors import ReportError
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource
-from pipeline.report.html.content import round_robin
 from pipeline.report.diagnostics.embedding_map import class_overlap
 from pipeline.report.diagnostics.mistakes import label_issues
 from pipeline.report.diagnostics.predictions import load_class_predictions
+from pipeline.report.html.content import round_robin
 from pipeline.report.html.frame import headline, policy, sentence
 from pipeline.report.html.images import ImageBudget, SourceImages
 from pipeline.report.html.run_page import run_page
@@ -100,7 +99,9 @@ def test_no_folder_is_made_for_a_page_where_the_run_is_not(
     monkeypatch.chdir(place)
     run = Run.open("run")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ReportError, match=r"^run/photos-report.html: expected to write the report here, got No such file"):
+    with pytest.raises(
+        ReportError, match=r"^run/photos-report.html: expected to write the report here, got No such file"
+    ):
         write_report(run)
     assert list(tmp_path.iterdir()) == []
     assert write_report(run, out="new/a.html").path.exists()
@@ -166,7 +167,11 @@ def test_each_cell_of_the_confusion_matrix_lists_its_photos(page: Page, place: P
     assert all(count == len(expected[cell]) for cell, (count, _) in found["of"].items())
     buttons = {one["data-cell"] for one in page.attributes("button") if one.get("data-cell")}
     assert buttons == set(expected)
-    assert all(0 <= photo[1] < len(json.loads(page.scripts["pictures"])) for _, photos in found["of"].values() for photo in photos)
+    assert all(
+        0 <= photo[1] < len(json.loads(page.scripts["pictures"]))
+        for _, photos in found["of"].values()
+        for photo in photos
+    )
 
 
 def test_each_column_of_the_leaderboard_is_explained_in_one_line(page: Page) -> None:

@@ -27,6 +27,7 @@ from pipeline.model import Model, ModelScore
 from pipeline.report.html.score_page import diagnose_score
 from pipeline.report.html.write import open_run, write_report
 from pipeline.runs import Run
+from pipeline.runs.directory import report_name
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,7 @@ def test_the_surest_mistakes_stand_beside_their_nearest_training_photos(
 ) -> None:
     table = score.predictions
     wrong = table[table["true"] != table["predicted"]].sort_values("probability", ascending=False, kind="stable")
+    wrong = wrong[~wrong["id"].isin([one.id for one in diagnose_score(score).label_issues or ()])]  # shown elsewhere
     shown = cards(section(page, "Most confident mistakes"))
     assert len(shown) == min(len(wrong), 12)
     assert {re.search(r'alt="([^"]+)"', card)[1] for card in shown} == set(wrong["id"][:12])  # type: ignore[index]
@@ -181,8 +183,8 @@ def test_a_planted_wrong_label_is_suspected_and_what_cannot_be_asked_is_not(page
     margin = accused["probability_true"] - accused["probability"]
     assert suspected == accused.loc[margin.sort_values(kind="stable").index, "id"].tolist()
     assert {"bees/90.png", "bees/91.png"} <= set(suspected)
-    shown = section(page, "Labels that may be wrong", "h3")
-    assert f"{len(suspected)} images are taken for another class by logistic, which had not seen them" in shown
+    shown = section(page, "Possible label errors")
+    assert f"{len(suspected)} photos: logistic, which was not trained on them, predicts another class" in shown
     assert [re.search(r'alt="([^"]+)"', card)[1] for card in cards(shown)] == suspected  # type: ignore[index]
     # Of a photo that it learned from, and of a class that it never saw, the model cannot say that the label is wrong.
     learned = table.assign(learned=table["learned"] | (table["id"] == "bees/90.png"))
@@ -195,7 +197,7 @@ def test_a_planted_wrong_label_is_suspected_and_what_cannot_be_asked_is_not(page
 
 
 def test_the_map_has_every_scored_photo_by_its_own_label(page: Page, score: ModelScore) -> None:
-    ground = diagnose_score(score).ground
+    ground = diagnose_score(score).map_layer
     assert ground is not None and ground.map is not None
     assert list(ground.map.ids) == score.predictions["id"].tolist()
     assert ground.labels["label"] == dict(zip(score.predictions["id"], score.predictions["true"], strict=True))
@@ -203,8 +205,8 @@ def test_the_map_has_every_scored_photo_by_its_own_label(page: Page, score: Mode
     assert "map-layer-0" in page.scripts
 
 
-def test_it_says_how_it_was_made(page: Page, score: ModelScore, place: Path) -> None:
-    made = section(page, "How it was made")
+def test_it_has_its_provenance(page: Page, score: ModelScore, place: Path) -> None:
+    made = section(page, "Provenance")
     for text in (score.about["question"]["model"], str(place / "bees.model"), str(place / "new"), "logistic"):
         assert text in made
     assert score.about["model"]["recipe"]["weights_sha256"] in made
@@ -216,12 +218,12 @@ def test_without_the_photos_it_says_so_and_shows_the_rest(place: Path, tmp_path:
     try:
         without = written(place / "run", out=tmp_path / "a.html")
         assert f"No photos are shown: {place / 'new'}: no such file or folder; name their folder" in without.said
-        first = cards(section(without, "Right and wrong"))[0]
+        first = cards(section(without, "Most confident mistakes"))[0]
         assert 'class="blank"' in first and first.count("<img") == 3, "the model keeps its own photos"
         assert "Map" in without.said and "Calibration" in without.said
         there = written(place / "run", out=tmp_path / "b.html", photos=moved)
         assert "No photos are shown" not in there.said
-        assert "<img" in cards(section(there, "Right and wrong"))[0].partition("<ul")[0]
+        assert "<img" in cards(section(there, "Most confident mistakes"))[0].partition("<ul")[0]
         Image.new("RGB", (64, 64), "green").save(moved / "bees/90.png")
         changed = written(place / "run", out=tmp_path / "c.html", photos=ImageSource.open(moved))
         assert "1 photo is not shown, e.g. bees/90.png: missing, unreadable, or not as when" in changed.said
@@ -237,7 +239,7 @@ def test_without_the_cache_there_is_no_map(place: Path, tmp_path: Path) -> None:
     try:
         without = written(place / "run", out=tmp_path / "a.html")
         assert "No map: " in without.said and "map-layer-0" not in without.scripts
-        assert len(cards(section(without, "Right and wrong"))) and "pictures" in without.scripts
+        assert len(cards(section(without, "Most confident mistakes"))) and "pictures" in without.scripts
     finally:
         shutil.move(moved, place / "caches")
 
@@ -248,7 +250,7 @@ def test_without_the_model_its_photos_are_named_and_not_shown(place: Path, tmp_p
     try:
         without = written(place / "run", out=tmp_path / "a.html")
         assert "Training photos are named and not shown: " in without.said
-        first = cards(section(without, "Right and wrong"))[0]
+        first = cards(section(without, "Most confident mistakes"))[0]
         assert first.count("<img") == 1 and first.count('class="blank small"') == 3
         replace(Model.open(moved), notes=("another",)).save(place / "bees.model")
         other = written(place / "run", out=tmp_path / "b.html")

@@ -69,7 +69,7 @@ _PART = re.compile(r"/\[\d+ of \d+: [0-9a-f]+\]$")  # some rows of a source
 _FILES = re.compile(r"/\[\d+ files [0-9a-f]+\]$")  # a list of photos
 _SHARDS = re.compile(r" \[\d+ shards: [0-9a-f]+\]$")  # a list of shards
 _OVER = re.compile(r" over (.+)$")  # a table of ids in another folder
-_STEP = "say where they are now: photos=DIR, or --photos DIR"
+_STEP = "name their folder: photos=DIR, or --photos DIR"
 
 
 def open_cache_images(cache: FeatureCache, photos: Any = None) -> tuple[ImageSource | None, str]:

@@ -191,7 +191,7 @@ def load_features(run: Run, result: Result) -> tuple[StoredFeatures | None, list
         cache = open_result_cache(run, result)
         return StoredFeatures.of(cache, result.layer), _about_version(result.cache, cache)
     except PipelineError as error:
-        return None, [f"no map, no copies and no nearest photos: {error.message}; {error.next_step}"]
+        return None, [f"no map, no duplicates and no similar photos: {error.message}; {error.next_step}"]
 
 
 def open_run_images(run: Run, info: LabelSetInfo, photos: Any = None) -> tuple[ImageSource | None, str]:
@@ -214,7 +214,7 @@ def open_run_images(run: Run, info: LabelSetInfo, photos: Any = None) -> tuple[I
         cache = open_result_cache(run, run.best(info.name, source=info.source))
     except PipelineError as error:
         if photos is None:
-            return None, f"no photos are shown: {error.message}; say where they are: photos=DIR, or --photos DIR"
+            return None, f"no photos are shown: {error.message}; name their folder: photos=DIR, or --photos DIR"
         try:
             return ImageSource.open(photos), ""
         except PipelineError as refused:

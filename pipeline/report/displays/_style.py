@@ -59,13 +59,6 @@ def shorten(name: str, most: int = 24) -> str:
     return f"{name[:head]}…{name[len(name) - (most - 1 - head) :]}"
 
 
-def scoring_text(scoring: str) -> str:
-    """Return a scoring as a person says it."""
-    if scoring == "r2":
-        return "R²"
-    return scoring.removeprefix("neg_").replace("_", " ") + (", negative" if scoring.startswith("neg_") else "")
-
-
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Return places near the wanted ones, in the same order, at least `gap` apart and within the limits if they fit."""
     order = np.argsort(wanted, kind="stable")

@@ -1,9 +1,8 @@
-"""The leaderboard of one label set: each head's score with its interval, the nulls apart."""
+"""The leaderboard of one label set: the score of each head with its interval, and the baselines apart."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import check_arguments
@@ -17,31 +16,31 @@ from pipeline.report.displays._style import (
     axis_for,
     figure_of,
     hide_spines,
-    scoring_text,
     select_label_set,
     set_title,
 )
 from pipeline.report.displays._style import shorten as short
-from pipeline.runs import CHOSEN, NOTHING, ON_TEST, PIXELS, LabelSetInfo, Result, Run
+from pipeline.runs import CHOSEN, ON_TEST, PIXELS, LabelSetInfo, Result, Run
+from pipeline.runs.leaderboard import features_text, head_name, is_error, result_name, scoring_name, shown_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_NULLS = {PIXELS: "colours alone", NOTHING: "guessing"}
-_APART = 0.6  # between heads and nulls, in lines
+_APART = 0.6  # between heads and baselines, in lines
 
 
 @dataclass(eq=False)
 class LeaderboardDisplay:
-    """Heads by their scores, best first, each with its 95% interval; the nulls below, in grey.
+    """Heads by their scores, best first, each with its 95% interval; the baselines below, in grey.
 
-    A hollow mark and the word "tied" say that the folds do not show the best head to be better.
+    A hollow mark and the word "tied" mean that the folds do not show the best head to be better. Errors and losses are
+    positive: lower is better.
 
     Parameters
     ----------
     info : LabelSetInfo
     results : tuple of Result
-        Of one scoring, in the order they are drawn; nulls are drawn last.
+        Of one scoring, in the order in which they are drawn; baselines are drawn last.
     part : {"folds", "test"}
         The scores out of fold, or those on the fixed test set.
 
@@ -81,7 +80,7 @@ class LeaderboardDisplay:
         source : str, optional
             The name of the images, where several DATA have a label set of this name.
         scoring : str, optional
-            By default the one the choice was made by.
+            By default the one that ranks the heads.
         part : {"folds", "test"}
 
         Raises
@@ -103,29 +102,23 @@ class LeaderboardDisplay:
 
     @property
     def rows(self) -> tuple[Result, ...]:
-        """The results from top to bottom: heads, then nulls."""
+        """Return the results from top to bottom: heads, then baselines."""
         return tuple(sorted(self.results, key=lambda one: one.null))  # stable: as they came, within each
 
     def score(self, result: Result) -> tuple[float | None, float | None, float | None]:
-        """Return the score and its interval, of the part that is shown."""
+        """Return the score and its interval as they are shown, of the part that is shown."""
+        ends = (result.mean, result.low, result.high)
         if self.part == ON_TEST:
-            return result.test, result.test_low, result.test_high
-        return result.mean, result.low, result.high
+            ends = (result.test, result.test_low, result.test_high)
+        shown = shown_score(result.scoring, *ends)
+        return shown.value, shown.low, shown.high
 
     def name(self, result: Result) -> str:
         """Return a head with as much of layer and backbone as tells it from the others."""
-        if result.null:
-            return _NULLS.get(result.layer, result.head)
-        if result.head == CHOSEN:
-            return result.head
         heads = [one for one in self.results if not one.null and one.head != CHOSEN]
-        parts = [result.head]
-        if len({one.layer for one in heads}) > 1:
-            parts.append(result.layer)
-        if len({one.cache for one in heads}) > 1:
-            same = len({one.backbone for one in heads}) < len({one.cache for one in heads})
-            parts.append(Path(result.cache).stem if same else result.backbone)
-        return ", ".join(parts)
+        if result.null:
+            return f"{result.head}, {features_text(result)}" if result.layer == PIXELS else result.head
+        return head_name(result, len(heads)) if result.head == CHOSEN else result_name(result, heads)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the leaderboard and return the axis.
@@ -146,8 +139,9 @@ class LeaderboardDisplay:
             ax.axhline(line, color=PALE, linewidth=0.8, zorder=0)
         ax.set_yticks(places, [short(self.name(result), 36) for result in rows])
         ax.set_ylim((places[-1] if places else 0) + 0.6, -0.6)
+        better = "; lower is better" if is_error(self.results[0].scoring) else ""
         where = "on the test set" if self.part == ON_TEST else "out of fold"
-        ax.set_xlabel(f"{scoring_text(self.results[0].scoring)} {where}, with 95% interval")
+        ax.set_xlabel(f"{scoring_name(self.results[0].scoring)} {where}, with 95% interval{better}")
         ax.grid(axis="x", color=PALE, linewidth=0.6)
         ax.set_axisbelow(True)
         n = self.info.test if self.part == ON_TEST else self.info.n
@@ -165,7 +159,7 @@ class LeaderboardDisplay:
             return
         if low is not None and high is not None:
             ax.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.3, solid_capstyle="butt")
-        # The folds say which are tied; a test set, looked at once, does not.
+        # Ties are tested over the folds, so there are none on the test set.
         tied = bool(result.tied) and not is_best and self.part == FOLDS
         ax.plot(
             value, place, "s" if result.head == CHOSEN else "o", color=colour, markersize=6.5,

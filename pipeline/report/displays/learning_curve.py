@@ -23,11 +23,11 @@ from pipeline.report.displays._style import (
     figure_of,
     hide_spines,
     line_height,
-    scoring_text,
     set_title,
     shorten,
     spread,
 )
+from pipeline.runs.leaderboard import scoring_name
 from pipeline.studies import Study
 from pipeline.studies.analysis import labels_text
 from pipeline.studies.results import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER, Point
@@ -88,7 +88,7 @@ class LearningCurveDisplay:
         ends = [study.curve(method)[-1] for method in study.methods]
         ax.set_ylim(0, 1.03)
         _name_ends(ax, ends)
-        ax.set(xlabel="labels a class", ylabel=f"{scoring_text(study.scoring)} on {study.test:,} new images")
+        ax.set(xlabel="labels a class", ylabel=f"{scoring_name(study.scoring)} on {study.test:,} new images")
         ax.grid(axis="y", color=PALE, linewidth=0.6)
         ax.set_axisbelow(True)
         set_title(ax, f"{shorten(study.name, 36)}: {shorten(study.label_set, 24)}")
@@ -157,7 +157,7 @@ class DepthDisplay:
                 label=labels_text(per_class), linewidth=1.6, elinewidth=1, markersize=5,
             )  # fmt: skip
         ax.set_xticks(range(len(layers)), [shorten(layer, 16) for layer in layers])
-        ax.set(ylim=(0, 1.03), xlim=(-0.3, len(layers) - 0.7), xlabel="layer", ylabel=scoring_text(self.study.scoring))
+        ax.set(ylim=(0, 1.03), xlim=(-0.3, len(layers) - 0.7), xlabel="layer", ylabel=scoring_name(self.study.scoring))
         ax.grid(axis="y", color=PALE, linewidth=0.6)
         ax.set_axisbelow(True)
         ax.legend(title="labels a class", frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small")

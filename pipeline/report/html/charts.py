@@ -241,7 +241,7 @@ def calibration_chart(number: int, found: Calibration, head: str) -> Chart:
     for axis in plot.axis:
         axis.formatter = models.NumeralTickFormatter(format="0%")
     plot.xaxis.ticker = models.BasicTicker(desired_num_ticks=4)  # as many as have room on a phone
-    plot.xaxis.axis_label, plot.yaxis.axis_label = "probability of the prediction", "share that is correct"
+    plot.xaxis.axis_label, plot.yaxis.axis_label = "probability", "share correct"
     points = "; ".join(f"probability {one.probability:.0%}, correct {one.accuracy:.0%}" for one in found.bins)
     return Chart(number, item(plot), f"Calibration of {head}: {points}.", shape="square")
 
