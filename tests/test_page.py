@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from browser import browser, drop, resize, until
 from commands import class_folders, photo
-from sights import contrasts
+from browser_checks import contrasts
 
 pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install 'transfer-pipeline[serve]'")
 

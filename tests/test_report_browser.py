@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from browser import asked_for, browser, frames, lights, resize
 from made_caches import blobs, make_cache
-from sights import (
+from browser_checks import (
     contrasts,
     crowded_ticks,
     cut_labels,

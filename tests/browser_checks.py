@@ -1,6 +1,6 @@
-"""What an eye sees of a page: what sticks out of it, what cannot be read, what a point tells when it is met.
+"""Checks of a page in a browser: parts that stick out, text that cannot be read, and the tip of a point.
 
-Charts by Bokeh lie in shadow roots: every question here is asked of what lies in those, too.
+Bokeh draws its charts in shadow roots; every check looks into those, too.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-WAIT = 30  # seconds: no measure of speed, only the end of hope
+WAIT = 30  # seconds; no measure of speed
 
 _ALL = """
 const deep = (root, found = []) => { for (const e of root.querySelectorAll("*")) {
