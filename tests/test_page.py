@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from browser import browser, drop, resize, until
-from commands import class_folders, photo
 from browser_checks import contrasts
+from commands import class_folders, photo
 
 pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install 'transfer-pipeline[serve]'")
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import asked_for, browser, frames, lights, resize
-from made_caches import blobs, make_cache
 from browser_checks import (
     contrasts,
     crowded_ticks,
@@ -34,6 +33,7 @@ from browser_checks import (
     walled_in,
     without_words,
 )  # fmt: skip
+from made_caches import blobs, make_cache
 from sklearn.neighbors import KNeighborsClassifier
 from test_study import Eyes, fewer_draws
 

@@ -41,7 +41,7 @@ class TrackedRun:
     name : str
     params : mapping of str to str
     metrics : tuple of (str, float, int)
-        Name, value and step: of a learning curve the labels learned from, of a fold's score its number, else 0.
+        Name, value and step: the number of labels for a learning curve, the fold for the score of a fold, else 0.
     tags : mapping of str to str
     """
 
@@ -120,7 +120,7 @@ def _scores(result: Result, name: str | None = None) -> Iterator[tuple[str, floa
 
 
 def _best(run: Run) -> Iterator[tuple[str, float, int]]:
-    """Give the score of the best head of each label set, or of the procedure that chose it where it was scored."""
+    """Yield the score of the nested selection or of the best head of each label set."""
     for info in run.label_sets:
         best = headline_result(run.of(info.name, source=info.source))
         if best is None:
@@ -227,7 +227,7 @@ def _paragraphs(sentences: Iterable[str]) -> str:
 
 
 EXPERIMENT = "transfer-pipeline"
-# What MLflow takes at once, and the lengths that it takes.
+# The number of values per call and the lengths that MLflow accepts.
 _METRICS, _PARAMS = 1000, 100
 _PARAM_LENGTH, _TAG_LENGTH = 6000, 5000
 _DONE, _FAILED = "FINISHED", "FAILED"
@@ -254,7 +254,7 @@ class LoggedReport:
 
 
 def load_mlflow() -> ModuleType:
-    """Return MLflow, which neither prints nor reports on whoever runs it.
+    """Return MLflow, without its prints and its telemetry.
 
     Raises
     ------
@@ -375,7 +375,7 @@ def _mlflow_settings() -> Iterator[None]:
 
 @contextmanager
 def _raise_report_errors(uri: str) -> Iterator[None]:
-    """Tell as one error whatever MLflow, its database or the network raise."""
+    """Raise one error for any error of MLflow, its database or the network."""
     try:
         yield
     except ReportError:

@@ -1,12 +1,12 @@
-"""Which class was taken for which, and how well each was found. Whether a head that says 0.8 is right 8 times in 10.
+"""Confusion matrix, results per class, and calibration.
 
 References
 ----------
 Naeini, Cooper, Hauskrecht (2015), Obtaining well calibrated probabilities using Bayesian binning. AAAI: the expected
 calibration error. Guo, Pleiss, Sun, Weinberger (2017), On calibration of modern neural networks. ICML: of the class
-that is said, for any number of classes.
+that is predicted, for any number of classes.
 Nguyen, O'Connor (2015), Posterior calibration and exploratory analysis for natural language processing models. EMNLP:
-bins of equal count, so that no bin is a matter of three images.
+bins of equal count, so that no bin depends on three images.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pipeline.report.diagnostics.predictions import ClassPredictions
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """How often each class was said of each.
+    """The confusion matrix.
 
     Attributes
     ----------
     classes : tuple of str
     counts : ndarray of int64, shape (k, k)
-        Row: what the images are. Column: what was said of them.
+        Row: label. Column: prediction.
     """
 
     classes: tuple[str, ...]
@@ -41,7 +41,7 @@ class Confusion:
 
     @property
     def commonest_mistakes(self) -> list[tuple[str, str, int]]:
-        """(what it is, what was said, how often), the commonest first; those of one count in the order of classes."""
+        """Return (label, prediction, count), the most common first; equal counts in the order of classes."""
         wrong = self.counts - np.diag(np.diag(self.counts))
         rows, columns = np.nonzero(wrong)
         order = np.argsort(-wrong[rows, columns], kind="stable")
@@ -53,7 +53,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How one class was found.
+    """The results of one class.
 
     Attributes
     ----------
@@ -61,14 +61,14 @@ class ClassRow:
     n : int
         Images of it.
     precision : float or None
-        The share that is right of what was said to be this class; None where nothing was.
+        The share of the predictions of this class that are correct; None without any.
     recall, recall_low, recall_high : float or None
-        The share of its images that was found, and its 95% interval (Wilson's, the images taken as independent); None
-        where there is no image of it.
+        The share of its images that is predicted as this class, with its 95% interval (Wilson's, for independent
+        images); None without an image of it.
     f1 : float or None
-        Their harmonic mean; None where there is neither an image of it nor one that was said to be.
+        Their harmonic mean; None without an image and a prediction of it.
     taken_for : str
-        The class that its images were taken for most often, the first of those that tie; empty where for none.
+        The class that its images are wrongly predicted as most often, the first of ties; empty without mistakes.
     times : int
         How often.
     """
@@ -85,14 +85,14 @@ class ClassRow:
 
 
 def confusion(predictions: ClassPredictions) -> Confusion:
-    """Return how often each class was said of each."""
+    """Return the confusion matrix."""
     k = len(predictions.classes)
     places = predictions.true * k + predictions.predicted
     return Confusion(predictions.classes, np.bincount(places, minlength=k * k).reshape(k, k))
 
 
 def per_class(predictions: ClassPredictions) -> tuple[ClassRow, ...]:
-    """Return how each class was found, in the order of the classes."""
+    """Return the results of each class, in the order of the classes."""
     found = confusion(predictions)
     return tuple(_row(found, place) for place in range(len(found.classes)))
 
@@ -122,7 +122,7 @@ FEWEST = 10  # images in a bin, where there are so many
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Images of which the head was about equally sure.
+    """Images with about the same probability.
 
     Attributes
     ----------
@@ -130,9 +130,9 @@ class CalibrationBin:
         The least and the greatest of their probabilities.
     n : int
     probability : float
-        How sure it was of what it said, on average.
+        The mean probability of the predictions.
     accuracy, accuracy_low, accuracy_high : float
-        How often it was right, and the 95% interval: Wilson's, the images taken as independent.
+        The share of correct predictions, with its 95% interval: Wilson's, for independent images.
     """
 
     low: float
@@ -146,16 +146,16 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How sure a head is, held against how often it is right.
+    """The probabilities of a head against its accuracy.
 
     Attributes
     ----------
     bins : tuple of CalibrationBin
-        Of about equally many images, the unsure first; equal probabilities are in one bin.
+        Of about equally many images, low probabilities first; equal probabilities are in one bin.
     error : float
         The expected calibration error: the mean distance of the two over the images, bin by bin.
     lead : float
-        How much surer it is than right on average: above 0 it is too sure, below 0 too modest.
+        Mean probability less accuracy: above 0 the probabilities are too high, below 0 too low.
     """
 
     bins: tuple[CalibrationBin, ...]
@@ -164,7 +164,7 @@ class Calibration:
 
 
 def calibration(predictions: ClassPredictions, *, bins: int = 10) -> Calibration | None:
-    """Return how sure the head is of what it says, held against how often it is right.
+    """Return the calibration of the predictions.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ def calibration(predictions: ClassPredictions, *, bins: int = 10) -> Calibration
     n = len(order)
     count = max(1, min(bins, n // FEWEST))
     edges = np.round(np.linspace(0, n, count + 1)).astype(np.int64)
-    # Equal probabilities stay in one bin: in which one an image lies must not be a matter of the rows' order.
+    # Equal probabilities stay in one bin: the bin of an image must not depend on the order of the rows.
     edges[1:-1] = np.searchsorted(probability, probability[edges[1:-1]], side="left")
     edges = np.unique(edges)
     found = tuple(_bin(probability[a:b], right[a:b]) for a, b in itertools.pairwise(edges))

@@ -23,7 +23,7 @@ _BLOCK = 4096
 
 @dataclass(frozen=True)
 class SimilarImage:
-    """A training photo that is like another photo.
+    """A training image that is similar to another image.
 
     Attributes
     ----------
@@ -39,17 +39,17 @@ class SimilarImage:
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that a head was wrong about.
+    """An image with a wrong prediction.
 
     Attributes
     ----------
     id, true, predicted : str
     probability : float
-        Of what was said; NaN where the head gives none.
+        Of the prediction; NaN where the head gives none.
     neighbours : tuple of SimilarImage
-        The most alike first; empty where the features of the image are not to be had.
+        The most similar first; empty where the features of the image are not available.
     part : str
-        Which model it was: the number of the fold that the image was left out of, or "test"; as in `ClassPredictions`.
+        The model: the number of the fold that the image was left out of, or "test"; as in `ClassPredictions`.
     """
 
     id: str
@@ -70,7 +70,7 @@ def most_confident_mistakes(
     exclude: Collection[str] = (),
     random_state: int = 0,
 ) -> tuple[Mistake, ...]:
-    """Return the mistakes that the head was surest of.
+    """Return the most confident mistakes.
 
     Parameters
     ----------
@@ -79,10 +79,9 @@ def most_confident_mistakes(
         Without them there are no neighbours.
     most : int
     neighbours : int
-        How many, among the images that the head learned from when it was asked: for an answer out of fold those of all
-        other folds.
+        How many similar training images: for a prediction out of fold, those of all other folds.
     trained : (Answers, Features), optional
-        For answers about a test set: those out of fold, about the images that the head learned from.
+        For predictions of a test set: the predictions out of fold, of the training images.
     exclude : collection of str
         Ids that are left out: those that are shown elsewhere.
     random_state : int
@@ -91,8 +90,8 @@ def most_confident_mistakes(
     Returns
     -------
     tuple of Mistake
-        The surest first; where two are equally sure, the one with the less probable truth. Drawn ones in the order of
-        `answers`.
+        The most confident first; of equal ones that with the less probable label first. Drawn ones in the order of
+        `predictions`.
     """
     wrong = predictions.wrong
     if exclude:
@@ -126,7 +125,7 @@ def largest_errors(
     neighbours: int = 3,
     trained: tuple[NumberPredictions, StoredFeatures] | None = None,
 ) -> tuple[Mistake, ...]:
-    """Return the images whose number a head missed by most, the furthest first; numbers stand as texts.
+    """Return the images with the largest errors, the largest first; numbers are texts.
 
     Parameters as of `most_confident_mistakes`.
     """
@@ -153,7 +152,7 @@ def _nearest(
     learned: StoredFeatures,
     k: int,
 ) -> list[tuple[SimilarImage, ...]]:
-    """Return of each chosen image the k most alike among the known ones that are in another fold."""
+    """Return for each chosen image the k most similar known images of other folds."""
     at = features.rows([predictions.ids[row] for row in chosen])
     rows = learned.rows(known.ids)
     usable = np.flatnonzero(rows >= 0)
@@ -178,20 +177,20 @@ def _nearest(
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """An image whose label may be wrong.
+    """A possible label error.
 
     Attributes
     ----------
     id : str
     label : str
-        What it is said to be.
+        Its label.
     suggested : str
-        What the head takes it for.
+        The class that the head predicts.
     probability_of_label, probability_of_suggested : float
     margin : float
-        The first less the second: the lower, the more suspicious.
+        The first less the second: the lower, the more likely the label is wrong.
     part : str
-        Which model it was: the number of the fold that the image was left out of, or "test"; as in `ClassPredictions`.
+        The model: the number of the fold that the image was left out of, or "test"; as in `ClassPredictions`.
     neighbours : tuple of SimilarImage
         The most similar training images; empty unless `with_neighbours` adds them.
     """
@@ -207,16 +206,16 @@ class LabelIssue:
 
 
 def label_issues(predictions: ClassPredictions) -> tuple[LabelIssue, ...] | None:
-    """Return the images whose label may be wrong, the most suspicious first.
+    """Return possible label errors, the most likely first.
 
-    The threshold of a class is how sure the head is of it, on average, on the images that bear its label. An image is
-    suspected when another class is the likeliest and reaches that class's own threshold: a head that is unsure of a
-    class everywhere accuses nobody of belonging to it for nothing.
+    The threshold of a class is its mean probability on the images with its label. An image is a possible label error if
+    another class is the most probable one and reaches the threshold of that class. A head with low probabilities for a
+    class everywhere thus flags few images for it.
 
     Parameters
     ----------
     answers : ClassPredictions
-        Out of fold: of a head that has learned a label, nothing is learned about it.
+        Out of fold: a head repeats the labels that it was trained on.
 
     Returns
     -------
@@ -228,7 +227,7 @@ def label_issues(predictions: ClassPredictions) -> tuple[LabelIssue, ...] | None
     k = len(predictions.classes)
     there = np.bincount(predictions.true, minlength=k)
     sums = np.bincount(predictions.true, predictions.probability_true, minlength=k)
-    # Of a class that no image bears, none is suspected to be.
+    # A class without images has no threshold.
     threshold = np.where(there > 0, sums / np.maximum(there, 1), np.inf)
     other = (predictions.predicted != predictions.true) & (predictions.probability >= threshold[predictions.predicted])
     margin = predictions.probability_true - predictions.probability
@@ -274,7 +273,7 @@ def with_neighbours(
 
 @dataclass(frozen=True)
 class DuplicatePair:
-    """Two images that are copies of one another.
+    """Two images that are duplicates of each other.
 
     Attributes
     ----------
@@ -282,9 +281,9 @@ class DuplicatePair:
         Ids.
     label_of_one, label_of_other : str
     cosine : float
-        Of their embeddings less the mean of all images'; 1 for exact copies.
+        Of their centered embeddings; 1 for exact duplicates.
     exact : bool
-        Whether the two have one content.
+        Whether the two have the same content.
     """
 
     one: str
@@ -296,22 +295,22 @@ class DuplicatePair:
 
     @property
     def differs(self) -> bool:
-        """Whether the two bear different labels: one may be wrong."""
+        """Return whether the two have different labels: one may be wrong."""
         return self.label_of_one != self.label_of_other
 
 
 @dataclass(frozen=True)
 class DuplicatePairs:
-    """The copies among some images.
+    """The duplicates among some images.
 
     Attributes
     ----------
     pairs : tuple of DuplicatePair
-        Those with different labels first, then the most alike. Of several exact copies each stands beside the first.
+        Those with different labels first, then the most similar. Exact duplicates are paired with the first.
     images : int
-        How many images are a copy of another.
+        How many images are a duplicate of another.
     too_alike : bool
-        Whether so many images look alike that near-copies mean nothing; the pairs are exact copies then.
+        Whether so many images look alike that near-duplicates mean nothing; the pairs are exact duplicates then.
     """
 
     pairs: tuple[DuplicatePair, ...]
@@ -322,10 +321,10 @@ class DuplicatePairs:
 def find_duplicate_pairs(
     features: StoredFeatures, ids: Sequence[str], labels: Sequence[str] | np.ndarray, *, folds: int
 ) -> DuplicatePairs:
-    """Return which of these images are copies of one another.
+    """Return which of these images are duplicates of each other.
 
-    Near-copies are let go where they would not be kept together by an evaluation with as many folds: see
-    `Copies.suits`.
+    Near-duplicates are ignored where an evaluation with as many folds would not keep them together: see
+    `DuplicateGroups.suits`.
     """
     rows = features.rows(ids)
     at = np.flatnonzero(rows >= 0)
@@ -342,7 +341,7 @@ def find_duplicate_pairs(
 
 
 def _pairs(found: DuplicateGroups) -> list[tuple[int, int, float, bool]]:
-    """Return positions of copies: each exact one with the first of its content, and near-copies by their firsts."""
+    """Return positions of duplicates: exact ones with the first of their content, near ones by the first of each."""
     order = np.argsort(found.content, kind="stable")
     first = np.zeros(int(found.content.max(initial=-1)) + 1, np.int64)  # of each content
     first[found.content[order][::-1]] = order[::-1]

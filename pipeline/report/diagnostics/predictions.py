@@ -73,7 +73,7 @@ _STEP = "name their folder: photos=DIR, or --photos DIR"
 
 
 def open_cache_images(cache: FeatureCache, photos: Any = None) -> tuple[ImageSource | None, str]:
-    """Return the photos of a cache, by the ids that they have there, or why they are not to be had.
+    """Return the photos of a cache, by the ids that they have there, or why they are not available.
 
     Parameters
     ----------
@@ -84,13 +84,13 @@ def open_cache_images(cache: FeatureCache, photos: Any = None) -> tuple[ImageSou
     Returns
     -------
     (ImageSource or None, str)
-        With a note, empty where all of them were found.
+        With a note, empty where all were found.
     """
     return open_images(cache.place, cache.ids, cache.path.name, photos)
 
 
 def open_images(place: str, ids: Sequence[str], name: str, photos: Any = None) -> tuple[ImageSource | None, str]:
-    """Return the photos of these ids, or why they are not to be had.
+    """Return the photos of these ids, or why they are not available.
 
     Parameters
     ----------
@@ -152,20 +152,20 @@ def _files(base: Path, ids: Sequence[str]) -> ImageSource:
 
 FOLDS = "folds"
 OLD_RUN = (
-    "this run was kept by an earlier version, without the probability of each image's own label: give the same "
-    "`pipeline evaluate` again, which computes nothing anew"
+    "this run was written by an earlier version, without the probability of each image's own label: give the same "
+    "`pipeline evaluate` again, which computes nothing again"
 )
 
 
 @dataclass(frozen=True, eq=False)
 class ClassPredictions:
-    """What one head said of n images with classes.
+    """The class predictions of one head for n images.
 
     Attributes
     ----------
     ids : tuple of str
     part : ndarray of str, shape (n,)
-        The number of the fold that an image was left out of, or "test".
+        The number of the fold in which the image was predicted, or "test".
     true, predicted : ndarray of int64, shape (n,)
         Places in `classes`.
     probability : ndarray of float64, shape (n,)
@@ -173,7 +173,7 @@ class ClassPredictions:
     probability_true : ndarray of float64, shape (n,)
         Of the image's own class; NaN likewise, and in a run of an earlier version.
     classes : tuple of str
-        Those that were learned, then those that only images of the test set have.
+        Those of the training images, then those that only test images have.
     head, layer, cache, label_set, source : str
         As of `Result`.
     """
@@ -196,17 +196,17 @@ class ClassPredictions:
 
     @property
     def wrong(self) -> np.ndarray:
-        """Rows that the head is wrong about, ascending."""
+        """Return the rows with a wrong prediction, ascending."""
         return np.flatnonzero(self.true != self.predicted)
 
     @property
     def has_probabilities(self) -> bool:
-        """Whether every image has the probability of what was said of it."""
+        """Return whether every image has the probability of its prediction."""
         return len(self) > 0 and bool(np.isfinite(self.probability).all())
 
     @property
     def has_own_probabilities(self) -> bool:
-        """Whether every image has the probability of its own class."""
+        """Return whether every image has the probability of its label."""
         return len(self) > 0 and bool(np.isfinite(self.probability_true).all())
 
     @property
@@ -215,13 +215,13 @@ class ClassPredictions:
         return np.array(self.classes, dtype=object)[self.true].astype(str)
 
     def take(self, rows: np.ndarray) -> ClassPredictions:
-        """Return the answers about some of the images."""
+        """Return the predictions of some of the images."""
         arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
         return replace(self, ids=tuple(self.ids[row] for row in rows), **arrays)
 
 
 def describe_fold(part: str) -> str:
-    """Return which model an answer is by, in words: ``the model of fold 3`` (from 1); empty for a test set's answers.
+    """Return the model of a prediction as text: ``the model of fold 3`` (from 1); empty for a test set.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ _ARRAYS = ("part", "true", "predicted", "probability", "probability_true")
 
 @dataclass(frozen=True, eq=False)
 class NumberPredictions:
-    """What one head said of n images with numbers.
+    """The number predictions of one head for n images.
 
     Attributes
     ----------
@@ -260,13 +260,13 @@ class NumberPredictions:
 
     @property
     def labels(self) -> np.ndarray:
-        """``(n,)`` of str: the number of each image, as a person reads it."""
+        """``(n,)`` of str: the number of each image, as text."""
         return np.array([f"{value:.4g}" for value in self.true])
 
 
 @dataclass(frozen=True)
 class TagRow:
-    """How one tag was found.
+    """The results of one tag.
 
     Attributes
     ----------
@@ -274,9 +274,9 @@ class TagRow:
     n : int
         Images that have it.
     found, missed, wrong : int
-        Images that have it and were said to; that have it and were not; that were said to and have it not.
+        Images that have it and are predicted to; that have it and are not; that are predicted to and do not have it.
     precision, recall, f1 : float or None
-        None where nothing can be said: no image has it, or none was said to.
+        None where it is not defined: no image has the tag, or none is predicted to.
     """
 
     name: str
@@ -292,7 +292,7 @@ class TagRow:
 def load_class_predictions(
     run: Run, info: LabelSetInfo, *, part: str = FOLDS, result: Result | None = None
 ) -> ClassPredictions | None:
-    """Return what a head said of the images of a label set of classes.
+    """Return the predictions of a head for a label set of classes.
 
     Parameters
     ----------
@@ -300,32 +300,32 @@ def load_class_predictions(
     info : LabelSetInfo
         One of the run's.
     part : {"folds", "test"}
-        Each training image by a head that had not seen it, or the fixed test set.
+        Each training image, predicted by a head that was not trained on it, or the fixed test set.
     result : Result, optional
         By default that of the best head by the scoring of the choice.
 
     Returns
     -------
     ClassPredictions or None
-        None where there is nothing: another kind of labels, no test set, a null.
+        None where there are none: another kind of labels, no test set, a baseline.
     """
     if info.kind != "class":
         return None
     result = result or run.best(info.name, source=info.source)
     table = _rows(run, result, part)
-    return class_predictions_from(table, info.classes, **_asked(table, result)) if len(table) else None
+    return class_predictions_from(table, info.classes, **_fields(table, result)) if len(table) else None
 
 
-def class_predictions_from(table: pd.DataFrame, classes: Sequence[str], **asked: Any) -> ClassPredictions:
-    """Return the answers of a table of predictions: ``id, true, predicted, probability, probability_true``.
+def class_predictions_from(table: pd.DataFrame, classes: Sequence[str], **fields: Any) -> ClassPredictions:
+    """Return the class predictions of a table: ``id, true, predicted, probability, probability_true``.
 
     Parameters
     ----------
     table : DataFrame
     classes : sequence of str
-        Those that were learned.
-    **asked
-        What was asked of whom: ``part, head, layer, cache, label_set, source``, as of `ClassPredictions`.
+        Those of the training images.
+    **fields
+        The further fields: ``part, head, layer, cache, label_set, source``, as of `ClassPredictions`.
     """
     known = set(classes)
     strange = sorted({name for name in (*table["true"], *table["predicted"]) if name not in known})
@@ -337,7 +337,7 @@ def class_predictions_from(table: pd.DataFrame, classes: Sequence[str], **asked:
     )
     return ClassPredictions(
         ids=tuple(table["id"]),
-        **asked,
+        **fields,
         true=np.array([code[name] for name in table["true"]], np.int64),
         predicted=np.array([code[name] for name in table["predicted"]], np.int64),
         probability=probability,
@@ -349,24 +349,24 @@ def class_predictions_from(table: pd.DataFrame, classes: Sequence[str], **asked:
 def load_number_predictions(
     run: Run, info: LabelSetInfo, *, part: str = FOLDS, result: Result | None = None
 ) -> NumberPredictions | None:
-    """Return what a head said of the images of a label set of numbers; None likewise. See `load_class_predictions`."""
+    """Return the predictions of a head for a label set of numbers, or None. See `load_class_predictions`."""
     if info.kind != "number":
         return None
     result = result or run.best(info.name, source=info.source)
     table = _rows(run, result, part)
-    return number_predictions_from(table, **_asked(table, result)) if len(table) else None
+    return number_predictions_from(table, **_fields(table, result)) if len(table) else None
 
 
-def number_predictions_from(table: pd.DataFrame, **asked: Any) -> NumberPredictions:
-    """Return the answers of a table of predicted numbers: ``id, true_value, predicted_value``. See `answers_in`."""
-    true, said = (table[name].to_numpy(np.float64) for name in ("true_value", "predicted_value"))
-    return NumberPredictions(ids=tuple(table["id"]), **asked, true=true, predicted=said)
+def number_predictions_from(table: pd.DataFrame, **fields: Any) -> NumberPredictions:
+    """Return the number predictions of a table: ``id, true_value, predicted_value``. See `answers_in`."""
+    true, predicted = (table[name].to_numpy(np.float64) for name in ("true_value", "predicted_value"))
+    return NumberPredictions(ids=tuple(table["id"]), **fields, true=true, predicted=predicted)
 
 
 def load_tag_rows(
     run: Run, info: LabelSetInfo, *, part: str = FOLDS, result: Result | None = None
 ) -> tuple[TagRow, ...] | None:
-    """Return how each tag of a label set was found, in the order of the tags; None likewise. See `load_class_predictions`."""
+    """Return the results of each tag in the order of the tags, or None. See `load_class_predictions`."""
     if info.kind != "multi":
         return None
     table = _rows(run, result or run.best(info.name, source=info.source), part)
@@ -374,7 +374,7 @@ def load_tag_rows(
 
 
 def tag_rows_from(table: pd.DataFrame, tags: Sequence[str], *, separator: str = "") -> tuple[TagRow, ...]:
-    """Return how each of these tags was found, from a table of predicted cells: ``true, predicted``."""
+    """Return the results of each of these tags, from a table of predicted cells: ``true, predicted``."""
     # The cells were joined by what splits the column; one tag a cell at the most needs nothing to split it.
     separator = separator or separator_of(table["true"]) or separator_of(table["predicted"]) or SEPARATORS[0]
     counts = tag_counts(table["true"], table["predicted"], tags, separator)
@@ -384,7 +384,7 @@ def tag_rows_from(table: pd.DataFrame, tags: Sequence[str], *, separator: str = 
 def best_probabilistic_result(run: Run, info: LabelSetInfo) -> Result | None:
     """Return the best head, by the scoring of the choice, that gives probabilities; None where none does.
 
-    Heads without them have no score under a scoring that needs them; only the predictions tell for sure.
+    Only the predictions show whether a head gives probabilities.
     """
     rated = [one for one in run.of(info.name, source=info.source) if not one.null]
     rated.sort(key=lambda one: one.head == CHOSEN)  # stable: a head of its own before the whole procedure
@@ -399,7 +399,7 @@ def _rows(run: Run, result: Result, part: str) -> pd.DataFrame:
     return predictions_of(run.predictions, result, part=ON_TEST if part == ON_TEST else OUT_OF_FOLD)
 
 
-def _asked(table: pd.DataFrame, result: Result) -> dict[str, Any]:
+def _fields(table: pd.DataFrame, result: Result) -> dict[str, Any]:
     return {
         "part": table["part"].to_numpy(dtype=object).astype(str),
         "head": result.head,

@@ -42,15 +42,15 @@ from pipeline.runs import ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, predi
 
 @dataclass(frozen=True, eq=False)
 class Diagnostics:
-    """What there is to show about one label set.
+    """The diagnostics of one label set.
 
     Attributes
     ----------
     info : LabelSetInfo
     results : tuple of Result
-        By the scoring of the choice, best first, nulls last.
+        By the scoring that ranks the heads, best first, baselines last.
     best : Result
-    answers, test_answers : ClassPredictions or None
+    predictions, test_predictions : ClassPredictions or None
         Of the best head, out of fold and on the fixed test set; None for other kinds of labels, or where there is no
         such set.
     numbers, test_numbers : NumberPredictions or None
@@ -62,17 +62,17 @@ class Diagnostics:
     calibration : Calibration or None
         Of the best head, out of fold; None where it gives no probabilities.
     mistakes : tuple of Mistake
-        Of the best head, out of fold, the surest first.
-    suspects : tuple of LabelIssue or None
+        Of the best head, out of fold, the most confident first.
+    label_issues : tuple of LabelIssue or None
         None where no head gives probabilities.
-    suspected_by : str
-        The head that suspects: the best of those that give probabilities.
+    label_issues_by : str
+        The head that disagrees with the labels: the best of those that give probabilities.
     map : EmbeddingMap or None
         None where the cache is gone.
-    copies : DuplicatePairs or None
+    duplicates : DuplicatePairs or None
         Among the images of the folds; None where the cache is gone.
     notes : tuple of str
-        What is left out, and the way to it.
+        Parts that are left out, each with the next step.
     """
 
     info: LabelSetInfo
@@ -100,9 +100,9 @@ class Diagnostics:
 def diagnose(
     run: Run, info: LabelSetInfo, *, most_mistakes: int = 12, neighbours: int = 3, most_points: int = 20_000
 ) -> Diagnostics:
-    """Return what there is to show about a label set.
+    """Return the diagnostics of a label set.
 
-    What is gone is a note, and all else is still there. Photos are not opened: see `open_run_images`.
+    For a missing part there is a note. Images are not opened: see `open_run_images`.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def diagnose_predictions(
 
 
 def load_features(run: Run, result: Result) -> tuple[StoredFeatures | None, list[str]]:
-    """Return the features that a result was learned from; None, and a note, where they are not to be had."""
+    """Return the features that a result was trained on; None, and a note, where they are not available."""
     try:
         cache = open_result_cache(run, result)
         return StoredFeatures.of(cache, result.layer), _about_version(result.cache, cache)
@@ -195,7 +195,7 @@ def load_features(run: Run, result: Result) -> tuple[StoredFeatures | None, list
 
 
 def open_run_images(run: Run, info: LabelSetInfo, photos: Any = None) -> tuple[ImageSource | None, str]:
-    """Return the photos that a label set is about, or why they are not to be had.
+    """Return the images of a label set, or why they are not available.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ def open_run_images(run: Run, info: LabelSetInfo, photos: Any = None) -> tuple[I
 
 
 def open_result_cache(run: Run, result: Result) -> FeatureCache:
-    """Return the cache that a result was learned from.
+    """Return the cache that a result was trained on.
 
     A path that is relative is looked for in the working folder, and in the folders that the run lies in. Where the file
     is gone, the newest version of the same cache in its folder is returned.
@@ -237,11 +237,11 @@ def open_result_cache(run: Run, result: Result) -> FeatureCache:
 
 
 def find_cache(folder: Path | None, place: str) -> FeatureCache:
-    """Return the cache at a place that a run of this folder tells; where it is gone, its newest version there is.
+    """Return the cache at a path that a run records; if it is gone, its newest version.
 
     See `open_cache`.
     """
-    path = there(folder, place)
+    path = resolve_path(folder, place)
     if not path.exists():
         for other in _readings(folder, place):
             if (later := latest_version(other)) is not None:
@@ -250,30 +250,30 @@ def find_cache(folder: Path | None, place: str) -> FeatureCache:
 
 
 def _about_version(place: str, cache: FeatureCache) -> list[str]:
-    """Return the note on a cache that stands in for the one that a run names."""
+    """Return the note on a newer version that replaces the cache of a run."""
     name = Path(place).name
     if name == cache.path.name:
         return []
     return [
-        f"{name} is gone; {cache.path.name} of the same photos is shown instead: a photo that was edited since the run "
+        f"{name} is gone; {cache.path.name} of the same photos is used instead: a photo that was edited since the run "
         "has its new features and picture, and one that was removed has none"
     ]
 
 
-def there(folder: Path | None, place: str) -> Path:
-    """Return the path that a run of this folder tells: from the working folder, or from one that the run lies in."""
+def resolve_path(folder: Path | None, place: str) -> Path:
+    """Return the path that a run records: relative to the working folder, or to a folder above the run."""
     return next((path for path in _readings(folder, place) if path.exists()), Path(place))
 
 
 def _readings(folder: Path | None, place: str) -> list[Path]:
-    """Return all that a path in the record of a run may mean."""
+    """Return the possible meanings of a path that a run records."""
     path = Path(place)
     above = [] if path.is_absolute() or folder is None else folder.absolute().parents
     return [path, *(parent / path for parent in above)]
 
 
 def _label_issues(run: Run, info: LabelSetInfo) -> tuple[tuple[LabelIssue, ...] | None, str, list[str]]:
-    """Return the suspects, the head that suspects them, and what is worth saying about that."""
+    """Return the possible label errors, the head that disagrees with the labels, and notes."""
     if info.kind != "class":
         return None, "", []
     result = best_probabilistic_result(run, info)
@@ -281,18 +281,18 @@ def _label_issues(run: Run, info: LabelSetInfo) -> tuple[tuple[LabelIssue, ...] 
         return (
             None,
             "",
-            ["no labels are suspected: no head gives probabilities; evaluate one that does, e.g. logistic"],
+            ["no label errors are shown: no head gives probabilities; evaluate one that does, e.g. logistic"],
         )
     predictions = load_class_predictions(run, info, result=result)
     assert predictions is not None
     found = label_issues(predictions)
-    return found, result.head, [f"no labels are suspected: {OLD_RUN}"] if found is None else []
+    return found, result.head, [f"no label errors are shown: {OLD_RUN}"] if found is None else []
 
 
 def labelled(run: Run, best: Result, features: StoredFeatures) -> tuple[list[str], np.ndarray]:
     """Return the ids and labels of the images of this cache: in the folds, then in the test set.
 
-    A test set of its own may have other images under the same ids: none of it is taken for the cache's.
+    A separate test set may have other images under the same ids, so its ids are not looked up in this cache.
     """
     parts = [predictions_of(run.predictions, best, part=part) for part in (OUT_OF_FOLD, ON_TEST)]
     folds, test = ([str(name) for name in part["id"]] for part in parts)
@@ -302,7 +302,7 @@ def labelled(run: Run, best: Result, features: StoredFeatures) -> tuple[list[str
 
 
 def _texts(table: Any) -> np.ndarray:
-    """Return what the images of a table of predictions are: texts, or numbers."""
+    """Return the labels of a table of predictions: texts, or numbers."""
     if "true_value" in table and table["true_value"].notna().any():
         return table["true_value"].to_numpy(np.float64)
     return table["true"].to_numpy(dtype=object).astype(str)
@@ -314,7 +314,7 @@ MOST_BYTES = 64 << 20  # of a record
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What the record of a saved model says.
+    """A saved model.
 
     Attributes
     ----------
@@ -322,7 +322,7 @@ class SavedModel:
         Of its folder.
     head, layer : str
     params : mapping
-        Chosen on all its training photos.
+        Selected on all its training images.
     training_images : int
     """
 
@@ -354,17 +354,17 @@ def saved_models(run: Run, info: LabelSetInfo) -> tuple[SavedModel, ...]:
 
 
 def _read(path: Path, info: LabelSetInfo) -> SavedModel | None:
-    """Return the model of a record, None where it is about something else or cannot be read."""
+    """Return the model of a record, None where it is of another label set or cannot be read."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         if path.stat().st_size > MOST_BYTES:
             return None
-        said = json.loads(path.read_text(encoding="utf-8"))
-        if (said["label_set"], said["task"], list(said["classes"])) == (info.name, info.kind, list(info.classes)):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if (record["label_set"], record["task"], list(record["classes"])) == (info.name, info.kind, list(info.classes)):
             return SavedModel(
                 path.parent.name,
-                str(said["head"]),
-                str(said["layer"]),
-                dict(said["params"]),
-                int(said["training_images"]),
+                str(record["head"]),
+                str(record["layer"]),
+                dict(record["params"]),
+                int(record["training_images"]),
             )
     return None

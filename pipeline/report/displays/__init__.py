@@ -1,7 +1,7 @@
-"""The pictures of a run or a study in a notebook, in the way of scikit-learn's displays.
+"""Displays of a run or a study for notebooks, in the way of scikit-learn.
 
-`from_run`, `from_study` or `from_cache` finds what there is to show; `plot` draws it and returns the axis. What was
-drawn stays at hand as `ax_` and `figure_`.
+`from_run`, `from_study` or `from_cache` loads the data; `plot` draws it and returns the axis. The attributes `ax_` and
+`figure_` hold the drawing.
 """
 
 from __future__ import annotations

@@ -59,10 +59,10 @@ def shorten(name: str, most: int = 24) -> str:
     return f"{name[:head]}…{name[len(name) - (most - 1 - head) :]}"
 
 
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Return places near the wanted ones, in the same order, at least `gap` apart and within the limits if they fit."""
-    order = np.argsort(wanted, kind="stable")
-    places = np.asarray(wanted, float)[order]
+def spread(given: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Return places near the given ones, in the same order, at least `gap` apart and within the limits if they fit."""
+    order = np.argsort(given, kind="stable")
+    places = np.asarray(given, float)[order]
     for number in range(len(places)):
         floor = low if number == 0 else places[number - 1] + gap
         places[number] = max(places[number], floor)
@@ -103,11 +103,11 @@ def figure_of(ax: Axes) -> Any:
     return ax.get_figure(root=True)
 
 
-_KINDS = {"class": "classes", "number": "numbers", "multi": "several tags an image"}
+_KINDS = {"class": "classes", "number": "numbers", "multi": "several tags per image"}
 
 
 def select_label_set(run: Run, label_set: str | None, source: str | None, part: str = FOLDS) -> LabelSetInfo:
-    """Return what was asked of a label set, the only one by default; refuse a part that it does not have.
+    """Return a label set of a run, by default the only one; check that it has the part.
 
     Raises
     ------
@@ -120,19 +120,19 @@ def select_label_set(run: Run, label_set: str | None, source: str | None, part: 
     if part not in (FOLDS, ON_TEST):
         raise ReportError(f"expected part {FOLDS!r} or {ON_TEST!r}, got {part!r}", f"part={FOLDS!r}")
     if part == ON_TEST and info.test is None:
-        raise ReportError(f"{info.name}: expected answers about a test set, got a run without one", f"part={FOLDS!r}")
+        raise ReportError(f"{info.name}: expected predictions of a test set, got a run without one", f"part={FOLDS!r}")
     return info
 
 
 def select_predictions(
     run: Run, info: LabelSetInfo, part: str = FOLDS, result: Result | None = None
 ) -> ClassPredictions:
-    """Return what the best head said of the images of a label set of classes.
+    """Return the predictions of the best head for a label set of classes.
 
     Raises
     ------
     ReportError
-        It has no classes, or the run holds no answers.
+        It has no classes, or the run has no predictions.
     """
     if info.kind != "class":
         others = [one.name for one in run.label_sets if one.kind == "class"]
@@ -143,12 +143,12 @@ def select_predictions(
     found = load_class_predictions(run, info, part=part, result=result)
     if found is None:
         raise ReportError(
-            f"{info.name}: expected what the heads said of each image, got no predictions in the run",
+            f"{info.name}: expected the predictions of each image, got a run without them",
             "make it again: pipeline evaluate DATA --out RUN",
         )
     return found
 
 
 def about(predictions: ClassPredictions) -> str:
-    """Return whom the answers are from, in words."""
+    """Return the head and the part of predictions as text."""
     return f"{predictions.head}, {'on the test set' if predictions.part[0] == ON_TEST else 'out of fold'}"

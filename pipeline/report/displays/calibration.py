@@ -1,4 +1,4 @@
-"""How sure a head was, held against how often it was right."""
+"""The probabilities of a head against its accuracy."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class CalibrationDisplay:
-    """Images in bins of about equally many by how sure the head was; each bin's share of right answers above it.
+    """The share of correct predictions in bins of about equally many images, by probability.
 
-    Points on the diagonal are right as often as the head says; below it the head is too sure.
+    On the diagonal the two are equal; below it the probabilities are too high.
 
     Parameters
     ----------
-    answers : ClassPredictions
+    predictions : ClassPredictions
     calibration : Calibration
 
     Attributes
@@ -61,7 +61,7 @@ class CalibrationDisplay:
         part: str = FOLDS,
         bins: int = 10,
     ) -> CalibrationDisplay:
-        """Return how sure the best head that gives probabilities was, held against how often it was right.
+        """Return the calibration of the best head that gives probabilities.
 
         Parameters
         ----------
@@ -69,7 +69,7 @@ class CalibrationDisplay:
         label_set : str, optional
             By default the only one.
         source : str, optional
-            The name of the images, where several DATA have a label set of this name.
+            The name of the data set, where several DATA have a label set of this name.
         part : {"folds", "test"}
         bins : int
             At the most.
@@ -86,7 +86,7 @@ class CalibrationDisplay:
         found = calibration(predictions, bins=bins)
         if found is None:
             raise ReportError(
-                f"{info.name}: expected a head that gives probabilities, got {predictions.head} alone or others like it",
+                f"{info.name}: expected a head that gives probabilities, got only others, e.g. {predictions.head}",
                 'evaluate one that does, e.g. heads=["logistic"]',
             )
         return cls(predictions, found)
@@ -109,11 +109,14 @@ class CalibrationDisplay:
         ax.plot(x, y, "o-", color=BLUE, linewidth=1.4, markersize=6)
         ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
         lead = self.calibration.lead
-        told = (
-            f"{abs(lead):.3f} too {'sure' if lead > 0 else 'modest'} on average; "
+        lead_text = (
+            f"{abs(lead):.3f} too {'high' if lead > 0 else 'low'} on average; "
             f"calibration error {self.calibration.error:.3f}"
         )
-        ax.set(xlabel=f"how sure the head was\n{told}", ylabel="how often it was right, with 95% interval")
+        ax.set(
+            xlabel=f"probability of the prediction\n{lead_text}",
+            ylabel="share of correct predictions, with 95% interval",
+        )
         ax.grid(color=PALE, linewidth=0.6)
         ax.set_axisbelow(True)
         set_title(ax, f"{short(self.predictions.label_set, 24)}: {about(self.predictions)}")

@@ -1,4 +1,4 @@
-"""The confusion matrix of one label set: what is right in blue, what is wrong in vermillion."""
+"""The confusion matrix of one label set: correct predictions in blue, mistakes in vermillion."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _MOST_COUNTED = 40  # classes; of more the counts would not be read, and the sha
 
 @dataclass(eq=False)
 class ConfusionDisplay:
-    """How often each class, a row, was said to be each class, a column.
+    """The count of each label (row) and prediction (column).
 
-    The shade is the share of the row. It is darker for mistakes than for right answers, so that few of them are seen.
+    The shade is the share of the row. It is darker for mistakes, so that rare mistakes are visible.
 
     Parameters
     ----------
-    answers : ClassPredictions
+    predictions : ClassPredictions
     confusion : Confusion
 
     Attributes
@@ -57,7 +57,7 @@ class ConfusionDisplay:
     def from_run(
         cls, run: Run, label_set: str | None = None, *, source: str | None = None, part: str = FOLDS
     ) -> ConfusionDisplay:
-        """Return what the best head of a label set took for what.
+        """Return the confusion matrix of the best head of a label set.
 
         Parameters
         ----------
@@ -67,7 +67,7 @@ class ConfusionDisplay:
         source : str, optional
             The name of the images, where several DATA have a label set of this name.
         part : {"folds", "test"}
-            What was said out of fold, or of the fixed test set.
+            The predictions out of fold, or of the fixed test set.
 
         Raises
         ------
@@ -112,9 +112,9 @@ class ConfusionDisplay:
         ax.grid(which="minor", color="white", linewidth=1.0)
         ax.tick_params(which="minor", length=0)
         where = "on the test set" if self.predictions.part[0] == ON_TEST else "out of fold"
-        ax.set(xlabel=f"what {self.predictions.head} said, {where}", ylabel="what it is")
+        ax.set(xlabel=f"predicted by {self.predictions.head}, {where}", ylabel="label")
         right = int(np.trace(self.confusion.counts))
-        set_title(ax, f"{short(self.predictions.label_set, 26)}\n{right:,} of {len(self.predictions):,} right")
+        set_title(ax, f"{short(self.predictions.label_set, 26)}\n{right:,} of {len(self.predictions):,} correct")
         hide_spines(ax)
         self.ax_, self.figure_ = ax, figure_of(ax)
         return ax

@@ -41,7 +41,7 @@ _MARKS = dict(zip(METHODS, MARKS, strict=False))
 
 @dataclass(eq=False)
 class LearningCurveDisplay:
-    """The score of each method on the same new images, over the labels that it learned from.
+    """The score of each method on the same new images, over the number of labels that it was trained on.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class LearningCurveDisplay:
         return cls(study)
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw a line a method with the band of its 95% intervals, and return the axis.
+        """Draw one line per method with the band of its 95% intervals, and return the axis.
 
         Parameters
         ----------
@@ -88,7 +88,7 @@ class LearningCurveDisplay:
         ends = [study.curve(method)[-1] for method in study.methods]
         ax.set_ylim(0, 1.03)
         _name_ends(ax, ends)
-        ax.set(xlabel="labels a class", ylabel=f"{scoring_name(study.scoring)} on {study.test:,} new images")
+        ax.set(xlabel="labels per class", ylabel=f"{scoring_name(study.scoring)} on {study.test:,} new images")
         ax.grid(axis="y", color=PALE, linewidth=0.6)
         ax.set_axisbelow(True)
         set_title(ax, f"{shorten(study.name, 36)}: {shorten(study.label_set, 24)}")
@@ -99,7 +99,7 @@ class LearningCurveDisplay:
 
 @dataclass(eq=False)
 class DepthDisplay:
-    """The score of a head on each layer of the backbone, the early ones first, for a few numbers of labels a class.
+    """The score of a head on each layer of the backbone, the early ones first, for a few numbers of labels per class.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class DepthDisplay:
         return cls(study, found)
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw a line a number of labels and return the axis.
+        """Draw one line per number of labels and return the axis.
 
         Parameters
         ----------
@@ -160,7 +160,7 @@ class DepthDisplay:
         ax.set(ylim=(0, 1.03), xlim=(-0.3, len(layers) - 0.7), xlabel="layer", ylabel=scoring_name(self.study.scoring))
         ax.grid(axis="y", color=PALE, linewidth=0.6)
         ax.set_axisbelow(True)
-        ax.legend(title="labels a class", frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small")
+        ax.legend(title="labels per class", frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small")
         set_title(ax, f"{shorten(self.study.name, 30)}: {shorten(self.study.label_set, 20)}, by depth")
         hide_spines(ax, "left", "bottom")
         self.ax_, self.figure_ = ax, figure_of(ax)

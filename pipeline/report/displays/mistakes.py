@@ -1,4 +1,4 @@
-"""The mistakes a head was surest of, as photos, each beside the training photos that are most like it."""
+"""The most confident mistakes as photos, each beside the most similar training photos."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _LINE = 2  # mistakes, where there is more than one
 
 @dataclass(eq=False)
 class MistakesDisplay:
-    """A row a mistake: the photo, then the photos most like it among those that the head had learned from.
+    """One row per mistake: the photo, then the most similar training photos.
 
     A neighbour's frame is vermillion where it is of the class that was said by mistake, blue where it is of the true
     one: neighbours tell why the head said what it said.
 
     Parameters
     ----------
-    answers : ClassPredictions
+    predictions : ClassPredictions
     mistakes : tuple of Mistake
     pixels : mapping of str to ndarray
         The photos that could be read, by id: uint8 ``(side, side, 3)``.
@@ -75,7 +75,7 @@ class MistakesDisplay:
         most: int = 6,
         neighbours: int = 3,
     ) -> MistakesDisplay:
-        """Return the mistakes out of fold that the best head of a label set was surest of.
+        """Return the most confident mistakes of the best head of a label set, out of fold.
 
         Parameters
         ----------
@@ -139,7 +139,7 @@ class MistakesDisplay:
             axes = np.asarray(ax, dtype=object)
             if axes.shape != shape:
                 raise ReportError(
-                    f"expected axes of shape {shape}, a row a mistake, got {axes.shape}", "plot() makes them itself"
+                    f"expected axes of shape {shape}, one row per mistake, got {axes.shape}", "plot() makes them itself"
                 )
             self.figure_ = figure_of(axes.flat[0]) if axes.size else None
         for line, mistake in zip(axes, self.mistakes, strict=True):
@@ -192,5 +192,5 @@ class MistakesDisplay:
             ax.imshow(self.pixels[name])
         else:
             ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor=PALE)
-            ax.text(0.5, 0.5, "not there", ha="center", va="center", fontsize="small", color=GREY)
+            ax.text(0.5, 0.5, "no photo", ha="center", va="center", fontsize="small", color=GREY)
         render_page(ax, hue, width)

@@ -181,7 +181,8 @@ def _build_section(
         mistakes = largest_errors(found.numbers, map_layer.features, most=most, neighbours=neighbours)
     parts = [
         PartPredictions(
-            False, map_layer.cache, found.predictions, found.numbers, found.tags, found.confusion, found.per_class, mistakes
+            False, map_layer.cache, found.predictions, found.numbers, found.tags, found.confusion, found.per_class,
+            mistakes,
         )
     ]  # fmt: skip
     if info.test is not None:

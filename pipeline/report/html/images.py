@@ -56,14 +56,14 @@ class SourceImages:
 
 
 class ImageBudget:
-    """The pictures of one page, each of them once, whoever shows it.
+    """The thumbnails of one page, each of them once.
 
     Attributes
     ----------
     pictures : list of str
         JPEG files in base 64.
     left_out : int
-        Photos that would have been shown, were there room.
+        Photos that do not fit the budget.
     gone : list of str
         Ids of photos that are missing, unreadable or changed.
     """
@@ -94,20 +94,20 @@ class ImageBudget:
         progress: Progress = SILENT,
         stage: str = STAGE,
     ) -> None:
-        """Add photos, the first that are wanted first, until as many bytes are spent.
+        """Add photos in this order until the budget is spent.
 
         Parameters
         ----------
-        shelves : mapping of str to ImageProvider
+        providers : mapping of str to ImageProvider
         wanted : iterable of (str, str)
-            SourceImages and id.
+            Provider and id.
         side : int
             Pixels of the long side.
         budget : int
             Bytes of base 64.
         progress : Progress
         stage : str
-            What the progress is called.
+            The name of the progress.
         """
         left = [one for one in dict.fromkeys(wanted) if one not in self._place]
         left = [one for one in left if one[0] in providers and one not in self._gone]
@@ -180,7 +180,7 @@ def collect_images(
         notes.append(f"{some}, e.g. {images.gone[0]}: missing, unreadable, or not as when the features were extracted")
     if left_out:
         notes.append(
-            f"{left_out:,} photos among mistakes, label errors and duplicates have no thumbnail: the page has no more room"
+            f"{left_out:,} photos among mistakes, label errors and duplicates have no thumbnail: the page is full"
         )
     return images, notes
 

@@ -37,7 +37,7 @@ from pipeline.report.diagnostics.predictions import (
     open_images,
     tag_rows_from,
 )
-from pipeline.report.diagnostics.summary import find_cache, there
+from pipeline.report.diagnostics.summary import find_cache, resolve_path
 from pipeline.report.html.content import (
     PICTURED_ISSUES,
     ImageRef,
@@ -152,7 +152,7 @@ def diagnose_score(score: ModelScore) -> ScoreDiagnostics:
     map_layer, notes = _build_map_layer(score, info)
     known = _scored_images(score)
     duplicates = [known[name] for name in table["id"][table["learned"].to_numpy(bool)]]
-    learned = tuple(replace(one, near=one.near[:1]) for one in duplicates)  # what it is a copy of
+    learned = tuple(replace(one, near=one.near[:1]) for one in duplicates)  # the training photo that it is
     unfamiliar = None
     if score.unfamiliar is not None:
         strange = [known[name] for name in table["id"][table["unfamiliar"].to_numpy(bool)]]
@@ -162,7 +162,7 @@ def diagnose_score(score: ModelScore) -> ScoreDiagnostics:
 
 
 def image_providers(score: ModelScore, photos: Any = None) -> tuple[dict[str, ImageProvider], list[str]]:
-    """Return the photos that were scored and those that were learned from, and why some are not to be had.
+    """Return the scored photos and the training photos, and notes on those that are not available.
 
     Parameters
     ----------
@@ -180,24 +180,24 @@ def image_providers(score: ModelScore, photos: Any = None) -> tuple[dict[str, Im
     notes = [note] if note else []
     if "neighbour" in table:  # where there is none, the score's own notes say why
         try:
-            providers[LEARNED] = _training_shelf(score)
+            providers[LEARNED] = _training_images(score)
         except PipelineError as error:
             notes.append(f"training photos are named and not shown: {error.message}; {error.next_step}")
     return providers, notes
 
 
 def prediction_table(score: ModelScore) -> pd.DataFrame:
-    """Return the predictions of a score that was kept.
+    """Return the predictions of a score.
 
     Raises
     ------
     ReportError
-        It has none: it was never to be kept.
+        It was not written to a folder.
     """
     if score.predictions is None:
         raise ReportError(
-            f"the report of {score.name}: expected a score with its answers, got one that was not kept",
-            "keep it: Model.score(..., out=RUN), or pipeline score MODEL DATA --out RUN",
+            f"the report of {score.name}: expected a score with its predictions, got one without",
+            "write it: Model.score(..., out=RUN), or pipeline score MODEL DATA --out RUN",
         )
     return score.predictions
 
@@ -217,11 +217,11 @@ class EmbeddedThumbnails:
         return self._kept.thumbnail(self._row_of[name]) if name in self._row_of else b""
 
 
-def _training_shelf(score: ModelScore) -> ImageProvider:
-    """Return the photos that the model learned from: those it keeps, or those that their cache leads to."""
-    said = score.about["training"]
-    if said.get("kept"):
-        path = there(score.folder, score.about["model"]["path"])
+def _training_images(score: ModelScore) -> ImageProvider:
+    """Return the training photos: those that the model holds, or those of their cache."""
+    record = score.about["training"]
+    if record.get("kept"):
+        path = resolve_path(score.folder, score.about["model"]["path"])
         model = Model.open(path)
         if model.sha256 != score.about["question"]["model"] or model.kept is None:
             raise ModelError(
@@ -229,7 +229,7 @@ def _training_shelf(score: ModelScore) -> ImageProvider:
                 f"score it too: pipeline score {path} DATA --out RUN",
             )
         return EmbeddedThumbnails(model.kept)
-    cache = find_cache(score.folder, said["place"])
+    cache = find_cache(score.folder, record["place"])
     source, note = open_cache_images(cache)
     if source is None:
         raise ModelError(note.removeprefix("no photos are shown: ").partition("; ")[0], "fit with --keep-photos")
@@ -241,7 +241,7 @@ def _training_shelf(score: ModelScore) -> ImageProvider:
 def _part(
     score: ModelScore, info: LabelSetInfo, known: Mapping[str, ScoredImage]
 ) -> tuple[PartPredictions, Calibration | None, tuple[LabelIssue, ...] | None]:
-    """Return the predictions with their mistakes, their calibration, and possible label errors, which are no mistakes."""
+    """Return the predictions with mistakes, their calibration, and possible label errors, which are no mistakes."""
     table, about = prediction_table(score), score.about["model"]
     facts = {
         "part": np.full(score.n, "test"),
@@ -293,10 +293,10 @@ def _near(one: Mistake | LabelIssue | ScoredImage) -> tuple[SimilarImage, ...]:
 
 
 def _scored_images(score: ModelScore) -> dict[str, ScoredImage]:
-    """Return every photo in words, by its id."""
+    """Return every photo as texts, by its id."""
     table = prediction_table(score)
-    true, said = ("true_value", "predicted_value") if score.kind == "number" else ("true", "predicted")
-    texts = [[_text(value) for value in table[name]] for name in (true, said)]
+    true, record = ("true_value", "predicted_value") if score.kind == "number" else ("true", "predicted")
+    texts = [[_text(value) for value in table[name]] for name in (true, record)]
     sure = table["probability"].tolist() if score.kind == "class" else [float("nan")] * len(table)
     near = _neighbours(score)
     return {name: ScoredImage(name, *row) for name, *row in zip(table["id"].tolist(), *texts, sure, near, strict=True)}
@@ -317,7 +317,7 @@ def _build_map_layer(score: ModelScore, info: LabelSetInfo) -> tuple[MapLayer | 
     table, place = prediction_table(score), score.about["data"]["cache"]
     layer = score.about["model"]["layer"]
     if not place:
-        return None, ["no map: this machine makes features otherwise than the model's, so that no cache keeps them"]
+        return None, ["no map: the features of this machine differ from those of the model, so no cache has them"]
     try:
         features = StoredFeatures.of(find_cache(score.folder, place), layer)
     except PipelineError as error:
@@ -341,7 +341,7 @@ def _build_map_layer(score: ModelScore, info: LabelSetInfo) -> tuple[MapLayer | 
     labels = column.astype(np.float64) if score.kind == "number" else column.astype(object).astype(str)
     drawn = embedding_map(RowSubset(features.X, rows[at]), names, labels[at], most=MOST_POINTS)
     if drawn is None:
-        return None, [*notes, f"no map of {len(at)} photos: it wants three"]
+        return None, [*notes, f"no map of {len(at)} photos: it needs three"]
     by_id = dict(zip(ids, labels.tolist(), strict=True))
     map_layer = MapLayer(0, score.name, SCORED, layer, (info,), features, drawn, None, {info.name: by_id})
     return map_layer, notes

@@ -1,4 +1,4 @@
-"""The sections of one label set: leaderboard, confusion matrix, mistakes, label errors, calibration, map, duplicates."""
+"""The sections of one label set: leaderboard, confusion matrix, mistakes, label errors, calibration, map."""
 
 from __future__ import annotations
 
@@ -577,8 +577,8 @@ def _why_different(section: LabelSetSection, accuracy: float, balanced: float) -
     best = max(rows, key=lambda row: (row.recall or 0, row.n))
     worst = min(rows, key=lambda row: (row.recall or 0, -row.n))
     return (
-        f" Here they differ by {abs(accuracy - balanced) * 100:.1f} points: {worst.name} ({worst.n:,} photos) is correct "
-        f"on {worst.recall:.0%}, {best.name} ({best.n:,} photos) on {best.recall:.0%}."
+        f" Here they differ by {abs(accuracy - balanced) * 100:.1f} points: {worst.name} ({worst.n:,} photos) is "
+        f"correct on {worst.recall:.0%}, {best.name} ({best.n:,} photos) on {best.recall:.0%}."
     )
 
 
@@ -666,7 +666,7 @@ def _duplicates(
     if not found:
         return (), "No photo is a duplicate of another." + (" " + TOO_ALIKE if whole.too_alike else ""), None
     differ = sum(pair.differs for pair in found)
-    about = f"{len(found):,} pair{'s' if len(found) > 1 else ''} of duplicates; each pair is kept on one side of every split."
+    about = f"{len(found):,} pair{'s' if len(found) > 1 else ''} of duplicates; no split separates a pair."
     if differ:
         about = f"{about} {differ:,} of them {'have' if differ > 1 else 'has'} different labels: one may be wrong."
     if whole.too_alike:

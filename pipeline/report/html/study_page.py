@@ -26,7 +26,7 @@ def study_page(study: Study) -> str:
     if depths:
         charts.append(_depth(len(charts), depths))
     images = f"{study.train:,} + {study.test:,}"
-    facts = [("images to learn from and to be tested on", images), ("classes", f"{len(study.classes):,}")]
+    facts = [("images for training + for testing", images), ("classes", f"{len(study.classes):,}")]
     facts += [("groups", f"{study.groups:,}")] if study.groups is not None else []
     facts += [("", study.backbone), ("by the clock", _clock(study.seconds))]
     return render_page(
@@ -82,14 +82,14 @@ def _curves(study: Study, curves: dict[str, tuple[Point, ...]]) -> Chart:
         f"{method} from {points[0].score:.3f} to {points[-1].score:.3f}" for method, points in curves.items() if points
     )
     mine = curves[TRANSFER]
-    span_of = f"from {labels_text(mine[0].per_class)} to {labels_text(mine[-1].per_class)} labels a class"
+    span_of = f"from {labels_text(mine[0].per_class)} to {labels_text(mine[-1].per_class)} labels per class"
     alt = f"Learning curves: balanced accuracy {span_of}. {ends}. Every point stands in the table below."
     return lines(
         0,
         alt,
         drawn,
         ticks=_ticks(mine),
-        x_name="labels a class",
+        x_name="labels per class",
         y_name="balanced accuracy",
         logarithmic=True,
     )
@@ -114,7 +114,7 @@ def _tip(point: Point) -> str:
         point.method if point.method != TRANSFER else f"{point.method}, {point.layer}",
         f"{point.score:.3f} ({point.low:.3f} to {point.high:.3f})",
         f"{many} a class{', all there are' if point.everything else ''}",
-        f"on its own images {point.train:.3f}",
+        f"on its training images {point.train:.3f}",
     ]
     if point.lead is not None and point.lead_low is not None and point.lead_high is not None:
         told.append(f"transfer leads by {point.lead:+.3f} ({point.lead_low:+.3f} to {point.lead_high:+.3f})")
@@ -128,7 +128,7 @@ def _depth(number_: int, depths: dict[float, tuple[Point, ...]]) -> Chart:
     drawn = []
     for place, (per_class, points) in enumerate(sorted(depths.items(), reverse=True)):
         shift = step * (place - (len(depths) - 1) / 2)
-        name = f"{labels_text(per_class)} labels a class"
+        name = f"{labels_text(per_class)} labels per class"
         drawn.append(
             Curve(
                 f"all, {name}" if points[0].everything else name,
@@ -142,7 +142,7 @@ def _depth(number_: int, depths: dict[float, tuple[Point, ...]]) -> Chart:
         )
     best = {per_class: max(points, key=lambda one: one.score) for per_class, points in depths.items()}
     alt = "Balanced accuracy by layer. " + "; ".join(
-        f"with {labels_text(per_class)} labels a class {one.layer} is best, {one.score:.3f}"
+        f"with {labels_text(per_class)} labels per class {one.layer} is best, {one.score:.3f}"
         for per_class, one in best.items()
     )
     ticks = {float(place): name for place, name in enumerate(layers)}
@@ -153,8 +153,8 @@ def _depth(number_: int, depths: dict[float, tuple[Point, ...]]) -> Chart:
 
 def _points(study: Study) -> Table:
     columns = (
-        Column("method"), Column("layer"), Column("labels a class", True), Column("labels", True),
-        Column("draws", True), Column("score", True), Column("95%", True), Column("on its own images", True),
+        Column("method"), Column("layer"), Column("labels per class", True), Column("labels", True),
+        Column("draws", True), Column("score", True), Column("95%", True), Column("on training images", True),
         Column("lead of transfer", True), Column("95%", True), Column("training", True), Column("network", True),
         Column("parameters"),
     )  # fmt: skip
@@ -174,7 +174,7 @@ def _points(study: Study) -> Table:
 def _everything(curves: dict[str, tuple[Point, ...]]) -> Table:
     last = [points[-1] for method, points in curves.items() if method != DUMMY]
     columns = (
-        Column("method"), Column("its own images", True), Column("new images", True), Column("lost", True),
+        Column("method"), Column("training images", True), Column("new images", True), Column("lost", True),
         Column("training", True), Column("network", True), Column("together", True),
     )  # fmt: skip
     rows = [
@@ -199,7 +199,7 @@ def _depth_table(depths: dict[float, tuple[Point, ...]]) -> Table:
             for layer in layers
         ]
         rows.append((labels_text(per_class), *cells))
-    columns = (Column("labels a class"), *(Column(layer, True) for layer in layers))
+    columns = (Column("labels per class"), *(Column(layer, True) for layer in layers))
     return Table("Balanced accuracy by layer", columns, rows)
 
 

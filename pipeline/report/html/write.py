@@ -41,12 +41,12 @@ class Report:
 def write_report(
     run: str | Path | About, *, out: str | Path | None = None, photos: Any = None, progress: Progress = SILENT
 ) -> Report:
-    """Write one self-contained HTML page about a run, a score or a study, which asks for nothing from anywhere.
+    """Write one self-contained HTML page about a run, a score or a study, which loads nothing from other places.
 
     Parameters
     ----------
     run : path, Run, ModelScore or Study
-        The folder that `evaluate`, `score` or `study` kept it in, or the thing itself.
+        The folder that `evaluate`, `score` or `study` wrote, or the object itself.
     out : str or Path, optional
         ``NAME-report.html`` in the run's folder by default, NAME being that of the data set.
     photos : path or ImageSource, optional

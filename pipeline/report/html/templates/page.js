@@ -105,7 +105,7 @@ function tip(source, {index}) {
 
 // On a phone a chart is lower, the name of its axis has two lines, and the names of its ticks are tilted so that they do
 // not overlap. Many ticks have no names: the tip of each cell shows them.
-const whole = new Map();  // axis -> its label, and the size and tilt of its tick labels where there is room
+const whole = new Map();  // axis -> its label, and the size and tilt of its tick labels on a wide screen
 function fit(plot, view) {
   view.model.height = parseInt(getComputedStyle(plot).minHeight);
   for (const axis of view.model.below) {
