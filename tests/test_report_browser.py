@@ -245,6 +245,27 @@ def test_every_shade_of_a_confusion_can_be_read(pages: Shelf, shared: Any) -> No
         assert len(found) == len(shades) and found[0][0] >= READABLE, found[:4]
 
 
+@pytest.mark.parametrize("width", [DESK, PHONE])
+def test_a_cell_of_the_confusion_matrix_shows_its_photos(width: int, pages: Shelf, shared: Any) -> None:
+    show(shared, pages["run digits"], width=width)
+    buttons = shared.find_elements("css selector", "[data-cells='0'] button[data-cell]")
+    wrong = [one for one in buttons if len(set(one.get_attribute("data-cell").split(","))) == 2]
+    other = next(one for one in buttons if one != wrong[0])
+    for button in (wrong[0], other):
+        shared.execute_script("arguments[0].click()", button)
+        assert button.get_attribute("aria-expanded") == "true"
+        title = shared.execute_script("return document.querySelector('#cell-photos-0 h3').textContent")
+        assert title == f"{button.get_attribute('aria-label')}"
+        wide = shared.execute_script(
+            "return [...document.querySelectorAll('#cell-photos-0 li img')].map(e => e.getBoundingClientRect().width)"
+        )
+        assert len(wide) == min(int(button.text.replace(",", "")), 60) and min(wide) >= 60
+        assert sticking_out(shared) == []
+    shared.execute_script("arguments[0].click()", other)
+    assert shared.execute_script("return document.querySelector('#cell-photos-0').childElementCount") == 0
+    assert errors(shared) == []
+
+
 def maps(opened: Any) -> list[Any]:
     return [plot for plot in plots(opened) if plot.get_attribute("data-map")]
 

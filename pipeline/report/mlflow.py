@@ -362,14 +362,14 @@ def _mlflow_settings() -> Iterator[None]:
         "MLFLOW_CONFIGURE_LOGGING": "false",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # 14 seconds of trying; seven, its own, take minutes
     }
-    ours = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(ours)
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # between MLflow and its database's library
             yield
     finally:
-        for name in ours:
+        for name in added:
             os.environ.pop(name, None)
 
 
@@ -381,8 +381,8 @@ def _raise_report_errors(uri: str) -> Iterator[None]:
     except ReportError:
         raise
     except Exception as error:  # each kind of store has its own
-        said = " ".join(str(error).split()).replace(uri, without_password(uri))
+        text = " ".join(str(error).split()).replace(uri, without_password(uri))
         raise ReportError(
-            f"{without_password(uri)}: expected to log to MLflow here, got {type(error).__name__}: {_cut(said, 300)}",
+            f"{without_password(uri)}: expected to log to MLflow here, got {type(error).__name__}: {_cut(text, 300)}",
             "--mlflow sqlite:///mlflow.db, or the address of a server: mlflow server --port 5000",
         ) from error

@@ -99,7 +99,7 @@ def per_class(predictions: ClassPredictions) -> tuple[ClassRow, ...]:
 
 def _row(found: Confusion, place: int) -> ClassRow:
     counts = found.counts
-    right, n, said = int(counts[place, place]), int(counts[place].sum()), int(counts[:, place].sum())
+    right, n, predicted = int(counts[place, place]), int(counts[place].sum()), int(counts[:, place].sum())
     others = counts[place].copy()
     others[place] = 0
     times = int(others.max())
@@ -107,11 +107,11 @@ def _row(found: Confusion, place: int) -> ClassRow:
     return ClassRow(
         name=found.classes[place],
         n=n,
-        precision=right / said if said else None,
+        precision=right / predicted if predicted else None,
         recall=right / n if n else None,
         recall_low=low,
         recall_high=high,
-        f1=2 * right / (n + said) if n + said else None,
+        f1=2 * right / (n + predicted) if n + predicted else None,
         taken_for=found.classes[int(others.argmax())] if times else "",
         times=times,
     )
@@ -189,7 +189,7 @@ def calibration(predictions: ClassPredictions, *, bins: int = 10) -> Calibration
     edges[1:-1] = np.searchsorted(probability, probability[edges[1:-1]], side="left")
     edges = np.unique(edges)
     found = tuple(_bin(probability[a:b], right[a:b]) for a, b in itertools.pairwise(edges))
-    error = sum(one.n * abs(one.probability - one.accuracy) for one in found) / n
+    error = sum(each.n * abs(each.probability - each.accuracy) for each in found) / n
     return Calibration(found, float(error), float(probability.mean() - right.mean()))
 
 

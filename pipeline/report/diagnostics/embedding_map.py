@@ -77,14 +77,14 @@ def embedding_map(
     rows = _drawn(labels, most, random_state) if n > most else np.arange(n)
     X = np.asarray(features[rows], np.float32)
     X = StandardScaler(copy=False).fit_transform(X)
-    wanted = min(2, *X.shape)
+    components = min(2, *X.shape)
     solver = "full" if min(X.shape) <= _SMALL else "randomized"
-    pca = PCA(wanted, svd_solver=solver, random_state=random_state)
+    pca = PCA(components, svd_solver=solver, random_state=random_state)
     found = np.zeros((len(rows), 2))
     share = [0.0, 0.0]
     if X.any():  # embeddings that are all the same have no direction
-        found[:, :wanted] = pca.fit_transform(X)  # the largest loading is positive: no sign hangs on the solver
-        share[:wanted] = pca.explained_variance_ratio_.tolist()
+        found[:, :components] = pca.fit_transform(X)  # the largest loading is positive: no sign hangs on the solver
+        share[:components] = pca.explained_variance_ratio_.tolist()
     return EmbeddingMap(
         tuple(ids[row] for row in rows.tolist()), found[:, 0], found[:, 1], labels[rows], (share[0], share[1]), n
     )

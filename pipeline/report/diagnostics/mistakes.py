@@ -110,10 +110,10 @@ def most_confident_mistakes(
             predictions.classes[predictions.true[row]],
             predictions.classes[predictions.predicted[row]],
             float(predictions.probability[row]),
-            mine,
+            similar,
             str(predictions.part[row]),
         )
-        for row, mine in zip(chosen, near, strict=True)
+        for row, similar in zip(chosen, near, strict=True)
     )
 
 
@@ -135,12 +135,17 @@ def largest_errors(
     near: list[tuple[SimilarImage, ...]] = [()] * len(chosen)
     if features is not None and len(chosen):
         near = _nearest(predictions, chosen, features, *(trained or (predictions, features)), neighbours)
-    said = [f"{value:.4g}" for value in predictions.predicted]
+    predicted = [f"{value:.4g}" for value in predictions.predicted]
     return tuple(
         Mistake(
-            predictions.ids[row], predictions.labels[row], said[row], float("nan"), mine, str(predictions.part[row])
+            predictions.ids[row],
+            predictions.labels[row],
+            predicted[row],
+            float("nan"),
+            similar,
+            str(predictions.part[row]),
         )
-        for row, mine in zip(chosen, near, strict=True)
+        for row, similar in zip(chosen, near, strict=True)
     )
 
 
@@ -156,20 +161,20 @@ def _nearest(
     at = features.rows([predictions.ids[row] for row in chosen])
     rows = learned.rows(known.ids)
     usable = np.flatnonzero(rows >= 0)
-    asked = unit_rows(features.X[np.maximum(at, 0)])  # (chosen, d)
+    queries = unit_rows(features.X[np.maximum(at, 0)])  # (chosen, d)
     cosine = np.empty((len(chosen), len(usable)), np.float32)
     for block in row_blocks(len(usable), _BLOCK):
-        cosine[:, block] = asked @ unit_rows(learned.X[rows[usable[block]]]).T
+        cosine[:, block] = queries @ unit_rows(learned.X[rows[usable[block]]]).T
     same_part = predictions.part[chosen][:, None] == known.part[usable][None, :]
     cosine[same_part | (at < 0)[:, None]] = -np.inf
     found, labels = [], known.labels
-    for mine in cosine:
-        order = np.argsort(-mine, kind="stable")[:k]
+    for similar in cosine:
+        order = np.argsort(-similar, kind="stable")[:k]
         found.append(
             tuple(
-                SimilarImage(known.ids[row], str(labels[row]), float(mine[place]))
+                SimilarImage(known.ids[row], str(labels[row]), float(similar[place]))
                 for place, row in zip(order, usable[order], strict=True)
-                if np.isfinite(mine[place])
+                if np.isfinite(similar[place])
             )
         )
     return found
@@ -225,10 +230,10 @@ def label_issues(predictions: ClassPredictions) -> tuple[LabelIssue, ...] | None
     if not (predictions.has_probabilities and predictions.has_own_probabilities):
         return None
     k = len(predictions.classes)
-    there = np.bincount(predictions.true, minlength=k)
+    present = np.bincount(predictions.true, minlength=k)
     sums = np.bincount(predictions.true, predictions.probability_true, minlength=k)
     # A class without images has no threshold.
-    threshold = np.where(there > 0, sums / np.maximum(there, 1), np.inf)
+    threshold = np.where(present > 0, sums / np.maximum(present, 1), np.inf)
     other = (predictions.predicted != predictions.true) & (predictions.probability >= threshold[predictions.predicted])
     margin = predictions.probability_true - predictions.probability
     rows = np.flatnonzero(other)
@@ -262,12 +267,12 @@ def with_neighbours(
     first, k : int
     """
     row_of = {name: row for row, name in enumerate(predictions.ids)}
-    some = [issue for issue in issues[:first] if issue.id in row_of]
-    if features is None or not some or len(some) < len(issues[:first]):
+    pictured_issues = [issue for issue in issues[:first] if issue.id in row_of]
+    if features is None or not pictured_issues or len(pictured_issues) < len(issues[:first]):
         return tuple(issues)
-    rows = np.array([row_of[issue.id] for issue in some], np.int64)
+    rows = np.array([row_of[issue.id] for issue in pictured_issues], np.int64)
     near = _nearest(predictions, rows, features, predictions, features, k)
-    pictured = [replace(issue, neighbours=images) for issue, images in zip(some, near, strict=True)]
+    pictured = [replace(issue, neighbours=images) for issue, images in zip(pictured_issues, near, strict=True)]
     return (*pictured, *issues[first:])
 
 

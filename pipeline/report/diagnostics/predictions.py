@@ -108,8 +108,8 @@ def open_images(place: str, ids: Sequence[str], name: str, photos: Any = None) -
         return None, f"no photos are shown: {error.message}; {_STEP}"
     if source is None:
         return None, f"no photos are shown: {name} was made from an array in memory; {_STEP}"
-    there = set(source.ids)
-    missing = [name for name in ids if name not in there]
+    present = set(source.ids)
+    missing = [name for name in ids if name not in present]
     if len(missing) == len(ids):
         return None, (
             f"no photos are shown: {source.place} has none of the {len(ids):,} ids of {name}, "
@@ -137,15 +137,15 @@ def _opened(place: str, ids: Sequence[str]) -> ImageSource | None:
 
 def _files(base: Path, ids: Sequence[str]) -> ImageSource:
     """Return the photos of a list, those that are still there: ids are relative to their folder."""
-    there = [name for name in ids if (base / name).is_file()]
-    if not there:
+    present = [name for name in ids if (base / name).is_file()]
+    if not present:
         raise SourceError(f"{base}: expected {len(ids):,} photos, got none of them", "name the folder they are in")
-    stat = [(base / name).stat() for name in there]
+    stat = [(base / name).stat() for name in present]
     return ImageSource(
         name=base.name,
         place=str(base),
-        ids=there,
-        stat=np.array([(one.st_size, one.st_mtime_ns) for one in stat], np.int64),
+        ids=present,
+        stat=np.array([(entry.st_size, entry.st_mtime_ns) for entry in stat], np.int64),
         reader=FileReader(str(base)),
     )
 
@@ -386,8 +386,8 @@ def best_probabilistic_result(run: Run, info: LabelSetInfo) -> Result | None:
 
     Only the predictions show whether a head gives probabilities.
     """
-    rated = [one for one in run.of(info.name, source=info.source) if not one.null]
-    rated.sort(key=lambda one: one.head == CHOSEN)  # stable: a head of its own before the whole procedure
+    rated = [entry for entry in run.of(info.name, source=info.source) if not entry.null]
+    rated.sort(key=lambda entry: entry.head == CHOSEN)  # stable: a head of its own before the whole procedure
     for result in rated:
         found = load_class_predictions(run, info, result=result)
         if found is not None and found.has_probabilities:

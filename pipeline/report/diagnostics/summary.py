@@ -120,9 +120,9 @@ def diagnose(
         return replace(found, notes=tuple(notes))
     ids, labels = labelled(run, best, features)
     rows = features.rows(ids)
-    there = np.flatnonzero(rows >= 0)
+    present = np.flatnonzero(rows >= 0)
     drawn = embedding_map(
-        RowSubset(features.X, rows[there]), [ids[row] for row in there], labels[there], most=most_points
+        RowSubset(features.X, rows[present]), [ids[row] for row in present], labels[present], most=most_points
     )
     if drawn is not None and len(drawn) < drawn.of:
         notes.append(f"the map shows {len(drawn):,} of {drawn.of:,} images, drawn of each class in proportion")
@@ -152,15 +152,15 @@ def diagnose_predictions(
         If positive, a possible label error is no mistake, and the first ones have neighbours.
     """
     predictions, test = load_class_predictions(run, info), load_class_predictions(run, info, part=ON_TEST)
-    suspected, label_issues_by, notes = _label_issues(run, info)
+    issues, label_issues_by, notes = _label_issues(run, info)
     mistakes: tuple[Mistake, ...] = ()
     if predictions is not None:
-        exclude = {issue.id for issue in suspected or ()} if separate_label_issues else ()
+        exclude = {issue.id for issue in issues or ()} if separate_label_issues else ()
         mistakes = most_confident_mistakes(
             predictions, features, most=most_mistakes, neighbours=neighbours, exclude=exclude
         )
-        if suspected and separate_label_issues:
-            suspected = with_neighbours(suspected, predictions, features, first=separate_label_issues, k=neighbours)
+        if issues and separate_label_issues:
+            issues = with_neighbours(issues, predictions, features, first=separate_label_issues, k=neighbours)
     return Diagnostics(
         info=info,
         results=tuple(run.of(info.name, source=info.source)),
@@ -177,7 +177,7 @@ def diagnose_predictions(
         test_per_class=None if test is None else per_class(test),
         calibration=None if predictions is None else calibration(predictions),
         mistakes=mistakes,
-        label_issues=suspected,
+        label_issues=issues,
         label_issues_by=label_issues_by,
         map=None,
         duplicates=None,
@@ -340,7 +340,7 @@ def saved_models(run: Run, info: LabelSetInfo) -> tuple[SavedModel, ...]:
     version, is not found.
     """
     found: dict[Path, SavedModel] = {}
-    results = {one.cache: one for one in run.of(info.name, source=info.source) if not one.null}
+    results = {result.cache: result for result in run.of(info.name, source=info.source) if not result.null}
     for result in results.values():
         try:
             records = records_of(open_result_cache(run, result).path)

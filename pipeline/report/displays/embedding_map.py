@@ -186,14 +186,14 @@ class EmbeddingMapDisplay:
         random_state: int,
     ) -> EmbeddingMapDisplay:
         rows = features.rows(ids)
-        there = np.flatnonzero(rows >= 0)
+        present = np.flatnonzero(rows >= 0)
         drawn = embedding_map(
-            RowSubset(features.X, rows[there]), [ids[place] for place in there.tolist()], labels[there],
+            RowSubset(features.X, rows[present]), [ids[place] for place in present.tolist()], labels[present],
             most=most, random_state=random_state,
         )  # fmt: skip
         if drawn is None:
             raise ReportError(
-                f"{cache.path.name}: expected three images or more for a map, got {len(there)}", "extract more"
+                f"{cache.path.name}: expected three images or more for a map, got {len(present)}", "extract more"
             )
         made = cls(drawn, title, {}, side)
         if pictures:
@@ -266,10 +266,10 @@ class EmbeddingMapDisplay:
             text = f"{_OTHERS} ({len(others):,} classes)" if others else _NO_LABEL
             ax.scatter(drawn.x[rest], drawn.y[rest], s=0.7 * size, c=GREY, alpha=0.5, linewidths=0, label=text)
         for name in result_name:
-            mine = drawn.labels == name
+            of_class = drawn.labels == name
             colour, mark = self.hue(name)
             ax.scatter(
-                drawn.x[mine], drawn.y[mine], s=size, c=colour, marker=mark, alpha=0.75, linewidths=0,
+                drawn.x[of_class], drawn.y[of_class], s=size, c=colour, marker=mark, alpha=0.75, linewidths=0,
                 label=short(name, 22) or " ",
             )  # fmt: skip
         if len(result_name) + bool(rest.any()) > 1:

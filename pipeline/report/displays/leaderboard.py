@@ -93,17 +93,19 @@ class LeaderboardDisplay:
         info = select_label_set(run, label_set, source, part)
         found = tuple(run.of(info.name, source=info.source, scoring=scoring))
         if not found:
-            mine = [one for one in run.results if (one.label_set, one.source) == (info.name, info.source)]
-            there = sorted({one.scoring for one in mine})
+            all_results = [
+                other for other in run.results if (other.label_set, other.source) == (info.name, info.source)
+            ]
+            names = sorted({other.scoring for other in all_results})
             raise ReportError(
-                f"{info.name}: expected scores by {scoring!r}, got {', '.join(there)}", f"scoring={info.scoring!r}"
+                f"{info.name}: expected scores by {scoring!r}, got {', '.join(names)}", f"scoring={info.scoring!r}"
             )
         return cls(info, found, part)
 
     @property
     def rows(self) -> tuple[Result, ...]:
         """Return the results from top to bottom: heads, then baselines."""
-        return tuple(sorted(self.results, key=lambda one: one.null))  # stable: as they came, within each
+        return tuple(sorted(self.results, key=lambda other: other.null))  # stable: as they came, within each
 
     def score(self, result: Result) -> tuple[float | None, float | None, float | None]:
         """Return the score and its interval as they are shown, of the part that is shown."""
@@ -115,7 +117,7 @@ class LeaderboardDisplay:
 
     def name(self, result: Result) -> str:
         """Return a head with as much of layer and backbone as tells it from the others."""
-        heads = [one for one in self.results if not one.null and one.head != CHOSEN]
+        heads = [other for other in self.results if not other.null and other.head != CHOSEN]
         if result.null:
             return f"{result.head}, {features_text(result)}" if result.layer == PIXELS else result.head
         return head_name(result, len(heads)) if result.head == CHOSEN else result_name(result, heads)
@@ -131,11 +133,11 @@ class LeaderboardDisplay:
         rows = self.rows
         places = [line + _APART * result.null for line, result in enumerate(rows)]
         ax = axis_for(ax, 7, 0.36 * len(rows) + 1.2)
-        best = next((one for one in rows if not one.null and one.head != CHOSEN), None)
+        best = next((other for other in rows if not other.null and other.head != CHOSEN), None)
         for place, result in zip(places, rows, strict=True):
             self._draw(ax, place, result, result is best)
         if rows and rows[-1].null and not rows[0].null:
-            line = max(place for place, one in zip(places, rows, strict=True) if not one.null) + (1 + _APART) / 2
+            line = max(place for place, other in zip(places, rows, strict=True) if not other.null) + (1 + _APART) / 2
             ax.axhline(line, color=PALE, linewidth=0.8, zorder=0)
         ax.set_yticks(places, [short(self.name(result), 36) for result in rows])
         ax.set_ylim((places[-1] if places else 0) + 0.6, -0.6)

@@ -75,14 +75,14 @@ class LearningCurveDisplay:
         ax = axis_for(ax, 7.2, 4.2)
         # Transfer last, over the others.
         for method in reversed(study.methods):
-            curve, colour, mine = study.curve(method), COLOURS[method], method == TRANSFER
+            curve, colour, is_transfer = study.curve(method), COLOURS[method], method == TRANSFER
             x = [point.per_class for point in curve]
             ax.fill_between(
                 x, [point.low for point in curve], [point.high for point in curve], color=colour, alpha=0.1, linewidth=0
             )
             ax.plot(
                 x, [point.score for point in curve], f"{_MARKS[method]}-", color=colour, label=method,
-                linewidth=2.4 if mine else 1.3, markersize=5.5 if mine else 4.5,
+                linewidth=2.4 if is_transfer else 1.3, markersize=5.5 if is_transfer else 4.5,
             )  # fmt: skip
         _labels_axis(ax, study)
         ends = [study.curve(method)[-1] for method in study.methods]

@@ -247,16 +247,21 @@ def calibration_chart(number: int, found: Calibration, head: str) -> Chart:
 
 
 def numbers_chart(
-    number: int, true: Sequence[float], said: Sequence[float], tips: Sequence[str], pictures: Sequence[int], alt: str
+    number: int,
+    true: Sequence[float],
+    predicted: Sequence[float],
+    tips: Sequence[str],
+    pictures: Sequence[int],
+    alt: str,
 ) -> Chart:
     """Return true numbers against those that were said; on the dashed line the two are one."""
     plot = figure("usual")
     models = load_library("bokeh.models")
-    low, high = min(*true, *said), max(*true, *said)
+    low, high = min(*true, *predicted), max(*true, *predicted)
     plot.x_range, plot.y_range = range_of(low, high), range_of(low, high)
     ideal = plot.line([low, high], [low, high], line_dash="dashed", line_width=1.5)
     set_colors(ideal.glyph, line_color=SOFT)
-    source = models.ColumnDataSource({"x": true, "y": said, "tip": tips, "picture": pictures})
+    source = models.ColumnDataSource({"x": true, "y": predicted, "tip": tips, "picture": pictures})
     alpha = 0.75 if len(true) < 2000 else 0.4
     dots = plot.scatter("x", "y", source=source, size=7, fill_alpha=alpha, line_color=None)
     set_colors(dots.glyph, fill_color=HUES[0])

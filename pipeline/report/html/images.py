@@ -78,7 +78,7 @@ class ImageBudget:
     @property
     def bytes(self) -> int:
         """How much of the page the pictures are."""
-        return sum(len(one) + 3 for one in self.pictures)
+        return sum(len(ref) + 3 for ref in self.pictures)
 
     def place(self, provider: str, name: str) -> int:
         """Return which of the pictures shows a photo, -1 for none."""
@@ -87,7 +87,7 @@ class ImageBudget:
     def fill(
         self,
         providers: Mapping[str, ImageProvider],
-        wanted: Iterable[tuple[str, str]],
+        refs: Iterable[tuple[str, str]],
         *,
         side: int,
         budget: int,
@@ -109,17 +109,17 @@ class ImageBudget:
         stage : str
             The name of the progress.
         """
-        left = [one for one in dict.fromkeys(wanted) if one not in self._place]
-        left = [one for one in left if one[0] in providers and one not in self._gone]
+        left = [ref for ref in dict.fromkeys(refs) if ref not in self._place]
+        left = [ref for ref in left if ref[0] in providers and ref not in self._gone]
         spent, total = 0, len(left)
         with ThreadPoolExecutor(workers(None)) as pool:
             while left and spent < budget:
-                some, left = left[:_TOGETHER], left[_TOGETHER:]
-                made = pool.map(lambda one: providers[one[0]].picture(one[1], side), some)
-                for one, picture in zip(some, made, strict=True):
+                batch, left = left[:_TOGETHER], left[_TOGETHER:]
+                made = pool.map(lambda ref: providers[ref[0]].picture(ref[1], side), batch)
+                for ref, picture in zip(batch, made, strict=True):
                     if not picture:
-                        self._gone.add(one)
-                        self.gone.append(one[1])
+                        self._gone.add(ref)
+                        self.gone.append(ref[1])
                         continue
                     text = b64encode(picture).decode()
                     if spent + len(text) > budget:
@@ -127,13 +127,13 @@ class ImageBudget:
                         self.left_out += 1
                         continue
                     spent += len(text)
-                    self._place[one] = len(self.pictures)
+                    self._place[ref] = len(self.pictures)
                     self.pictures.append(text)
                 progress.advance(stage, total - len(left), total)
         self.left_out += len(left)
 
 
-LOOKED_AT, CELLS, MET = 4_500_000, 2_000_000, 4_000_000  # bytes of thumbnails: of sections, cells and maps
+LOOKED_AT, CELLS, MET = 5_000_000, 1_500_000, 4_500_000  # bytes of thumbnails: of sections, cells and maps
 MAP_PICTURES = "thumbnails of the map"
 # Colours of numbers from low to high, in light and in dark: told apart by how light they are, too.
 RAMP = (
@@ -147,7 +147,7 @@ RAMP = (
 
 def collect_images(
     providers: Mapping[str, ImageProvider],
-    wanted: Iterable[tuple[str, str]],
+    refs: Iterable[tuple[str, str]],
     mapped: Sequence[MapLayer],
     progress: Progress = SILENT,
     *,
@@ -167,7 +167,7 @@ def collect_images(
         The photos of the cells of confusion matrices.
     """
     images = ImageBudget()
-    images.fill(providers, wanted, side=LARGE, budget=LOOKED_AT, progress=progress)
+    images.fill(providers, refs, side=LARGE, budget=LOOKED_AT, progress=progress)
     left_out = images.left_out
     images.fill(providers, cells, side=LARGE, budget=CELLS, progress=progress)
     for map_layer in mapped:
@@ -176,8 +176,8 @@ def collect_images(
         images.fill(providers, met, side=SMALL, budget=MET // len(mapped), progress=progress, stage=MAP_PICTURES)
     notes = []
     if images.gone:
-        some = f"{len(images.gone):,} photo{'s are' if len(images.gone) > 1 else ' is'} not shown"
-        notes.append(f"{some}, e.g. {images.gone[0]}: missing, unreadable, or not as when the features were extracted")
+        batch = f"{len(images.gone):,} photo{'s are' if len(images.gone) > 1 else ' is'} not shown"
+        notes.append(f"{batch}, e.g. {images.gone[0]}: missing, unreadable, or not as when the features were extracted")
     if left_out:
         notes.append(
             f"{left_out:,} photos among mistakes, label errors and duplicates have no thumbnail: the page is full"

@@ -101,19 +101,19 @@ def _build_map_layer(
         return MapLayer(number, infos[0].source, first.cache, first.layer, infos, None, None, None, {}, tuple(notes))
     labels = {}
     for info in infos:
-        mine = alone[info.name, info.source]
-        ids, texts = labelled(mine, mine.best(info.name, source=info.source), features)
+        own_run = alone[info.name, info.source]
+        ids, texts = labelled(own_run, own_run.best(info.name, source=info.source), features)
         labels[info.name] = dict(zip(ids, texts.tolist(), strict=True))
     # Drawn in proportion to the classes of the first label set; images that it leaves out are a class of their own.
     everybody = list(dict.fromkeys(name for known in labels.values() for name in known))
     rows = features.rows(everybody)
-    there = np.flatnonzero(rows >= 0)
-    names = [everybody[place] for place in there]
+    present = np.flatnonzero(rows >= 0)
+    names = [everybody[place] for place in present]
     known = labels[infos[0].name]
     first_labels: Any = [known.get(name, "") for name in names]
     if infos[0].kind == "number":
         first_labels = np.array([float(value) if value != "" else np.nan for value in first_labels])
-    drawn = embedding_map(RowSubset(features.X, rows[there]), names, first_labels, most=most)
+    drawn = embedding_map(RowSubset(features.X, rows[present]), names, first_labels, most=most)
     duplicates = find_duplicate_pairs(features, names, [str(one) for one in first_labels], folds=infos[0].folds)
     return MapLayer(
         number, infos[0].source, first.cache, first.layer, infos, features, drawn, duplicates, labels, tuple(notes)
@@ -134,9 +134,9 @@ def color_by_labels(map_layer: MapLayer, info: LabelSetInfo) -> tuple[dict[str, 
         values = np.array([float(known.get(name, np.nan)) for name in map_layer.map.ids])
         low, high = (float(np.nanmin(values)), float(np.nanmax(values))) if np.isfinite(values).any() else (0.0, 0.0)
         ranks = _steps(values)
-        told = [_number(value) for value in values]
-        said = {"names": told, "codes": _packed(ranks, "<u2"), "ramp": True, "hues": [], "marks": []}
-        return said, (LegendKey("low", f"from {low:.4g}", 0), LegendKey("high", f"to {high:.4g}", NUMBER_STEPS - 1))
+        numbers = [_number(value) for value in values]
+        colors = {"names": numbers, "codes": _packed(ranks, "<u2"), "ramp": True, "hues": [], "marks": []}
+        return colors, (LegendKey("low", f"from {low:.4g}", 0), LegendKey("high", f"to {high:.4g}", NUMBER_STEPS - 1))
     texts = [str(known[name]) if name in known else None for name in map_layer.map.ids]
     counts: dict[str, int] = {}
     for text in texts:
@@ -146,7 +146,7 @@ def color_by_labels(map_layer: MapLayer, info: LabelSetInfo) -> tuple[dict[str, 
     names = sorted(counts, key=lambda name: (-counts[name], order.get(name, len(order)), name))
     code = {name: place for place, name in enumerate(names[: NOT_LABELLED - 1])}
     shown = [(place % GREY, place // GREY) if place < APART else (GREY, 0) for place in range(len(code))]
-    said = {
+    colors = {
         "names": names,
         "codes": _packed(np.array([NOT_LABELLED if text is None else code[text] for text in texts]), "<u2"),
         "ramp": False,
@@ -154,7 +154,7 @@ def color_by_labels(map_layer: MapLayer, info: LabelSetInfo) -> tuple[dict[str, 
         "marks": [MARKS[mark] for _, mark in shown],
     }
     keys = tuple(LegendKey(str(place), name, shown[place][0], MARKS[shown[place][1]]) for name, place in code.items())
-    return said, keys[:APART]
+    return colors, keys[:APART]
 
 
 def sample(drawn: EmbeddingMap, *, random_state: int = 0) -> Iterator[str]:
@@ -166,10 +166,10 @@ def sample(drawn: EmbeddingMap, *, random_state: int = 0) -> Iterator[str]:
 def _steps(values: np.ndarray) -> np.ndarray:
     """Return a colour's place for each number, by its rank; `NOT_LABELLED` where there is none."""
     found = np.full(len(values), NOT_LABELLED)
-    there = np.flatnonzero(np.isfinite(values))
-    if len(there):
-        edges = np.quantile(values[there], np.linspace(0, 1, NUMBER_STEPS + 1)[1:-1])
-        found[there] = np.searchsorted(edges, values[there], side="right")
+    present = np.flatnonzero(np.isfinite(values))
+    if len(present):
+        edges = np.quantile(values[present], np.linspace(0, 1, NUMBER_STEPS + 1)[1:-1])
+        found[present] = np.searchsorted(edges, values[present], side="right")
     return found
 
 

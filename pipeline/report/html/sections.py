@@ -547,7 +547,7 @@ def headline_figures(
     result, accuracy = reported_result(run, info, ACCURACY)
     _, balanced = reported_result(run, info, BALANCED)
     candidates = sum(head != "chosen" for *_, head in heads)
-    rows = [(head_name(result, candidates), (accuracy, balanced))]
+    rows: list[tuple[str, tuple[LeaderboardScore, ...]]] = [(head_name(result, candidates), (accuracy, balanced))]
     for layer, name in ((PIXELS, f"baseline: {FEATURE_NAMES[PIXELS]}"), (NOTHING, "baseline: most common class")):
         scores = []
         for scoring in (ACCURACY, BALANCED):

@@ -81,14 +81,14 @@ def _curves(study: Study, curves: dict[str, tuple[Point, ...]]) -> Chart:
     ends = "; ".join(
         f"{method} from {points[0].score:.3f} to {points[-1].score:.3f}" for method, points in curves.items() if points
     )
-    mine = curves[TRANSFER]
-    span_of = f"from {labels_text(mine[0].per_class)} to {labels_text(mine[-1].per_class)} labels per class"
+    transfer = curves[TRANSFER]
+    span_of = f"from {labels_text(transfer[0].per_class)} to {labels_text(transfer[-1].per_class)} labels per class"
     alt = f"Learning curves: balanced accuracy {span_of}. {ends}. Every point stands in the table below."
     return lines(
         0,
         alt,
         drawn,
-        ticks=_ticks(mine),
+        ticks=_ticks(transfer),
         x_name="labels per class",
         y_name="balanced accuracy",
         logarithmic=True,
@@ -110,15 +110,15 @@ def _ticks(points: Sequence[Point]) -> dict[float, str]:
 
 def _tip(point: Point) -> str:
     many = "1 label" if point.per_class == 1 else f"{labels_text(point.per_class)} labels"
-    told = [
+    texts = [
         point.method if point.method != TRANSFER else f"{point.method}, {point.layer}",
         f"{point.score:.3f} ({point.low:.3f} to {point.high:.3f})",
         f"{many} a class{', all there are' if point.everything else ''}",
         f"on its training images {point.train:.3f}",
     ]
     if point.lead is not None and point.lead_low is not None and point.lead_high is not None:
-        told.append(f"transfer leads by {point.lead:+.3f} ({point.lead_low:+.3f} to {point.lead_high:+.3f})")
-    return "\n".join(told)
+        texts.append(f"transfer leads by {point.lead:+.3f} ({point.lead_low:+.3f} to {point.lead_high:+.3f})")
+    return "\n".join(texts)
 
 
 def _depth(number_: int, depths: dict[float, tuple[Point, ...]]) -> Chart:
@@ -193,9 +193,11 @@ def _depth_table(depths: dict[float, tuple[Point, ...]]) -> Table:
     layers = list(dict.fromkeys(point.layer for points in depths.values() for point in points))
     rows = []
     for per_class, points in depths.items():
-        there = {point.layer: point for point in points}
+        by_layer = {point.layer: point for point in points}
         cells = [
-            f"{there[layer].score:.3f} ({there[layer].low:.3f} to {there[layer].high:.3f})" if layer in there else ""
+            f"{by_layer[layer].score:.3f} ({by_layer[layer].low:.3f} to {by_layer[layer].high:.3f})"
+            if layer in by_layer
+            else ""
             for layer in layers
         ]
         rows.append((labels_text(per_class), *cells))
