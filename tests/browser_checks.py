@@ -197,8 +197,11 @@ def mouse(opened: Any, x: float, y: float, kind: str = "mouseMoved", **more: Any
     opened.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, **more})
 
 
-def met(opened: Any, plot: Any, *, tries: int = 8) -> dict[str, Any]:
-    """Return what a chart tells of one of its points under the mouse: `lines`, `pictures` and `box` of its only tip."""
+def met(opened: Any, plot: Any, *, tries: int = 8, pictured: bool = False) -> dict[str, Any]:
+    """Return the only tip of a chart with the mouse on one of its points: its `lines`, `pictures` and `box`.
+
+    With `pictured` the first of `tries` points whose tip has a picture.
+    """
     draw(opened, plot)
     for x, y in opened.execute_script(_POINTS, plot, tries):
         mouse(opened, x + 2, y + 2)
@@ -207,6 +210,8 @@ def met(opened: Any, plot: Any, *, tries: int = 8) -> dict[str, Any]:
         while time.monotonic() < end:
             if tip := opened.execute_script(_ALL + _TIP):
                 assert tip["tips"] == 1, tip
+                if pictured and not tip["pictures"]:  # another point lies nearer to the mouse
+                    break
                 return tip
             time.sleep(0.05)
     raise AssertionError("no point told anything")

@@ -361,7 +361,7 @@ def test_twenty_thousand_points_stay_usable(crowd: Path, shared: Any) -> None:
         CanvasRenderingContext2D.prototype.fill = function (...of) { window.marks++; return fill.apply(this, of); };
         window.marks = 0;"""
     )
-    tip = met(shared, plot)
+    tip = met(shared, plot, pictured=True)
     assert tip["pictures"] and tip["pictures"][0][0] > 0 and tip["lines"][0].startswith("class ")
     leave(shared)
     assert shared.execute_script("return marks") == 0  # to tell of a point paints none of the others

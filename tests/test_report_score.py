@@ -307,7 +307,7 @@ def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
 
 def test_a_score_that_was_not_kept_has_no_page(place: Path, tmp_path: Path) -> None:
     plain = Model.open(place / "bees.model").score(place / "new", n_jobs=1)
-    with pytest.raises(ReportError, match="expected a score with its answers, got one that was not kept") as error:
+    with pytest.raises(ReportError, match="expected a score with its predictions, got one without") as error:
         write_report(plain, out=tmp_path / "report.html")
     assert error.value.next_step == "keep it: Model.score(..., out=RUN), or pipeline score MODEL DATA --out RUN"
 
