@@ -13,7 +13,7 @@ from pipeline.images import ImageSource
 from pipeline.model import Model
 from pipeline.model.fitting import evaluate_and_fit
 from pipeline.progress import SILENT, Progress
-from pipeline.report.writing import write_report
+from pipeline.report.html.write import write_report
 from pipeline.runs import Run
 
 SOURCE = "photo-crops"

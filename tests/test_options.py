@@ -69,8 +69,8 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
     from pipeline.evaluation import evaluate
     from pipeline.extraction import extract
     from pipeline.model import Model, fit
-    from pipeline.report.tracking import log_report
-    from pipeline.report.writing import write_report
+    from pipeline.report.html.write import write_report
+    from pipeline.report.mlflow import log_report
     from pipeline.server import serve
     from pipeline.studies import study
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from browser import browser, drop, resize, until
+from browser_checks import contrasts
 from commands import class_folders, photo
-from sights import contrasts
 from test_server import QUICK, TOKEN, Caller, running
 
 from pipeline.model import fit

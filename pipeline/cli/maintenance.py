@@ -280,9 +280,10 @@ def doctor_command(cache: o.Cache = "features_cache", as_json: o.Json = False, q
     wrong = report.wrong
     if wrong:
         first = wrong[0]
+        problems = f"{len(wrong)} {'problem' if len(wrong) == 1 else 'problems'}"
         names = ", ".join(finding.name for finding in wrong)
         raise PipelineError(
-            f"expected a complete installation, got {len(wrong)} {'problem' if len(wrong) == 1 else 'problems'}: {names} ({first.found})",
+            f"expected a complete installation, got {problems}: {names} ({first.found})",
             first.mend,
         )
 
