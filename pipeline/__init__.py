@@ -33,8 +33,8 @@ if TYPE_CHECKING:
         LearningCurveDisplay,
         MistakesDisplay,
     )
-    from pipeline.report.tracking import log_report
-    from pipeline.report.writing import write_report
+    from pipeline.report.html.write import write_report
+    from pipeline.report.mlflow import log_report
     from pipeline.runs import Run
     from pipeline.runtime.onnx_export import save_backbone
     from pipeline.search.shared_grid_search import SharedGridSearchCV, search_many
@@ -63,11 +63,11 @@ _MODULE_OF = {
     "evaluate": "evaluation",
     "extract": "extraction",
     "fit": "model",
-    "log_report": "report.tracking",
+    "log_report": "report.mlflow",
     "save_backbone": "runtime.onnx_export",  # not in the package's __init__: it alone needs torch
     "search_many": "search.shared_grid_search",
     "study": "studies",
-    "write_report": "report.writing",  # not in the package's __init__: it alone needs what the pages are drawn with
+    "write_report": "report.html.write",  # not in the package's __init__: it alone needs what the pages are drawn with
 }
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from planted import Extractor, Planted
+    from fake_backbone import Extractor, Planted
 
 # Test files run side by side, one a core: threads inside each would only get in one another's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -83,7 +83,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Planted:
     """The planted network in the place of the real one."""
-    from planted import Planted
+    from fake_backbone import Planted
 
     import pipeline.extraction.encoder as network_room
 
@@ -95,6 +95,6 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Planted:
 @pytest.fixture
 def run(tmp_path, network: Planted) -> Extractor:
     """`extract` with the planted network into one folder of caches."""
-    from planted import Extractor
+    from fake_backbone import Extractor
 
     return Extractor(network, tmp_path / "caches")

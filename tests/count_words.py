@@ -11,6 +11,7 @@ import ast
 import fnmatch
 import io
 import json
+import os
 import re
 import tokenize
 import tomllib
@@ -254,12 +255,13 @@ def findings_in(path: Path, root: Path = ROOT, *, all_of_them: bool = False) -> 
 
 def markdown_files(root: Path = ROOT) -> list[Path]:
     """Return the Markdown files and notebooks whose prose is checked."""
-    paths = (path for pattern in ("*.md", "*.ipynb") for path in root.rglob(pattern))
+    paths = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if name not in SKIPPED_FOLDERS]
+        paths += [Path(folder, name) for name in names if name.endswith((".md", ".ipynb"))]
+    skipped = BANNED["markdown_not_checked"]
     return sorted(
-        path
-        for path in paths
-        if not SKIPPED_FOLDERS & set(path.relative_to(root).parts)
-        and not any(fnmatch.fnmatch(path.relative_to(root).as_posix(), p) for p in BANNED["markdown_not_checked"])
+        path for path in paths if not any(fnmatch.fnmatch(path.relative_to(root).as_posix(), p) for p in skipped)
     )
 
 

@@ -15,7 +15,7 @@ from test_images import put
 import pipeline as pl
 from pipeline.arguments import bind_arguments, describe, fits
 from pipeline.errors import PipelineError
-from pipeline.report.writing import open_run
+from pipeline.report.html.write import open_run
 from pipeline.server import serve
 
 WRONG: dict[str, list[Any]] = {

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from commands import class_folders, done, photo, pipeline, refused
-from planted import Planted
+from fake_backbone import Planted
 
 import pipeline.cache.create as create
 import pipeline.extraction.encoder as network_room
@@ -114,10 +114,10 @@ def test_photos_that_cannot_be_read_are_listed_and_the_run_goes_on() -> None:
 
 
 def test_features_that_are_not_finite_are_a_listed_skip(network: Planted) -> None:
-    import planted
+    import fake_backbone
 
     for number in range(12):
-        planted.put(Path("planted", "c" + str(number % 2), f"{number:05d}.png"), number)
+        fake_backbone.put(Path("planted", "c" + str(number % 2), f"{number:05d}.png"), number)
     network.spoilt = [5]
     outcome = done("extract", "planted")
     assert "skipped: c1/00005.png: the network returned a value that is not finite" in outcome.err
@@ -354,7 +354,7 @@ def test_no_disk_space_is_said_before_the_first_image(network: Planted, monkeypa
         free: int = 1000
 
     monkeypatch.setattr(create.shutil, "disk_usage", lambda _: Usage())
-    check(Case(["extract", photos()], ["features_cache: the cache needs", "MB free"], ["--cache DIR", "--store fp16"]))
+    check(Case(["extract", photos()], ["features_cache: MB for the cache", "MB free"], ["--cache DIR", "--store fp16"]))
     assert network.seen == []
 
 

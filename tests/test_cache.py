@@ -298,7 +298,7 @@ def test_what_was_opened_stays_readable_when_the_file_is_removed(tmp_path):
             assert cache.is_sound()
             assert cache.ids == IDS
             assert np.array_equal(cache.features(), values()["features"]["penultimate"][STATUS == STORED])
-    with pytest.raises(CacheError, match="but it is gone: removed, or followed by a newer one"):
+    with pytest.raises(CacheError, match="it was removed, or replaced by a newer version"):
         _ = glanced.ids
 
 

@@ -23,12 +23,12 @@ from pipeline.cache import (
     caches_in,
     create_cache,
     file_stem,
-    generation_of,
-    generation_path,
     lookup,
     remove_left_over,
     resolve,
     retire,
+    version_hash,
+    version_path,
 )
 from pipeline.cache import lock as lock_room
 from pipeline.errors import CacheError, CacheLocked
@@ -109,13 +109,13 @@ def test_a_name_has_four_parts_that_hold_no_dash():
     stem = file_stem("my-photos (1) é", RECIPE, "/photos")
     assert stem == f"my_photos_1-net-{RECIPE.key('/photos')}"
     assert file_stem("蜂", RECIPE, "/photos").startswith("images-net-")
-    assert generation_path(Path("c"), stem, "0123abcd") == Path(f"c/{stem}-0123abcd.h5")
+    assert version_path(Path("c"), stem, "0123abcd") == Path(f"c/{stem}-0123abcd.h5")
 
 
 def test_the_generation_changes_with_ids_sizes_times_labels_and_layers_alone():
     def generation(**changes: Any) -> str:
         given = {"ids": ["a", "b"], "stat": STAT, "columns": {"x": ["1", None]}, "layers": {"late": 3, "early": 2}}
-        return generation_of(**{**given, **changes})
+        return version_hash(**{**given, **changes})
 
     others = [
         generation(ids=["a", "c"]),
@@ -191,7 +191,7 @@ def test_a_second_writer_is_refused(tmp_path):
             with pytest.raises(CacheLocked) as caught:
                 kind(path)
             assert caught.value.message == f"{path}: another process is using this cache"
-            assert caught.value.next_step == "wait for it to end, then run the same command again"
+            assert caught.value.next_step == "wait until it has finished, then run the same command again"
         assert not retire(path)
         assert FeatureCache.open(path).is_sound()  # reading needs no lock
     CacheLock.exclusive(path).release()  # it died with its holder
@@ -216,7 +216,7 @@ def test_a_lock_that_is_held_for_an_instant_is_waited_for(tmp_path, monkeypatch)
 
 
 def test_a_reader_of_a_cache_that_is_gone_is_told(tmp_path):
-    with pytest.raises(CacheError, match="expected to read the cache, but it is gone"):
+    with pytest.raises(CacheError, match="expected a cache, got no file"):
         CacheLock.shared(tmp_path / "x.h5")
     assert not list(tmp_path.iterdir())
 

@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import fake_backbone
 import numpy as np
-import planted
 import pytest
 from commands import refused
+from fake_backbone import features_of, number_of
 from made_caches import blobs, make_cache, names
-from planted import features_of, number_of
 from sklearn.naive_bayes import GaussianNB
 
 import pipeline.extraction.encode as encode
@@ -29,7 +29,7 @@ from pipeline.parallel import on_cluster, workers
 pytest.importorskip("distributed")
 
 COUNT = 96
-PATIENCE = 60.0
+PATIENCE = 300.0
 HERE = Path(__file__).parent
 
 
@@ -84,15 +84,15 @@ def plant(notes: str, slowness: float) -> None:
     """Put the planted network in the place of the real one, in whatever process this runs."""
     import pipeline.extraction.encoder as network_room
 
-    class Noting(planted.PlantedRuntime):
+    class Noting(fake_backbone.PlantedRuntime):
         def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
             found = super().__call__(pixels)
             for number in self.seen[-len(pixels) :]:
                 Path(notes, f"{number}-{os.getpid()}").touch()
             return found
 
-    def open_runtime(_: object, layers: list[str], **__: object) -> planted.PlantedRuntime:
-        return Noting({layer: planted.WIDTHS[layer] for layer in layers}, slowness=slowness)
+    def open_runtime(_: object, layers: list[str], **__: object) -> fake_backbone.PlantedRuntime:
+        return Noting({layer: fake_backbone.WIDTHS[layer] for layer in layers}, slowness=slowness)
 
     network_room.open_runtime = open_runtime  # type: ignore[assignment]
     network_room._networks.clear()
@@ -121,8 +121,8 @@ def cluster(tmp_path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def small_spans(monkeypatch) -> None:
-    monkeypatch.setattr(encode, "BLOCKS_A_SPAN", 2)
-    monkeypatch.setattr(encode, "SPANS_A_WAVE", 4)
+    monkeypatch.setattr(encode, "BATCHES_PER_SPAN", 2)
+    monkeypatch.setattr(encode, "SPANS_PER_WAVE", 4)
 
 
 @pytest.mark.slow
@@ -132,9 +132,9 @@ def test_a_worker_killed_half_way_loses_nothing(cluster, tmp_path, monkeypatch):
 
     import pipeline.extraction.encoder as network_room
 
-    photos, notes = planted.folder_of(tmp_path / "photos", range(COUNT)), tmp_path / "notes"
+    photos, notes = fake_backbone.folder_of(tmp_path / "photos", range(COUNT)), tmp_path / "notes"
     notes.mkdir()
-    monkeypatch.setattr(network_room, "open_runtime", planted.Planted())
+    monkeypatch.setattr(network_room, "open_runtime", fake_backbone.Planted())
     with Client(cluster.address) as client:
         client.wait_for_workers(2, timeout=PATIENCE)
         client.run(plant, str(notes), 0.02)
@@ -145,14 +145,16 @@ def test_a_worker_killed_half_way_loses_nothing(cluster, tmp_path, monkeypatch):
 
     killer = threading.Thread(target=kill_half_way)
     killer.start()
-    cache = extract(photos, backbone=planted.backbone(), cache=tmp_path / "caches", batch_size=4, dask=cluster.address)
+    cache = extract(
+        photos, backbone=fake_backbone.backbone(), cache=tmp_path / "caches", batch_size=4, dask=cluster.address
+    )
     killer.join()
     numbers = [number_of(name) for name in cache.ids]
     assert numbers and len(cache) == COUNT and not cache.skipped
     assert np.array_equal(cache.features(), features_of(numbers, "penultimate"))
     who = {path.name.partition("-")[2] for path in notes.iterdir()}
     assert len(who) == 2, "both workers had a share before one was killed"
-    one = extract(photos, backbone=planted.backbone(), cache=tmp_path / "alone")
+    one = extract(photos, backbone=fake_backbone.backbone(), cache=tmp_path / "alone")
     assert one.features_key == cache.features_key
     assert one.features().tobytes() == cache.features().tobytes()
     assert one.pixel_statistics().tobytes() == cache.pixel_statistics().tobytes()
@@ -191,7 +193,7 @@ def test_a_scheduler_that_does_not_answer_is_said(monkeypatch, tmp_path):
     import pipeline.parallel as parallel
 
     monkeypatch.setattr(parallel, "SECONDS_TO_CONNECT", 0.5)
-    planted.folder_of(tmp_path / "photos", range(2))
+    fake_backbone.folder_of(tmp_path / "photos", range(2))
     said = refused("extract", tmp_path / "photos", "--cache", tmp_path / "caches", "--dask", "tcp://127.0.0.1:9")
     assert said[0].startswith("--dask tcp://127.0.0.1:9: expected a Dask scheduler, got none that answers")
     assert said[1] == "start one with `dask scheduler`, and give the address that it prints"

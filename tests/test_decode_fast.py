@@ -10,8 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import fake_backbone
 import numpy as np
-import planted
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,7 +39,7 @@ from pipeline.model import Model, fit
 from pipeline.progress import Progress
 from pipeline.provenance import Preprocessing
 
-LITE = planted.REAL  # 256, 224, bicubic
+LITE = fake_backbone.REAL  # 256, 224, bicubic
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 SIZES = [(500, 375), (375, 500), (640, 427), (1600, 1200), (333, 500), (257, 255), (100, 70), (37, 53), (1500, 31)]
 QUICK: dict[str, Any] = {"cv": 2, "n_jobs": 1, "device": "cpu"}
@@ -250,10 +250,10 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> planted.Extractor:
-    network = planted.Planted()
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_backbone.Extractor:
+    network = fake_backbone.Planted()
     monkeypatch.setattr(network_room, "open_runtime", network)
-    return planted.Extractor(network, tmp_path / "caches")
+    return fake_backbone.Extractor(network, tmp_path / "caches")
 
 
 class Notes(Progress):
@@ -265,9 +265,9 @@ class Notes(Progress):
 
 
 def test_the_modes_have_a_cache_each_and_each_names_the_other(
-    run: planted.Extractor, tmp_path: Path, decoded: list[str]
+    run: fake_backbone.Extractor, tmp_path: Path, decoded: list[str]
 ) -> None:
-    photos = planted.folder_of(tmp_path / "photos", range(6), side=32)
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(6), side=32)
     exact = run(photos)
     assert decoded == ["exact"] * 6
     heard = Notes()
@@ -290,9 +290,9 @@ def test_the_modes_have_a_cache_each_and_each_names_the_other(
 
 
 def test_no_mode_is_promised_that_decodes_otherwise_here(
-    run: planted.Extractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: fake_backbone.Extractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photos = planted.folder_of(tmp_path / "photos", range(3))
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(3))
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr("pipeline.extraction.api.decoder_of", lambda mode: "fast:elsewhere")
         other = run(photos, decode="fast")
@@ -300,7 +300,7 @@ def test_no_mode_is_promised_that_decodes_otherwise_here(
 
 
 def test_a_mode_that_there_is_not_is_refused(tmp_path: Path) -> None:
-    planted.put(tmp_path / "a.png", 1)
+    fake_backbone.put(tmp_path / "a.png", 1)
     with pytest.raises(SourceError) as caught:
         extract(tmp_path, decode="quick")
     assert caught.value.message == "decode: expected exact or fast, got 'quick'"

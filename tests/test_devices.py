@@ -107,5 +107,5 @@ def test_emulated_bf16_is_said_with_what_is_faster(native, monkeypatch):
     monkeypatch.setattr("pipeline.runtime.open.has_bf16", lambda: native)
     notes = Notes()
     open_runtime(Backbone.open(), ["penultimate"], device="cpu", precision="bf16", progress=notes)
-    said = "this CPU has no bf16 of its own: it is emulated, and slower than --precision fp32"
+    said = "this CPU has no bf16 instructions: bf16 is emulated, and slower than --precision fp32"
     assert notes.texts == ([] if native else [said])

@@ -18,11 +18,14 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 import pipeline as pl
+import pipeline.report
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, ReportError, SkipReason
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource
-from pipeline.report import needs
+from pipeline.report.diagnostics.confusion import Confusion, calibration, confusion
+from pipeline.report.diagnostics.mistakes import most_confident_mistakes
+from pipeline.report.diagnostics.predictions import ClassPredictions, load_class_predictions
 from pipeline.report.displays import (
     CalibrationDisplay,
     ConfusionDisplay,
@@ -32,12 +35,8 @@ from pipeline.report.displays import (
     LearningCurveDisplay,
     MistakesDisplay,
 )
-from pipeline.report.displays.look import BLUE, GREY, VERMILLION, shortened, spread
-from pipeline.report.displays.study import COLOURS
-from pipeline.report.findings.answers import Answers, answers_of
-from pipeline.report.findings.calibration import calibration
-from pipeline.report.findings.confusion import Confusion, confusion
-from pipeline.report.findings.mistakes import most_confident_mistakes
+from pipeline.report.displays._style import BLUE, GREY, VERMILLION, shorten, spread
+from pipeline.report.displays.learning_curve import COLOURS
 from pipeline.runs import Run
 from pipeline.studies import METHODS, Study
 from pipeline.studies.results import DUMMY, SCRATCH, TRANSFER, Point
@@ -137,7 +136,8 @@ def test_the_leaderboard_draws_each_score_at_its_place_with_its_interval(made: A
     first_null = next(place for place, one in enumerate(rows) if one.null)
     assert gaps[first_null - 1] > 1 and set(np.delete(gaps, first_null - 1).round(6)) == {1.0}
     named = [label.get_text() for label in ax.get_yticklabels()]
-    assert named[-2:] == ["colours alone", "guessing"] and named[0] == run.best("kind").head and "chosen" in named
+    assert named[-2:] == ["logistic, color statistics", "dummy"] and named[0] == run.best("kind").head
+    assert "best of 3 (nested selection)" in named
 
 
 def test_a_head_is_marked_as_tied_where_the_run_says_so_and_only_there(made: Any) -> None:
@@ -171,9 +171,9 @@ def test_layers_and_backbones_are_named_where_they_differ(made: Any) -> None:
     more = (best, replace(best, layer="late"), replace(best, cache="b.h5", backbone="other:none"))
     display = LeaderboardDisplay(run.info("kind"), more)
     assert [display.name(one) for one in more] == [
-        f"{best.head}, penultimate, {best.backbone}",
-        f"{best.head}, late, {best.backbone}",
-        f"{best.head}, penultimate, other:none",
+        f"{best.head} / {best.backbone} / penultimate",
+        f"{best.head} / {best.backbone} / late",
+        f"{best.head} / other:none / penultimate",
     ]
 
 
@@ -188,7 +188,7 @@ def test_a_score_that_is_not_there_is_said_to_be_none(made: Any) -> None:
 
 def test_the_cells_hold_the_counts_and_mistakes_have_another_colour(made: Any) -> None:
     run = made[0]
-    found = answers_of(run, run.info("kind"))
+    found = load_class_predictions(run, run.info("kind"))
     wanted = confusion(found).counts
     ax = ConfusionDisplay.from_run(run, "kind").plot()
     drawn = np.zeros_like(wanted)
@@ -208,16 +208,16 @@ def test_the_confusion_of_the_test_set_is_of_the_test_set(made: Any) -> None:
     run = made[0]
     display = ConfusionDisplay.from_run(run, "kind", part="test")
     assert display.confusion.counts.sum() == 24
-    assert display.plot().get_xlabel() == f"what {display.answers.head} said, on the test set"
+    assert display.plot().get_xlabel() == f"what {display.predictions.head} said, on the test set"
 
 
-def many(k: int, n: int) -> Answers:
+def many(k: int, n: int) -> ClassPredictions:
     rng = np.random.default_rng(0)
     true = np.arange(n) % k
     said = np.where(rng.random(n) < 0.8, true, rng.integers(0, k, n))
     words = tuple(f"a rather long name of a class, number {code:02d}" for code in range(k))
     nothing = np.full(n, np.nan)
-    return Answers(
+    return ClassPredictions(
         tuple(map(str, range(n))), np.array(["0"] * n), true, said, nothing, nothing, words, "logistic",
         "penultimate", "a.h5", "a label set with a long name too", "made",
     )  # fmt: skip
@@ -247,9 +247,9 @@ def test_the_calibration_curve_is_that_of_the_head_with_probabilities(made: Any)
     run = made[0]
     result = next(one for one in run.of("kind") if one.head == "logistic")
     display = CalibrationDisplay.from_run(run, "kind", bins=5)
-    if display.answers.head != "logistic":  # knn gives shares of its neighbours
-        result = next(one for one in run.of("kind") if one.head == display.answers.head)
-    wanted = calibration(answers_of(run, run.info("kind"), result=result), bins=5)
+    if display.predictions.head != "logistic":  # knn gives shares of its neighbours
+        result = next(one for one in run.of("kind") if one.head == display.predictions.head)
+    wanted = calibration(load_class_predictions(run, run.info("kind"), result=result), bins=5)
     ax = display.plot()
     curve = next(line for line in ax.lines if line.get_marker() == "o")
     assert list(curve.get_xdata()) == [one.probability for one in wanted.bins]
@@ -417,10 +417,10 @@ def test_photos_that_are_gone_are_an_error_that_says_where_they_were(made: Any) 
 
 def test_mistakes_are_shown_beside_the_photos_most_like_them(made: Any) -> None:
     run, cache, photos = made
-    from pipeline.report.findings.features import Features
+    from pipeline.report.diagnostics.predictions import StoredFeatures
 
-    answers = answers_of(run, run.info("kind"))
-    wanted = most_confident_mistakes(answers, Features.of(cache), most=4, neighbours=2)
+    answers = load_class_predictions(run, run.info("kind"))
+    wanted = most_confident_mistakes(answers, StoredFeatures.of(cache), most=4, neighbours=2)
     display = MistakesDisplay.from_run(run, "kind", photos=photos, most=4, neighbours=2)
     axes = display.plot()
     assert axes.shape == (4, 3) and display.mistakes == wanted and display.ax_ is axes
@@ -455,7 +455,7 @@ def test_mistakes_with_long_names_do_not_run_into_one_another(made: Any) -> None
         )
         for one in display.mistakes
     )
-    axes = MistakesDisplay(display.answers, far, display.pixels).plot()
+    axes = MistakesDisplay(display.predictions, far, display.pixels).plot()
     figure = axes[0, 0].figure
     figure.canvas.draw()
     boxes = [ax._left_title.get_window_extent(figure.canvas.get_renderer()) for ax in axes.flat]
@@ -526,11 +526,11 @@ def test_without_matplotlib_the_error_has_the_command_that_brings_it(
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(needs, "import_module", missing)
+    monkeypatch.setattr(pipeline.report, "import_module", missing)
     with pytest.raises(ReportError) as refused:
         LeaderboardDisplay.from_run(made[0], "kind").plot()
     assert str(refused.value) == (
-        "the report: expected matplotlib, but it is not installed\ntry: pip install 'transfer-pipeline[report]'"
+        "the report: expected matplotlib, but it is not installed\ntry: pip install 'transfer-pipeline'"
     )
 
 
@@ -541,8 +541,8 @@ def test_a_display_by_its_name_loads_no_matplotlib_before_it_draws() -> None:
 
 
 def test_a_long_name_keeps_its_end() -> None:
-    assert shortened("short") == "short"
-    assert shortened("species_of_the_wing_number_17", 20).endswith("r_17") and len(shortened("x" * 99, 20)) == 20
+    assert shorten("short") == "short"
+    assert shorten("species_of_the_wing_number_17", 20).endswith("r_17") and len(shorten("x" * 99, 20)) == 20
 
 
 def test_no_confusion_is_drawn_of_nothing_but_shades_without_counts() -> None:

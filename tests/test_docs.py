@@ -19,13 +19,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
+import fake_backbone
 import h5py
 import numpy as np
-import planted
 import portalocker
 import pytest
 from browser import browser, resize, until
-from planted import number_of
+from fake_backbone import number_of
 from test_architecture import ROOMS
 from test_readme import DECISIONS, README, leaves, the_app
 
@@ -51,10 +51,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.getbasetemp()
     shared = here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
     site = shared / "site"
-    with portalocker.Lock(shared / "site.lock", timeout=300):  # the other worker builds
+    with portalocker.Lock(shared / "site.lock", timeout=900):  # the other worker builds
         if not (shared / "site.log").exists():
             command = [sys.executable, "-m", "sphinx", "-q", "-W", "-n", "--keep-going", "-d", shared / "doctrees"]
-            ended = subprocess.run([*command, DOCS, site], capture_output=True, text=True, timeout=300)
+            ended = subprocess.run([*command, DOCS, site], capture_output=True, text=True, timeout=900)
             (shared / "site.log").write_text(f"{ended.returncode}\n{ended.stdout}{ended.stderr}", encoding="utf-8")
     assert (shared / "site.log").read_text(encoding="utf-8") == "0\n"
     return site
@@ -243,10 +243,10 @@ def test_links_of_included_texts_are_rewritten_to_pages(monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def cache(run: planted.Extractor, tmp_path: Path) -> Path:
+def cache(run: fake_backbone.Extractor, tmp_path: Path) -> Path:
     """A cache with everything that the page describes: two layers, a label, an unreadable photo."""
-    photos = planted.folder_of(tmp_path / "photos", range(12))
-    planted.put(photos / "c0" / "broken.png", b"not an image")
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(12))
+    fake_backbone.put(photos / "c0" / "broken.png", b"not an image")
     return run(photos, layer=["late", "penultimate"]).path
 
 
@@ -289,8 +289,8 @@ def walked(file: h5py.File) -> Iterator[Any]:
     yield from (file[name] for name in names)
 
 
-def test_the_page_names_each_entry_of_the_provenance(cache: Path, run: planted.Extractor, tmp_path: Path) -> None:
-    mine = planted.backbone(weights="mine.pth@default", file=tmp_path / "mine.pth")
+def test_the_page_names_each_entry_of_the_provenance(cache: Path, run: fake_backbone.Extractor, tmp_path: Path) -> None:
+    mine = fake_backbone.backbone(weights="mine.pth@default", file=tmp_path / "mine.pth")
     of_my_own = run(tmp_path / "photos", backbone=mine, cache=tmp_path / "others").path
     table = FORMAT.partition("### provenance")[2].partition("\n## ")[0]
     firsts = "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
@@ -307,7 +307,7 @@ def provenance_of(path: Path) -> dict[str, Any]:
 
 
 def test_the_code_of_the_page_reads_a_cache_and_a_folder_of_parts(
-    cache: Path, run: planted.Extractor, tmp_path: Path
+    cache: Path, run: fake_backbone.Extractor, tmp_path: Path
 ) -> None:
     for number in (1, 2, 3):
         parts = run(tmp_path / "photos", part=f"{number}/3", layer=["late", "penultimate"])
@@ -315,7 +315,7 @@ def test_the_code_of_the_page_reads_a_cache_and_a_folder_of_parts(
     for code in re.findall(r"^```python\n(.*?)^```$", FORMAT_PAGE, re.MULTILINE | re.DOTALL):
         code = code.replace('"CACHE.h5"', repr(str(cache))).replace('"CACHE"', repr(str(parts.path)))
         exec(compile(code, "cache-format.md", "exec"), names)
-    wanted = planted.features_of([number_of(name) for name in names["ids"]], "penultimate")
+    wanted = fake_backbone.features_of([number_of(name) for name in names["ids"]], "penultimate")
     assert len(names["ids"]) == 12 and np.array_equal(names["X"], wanted)
     assert np.array_equal(names["mapped"][names["stored"]], wanted)
     assert names["all_ids"].size == 13 and np.array_equal(np.sort(names["all_ids"]), names["rows"]["ids"])

@@ -78,7 +78,7 @@ def alone(code: str, cwd: Path, *, without: tuple[str, ...] = ("pipeline",)) -> 
     """Run Python lines in a process in which these packages cannot be imported; return what they print."""
     blocked = "".join(f"sys.modules[{name!r}] = None\n" for name in without)
     ended = subprocess.run(
-        [sys.executable, "-c", f"import sys\n{blocked}{code}"], cwd=cwd, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", f"import sys\n{blocked}{code}"], cwd=cwd, capture_output=True, text=True, timeout=900
     )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from planted import Extractor, features_of, folder_of, put
+from fake_backbone import Extractor, features_of, folder_of, put
 
 from pipeline.cache import FeatureCache
 from pipeline.evaluation import evaluate

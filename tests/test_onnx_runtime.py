@@ -61,7 +61,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def nothing_refused(monkeypatch):
-    monkeypatch.setattr(graph_runtimes, "_refused", set())
+    monkeypatch.setattr(graph_runtimes, "_failed", set())
 
 
 @pytest.fixture(scope="module")
@@ -339,10 +339,10 @@ def test_graph_that_gives_other_features_is_not_used(backbone, store, tmp_path, 
 
 
 def test_values_that_are_not_finite_prove_nothing():
-    onnx_export._prove("late", np.ones((2, 3)), np.ones((2, 3)) * (1 + 1e-6))
+    onnx_export._compare("late", np.ones((2, 3)), np.ones((2, 3)) * (1 + 1e-6))
     for found, wanted in ((np.nan, 1.0), (np.inf, np.inf), (1.0, np.nan), (1 + 1e-4, 1.0)):
         with pytest.raises(onnx_export.NotExportable, match="other late features"):
-            onnx_export._prove("late", np.full((2, 3), found), np.full((2, 3), wanted))
+            onnx_export._compare("late", np.full((2, 3), found), np.full((2, 3), wanted))
 
 
 def test_weights_that_no_onnx_file_holds_are_not_exported(backbone, monkeypatch):
@@ -442,14 +442,14 @@ def test_any_changed_byte_is_found(recipe, tmp_path):
         with pytest.raises(DamagedGraph):
             read_graph(tmp_path, recipe)
     path.write_bytes(whole + b"x")
-    with pytest.raises(DamagedGraph, match="its SHA-256 is not the one written in it"):
+    with pytest.raises(DamagedGraph, match="its SHA-256 differs from the one recorded in it"):
         read_graph(tmp_path, recipe)
 
 
 def test_graph_of_another_recipe_under_this_ones_name_is_not_used(backbone, recipe, tmp_path):
     other = write_graph(tmp_path, graph_recipe(backbone, ["late"]), b"weights")
     other.rename(graph_path(tmp_path, recipe))
-    with pytest.raises(DamagedGraph, match="it was made of something else"):
+    with pytest.raises(DamagedGraph, match="it was exported from another recipe"):
         read_graph(tmp_path, recipe)
 
 
@@ -469,7 +469,7 @@ def test_damaged_graph_is_exported_again_and_said(backbone, store, pixels, tmp_p
     notes = Notes()
     found = open_runtime(backbone, ["all"], device="cpu", graphs=tmp_path, progress=notes)
     assert notes.texts == [
-        f"{path}: damaged, its SHA-256 is not the one written in it; exporting efficientnet_lite0 again"
+        f"{path}: damaged, its SHA-256 differs from the one recorded in it; exporting efficientnet_lite0 again"
     ]
     assert found.name == "onnxruntime-cpu" and exported == [["all"]] and path.read_bytes() == sound
 

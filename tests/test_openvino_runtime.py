@@ -235,7 +235,7 @@ def test_damaged_graph_is_exported_again_and_said(backbone, model, tmp_path, mon
     notes = Notes()
     open_runtime(backbone, ["all"], device="cpu", precision="bf16", graphs=tmp_path, progress=notes)
     assert notes.texts == [
-        f"{path}: damaged, its SHA-256 is not the one written in it",
+        f"{path}: damaged, its SHA-256 differs from the one recorded in it",
         "exporting efficientnet_lite0 for OpenVINO: some seconds, once",
     ]
     assert path.read_bytes().endswith(sound)
@@ -254,9 +254,7 @@ def test_backbone_that_cannot_be_exported_is_an_error_and_never_torchs_rows_unde
         "expected efficientnet_lite0 in bf16 with OpenVINO, but it cannot run it "
         "(RuntimeError: no ONNX function for aten.thing)"
     )
-    assert error.value.next_step == (
-        "--precision fp32, or take OpenVINO away (pip uninstall openvino), and torch runs it in bf16"
-    )
+    assert error.value.next_step == ("--precision fp32, or pip uninstall openvino, so that torch runs it in bf16")
 
 
 def test_graph_that_openvino_refuses_is_an_error(backbone, tmp_path):

@@ -286,7 +286,7 @@ def fixed_batch(model: onnx.ModelProto) -> None:
         (outside_in_a_branch, "expected the whole network in one file, got weights in another: secret"),
         (
             no_preprocessing,
-            "expected 'preprocessing' in its metadata, which says how photos are prepared for it, got none",
+            "expected 'preprocessing' in its metadata, which describes how photos are prepared, got none",
         ),
         (preprocessing(mean=[1, 2]), "expected its preprocessing as JSON, got ValueError"),
         (preprocessing(crop=10**9, resize=10**9), "expected 1 <= crop <= resize <= 4096, got crop 1000000000"),
@@ -316,7 +316,7 @@ def test_damage_absence_and_a_change_are_named(mine: Path, tmp_path: Path) -> No
     with pytest.raises(BackboneError, match="expected a network as an ONNX file, got No such file"):
         Backbone.open(str(path))
     path.write_bytes(b"not a network at all")
-    with pytest.raises(BackboneError, match="expected an ONNX file, got something else, or damage"):
+    with pytest.raises(BackboneError, match="expected an ONNX file, got another file, or a damaged one"):
         Backbone.open(str(path))
     path.write_bytes(mine.read_bytes())
     opened = Backbone.open(str(path))
@@ -359,8 +359,12 @@ class Nothing(nn.Module):
         (Maps(), {}, r"expected embeddings \(b, width\), got \(b, 3, 20, 20\) as 'penultimate'"),
         (Nothing(), {}, r"expected embeddings \(b, width\), got none"),
         (nn.Linear(5, 2), {}, r"expected a network of float32 \(b, 3, 40, 40\), got RuntimeError"),
-        (Undecided(), {}, "expected a network that can be an ONNX graph, but it cannot"),
-        (Texture(), {"mean": (0.5, 0.5)}, r"expected mean and std as 3 numbers each, one a channel, got \(0.5, 0.5\)"),
+        (Undecided(), {}, "expected a network that can be exported to ONNX, but it cannot"),
+        (
+            Texture(),
+            {"mean": (0.5, 0.5)},
+            r"expected mean and std as 3 numbers each, one per channel, got \(0.5, 0.5\)",
+        ),
         (Texture(), {"std": (0.5, 0.0, 0.5)}, r"expected std and value_range above 0, got std \(0.5, 0.0, 0.5\)"),
         (Texture(), {"crop": 60}, "expected 1 <= crop <= resize <= 4096, got crop 60 and resize 48"),
     ],

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from planted import Extractor, Planted, assert_planted, folder_of, touch
+from fake_backbone import Extractor, Planted, assert_planted, folder_of, touch
 from pyarrow import parquet
 from tars import write_parquet
 from test_images import photo_bytes, planted, put, refused, why

@@ -207,7 +207,7 @@ def test_the_names_in_the_pinned_files_are_the_listed_ones() -> None:
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The same files made by today's version, with a planted network."""
-    import planted
+    import fake_backbone
 
     import pipeline.extraction.encoder as network_module
 
@@ -224,7 +224,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             (folder / "output" / keep).write_text(text, encoding="utf-8")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network_module, "open_runtime", planted.Planted())
+        patch.setattr(network_module, "open_runtime", fake_backbone.Planted())
         try:
             make(folder, run)
             yield folder

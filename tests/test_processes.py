@@ -6,10 +6,10 @@ import os
 import signal
 from pathlib import Path
 
+import fake_backbone
 import numpy as np
-import planted
 import pytest
-from planted import PlantedRuntime
+from fake_backbone import PlantedRuntime
 
 import pipeline.extraction.encode as encode
 from pipeline.cache import STORED, FeatureCache
@@ -45,7 +45,7 @@ class Noting(PlantedRuntime):
         (self.notes / f"opened-{device}-{os.getpid()}").touch()
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        numbers = planted.numbers_in(pixels)
+        numbers = fake_backbone.numbers_in(pixels)
         if self.deadly in numbers:
             deaths = len(list(self.notes.glob("died-*")))
             if deaths < (1 if self.deadly >= 0 else 99):
@@ -60,10 +60,10 @@ class ManyDevices(LazyNetwork):
     """A network for two devices that are not there."""
 
     def __init__(self, notes: Path, deadly: int | None = None) -> None:
-        super().__init__(planted.backbone(), ["early"], device="cpu", graphs=notes / "graphs")
+        super().__init__(fake_backbone.backbone(), ["early"], device="cpu", graphs=notes / "graphs")
         self.devices, self.notes, self.deadly = ["one", "two"], notes, deadly
 
-    def in_processes(self, claims: Path | None) -> InPlanted:
+    def make_handle(self, claims: Path | None) -> InPlanted:
         travelling = InPlanted((), tuple(self.devices), str(claims))
         travelling.notes, travelling.deadly = str(self.notes), self.deadly
         return travelling
@@ -71,13 +71,13 @@ class ManyDevices(LazyNetwork):
 
 @pytest.fixture(autouse=True)
 def small_spans(monkeypatch) -> None:
-    monkeypatch.setattr(encode, "BLOCKS_A_SPAN", 2)
-    monkeypatch.setattr(encode, "SPANS_A_WAVE", 3)
+    monkeypatch.setattr(encode, "BATCHES_PER_SPAN", 2)
+    monkeypatch.setattr(encode, "SPANS_PER_WAVE", 3)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> ImageSource:
-    return ImageSource.open(planted.folder_of(tmp_path_factory.mktemp("processes"), range(60)))
+    return ImageSource.open(fake_backbone.folder_of(tmp_path_factory.mktemp("processes"), range(60)))
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def notes(tmp_path) -> Path:
 
 
 def all_of(source: ImageSource, network: LazyNetwork, **options: object) -> list[EncodedBatch]:
-    with iter_batches(source, range(len(source)), network, planted.SMALL, batch_size=4, **options) as blocks:
+    with iter_batches(source, range(len(source)), network, fake_backbone.SMALL, batch_size=4, **options) as blocks:
         return list(blocks)
 
 
@@ -95,9 +95,9 @@ def assert_each_once(source: ImageSource, blocks: list[EncodedBatch]) -> None:
     rows = np.concatenate([block.rows for block in blocks])
     assert sorted(rows.tolist()) == list(range(len(source)))
     for block in blocks:
-        numbers = [planted.number_of(source.ids[row]) for row in block.rows]
+        numbers = [fake_backbone.number_of(source.ids[row]) for row in block.rows]
         assert (block.status == STORED).all()
-        assert np.array_equal(block.features["early"], planted.features_of(numbers, "early"))
+        assert np.array_equal(block.features["early"], fake_backbone.features_of(numbers, "early"))
         assert np.array_equal(block.stat, source.stat[block.rows])
 
 
@@ -105,7 +105,7 @@ def assert_each_once(source: ImageSource, blocks: list[EncodedBatch]) -> None:
 def test_one_process_a_device_and_each_image_once(source, notes):
     blocks = all_of(source, ManyDevices(notes))
     assert_each_once(source, blocks)
-    assert sum(block.inferred for block in blocks) == 60 and all(block.spent.decode > 0 for block in blocks)
+    assert sum(block.inferred for block in blocks) == 60 and all(block.timing.decode > 0 for block in blocks)
     opened = [path.name.split("-")[1] for path in notes.glob("opened-*")]
     assert sorted(opened) == ["one", "two"]
     for device in ("one", "two"):
@@ -120,41 +120,41 @@ def test_a_process_that_dies_loses_nothing(source, notes):
 
 @pytest.mark.slow
 def test_processes_that_keep_dying_are_an_error_that_says_so(source, notes, monkeypatch):
-    monkeypatch.setattr(encode, "_encode", _die)
-    with pytest.raises(PipelineError, match="expected worker processes that live, but they die"):
+    monkeypatch.setattr(encode, "_run_numbered", _die)
+    with pytest.raises(PipelineError, match="worker processes keep crashing"):
         all_of(source, ManyDevices(notes))
 
 
-def _die(number: int, span: object) -> None:
+def _die(number: int, task: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.slow
 def test_whoever_leaves_early_is_let_go(source, notes):
-    with iter_batches(source, range(60), ManyDevices(notes), planted.SMALL, batch_size=4) as blocks:
+    with iter_batches(source, range(60), ManyDevices(notes), fake_backbone.SMALL, batch_size=4) as blocks:
         next(blocks)
 
 
 @pytest.mark.slow
 def test_images_that_only_the_workers_do_not_see_end_the_run(source, notes, monkeypatch):
-    monkeypatch.setattr(encode, "_encode", _blind)
+    monkeypatch.setattr(encode, "_run_numbered", _blind)
     with pytest.raises(PipelineError) as caught:
         all_of(source, ManyDevices(notes))
     assert ".png: expected workers that see the images under the same path, got one that" in caught.value.message
 
 
-def _blind(number: int, span: encode._EncodeTask) -> tuple[int, EncodedBatch]:
-    object.__setattr__(span.how.source.reader, "root", "/nowhere")
-    return number, span.work()
+def _blind(number: int, task: encode._EncodeTask) -> tuple[int, EncodedBatch]:
+    object.__setattr__(task.encoder.source.reader, "root", "/nowhere")
+    return number, task.run()
 
 
 @pytest.mark.slow
 def test_content_that_a_cache_knows_is_known_to_the_workers_too(source, notes, tmp_path, monkeypatch):
     import pipeline.extraction.encoder as network_room
 
-    network = planted.Planted()
+    network = fake_backbone.Planted()
     monkeypatch.setattr(network_room, "open_runtime", network)
-    cache = planted.Extractor(network, tmp_path / "caches")(source.take(range(20)), layer="early")
+    cache = fake_backbone.Extractor(network, tmp_path / "caches")(source.take(range(20)), layer="early")
     blocks = all_of(source, ManyDevices(notes), known=DigestIndex([FeatureCache.open(cache.path)]))
     assert sum(block.inferred for block in blocks) == 40
     known = {int(row) for block in blocks for row in block.rows[block.known >= 0]}

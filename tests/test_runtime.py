@@ -20,7 +20,7 @@ from pipeline.errors import BackboneError
 from pipeline.progress import Progress
 from pipeline.runtime import Runtime, open_runtime
 from pipeline.runtime import cuda as gpu_room
-from pipeline.runtime.cuda import UNDER_WAY, BatchSizes, GpuRunner, PinnedBuffers
+from pipeline.runtime.cuda import IN_FLIGHT, BatchSizes, GpuRunner, PinnedBuffers
 from pipeline.runtime.torch_runtime import Compiled, Normalize, TorchRuntime, fold_batch_norm, resolve_device
 
 CPU = torch.device("cpu")
@@ -322,7 +322,7 @@ def happened(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(gpu_room, "_Event", End)
     monkeypatch.setattr(gpu_room, "pinned", lambda size: torch.empty(size, dtype=torch.uint8))
-    monkeypatch.setattr(gpu_room, "_brought", torch.Tensor.clone)
+    monkeypatch.setattr(gpu_room, "_copy_to_cpu", torch.Tensor.clone)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(happened))
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "stream", stream)
@@ -398,7 +398,7 @@ def test_network_that_cannot_be_compiled_runs_as_it_comes_and_that_is_said_once(
     images = torch.arange(12.0).reshape(3, 2, 2)
     for _ in range(3):
         assert torch.equal(network(images), images.flatten(1))
-    assert notes.texts == ["torch.compile cannot (RuntimeError: no such back end); running without it"]
+    assert notes.texts == ["torch.compile failed (RuntimeError: no such back end); running without it"]
 
 
 def test_only_blocks_of_the_first_size_run_compiled(monkeypatch):
@@ -581,7 +581,7 @@ def test_gpu_pins_no_more_than_a_few_buffers(backbone, pixels, monkeypatch):
     monkeypatch.setattr(gpu_room, "pinned", pin)
     gpu = open_runtime(backbone, ["penultimate"], device="cuda")
     shared_by_threads(lambda i: [gpu(pixels) for _ in range(10)], 8)
-    assert 1 <= len(made) <= UNDER_WAY
+    assert 1 <= len(made) <= IN_FLIGHT
 
 
 @pytest.mark.gpu

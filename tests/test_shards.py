@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from commands import class_folders, done
-from planted import Extractor, Planted, assert_planted, folder_of
+from fake_backbone import Extractor, Planted, assert_planted, folder_of
 from tars import write_parquet, write_tar
 from test_images import planted, put, refused
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from fake_backbone import Extractor, folder_of
 from made_caches import make_cache
-from planted import Extractor, folder_of
 from pyarrow import parquet
 from tars import write_tar
 from test_images import photo_bytes, put

@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import fake_backbone
 import numpy as np
 import pandas as pd
-import planted
 import pytest
 from commands import class_folders, done, photo, refused
 from PIL import Image
@@ -71,12 +71,12 @@ class Eyes:
         self.sighted, self.layers = backbone.weights != "random", tuple(layers)
 
     def workers(self, count: int) -> Any:
-        return planted.PlantedRuntime.workers(self, count)  # type: ignore[arg-type]
+        return fake_backbone.PlantedRuntime.workers(self, count)  # type: ignore[arg-type]
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         answer = {}
         for layer in self.layers:
-            width = planted.WIDTHS.get(layer, 112)
+            width = fake_backbone.WIDTHS.get(layer, 112)
             seeds = [int(image.astype(np.int64).sum()) for image in pixels]
             found = np.stack([np.random.default_rng(seed).normal(size=width) for seed in seeds])
             if self.sighted:
@@ -392,7 +392,7 @@ study(sys.argv[2], cache=sys.argv[3] + "/caches", out=sys.argv[3] + "/run", **QU
 @pytest.mark.slow
 def test_a_killed_study_goes_on_and_says_the_same(found: Study, photos: Path, tmp_path: Path) -> None:
     here = str(Path(__file__).parent)
-    ended = subprocess.run([sys.executable, "-c", KILLED, here, str(photos), str(tmp_path)], timeout=300)
+    ended = subprocess.run([sys.executable, "-c", KILLED, here, str(photos), str(tmp_path)], timeout=900)
     assert ended.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / "study.json").exists()
     notes: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from planted import Extractor, Planted
+from fake_backbone import Extractor, Planted
 
 from pipeline.extraction import encoder as network_room
 from pipeline.images import ImageSource

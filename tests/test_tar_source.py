@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_backbone import Extractor, Planted, assert_planted, folder_of, photo, put, touch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import Extractor, Planted, assert_planted, folder_of, photo, put, touch
 from tars import BLOCK, header, with_checksum, write_tar
 from test_images import on_posix, photo_bytes, planted, refused, why
 

@@ -163,7 +163,7 @@ def test_tracebacks_warnings_and_threads_are_escaped(monkeypatch: pytest.MonkeyP
 
 def in_a_shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = command.replace("PIPELINE", f"{sys.executable} -m pipeline")
-    return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")

@@ -19,10 +19,10 @@ if find_spec("mlflow") is None:  # looked for, not loaded: how it is loaded is t
 
 from pipeline.errors import ReportError
 from pipeline.evaluation import evaluate
-from pipeline.report.entries import entries
-from pipeline.report.tracking import load_mlflow, log_report, without_password
-from pipeline.report.writing import Report, write_report
+from pipeline.report.html.write import Report, write_report
+from pipeline.report.mlflow import load_mlflow, log_report, tracked_runs, without_password
 from pipeline.runs import Run
+from pipeline.runs.directory import report_name
 from pipeline.studies import Study
 from pipeline.studies.results import NO_LAYER, SCRATCH, TRANSFER, Point, Verdict
 
@@ -83,8 +83,8 @@ def test_the_page_is_kept_byte_for_byte(run: Run, store: str, tmp_path: Path) ->
     report = write_report(run)
     logged = log_report(report, store, experiment="mine")
     client, whole, _ = kept(store, "mine")
-    assert [one.path for one in client.list_artifacts(logged.run_id)] == ["report.html"]
-    place = Path(client.download_artifacts(whole.info.run_id, "report.html", str(tmp_path)))
+    assert [one.path for one in client.list_artifacts(logged.run_id)] == [report.path.name]
+    place = Path(client.download_artifacts(whole.info.run_id, report.path.name, str(tmp_path)))
     assert place.read_bytes() == report.path.read_bytes()
 
 
@@ -142,12 +142,12 @@ def test_a_score_is_one_run_with_its_figures_and_the_model_s_hash(store: str, tm
     assert whole.data.metrics["unfamiliar"] == score.unfamiliar and whole.data.metrics["of_unknown_classes"] == 0
     assert (whole.data.params["model_sha256"], whole.data.params["n"]) == (model.sha256, "40")
     assert whole.data.params["logistic.C"] == str(model.params["C"]) and whole.data.tags["pipeline"] == "score"
-    assert [one.path for one in client.list_artifacts(whole.info.run_id)] == ["report.html"]
+    assert [one.path for one in client.list_artifacts(whole.info.run_id)] == [report_name(whole.info.run_name)]
     assert "runs in it" not in done("report", tmp_path / "run", "--mlflow", store).err
 
 
 def test_names_that_mlflow_would_refuse_are_made_fit(run: Run) -> None:
-    whole, parts = entries(run)
+    whole, parts = tracked_runs(run)
     from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
     for entry in (whole, *parts):
@@ -186,7 +186,7 @@ def test_the_command_says_where_it_logged(run: Run, store: str, capfd: pytest.Ca
         "uri": store, "experiment": "transfer-pipeline", "run_id": whole.info.run_id, "children": len(children)
     }  # fmt: skip
     said = done("report", run.folder, "--mlflow", store, "--experiment", "mine")
-    assert said.lines == [str(run.folder / "report.html")]
+    assert said.lines == [str(run.folder / report_name(run.name))]
     assert f"logged to {store}, experiment mine, as run " in said.err
     assert "INFO" not in capfd.readouterr().err  # MLflow's own words
 
@@ -197,7 +197,7 @@ def test_what_mlflow_refuses_is_told_in_two_lines(run: Run, tmp_path: Path) -> N
     assert "maintenance mode" in error and step.startswith("--mlflow sqlite:///mlflow.db")
     error, _ = refused("report", run.folder, "--mlflow", "foo://me:secret@host/x")
     assert error.startswith("foo://host/x: expected") and "secret" not in error
-    assert (run.folder / "report.html").exists()  # type: ignore[operator]
+    assert (run.folder / report_name(run.name)).exists()  # type: ignore[operator]
 
 
 def test_without_mlflow_the_extra_is_named_before_a_page_is_drawn(
@@ -227,7 +227,7 @@ def test_mlflow_s_maker_is_told_nothing_and_the_settings_are_as_they_were() -> N
     program = """
 import os
 before = dict(os.environ)
-from pipeline.report.tracking import load_mlflow
+from pipeline.report.mlflow import load_mlflow
 load_mlflow()
 assert dict(os.environ) == before
 from mlflow.telemetry import get_telemetry_client

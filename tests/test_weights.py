@@ -86,7 +86,7 @@ def refusal(spec):
 def test_offline_names_the_url_the_place_and_the_bundled_backbone(hub):
     error = refusal(NAME)
     assert error.message == (
-        f"backbone '{NAME}': expected its weights IMAGENET1K_V1 from {URL}, could not download them "
+        f"backbone '{NAME}': expected its weights IMAGENET1K_V1 from {URL}, but could not download them "
         "(<urlopen error no route to host>)"
     )
     assert error.next_step == (
@@ -116,7 +116,7 @@ def test_file_with_another_hash_is_refused(hub):
     assert f"{hub / FILE}: expected the weights IMAGENET1K_V1 of {NAME}, whose SHA-256 starts with f707e7126e" in str(
         error
     )
-    assert error.next_step == f"delete the file and run the same command again, to download it anew from {URL}"
+    assert error.next_step == f"delete the file and run the same command again, to download it again from {URL}"
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_headless_weights_are_refused_before_any_download():
     error = refusal("vgg16:IMAGENET1K_FEATURES")
     assert error.message == (
         "backbone 'vgg16': the weights IMAGENET1K_FEATURES have no classifier: they lack valid values for the final "
-        "layer (classifier.6.weight, classifier.6.bias) and what leads to it"
+        "layer (classifier.6.weight, classifier.6.bias) and the layers before it"
     )
     assert error.next_step == "--backbone vgg16:IMAGENET1K_V1"
 
@@ -195,9 +195,9 @@ def test_a_bare_file_must_say_whose_preprocessing_it_has(tmp_path, state):
     path = tmp_path / "mine.pth"
     torch.save(state, path)
     error = refusal(f"{NAME}:{path}")
-    assert f"{path}: a bare file does not say how photos were prepared for it" in error.message
-    assert f"its SHA-256 {weights.file_sha256(path)[:8]}... is none of {NAME}'s" in error.message
-    assert error.message.endswith("one of IMAGENET1K_V1")
+    assert f"{path}: expected the name of the weights whose preprocessing the file uses" in error.message
+    assert f"whose SHA-256 {weights.file_sha256(path)[:8]}... is none of {NAME}'s" in error.message
+    assert "one of IMAGENET1K_V1, got" in error.message
     assert error.next_step == f"--backbone {NAME}:{path}@IMAGENET1K_V1"
     error = refusal(f"{NAME}:{path}@IMAGENET1K_V9")
     assert error.message == (
@@ -246,10 +246,10 @@ def damaged(state, how):
     [
         (
             "headless",
-            f"expected all of {NAME} with its final layer, got a file without it: it lacks fc.weight, fc.bias",
+            f"expected all tensors of {NAME} with its final layer, got a file that lacks fc.weight, fc.bias",
         ),
-        ("missing", f"expected the 338 tensors of {NAME}, got 337: it lacks conv5.0.weight"),
-        ("unexpected", f"expected the 338 tensors of {NAME}, got 339: unexpected are extra.weight"),
+        ("missing", f"expected the 338 tensors of {NAME}, got 337: missing conv5.0.weight"),
+        ("unexpected", f"expected the 338 tensors of {NAME}, got 339: unexpected extra.weight"),
         ("shape", f"its tensors do not fit {NAME}: size mismatch for conv1.0.weight"),
         ("not finite", f"expected finite weights for {NAME}, got values that are not finite in conv5.0.weight"),
         ("not tensors", "expected a state dict (names and tensors), got entries that are not tensors: epochs"),
@@ -274,7 +274,7 @@ def test_pickled_objects_are_never_loaded(tmp_path):
     path = tmp_path / "evil.pth"
     torch.save({"state_dict": Payload()}, path)
     error = refusal(f"{NAME}:{path}@IMAGENET1K_V1")
-    assert "such objects are never loaded, as they can run code" in error.message
+    assert "such objects are never loaded, because they can run code" in error.message
     path.with_suffix(".pt").write_bytes(pickle.dumps(Payload()))
     assert "such objects are never loaded" in refusal(f"{NAME}:{path.with_suffix('.pt')}@IMAGENET1K_V1").message
 
@@ -288,7 +288,7 @@ def test_truncated_file_is_named(tmp_path, state, ending):
         safetensors.torch.save_file(state, path)
     path.write_bytes(path.read_bytes()[:100_000])
     assert refusal(f"{NAME}:{path}@IMAGENET1K_V1").message.startswith(
-        f"{path}: expected a weights file, could not read"
+        f"{path}: expected a weights file, but could not read"
     )
 
 
@@ -342,7 +342,7 @@ def test_old_names_of_densenet_and_vision_transformers_are_understood():
     densenet = zeros_like_a("densenet121")
     old = {key.replace(".norm1.", ".norm.1.").replace(".conv2.", ".conv.2."): value for key, value in densenet.items()}
     assert old.keys() != densenet.keys()
-    assert weights.in_our_names("densenet121", old).keys() == densenet.keys()
+    assert weights.rename_tensors("densenet121", old).keys() == densenet.keys()
     transformer = zeros_like_a("vit_b_32", image_size=224)
     old = {
         key.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): transformer[key]
@@ -436,7 +436,7 @@ def test_damaged_or_foreign_records_are_refused(tmp_path):
     record = Backbone.open().record()
     with pytest.raises(BackboneError, match="there is no backbone 'efficientnet_lite9'; nearest: efficientnet_lite0"):
         Backbone.from_record({**record, "name": "efficientnet_lite9"}, tmp_path / "x.safetensors")
-    with pytest.raises(BackboneError, match=r"got one that is damaged \(KeyError: 'classes'\)"):
+    with pytest.raises(BackboneError, match=r"got a damaged one \(KeyError: 'classes'\)"):
         Backbone.from_record({key: value for key, value in record.items() if key != "classes"}, tmp_path / "x")
     with pytest.raises(BackboneError, match=r"expected the architecture arguments \[\], got \['progress'\]"):
         Backbone.from_record({**record, "architecture": {"progress": True}}, tmp_path / "x")

@@ -1,4 +1,4 @@
-"""What there is to know of a backbone before it is used: its weights, whether they are here, its layers and sizes."""
+"""Which weights and layers does a backbone have, and are its weights on this machine?"""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.backbone import registry
-from pipeline.backbone import registry as known
 from pipeline.backbone.onnx_backbone import is_graph_file, read_graph_file
 from pipeline.provenance import Preprocessing
 
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """One choice of weights.
+    """One choice of weights for a backbone.
 
     Attributes
     ----------
     name : str
-        What stands after the colon.
+        The part of ``NAME:WEIGHTS`` after the colon.
     url : str
-        Where they come from; empty for the bundled ones.
+        The address of the file; empty for the bundled weights.
     file : Path
-        Where they are, or would be put.
+        The path of the file on this machine, also if it is not downloaded yet.
     at_hand : bool
-        Whether the file is there.
+        Whether the file exists.
     megabytes : float
-        Size of the file.
+        Size of the file, in MiB.
     classes : int
-        Number of classes; 0 where there is no classifier, which makes them of no use as a backbone.
+        Number of classes; 0 for weights without a classifier, which cannot be used.
     recommended : bool
-        Whether the backbone's bare name means these.
+        Whether the backbone's name without weights means these.
     preprocessing : Preprocessing
     """
 
@@ -47,7 +46,7 @@ class WeightsInfo:
 
 @dataclass(frozen=True)
 class BackboneSummary:
-    """One row of the list of all backbones."""
+    """A backbone in the list of all backbones."""
 
     name: str
     weights: tuple[WeightsInfo, ...]
@@ -60,7 +59,7 @@ class BackboneSummary:
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One layer that can be asked for by name.
+    """A layer whose output can be used as features.
 
     Attributes
     ----------
@@ -69,11 +68,11 @@ class LayerInfo:
     shape : tuple of int
         Its output for one photo: (c, h, w), (h, w, c), (t, c) or (c,).
     width : int
-        Length of the vector that it gives.
+        Length of the feature vector.
     depth : float
-        Share of the layers with weights that have run.
+        Share of the layers with weights up to this one.
     called : tuple of str
-        Which of early, middle, late and penultimate it is.
+        Those of the names early, middle, late and penultimate that mean this layer.
     """
 
     name: str
@@ -85,7 +84,7 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class BackboneDescription:
-    """One backbone in full, as its recommended weights make it; an ONNX file has no final layer."""
+    """A backbone with its recommended weights; for an ONNX file, `final_layer` is empty."""
 
     name: str
     weights: tuple[WeightsInfo, ...]
@@ -100,27 +99,27 @@ class BackboneDescription:
 
 
 def summaries(names: Sequence[str] | None = None) -> list[BackboneSummary]:
-    """Return backbones, all by default, with their weights, and which of them are at hand; nothing is downloaded."""
-    return [BackboneSummary(name, _weights_of(name)) for name in (known.catalogue() if names is None else names)]
+    """Return backbones, by default all, with their weights and which are on this machine, without downloading."""
+    return [BackboneSummary(name, _weights_of(name)) for name in (registry.catalogue() if names is None else names)]
 
 
 def describe(name: str) -> BackboneDescription:
-    """Return a backbone's weights and layers with their sizes; no weights are downloaded, or read but an ONNX file's.
+    """Return a backbone's weights and layers with their sizes, without downloading or reading torchvision's weights.
 
     Raises
     ------
     BackboneError
-        If there is no such backbone; it lists the nearest names.
+        There is no such backbone; the message lists the nearest names.
     """
     if is_graph_file(name):
         return _of_graph(Path(name))
-    known.check_name(name)
+    registry.check_name(name)
     weights = _weights_of(name)
     recommended = next(choice for choice in weights if choice.recommended)
-    architecture = known.architecture_of(name, recommended.name)
+    architecture = registry.architecture_of(name, recommended.name)
     classes = recommended.classes
-    anatomy = known.anatomy_of(name, classes=classes, architecture=architecture, crop=recommended.preprocessing.crop)
-    network = known.build_on_meta(name, classes=classes, architecture=architecture)
+    anatomy = registry.anatomy_of(name, classes=classes, architecture=architecture, crop=recommended.preprocessing.crop)
+    network = registry.build_on_meta(name, classes=classes, architecture=architecture)
     layers = tuple(
         LayerInfo(
             node.name,
@@ -132,7 +131,7 @@ def describe(name: str) -> BackboneDescription:
         for node in anatomy.nodes
     )
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return BackboneDescription(name, weights, known.final_layer_of(name), parameters, layers)
+    return BackboneDescription(name, weights, registry.final_layer_of(name), parameters, layers)
 
 
 def _of_graph(path: Path) -> BackboneDescription:
@@ -148,17 +147,17 @@ def _weights_of(name: str) -> tuple[WeightsInfo, ...]:
         file = registry.weights_file()
         size = file.stat().st_size / 2**20
         return (WeightsInfo(registry.WEIGHTS, "", file, True, size, registry.CLASSES, True, registry.PREPROCESSING),)
-    default = known.default_enum(name)
+    default = registry.default_enum(name)
     return tuple(
         WeightsInfo(
             name=enum.name,
             url=enum.url,
-            file=known.checkpoint_file(enum.url),
-            at_hand=known.checkpoint_file(enum.url).is_file(),
+            file=registry.checkpoint_file(enum.url),
+            at_hand=registry.checkpoint_file(enum.url).is_file(),
             megabytes=float(enum.meta["_file_size"]),
             classes=len(enum.meta.get("categories") or ()),
             recommended=enum is default,
-            preprocessing=known.preprocessing_of(name, enum.name),
+            preprocessing=registry.preprocessing_of(name, enum.name),
         )
-        for enum in known.enums(name).values()
+        for enum in registry.enums(name).values()
     )

@@ -1,11 +1,11 @@
-"""A network of one's own as one ONNX file: from uint8 images to features, with the preprocessing that it wants.
+"""What must an ONNX file contain to be used as a backbone, and how is it read and checked?
 
-- One input, `pixels`: uint8 (b, crop, crop, 3), any number of them; the graph normalises by itself.
+- One input, `pixels`: uint8 (b, crop, crop, 3), for any b; the graph contains the normalisation.
 - An output ``features/<layer>`` for each layer: float32 (b, width).
 - An entry `preprocessing` in its metadata: JSON, the fields of `Preprocessing`.
 
-Weights, code and preprocessing are all in the file, so that its SHA-256 is all that could change a feature. A graph is
-data: nothing in it is run but ONNX's own operators, and a file that points to other files is refused.
+Weights, operations and preprocessing are all in the file, so its SHA-256 identifies everything that changes a feature.
+A graph is data: only ONNX's own operators run, and a file that refers to other files is rejected.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ INPUT = "pixels"
 OUTPUTS = "features/"  # and the layer's name, as in the cache file
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 _ENTRY = "preprocessing"
-_LARGEST_SIDE = 4096  # pixels; a network's photos are smaller, and a size from a file is not to fill the memory
+_LARGEST_SIDE = 4096  # pixels; inputs of networks are smaller, and a size in an untrusted file must not fill the memory
 _STEP = "make it with pl.save_backbone(network, FILE, resize=..., crop=..., mean=..., std=...)"
 
 
 @dataclass(frozen=True)
 class GraphFile:
-    """What is known of a network in an ONNX file.
+    """A network in an ONNX file.
 
     Attributes
     ----------
     path : Path
     sha256 : str
-        Digest of the file's bytes.
+        Of the file.
     preprocessing : Preprocessing
     layers : mapping of layer name to width
     parameters : int
@@ -56,17 +56,17 @@ class GraphFile:
 
 
 def is_graph_file(spec: str) -> bool:
-    """Say whether what a person wrote for a backbone means an ONNX file."""
+    """Return whether the text given for a backbone means an ONNX file."""
     return spec.lower().endswith(ENDING)
 
 
 def read_bytes(path: Path, sha256: str = "") -> bytes:
-    """Return the bytes of a file, those that have this digest where one is given.
+    """Read a file, and check its SHA-256 if one is given.
 
     Raises
     ------
     BackboneError
-        If it cannot be read, or is another file.
+        The file cannot be read, or has another hash.
     """
     try:
         data = path.read_bytes()
@@ -83,12 +83,12 @@ def read_bytes(path: Path, sha256: str = "") -> bytes:
 
 
 def read_graph_file(path: Path) -> GraphFile:
-    """Return what an ONNX file says of itself; no network is made.
+    """Read and check the description of a network in an ONNX file, without building the network.
 
     Raises
     ------
     BackboneError
-        If it is none, lacks something, or holds only a part of itself.
+        The file is not ONNX, is incomplete, or keeps weights in other files.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -97,9 +97,10 @@ def read_graph_file(path: Path) -> GraphFile:
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
-        raise BackboneError(f"{path}: expected an ONNX file, got something else, or damage", _STEP) from error
-    tensors = list(_tensors(model.graph)) + [one for made in model.functions for one in _of_nodes(made.node)]
-    outside = [one.name for one in tensors if one.data_location == onnx.TensorProto.EXTERNAL]
+        raise BackboneError(f"{path}: expected an ONNX file, got another file, or a damaged one", _STEP) from error
+    in_functions = [tensor for function in model.functions for tensor in _tensors_of_nodes(function.node)]
+    tensors = [*_tensors_of_graph(model.graph), *in_functions]
+    outside = [tensor.name for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
         raise BackboneError(
             f"{path}: expected the whole network in one file, got weights in another: {outside[0]}",
@@ -107,17 +108,17 @@ def read_graph_file(path: Path) -> GraphFile:
         )
     preprocessing = _preprocessing_in(model, path)
     _check_input(model.graph, preprocessing.crop, path)
-    parameters = sum(_size(one.dims) for one in model.graph.initializer)
+    parameters = sum(_size(tensor.dims) for tensor in model.graph.initializer)
     return GraphFile(path, hashlib.sha256(data).hexdigest(), preprocessing, _layers(model.graph, path), parameters)
 
 
 def write_graph_file(path: Path, graph: bytes, preprocessing: Preprocessing) -> None:
-    """Write a graph with its preprocessing, whole or not at all.
+    """Write a graph with its preprocessing atomically.
 
     Raises
     ------
     BackboneError
-        If it cannot be written.
+        The file cannot be written.
     """
     import onnx
 
@@ -134,51 +135,52 @@ def write_graph_file(path: Path, graph: bytes, preprocessing: Preprocessing) -> 
 
 
 def preprocessing_from(values: Mapping[str, Any]) -> Preprocessing:
-    """Return the preprocessing of a mapping.
+    """Return the preprocessing with these values.
 
     Raises
     ------
     KeyError, TypeError, ValueError
-        If something is missing, or is no such thing.
+        A value is missing or has the wrong type.
     """
     return Preprocessing(
         resize=int(values["resize"]),
         crop=int(values["crop"]),
         interpolation=str(values["interpolation"]),
         antialias=bool(values["antialias"]),
-        mean=three(values["mean"]),
-        std=three(values["std"]),
+        mean=three_numbers(values["mean"]),
+        std=three_numbers(values["std"]),
         value_range=float(values["value_range"]),
     )
 
 
-def three(values: Any) -> tuple[float, float, float]:
-    """Return three numbers, one a channel."""
+def three_numbers(values: Any) -> tuple[float, float, float]:
+    """Return three numbers, one per channel."""
     first, second, third = (float(value) for value in values)
     return first, second, third
 
 
-def check_preprocessing(how: Preprocessing, origin: str) -> None:
-    """Refuse a preprocessing that no photo could go through."""
-    if how.interpolation not in INTERPOLATIONS:
-        wanted, found = f"the interpolation {', '.join(INTERPOLATIONS)}", repr(how.interpolation)
-    elif not 1 <= how.crop <= how.resize <= _LARGEST_SIDE:
-        wanted = f"1 <= crop <= resize <= {_LARGEST_SIDE}"
-        found = f"crop {how.crop} and resize {how.resize}"
-    elif not (how.antialias or how.interpolation == "nearest"):
-        wanted, found = "antialias, as PIL resizes", "a preprocessing without it"
-    elif not (min(how.std) > 0 and how.value_range > 0):
-        wanted, found = "std and value_range above 0", f"std {how.std} and value_range {how.value_range}"
+def check_preprocessing(preprocessing: Preprocessing, origin: str) -> None:
+    """Raise `BackboneError` for a preprocessing that cannot be applied to a photo."""
+    p = preprocessing
+    if p.interpolation not in INTERPOLATIONS:
+        expected, found = f"the interpolation {', '.join(INTERPOLATIONS)}", repr(p.interpolation)
+    elif not 1 <= p.crop <= p.resize <= _LARGEST_SIDE:
+        expected = f"1 <= crop <= resize <= {_LARGEST_SIDE}"
+        found = f"crop {p.crop} and resize {p.resize}"
+    elif not (p.antialias or p.interpolation == "nearest"):
+        expected, found = "antialias, as PIL resizes", "a preprocessing without it"
+    elif not (min(p.std) > 0 and p.value_range > 0):
+        expected, found = "std and value_range above 0", f"std {p.std} and value_range {p.value_range}"
     else:
         return
-    raise BackboneError(f"{origin}: expected {wanted}, got {found}", "see help(pl.save_backbone)")
+    raise BackboneError(f"{origin}: expected {expected}, got {found}", "see help(pl.save_backbone)")
 
 
 def _preprocessing_in(model: onnx.ModelProto, path: Path) -> Preprocessing:
     texts = [entry.value for entry in model.metadata_props if entry.key == _ENTRY]
     if not texts:
         raise BackboneError(
-            f"{path}: expected {_ENTRY!r} in its metadata, which says how photos are prepared for it, got none",
+            f"{path}: expected {_ENTRY!r} in its metadata, which describes how photos are prepared, got none",
             _STEP,
         )
     try:
@@ -194,9 +196,9 @@ def _preprocessing_in(model: onnx.ModelProto, path: Path) -> Preprocessing:
 def _check_input(graph: onnx.GraphProto, crop: int, path: Path) -> None:
     import onnx
 
-    weights = {one.name for one in graph.initializer}
-    inputs = [one for one in graph.input if one.name not in weights]
-    kinds = [(one.name, one.type.tensor_type.elem_type, _shape(one)) for one in inputs]
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    kinds = [(value.name, value.type.tensor_type.elem_type, _shape(value)) for value in inputs]
     if kinds != [(INPUT, onnx.TensorProto.UINT8, (None, crop, crop, 3))]:
         found = ", ".join(
             f"{name} {onnx.TensorProto.DataType.Name(kind).lower()} {_text(shape)}" for name, kind, shape in kinds
@@ -210,24 +212,24 @@ def _layers(graph: onnx.GraphProto, path: Path) -> dict[str, int]:
     import onnx
 
     found: dict[str, int] = {}
-    for one in graph.output:
-        shape = _shape(one)
+    for output in graph.output:
+        shape = _shape(output)
         width = shape[1] if len(shape) == 2 else None
-        kind = one.type.tensor_type.elem_type
-        if not one.name.startswith(OUTPUTS) or kind != onnx.TensorProto.FLOAT or shape[0] is not None or not width:
+        kind = output.type.tensor_type.elem_type
+        if not output.name.startswith(OUTPUTS) or kind != onnx.TensorProto.FLOAT or shape[0] is not None or not width:
             name = onnx.TensorProto.DataType.Name(kind).lower()
             raise BackboneError(
-                f"{path}: expected outputs {OUTPUTS}LAYER float32 (b, width), got {one.name} {name} {_text(shape)}",
+                f"{path}: expected outputs {OUTPUTS}LAYER float32 (b, width), got {output.name} {name} {_text(shape)}",
                 _STEP,
             )
-        found[one.name.removeprefix(OUTPUTS)] = width
+        found[output.name.removeprefix(OUTPUTS)] = width
     if not found or "" in found:
         raise BackboneError(f"{path}: expected an output {OUTPUTS}penultimate, got none", _STEP)
     return found
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
-    """Return the shape of an input or output, None where it is open."""
+    """Return the shape of an input or output, with None for a size that is not fixed."""
     return tuple(size.dim_value if size.HasField("dim_value") else None for size in value.type.tensor_type.shape.dim)
 
 
@@ -237,27 +239,27 @@ def _text(shape: tuple[int | None, ...]) -> str:
 
 def _size(dims: Any) -> int:
     size = 1
-    for one in dims:
-        size *= int(one)
+    for length in dims:
+        size *= int(length)
     return size
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Give every tensor that a graph holds, those of the graphs inside it too."""
+def _tensors_of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor of a graph and of the graphs inside it."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
-    yield from _of_nodes(graph.node)
+    yield from _tensors_of_nodes(graph.node)
 
 
-def _of_nodes(nodes: Any) -> Iterator[onnx.TensorProto]:
+def _tensors_of_nodes(nodes: Any) -> Iterator[onnx.TensorProto]:
     for node in nodes:
         for attribute in node.attribute:
-            sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
-            for one in (*sparse, *attribute.sparse_tensors):
-                yield from (one.values, one.indices)
+            only = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            for sparse in (*only, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _tensors(inner)
+                yield from _tensors_of_graph(inner)

@@ -1,4 +1,7 @@
-"""Which backbones there are: the bundled one, and every classification model that torchvision lists."""
+"""Which backbones are there, and which weights, preprocessing and architecture does each have?
+
+The bundled default, and every classification model that torchvision lists.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.backbone.onnx_backbone import three
+from pipeline.backbone.onnx_backbone import three_numbers
 from pipeline.errors import BackboneError, nearest
 from pipeline.provenance import Preprocessing
 
@@ -27,7 +30,7 @@ FILE = "models/efficientnet-lite0-57934424.pth"
 CLASSES = 1000
 FINAL_LAYER = "classifier"
 
-# (value - 127) / 128 on 0..255 is what the weights were trained with; see the TensorFlow original,
+# The weights were trained on (value - 127) / 128 of values 0..255; see the TensorFlow original,
 # `efficientnet/lite/efficientnet_lite_builder.py` (MEAN_RGB = [127.0] * 3, STDDEV_RGB = [128.0] * 3).
 PREPROCESSING = Preprocessing(
     resize=256,
@@ -39,7 +42,7 @@ PREPROCESSING = Preprocessing(
     value_range=255.0,
 )
 
-# What the rule of `layers.named_layers` gives for this network: (node, width). A test holds the two together.
+# The (node, width) that `layers.named_layers` finds for this network, listed so that torch is not needed; tested.
 LAYERS = {
     "early": ("blocks.3.project", 40),
     "middle": ("blocks.8.expand", 480),
@@ -49,12 +52,12 @@ LAYERS = {
 
 
 def weights_file() -> Path:
-    """Return the path of the bundled weights; nothing is imported.
+    """Return the path of the bundled weights, without importing their package.
 
     Raises
     ------
     BackboneError
-        If the package that carries them is not installed, or lacks the file.
+        The package of the weights is not installed, or lacks the file.
     """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -80,7 +83,7 @@ def catalogue() -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is not in the catalogue, with the nearest ones that are."""
+    """Raise `BackboneError` for a name that is not in the catalogue; the message lists the nearest names."""
     if name == NAME:
         return
     if name not in catalogue():
@@ -88,7 +91,7 @@ def check_name(name: str) -> None:
 
 
 def enums(name: str) -> dict[str, WeightsEnum]:
-    """Return torchvision's weights for a backbone by enum name; none for the bundled one."""
+    """Return torchvision's weights for a backbone by enum name; empty for the bundled backbone."""
     if name == NAME:
         return {}
     from torchvision import models
@@ -104,12 +107,12 @@ def default_enum(name: str) -> WeightsEnum:
 
 
 def weights_names(name: str) -> list[str]:
-    """Return what may stand after the colon for a backbone, other than a file and ``random``."""
+    """Return the names of a backbone's weights, without files and ``random``."""
     return [WEIGHTS] if name == NAME else list(enums(name))
 
 
 def preprocessing_of(name: str, weights: str) -> Preprocessing:
-    """Return the preprocessing that belongs to named weights, in full."""
+    """Return the preprocessing that belongs to named weights."""
     if name == NAME:
         return PREPROCESSING
     preset = enums(name)[weights].transforms()
@@ -118,16 +121,16 @@ def preprocessing_of(name: str, weights: str) -> Preprocessing:
         crop=int(preset.crop_size[0]),
         interpolation=str(preset.interpolation.value),
         antialias=bool(preset.antialias),
-        mean=three(preset.mean),
-        std=three(preset.std),
+        mean=three_numbers(preset.mean),
+        std=three_numbers(preset.std),
     )
 
 
 def architecture_of(name: str, weights: str | None) -> dict[str, Any]:
-    """Return the arguments that named weights need beside the number of classes (None: as for random weights).
+    """Return the architecture arguments of named weights besides the number of classes; None for random weights.
 
-    ``transform_input`` undoes torchvision's normalisation in the two networks whose weights came from TensorFlow;
-    ``image_size`` sets the number of positions that a vision transformer has learnt.
+    ``transform_input`` reverses torchvision's normalisation in the two networks whose weights came from TensorFlow;
+    ``image_size`` sets the number of positions that a vision transformer was trained with.
     """
     if name in ("googlenet", "inception_v3"):
         return {"transform_input": weights is not None}
@@ -138,9 +141,9 @@ def architecture_of(name: str, weights: str | None) -> dict[str, Any]:
 
 
 def build_network(name: str, *, classes: int, architecture: Mapping[str, Any], initialise: bool = False) -> nn.Module:
-    """Return the network of a backbone without its weights: as the current device and random state make it.
+    """Build the network of a backbone without its weights, on the current device and with the current random state.
 
-    `initialise` asks for the slow initialisation that Inception and GoogLeNet have for random weights.
+    `initialise` runs the slow initialisation of Inception and GoogLeNet, which only random weights need.
     """
     if name == NAME:
         from pipeline.backbone.efficientnet_lite import EfficientNetLite0
@@ -155,12 +158,12 @@ def build_network(name: str, *, classes: int, architecture: Mapping[str, Any], i
 
 
 def build_on_meta(name: str, *, classes: int, architecture: Mapping[str, Any]) -> nn.Module:
-    """Return the network of a backbone without memory for its weights, in a blink whatever its size."""
+    """Build the network of a backbone on the meta device: fast and without memory for its weights."""
     import torch
     from torch.overrides import TorchFunctionMode
 
     class AllocateOnMeta(TorchFunctionMode):
-        """Put what is only allocated on the meta device, and leave arithmetic where it is."""
+        """Allocate tensors on the meta device, but compute where the inputs are."""
 
         def __torch_function__(self, func, types, args=(), kwargs=None):
             kwargs = dict(kwargs or {})
@@ -171,14 +174,14 @@ def build_on_meta(name: str, *, classes: int, architecture: Mapping[str, Any]) -
     try:
         with torch.device("meta"):
             return build_network(name, classes=classes, architecture=architecture)
-    except NotImplementedError:  # RegNet works its widths out with tensors, whose values it then reads
+    except NotImplementedError:  # RegNet computes its widths with tensors and reads their values
         with AllocateOnMeta():
             return build_network(name, classes=classes, architecture=architecture)
 
 
 @lru_cache(maxsize=256)
 def final_layer_of(name: str) -> str:
-    """Return the qualified name of a backbone's final layer, whatever its number of classes; no weights are read."""
+    """Return the qualified name of a backbone's final layer, without reading weights."""
     from pipeline.backbone.layers import UNMISTAKABLE_CLASSES, find_final_layer
 
     if name == NAME:
@@ -188,7 +191,7 @@ def final_layer_of(name: str) -> str:
 
 
 def anatomy_of(name: str, *, classes: int, architecture: Mapping[str, Any], crop: int) -> Anatomy:
-    """Return what can be read off a backbone; traced on the meta device, once a process, without weights."""
+    """Return the usable nodes of a backbone; traced on the meta device, without weights, once per process."""
     return _anatomy(name, classes, tuple(sorted(architecture.items())), crop)
 
 
@@ -201,7 +204,7 @@ def _anatomy(name: str, classes: int, architecture: tuple[tuple[str, Any], ...],
 
 
 def checkpoint_file(url: str) -> Path:
-    """Return where torch.hub keeps the file of a URL, whether it is there or not."""
+    """Return the path at which torch.hub keeps the file of a URL; it may not exist."""
     import torch
 
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
@@ -216,10 +219,10 @@ def hash_prefix(url: str) -> str:
 
 
 def classes_of(name: str, weights: str) -> int:
-    """Return the number of classes that named weights tell apart."""
+    """Return the number of classes of named weights."""
     return CLASSES if name == NAME else len(enums(name)[weights].meta.get("categories") or ())
 
 
 def has_classifier(enum: WeightsEnum) -> bool:
-    """Return whether these weights come with a final layer (VGG's IMAGENET1K_FEATURES do not)."""
+    """Return whether these weights include the final layer (VGG's IMAGENET1K_FEATURES do not)."""
     return bool(enum.meta.get("categories"))

@@ -1,4 +1,9 @@
-"""How a cache file comes to be: whole, reserved on the disk, and only then under its name."""
+"""How is a cache file created, and how are bytes written to it?
+
+`create_cache` writes the complete file under a temporary name, reserves its disk space and then renames it, so a file
+with the final name is always whole. HDF5's metadata is built in memory (`SparseFile`); all bytes reach the disk through
+`RawFile`, never through libhdf5, because a killed libhdf5 writer can leave a file that does not open.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +30,9 @@ ALIGNMENT = 4096
 
 
 class SparseFile:
-    """A file in memory that holds the pages HDF5 has written to, so a cache of any size takes a few of them.
+    """A file object in memory that keeps only the pages HDF5 wrote to.
 
-    It is what h5py takes for an open file; `pages` and `size` are what is to lie on the disk.
+    h5py writes the metadata of a cache of any size into a few pages. `pages` and `size` are then copied to the disk.
     """
 
     def __init__(self) -> None:
@@ -65,16 +70,16 @@ class SparseFile:
         return size
 
     def flush(self) -> None:
-        """There is nothing behind it."""
+        """Do nothing: h5py requires the method, and there is no buffer to flush."""
 
     def _piece(self, end: int) -> tuple[int, int, int]:
-        """Return where we are: the page's offset, the place in it, and how many bytes of it come before `end`."""
+        """Return the current page's offset, the position within it, and how many of its bytes come before `end`."""
         inside = self._at % ALIGNMENT
         return self._at - inside, inside, min(ALIGNMENT - inside, end - self._at)
 
 
 def file_metadata(shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]], sha256: str) -> SparseFile:
-    """Return the file's metadata, with every dataset at its place and nothing in it.
+    """Return the file's metadata: every dataset at its offset, none of them filled.
 
     Parameters
     ----------
@@ -82,17 +87,17 @@ def file_metadata(shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]], sha256
     sha256 : str
         Of the provenance, in hexadecimal.
     """
-    made = SparseFile()
+    sparse = SparseFile()
     # v110 metadata carries checksums, so that a flipped byte in it is an error instead of another shape.
     with h5py.File(
-        made, "w", libver=("v110", "v110"), alignment_threshold=1, alignment_interval=ALIGNMENT, locking=False
+        sparse, "w", libver=("v110", "v110"), alignment_threshold=1, alignment_interval=ALIGNMENT, locking=False
     ) as file:
         contiguous = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         contiguous.set_layout(h5py.h5d.CONTIGUOUS)
         contiguous.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         # The reserved space reads as zeros, so nothing needs to be filled.
         contiguous.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        contiguous.set_obj_track_times(False)  # the same cache is the same bytes, whenever it was made
+        contiguous.set_obj_track_times(False)  # without times, the same content always gives the same bytes
         names = h5py.h5p.create(h5py.h5p.LINK_CREATE)
         names.set_create_intermediate_group(True)
         names.set_char_encoding(h5py.h5t.CSET_UTF8)
@@ -109,40 +114,40 @@ def file_metadata(shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]], sha256
         file.attrs["format"] = np.int64(FORMAT)
         file.attrs["kind"] = np.bytes_(KIND)
         file["provenance"].attrs["sha256"] = np.bytes_(sha256.encode())
-    return made
+    return sparse
 
 
 _ZEROS = bytes(1 << 20)
-# What a file system says that cannot reserve space.
+# Error numbers of file systems that cannot reserve space.
 _CANNOT_RESERVE = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EOPNOTSUPP)))
 
 
 class RawFile:
-    """Owns the file descriptor that rows are written through.
+    """The file descriptor of a cache file, through which all its bytes are written.
 
     Parameters
     ----------
     path : Path
     new : bool
-        Make the file, or empty it.
+        Create the file, or truncate it if it exists.
     """
 
     def __init__(self, path: Path, *, new: bool = False) -> None:
-        made = os.O_CREAT | os.O_TRUNC if new else 0
-        self._file = os.open(path, os.O_RDWR | made | getattr(os, "O_BINARY", 0), 0o666)
+        flags = os.O_CREAT | os.O_TRUNC if new else 0
+        self._file = os.open(path, os.O_RDWR | flags | getattr(os, "O_BINARY", 0), 0o666)
 
-    def lay(self, skeleton: SparseFile) -> None:
-        """Give the file its size and HDF5's metadata."""
-        os.ftruncate(self._file, skeleton.size)
-        for position, page in sorted(skeleton.pages.items()):
-            self._write_at(position, bytes(page[: skeleton.size - position]))
+    def write_metadata(self, metadata: SparseFile) -> None:
+        """Set the file's size and write HDF5's metadata."""
+        os.ftruncate(self._file, metadata.size)
+        for position, page in sorted(metadata.pages.items()):
+            self._write_at(position, bytes(page[: metadata.size - position]))
 
     def write(self, field: Field, row: int, values: np.ndarray) -> None:
-        """Write `values` (k, ...) to rows ``row .. row + k`` of `field`: all of them, or raise `OSError`."""
+        """Write `values` (k, ...) to rows ``row .. row + k`` of `field`; raise `OSError` if not all were written."""
         self._write_at(field.offset + row * field.row_bytes, np.ascontiguousarray(values, field.dtype).tobytes())
 
     def reserve(self, fields: Iterable[Field]) -> None:
-        """Make the disk promise every byte of the file, so that a full disk is an error now and not half way."""
+        """Reserve disk space for the whole file, so that a full disk is an error now and not during extraction."""
         if hasattr(os, "posix_fallocate"):
             try:
                 os.posix_fallocate(self._file, 0, os.fstat(self._file).st_size)
@@ -150,12 +155,12 @@ class RawFile:
             except OSError as error:
                 if error.errno not in _CANNOT_RESERVE:
                     raise
-        for field in fields:  # the datasets' own bytes alone: HDF5's metadata lies between them
+        for field in fields:  # only the bytes of the datasets: HDF5's metadata lies between them
             for position in range(field.offset, field.end, len(_ZEROS)):
                 self._write_at(position, _ZEROS[: field.end - position])
 
     def sync(self) -> None:
-        """Return when all that was written is on the disk."""
+        """Return when everything written so far is on the disk."""
         getattr(os, "fdatasync", os.fsync)(self._file)
 
     def close(self) -> None:
@@ -190,7 +195,7 @@ def create_cache(
     store: str,
     provenance: Mapping[str, Any],
 ) -> Header:
-    """Make the file whole, every row pending and its disk space reserved, then give it its name.
+    """Create a cache file with every row pending and its disk space reserved, and return its header.
 
     Parameters
     ----------
@@ -208,29 +213,29 @@ def create_cache(
     Raises
     ------
     CacheError
-        There is no room on the disk, or the folder cannot be written.
+        The disk is too full, or the folder cannot be written.
     """
     n = len(ids)
     text = canonical_json(provenance).encode()
-    given: dict[str, np.ndarray] = {
+    arrays: dict[str, np.ndarray] = {
         "ids": as_fixed_text(ids),
         "stat": np.ascontiguousarray(stat, "<i8").reshape(n, 2),
         **{labels_name(column): as_fixed_text(values) for column, values in columns.items()},
         "provenance": np.frombuffer(text, np.uint8),
     }
-    shapes = shapes_of(n, layers, store, given)
+    shapes = shapes_of(n, layers, store, arrays)
     needed = sum(int(np.prod(shape)) * dtype.itemsize + ALIGNMENT for shape, dtype in shapes.values())
     temporary = temporary_path(path)
     try:
         make_folder(path.parent)
         _check_disk_space(path.parent, needed)
-        with RawFile(temporary, new=True) as rows:
-            rows.lay(file_metadata(shapes, hashlib.sha256(text).hexdigest()))
+        with RawFile(temporary, new=True) as file:
+            file.write_metadata(file_metadata(shapes, hashlib.sha256(text).hexdigest()))
             header = read_header(temporary, provenance=provenance)
-            rows.reserve(header.fields.values())
-            for name, array in given.items():
-                rows.write(header.fields[name], 0, array)
-            rows.sync()
+            file.reserve(header.fields.values())
+            for name, array in arrays.items():
+                file.write(header.fields[name], 0, array)
+            file.sync()
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -244,7 +249,7 @@ def create_cache(
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder, and return when its name is on the disk as well."""
+    """Create the folder and its missing parents; return when their names are on the disk."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -252,35 +257,36 @@ def make_folder(folder: Path) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return the name under which this process makes the file."""
+    """Return the temporary name that this process uses while it creates the file."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def remove_left_over(folder: Path) -> None:
-    """Remove what killed processes left in the folder: files half made, and locks of caches that are gone."""
-    for left in [*folder.glob(f".*{SUFFIX}.*.tmp"), *folder.glob(f"*{SUFFIX}.lock")]:
-        cache = left.with_name(left.name.lstrip(".").rpartition(SUFFIX)[0] + SUFFIX)
-        if left == lock_path(cache) and cache.exists():
+    """Remove the files of killed processes from the folder: incomplete caches, and locks of caches that are gone."""
+    for leftover in [*folder.glob(f".*{SUFFIX}.*.tmp"), *folder.glob(f"*{SUFFIX}.lock")]:
+        cache = leftover.with_name(leftover.name.lstrip(".").rpartition(SUFFIX)[0] + SUFFIX)
+        if leftover == lock_path(cache) and cache.exists():
             continue
-        # Whoever makes a file holds the lock on its name, and a lock dies with its holder.
+        # A process that creates a file holds the lock on its name, and the lock ends with the process: a lock that is
+        # free means that no living process needs the temporary file.
         with suppress(OSError, CacheError), CacheLock.exclusive(cache, wait=0) as lock:
-            if left != lock_path(cache):
-                left.unlink(missing_ok=True)
+            if leftover != lock_path(cache):
+                leftover.unlink(missing_ok=True)
             lock.release_and_forget()
     forget_missing(folder)
 
 
 def cannot_write(folder: Path, error: OSError) -> CacheError:
-    """Return the error for a folder in which no cache can be made."""
-    why = os.strerror(error.errno) if error.errno else str(error)
+    """Return the error for a folder in which no cache can be created."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
     return CacheError(
-        f"{folder}: expected to write a cache here, got {why}",
+        f"{folder}: expected to write a cache here, got {reason}",
         "give a folder that you may write with --cache DIR",
     )
 
 
 def _sync_folder(folder: Path) -> None:
-    """Return when a rename in `folder` is on the disk, where the system can tell."""
+    """Return when a rename in `folder` is on the disk; Windows has no such call."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -295,8 +301,8 @@ def _check_disk_space(folder: Path, needed: int) -> None:
         raise _no_space(folder, needed, f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB free")
 
 
-def _no_space(folder: Path, needed: int, found: str) -> CacheError:
+def _no_space(folder: Path, needed: int, available: str) -> CacheError:
     return CacheError(
-        f"{folder}: the cache needs {needed / 1e6:,.0f} MB, got {found}",
-        "make room, give another folder with --cache DIR, or halve it with --store fp16",
+        f"{folder}: expected {needed / 1e6:,.0f} MB for the cache, got {available}",
+        "free disk space, give another folder with --cache DIR, or halve the cache with --store fp16",
     )

@@ -1,4 +1,8 @@
-"""The folder of caches: how a cache is named, found again, and retired when a newer one has taken its place."""
+"""How is a cache named, looked up in its folder, and removed?
+
+A file name is ``NAME-BACKBONE-KEY-VERSION.h5``: the key is a hash of the recipe and of the place of the images, the
+version a hash of the ids, file sizes, times, labels and layers.
+"""
 
 from __future__ import annotations
 
@@ -22,45 +26,48 @@ from pipeline.provenance import Recipe, canonical_json
 DEFAULT_FOLDER = "features_cache"
 
 
-def generation_of(
+def version_hash(
     ids: Sequence[str],
     stat: np.ndarray,
     columns: Mapping[str, Sequence[str | None]],
     layers: Mapping[str, int],
 ) -> str:
-    """Return the 8 hexadecimal digits that change with anything a published file's rows were made from.
+    """Return 8 hexadecimal digits that change with the ids, file sizes and times, labels or layers of a cache.
 
-    Ids, their sizes and times, labels and layers: a file under a given name is written once and never differs
-    from what its name says, so a reader's memory map never changes under it.
+    They are part of the file name, so a file with a given name is written once and its content never changes: a
+    reader's memory map stays valid.
     """
     digest = hashlib.blake2b(digest_size=4)
     digest.update(canonical_json([list(ids), sorted(layers)]).encode("utf-8", "surrogatepass"))
     for name in sorted(columns):
-        values = [value or "" for value in columns[name]]  # a cache knows no difference between empty and none
+        values = [value or "" for value in columns[name]]  # a cache stores an empty text and None alike
         digest.update(canonical_json([name, values]).encode("utf-8", "surrogatepass"))
     digest.update(np.ascontiguousarray(stat, "<i8").tobytes())
     return digest.hexdigest()
 
 
 def file_stem(name: str, recipe: Recipe, place: str) -> str:
-    """Return the file name without generation: every generation of one collection under one recipe shares it."""
+    """Return the file name without the version hash, which all versions of one cache share."""
     return f"{_safe(name)}-{_safe(recipe.backbone)}-{recipe.key(place)}"
 
 
-def generation_path(folder: Path, stem: str, generation: str) -> Path:
-    return folder / f"{stem}-{generation}{SUFFIX}"
+def version_path(folder: Path, stem: str, version: str) -> Path:
+    """Return the path of one version of a cache."""
+    return folder / f"{stem}-{version}{SUFFIX}"
 
 
 def caches_in(folder: Path) -> tuple[list[FeatureCache], dict[Path, CacheError]]:
     """Return the caches in `folder`, newest first, and the files that are not caches with the reason.
 
+    A folder that does not exist holds no caches.
+
     Raises
     ------
     CacheError
-        The folder is there and must not be looked into.
+        The folder exists and cannot be listed.
     """
     found: list[FeatureCache] = []
-    refused: dict[Path, CacheError] = {}
+    unreadable: dict[Path, CacheError] = {}
     times = {}
     try:
         paths = list(folder.iterdir())
@@ -79,17 +86,17 @@ def caches_in(folder: Path) -> tuple[list[FeatureCache], dict[Path, CacheError]]
             found.append(FeatureCache.glance(path))
         except CacheError as error:
             if path.exists():
-                refused[path] = error
-    return found, refused
+                unreadable[path] = error
+    return found, unreadable
 
 
 def resolve(reference: str | Path, folder: str | Path = DEFAULT_FOLDER) -> FeatureCache:
-    """Return the cache that a path, or a name without its tail, means.
+    """Return the cache at a path, or the newest one whose name starts with the reference.
 
     Raises
     ------
     CacheError
-        No such cache, or the name fits several collections or recipes.
+        No such cache, or the name fits caches of several sources or recipes.
     """
     path = Path(reference)
     if path.is_file() or is_parts_folder(path):
@@ -101,31 +108,31 @@ def resolve(reference: str | Path, folder: str | Path = DEFAULT_FOLDER) -> Featu
 
 
 def lookup(name: str, folder: Path) -> FeatureCache | None:
-    """Return the newest complete cache whose file name starts with `name` at a dash, None if there is none.
+    """Return the newest complete cache whose file name starts with `name` up to a dash, None if there is none.
 
     Raises
     ------
     CacheError
-        The name fits several collections or recipes, or only files that are no caches.
+        The name fits caches of several sources or recipes, or only files that cannot be read.
     """
-    found, refused = caches_in(folder)
-    fits = [cache for cache in found if _fits(cache.path, name)]
-    if not fits:
-        for path, error in refused.items():
-            if _fits(path, name):
+    found, unreadable = caches_in(folder)
+    matches = [cache for cache in found if _matches(cache.path, name)]
+    if not matches:
+        for path, error in unreadable.items():
+            if _matches(path, name):
                 raise error
         return None
-    stems = {stem_of(cache.path) for cache in fits}
+    stems = {stem_of(cache.path) for cache in matches}
     if len(stems) > 1:
         raise CacheError(
             f"{name}: expected one cache, got {len(stems)} of that name: {', '.join(sorted(stems))}",
             f"give more of the name, e.g. {sorted(stems)[0]}",
         )
-    return FeatureCache.open(next((cache for cache in fits if cache.complete), fits[0]).path)
+    return FeatureCache.open(next((cache for cache in matches if cache.complete), matches[0]).path)
 
 
 def latest_version(path: Path) -> FeatureCache | None:
-    """Return the newest complete version of the cache at a path that is gone, None where there is none."""
+    """Return the newest complete version of the cache that was at `path`, None if there is none."""
     if not path.name.endswith(SUFFIX):
         return None
     found, _ = caches_in(path.parent)
@@ -136,12 +143,12 @@ def latest_version(path: Path) -> FeatureCache | None:
 
 
 def cache_at(data: Any) -> FeatureCache | None:
-    """Return the cache at a path, None where `data` is no path or something else lies there.
+    """Return the cache at a path, None if `data` is not a path or the path is not a cache.
 
     Raises
     ------
     CacheError
-        It is a cache, and damaged.
+        The cache is damaged.
     """
     if not isinstance(data, str | os.PathLike):
         return None
@@ -150,14 +157,14 @@ def cache_at(data: Any) -> FeatureCache | None:
 
 
 def stem_of(path: Path) -> str:
-    """Return the name that every generation of one collection under one recipe shares, from the path of a cache."""
+    """Return the part of a cache's name that all its versions share."""
     return path.stem.rpartition("-")[0] if path.name.endswith(SUFFIX) else path.name
 
 
 def retire(path: Path) -> bool:
-    """Remove a cache, a file or a folder of parts, if nobody uses it under a lock; return whether it is gone.
+    """Remove a cache file or a folder of parts unless a process has it locked; return whether it is gone.
 
-    Of a folder, the parts that nobody uses are gone even where others stay.
+    In a folder, each part that is not locked is removed, even if others stay.
     """
     if path.is_dir():
         gone = sum(not retire(part) for part in part_files(path)) == 0
@@ -179,11 +186,11 @@ def retire(path: Path) -> bool:
 
 
 def retire_unreferenced(path: Path) -> bool:
-    """Remove a version as `retire` does, unless a saved run, score or model was made from it."""
+    """Remove a version as `retire` does, unless a saved run, score or model refers to it."""
     return not is_referenced(path) and retire(path)
 
 
-def _fits(path: Path, name: str) -> bool:
+def _matches(path: Path, name: str) -> bool:
     bare = path.name.removesuffix(SUFFIX)
     return name in (path.name, bare) or bare.startswith(f"{name}-")
 

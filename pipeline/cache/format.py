@@ -1,4 +1,7 @@
-"""Cache format 1 as a table: which datasets a file has, under which names, of which types and shapes."""
+"""What is cache format 1, and which files are rejected before HDF5 reads them?
+
+The datasets of a file with their names, types and shapes; the checks of its provenance and of its superblock.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ STORED = np.uint8(1)
 
 STORE_TYPES: dict[str, np.dtype] = {"fp32": np.dtype("<f4"), "fp16": np.dtype("<f2")}
 
-# name: (type, shape of one row). `provenance` has bytes for rows and is the one dataset that is not a row an image.
+# name: (type, shape of one row). `provenance` is the only dataset without one row per image: its rows are bytes.
 FIXED: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
     "pixel_statistics": (np.dtype("<f4"), (STATISTICS,)),
     "digest": (np.dtype("u1"), (DIGEST_BYTES,)),
@@ -41,11 +44,11 @@ REQUIRED = (*FIXED, "ids")
 
 _FEATURES, _LABELS = "features/", "labels/"
 _NOT_IN_LINKS = re.compile(r"[%/\x00-\x1f\x7f]")
-_EMPTY = "%"  # what an empty name is written as; nothing else is, because "%" itself becomes "%25"
+_EMPTY = "%"  # stands for an empty name; no other name is written so, because "%" itself becomes "%25"
 
 
 def features_name(layer: str) -> str:
-    """Return the dataset name of a layer; node names may hold a slash, which means a place in HDF5."""
+    """Return the dataset name of a layer; a slash in a node name is quoted, because HDF5 reads it as a path."""
     return _FEATURES + _link(layer)
 
 
@@ -63,14 +66,14 @@ def is_labels(name: str) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """Return the layer or column that a dataset is named for."""
+    """Return the name of the layer or column of a dataset."""
     link = name.partition("/")[2]
     return "" if link == _EMPTY else unquote(link)
 
 
 def _link(name: str) -> str:
     quoted = _NOT_IN_LINKS.sub(lambda found: f"%{ord(found[0]):02X}", name)
-    # "." and ".." mean a place in HDF5 too.
+    # HDF5 reads "." and ".." as paths too.
     return quoted.replace(".", "%2E") if quoted in (".", "..") else quoted or _EMPTY
 
 
@@ -97,7 +100,7 @@ def shapes_of(
     layers : mapping of layer name to width
     store : {"fp32", "fp16"}
     given : mapping of dataset name to ndarray
-        Those datasets that are known from the start: ids, labels, provenance.
+        Datasets whose values exist when the file is created: ids, labels, provenance.
     """
     filled = {name: ((rows, *tail), dtype) for name, (dtype, tail) in FIXED.items() if name not in given}
     features = {features_name(layer): ((rows, width), STORE_TYPES[store]) for layer, width in layers.items()}
@@ -105,9 +108,9 @@ def shapes_of(
 
 
 def as_fixed_text(values: Sequence[str | None], width: int | None = None) -> np.ndarray:
-    """Return texts as fixed-length UTF-8, null-padded, ``(n,)``; nothing in a cache is of variable length.
+    """Return texts as fixed-length UTF-8, null-padded, ``(n,)``; a cache holds nothing of variable length.
 
-    None becomes the empty text. `width` is that of the longest when not given.
+    None becomes the empty text. `width` is in bytes, by default that of the longest text.
     """
     encoded = [(value or "").encode() for value in values]
     longest = max(map(len, encoded), default=0)
@@ -117,56 +120,58 @@ def as_fixed_text(values: Sequence[str | None], width: int | None = None) -> np.
 
 
 def as_texts(values: np.ndarray) -> list[str]:
-    """Return fixed-length texts as they were; a damaged one shows its bytes as ``\\xff`` instead of failing."""
+    """Return fixed-length texts as str; bytes that are not UTF-8 become ``\\xff`` escapes instead of an error."""
     return [value.decode("utf-8", "backslashreplace") for value in values.tolist()]
 
 
-MOST_PARTS = 1_000_000  # as many names are listed where parts are missing
+MOST_PARTS = 1_000_000  # bounds the list of names that `PartsHeader.missing` builds from a number in a file
 
 
 def read_origin(path: Path, text: bytes, sha256: Any) -> dict[str, Any]:
-    """Return a file's provenance, or refuse what is none.
+    """Parse and check a file's provenance.
 
     Parameters
     ----------
     path : Path
-        Of the file.
+        The file, for the errors.
     text : bytes
         JSON, as it is stored.
     sha256 : bytes or anything
-        What the file says of the text.
+        The hash of the text that the file records.
 
     Raises
     ------
     CacheError
-        It was changed since it was written, or does not say what a cache must.
+        The provenance does not match its hash, or lacks what a cache must state.
     """
     if hashlib.sha256(text).hexdigest().encode() != sha256:
         raise CacheError(
-            f"{path}: the provenance does not match its own SHA-256: the file is damaged", reextract_hint(path)
+            f"{path}: the provenance does not match its SHA-256: the file is damaged", reextract_hint(path)
         )
     try:
         provenance = json.loads(text)
-        known = isinstance(provenance["recipe"], dict) and all(
+        valid = isinstance(provenance["recipe"], dict) and all(
             isinstance(provenance[name], str) for name in ("place", "source")
         )
     except (ValueError, KeyError, TypeError, RecursionError):
-        known = False
-    if not known:
-        raise CacheError(f"{path}: expected a recipe and a place in the provenance, got others", reextract_hint(path))
+        valid = False
+    if not valid:
+        raise CacheError(
+            f"{path}: expected a recipe, a place and a source in the provenance, got others", reextract_hint(path)
+        )
     if "part" in provenance and not _is_part(provenance["part"]):
         found = f"{provenance['part']!r:.80}"
-        raise CacheError(f"{path}: expected to know which part of what this is, got {found}", reextract_hint(path))
+        raise CacheError(f"{path}: expected the number and the whole of this part, got {found}", reextract_hint(path))
     return provenance
 
 
 def reextract_hint(path: Path) -> str:
-    """Return the way out of a cache that cannot be trusted."""
+    """Return the next step for a cache that cannot be trusted."""
     return f"pipeline cache remove {path}, then extract again"
 
 
 def _is_part(part: Any) -> bool:
-    """Whether this says which part of what a file is: shards have names, shares have numbers."""
+    """Return whether this describes a part: shards have names, shares have a number and a total."""
     if not isinstance(part, dict) or not all(isinstance(part.get(name), str) for name in ("place", "source")):
         return False
     number, of = part.get("number"), part.get("of")
@@ -174,23 +179,24 @@ def _is_part(part: Any) -> bool:
 
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_NOWHERE = 0xFFFF_FFFF_FFFF_FFFF
+_UNDEFINED = 0xFFFF_FFFF_FFFF_FFFF  # HDF5's address of something that a file does not have
 _SUPERBLOCK = struct.Struct("<8s4B4Q")  # signature, version, two sizes, flags, base, extension, end of file, root group
-_VERSION = 3  # what `libver=("v110", "v110")` writes: all metadata from there on has checksums
+_VERSION = 3  # written with `libver=("v110", "v110")`: from this version on all metadata has checksums
 
 
 def check_superblock(path: Path) -> None:
-    """Raise `CacheError` for a file that does not begin as those do that `create` writes.
+    """Raise `CacheError` unless a file begins with the superblock that `create_cache` writes.
 
-    HDF5 looks for its signature further on too, and an extension of the superblock may name a file driver, a cache
-    image or another place for the metadata: a cache has none of it, so the library never gets to act on it.
+    HDF5 also searches for its signature at later offsets, and an extension of the superblock may name a file driver, a
+    cache image or another place for the metadata. A cache has none of these, so such a file is rejected before the
+    library reads it.
 
     Raises
     ------
     OSError
         The file cannot be read.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
+    if path.exists() and not path.is_file():  # reading a pipe would block
         raise CacheError(f"{path}: expected a cache, got no regular file", "pipeline cache list")
     with open(path, "rb") as file:
         head = file.read(_SUPERBLOCK.size)
@@ -202,23 +208,23 @@ def check_superblock(path: Path) -> None:
             reextract_hint(path),
         )
     _, version, offsets, lengths, _, base, extension, _, _ = _SUPERBLOCK.unpack(head)
-    if (version, offsets, lengths, base, extension) != (_VERSION, 8, 8, 0, _NOWHERE):
+    if (version, offsets, lengths, base, extension) != (_VERSION, 8, 8, 0, _UNDEFINED):
         raise CacheError(f"{path}: expected a feature cache, got another kind of HDF5 file", "pipeline cache list")
 
 
 @contextmanager
 def disable_plugins() -> Iterator[None]:
-    """Leave the HDF5 library no place to look for filters, so that no file can make it load one.
+    """Empty HDF5's search path for filter plugins, so that no file can make the library load one.
 
-    The places are the whole process's, and other code may need them: under h5py's own lock they are taken away, and put
-    back.
+    The search path belongs to the process and other code may need it, so it is emptied under h5py's own lock and
+    restored afterwards.
     """
     with h5py._objects.phil:
-        places = [h5py.h5pl.get(number) for number in range(h5py.h5pl.size())]
-        for _ in places:
+        search_path = [h5py.h5pl.get(number) for number in range(h5py.h5pl.size())]
+        for _ in search_path:
             h5py.h5pl.remove(0)
         try:
             yield
         finally:
-            for place in places:
-                h5py.h5pl.append(place)
+            for folder in search_path:
+                h5py.h5pl.append(folder)

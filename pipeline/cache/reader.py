@@ -1,7 +1,7 @@
-"""What a cache file says of itself: where each dataset lies, and what it was made with.
+"""How is one cache file read: its header, its rows on demand, and the checksum of each row?
 
-Every dataset is contiguous and allocated in full when the file is made, so from then on a row is bytes at a known
-offset and no HDF5 metadata ever changes: a process killed at any instant leaves a file that opens.
+Every dataset is contiguous and allocated in full when the file is created, so a row is a run of bytes at a fixed offset
+and HDF5's metadata never changes afterwards: a process killed at any time leaves a file that opens.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ from pipeline.errors import CacheError
 
 
 class LazyRows:
-    """All rows of one dataset; index it with row numbers or a slice to read those rows.
+    """All rows of one dataset; index it with row numbers, a mask or a slice to read those rows.
 
-    Its pickle says where the rows lie, so it is what goes to a worker, here or on a cluster: the rows are never sent.
+    Its pickle holds the place of the rows and not the rows, so it is cheap to send to a worker, also on a cluster.
 
     Parameters
     ----------
     headers : sequence of Header
-        The files; one, or with `order` several.
+        The files: one, or several with `order`.
     name : str
-        Of the dataset; every file has it, in one type and width.
+        The dataset; every file has it, with the same type and width.
     order : ndarray of int64, shape (n,), optional
-        Which row of all files, one after another, is row i; a row may be there twice. One file read whole needs none.
+        The row behind each index, counted through the concatenated files; rows may repeat. By default the rows of one
+        file in its order.
     """
 
     def __init__(self, headers: Sequence[Header], name: str, order: np.ndarray | None = None) -> None:
@@ -64,7 +65,7 @@ class LazyRows:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Return those rows in memory, ``(k, ...)``, in the order asked for."""
+        """Return these rows in memory, ``(k, ...)``, in the order of the index."""
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))
         rows = np.asarray(rows)
@@ -76,8 +77,8 @@ class LazyRows:
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         part = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(part).tolist():
-            mine = part == number
-            found[mine] = self._headers[number].map(self._name)[rows[mine] - self._starts[number]]
+            in_part = part == number
+            found[in_part] = self._headers[number].map(self._name)[rows[in_part] - self._starts[number]]
         return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -86,7 +87,7 @@ class LazyRows:
 
 
 class RowSubset:
-    """Some rows of a dataset as if they were all.
+    """A selection of a dataset's rows, numbered from 0.
 
     Parameters
     ----------
@@ -102,14 +103,14 @@ class RowSubset:
         return self._X[self._rows[rows]]
 
 
-MEMORY = 16 << 20
-_WHOLE = "/"  # the name under which a header keeps the map of its whole file
+MEMORY = 16 << 20  # bytes of rows that are held at once when a whole file is checked
+_WHOLE = "/"  # the key of the map of the whole file in `Header._maps`; no dataset has this name
 LONGEST_ATTRIBUTE = 64  # bytes: a SHA-256 in hexadecimal
 
 
 @dataclass(frozen=True)
 class Field:
-    """One dataset: `shape[0]` rows of `row_bytes` bytes each, the first of them at byte `offset` of the file."""
+    """The place of one dataset: `shape[0]` rows of `row_bytes` bytes each, the first at byte `offset` of the file."""
 
     name: str
     dtype: np.dtype
@@ -134,7 +135,7 @@ class Header:
     rows: int
     fields: Mapping[str, Field]
     provenance: Mapping[str, Any]
-    file: Path = field(init=False, repr=False)  # the path from the root: it is read wherever this process is by then
+    file: Path = field(init=False, repr=False)  # absolute, so that a later change of directory does not matter
     _maps: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -142,7 +143,7 @@ class Header:
 
     @property
     def bytes(self) -> int:
-        """The size of the file, in bytes; of one that was removed since it was opened, the end of its last dataset."""
+        """The size of the file in bytes; the end of its last dataset if the file was removed after it was opened."""
         try:
             return self.file.stat().st_size
         except FileNotFoundError:
@@ -155,30 +156,29 @@ class Header:
 
     @cached_property
     def columns(self) -> list[str]:
-        """Names of the label columns that the source knew."""
+        """Names of the source's label columns."""
         return [plain_name(name) for name in self.fields if is_labels(name)]
 
     @cached_property
     def row_fields(self) -> list[str]:
-        """Names of the datasets that have a row an image."""
+        """Names of the datasets with one row per image."""
         return [name for name in self.fields if name != "provenance"]
 
     @cached_property
     def rows_at_once(self) -> int:
-        """How many rows to hold in memory together: 16 MB of them, and not so many that progress stands still."""
+        """How many rows to hold in memory at once: at most 16 MiB, and few enough to report progress in between."""
         row = sum(self.fields[name].row_bytes for name in self.row_fields)
         return min(8192, max(1, MEMORY // row))
 
     def map(self, name: str) -> np.ndarray:
-        """Return the dataset as a read-only memory map: no copy, pages are read when they are touched.
+        """Return a dataset as a read-only memory map, which reads pages on their first use.
 
-        It is opened once and kept, so that what was opened can be read even after another process has removed the
-        file.
+        The map is kept, so that the dataset stays readable after another process has removed the file.
 
         Raises
         ------
         CacheError
-            The file is gone.
+            The file was removed before the dataset was first mapped.
         """
         if name not in self._maps:
             self._maps[name] = self._open(self.fields[name])
@@ -189,23 +189,24 @@ class Header:
         return self.map(features_name(layer))
 
     def stored(self, name: str, rows: np.ndarray | None = None) -> LazyRows:
-        """Return a dataset's rows (or these), read when they are asked for, and small to send to a worker."""
+        """Return all rows of a dataset, or the given ones, read when they are indexed."""
         return LazyRows([self], name, rows)
 
     def take(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
-        """Return ``{dataset: values of these rows}``, read into memory."""
+        """Read these rows of every dataset into memory: ``{dataset: values}``."""
         return {name: np.array(self.map(name)[rows]) for name in self.row_fields}
 
     def hold(self) -> None:
-        """Open every dataset, so that all of it stays readable whatever becomes of the file's name."""
+        """Map every dataset, so that they stay readable after the file is removed."""
         for name in self.row_fields:
             self.map(name)
 
     def map_files(self, *, most: int) -> None:
-        """Map the whole file at once (one open file), if that many files may be mapped."""
+        """Map the whole file as one (it takes one open file) if `most` is at least 1."""
         if most < 1 or _WHOLE in self._maps:
             return
-        with suppress(OSError, ValueError):  # too many open files, say: each dataset is mapped when it is read
+        # An error, such as too many open files, is not fatal here: each dataset is then mapped when it is read.
+        with suppress(OSError, ValueError):
             self._maps[_WHOLE] = np.memmap(self.file, dtype=np.uint8, mode="r")
 
     def _open(self, field: Field) -> np.ndarray:
@@ -218,35 +219,35 @@ class Header:
             return np.memmap(self.file, dtype=field.dtype, mode="r", offset=field.offset, shape=field.shape)
         except FileNotFoundError:
             raise CacheError(
-                f"{self.path}: expected to read the cache, but it is gone: removed, or followed by a newer one",
+                f"{self.path}: expected a cache, got no file: it was removed, or replaced by a newer version",
                 "run the same command again",
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}}  # a pickle carries the place of the rows, never the rows
+        return {**self.__dict__, "_maps": {}}  # the receiver maps the file itself; rows are never sent
 
 
 def read_header(path: Path, *, provenance: Mapping[str, Any] | None = None) -> Header:
-    """Return what the file says of itself, or refuse it with the reason.
+    """Read and check the header of a cache file.
 
-    No dataset is read through HDF5, no link is followed, and nothing of variable length is touched.
+    The file is untrusted: no dataset is read through HDF5, no link is followed, and nothing of variable length is read.
 
     Parameters
     ----------
     path : Path
     provenance : mapping, optional
-        Used instead of the stored one, while the file is being made.
+        Used instead of the stored one, while the file is being created.
 
     Raises
     ------
     CacheError
-        Not a cache, of another format, truncated, or with a damaged provenance.
+        Not a cache, another format, truncated, or a damaged provenance.
     """
     try:
         check_superblock(path)
         with disable_plugins(), h5py.File(path, "r", locking=False) as file:
             _check_format(path, file)
-            # HDF5 lists by name; by place they stand in the order in which they were given.
+            # HDF5 lists datasets by name; sorted by offset they are in the order in which they were created.
             found = sorted(_fields(path, file), key=lambda field: field.offset)
             fields = {field.name: field for field in found}
             _check_datasets(path, fields)
@@ -280,7 +281,7 @@ def _check_format(path: Path, file: h5py.File) -> None:
 
 
 def _attribute(item: h5py.HLObject, name: str) -> Any:
-    """Return a scalar number or short fixed-length text, None where there is nothing of the kind."""
+    """Return an attribute that is a scalar number or a short fixed-length text, otherwise None."""
     if name not in item.attrs:
         return None
     stored = item.attrs.get_id(name)
@@ -289,7 +290,7 @@ def _attribute(item: h5py.HLObject, name: str) -> Any:
 
 
 def _fields(path: Path, file: h5py.File) -> Iterator[Field]:
-    """Give the file's datasets; whatever format 1 does not have is refused, and a link is never followed."""
+    """Yield the file's datasets; raise `CacheError` for links and for anything that format 1 does not have."""
     for name, item in _items(path, file, ""):
         if isinstance(item, h5py.Group):
             for inner, dataset in _items(path, item, f"{name}/"):
@@ -300,7 +301,7 @@ def _fields(path: Path, file: h5py.File) -> Iterator[Field]:
 
 def _items(path: Path, group: h5py.Group, prefix: str) -> Iterator[tuple[str, h5py.HLObject]]:
     for name in group:
-        if isinstance(name, bytes):  # h5py leaves it so where it is no UTF-8
+        if isinstance(name, bytes):  # h5py returns a name that is not UTF-8 as bytes
             raise CacheError(f"{path}: expected plain names, got {prefix}{name!r:.40}", reextract_hint(path))
         if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
             raise CacheError(f"{path}: expected plain datasets, got {prefix}{name} to be a link", reextract_hint(path))
@@ -310,14 +311,17 @@ def _items(path: Path, group: h5py.Group, prefix: str) -> Iterator[tuple[str, h5
 def _field(path: Path, name: str, item: h5py.HLObject) -> Field:
     if not isinstance(item, h5py.Dataset):
         raise CacheError(f"{path}: expected plain datasets, got {name} to be something else", reextract_hint(path))
-    made = item.id.get_create_plist()
+    created = item.id.get_create_plist()
     contiguous = (
-        made.get_layout() == h5py.h5d.CONTIGUOUS and made.get_external_count() == 0 and made.get_nfilters() == 0
+        created.get_layout() == h5py.h5d.CONTIGUOUS
+        and created.get_external_count() == 0
+        and created.get_nfilters() == 0
     )
     offset = item.id.get_offset() if contiguous else None
     if not contiguous or (offset is None and item.size):
         raise CacheError(
-            f"{path}: expected contiguous datasets within the file, got {name} is not one", reextract_hint(path)
+            f"{path}: expected contiguous datasets within the file, got another storage for {name}",
+            reextract_hint(path),
         )
     dtype = np.dtype(item.dtype.str) if item.dtype.kind in "Sfiu" else item.dtype  # variable length has kind "O"
     if not fits(name, dtype, item.shape):
@@ -339,10 +343,10 @@ def _check_datasets(path: Path, fields: Mapping[str, Field]) -> None:
 def _check_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> None:
     size = path.stat().st_size
     end, before = 0, ""
-    for found in fields.values():  # by place
+    for found in fields.values():  # in the order of their offsets
         if found.offset < end:
             raise CacheError(
-                f"{path}: expected every dataset in a place of its own, got {found.name} within {before}",
+                f"{path}: expected datasets that do not overlap, got {found.name} within {before}",
                 reextract_hint(path),
             )
         if found.end > found.offset:
@@ -360,12 +364,12 @@ def _check_sizes(path: Path, fields: Mapping[str, Field], rows: int) -> None:
 
 
 def _check_disk(path: Path, error: BaseException) -> None:
-    """Raise `CacheError` where it is the disk that failed: the file may be as sound as ever."""
-    # HDF5 raises errors of any type, and says the system's own number in their text.
+    """Raise `CacheError` if the disk failed: the file itself may be undamaged."""
+    # HDF5 raises errors of any type, with the system's error number in their text.
     if getattr(error, "errno", None) == errno.EIO or f"errno = {errno.EIO}," in str(error):
         raise CacheError(
             f"{path}: expected to read the cache, got {os.strerror(errno.EIO)}",
-            "look after the disk, then run the same command again",
+            "check the disk, then run the same command again",
         ) from error
 
 
@@ -374,21 +378,21 @@ def _what_is_wrong(error: BaseException) -> str:
     if "file signature not found" in text:
         return "a file that is not HDF5"
     if "truncated file" in text:
-        return "the file truncated: it is shorter than it says of itself"
+        return "a truncated file: it is shorter than its header states"
     return f"a damaged file ({text[:120]})"
 
 
 def checksums(rows: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return the CRC-32 of each of k rows that are no longer pending.
 
-    It runs over the row's bytes in each dataset but `crc32` and `provenance`: first those that every row has, in the
-    order of their names; then, in a row that is stored, `features/...` and `pixel_statistics`, in the order of theirs.
-    A row without features may hold whatever the disk held in those two.
+    The checksum covers the row's bytes in each dataset but `crc32` and `provenance`: first the datasets that every row
+    fills, in the order of their names; then, if the row is stored, `features/...` and `pixel_statistics`, in the order
+    of theirs. A row without features may hold arbitrary bytes in these.
 
     Parameters
     ----------
     rows : mapping of dataset name to ndarray, shape (k, ...)
-        Every dataset of the file; `crc32` and `provenance` are passed over.
+        Every dataset of the file; `crc32` and `provenance` are ignored.
 
     Returns
     -------
@@ -399,31 +403,30 @@ def checksums(rows: Mapping[str, np.ndarray]) -> np.ndarray:
     found = np.fromiter(map(crc32, _side_by_side(rows, [name for name in names if name not in when_stored])), np.uint32)
     stored = rows["status"] == STORED
     if stored.any():
-        mine = {name: rows[name] if stored.all() else rows[name][stored] for name in when_stored}
-        values = _side_by_side(mine, when_stored)
+        of_stored = {name: rows[name] if stored.all() else rows[name][stored] for name in when_stored}
+        values = _side_by_side(of_stored, when_stored)
         found[stored] = np.fromiter(map(crc32, values, found[stored].tolist()), np.uint32, len(values))
     return found
 
 
 def valid_rows(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return which of k rows count: no longer pending, and as their checksum says. A mask, ``(k,)``."""
+    """Return which of k rows are not pending and match their checksum, as a mask ``(k,)``."""
     return (rows["status"] != PENDING) & (checksums(rows) == rows["crc32"])
 
 
 def damaged_rows(header: Header) -> np.ndarray:
-    """Return the rows that are neither pending nor as their checksum says, ascending; reads the whole file."""
+    """Return the numbers of the rows that are not pending and do not match their checksum; reads the whole file."""
     damaged = [np.zeros(0, np.int64)]
     for start in range(0, header.rows, header.rows_at_once):
-        some = slice(start, start + header.rows_at_once)
-        final = header.map("status")[some] != PENDING
-        if final.any():
-            rows = header.take(some)
-            damaged.append(start + np.flatnonzero(final & ~valid_rows(rows)))
+        chunk = slice(start, start + header.rows_at_once)
+        written = header.map("status")[chunk] != PENDING
+        if written.any():
+            damaged.append(start + np.flatnonzero(written & ~valid_rows(header.take(chunk))))
     return np.concatenate(damaged)
 
 
 def _side_by_side(columns: Mapping[str, np.ndarray], names: list[str]) -> np.ndarray:
-    """Return the bytes of each row in these datasets, one after another, ``(k, bytes a row)``."""
+    """Return the bytes of each row in these datasets, concatenated, ``(k, bytes per row)``."""
     parts = []
     for name in names:
         values = np.ascontiguousarray(columns[name])

@@ -287,10 +287,10 @@ def doctor_command(cache: o.Cache = "features_cache", as_json: o.Json = False, q
     wrong = report.wrong
     if wrong:
         first = wrong[0]
+        problems = f"{len(wrong)} {'problem' if len(wrong) == 1 else 'problems'}"
         names = ", ".join(finding.name for finding in wrong)
-        count = "1 problem" if len(wrong) == 1 else f"{len(wrong)} problems"
         raise PipelineError(
-            f"expected a complete installation, got {count}: {names} ({first.found})",
+            f"expected a complete installation, got {problems}: {names} ({first.found})",
             first.mend,
         )
 
@@ -329,7 +329,9 @@ def _check_rows(findings: Sequence[Check]) -> list[list[str]]:
 
 @o.in_one_panel
 def demo_command(
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where model, results and picture go.")] = "demo",
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="Folder for the run, its report page and the model.")
+    ] = "demo",
     cache: o.Cache = "features_cache",
     n_jobs: o.Jobs = None,
     random_state: o.Seed = 0,
@@ -343,7 +345,7 @@ def demo_command(
     from pipeline.cli.tables import print_run
     from pipeline.demo import run_demo
 
-    check_output_path(out, "model, results and picture")
+    check_output_path(out, "model, results and report")
     with Console(as_json=as_json, quiet=quiet) as console:
         done = run_demo(out, cache=cache, n_jobs=n_jobs, random_state=random_state, progress=console)
     if as_json:
@@ -357,7 +359,7 @@ def demo_command(
     print_run(console, done.run)
     for verdict in done.run.verdicts:
         console.say(verdict)
-    console.say(f"on the quadrants held out of everything: right on {done.right:,} of {done.asked:,} crops")
+    console.say(f"the model on the held-out quadrants: correct on {done.right:,} of {done.asked:,} crops")
     console.result(str(done.model_path))
-    console.result(str(done.picture))
+    console.result(str(done.report))
     console.next("pipeline", "predict", str(done.model_path), "photo-crops")

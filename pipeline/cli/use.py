@@ -183,7 +183,7 @@ Photos = Annotated[
     ),
 ]
 ReportFile = Annotated[
-    str | None, typer.Option("--out", metavar="FILE", help="The page to write.", show_default="RUN/report.html")
+    str | None, typer.Option("--out", metavar="FILE", help="The page to write.", show_default="RUN/NAME-report.html")
 ]
 Tracking = Annotated[
     str | None,
@@ -206,16 +206,16 @@ def report_command(run: RunArgument, **given: Any) -> None:
 
     Example: pipeline report runs/photos
     """
-    from pipeline.report.tracking import load_mlflow, log_report
-    from pipeline.report.writing import open_run, write_report
-    from pipeline.runs.directory import REPORT
+    from pipeline.report.html.write import open_run, write_report
+    from pipeline.report.mlflow import load_mlflow, log_report
+    from pipeline.runs.directory import report_name
 
     out, photos, mlflow, experiment = given["out"], given["photos"], given["mlflow"], given["experiment"]
     as_json, quiet = given["as_json"], given["quiet"]
     if mlflow:
         load_mlflow()  # fails now if MLflow is not installed, not after the page is written
     about = open_run(run)
-    place = Path(out) if out else Path(run) / REPORT
+    place = Path(out) if out else Path(run) / report_name(about.name)
     check_output_path(place, "the report")
     with Console(as_json=as_json, quiet=quiet) as console:
         made = write_report(about, out=place, photos=photos, progress=console)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.runtime.graph_cache import OPSET
+from pipeline.runtime import OPSET
 
 ML = "ai.onnx.ml"
 ML_OPSET = 3  # of the operators for trees, kernels and the like

@@ -13,8 +13,7 @@ from onnx import TensorProto, compose, numpy_helper
 from pipeline.errors import ExportError
 from pipeline.export.graph_builder import ML, ML_OPSET, GraphBuilder
 from pipeline.export.linear import NUMBER, SOFTMAX, steps_of, without_target_scaling
-from pipeline.runtime.base import no_telemetry
-from pipeline.runtime.graph_cache import OPSET
+from pipeline.runtime import OPSET, no_telemetry
 
 INSTALL = "pip install 'transfer-pipeline[export]'"
 PREFIX = "skl2onnx/"

@@ -13,8 +13,7 @@ import onnx
 from onnx import TensorProto, compose
 from PIL import Image
 
-from pipeline.backbone import Backbone
-from pipeline.backbone.onnx_backbone import INPUT, OUTPUTS
+from pipeline.backbone import INPUT, OUTPUTS, Backbone
 from pipeline.errors import ExportError
 from pipeline.export import linear
 from pipeline.export.graph_builder import GraphBuilder, append_steps
@@ -22,8 +21,7 @@ from pipeline.export.onnx_heads import append_head, knn_graph, tree_ensemble
 from pipeline.export.record import ExportSpec, record_of
 from pipeline.images import rgb
 from pipeline.progress import Progress
-from pipeline.runtime.base import no_telemetry
-from pipeline.runtime.graph_cache import OPSET
+from pipeline.runtime import OPSET, no_telemetry
 from pipeline.runtime.onnx_export import LARGEST, NotExportable, export_graph
 from pipeline.search import predict_all
 

@@ -1,4 +1,4 @@
-"""`extract`: from images to a complete cache, with the network run only where nothing knows the features."""
+"""Extraction: from images to a complete feature cache, running the network only on images that no cache holds."""
 
 from pipeline.extraction.api import ExtractionSummary, check_options, extract, recipe_of
 from pipeline.extraction.batch import EncodedBatch

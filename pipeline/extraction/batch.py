@@ -1,4 +1,4 @@
-"""`Block`: what became of a handful of images, on its way to the cache or to a head."""
+"""In what form do encoded images travel from a worker to the cache or to a head?"""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Timing:
     Attributes
     ----------
     decode : float
-        From a file's bytes to the network's input, the digest and the pixel statistics too.
+        From a file's bytes to the network's input, with the digest and the pixel statistics.
     network : float
-        In the network, or waiting for it; of processes that decode for it what they waited.
+        In the network or waiting for it; for a process that only decodes, its waiting time.
     loading : float
-        Waiting until the network was loaded.
+        Waiting for the network to load.
     """
 
     decode: float = 0.0
@@ -32,29 +32,29 @@ class Timing:
 
 @dataclass(frozen=True, eq=False)
 class EncodedBatch:
-    """What became of k images.
+    """Features or failure reasons of k images, with their digests, file sizes and times, and pixel statistics.
 
     Attributes
     ----------
     rows : ndarray of int64, shape (k,)
         Their numbers in the source.
     status : ndarray of uint8, shape (k,)
-        Stored, or the reason why not.
+        `STORED`, or a `SkipReason`.
     digest : ndarray of uint8, shape (k, 16)
     stat : ndarray of int64, shape (k, 2)
     statistics : ndarray of float32, shape (k, 12)
     features : mapping of layer name to ndarray, shape (k, d)
-        float32 from the network; from a cache in the type it stores.
+        float32 from the network; from a cache, its storage type.
     known : ndarray of int64, shape (k,)
-        Entry of `DigestIndex` that holds the same content, -1 for none; such an image was not decoded.
+        Entry of `DigestIndex` with the same content, -1 for none; an image with an entry was not decoded.
     inferred : int
-        How many images went through the network for it.
+        How many images went through the network.
     details : mapping of row to str
-        More about the images that failed.
-    spent : Spent
-        What it cost the worker that made it.
-    otherwise : frozenset of int
-        Rows of images that were read, and that the photo rules in `Embedding.rules` read differently.
+        Reasons of the images that failed, with more detail than `SkipReason.text`.
+    timing : Timing
+        Time of the worker that made the batch.
+    read_differently : frozenset of int
+        Rows of images that were read, and that the photo rules in `BatchEncoder.rules` would read differently.
     """
 
     rows: np.ndarray
@@ -66,14 +66,14 @@ class EncodedBatch:
     known: np.ndarray
     inferred: int = 0
     details: Mapping[int, str] = field(default_factory=dict)
-    spent: Timing = Timing()
-    otherwise: frozenset[int] = frozenset()
+    timing: Timing = Timing()
+    read_differently: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def where(self, which: np.ndarray) -> EncodedBatch:
-        """Return the block of some of its images, by a mask or by positions."""
+    def select(self, which: np.ndarray) -> EncodedBatch:
+        """Return the batch of some of its images, by a mask or by positions."""
         return EncodedBatch(
             self.rows[which],
             self.status[which],
@@ -84,23 +84,23 @@ class EncodedBatch:
             self.known[which],
             self.inferred,
             self.details,
-            self.spent,
-            self.otherwise,
+            self.timing,
+            self.read_differently,
         )
 
     @staticmethod
-    def joined(blocks: Sequence[EncodedBatch], rows: np.ndarray) -> EncodedBatch:
-        """Return several blocks as one, and number its images by `rows`: what was n becomes ``rows[n]``."""
+    def joined(batches: Sequence[EncodedBatch], rows: np.ndarray) -> EncodedBatch:
+        """Return several batches as one, and number its images by `rows`: what was n becomes ``rows[n]``."""
         return EncodedBatch(
-            rows[np.concatenate([block.rows for block in blocks])],
-            np.concatenate([block.status for block in blocks]),
-            np.concatenate([block.digest for block in blocks]),
-            np.concatenate([block.stat for block in blocks]),
-            np.concatenate([block.statistics for block in blocks]),
-            {layer: np.concatenate([block.features[layer] for block in blocks]) for layer in blocks[0].features},
-            np.concatenate([block.known for block in blocks]),
-            sum(block.inferred for block in blocks),
-            {int(rows[row]): text for block in blocks for row, text in block.details.items()},
-            sum((block.spent for block in blocks), Timing()),
-            frozenset(int(rows[row]) for block in blocks for row in block.otherwise),
+            rows[np.concatenate([batch.rows for batch in batches])],
+            np.concatenate([batch.status for batch in batches]),
+            np.concatenate([batch.digest for batch in batches]),
+            np.concatenate([batch.stat for batch in batches]),
+            np.concatenate([batch.statistics for batch in batches]),
+            {layer: np.concatenate([batch.features[layer] for batch in batches]) for layer in batches[0].features},
+            np.concatenate([batch.known for batch in batches]),
+            sum(batch.inferred for batch in batches),
+            {int(rows[row]): text for batch in batches for row, text in batch.details.items()},
+            sum((batch.timing for batch in batches), Timing()),
+            frozenset(int(rows[row]) for batch in batches for row in batch.read_differently),
         )

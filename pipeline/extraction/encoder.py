@@ -1,4 +1,8 @@
-"""Read, decode and infer a handful of images: what every worker does, wherever it works."""
+"""How does one worker turn images into features, and how does it get its network?
+
+`BatchEncoder` reads, decodes and infers the images of one batch, in whatever thread or process it is called.
+`LazyNetwork` opens the network on its first use, and `NetworkHandle` is what other processes get instead of it.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.backbone import Backbone
-from pipeline.cache import STORED
-from pipeline.cache.format import DIGEST_BYTES, STATISTICS
+from pipeline.cache import DIGEST_BYTES, STATISTICS, STORED
 from pipeline.errors import BackboneError, SkipReason, UnreadableImage
 from pipeline.extraction.batch import EncodedBatch, Timing
 from pipeline.extraction.reuse import DigestIndex, DigestIndexFile
@@ -26,9 +29,7 @@ from pipeline.runtime import Runtime, batch_size_of, devices_of, open_runtime
 
 
 class LazyNetwork:
-    """A `Runtime` that opens the real one when it is first called; safe to call from several threads at once.
-
-    Its pickle carries what to open, not the weights: each process opens it once, whatever number of tasks it gets.
+    """A `Runtime` that loads its network on the first call; several threads may call it at once.
 
     Parameters
     ----------
@@ -38,11 +39,11 @@ class LazyNetwork:
     device, precision
         As for `open_runtime`.
     runtime : str
-        The name of the only runtime that will do, because it is part of the recipe; empty where any will.
+        The name of the runtime if it is part of the recipe; empty if any will do.
     images : int or None
-        How many are to be run; a graph is exported only for many.
+        How many images there are; a graph is exported only for many.
     graphs : Path
-        Where exported networks are kept.
+        The folder of exported networks.
     progress : Progress
 
     Attributes
@@ -51,11 +52,11 @@ class LazyNetwork:
         Of the runtime; empty before it is open.
     layers : dict of layer name to width
     batch_size : int
-        How many images a call is best given.
+        How many images per call should get.
     devices : list of str
-        More than one where `device` means several GPUs: then each wants a process of its own.
+        Several if `device` means several GPUs; each of them needs its own process.
     seconds_to_open : float
-        What opening took; 0 before.
+        How long loading took; 0 before.
     """
 
     def __init__(
@@ -72,22 +73,23 @@ class LazyNetwork:
     ) -> None:
         self.backbone, self.device, self.precision, self.graphs = backbone, device, precision, graphs
         self.layers = backbone.resolve_layers(layers)
-        self.devices = devices_of("cpu" if backbone.is_graph else device)  # what it cannot do is said when it opens
+        # An ONNX backbone runs on the CPU only; a device that it cannot use is an error when it is opened.
+        self.devices = devices_of("cpu" if backbone.is_graph else device)
         self.batch_size = batch_size_of(self.devices[0], backbone.preprocessing.crop, precision)
         self.name = self.version = ""
         self.seconds_to_open = 0.0
-        self._wanted = runtime
+        self._required = runtime
         self._images, self._progress = images, progress
         self._runtime: Runtime | None = None
         self._opening = threading.Lock()
-        self._shared: tuple[ExitStack, int] | None = None  # what to leave, and among how many the cores are shared
+        self._shared: tuple[ExitStack, int] | None = None  # the stack to close, and how many callers share the cores
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Map prepared images, uint8 (b, crop, crop, 3), to ``{layer: float32 (b, width)}``; the first call opens."""
         return (self._runtime or self.open())(pixels)
 
     def open(self) -> Runtime:
-        """Return the runtime, opened by whoever comes first."""
+        """Return the runtime; the first caller loads it, and the others wait."""
         with self._opening:
             if self._runtime is None:
                 started = time.perf_counter()
@@ -100,11 +102,10 @@ class LazyNetwork:
                     graphs=self.graphs,
                     progress=self._progress,
                 )
-                if self._wanted not in ("", runtime.name):
+                if self._required not in ("", runtime.name):
                     raise BackboneError(
-                        f"expected the runtime {self._wanted}, whose {self.precision} features are asked for, "
-                        f"got {runtime.name}",
-                        "install the same on every machine, or --precision fp32, in which runtimes agree",
+                        f"expected the runtime {self._required} for {self.precision} features, got {runtime.name}",
+                        "install the same runtime on every machine, or use --precision fp32, in which runtimes agree",
                     )
                 if self._shared is not None:
                     self._share(runtime)
@@ -114,10 +115,10 @@ class LazyNetwork:
 
     @contextmanager
     def workers(self, count: int) -> Iterator[None]:
-        """Share the cores among `count` callers at once, from when it is open."""
-        with ExitStack() as left:
+        """Share the cores among `count` simultaneous callers, as soon as the network is loaded."""
+        with ExitStack() as stack:
             with self._opening:
-                self._shared = (left, count)
+                self._shared = (stack, count)
                 if self._runtime is not None:
                     self._share(self._runtime)
             try:
@@ -127,41 +128,43 @@ class LazyNetwork:
 
     def _share(self, runtime: Runtime) -> None:
         assert self._shared is not None
-        left, count = self._shared
-        left.enter_context(runtime.workers(count))
+        stack, count = self._shared
+        stack.enter_context(runtime.workers(count))
 
-    def in_processes(self, claims: Path | None) -> NetworkHandle:
-        """Return what travels to worker processes; with `claims`, an empty folder, each takes a device for itself."""
+    def make_handle(self, claims: Path | None) -> NetworkHandle:
+        """Return a small object from which worker processes open the network; see `NetworkHandle` for `claims`."""
         graphs = str(self.graphs.resolve())
-        where = (self.backbone, tuple(self.layers), self.device, self.precision, self._wanted, graphs)
-        return NetworkHandle(where, tuple(self.devices), None if claims is None else str(claims))
+        spec = (self.backbone, tuple(self.layers), self.device, self.precision, self._required, graphs)
+        return NetworkHandle(spec, tuple(self.devices), None if claims is None else str(claims))
 
 
 class NetworkHandle:
-    """Stands for a network in a task: the process that works on the task opens it once, and keeps it.
+    """The description of a network in a task; the process that runs the task opens the network once and keeps it.
+
+    Its pickle holds no weights.
 
     Parameters
     ----------
-    where : tuple
+    spec : tuple
         Backbone, layers, device, precision, runtime and the folder of graphs.
     devices : tuple of str
-        To choose among.
+        The devices of the run.
     claims : str or None
-        Folder in which each process claims a device of its own.
+        Folder, empty at first, in which each process claims one of the devices for itself.
     """
 
-    def __init__(self, where: tuple[Any, ...], devices: tuple[str, ...], claims: str | None) -> None:
-        self.where, self.devices, self.claims = where, devices, claims
+    def __init__(self, spec: tuple[Any, ...], devices: tuple[str, ...], claims: str | None) -> None:
+        self.spec, self.devices, self.claims = spec, devices, claims
 
     def network(self) -> LazyNetwork:
         """Return this process's network."""
-        key = (repr(self.where), self.claims)
+        key = (repr(self.spec), self.claims)
         with _opening:
             if key not in _networks:
-                backbone, layers, device, precision, runtime, graphs = self.where
+                backbone, layers, device, precision, runtime, graphs = self.spec
                 if self.claims is not None:
                     device = self.devices[claim(Path(self.claims)) % len(self.devices)]
-                _networks.clear()  # a process works for one run at a time: what it had is not needed any more
+                _networks.clear()  # a process works for one run at a time, so the network of an earlier run can go
                 _networks[key] = LazyNetwork(
                     backbone, layers, device=device, precision=precision, runtime=runtime, graphs=Path(graphs)
                 )
@@ -173,7 +176,7 @@ _opening = threading.Lock()
 
 
 def claim(folder: Path) -> int:
-    """Return the lowest number that no other process has claimed in this folder."""
+    """Claim and return the lowest number that no other process has claimed in this folder."""
     number = 0
     while True:
         try:
@@ -186,21 +189,21 @@ def claim(folder: Path) -> int:
 
 @dataclass(frozen=True, eq=False)
 class DecodedBatch:
-    """What became of k images before the network saw those of them that it is to see, b in number.
+    """k images after decoding: the pixels of the b images that the network is to run on, and the state of the others.
 
     Attributes
     ----------
     rows, status, digest, stat, statistics, known
-        As a `Block` has them.
+        As in `EncodedBatch`.
     pixels : ndarray of uint8, shape (b, crop, crop, 3)
     positions : ndarray of int64, shape (b,)
-        Which of the k images these pixels are of.
+        Position among the k images of each of the b.
     details : mapping of position to str
-        More about the images that failed.
+        Reasons of the images that failed.
     decoding : float
         Seconds from the files' bytes to the pixels.
-    otherwise : tuple of int
-        Positions of the images that the photo rules in `Embedding.rules` read differently.
+    read_differently : tuple of int
+        Positions of the images that the photo rules in `BatchEncoder.rules` would read differently.
     """
 
     rows: np.ndarray
@@ -213,12 +216,12 @@ class DecodedBatch:
     positions: np.ndarray
     details: Mapping[int, str]
     decoding: float
-    otherwise: tuple[int, ...] = ()
+    read_differently: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class BatchEncoder:
-    """How images become features.
+    """Turn images of one source into features: `encode`, or in two steps `prepare` and `infer`.
 
     Attributes
     ----------
@@ -226,13 +229,13 @@ class BatchEncoder:
     runtime : Runtime
     preprocessing : Preprocessing
     known : DigestIndex or DigestIndexFile, optional
-        Content that needs no network because its features are stored somewhere.
+        Images that need no network because a cache holds their features.
     store_type : dtype, optional
-        The type the features will be stored in; what does not fit into it is not finite.
+        The type in which features will be stored; a value that overflows it counts as not finite.
     decode : {"exact", "fast"}
         How photos become pixels.
     rules : str
-        The photo rules that the features are compared with; `PHOTO_RULES`, or those of an earlier version.
+        Photo rules to compare with: `PHOTO_RULES`, or those of an earlier version under which a model was fitted.
     """
 
     source: ImageSource
@@ -243,18 +246,18 @@ class BatchEncoder:
     decode: str = "exact"
     rules: str = PHOTO_RULES
 
-    def block(self, rows: np.ndarray) -> EncodedBatch:
-        """Return what becomes of the images in `rows`; one that fails is a row with its reason."""
+    def encode(self, rows: np.ndarray) -> EncodedBatch:
+        """Read, decode and infer these images; an image that fails keeps its row, with the reason."""
         return self.infer(self.prepare(rows))
 
     def prepare(self, rows: np.ndarray, into: np.ndarray | None = None) -> DecodedBatch:
-        """Return these images as the network takes them; one that fails has its reason.
+        """Read and decode these images; an image that fails keeps its row, with the reason.
 
         Parameters
         ----------
         rows : ndarray of int64, shape (k,)
         into : ndarray of uint8, shape (k, crop, crop, 3), optional
-            Where the pixels are to be put.
+            Memory for the pixels.
         """
         source, k, crop = self.source, len(rows), self.preprocessing.crop
         status = np.full(k, STORED, np.uint8)
@@ -265,7 +268,7 @@ class BatchEncoder:
         details: dict[int, str] = {}
         pixels = np.empty((k, crop, crop, 3), np.uint8) if into is None else into
         positions: list[int] = []
-        otherwise: list[int] = []
+        read_differently: list[int] = []
         decoding = 0.0
         for position, row in enumerate(rows):
             try:
@@ -281,27 +284,27 @@ class BatchEncoder:
                 decoding += time.perf_counter() - started
                 positions.append(position)
                 if self.rules != PHOTO_RULES and not reads_alike(photo.content, self.rules):
-                    otherwise.append(position)
+                    read_differently.append(position)
             except UnreadableImage as error:
                 status[position] = error.reason
                 details[position] = str(error)
         ready = np.array(positions, np.int64)
         made = pixels[: len(ready)]
         return DecodedBatch(
-            rows, status, digest, stat, statistics, found, made, ready, details, decoding, tuple(otherwise)
+            rows, status, digest, stat, statistics, found, made, ready, details, decoding, tuple(read_differently)
         )
 
-    def infer(self, prepared: DecodedBatch) -> EncodedBatch:
-        """Return what becomes of prepared images: the network's features, of those that it can be asked about."""
-        rows, at = prepared.rows, prepared.positions
-        status, details = prepared.status.copy(), dict(prepared.details)
+    def infer(self, decoded: DecodedBatch) -> EncodedBatch:
+        """Run the network on decoded images and return their features; images that failed before keep their reason."""
+        rows, at = decoded.rows, decoded.positions
+        status, details = decoded.status.copy(), dict(decoded.details)
         features = {layer: np.zeros((len(rows), width), np.float32) for layer, width in self.runtime.layers.items()}
         started = opened = time.perf_counter()
         if len(at):
             if isinstance(self.runtime, LazyNetwork):
-                self.runtime.open()  # here, so that loading is not taken for computing
+                self.runtime.open()  # before the clock of `network` starts, so that loading is counted apart
                 opened = time.perf_counter()
-            inferred = self.runtime(prepared.pixels)  # (b, h, w, 3) uint8 -> {layer: (b, d)}
+            inferred = self.runtime(decoded.pixels)  # (b, h, w, 3) uint8 -> {layer: (b, d)}
             finite = np.ones(len(at), bool)
             with np.errstate(over="ignore"):
                 for values in inferred.values():
@@ -313,13 +316,13 @@ class BatchEncoder:
         return EncodedBatch(
             rows,
             status,
-            prepared.digest,
-            prepared.stat,
-            prepared.statistics,
+            decoded.digest,
+            decoded.stat,
+            decoded.statistics,
             features,
-            prepared.known,
+            decoded.known,
             len(at),
             {int(rows[position]): text for position, text in details.items()},
-            Timing(prepared.decoding, time.perf_counter() - opened, opened - started),
-            frozenset(rows[list(prepared.otherwise)].tolist()),
+            Timing(decoded.decoding, time.perf_counter() - opened, opened - started),
+            frozenset(rows[list(decoded.read_differently)].tolist()),
         )

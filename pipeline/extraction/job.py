@@ -1,4 +1,7 @@
-"""`Work`: what one run of `extract` is to do, and how far it is."""
+"""What is one extraction to do, and what has it done so far?
+
+`ExtractionJob` holds the images and every setting; `ExtractionStats` counts what a run of `extract` did.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.backbone import Backbone
-from pipeline.cache.format import STORE_TYPES
+from pipeline.cache import STORE_TYPES
 from pipeline.errors import PipelineError, SourceError
 from pipeline.extraction.batch import Timing
 from pipeline.extraction.encoder import LazyNetwork
@@ -22,63 +25,81 @@ from pipeline.provenance import Recipe
 
 @dataclass
 class ExtractionStats:
-    """What a run did so far."""
+    """Counts, times and notes of one run of `extract`."""
 
     stored: int = 0
     inferred: int = 0
     rechecked: int = 0
-    fresh: dict[Path, list[np.ndarray]] = field(default_factory=dict)  # of each file, the rows that it got in this run
+    fresh: dict[Path, list[np.ndarray]] = field(default_factory=dict)  # of each file, the rows that this run computed
     notes: list[str] = field(default_factory=list)
-    ignored: Ignored = field(default_factory=Ignored)  # files of the source that are no images
-    spent: Timing = field(default_factory=Timing)  # by all workers together
-    writing: float = 0.0  # seconds of the one that writes
+    ignored: Ignored = field(default_factory=Ignored)  # files of the source that are not images
+    timing: Timing = field(default_factory=Timing)  # sum over all workers
+    writing: float = 0.0  # seconds of the process that writes
     seconds: float = 0.0  # from the first image to the last, without loading the network
-    working: float = 0.0  # seconds of all workers together, without their wait for the network to be loaded
+    working: float = 0.0  # seconds of all workers together, without their wait for the network to load
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class EncodingOptions:
-    """How images are to be run, whichever they are."""
+class ExtractionJob:
+    """The images that go into one cache file, and how they are encoded.
 
+    A source in parts has one job per part; the jobs of one run differ in `source` and `part` and share `networks`.
+
+    Attributes
+    ----------
+    source : ImageSource
+    part : mapping
+        The number and the whole of this part, as its cache's provenance records them; empty for a whole.
+    backbone : Backbone
+    recipe : Recipe
+    device : str
+    batch_size, n_jobs : int or None
+    stop : bool
+        Whether the run ends at the first image that cannot be read.
+    rehash : bool
+        Whether every image is read again and its content compared.
+    graphs : Path
+        The folder of exported networks.
+    progress : Progress
+    networks : dict of layer names to LazyNetwork
+        Filled by `network`.
+    """
+
+    source: ImageSource
+    part: Mapping[str, Any] = field(default_factory=dict)
     backbone: Backbone
     recipe: Recipe
     device: str
     batch_size: int | None
     n_jobs: int | None
-    stop: bool  # at the first image that cannot be read
+    stop: bool
     rehash: bool
-    graphs: Path  # where exported networks are kept
+    graphs: Path
     progress: Progress
-    _networks: dict[tuple[str, ...], LazyNetwork] = field(default_factory=dict, repr=False)
+    networks: dict[tuple[str, ...], LazyNetwork] = field(default_factory=dict, repr=False)
 
-    def over(self, source: ImageSource, part: Mapping[str, Any] | None = None) -> ExtractionJob:
-        """Return the work of running these images, which may be a part of a cache; the networks are shared."""
-        return ExtractionJob(**vars(self), source=source, part=part or {})
-
-    def note(self, text: str, counts: ExtractionStats) -> None:
-        """Say a sentence, and keep it for the summary."""
-        counts.notes.append(text)
+    def note(self, text: str, stats: ExtractionStats) -> None:
+        """Report one sentence, and keep it for the summary."""
+        stats.notes.append(text)
         self.progress.note(text)
 
-    def note_all(self, source: ImageSource, counts: ExtractionStats) -> None:
-        """Say what there is to say of how a source was listed."""
-        for text in source.notes:
-            self.note(text, counts)
-        if source.label_error is not None:
-            self.note(
-                f"no label is read from the folders: {source.label_error.message}; {source.label_error.next_step}",
-                counts,
-            )
-        if source.ignored:
-            counts.ignored.add_all(source.ignored)
-        if source.skipped:
-            self.note(f"{source.name}: {skipped_text(source.skipped)}", counts)
+    def note_source(self, stats: ExtractionStats) -> None:
+        """Report the notes on how the source was listed."""
+        for text in self.source.notes:
+            self.note(text, stats)
+        if self.source.label_error is not None:
+            error = self.source.label_error
+            self.note(f"no label is read from the folders: {error.message}; {error.next_step}", stats)
+        if self.source.ignored:
+            stats.ignored.add_all(self.source.ignored)
+        if self.source.skipped:
+            self.note(f"{self.source.name}: {skipped_text(self.source.skipped)}", stats)
 
     def network(self, layers: Sequence[str], images: int) -> LazyNetwork:
-        """Return the network up to these layers, loaded when the first image needs it, to run over so many."""
+        """Return the network up to these layers, for `images` images; it is loaded when the first image needs it."""
         key = tuple(layers)
-        if key not in self._networks:
-            self._networks[key] = LazyNetwork(
+        if key not in self.networks:
+            self.networks[key] = LazyNetwork(
                 self.backbone,
                 key,
                 device=self.device,
@@ -88,18 +109,18 @@ class EncodingOptions:
                 graphs=self.graphs,
                 progress=self.progress,
             )
-        return self._networks[key]
+        return self.networks[key]
 
     @property
     def open_network(self) -> LazyNetwork | None:
-        """Return what is loaded in this process already, of several the one with most layers."""
-        opened = [network for network in self._networks.values() if network.name]
+        """The network with the most layers of those that this process has loaded, None if there is none."""
+        opened = [network for network in self.networks.values() if network.name]
         return max(opened, key=lambda network: len(network.layers), default=None)
 
     @property
     def runtimes(self) -> str:
-        """What ran the images, such as ``onnxruntime-cpu 1.24``; empty where other processes or nobody did."""
-        opened = {f"{network.name} {network.version}" for network in self._networks.values() if network.name}
+        """Name and version of the runtimes in this process, such as ``onnxruntime-cpu 1.24``; empty if none ran."""
+        opened = {f"{network.name} {network.version}" for network in self.networks.values() if network.name}
         return ", ".join(sorted(opened))
 
     @property
@@ -109,31 +130,17 @@ class EncodingOptions:
 
     @property
     def store_type(self) -> np.dtype:
+        """The type of the stored features."""
         return STORE_TYPES[self.recipe.store]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ExtractionJob(EncodingOptions):
-    """What one run of `extract` is to do: which images, and how.
-
-    Attributes
-    ----------
-    source : ImageSource
-    part : mapping
-        What the source is a part of, as its cache's provenance will say; empty for a whole.
-    """
-
-    source: ImageSource
-    part: Mapping[str, Any]
-
-
 def check_numbers(batch_size: int | None, n_jobs: int | None) -> None:
-    """Return if these are numbers to work with; raise `PipelineError` otherwise."""
+    """Raise `PipelineError` for a batch size below 1 or an invalid number of workers."""
     if batch_size is not None and batch_size < 1:
         raise PipelineError(f"batch_size: expected 1 or more, got {batch_size}", "leave out --batch-size")
     check_jobs(n_jobs)
 
 
-def stopped_at(name: str, why: str) -> SourceError:
+def stopped_at(name: str, reason: str) -> SourceError:
     """Return the error that ends a run with `on_error="stop"`."""
-    return SourceError(f"{name}: {why}", "mend or remove the photo, or leave it out with --on-error skip")
+    return SourceError(f"{name}: {reason}", "fix or remove the photo, or leave it out with --on-error skip")

@@ -1,4 +1,4 @@
-"""Which images need no network: rows that some cache of the same recipe already holds."""
+"""Which images need no network because a cache of the same recipe already holds their features?"""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache import PENDING, FeatureCache, caches_in
-from pipeline.cache.format import features_name
-from pipeline.cache.reader import valid_rows
+from pipeline.cache import PENDING, FeatureCache, caches_in, features_name, valid_rows
 from pipeline.errors import SkipReason
 from pipeline.extraction.batch import EncodedBatch
 from pipeline.images import reads_alike
 
-# What failed for a reason that lies outside the file is tried again although the file has not changed.
+# Reasons outside the file: an image that failed for one of them is tried again even if its file has not changed.
 TRIED_AGAIN = (SkipReason.MISSING, SkipReason.FORBIDDEN, SkipReason.NO_DECODER)
 
 
@@ -28,10 +26,10 @@ class DigestIndex:
     Parameters
     ----------
     caches : sequence of FeatureCache
-        All of one recipe, each with every layer that is wanted.
+        All of one recipe, each with every layer that is needed.
     earlier : sequence of FeatureCache
-        Of the same recipe but for its photo rules, which are all the same earlier ones: their rows are found for the
-        photos alone that both rules read alike.
+        Caches of the same recipe under earlier photo rules. Their rows are found only for photos that both rules read
+        alike.
     """
 
     def __init__(self, caches: Sequence[FeatureCache], earlier: Sequence[FeatureCache] = ()) -> None:
@@ -46,13 +44,13 @@ class DigestIndex:
         self._second = halves[order, 1].astype(np.uint64)
         self._rows = np.concatenate([np.zeros(0, np.int64), *stored])[order]
         self._cache = np.repeat(np.arange(len(stored)), [len(rows) for rows in stored])[order]
-        # Number of the earlier cache that an entry is of, 0 for those of the recipe itself.
+        # For an entry of an earlier cache its number, from 1; 0 for an entry of the recipe itself.
         self._earlier = np.maximum(self._cache - (self._count - 1), 0).astype(np.uint64)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Where the rows are, never the rows: the process that gets it reads them for itself, once.
+        # Only the paths are sent: a receiving process builds its own index from the files, once.
         paths = tuple(str(cache.path.resolve()) for cache in self.caches)
-        return _known_at, (paths[: self._count], paths[self._count :])
+        return _index_of, (paths[: self._count], paths[self._count :])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -60,32 +58,32 @@ class DigestIndex:
     def find(self, digest: bytes, content: bytes | np.ndarray | None = None) -> int:
         """Return the number of an entry with this content, -1 if there is none.
 
-        Without the `content` itself, no entry of earlier photo rules is found.
+        Entries of earlier photo rules are found only if the `content` is given too.
         """
         return _find(digest, content, self._first, self._second, self._earlier, self._rules)
 
-    def filed(self, path: Path) -> DigestIndexFile:
-        """Return what finds the same entries, in other processes too, and write the file that it reads."""
+    def write_file(self, path: Path) -> DigestIndexFile:
+        """Write the index to a file, and return an index that other processes can read from it."""
         np.save(path, np.stack([self._first, self._second, self._earlier]))
         return DigestIndexFile(str(path), tuple(self._rules))
 
-    def places(self, entries: np.ndarray) -> Iterable[tuple[FeatureCache, np.ndarray, np.ndarray]]:
-        """Give, for each cache that holds some of these entries, the cache, which of them, and its rows."""
+    def by_cache(self, entries: np.ndarray) -> Iterable[tuple[FeatureCache, np.ndarray, np.ndarray]]:
+        """Yield each cache that holds any of these entries, with the positions of its entries and their rows in it."""
         caches = self._cache[entries]
         for number in np.unique(caches):
-            which = np.flatnonzero(caches == number)
-            yield self.caches[number], which, self._rows[entries[which]]
+            positions = np.flatnonzero(caches == number)
+            yield self.caches[number], positions, self._rows[entries[positions]]
 
 
 @dataclass(frozen=True)
 class DigestIndexFile:
-    """Find the entries of `DigestIndex` as they were when the file was written, whatever its caches become.
+    """A `DigestIndex` in a file, which finds the same entries even after its caches were removed.
 
     Attributes
     ----------
     path : str
     rules : tuple of str
-        Of the caches of earlier photo rules.
+        Photo rules of each earlier cache.
     """
 
     path: str
@@ -114,7 +112,7 @@ def _find(
     entry = int(np.searchsorted(first_halves, first))
     while entry < len(first_halves) and first_halves[entry] == first:
         number = int(earlier[entry])
-        # An earlier rule's row stands for the content only where the photo's pixels are the same under both rules.
+        # A row under earlier rules can be used only if the photo has the same pixels under both.
         if second_halves[entry] == second and (
             not number or (content is not None and reads_alike(content, rules[number - 1]))
         ):
@@ -124,13 +122,13 @@ def _find(
 
 
 @lru_cache(maxsize=1)
-def _known_at(paths: tuple[str, ...], earlier: tuple[str, ...]) -> DigestIndex:
+def _index_of(paths: tuple[str, ...], earlier: tuple[str, ...]) -> DigestIndex:
     return DigestIndex([FeatureCache.open(path) for path in paths], [FeatureCache.open(path) for path in earlier])
 
 
 @dataclass(frozen=True, eq=False)
 class UnchangedRows:
-    """Images that an earlier cache of the same place knows by id, size and time: they are not read again.
+    """Images whose id, size and time are those of a row in an earlier cache: they are not read again.
 
     Attributes
     ----------
@@ -146,29 +144,29 @@ class UnchangedRows:
     cache_rows: np.ndarray
 
 
-def find_unchanged(ids: Sequence[str], stat: np.ndarray, wanted: np.ndarray, cache: FeatureCache) -> UnchangedRows:
-    """Return which of the wanted rows an earlier cache knows by id, size and time.
+def find_unchanged(ids: Sequence[str], stat: np.ndarray, rows: np.ndarray, cache: FeatureCache) -> UnchangedRows:
+    """Find rows of the source whose id, size and time an earlier cache holds.
 
     Parameters
     ----------
     ids : sequence of str, length n
     stat : ndarray of int64, shape (n, 2)
-    wanted : ndarray of int64
+    rows : ndarray of int64
         Rows of the source to look for, ascending.
     cache : FeatureCache
         Of the same place and recipe.
     """
     row_of: Mapping[bytes, int] = {name: row for row, name in enumerate(cache.header.map("ids").tolist())}
-    found = np.fromiter((row_of.get(ids[row].encode(), -1) for row in wanted.tolist()), np.int64, len(wanted))
+    found = np.fromiter((row_of.get(ids[row].encode(), -1) for row in rows.tolist()), np.int64, len(rows))
     same = found >= 0
     status = cache.status[found[same]]
     same[same] = (status != PENDING) & ~np.isin(status, TRIED_AGAIN)
-    same[same] = (cache.stat[found[same]] == stat[wanted[same]]).all(axis=1)
-    return UnchangedRows(cache, wanted[same], found[same])
+    same[same] = (cache.stat[found[same]] == stat[rows[same]]).all(axis=1)
+    return UnchangedRows(cache, rows[same], found[same])
 
 
 def read_rows(cache: FeatureCache, cache_rows: np.ndarray, rows: np.ndarray, stat: np.ndarray) -> EncodedBatch:
-    """Return what a cache holds of these images, bit for bit; rows that are damaged or pending are left out.
+    """Read stored rows from a cache, bit for bit; rows that are damaged or pending are left out.
 
     Parameters
     ----------
@@ -177,10 +175,10 @@ def read_rows(cache: FeatureCache, cache_rows: np.ndarray, rows: np.ndarray, sta
     rows : ndarray of int64, shape (k,)
         The same images' rows in the source.
     stat : ndarray of int64, shape (k, 2)
-        Their size and time as they lie now.
+        Their size and time now.
     """
     held = cache.header.take(cache_rows)
-    block = EncodedBatch(
+    batch = EncodedBatch(
         rows,
         held["status"],
         held["digest"],
@@ -189,16 +187,18 @@ def read_rows(cache: FeatureCache, cache_rows: np.ndarray, rows: np.ndarray, sta
         {layer: held[features_name(layer)] for layer in cache.layers},
         np.full(len(rows), -1),
     )
-    return block.where(valid_rows(held))
+    return batch.select(valid_rows(held))
 
 
 def known_ids(data: Any, folder: Path) -> Callable[[], Container[str]] | None:
-    """Return what gives the ids that caches of this place know, so that they are listed without being opened.
+    """Return a function that returns the ids in the caches of this place, for `ImageSource.open`.
+
+    A file with such an id is an image, and is listed without being opened. None if `data` is not a path.
 
     Parameters
     ----------
     data : Any
-        As for `ImageSource.open`; only a path has a place of its own.
+        As for `ImageSource.open`.
     folder : Path
         The folder of caches.
     """

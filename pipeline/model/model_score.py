@@ -16,7 +16,17 @@ import numpy as np
 from pipeline.arguments import check_arguments
 from pipeline.errors import EvaluationError
 from pipeline.intervals import ScoreInterval
-from pipeline.runs.directory import PREDICTIONS_FILE, REPORT, RUN, SCORE, SCORES_FILE, STUDY, replace_file
+from pipeline.runs.directory import (
+    PREDICTIONS_FILE,
+    REPORT,
+    RUN,
+    SCORE,
+    SCORES_FILE,
+    STUDY,
+    is_report,
+    replace_file,
+    report_name,
+)
 from pipeline.runs.store import RESULTS
 
 if TYPE_CHECKING:
@@ -162,7 +172,8 @@ class ModelScore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # A page of what stood here before would be about other figures.
-            (folder / REPORT).unlink(missing_ok=True)
+            for name in (REPORT, report_name(self.name)):
+                (folder / name).unlink(missing_ok=True)
             for name, content in contents.items():
                 replace_file(folder / name, content)
         except OSError as error:
@@ -242,7 +253,7 @@ def check_score_directory(folder: Path, question: Mapping[str, Any]) -> None:
         found = _differing(folder, question)
     else:
         names = sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))
-        strange = [name for name in names if name not in _OURS]
+        strange = [name for name in names if name not in _OURS and not is_report(name)]
         found = f"{', '.join(strange[:3])}{', ...' if len(strange) > 3 else ''} and no {SCORE}" if strange else ""
     if found:
         raise EvaluationError(

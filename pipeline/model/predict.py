@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pipeline.cache import DEFAULT_FOLDER, STORED, FeatureCache
-from pipeline.cache.format import STORE_TYPES
+from pipeline.cache import DEFAULT_FOLDER, STORE_TYPES, STORED, FeatureCache
 from pipeline.errors import ModelError, SkipReason
 from pipeline.extraction import EncodedBatch, LazyNetwork, iter_batches, recipe_of
 from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES, ImageSource, decode_mode
@@ -154,9 +153,9 @@ def _from_images(
         decode=decode_mode_of(model),
         rules=str(model.recipe["photo_rules"]),
     ) as blocks:
-        otherwise: set[int] = set()
+        changed: set[int] = set()
         for together in _together(blocks):
-            otherwise.update(*(block.otherwise for block in together))
+            changed.update(*(block.read_differently for block in together))
             X = np.concatenate([block.features[model.layer] for block in together])
             yield _Features(
                 rows=np.concatenate([block.rows for block in together]),
@@ -166,10 +165,10 @@ def _from_images(
                 X=X.astype(store_type).astype(np.float32),
                 details={row: text for block in together for row, text in block.details.items()},
             )
-    if otherwise:
+    if changed:
         progress.note(
-            f"the photo rules for {CHANGED_PHOTOS} have changed since the model was fitted: {len(otherwise):,} of "
-            f"{len(source):,} photos are read by the new ones, the first is {printable(source.ids[min(otherwise)])}; "
+            f"the photo rules for {CHANGED_PHOTOS} have changed since the model was fitted: {len(changed):,} of "
+            f"{len(source):,} photos are read by the new ones, the first is {printable(source.ids[min(changed)])}; "
             "fit the model again for predictions that match"
         )
 

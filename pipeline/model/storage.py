@@ -15,8 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipeline.backbone import Backbone
-from pipeline.cache import add_reference
-from pipeline.cache.format import STORE_TYPES
+from pipeline.cache import STORE_TYPES, add_reference
 from pipeline.errors import ModelError
 from pipeline.files import atomic_path
 from pipeline.heads import DEFAULT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,20 @@ RUN = "run.json"
 LEADERBOARD_FILE, PREDICTIONS_FILE = "leaderboard.csv", "predictions.parquet"
 STUDY, POINTS = "study.json", "points.csv"
 SCORE, SCORES_FILE = "score.json", "scores.csv"
-REPORT = "report.html"
+REPORT = "report.html"  # of earlier versions; see `report_name`
 
 _FILES = (RUN, LEADERBOARD_FILE, PREDICTIONS_FILE, STUDY, POINTS, REPORT, RESULTS, f"{RESULTS}-journal")
+
+
+def report_name(name: str) -> str:
+    """Return the file name of the report on the data set of this name: ``photos-report.html``."""
+    plain = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:80]
+    return f"{plain}-{REPORT}" if plain else REPORT
+
+
+def is_report(file_name: str) -> bool:
+    """Return whether a file in the folder of a run is its report."""
+    return file_name == REPORT or file_name.endswith(f"-{REPORT}")
 
 
 @dataclass(frozen=True)
@@ -185,4 +197,8 @@ def _foreign(folder: Path) -> list[str]:
     """Return the names of what is in a folder without a run; empty where there is a run, nothing, or no folder."""
     if not folder.is_dir() or (folder / RUN).exists() or (folder / RESULTS).exists():
         return []
-    return sorted(item.name for item in folder.iterdir() if not item.name.startswith(".") and item.name not in _FILES)
+    return sorted(
+        item.name
+        for item in folder.iterdir()
+        if not (item.name.startswith(".") or item.name in _FILES or is_report(item.name))
+    )

@@ -1,6 +1,7 @@
-"""What every runtime shares: its protocol, what this machine computes with, input checks, no telemetry.
+"""What is a runtime, and what can this machine compute with?
 
-Torch is not imported here: that takes seconds.
+Names that every runtime shares: the protocol, properties of the hardware, the check of the input, and telemetry. Torch
+is not imported here, because that takes seconds.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-GRAPHS_FOLDER = "graphs"  # the store's name inside the folder of caches
+GRAPHS_FOLDER = "graphs"  # the folder of exported graphs, inside the folder of caches
 PRECISIONS = ("fp32", "bf16", "fp16")
 
-# What a GPU's driver puts there: NVIDIA's on Linux and on Jetson boards, Windows' own under WSL, AMD's.
+# Device files of GPU drivers: NVIDIA's on Linux and on Jetson boards, Windows' under WSL, AMD's.
 _DEVICE_FILES = ("nvidia*", "nvhost-gpu", "nvgpu", "dxg", "kfd")
 
-# Images a call, at 224 x 224; on a CPU fewer of larger ones. Measured on the bundled backbone with two threads, images
-# a second: ONNX Runtime 282 at 1, 277 at 4, 263 at 8, 255 at 16; torch 140 at 4, 117 at 8, 92 at 32, because beyond
-# 32 MB a map glibc asks the system for fresh pages on every call. Networks with large linear layers gain from company
-# (AlexNet on ONNX Runtime: 1.6 times as fast at 4 as at 1). OpenVINO in bf16 is so fast that handing out blocks shows:
-# `extract` makes 344 at 4, 368 at 8, 357 at 16.
+# Images per call, at 224 x 224; on a CPU fewer if they are larger. Images per second on the bundled backbone with two
+# threads: ONNX Runtime 282 at 1, 277 at 4, 263 at 8, 255 at 16; torch 140 at 4, 117 at 8, 92 at 32, because glibc
+# requests fresh pages from the system on every call for feature maps above 32 MB. Networks with large linear layers
+# gain from larger batches (AlexNet on ONNX Runtime: 1.6 times as fast at 4 as at 1). OpenVINO in bf16 is so fast that
+# the cost of dispatching batches shows: `extract` reaches 344 at 4, 368 at 8, 357 at 16.
 CPU_BATCH_SIZE = 4
 OPENVINO_BATCH_SIZE = 8
 CUDA_BATCH_SIZE = 256
@@ -47,9 +48,9 @@ class Runtime(Protocol):
     name : str
         ``onnxruntime-cpu``, ``openvino-cpu``, ``torch-cpu`` or ``torch-cuda``; recorded in provenance.
     version : str
-        Of the library that runs.
+        Of the library.
     batch_size : int
-        How many images a call is best given.
+        The best number of images per call.
     layers : dict of layer name to width
     """
 
@@ -59,7 +60,7 @@ class Runtime(Protocol):
     layers: dict[str, int]
 
     def workers(self, count: int) -> AbstractContextManager[None]:
-        """Share the cores among `count` callers at once, until the context is left."""
+        """Share the cores among `count` simultaneous callers, until the context is left."""
         ...
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -68,9 +69,9 @@ class Runtime(Protocol):
 
 
 def may_have_gpu(dev: Path = Path("/dev")) -> bool:
-    """Return False where torch can find no GPU, because no driver is loaded; True only says that torch is to be asked.
+    """Return False if no GPU driver is loaded, so that torch cannot find a GPU; True means only that it may.
 
-    Nothing is opened and no library is loaded: initialising CUDA here would break it in processes forked later.
+    No device is opened and no library is loaded: initialising CUDA here would break it in processes forked later.
     """
     if sys.platform == "win32":
         return (Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / "nvcuda.dll").exists()
@@ -78,7 +79,7 @@ def may_have_gpu(dev: Path = Path("/dev")) -> bool:
 
 
 def batch_size_of(device: str, crop: int, precision: str = "fp32") -> int:
-    """Return how many images of this side a call is best given on a device, known before anything is loaded."""
+    """Return the best number of images of this side per call on a device, without loading a library."""
     if device.startswith("cuda"):
         return CUDA_BATCH_SIZE
     size = OPENVINO_BATCH_SIZE if precision == "bf16" and has_openvino_bf16() else CPU_BATCH_SIZE
@@ -86,12 +87,12 @@ def batch_size_of(device: str, crop: int, precision: str = "fp32") -> int:
 
 
 def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether this CPU multiplies bf16 by itself; without, it is emulated and slower than fp32."""
+    """Return whether this CPU has bf16 instructions; without them bf16 is emulated and slower than fp32."""
     return not (_BF16_ON_X86 | _BF16_ON_ARM).isdisjoint(_cpu_flags(cpuinfo))
 
 
 def has_openvino_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether OpenVINO is installed and this CPU one that it computes bf16 on; OpenVINO is not imported."""
+    """Return whether OpenVINO is installed and has bf16 kernels for this CPU, without importing OpenVINO."""
     return find_spec("openvino") is not None and not _BF16_ON_X86.isdisjoint(_cpu_flags(cpuinfo))
 
 
@@ -103,7 +104,7 @@ def cores() -> int:
 
 
 def _cpu_flags(cpuinfo: Path) -> set[str]:
-    """Return the names of the first core's abilities."""
+    """Return the feature flags of the first core."""
     try:
         with cpuinfo.open(encoding="utf-8") as lines:
             for line in lines:
@@ -114,19 +115,19 @@ def _cpu_flags(cpuinfo: Path) -> set[str]:
     except FileNotFoundError:  # macOS, Windows
         import torch
 
-        # A torch that cannot say is taken for a CPU without: that costs a note, and no feature.
-        known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-        return {name for name, there in known.items() if there is True}
+        # A torch without this function counts as a CPU without bf16: the only consequence is a note.
+        flags_of_torch: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        return {name for name, present in flags_of_torch.items() if present is True}
 
 
 def check_pixels(pixels: np.ndarray, crop: int) -> None:
-    """Refuse anything but uint8 (b, crop, crop, 3)."""
+    """Raise `ValueError` unless the images are uint8 (b, crop, crop, 3)."""
     if pixels.dtype != "uint8" or pixels.ndim != 4 or pixels.shape[1:] != (crop, crop, 3):
         raise ValueError(f"expected uint8 (b, {crop}, {crop}, 3), got {pixels.dtype} {pixels.shape}")
 
 
 def no_features(layers: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Return the features of no image: ``{layer: float32 (0, width)}``."""
+    """Return the features of an empty batch: ``{layer: float32 (0, width)}``."""
     import numpy as np
 
     return {layer: np.empty((0, width), np.float32) for layer, width in layers.items()}
@@ -134,17 +135,17 @@ def no_features(layers: Mapping[str, int]) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def no_telemetry() -> Iterator[None]:
-    """Import ONNX Runtime or OpenVINO here, and neither numbers its users nor tells its maker what they run.
+    """Disable the telemetry of ONNX Runtime and OpenVINO while they are imported.
 
-    On import, ONNX Runtime (from 1.29 on) makes a device's number under ``~/.cache/Microsoft`` and uploads what it
-    runs, and OpenVINO makes one under ``~/intel`` and sends an event. A user who sets ``ORT_DISABLE_TELEMETRY=0``
-    himself has it his way.
+    On import, ONNX Runtime (from 1.29 on) writes a device id under ``~/.cache/Microsoft`` and uploads usage data, and
+    OpenVINO writes an id under ``~/intel`` and sends an event. A user who sets ``ORT_DISABLE_TELEMETRY=0`` keeps the
+    telemetry of ONNX Runtime.
     """
-    # Read when ONNX Runtime starts, by the processes that start from this one too; so it stays.
+    # ONNX Runtime reads it when it starts, also in child processes, so the variable is not removed afterwards.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     name = "openvino_telemetry"
     before = sys.modules.get(name)
-    sys.modules[name] = None  # type: ignore[assignment]  # Python's own way to say: not there
+    sys.modules[name] = None  # type: ignore[assignment]  # makes Python raise ImportError for it
     try:
         yield
     finally:

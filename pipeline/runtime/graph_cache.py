@@ -1,11 +1,12 @@
-"""The store of exported graphs: a folder of ``<backbone>-<key>.onnx``, each a whole model with its weights inside.
+"""How are exported graphs stored, found and removed?
 
-A file begins with one entry of its own ONNX metadata (protobuf takes fields in any order): what the graph was made
-of, and the SHA-256 of every byte that follows. So one file is all there is, any ONNX tool opens it, and a folder is
-listed by the first bytes of its files. A graph is written under a temporary name, synced and renamed: two processes
-that make the same one each write a whole file, and the last name stays.
+The store is a folder of ``<backbone>-<key>.onnx``, each a complete ONNX model with its weights. A file begins with an
+entry of ONNX metadata (protobuf allows fields in any order) that holds the graph's recipe and the SHA-256 of all
+following bytes. So any ONNX tool opens the file, and a folder is listed by reading only the first bytes of its files. A
+graph is written under a temporary name, synced and renamed: of two processes that write the same graph, each writes a
+complete file, and the last one stays.
 
-Nothing here imports torch or onnx.
+This module imports neither torch nor onnx.
 """
 
 from __future__ import annotations
@@ -26,38 +27,38 @@ from pipeline.provenance import canonical_json, installed, sha256_json
 
 SUFFIX = ".onnx"
 OPSET = 20
-# Raise it when `graph_export` or the bundled network changes what a graph computes: older graphs are then left alone.
+# Increase it when `onnx_export` or the bundled network changes what a graph computes: older graphs are then not used.
 REVISION = 1
 
 UNUSED_DAYS = 90
 _DAY = 24 * 3600
 _TEMPORARY = ".part"
 _ENTRY = "transfer-pipeline"
-_LONGEST_HEAD = 1 << 20  # bytes; a head names a few layers
+_LONGEST_HEAD = 1 << 20  # bytes; a head holds a recipe with a few layers
 _EXPORTERS = ("torch", "torchvision", "onnxscript")
 
 
 class DamagedGraph(Exception):
-    """A stored graph is not what was written."""
+    """A stored graph differs from what was written."""
 
 
 @dataclass(frozen=True)
 class StoredGraph:
-    """One graph of the store.
+    """A graph in the store.
 
     Attributes
     ----------
     path : Path
     backbone : str
     key : str
-        12 hexadecimal digits, of all that changes the graph.
+        12 hexadecimal digits of a hash of everything that changes the graph.
     layers : dict of layer name to width
-        Empty where the file does not say.
+        Empty if the file cannot be read.
     bytes : int
     last_used : float
-        Seconds since the epoch, to the day.
+        Seconds since the epoch, exact to the day.
     usable : bool
-        Whether the versions installed now would use it; they export anew beside it where not.
+        Whether the installed versions use it; otherwise they export the network again, beside it.
     """
 
     path: Path
@@ -73,9 +74,9 @@ class StoredGraph:
 
 
 def graph_recipe(backbone: Backbone, layers: Sequence[str]) -> dict[str, Any]:
-    """Return all that changes an exported graph, as plain JSON values; without torch for the bundled backbone's layers.
+    """Return everything that changes an exported graph, as plain JSON values; without torch for the bundled backbone.
 
-    The versions are those of what exports, not of what runs: ONNX Runtime optimises the graph anew at each start.
+    It holds the versions of the libraries that export, not of those that run: ONNX Runtime optimises at each start.
     """
     recipe = {
         "backbone": backbone.name,
@@ -90,17 +91,17 @@ def graph_recipe(backbone: Backbone, layers: Sequence[str]) -> dict[str, Any]:
 
 
 def graph_path(folder: Path, recipe: Mapping[str, Any]) -> Path:
-    """Return where the graph of a recipe is, or would be."""
+    """Return the path of the graph of a recipe; it may not exist."""
     return folder / f"{recipe['backbone']}-{sha256_json(recipe)[:12]}{SUFFIX}"
 
 
 def read_graph(folder: Path, recipe: Mapping[str, Any]) -> bytes | None:
-    """Return the stored graph of a recipe, every byte checked; None if there is none.
+    """Read the stored graph of a recipe and check its hash; return None if there is none.
 
     Raises
     ------
     DamagedGraph
-        If the file is not the one that was written, or cannot be read.
+        The file differs from what was written, or cannot be read.
     """
     path = graph_path(folder, recipe)
     try:
@@ -113,20 +114,20 @@ def read_graph(folder: Path, recipe: Mapping[str, Any]) -> bytes | None:
     except (OSError, ValueError) as error:
         raise DamagedGraph(str(error)) from error
     if head["recipe"] != recipe:
-        raise DamagedGraph("it was made of something else")
+        raise DamagedGraph("it was exported from another recipe")
     if hashlib.sha256(memoryview(model)[length:]).hexdigest() != head["sha256"]:
-        raise DamagedGraph("its SHA-256 is not the one written in it")
+        raise DamagedGraph("its SHA-256 differs from the one recorded in it")
     _mark_used(path)
     return model
 
 
 def write_graph(folder: Path, recipe: Mapping[str, Any], model: bytes) -> Path:
-    """Write a graph whole, or leave what was there; return its path.
+    """Write a graph atomically and return its path.
 
     Raises
     ------
     OSError
-        If the folder cannot be written, or the disk is full.
+        The folder cannot be written, or the disk is full.
     """
     path = graph_path(folder, recipe)
     head = {"recipe": recipe, "sha256": hashlib.sha256(model).hexdigest()}
@@ -145,18 +146,18 @@ def write_graph(folder: Path, recipe: Mapping[str, Any], model: bytes) -> Path:
 
 
 def stored_graphs(folder: str | Path) -> list[StoredGraph]:
-    """Return the graphs of a folder, the last used first; only the first bytes of each file are read."""
+    """Return the graphs of a folder, the most recently used first; only the first bytes of each file are read."""
     found = []
     for path in Path(folder).glob(f"*{SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError):  # another process may remove one while we look
+        with contextlib.suppress(FileNotFoundError):  # another process may remove a file meanwhile
             found.append(_describe(path))
     return sorted(found, key=lambda graph: (-graph.last_used, graph.path.name))
 
 
 def remove_unused_graphs(folder: str | Path, *, days: float = UNUSED_DAYS) -> list[Path]:
-    """Remove the graphs that nobody has used for so many days, and what broken writes left; return the graphs' paths.
+    """Remove graphs that were not used for this many days, and leftovers of broken writes; return the graphs' paths.
 
-    A graph that goes while it is read does no harm: it is read at once, and can always be made again.
+    Removing a graph in use does no harm: it is read as a whole when it is opened, and can be exported again.
     """
     now = time.time()
     removed = []
@@ -165,10 +166,10 @@ def remove_unused_graphs(folder: str | Path, *, days: float = UNUSED_DAYS) -> li
             with contextlib.suppress(OSError):
                 graph.path.unlink()
                 removed.append(graph.path)
-    for left in Path(folder).glob(f".*{_TEMPORARY}"):
+    for leftover in Path(folder).glob(f".*{_TEMPORARY}"):
         with contextlib.suppress(OSError):
-            if now - left.stat().st_mtime > _DAY:
-                left.unlink()
+            if now - leftover.stat().st_mtime > _DAY:
+                leftover.unlink()
     return removed
 
 
@@ -194,7 +195,7 @@ def _exporter() -> dict[str, Any]:
 
 
 def _mark_used(path: Path) -> None:
-    """Let the file's time say when it was last used, to the day; a folder that cannot be written stays as it is."""
+    """Set the file's time to now if it is older than a day; do nothing in a folder that cannot be written."""
     with contextlib.suppress(OSError):
         if time.time() - path.stat().st_mtime > _DAY:
             os.utime(path)
@@ -208,23 +209,23 @@ def _entry(text: str) -> bytes:
 
 
 def _read_head(file: BinaryIO) -> tuple[dict[str, Any], int]:
-    """Return what the entry at the start of a file says, and its length in bytes; `ValueError` if there is none."""
+    """Read the entry at the start of a file, and return it with its length in bytes; raise `ValueError` without one."""
     start = file.read(64)
     key = b"\x0a" + _varint(len(_ENTRY)) + _ENTRY.encode() + b"\x12"
     length, at = _read_varint(start, 1)
     if start[:1] != b"\x72" or start[at : at + len(key)] != key or length > _LONGEST_HEAD:
-        raise ValueError("it does not begin with its own description")
+        raise ValueError("it does not begin with its description")
     end = at + length
     whole = start + file.read(max(0, end - len(start)))
     size, at = _read_varint(whole, at + len(key))
     head = json.loads(whole[at : at + size])
     if at + size != end or not isinstance(head, dict) or not {"recipe", "sha256"} <= head.keys():
-        raise ValueError("its own description is damaged")
+        raise ValueError("its description is damaged")
     return head, end
 
 
 def _varint(number: int) -> bytes:
-    """Return a number as protobuf writes it: seven bits a byte, the lowest first."""
+    """Return a number in protobuf's encoding: seven bits per byte, the lowest first."""
     written = bytearray()
     while number > 0x7F:
         written.append(number & 0x7F | 0x80)
@@ -235,9 +236,9 @@ def _varint(number: int) -> bytes:
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     number = shift = 0
-    for place in range(at, min(at + 5, len(data))):
-        number |= (data[place] & 0x7F) << shift
+    for position in range(at, min(at + 5, len(data))):
+        number |= (data[position] & 0x7F) << shift
         shift += 7
-        if data[place] < 0x80:
-            return number, place + 1
+        if data[position] < 0x80:
+            return number, position + 1
     raise ValueError("it ends too early")

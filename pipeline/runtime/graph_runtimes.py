@@ -1,4 +1,4 @@
-"""From a backbone to a graph that runs: the stored one, a new one where that pays, or none."""
+"""When is a backbone run as an ONNX graph, stored or newly exported?"""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from pipeline.runtime.openvino_runtime import OpenVinoRuntime
 
 
-# From how many images on an export is worth its time. On two cores the bundled backbone exports in 4 seconds, gains 5
-# milliseconds an image, and each later run starts 3 seconds sooner, without torch. The others load torch whatever
-# runs them, export in 2 to 18 seconds, and gain 2 to 30 milliseconds an image.
+# The number of images for which an export pays. On two cores the bundled backbone exports in 4 seconds, saves 5
+# milliseconds per image, and each later run starts 3 seconds earlier, without torch. The other backbones load torch in
+# any case, export in 2 to 18 seconds, and save 2 to 30 milliseconds per image.
 ENOUGH_FOR_THE_BUNDLED = 300
 ENOUGH_FOR_OTHERS = 1000
 
-_refused: set[str] = set()  # files of graphs that this process could not make or run: tried, and said, once
+_failed: set[str] = set()  # files of graphs that this process could not export or run; each is tried and noted once
 
 
 def graph_runtime(
     backbone: Backbone, layers: Sequence[str], *, folder: Path, images: int | None, progress: Progress
 ) -> OnnxRuntime | None:
-    """Return ONNX Runtime with the stored graph; with a new one, stored, where there is none and it pays; or None.
+    """Return ONNX Runtime with the stored graph, or with a newly exported one if that pays, otherwise None.
 
     Parameters
     ----------
@@ -43,15 +43,15 @@ def graph_runtime(
     layers : sequence of str
         As for `Backbone.resolve_layers`.
     folder : Path
-        The store.
+        The store of graphs, to which a new graph is written.
     images : int or None
-        How many are to be run; None exports nothing, but a damaged graph again.
+        How many images there are; with None only a damaged graph is exported again.
     progress : Progress
-        Hears of an export before it starts, of a backbone that cannot be exported, and of what is wrong in the store.
+        Receives notes on an export before it starts, on a backbone that cannot be exported, and on damaged graphs.
     """
     recipe = graph_recipe(backbone, layers)
     path = graph_path(folder, recipe)
-    if path.name in _refused:
+    if path.name in _failed:
         return None
     try:
         model = read_graph(folder, recipe)
@@ -68,10 +68,10 @@ def graph_runtime(
 def openvino_runtime(
     backbone: Backbone, layers: Sequence[str], *, folder: Path | None, images: int | None, progress: Progress
 ) -> OpenVinoRuntime:
-    """Return OpenVINO in bf16 with the stored graph, or with a new one, however few the images.
+    """Return OpenVINO in bf16 with the stored graph, or with a newly exported one, however few the images.
 
-    In bf16 the runtime is part of what a feature is, and its name is in the key of the cache before a network is
-    loaded. So nothing stands in for it: what cannot be run with it is an error.
+    In bf16 features depend on the runtime, and its name is part of the cache key before a network is loaded. So no
+    other runtime replaces it: a network that it cannot run is an error.
 
     Parameters
     ----------
@@ -79,16 +79,16 @@ def openvino_runtime(
     layers : sequence of str
         As for `Backbone.resolve_layers`.
     folder : Path or None
-        The store; without one a new graph is used this once.
+        The store of graphs; with None a new graph is not kept.
     images : int or None
-        How many are to be run; with None a new graph is not stored, unless for a damaged one.
+        How many images there are; with None a new graph is stored only if it replaces a damaged one.
     progress : Progress
-        Hears of an export before it starts, and of what is wrong in the store.
+        Receives notes on an export before it starts, and on damaged graphs.
 
     Raises
     ------
     BackboneError
-        If the network cannot be exported, or OpenVINO cannot run it.
+        The network cannot be exported, or OpenVINO cannot run it.
     """
     model = None
     keep = images is not None
@@ -114,17 +114,17 @@ def openvino_runtime(
         from pipeline.runtime.openvino_runtime import OpenVinoRuntime
 
         return OpenVinoRuntime(model, layers=widths, crop=backbone.preprocessing.crop)
-    except Exception as error:  # of an installation that is broken, or of a network that it has no kernel for
+    except Exception as error:  # a broken installation, or a network with an operation that OpenVINO lacks
         raise _not_with_openvino(backbone, _first_line(error)) from error
 
 
 def own_runtime(backbone: Backbone, layers: Sequence[str], *, device: str, precision: str) -> OnnxRuntime:
-    """Return ONNX Runtime with a network of a person's own; it computes as its file says, on the CPU.
+    """Return ONNX Runtime with the user's ONNX backbone, on the CPU in the file's precision.
 
     Raises
     ------
     BackboneError
-        If a GPU or another precision is asked for, the file is gone or another one, or it does not run.
+        A GPU or another precision is requested, the file is gone or has changed, or ONNX Runtime cannot run it.
     """
     if precision != "fp32":
         raise BackboneError(
@@ -141,7 +141,7 @@ def own_runtime(backbone: Backbone, layers: Sequence[str], *, device: str, preci
         return OnnxRuntime(backbone.read_graph(), layers=widths, crop=backbone.preprocessing.crop)
     except BackboneError:
         raise
-    except Exception as error:  # ONNX Runtime has a dozen kinds, without a common one
+    except Exception as error:  # ONNX Runtime raises a dozen types without a common base
         raise BackboneError(
             f"{backbone.file}: expected a network that ONNX Runtime runs, but it cannot ({_first_line(error)})",
             "update ONNX Runtime, or save the network again: see help(pl.save_backbone)",
@@ -154,9 +154,9 @@ def _loaded(
     widths = backbone.resolve_layers(layers)
     try:
         return OnnxRuntime(model, layers=widths, crop=backbone.preprocessing.crop)
-    except Exception as error:  # ONNX Runtime has a dozen kinds, without a common one
-        # Sound, as its hash says: an ONNX Runtime older than the exporter. Exporting again would give the same.
-        _refused.add(path.name)
+    except Exception as error:  # ONNX Runtime raises a dozen types without a common base
+        # Its hash is right, so ONNX Runtime is older than the exporter: exporting again would give the same graph.
+        _failed.add(path.name)
         progress.note(f"{path}: ONNX Runtime cannot run the stored graph ({_first_line(error)}); running with torch")
         return None
 
@@ -167,7 +167,7 @@ def _exported(backbone: Backbone, layers: Sequence[str], *, folder: Path, progre
     try:
         model, runtime = export_graph(backbone, layers)
     except NotExportable as error:
-        _refused.add(graph_path(folder, graph_recipe(backbone, layers)).name)
+        _failed.add(graph_path(folder, graph_recipe(backbone, layers)).name)
         progress.note(
             f"{backbone.name} runs with torch, which is slower on a CPU: ONNX Runtime cannot run it ({error})"
         )
@@ -188,7 +188,7 @@ def _store(backbone: Backbone, layers: Sequence[str], model: bytes, *, folder: P
 def _not_with_openvino(backbone: Backbone, reason: str) -> BackboneError:
     return BackboneError(
         f"expected {backbone.name} in bf16 with OpenVINO, but it cannot run it ({reason})",
-        "--precision fp32, or take OpenVINO away (pip uninstall openvino), and torch runs it in bf16",
+        "--precision fp32, or pip uninstall openvino, so that torch runs it in bf16",
     )
 
 

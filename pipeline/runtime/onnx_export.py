@@ -1,4 +1,4 @@
-"""Export a backbone to one ONNX graph, from uint8 images to embeddings, proven equal to torch before it is used."""
+"""How is a network exported to ONNX and compared with torch, and how does a user save a network as a backbone?"""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 from torch import fx, nn
 
 from pipeline.arguments import check_arguments
-from pipeline.backbone import Backbone
-from pipeline.backbone.onnx_backbone import (
+from pipeline.backbone import (
     ENDING,
     INPUT,
     OUTPUTS,
+    Backbone,
     check_preprocessing,
     is_graph_file,
-    three,
+    three_numbers,
     write_graph_file,
 )
 from pipeline.errors import BackboneError
@@ -29,25 +29,26 @@ from pipeline.runtime.graph_cache import OPSET
 from pipeline.runtime.onnx_runtime import OnnxRuntime
 from pipeline.runtime.torch_runtime import Normalize, fold_batch_norm
 
-TOLERANCE = 1e-5  # of a layer's largest value; 19 families differ by 2e-6 at most
+TOLERANCE = 1e-5  # relative to a layer's largest value; 19 families differ by at most 2e-6
 
-# protobuf holds no message of 2 GiB. What is beside the weights is small.
+# A protobuf message is smaller than 2 GiB. Everything but the weights is small.
 LARGEST = 2**31 - 2**26
 
-_EXAMPLE, _PROOF = 2, 3  # images; different, so that a batch size frozen into the graph is found out
+# Numbers of images for the export and for the comparison; they differ, so that a batch size fixed in the graph fails.
+_EXAMPLE, _COMPARED = 2, 3
 
 # The exporter patches torch for the whole process while it traces.
 _EXPORTING = threading.Lock()
 
 
 class NotExportable(Exception):
-    """This backbone cannot be run as an ONNX graph; the text says why."""
+    """A network cannot be run as an ONNX graph; the text is the reason."""
 
 
 def export_graph(backbone: Backbone, layers: Sequence[str]) -> tuple[bytes, OnnxRuntime]:
-    """Return the graph of these layers, and a runtime made of it that gives what torch gives, to 1e-5.
+    """Export these layers, and return the graph and a runtime with it, whose features equal torch's to 1e-5.
 
-    A few seconds: 3 for the bundled backbone, 18 for the largest shifted-window transformers.
+    It takes seconds: 3 for the bundled backbone, 18 for the largest shifted-window transformers.
 
     Parameters
     ----------
@@ -58,19 +59,19 @@ def export_graph(backbone: Backbone, layers: Sequence[str]) -> tuple[bytes, Onnx
     Raises
     ------
     NotExportable
-        If the exporter or ONNX Runtime cannot, or the graph gives something else.
+        The exporter or ONNX Runtime fails, or the graph gives other features.
     BackboneError
-        If the weights cannot be had.
+        The weights are not available.
     """
     widths = backbone.resolve_layers(layers)
     with _EXPORTING, torch.no_grad():
         network = backbone.load(layers)
-        wanted = PixelInput(network, backbone.preprocessing, list(widths))
-        return _proven(wanted, widths, backbone.preprocessing.crop, fold=network)
+        module = PixelInput(network, backbone.preprocessing, list(widths))
+        return _export_and_compare(module, widths, backbone.preprocessing.crop, fold=network)
 
 
-def export_network(network: nn.Module, how: Preprocessing, widths: Mapping[str, int]) -> bytes:
-    """Return the graph of a torch network that gives ``{layer: (b, width)}``, proven like `export_graph`'s.
+def export_network(network: nn.Module, preprocessing: Preprocessing, widths: Mapping[str, int]) -> bytes:
+    """Export a torch network that returns ``{layer: (b, width)}``, and compare as `export_graph` does.
 
     Raises
     ------
@@ -78,46 +79,47 @@ def export_network(network: nn.Module, how: Preprocessing, widths: Mapping[str, 
         As for `export_graph`.
     """
     with _EXPORTING, torch.no_grad():
-        return _proven(PixelInput(network, how, list(widths)), widths, how.crop)[0]
+        module = PixelInput(network, preprocessing, list(widths))
+        return _export_and_compare(module, widths, preprocessing.crop)[0]
 
 
-def _proven(
+def _export_and_compare(
     network: PixelInput, widths: Mapping[str, int], crop: int, *, fold: fx.GraphModule | None = None
 ) -> tuple[bytes, OnnxRuntime]:
-    """Return the graph, and a runtime made of it; what can be folded is, after torch has said what is wanted."""
-    noise = np.random.default_rng(0).integers(0, 256, (_PROOF, crop, crop, 3), np.uint8)
+    """Return the graph and a runtime with it; `fold` is the module whose batch normalisation may be folded."""
+    noise = np.random.default_rng(0).integers(0, 256, (_COMPARED, crop, crop, 3), np.uint8)
     size = sum(tensor.nbytes for tensor in network.state_dict().values())
     if size > LARGEST:
         raise NotExportable(f"its weights take {size / 1e9:.1f} GB, and an ONNX file holds 2")
-    wanted = dict(zip(widths, network(torch.from_numpy(noise)), strict=True))
+    expected = dict(zip(widths, network(torch.from_numpy(noise)), strict=True))
     try:
         if fold is not None:
-            # ONNX Runtime would fold as well, at the same speed; fewer nodes export in four fifths of the time.
+            # ONNX Runtime would fold too, with the same speed afterwards; but fewer nodes export in 80% of the time.
             fold_batch_norm(fold)
         model = _export(network, list(widths), crop)
         runtime = OnnxRuntime(model, layers=widths, crop=crop)
         found = [runtime(noise), runtime(noise[:1])]
-    except Exception as error:  # the exporter raises whatever the network's own code runs into
+    except Exception as error:  # the exporter runs the network's code, which may raise anything
         reason = str(error).strip().partition("\n")[0]
         raise NotExportable(f"{type(error).__name__}: {reason}") from error
-    for layer, values in wanted.items():
+    for layer, values in expected.items():
         for features in found:
-            _prove(layer, features[layer], values.numpy()[: len(features[layer])])
+            _compare(layer, features[layer], values.numpy()[: len(features[layer])])
     return model, runtime
 
 
 class PixelInput(nn.Module):
-    """uint8 images (b, crop, crop, 3) to a tuple of embeddings (b, width): the road of `TorchRuntime` as one module."""
+    """Map uint8 images (b, crop, crop, 3) to a tuple of embeddings (b, width), as `TorchRuntime` does."""
 
-    def __init__(self, network: nn.Module, how: Preprocessing, layers: list[str]) -> None:
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, layers: list[str]) -> None:
         super().__init__()
         self.network = network
-        self._normalise = Normalize(how, torch.device("cpu"))
+        self._normalise = Normalize(preprocessing, torch.device("cpu"))
         self._layers = layers
         self.eval().requires_grad_(False)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        # Contiguous before the network: ONNX knows no strides, and those of a view would be traced as a gather.
+        # Contiguous before the network: ONNX has no strides, and those of a view would be traced as a gather.
         images = pixels.permute(0, 3, 1, 2).contiguous()  # (b, h, w, 3) -> (b, 3, h, w)
         features = self.network(self._normalise(images))
         return tuple(features[layer] for layer in self._layers)
@@ -125,7 +127,7 @@ class PixelInput(nn.Module):
 
 def _export(network: PixelInput, layers: list[str], crop: int) -> bytes:
     for module in network.modules():
-        # In-place activations are decomposed into a dozen operations first: twice the time of the whole export.
+        # In-place activations are first decomposed into a dozen operations, which doubles the time of the export.
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
     program = torch.onnx.export(
@@ -141,14 +143,14 @@ def _export(network: PixelInput, layers: list[str], crop: int) -> bytes:
     assert program is not None
     model = program.model_proto
     for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
-        # The exporter notes for each node the lines of source that it came from, with their place on this machine.
+        # The exporter records each node's lines of source with their paths on this machine.
         part.ClearField("metadata_props")
     return model.SerializeToString(deterministic=True)
 
 
-def _prove(layer: str, found: np.ndarray, wanted: np.ndarray) -> None:
+def _compare(layer: str, found: np.ndarray, expected: np.ndarray) -> None:
     with np.errstate(invalid="ignore"):  # values that are not finite compare as unequal
-        equal = found.shape == wanted.shape and np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()
+        equal = found.shape == expected.shape and np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
     if not equal:
         raise NotExportable(f"its graph gives other {layer} features than torch")
 
@@ -168,25 +170,25 @@ def save_backbone(
     interpolation: str = "bilinear",
     value_range: float = 1.0,
 ) -> Backbone:
-    """Write a torch network as one ONNX file that is taken wherever a backbone is, and return it opened.
+    """Save a torch network as an ONNX file that can be used as a backbone, and return the opened backbone.
 
-    The file holds the network, its weights and how photos are prepared for it, and runs without torch and without the
-    network's code. Before it is put in place, ONNX Runtime must give with it what torch gives, to 1e-5.
+    The file holds the network, its weights and its preprocessing, and runs without torch and without the network's
+    code. It is written only if its features in ONNX Runtime equal torch's to 1e-5 of a layer's largest value.
 
     Parameters
     ----------
     network : nn.Module
         Maps normalised float32 images (b, 3, crop, crop) to embeddings (b, width), or to several by name,
-        ``{layer: (b, width)}``. It stays as it is, and is run in evaluation mode.
+        ``{layer: (b, width)}``. It is not changed, and runs in evaluation mode.
     path : path
-        Where to write it; ends in ``.onnx``.
+        The file to write; it ends in ``.onnx``.
     resize, crop : int
-        A photo's short side is resized to `resize`, and the centre `crop` square is what the network sees.
+        Pixels: a photo's short side is resized to `resize`, and the central square of side `crop` is the input.
     mean, std : sequence of 3 floats
         Each channel becomes ``(value - mean) / std``.
     interpolation : {"nearest", "bilinear", "bicubic", "lanczos"}
     value_range : float
-        What white is before that: 1, or 255 where mean and std are in grey levels.
+        The value of white before normalisation: 1, or 255 if `mean` and `std` are in grey levels.
 
     Returns
     -------
@@ -195,37 +197,37 @@ def save_backbone(
     Raises
     ------
     BackboneError
-        If the network gives anything else, cannot be exported, or the file cannot be written.
+        The network returns something else, cannot be exported, or the file cannot be written.
 
     Examples
     --------
-    >>> mine = pl.save_backbone(  # doctest: +SKIP
+    >>> backbone = pl.save_backbone(  # doctest: +SKIP
     ...     network, "mine.onnx", resize=256, crop=224, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]
     ... )
     >>> pl.extract("photos/", backbone="mine.onnx")  # doctest: +SKIP
     """
-    place = Path(path).expanduser()
-    if not is_graph_file(place.name):
+    file = Path(path).expanduser()
+    if not is_graph_file(file.name):
         raise BackboneError(
-            f"{place}: expected a path that ends in {ENDING}, got {place.suffix or 'no ending'!r}",
-            f"save_backbone(network, {str(place.with_suffix(ENDING))!r}, ...)",
+            f"{file}: expected a path that ends in {ENDING}, got {file.suffix or 'no ending'!r}",
+            f"save_backbone(network, {str(file.with_suffix(ENDING))!r}, ...)",
         )
-    how = _preprocessing(resize, crop, interpolation, mean, std, value_range, str(place))
+    preprocessing = _preprocessing(resize, crop, interpolation, mean, std, value_range, str(file))
     named = _NamedOutputs(copy.deepcopy(network).cpu().float()).eval().requires_grad_(False)
-    widths = _widths(named, how.crop, str(place))
+    widths = _widths(named, preprocessing.crop, str(file))
     try:
-        graph = export_network(named, how, widths)
+        graph = export_network(named, preprocessing, widths)
     except NotExportable as error:
         raise BackboneError(
-            f"{place}: expected a network that can be an ONNX graph, but it cannot ({error})",
+            f"{file}: expected a network that can be exported to ONNX, but it cannot ({error})",
             "write its forward without branches on the values of its tensors: see torch.onnx.export",
         ) from error
-    write_graph_file(place, graph, how)
-    return Backbone.open(str(place))
+    write_graph_file(file, graph, preprocessing)
+    return Backbone.open(str(file))
 
 
 class _NamedOutputs(nn.Module):
-    """A network whose embeddings have names; the only one is the penultimate layer's."""
+    """A network whose embeddings have names; a single embedding without a name is called ``penultimate``."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -246,27 +248,27 @@ def _preprocessing(
     origin: str,
 ) -> Preprocessing:
     try:
-        means, stds = three(mean), three(std)
+        means, stds = three_numbers(mean), three_numbers(std)
     except (TypeError, ValueError) as error:
         raise BackboneError(
-            f"{origin}: expected mean and std as 3 numbers each, one a channel, got {mean!r} and {std!r}",
-            "mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225] is what torchvision's networks have",
+            f"{origin}: expected mean and std as 3 numbers each, one per channel, got {mean!r} and {std!r}",
+            "for torchvision's networks, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]",
         ) from error
-    how = Preprocessing(int(resize), int(crop), interpolation, True, means, stds, float(value_range))
-    check_preprocessing(how, origin)
-    return how
+    preprocessing = Preprocessing(int(resize), int(crop), interpolation, True, means, stds, float(value_range))
+    check_preprocessing(preprocessing, origin)
+    return preprocessing
 
 
 def _widths(network: _NamedOutputs, crop: int, origin: str) -> dict[str, int]:
-    """Return ``{layer: width}`` as a first run gives it; whatever else a network gives is refused."""
+    """Run the network once and return ``{layer: width}``; raise `BackboneError` for other outputs than embeddings."""
     try:
         with torch.no_grad():
             found = network(torch.zeros(_TRIAL, 3, crop, crop))
-    except Exception as error:  # whatever the network's own code runs into
+    except Exception as error:  # the network's code may raise anything
         reason = str(error).strip().partition("\n")[0]
         raise BackboneError(
             f"{origin}: expected a network of float32 (b, 3, {crop}, {crop}), got {type(error).__name__}: {reason}",
-            "call it on torch.zeros of that shape, and see",
+            "call the network on torch.zeros of that shape to see the error",
         ) from error
     for layer, values in found.items():
         shape = tuple(values.shape) if isinstance(values, torch.Tensor) else None

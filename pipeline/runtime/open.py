@@ -1,4 +1,4 @@
-"""Open the runtime that fits a backbone, a device and a precision."""
+"""Which runtime is used for a backbone, a device and a precision?"""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def open_runtime(
     compile: bool = False,
     progress: Progress = SILENT,
 ) -> Runtime:
-    """Return a runtime with the network loaded, on the GPU where there is one and `device` does not say otherwise.
+    """Load the network into a runtime, by default on the GPU if there is one.
 
-    On a CPU in fp32 that is ONNX Runtime where the store has a graph of these layers, or where there are images enough
-    to export one; in bf16 it is OpenVINO where that is installed and the CPU computes in bf16 by itself; torch in all
-    other cases. ONNX Runtime and torch agree to 1e-5. A stored graph of the bundled backbone runs without importing
-    torch, and so does a person's own ONNX file.
+    On a CPU in fp32 the runtime is ONNX Runtime if the store has a graph of these layers, or if there are enough images
+    to export one; in bf16 it is OpenVINO if it is installed and the CPU has bf16 instructions; otherwise it is torch.
+    ONNX Runtime and torch agree to 1e-5. A stored graph of the bundled backbone and a user's ONNX file run without
+    importing torch.
 
     Parameters
     ----------
@@ -39,23 +39,24 @@ def open_runtime(
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
     precision : str
-        ``fp32``, ``bf16`` or (on a GPU) ``fp16``: the arithmetic of the network; the answer is float32.
+        ``fp32``, ``bf16`` or (on a GPU) ``fp16``: the arithmetic of the network; features are float32.
     images : int, optional
-        How many are to be run; in fp32 a graph is exported only for many.
+        How many images there are; in fp32 a graph is exported only for many.
     graphs : path, optional
-        The folder of exported graphs, made when the first is stored; without one none is stored.
+        The folder of exported graphs, created with the first graph; without it no graph is stored.
     compile : bool
-        Let torch compile the network for the GPU, once, before the first answer; nothing on a CPU. In lower precision
-        this moves features as far as the precision itself does (0.6% of the largest, tried in bf16), and no key tells.
+        Compile the network with torch for the GPU, before the first call returns; no effect on a CPU. In lower
+        precision this changes features as much as the precision does (0.6% of the largest, measured in bf16), and the
+        cache key does not show it.
     progress : Progress
-        Hears of an export before it starts, why a backbone runs with torch that should not, and of what does not fit
-        into the GPU's memory.
+        Receives notes on an export before it starts, on a backbone that ONNX Runtime cannot run, and on batches that do
+        not fit into the GPU's memory.
 
     Raises
     ------
     BackboneError
-        If the device is not there, or cannot compute in this precision, or OpenVINO cannot run this network, or ONNX
-        Runtime a person's own.
+        The device does not exist or cannot compute in this precision, or OpenVINO or ONNX Runtime cannot run the
+        network.
     """
     if backbone.is_graph:
         from pipeline.runtime.graph_runtimes import own_runtime
@@ -74,17 +75,17 @@ def open_runtime(
             folder = None if graphs is None else Path(graphs)
             return openvino_runtime(backbone, layers, folder=folder, images=images, progress=progress)
         if not has_bf16():
-            progress.note("this CPU has no bf16 of its own: it is emulated, and slower than --precision fp32")
+            progress.note("this CPU has no bf16 instructions: bf16 is emulated, and slower than --precision fp32")
     from pipeline.runtime.torch_runtime import TorchRuntime
 
     return TorchRuntime(backbone, layers, device=device, precision=precision, compile=compile, progress=progress)
 
 
 def runtime_name(device: str = "auto") -> str:
-    """Return the name of the runtime that `open_runtime` opens here in lower precision, without loading a network.
+    """Return the name of the runtime that `open_runtime` opens in lower precision, without loading a network.
 
-    Torch is imported only where there may be a GPU, OpenVINO not at all: the name is part of a cache's key, and a
-    complete cache is recognised without either.
+    The name is part of the cache key. Torch is imported only if there may be a GPU, and OpenVINO never, so that a
+    complete cache is found quickly.
     """
     if _is_cpu(device):
         return "openvino-cpu" if has_openvino_bf16() else "torch-cpu"
@@ -94,12 +95,12 @@ def runtime_name(device: str = "auto") -> str:
 
 
 def devices_of(device: str) -> list[str]:
-    """Return the devices that a device's name means: several where it means all of several GPUs.
+    """Return the devices that a name means: all GPUs for ``auto`` and ``cuda``, otherwise one device.
 
     Raises
     ------
     BackboneError
-        If there is no such device.
+        There is no such device.
     """
     if _is_cpu(device):
         return ["cpu"]
@@ -111,7 +112,7 @@ def devices_of(device: str) -> list[str]:
 
 
 def _is_cpu(device: str) -> bool:
-    """Return whether a device's name means the CPU; torch is asked only where there may be a GPU."""
+    """Return whether a name means the CPU; torch is imported only if there may be a GPU."""
     if device != "auto":
         return device == "cpu"
     if not may_have_gpu():

@@ -1,4 +1,7 @@
-"""`Decoders`: processes that make the network's pixels of photos, each ended when it takes too long."""
+"""How are photos of untrusted clients decoded, with a limit on time and memory?
+
+In separate processes: a decoder can be stopped only by killing its process, and a damaged photo may crash it.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +25,18 @@ from pipeline.server.limits import Limits, RequestError
 
 _KINDS = "send a JPEG, PNG, WebP, TIFF, GIF, BMP or AVIF photo"
 _BUFFER = 1 << 20
-_HOME = str(Path(__file__).parents[2])  # where this package is, for a process that is to find the same one
+_HOME = str(Path(__file__).parents[2])  # the folder of this package, so that the processes import the same one
 
 
 class DecodePool:
-    """A few decoding processes, each asked for one photo at a time; used from one event loop.
+    """Decoding processes, each of which decodes one photo at a time; used from one event loop.
 
     Parameters
     ----------
     preprocessing : Preprocessing
     decode : {"exact", "fast"}
     count : int
-        Of processes.
+        Number of processes.
     limits : Limits
     """
 
@@ -51,26 +54,26 @@ class DecodePool:
             self._idle.put_nowait(decoder)
 
     async def start(self) -> None:
-        """Start the processes; one that has ended is started again when it is next asked."""
+        """Start the processes; one that has ended is started again for its next photo."""
         await asyncio.gather(*(decoder.start() for decoder in self._all))
 
     async def stop(self) -> None:
-        """End the processes, whatever they are at."""
+        """Kill the processes, also those that are decoding."""
         for decoder in self._all:
             await decoder.end()
 
-    async def pixels_of(self, data: bytes) -> np.ndarray:
-        """Return the network's pixels of a photo, uint8 (crop, crop, 3).
+    async def decode(self, data: bytes) -> np.ndarray:
+        """Decode and preprocess a photo, and return its pixels, uint8 (crop, crop, 3).
 
         Raises
         ------
-        Refused
-            It is no photo, damaged, too large, or takes too long.
+        RequestError
+            The file is not a photo, damaged, too large, or takes too long to decode.
         """
         decoder = await self._idle.get()
         try:
             async with asyncio.timeout(self._limits.decode_seconds):
-                kind, payload = await decoder.ask(data)
+                kind, payload = await decoder.decode(data)
         except TimeoutError:
             await decoder.end()
             seconds = self._limits.decode_seconds
@@ -81,37 +84,38 @@ class DecodePool:
             ) from None
         except (asyncio.IncompleteReadError, OSError):
             await decoder.end()
-            raise RequestError(422, "expected a photo, got one that the decoder broke down over", _KINDS) from None
+            raise RequestError(422, "expected a photo, got one that crashes the decoder", _KINDS) from None
         except BaseException:
-            await decoder.end()  # who asked has gone: what it would answer next is nobody's
+            await decoder.end()  # the request was cancelled: a later request must not read its result
             raise
         finally:
             self._idle.put_nowait(decoder)
         if kind == PIXELS:
             return np.frombuffer(payload, np.uint8).reshape(self._crop, self._crop, 3)
-        raise self._refusal(json.loads(payload))
+        raise self._to_error(json.loads(payload))
 
-    def _refusal(self, said: Mapping[str, Any]) -> RequestError:
-        reason, detail = SkipReason(said["reason"]), said["detail"]
-        if reason == SkipReason.TOO_LARGE:  # by our limit, not by that of the files on a disk
+    def _to_error(self, failure: Mapping[str, Any]) -> RequestError:
+        reason, detail = SkipReason(failure["reason"]), failure["detail"]
+        if reason == SkipReason.TOO_LARGE:  # by the limit of the server, which is lower than that for files
             most = self._limits.pixels / 1e6
             return RequestError(413, f"expected at most {most:g} megapixels, got {detail}", "send a smaller photo")
-        # What a file that is no photo begins with is of no use to whoever sent it.
+        # The detail of a file that is not a photo is its first bytes, which do not help the client.
         found = f"{reason.text} ({detail})" if detail and reason != SkipReason.NOT_AN_IMAGE else reason.text
         status = 415 if reason in (SkipReason.NOT_AN_IMAGE, SkipReason.NO_DECODER) else 422
         return RequestError(status, f"expected a photo, got: {found}", _KINDS)
 
 
 class _DecodeWorker:
-    """One process, started when it is needed."""
+    """One decoding process, started when it is needed."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = json.dumps(settings)
         self._process: Process | None = None
 
     async def start(self) -> Process:
+        """Return the process; start it if it does not run."""
         if self._process is None:
-            # One thread each: there is a process for every core.
+            # One thread each, because there is one process per core.
             threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
             path = os.pathsep.join(filter(None, (_HOME, os.environ.get("PYTHONPATH", ""))))
             self._process = await asyncio.create_subprocess_exec(
@@ -121,14 +125,14 @@ class _DecodeWorker:
                 self._settings,
                 stdin=PIPE,
                 stdout=PIPE,
-                stderr=DEVNULL,  # the C libraries' remarks about damaged photos
+                stderr=DEVNULL,  # C libraries print warnings about damaged photos
                 env={**os.environ, **threads, "PYTHONPATH": path},
                 limit=_BUFFER,
             )
         return self._process
 
-    async def ask(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the kind and the payload of the answer."""
+    async def decode(self, data: bytes) -> tuple[bytes, bytes]:
+        """Send a photo to the process, and return the kind and the payload of its answer."""
         process = await self.start()
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(len(data).to_bytes(LENGTH, "big"))
@@ -138,6 +142,7 @@ class _DecodeWorker:
         return head[:1], await process.stdout.readexactly(int.from_bytes(head[1:], "big"))
 
     async def end(self) -> None:
+        """Kill the process, if it runs."""
         process, self._process = self._process, None
         if process is None:
             return

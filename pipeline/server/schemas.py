@@ -1,4 +1,4 @@
-"""What the server answers, as the OpenAPI page describes it."""
+"""In what form does the server return predictions and errors? The OpenAPI page shows these docstrings."""
 
 from __future__ import annotations
 
@@ -14,38 +14,40 @@ from pipeline.server.batcher import PredictionRow
 
 
 class ClassProbability(BaseModel):
-    """A class, or a tag, and how sure the model is of it."""
+    """A class or a tag with its probability or score."""
 
     label: str
-    probability: float | None = Field(description="Of a head that gives probabilities.")
-    score: float | None = Field(description="Of a head that gives none: its decision function.")
+    probability: float | None = Field(description="Null for a head without probabilities.")
+    score: float | None = Field(description="The decision function of a head without probabilities.")
 
 
 class NearestImage(BaseModel):
-    """A training photo that is like the one asked about."""
+    """A training photo that is similar to the photo that was sent."""
 
     id: str
-    label: str = Field(description="Empty where it is not known.")
+    label: str = Field(description="Empty if it is not recorded.")
     similarity: float = Field(description="Cosine of the two embeddings.")
-    thumbnail: str | None = Field(description="Where its small picture is, of a model that keeps them.")
+    thumbnail: str | None = Field(description="Path of its thumbnail; null if the model does not keep thumbnails.")
 
 
 class ImagePrediction(BaseModel):
-    """What the model says of a photo."""
+    """The model's prediction for a photo."""
 
     label: str | None = Field(description="The class; null for tags and numbers.")
     labels: list[str] | None = Field(description="All tags of the photo; null for the other kinds.")
     value: float | None = Field(description="The number; null for the other kinds.")
-    classes: list[ClassProbability] = Field(description="All classes or tags, the likeliest first.")
+    classes: list[ClassProbability] = Field(description="All classes or tags, the most probable first.")
     unfamiliar: bool | None = Field(
-        description="Whether the photo lies further from the training photos than 99% of them lie from one another; "
-        "null where that cannot be said."
+        description="Whether the photo is further from the training photos than 99% of them are from one another; "
+        "null if the training photos are not available."
     )
-    nearest: list[NearestImage] = Field(description="The most similar training photos; empty where none are at hand.")
+    nearest: list[NearestImage] = Field(
+        description="The most similar training photos; empty if they are not available."
+    )
 
 
 class ModelInfo(BaseModel):
-    """What the model is."""
+    """The model behind the server."""
 
     name: str
     label_set: str
@@ -53,43 +55,43 @@ class ModelInfo(BaseModel):
     classes: list[str]
     head: str
     backbone: str
-    verdict: str = Field(description="What the evaluation found, in a sentence.")
+    verdict: str = Field(description="The result of the evaluation, in one sentence.")
     training_images: int
-    unfamiliar: str | None = Field(description="Why nothing can be said of unfamiliar photos; null where it can.")
-    nearest: str | None = Field(description="Why no training photos can be named; null where they can.")
-    megabytes: float = Field(description="The largest photo.")
+    unfamiliar: str | None = Field(description="Why unfamiliar photos are not marked; null if they are.")
+    nearest: str | None = Field(description="Why no training photos are returned; null if they are.")
+    megabytes: float = Field(description="Size of the largest photo.")
     megapixels: float
 
 
 class Health(BaseModel):
-    """Whether the server is well."""
+    """The state of the server."""
 
     status: str
-    in_house: int = Field(description="Requests that are being answered.")
+    in_house: int = Field(description="Requests that are running.")
 
 
 class ErrorBody(BaseModel):
-    """Why there is no answer, and what to do about it."""
+    """The reason of an error, and what to do."""
 
     error: str
     next_step: str = Field(alias="try", serialization_alias="try")
 
 
-def to_response(model: Model, said: PredictionRow, training: TrainingSet | None, neighbours: int) -> ImagePrediction:
-    """Return the answer about one photo, with so many neighbours at the most."""
-    predictions = said.predictions
+def to_response(model: Model, row: PredictionRow, training: TrainingSet | None, neighbours: int) -> ImagePrediction:
+    """Return the response for one photo, with at most `neighbours` training photos."""
+    predictions = row.predictions
     label = labels = value = None
     if model.kind == "number":
         value = float(predictions.labels[0])
     elif model.kind == "multi":
-        labels = [tag for tag, there in zip(model.classes, predictions.labels[0], strict=True) if there]
+        labels = [tag for tag, present in zip(model.classes, predictions.labels[0], strict=True) if present]
     else:
         label = model.classes[int(predictions.labels[0])]
-    unfamiliar = None if said.near is None else model.is_novel(said.near)
+    unfamiliar = None if row.near is None else model.is_novel(row.near)
     nearest = []
-    if said.near is not None and training is not None:
-        pairs = zip(said.near.rows[0].tolist(), said.near.cosine[0].tolist(), strict=True)
-        nearest = [_neighbour(training, row, cosine) for row, cosine in list(pairs)[:neighbours]]
+    if row.near is not None and training is not None:
+        pairs = zip(row.near.rows[0].tolist(), row.near.cosine[0].tolist(), strict=True)
+        nearest = [_neighbour(training, number, cosine) for number, cosine in list(pairs)[:neighbours]]
     return ImagePrediction(
         label=label,
         labels=labels,
@@ -101,13 +103,13 @@ def to_response(model: Model, said: PredictionRow, training: TrainingSet | None,
 
 
 def _classes(
-    names: Sequence[str], probabilities: np.ndarray | None, scores: np.ndarray | None, said: str | None
+    names: Sequence[str], probabilities: np.ndarray | None, scores: np.ndarray | None, predicted: str | None
 ) -> list[ClassProbability]:
-    """Return the classes, the likeliest first; what the head says comes first whatever its figures are."""
+    """Return the classes, the most probable first; the predicted class comes first whatever its probability."""
     ranks = scores if probabilities is None else probabilities
     if ranks is None:
         return []
-    order = sorted(range(len(names)), key=lambda code: (names[code] != said, -ranks[0, code]))
+    order = sorted(range(len(names)), key=lambda code: (names[code] != predicted, -ranks[0, code]))
     return [
         ClassProbability(
             label=names[code],
@@ -124,4 +126,4 @@ def _neighbour(training: TrainingSet, row: int, cosine: float) -> NearestImage:
 
 
 def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # of a class that was not in training
+    return value if math.isfinite(value) else None  # a class without training photos has no finite score

@@ -1,4 +1,7 @@
-"""`Gate`: who may come in, and what every answer tells the browser. Plain ASGI, before anything else is looked at."""
+"""Which requests may reach the application, and which security headers does every response have?
+
+Plain ASGI and protocol code, so that it runs before FastAPI reads anything of a request.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from urllib.parse import urlsplit
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# What shows nothing of the model or of anybody's photos.
+# Paths that need no token, because they show nothing of the model or of its photos.
 OPEN = frozenset(("/", "/health", "/docs", "/openapi.json"))
 
 HEADERS: Mapping[str, str] = {
@@ -28,16 +31,16 @@ NOTHING_ELSE = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; for
 
 
 class AuthMiddleware:
-    """The application behind a gate.
+    """Check each request's token, host and origin, and add security headers to each response.
 
     Parameters
     ----------
     app : ASGI application
     token : str or None
-        What everybody has to show, but for the pages that say nothing. Without one only this machine is served, under
-        the names that are its own: a page elsewhere whose name is made to lead here is sent away.
+        Required of every request but those to `OPEN`. Without a token, only requests to the names in `hosts` are
+        served: a page on another site whose name resolves to this machine (DNS rebinding) gets an error.
     hosts : frozenset of str
-        Those names.
+        The names of this machine.
     """
 
     def __init__(self, app: Any, *, token: str | None, hosts: frozenset[str]) -> None:
@@ -49,34 +52,36 @@ class AuthMiddleware:
             await self._app(scope, receive, send)
             return
 
-        async def guarded(message: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                there = {name for name, _ in message["headers"]}
-                added = {"content-security-policy": NOTHING_ELSE, **HEADERS}
-                more = [(name.encode(), value.encode()) for name, value in added.items() if name.encode() not in there]
-                message = {**message, "headers": [*message["headers"], *more]}
+                present = {name for name, _ in message["headers"]}
+                defaults = {"content-security-policy": NOTHING_ELSE, **HEADERS}
+                added = [
+                    (key.encode(), value.encode()) for key, value in defaults.items() if key.encode() not in present
+                ]
+                message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = self._refusal(scope["path"], headers)
-        if refusal is None:
-            await self._app(scope, receive, guarded)
+        problem = self._find_problem(scope["path"], headers)
+        if problem is None:
+            await self._app(scope, receive, send_with_headers)
             return
-        status, error, next_step = refusal
+        status, error, next_step = problem
         body = json.dumps({"error": error, "try": next_step}).encode()
-        said = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        fields = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         if status == 401:
-            said.append((b"www-authenticate", b"Bearer"))
-        await guarded({"type": "http.response.start", "status": status, "headers": said})
-        await guarded({"type": "http.response.body", "body": body})
+            fields.append((b"www-authenticate", b"Bearer"))
+        await send_with_headers({"type": "http.response.start", "status": status, "headers": fields})
+        await send_with_headers({"type": "http.response.body", "body": body})
 
-    def _refusal(self, path: str, headers: Mapping[str, str]) -> tuple[int, str, str] | None:
-        """Return why a request may not come in, or None."""
+    def _find_problem(self, path: str, headers: Mapping[str, str]) -> tuple[int, str, str] | None:
+        """Return the status, error and next step of a request that is not allowed, otherwise None."""
         host = headers.get("host", "")
         if self._token is None and _name_of(host) not in self._hosts:
-            return 421, f"expected a name of this machine, got {host[:80]!r}", "ask for 127.0.0.1"
+            return 421, f"expected a name of this machine, got {host[:80]!r}", "use http://127.0.0.1"
         origin = headers.get("origin")
-        # Who has the token may come from anywhere: no other page can make a browser show it.
+        # With a token the origin does not matter: another page cannot make a browser send the token.
         if self._token is None and origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return 403, "expected a request from this server's own page, got one from another page", "use the page at /"
         if self._token is None or path in OPEN:
@@ -84,7 +89,7 @@ class AuthMiddleware:
         scheme, _, shown = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode("latin-1"), self._token):
             return None
-        return 401, "expected the token, got none or another one", "send the header Authorization: Bearer TOKEN"
+        return 401, "expected the token, got none or a wrong one", "send the header Authorization: Bearer TOKEN"
 
 
 def _name_of(host: str) -> str:
@@ -96,37 +101,37 @@ def _name_of(host: str) -> str:
 
 
 def timeout_protocol(seconds: float) -> type[H11Protocol]:
-    """Return the protocol that cuts off a client who takes longer to send a whole request."""
+    """Return uvicorn's protocol with a limit on the time that a client takes to send a whole request."""
 
     class TimeoutProtocol(H11Protocol):
-        _patience: asyncio.TimerHandle | None = None
+        _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._heed()
+            self._update_timer()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            self._heed()
+            self._update_timer()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._relax()
+            self._stop_timer()
             super().connection_lost(exc)
 
-        def _heed(self) -> None:
-            """Let the clock run while a request is on its way, and stop it when all of it is here."""
+        def _update_timer(self) -> None:
+            """Start the timer while a request is incomplete, and stop it when the request is complete."""
             if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
-                self._relax()
-            elif self._patience is None:
-                self._patience = self.loop.call_later(seconds, self._give_up)
+                self._stop_timer()
+            elif self._timer is None:
+                self._timer = self.loop.call_later(seconds, self._abort)
 
-        def _relax(self) -> None:
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
+        def _stop_timer(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
-        def _give_up(self) -> None:
-            self._patience = None
+        def _abort(self) -> None:
+            self._timer = None
             if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
                 self.transport.abort()
 

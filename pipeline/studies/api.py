@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.arguments import check_arguments
-from pipeline.backbone import Backbone
-from pipeline.backbone.backbone import NAMED_LAYERS
-from pipeline.backbone.onnx_backbone import is_graph_file
+from pipeline.backbone import NAMED_LAYERS, Backbone, is_graph_file
 from pipeline.cache import DEFAULT_FOLDER
 from pipeline.errors import EvaluationError
 from pipeline.evaluation.dataset import FeatureConfig, LabelConfig, backbone_of
@@ -27,8 +25,7 @@ from pipeline.progress import SILENT, Progress
 from pipeline.provenance import installed
 from pipeline.runs import RunScope as Matter
 from pipeline.runs import RunsDir, Store, check_is_run_directory, feature_name, run_directory
-from pipeline.runtime import devices_of
-from pipeline.runtime.base import cores
+from pipeline.runtime import cores, devices_of
 from pipeline.studies.analysis import (
     HOW,
     TestSet,

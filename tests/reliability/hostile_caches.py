@@ -150,7 +150,7 @@ CACHES: dict[str, tuple[Make, str]] = {
     ),
     "a filter that nobody knows": (_in_place_of(FEATURES, _unknown_filter), "contiguous datasets within the file"),
     "a circle of groups": (_in_place_of(FEATURES, lambda f, _: f.__setitem__("features/up", f["/"])), "something else"),
-    "two names for one place": (_in_place_of(FEATURES, _overlapping), "expected every dataset in a place of its own"),
+    "two names for one place": (_in_place_of(FEATURES, _overlapping), "expected datasets that do not overlap"),
     "rows beyond the end": (_beyond_the_end, "got"),
     "an end beyond the end": (_superblock("<Q", 28, 1 << 60), "got the file truncated"),
     "an extension of the superblock": (_superblock("<Q", 20, 4096), "another kind of HDF5 file"),
@@ -169,14 +169,14 @@ CACHES: dict[str, tuple[Make, str]] = {
     "a long attribute": (_attribute("kind", np.bytes_(b"x" * 60_000)), "another kind of HDF5 file"),
     "a list for a number": (_attribute("format", np.arange(1000)), "expected cache format 1, got format None"),
     "an attribute of any length": (_attribute("kind", "transfer-pipeline feature cache"), "another kind of HDF5 file"),
-    "a provenance without end": (_provenance("[" * 200_000), "expected a recipe and a place"),
+    "a provenance without end": (_provenance("[" * 200_000), "expected a recipe, a place"),
     "a provenance of numbers": (
         _provenance('{"recipe": {}, "place": 7, "source": 8}'),
-        "expected a recipe and a place",
+        "expected a recipe, a place",
     ),
     "one part of a billion": (
         _provenance(json.dumps({**PROVENANCE, "part": _PART})),
-        "expected to know which part of what this is",
+        "expected the number and the whole of this part",
     ),
 }  # fmt: skip
 

@@ -71,7 +71,7 @@ MUTANTS = (
     mutant(
         "the fsync after the status",
         WRITER,
-        "                self._unacknowledged.clear()\n                self._rows.sync()\n",
+        "                self._unacknowledged.clear()\n                self._file.sync()\n",
         "                self._unacknowledged.clear()\n",
         POWER,
     ),
@@ -82,7 +82,7 @@ MUTANTS = (
         "            raise\n",
         "tests/reliability/test_power.py::test_a_power_failure_after_a_failed_sync_loses_no_acknowledged_row",
     ),
-    mutant("the fsync before a new file gets its name", CREATION, "            rows.sync()\n", "", POWER),
+    mutant("the fsync before a new file gets its name", CREATION, "            file.sync()\n", "", POWER),
     mutant("the fsync of a new name", CREATION, "        _sync_folder(path.parent)\n    except", "    except", POWER),
     mutant("the fsync of a new folder's name", CREATION, "        _sync_folder(folder.parent)\n", "", POWER),
     mutant(
@@ -157,15 +157,15 @@ MUTANTS = (
     mutant(
         "making damaged rows anew",
         "pipeline/extraction/build.py",
-        "[doubts, cache.damaged(), pending]",
-        "[doubts, pending]",
+        "[stale, cache.damaged(), pending]",
+        "[stale, pending]",
         "tests/test_extraction_doubts.py::test_a_damaged_row_is_healed_bit_for_bit_and_no_other_is_computed",
     ),
     mutant(
         "refusing to lend damaged rows",
         "pipeline/extraction/reuse.py",
-        "    return block.where(valid_rows(held))\n",
-        '    return block.where(held["status"] != PENDING)\n',
+        "    return batch.select(valid_rows(held))\n",
+        '    return batch.select(held["status"] != PENDING)\n',
         "tests/test_extraction_doubts.py::test_a_damaged_row_is_not_lent",
     ),
     mutant(

@@ -22,8 +22,8 @@ import pytest
 import skops.io
 import torch
 from cachefiles import filled
-from canary import Canary
 from made_caches import blobs, names
+from sandbox_probe import Canary
 from tars import write_parquet
 from test_model_folder import Touch, default_cache, put_head, rewrite
 
@@ -270,7 +270,7 @@ def _tar(name: str, kind: bytes = tarfile.REGTYPE) -> Callable[[Path, Canary], N
 
 
 OTHERS: dict[str, tuple[Callable[[Path, Canary], None], type[PipelineError], str]] = {
-    "weights that are a pickle": (_pickled_weights, BackboneError, "other Python objects in it"),
+    "weights that are a pickle": (_pickled_weights, BackboneError, "other Python objects"),
     "images that are a pickle": (_pickled_array, SourceError, ""),
     "ids that are a pickle": (_pickled_ids, SourceError, ""),
     "a table that climbs out": (_table("x/../../aviary/canary.h5"), SourceError, "which leaves it"),
