@@ -200,15 +200,15 @@ def test_the_cells_hold_the_counts_and_mistakes_have_another_colour(made: Any) -
     right = np.eye(len(wanted), dtype=bool)
     assert (blue > red)[right].all() and (red > blue)[~right & (wanted > 0)].all()
     assert [label.get_text() for label in ax.get_yticklabels()] == ["ant", "bee", "cat"]
-    assert ax.get_title(loc="left") == f"kind\n{np.trace(wanted)} of 89 right"
-    assert ax.get_xlabel() == f"what {found.head} said, out of fold"
+    assert ax.get_title(loc="left") == f"kind\n{np.trace(wanted)} of 89 correct"
+    assert ax.get_xlabel() == f"predicted by {found.head}, out of fold"
 
 
 def test_the_confusion_of_the_test_set_is_of_the_test_set(made: Any) -> None:
     run = made[0]
     display = ConfusionDisplay.from_run(run, "kind", part="test")
     assert display.confusion.counts.sum() == 24
-    assert display.plot().get_xlabel() == f"what {display.predictions.head} said, on the test set"
+    assert display.plot().get_xlabel() == f"predicted by {display.predictions.head}, on the test set"
 
 
 def many(k: int, n: int) -> ClassPredictions:
@@ -257,7 +257,7 @@ def test_the_calibration_curve_is_that_of_the_head_with_probabilities(made: Any)
     spans = [segment[:, 1].tolist() for segment in ax.collections[0].get_segments()]
     assert spans == [[one.accuracy_low, one.accuracy_high] for one in wanted.bins]
     assert f"calibration error {wanted.error:.3f}" in ax.get_xlabel()
-    assert f"{abs(wanted.lead):.3f} too {'sure' if wanted.lead > 0 else 'modest'}" in ax.get_xlabel()
+    assert f"{abs(wanted.lead):.3f} too {'high' if wanted.lead > 0 else 'low'}" in ax.get_xlabel()
 
 
 def test_a_run_without_probabilities_is_told_which_head_gives_some(made: Any) -> None:
@@ -266,7 +266,9 @@ def test_a_run_without_probabilities_is_told_which_head_gives_some(made: Any) ->
         run,
         results=tuple(one for one in run.results if one.null or one.head == "ridge"),
     )
-    with pytest.raises(ReportError, match=r"kind: expected a head that gives probabilities, got ridge[\s\S]*logistic"):
+    with pytest.raises(
+        ReportError, match=r"kind: expected a head that gives probabilities, got only others, e.g. ridge[\s\S]*logistic"
+    ):
         CalibrationDisplay.from_run(alone, "kind")
 
 
@@ -435,7 +437,7 @@ def test_mistakes_are_shown_beside_the_photos_most_like_them(made: Any) -> None:
                 assert np.asarray(ax.images[0].get_array()).shape == (SIDE, SIDE, 3)
                 assert np.asarray(ax.images[0].get_array()).mean() == pytest.approx(2 * row + 20, abs=2)
             else:
-                assert [text.get_text() for text in ax.texts] == ["not there"]
+                assert [text.get_text() for text in ax.texts] == ["no photo"]
         for ax, near in zip(line[1:], mistake.neighbours, strict=True):
             assert ax.get_title(loc="left") == f"{near.label}\ncosine {near.cosine:.2f}"
             frame = to_hex(ax.spines["left"].get_edgecolor())
@@ -465,7 +467,7 @@ def test_mistakes_with_long_names_do_not_run_into_one_another(made: Any) -> None
 def test_axes_of_another_shape_are_refused_and_ones_own_are_used(made: Any) -> None:
     run, _, photos = made
     display = MistakesDisplay.from_run(run, "kind", photos=photos, most=2, neighbours=1)
-    with pytest.raises(ReportError, match=r"expected axes of shape \(2, 2\), a row a mistake, got \(3,\)"):
+    with pytest.raises(ReportError, match=r"expected axes of shape \(2, 2\), one row per mistake, got \(3,\)"):
         display.plot(plt.subplots(1, 3)[1])
     mine = plt.subplots(2, 2)[1]
     assert display.plot(mine) is mine or (display.ax_ == mine).all()
@@ -516,7 +518,7 @@ def test_what_is_not_there_is_refused_in_two_lines(made: Any) -> None:
     with pytest.raises(ReportError, match="expected part 'folds' or 'test', got 'train'"):
         ConfusionDisplay.from_run(run, "kind", part="train")
     without = replace(run, label_sets=tuple(replace(one, test=None) for one in run.label_sets))
-    with pytest.raises(ReportError, match="kind: expected answers about a test set, got a run without one"):
+    with pytest.raises(ReportError, match="kind: expected predictions of a test set, got a run without one"):
         ConfusionDisplay.from_run(without, "kind", part="test")
 
 

@@ -309,7 +309,7 @@ def test_a_score_that_was_not_kept_has_no_page(place: Path, tmp_path: Path) -> N
     plain = Model.open(place / "bees.model").score(place / "new", n_jobs=1)
     with pytest.raises(ReportError, match="expected a score with its predictions, got one without") as error:
         write_report(plain, out=tmp_path / "report.html")
-    assert error.value.next_step == "keep it: Model.score(..., out=RUN), or pipeline score MODEL DATA --out RUN"
+    assert error.value.next_step == "write it: Model.score(..., out=RUN), or pipeline score MODEL DATA --out RUN"
 
 
 def test_the_command_writes_into_the_score_s_folder(place: Path, tmp_path: Path) -> None:
