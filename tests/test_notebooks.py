@@ -98,10 +98,10 @@ def test_transfer_is_right_on_photographs_and_not_worth_it_for_digits(
     assert "214 crops, 160 digits" in printed
     assert "with all 160 labels transfer scores 1.000" in printed
     assert re.findall(r"transfer was not worth it here: with (.*) transfer scores", printed) in (
-        ["5 labels a class"],
+        ["5 labels per class"],
         ["all 120 labels"],
     )
-    assert "raw pixels needs about 1.1 labels a class to match 5 with transfer" in printed
+    assert "raw pixels needs about 1.1 labels per class to match 5 with transfer" in printed
 
 
 @pytest.mark.slow

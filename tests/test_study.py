@@ -52,7 +52,7 @@ from pipeline.studies.results import (
     YES,
     Point,
 )
-from pipeline.studies.trials import AnyLesson, Trial, TrialResult
+from pipeline.studies.trials import AnyTrial, Trial, TrialResult
 
 QUICK: dict[str, Any] = {"budget": 0.05, "n_jobs": 1, "device": "cpu"}
 LAYERS = ("early", "middle", "late", "penultimate")
@@ -114,20 +114,18 @@ def asked_of(photos: Any, folder: Path, **options: Any) -> Study:
 
 
 @pytest.fixture(scope="module")
-def taught() -> list[AnyLesson]:
-    """Every lesson of the study that `found` is."""
+def taught() -> list[AnyTrial]:
+    """Every trial of the study that `found` is."""
     return []
 
 
 @pytest.fixture(scope="module")
-def found(
-    photos: Path, taught: list[AnyLesson], subjects: list[Any], tmp_path_factory: pytest.TempPathFactory
-) -> Study:
+def found(photos: Path, taught: list[AnyTrial], subjects: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Study:
     real = api.run_trials
 
-    def listening(lessons: Any, **how: Any) -> Any:
-        taught.extend(lessons)
-        return real(lessons, **how)
+    def listening(trials: Any, **how: Any) -> Any:
+        taught.extend(trials)
+        return real(trials, **how)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(api, "run_trials", listening)
@@ -191,22 +189,22 @@ def test_every_layer_is_studied_at_a_few_numbers_of_labels(found: Study) -> None
     assert found.about_depth == depth_text(found.points) != ""
 
 
-def test_no_draw_touches_the_test_images(found: Study, taught: list[AnyLesson]) -> None:
+def test_no_draw_touches_the_test_images(found: Study, taught: list[AnyTrial]) -> None:
     assert len(taught) > 60
-    for lesson in taught:
-        assert lesson.rows.max() < found.train
-        if lesson.key.method == DUMMY:
+    for trial in taught:
+        assert trial.rows.max() < found.train
+        if trial.key.method == DUMMY:
             continue
-        learned = {image.tobytes() for image in lesson.material.X[lesson.rows]}
-        asked = {image.tobytes() for image in lesson.material.asked}
-        assert len(learned) == len(lesson.rows) and len(asked) == found.test
+        learned = {image.tobytes() for image in trial.material.X[trial.rows]}
+        asked = {image.tobytes() for image in trial.material.test_X}
+        assert len(learned) == len(trial.rows) and len(asked) == found.test
         assert not learned & asked
 
 
-def test_all_methods_learn_the_same_draws(taught: list[AnyLesson]) -> None:
+def test_all_methods_learn_the_same_draws(taught: list[AnyTrial]) -> None:
     drawn: dict[tuple[int, int], set[bytes]] = {}
-    for lesson in taught:
-        drawn.setdefault((lesson.key.rung, lesson.key.draw), set()).add(lesson.rows.tobytes())
+    for trial in taught:
+        drawn.setdefault((trial.key.level, trial.key.draw), set()).add(trial.rows.tobytes())
     assert all(len(rows) == 1 for rows in drawn.values())
     assert len(set().union(*drawn.values())) > 10
 
@@ -233,7 +231,7 @@ def test_copies_of_what_is_learned_are_no_test(photos: Path, tmp_path: Path) -> 
     shutil.copy(photos / "ants" / "00.png", test / "ants" / "copy.png")
     subject = subject_of(photos, tmp_path, test=str(test))
     assert (len(subject.train.part), len(subject.test.part)) == (32, 6)
-    assert "1 of 7 test images are copies of training images, and are left out" in subject.notes
+    assert "1 of 7 test images are duplicates of training images, and are left out" in subject.notes
     assert not set(map(bytes, subject.train.part.digests())) & set(map(bytes, subject.test.part.digests()))
 
 
@@ -257,16 +255,21 @@ def test_few_groups_and_absent_classes_are_told(photos: Path, tmp_path: Path) ->
     subject = subject_of(photos, tmp_path, labels=str(table), groups="nest")
     lacking = set(kinds) - {subject.question.classes[code] for code in subject.test.part.y}
     assert lacking
-    told = list(caveats(subject, (), 1.0))
-    assert f"the test images are of {len(set(subject.test.part.groups))} groups alone: intervals are wide" in told[0]
-    assert told[1] == f"no test image is of {', '.join(sorted(lacking))}: the scores are about the other classes"
+    listed_scores = list(caveats(subject, (), 1.0))
+    assert (
+        f"the test images are of {len(set(subject.test.part.groups))} groups alone: intervals are wide"
+        in listed_scores[0]
+    )
+    assert (
+        listed_scores[1] == f"no test image is of {', '.join(sorted(lacking))}: the scores are about the other classes"
+    )
 
 
 def test_at_most_so_many_images_are_studied_and_it_is_said(photos: Path, tmp_path: Path) -> None:
     subject = subject_of(photos, tmp_path, most_labels=6)
     assert [np.bincount(side.part.y).tolist() for side in (subject.train, subject.test)] == [[3, 3], [3, 3]]
-    assert "6 of 24 images are drawn to learn from (--most-labels)" in subject.notes
-    assert "6 of 8 images are drawn to be tested on (--most-labels)" in subject.notes
+    assert "6 of 24 images are drawn for training (--most-labels)" in subject.notes
+    assert "6 of 8 images are drawn for testing (--most-labels)" in subject.notes
 
 
 # --- what follows
@@ -352,18 +355,18 @@ def test_the_same_study_again_learns_nothing(found: Study, photos: Path, monkeyp
     assert again.points == found.points and again.verdicts == found.verdicts
 
 
-def test_another_seed_or_draw_is_another_lesson(found: Study, taught: list[AnyLesson], subjects: list[Any]) -> None:
-    lesson = next(one for one in taught if one.key.method == TRANSFER)
-    other_draw = replace(lesson, key=replace(lesson.key, draw=99))  # which happens to draw the same labels
-    other_seed = replace(lesson, seed=99)
+def test_another_seed_or_draw_is_another_lesson(found: Study, taught: list[AnyTrial], subjects: list[Any]) -> None:
+    trial = next(one for one in taught if one.key.method == TRANSFER)
+    other_draw = replace(trial, key=replace(trial.key, draw=99))  # which happens to draw the same labels
+    other_seed = replace(trial, seed=99)
     with Store.open(None) as store:
         (subject,) = subjects
-        kept = memo.TrialCache(store, subject, {(lesson.key.method, lesson.key.layer): "features"})
+        kept = memo.TrialCache(store, subject, {(trial.key.method, trial.key.layer): "features"})
         learned = TrialResult(np.zeros(found.test, np.int64), 0.75, 1.5, "fixed")
-        kept.keep(lesson, learned)
-        known, waiting = kept.look_up([lesson, other_draw])
-        assert list(known) == [lesson.key] and waiting == [other_draw]
-        assert known[lesson.key].seconds == 1.5 and known[lesson.key].train == 0.75
+        kept.keep(trial, learned)
+        known, waiting = kept.look_up([trial, other_draw])
+        assert list(known) == [trial.key] and waiting == [other_draw]
+        assert known[trial.key].seconds == 1.5 and known[trial.key].train == 0.75
         assert kept.look_up([other_seed])[1] == [other_seed]
 
 
@@ -378,9 +381,9 @@ from pipeline.studies import memo, study
 network_room.open_runtime = Eyes
 fewer_draws(pytest.MonkeyPatch())
 kept = memo.TrialCache.keep
-def keep(self, lesson, learned, done=[]):
-    kept(self, lesson, learned)
-    done.append(lesson)
+def keep(self, trial, learned, done=[]):
+    kept(self, trial, learned)
+    done.append(trial)
     if len(done) == 40:
         os.kill(os.getpid(), signal.SIGKILL)
 memo.TrialCache.keep = keep
@@ -396,7 +399,7 @@ def test_a_killed_study_goes_on_and_says_the_same(found: Study, photos: Path, tm
     assert ended.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / "study.json").exists()
     notes: list[str] = []
-    learned: list[AnyLesson] = []
+    learned: list[AnyTrial] = []
 
     class Listener(Progress):
         def note(self, text: str) -> None:
@@ -406,8 +409,8 @@ def test_a_killed_study_goes_on_and_says_the_same(found: Study, photos: Path, tm
         keep = memo.TrialCache.keep
         patch.setattr(memo.TrialCache, "keep", lambda self, one, what: (learned.append(one), keep(self, one, what))[0])
         again = asked_of(photos, tmp_path, progress=Listener())
-    (said,) = [text for text in notes if text.endswith("lessons are known from before")]
-    assert said == f"40 of {40 + len(learned)} lessons are known from before"
+    (said,) = [text for text in notes if text.endswith("trials are reused")]
+    assert said == f"40 of {40 + len(learned)} trials are reused"
     # The small network's budget here is so short that where it ends is a matter of the clock.
     steady = [[point for point in one.points if point.method != SCRATCH] for one in (again, found)]
     assert without_seconds(steady[0]) == without_seconds(steady[1])
@@ -442,12 +445,12 @@ def test_what_cannot_be_studied_is_refused_before_the_network_runs(photos: Path,
         asked_of(tmp_path / "few", tmp_path)
     rows = [f"{kind}/{number:02d}.png,{kind},{number / 7:.3f}" for kind in ("ants", "bees") for number in range(16)]
     (tmp_path / "labels.csv").write_text("\n".join(["id,kind,wing", *rows]), encoding="utf-8")
-    told = {"labels": str(tmp_path / "labels.csv")}
+    listed_scores = {"labels": str(tmp_path / "labels.csv")}
     with pytest.raises(EvaluationError, match="expected one label set, got 2: kind, wing"):
-        asked_of(photos, tmp_path, **told)
+        asked_of(photos, tmp_path, **listed_scores)
     with pytest.raises(EvaluationError, match="expected labels that are classes, got numbers in 'wing'"):
-        asked_of(photos, tmp_path, column="wing", **told)
-    with pytest.raises(EvaluationError, match="expected labels and seconds to learn with"):
+        asked_of(photos, tmp_path, column="wing", **listed_scores)
+    with pytest.raises(EvaluationError, match="expected labels and seconds to train with"):
         asked_of(photos, tmp_path, budget=0)
     with pytest.raises(EvaluationError, match="expected one head, got "):
         asked_of(photos, tmp_path, head="fast")
@@ -500,11 +503,11 @@ def test_the_command_says_it_in_plain_words(found: Study, photos: Path, monkeypa
     words = ("study", photos, "--cache", "caches", "--out", "run", "--budget", 0.05, "--jobs", 1, "--device", "cpu")
     outcome = done(*words)
     assert outcome.lines[0].split()[:3] == ["labels", "a", "class"]
-    told = " ".join(outcome.out.split())
+    listed_scores = " ".join(outcome.out.split())
     for verdict in found.verdicts:
-        assert f"{verdict.promise}: {verdict.answer}. {verdict.text}" in told
+        assert f"{verdict.promise}: {verdict.answer}. {verdict.text}" in listed_scores
     assert outcome.lines[-1] == found.summary
-    assert found.crossovers[0].text in told
+    assert found.crossovers[0].text in listed_scores
     assert "kept in run/: every point in points.csv, all of it in study.json" in outcome.err
     assert outcome.next_command[:2] == ["pipeline", "evaluate"]
     said = json.loads(done(*words, "--json").out)

@@ -22,16 +22,16 @@ Y = np.random.default_rng(3).permutation(np.repeat([0, 1, 2], (90, 60, 7)))
 
 def test_the_ladder_is_1_2_5_10_and_so_on_up_to_all() -> None:
     found = label_budgets(Y, random_state=0)
-    assert [rung.labels for rung in found] == [3, 6, 15, 27, 47, 107, 157]  # of the third class there are 7
-    assert [rung.per_class for rung in found] == pytest.approx([rung.labels / 3 for rung in found])
-    assert [rung.everything for rung in found] == [False] * 6 + [True]
-    assert [len(rung.draws) for rung in found] == [DRAWS[size] for size in (1, 2, 5, 10, 20, 50)] + [FEWEST_DRAWS]
-    assert [rung.labels for rung in label_budgets(np.repeat([0, 1], 55), random_state=0)] == [2, 4, 10, 20, 40, 110]
+    assert [level.labels for level in found] == [3, 6, 15, 27, 47, 107, 157]  # of the third class there are 7
+    assert [level.per_class for level in found] == pytest.approx([level.labels / 3 for level in found])
+    assert [level.everything for level in found] == [False] * 6 + [True]
+    assert [len(level.draws) for level in found] == [DRAWS[size] for size in (1, 2, 5, 10, 20, 50)] + [FEWEST_DRAWS]
+    assert [level.labels for level in label_budgets(np.repeat([0, 1], 55), random_state=0)] == [2, 4, 10, 20, 40, 110]
 
 
 def test_every_draw_has_as_many_of_each_class_and_none_twice() -> None:
-    for rung, size in zip(label_budgets(Y, random_state=0), (1, 2, 5, 10, 20, 50, 90), strict=True):
-        for draw in rung.draws:
+    for level, size in zip(label_budgets(Y, random_state=0), (1, 2, 5, 10, 20, 50, 90), strict=True):
+        for draw in level.draws:
             assert np.array_equal(draw, np.unique(draw))
             assert np.bincount(Y[draw]).tolist() == np.minimum((90, 60, 7), size).tolist()
 

@@ -46,7 +46,7 @@ SIZES = (1, 10, 100)
 
 
 def curve(method: str, scores: Sequence[float], sizes: Sequence[float] = SIZES, **more: object) -> list[Point]:
-    """Points of two classes; the lead over a rival is 0.1 with limits of 0.05 and 0.15 unless told."""
+    """Points of two classes; the lead over a rival is 0.1 with limits of 0.05 and 0.15 unless listed_scores."""
     said = {"train": 1.0, "seconds": 1.0, "extraction_seconds": 0.0, "low": 0.0, "high": 1.0}
     if method != TRANSFER:
         said |= dict(zip(("lead", "lead_low", "lead_high"), (0.1, 0.05, 0.15), strict=True))
@@ -97,12 +97,12 @@ def test_a_crossover_says_it_in_a_sentence() -> None:
     assert scratch.rival == SCRATCH
     assert scratch.matches[1].needed == pytest.approx(10**1.5)
     assert scratch.text == (
-        "from scratch needs about 32 labels a class to match 5 with transfer (0.800); with as many labels as transfer "
-        "it has caught up from about 100 a class on"
+        "from scratch needs about 32 labels per class to match 5 with transfer (0.800); with as many labels as transfer "
+        "it has caught up from about 100 per class on"
     )
     assert raw.rival == RAW and raw.meets is None
     assert raw.text == (
-        "raw pixels matches 5 with transfer (0.800) at no number of labels here, up to 100 a class; with as many "
+        "raw pixels matches 5 with transfer (0.800) at no number of labels here, up to 100 per class; with as many "
         "labels as transfer it never catches up here"
     )
 
@@ -150,7 +150,7 @@ def test_a_rival_shown_ahead_decides_before_one_that_may_be_further_ahead() -> N
     found = verdicts([*mine, *raw, *curve(SCRATCH, (0.6, 0.7, 0.8), **AHEAD)])[LABELS]
     assert found.answer == NOT_SHOWN
     assert found.text == (
-        "with 10 labels a class transfer scores 0.800, raw pixels 0.900 (lead -0.200, -0.500 to +0.100); raw pixels "
+        "with 10 labels per class transfer scores 0.800, raw pixels 0.900 (lead -0.200, -0.500 to +0.100); raw pixels "
         "needs at most 1 for as much"
     )
 
@@ -216,7 +216,7 @@ def test_what_has_learned_little_is_no_measure_of_generalisation() -> None:
     points = [*curve(TRANSFER, (0.7, 0.8, 0.9)), *curve(SCRATCH, (0.3, 0.3, 0.4), **more)]
     found = verdicts(points)[GENERALISATION]
     assert found.answer == NOT_SHOWN
-    assert found.text.endswith("knows its own images no better than transfer knows new ones, so its gap tells little")
+    assert found.text.endswith("fits its training images no better than transfer predicts new ones: its gap says little")
 
 
 def test_depth_names_every_layer_in_the_order_of_the_network() -> None:
@@ -225,7 +225,7 @@ def test_depth_names_every_layer_in_the_order_of_the_network() -> None:
         for layer, score in {"late": 0.966, "early": 0.55, "penultimate": 0.938, "middle": 0.95}.items()
     ]
     assert depth_text(points).startswith(
-        "by depth, with 10 labels a class: early 0.550, middle 0.950, late 0.966, penultimate 0.938; the best is late"
+        "by depth, with 10 labels per class: early 0.550, middle 0.950, late 0.966, penultimate 0.938; the best is late"
     )
     assert depth_text(points[:1]) == ""
 
@@ -287,9 +287,9 @@ def test_images_of_one_group_count_as_one() -> None:
 def test_a_class_of_one_group_does_not_tell_how_groups_differ() -> None:
     """Four photographs, a class each, a hundred crops of each: right on all crops of one more is no proof."""
     y = np.repeat(np.arange(4), 100)
-    exam = TestSet(y, 4, y.astype(str))
+    test_set = TestSet(y, 4, y.astype(str))
     wrong = np.where(y < 2, y, 0)
-    lead = mean_lead(exam, [np.where(y < 3, y, 0)], [wrong], np.zeros(1))
+    lead = mean_lead(test_set, [np.where(y < 3, y, 0)], [wrong], np.zeros(1))
     assert lead.value == 0.25 and lead.low < 0
     assert mean_lead(TestSet(y, 4, None), [np.where(y < 3, y, 0)], [wrong], np.zeros(1)).low > 0
 

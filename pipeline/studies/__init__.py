@@ -1,6 +1,6 @@
 """Studies: whether transfer was worth it, measured on a person's own photos.
 
-The room is not named `study`: `pipeline.study` is the function.
+The package is not named `study`: `pipeline.study` is the function.
 """
 
 from __future__ import annotations

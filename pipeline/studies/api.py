@@ -23,7 +23,7 @@ from pipeline.labels import split_one_hot
 from pipeline.parallel import engine, workers
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import installed
-from pipeline.runs import RunScope as Matter
+from pipeline.runs import RunScope as RunScope
 from pipeline.runs import RunsDir, Store, check_is_run_directory, feature_name, run_directory
 from pipeline.runtime import cores, devices_of
 from pipeline.studies.analysis import (
@@ -62,7 +62,7 @@ from pipeline.studies.schedule import (
 from pipeline.studies.trials import (
     NO_DEADLINE,
     SCORING,
-    AnyLesson,
+    AnyTrial,
     Method,
     ScratchTrial,
     Trial,
@@ -71,18 +71,18 @@ from pipeline.studies.trials import (
     TrialOutOfTime,
     TrialResult,
     TrialSkipped,
-    budget_text,
     caches_of,
+    describe_budget,
     run_trials,
-    seconds_an_image,
+    seconds_per_image_of,
     untrained_features,
 )
 
 
-def study_scope(subject: StudyData, layers: Sequence[str], head: Head) -> Matter:
-    """Return what the folder's store is told that it is about."""
+def study_scope(subject: StudyData, layers: Sequence[str], head: Head) -> RunScope:
+    """Return the scope that the results store records."""
     question, train = subject.question, subject.train.part
-    return Matter(
+    return RunScope(
         frozenset([(question.name, question.kind, *question.classes)]),
         frozenset(feature_name(train.collection.name, str(train.collection.caches[0].path), layer) for layer in layers),
         frozenset([f"study: {head.name}"]),
@@ -144,9 +144,10 @@ def study(
 ) -> Study:
     """Return learning curves with and without transfer, where they cross, and a verdict on each of its four promises.
 
-    With 1, 2, 5, 10, 20, 50, ... and all labels a class, drawn several times, each drawn within the next, this trains:
-    the head on the frozen backbone; the head on the same network with random weights; a small network from scratch;
-    the head on the raw pixels, and on their twelve statistics; the dummy. All are scored on the same test images.
+    With 1, 2, 5, 10, 20, 50, ... and all labels per class, drawn several times, each within the next larger draw, this
+    trains the head on the frozen backbone; the head on the same network with random weights; a small network from
+    scratch; the head on the raw pixels, and on their twelve statistics; the dummy. All are scored on the same test
+    images.
 
     Parameters
     ----------
@@ -161,13 +162,13 @@ def study(
     split : str, optional
         A column that fixes train and test; ``none`` ignores one that the source announces.
     test : optional
-        A test set of its own, as `data`. Where neither is given, a quarter of the images is drawn, the classes in
-        proportion and groups and copies whole.
+        A separate test set, as `data`. Where neither is given, a quarter of the images is drawn, the classes in
+        proportion and groups and duplicates whole.
     head : str or estimator, optional
-        What learns from features: logistic by default. Its parameters are chosen by cross-validation within the labels
-        drawn, from 5 a class on; with fewer it has its defaults.
+        The classifier that is trained on the features, logistic by default. Its parameters are selected by
+        cross-validation within the drawn labels, from 5 per class on; with fewer it has its defaults.
     most_labels : int
-        Images to learn from, and to be tested on, at most; so many are drawn where there are more.
+        At most this many training and test images; of more, this many are drawn.
     budget : float
         Seconds that one training from scratch may take, the choice of its learning rate included: of one core, or by
         the clock on a GPU.
@@ -175,7 +176,7 @@ def study(
         Seconds that the whole study may take by the clock; at least half of them are for training, however long the
         embeddings take. Trainings that do not fit are skipped, later draws first, and named in the notes; the same call
         again adds them. ``inf`` skips none.
-    out : path or Under, optional
+    out : path or RunsDir, optional
         The run's folder: each result is kept there as soon as it is known, so that the same call goes on after a stop.
     device : str
         Where the backbone runs and networks are trained: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
@@ -197,19 +198,19 @@ def study(
     started = time.perf_counter()
     if most_labels < 1 or budget <= 0:
         raise EvaluationError(
-            f"expected labels and seconds to learn with, got {most_labels} labels and {budget:g} seconds",
+            f"expected labels and seconds to train with, got {most_labels} labels and {budget:g} seconds",
             "--most-labels 2000 --budget 120",
         )
     extraction = check_options(arguments)
     if not time_limit > 0:
         raise EvaluationError(f"time_limit: expected seconds above 0, got {time_limit:g}", "--time-limit 540")
     found = _head(head, random_state)
-    # A network of a person's own has the layers that it was saved with, which no rule puts in an order.
+    # A user's own network has the layers that it was saved with, which no rule puts in an order.
     own = is_graph_file(backbone.name if isinstance(backbone, Backbone) else backbone)
     layers = (layer,) if own else tuple(dict.fromkeys((layer, *NAMED_LAYERS)))
     columns = (column,) if isinstance(column, str) else tuple(column)
     beside = tuple(name for name in (groups, split) if name is not None and name != NO_SPLIT)
-    asked = StudyConfig(
+    config = StudyConfig(
         features=FeatureConfig((backbone,), layers, Path(cache), extraction, progress),
         labelling=LabelConfig.of(
             labels,
@@ -231,7 +232,7 @@ def study(
         progress=progress,
     )
     with engine(dask):
-        subject = load_study_data(data, asked)
+        subject = load_study_data(data, config)
         for note in subject.notes:
             progress.note(note)
         where = devices_of(device)[0]
@@ -240,7 +241,7 @@ def study(
             try:
                 kept.begin(study_scope(subject, layers, found).as_json())
                 made = _studied(
-                    subject, found, layer, layers, asked, kept, where, budget, n_jobs, (started, time_limit)
+                    subject, found, layer, layers, config, kept, where, budget, n_jobs, (started, time_limit)
                 )
             except BaseException:
                 kept.leave_no_trace()
@@ -257,7 +258,7 @@ def _studied(
     head: Head,
     layer: str,
     layers: Sequence[str],
-    asked: StudyConfig,
+    config: StudyConfig,
     store: Store,
     device: str,
     budget: float,
@@ -265,38 +266,38 @@ def _studied(
     limit: tuple[float, float],
 ) -> Study:
     train, test = subject.train.part, subject.test.part
-    ladder = label_budgets(train.y, random_state=asked.random_state)
-    teacher = TrialFactory(subject, head, ladder, asked.random_state)
+    ladder = label_budgets(train.y, random_state=config.random_state)
+    factory = TrialFactory(subject, head, ladder, config.random_state)
     backbone = backbone_of(caches_of(subject)[0])
     sizes = sizes_of(subject.train.photos, train.rows)
-    methods = _methods(teacher, backbone, layer, layers, sizes, asked, n_jobs)
+    methods = _methods(factory, backbone, layer, layers, sizes, config, n_jobs)
 
-    ledger = TrialCache(store, subject, {method.place: method.text for method in methods})
-    lessons = teacher.lessons(methods, sizes, budget=budget, device=device)
+    results = TrialCache(store, subject, {method.place: method.text for method in methods})
+    trials = factory.trials(methods, sizes, budget=budget, device=device)
     started, time_limit = limit
     learned: dict[TrialKey, TrialResult] = {}
     try:
         left = time_for_training(time_limit, time.perf_counter() - started)
-        left_out = _learn(lessons, learned, ledger, device, n_jobs, left, asked.progress)
+        left_out = _learn(trials, learned, results, device, n_jobs, left, config.progress)
     except KeyboardInterrupt:
         if not learned:
             raise
-        raise StudyStopped(partial_points(learned, lessons, ladder, test.y), len(learned), len(lessons)) from None
-    skipped = skipped_of(left_out, lessons, ladder)
-    # After all else is done: what is measured shares the cores with nothing of ours.
-    where = f"{device.partition(':')[0]}, {asked.extraction['decode']}"
-    measured = ledger.image_seconds(layer, where)
+        raise StudyStopped(partial_points(learned, trials, ladder, test.y), len(learned), len(trials)) from None
+    skipped = skipped_of(left_out, trials, ladder)
+    # Measured after all trainings, so that nothing else uses the cores.
+    where = f"{device.partition(':')[0]}, {config.extraction['decode']}"
+    measured = results.image_seconds(layer, where)
     if measured is None:
-        measured = seconds_an_image(backbone, layer, subject.train, asked.extraction, device)
-        ledger.keep_image_seconds(layer, where, measured)
+        measured = seconds_per_image_of(backbone, layer, subject.train, config.extraction, device)
+        results.keep_image_seconds(layer, where, measured)
     seconds = dict.fromkeys((TRANSFER, RANDOM), measured)  # random weights take as long as any
 
-    exam = TestSet(test.y, subject.all_classes, test.groups)
-    points = points_of(learned, ladder, exam, layer=layer, image_seconds=seconds, random_state=asked.random_state)
+    test_set = TestSet(test.y, subject.all_classes, test.groups)
+    points = points_of(learned, ladder, test_set, layer=layer, image_seconds=seconds, random_state=config.random_state)
     later = [text for text in (skipped_text(skipped, time_limit),) if text]
     later += caveats(subject, points, budget)
     for note in later:
-        asked.progress.note(note)
+        config.progress.note(note)
     return Study(
         name=train.collection.name,
         label_set=subject.question.name,
@@ -314,14 +315,14 @@ def _studied(
         summary=summary_of(points, layer),
         about_depth=depth_text(points),
         interval=HOW,
-        budget=budget_text(head, sizes, seconds=budget, device=device),
+        budget=describe_budget(head, sizes, seconds=budget, device=device),
         notes=(*subject.notes, *later),
         skipped=skipped,
         provenance={
             "recipe": dict(caches_of(subject)[0].recipe),
             "caches": sorted({cache.path.name for cache in caches_of(subject)}),
             "photo_rules": PHOTO_RULES,
-            "random_state": asked.random_state,
+            "random_state": config.random_state,
             "device": device,
             "cores": cores(),
             "versions": {name: installed(name) for name in VERSIONS},
@@ -330,58 +331,63 @@ def _studied(
 
 
 def _methods(
-    teacher: TrialFactory,
+    factory: TrialFactory,
     backbone: Backbone,
     layer: str,
     layers: Sequence[str],
     sizes: PixelSizes,
-    asked: StudyConfig,
+    config: StudyConfig,
     n_jobs: int | None,
 ) -> list[Method]:
     """Return all methods, with what each sees of the images."""
-    subject = teacher.subject
+    subject = factory.subject
     caches, rows = caches_of(subject), (subject.train.part.rows, subject.test.part.rows)
     recipe = caches[0].recipe
     found = [
-        teacher.of_layer(
-            TRANSFER, one, caches, rows, features_text(recipe, one), teacher.every if one == layer else teacher.some
+        factory.of_layer(
+            TRANSFER,
+            item,
+            caches,
+            rows,
+            features_text(recipe, item),
+            factory.levels if item == layer else factory.depth_levels,
         )
-        for one in layers
+        for item in layers
     ]
     if backbone.is_graph:
-        asked.progress.note(f"{backbone.name} cannot be had with {RANDOM}: that comparison is left out")
+        config.progress.note(f"{backbone.name} is not available with {RANDOM}: that comparison is left out")
     elif backbone.weights != "random":
-        untrained, places = untrained_features(backbone, layer, subject, asked.extraction, asked.progress)
+        untrained, places = untrained_features(backbone, layer, subject, config.extraction, config.progress)
         text = features_text(untrained[0].recipe, layer)
-        found.append(teacher.of_layer(RANDOM, layer, untrained, places, text, teacher.every))
-    found.append(teacher.of_statistics(caches, features_text(recipe, STATISTICS)))
+        found.append(factory.of_layer(RANDOM, layer, untrained, places, text, factory.levels))
+    found.append(factory.of_statistics(caches, features_text(recipe, STATISTICS)))
     train, test = (
-        read_pixels(side.photos, side.part.rows, sizes, n_jobs=n_jobs, progress=asked.progress)
+        read_pixels(side.photos, side.part.rows, sizes, n_jobs=n_jobs, progress=config.progress)
         for side in (subject.train, subject.test)
     )
-    found += teacher.of_pixels(train, test, pixels_text(sizes))
-    found.append(teacher.dummy())
+    found += factory.of_pixels(train, test, pixels_text(sizes))
+    found.append(factory.dummy())
     return sorted(found, key=lambda method: METHODS.index(method.name))
 
 
 def _learn(
-    lessons: Sequence[AnyLesson],
+    trials: Sequence[AnyTrial],
     learned: dict[TrialKey, TrialResult],
-    ledger: TrialCache,
+    results: TrialCache,
     device: str,
     n_jobs: int | None,
     left: float,
     progress: Progress,
 ) -> list[TrialKey]:
-    """Fill `learned` with what comes of all lessons, and return those that there was no time for.
+    """Fill `learned` with the results of all trials, and return the trials that the time limit left out.
 
     Each is kept as soon as it is done. Heads come first; the small networks have the rest of the time.
     """
-    known, waiting = ledger.look_up(lessons)
+    known, waiting = results.look_up(trials)
     learned.update(known)
     if learned:
-        progress.note(f"{len(learned):,} of {len(lessons):,} lessons are known from before")
-    by_key = {lesson.key: lesson for lesson in waiting}
+        progress.note(f"{len(learned):,} of {len(trials):,} trials are reused")
+    by_key = {trial.key: trial for trial in waiting}
     left_out: list[TrialKey] = []
     end = time.time() + left
 
@@ -391,11 +397,11 @@ def _learn(
         elif isinstance(outcome, TrialSkipped):
             progress.note(f"with {len(by_key[key].rows)} labels there is no {key.method}: {outcome.why}")
         else:
-            ledger.keep(by_key[key], outcome)
+            results.keep(by_key[key], outcome)
             learned[key] = outcome
 
-    heads = [lesson for lesson in waiting if isinstance(lesson, Trial)]
-    networks = [lesson for lesson in waiting if isinstance(lesson, ScratchTrial)]
+    heads = [trial for trial in waiting if isinstance(trial, Trial)]
+    networks = [trial for trial in waiting if isinstance(trial, ScratchTrial)]
     jobs = workers(n_jobs)
     network_jobs = jobs if device == "cpu" else 1  # a GPU trains one network after another, in this process
     measured = None
@@ -408,30 +414,32 @@ def _learn(
     expected = estimate_time(heads, networks, measured)
     if waiting:
         progress.note(expected.text(jobs, network_jobs, left))
-    for stage, some, count in ((HEADS_STAGE, heads, jobs), (SCRATCH_STAGE, networks, network_jobs)):
+    for stage, stage_trials, count in ((HEADS_STAGE, heads, jobs), (SCRATCH_STAGE, networks, network_jobs)):
         deadline = NO_DEADLINE
         if not math.isinf(left):
-            deadline = deadline_of_heads(heads, left) if some is heads else deadline_of_networks(expected, end, count)
-        done = [trial] if some is heads and trial is not None else []
-        progress.advance(stage, len(done), len(some))
-        rest = [lesson for lesson in some if lesson not in done]
+            deadline = (
+                deadline_of_heads(heads, left) if stage_trials is heads else deadline_of_networks(expected, end, count)
+            )
+        done = [trial] if stage_trials is heads and trial is not None else []
+        progress.advance(stage, len(done), len(stage_trials))
+        rest = [trial for trial in stage_trials if trial not in done]
         for number, (key, outcome) in enumerate(run_trials(rest, n_jobs=count, deadline=deadline), start=1):
             take(key, outcome)
-            progress.advance(stage, len(done) + number, len(some))
+            progress.advance(stage, len(done) + number, len(stage_trials))
     return left_out
 
 
 def _trial_head(heads: Sequence[Trial]) -> Trial | None:
-    """Return the lesson that tells how long heads take: the first draw of transfer with the most labels."""
-    found = [lesson for lesson in heads if lesson.key.method == TRANSFER and lesson.key.draw == 0]
-    return max(found, key=lambda lesson: len(lesson.rows), default=None)
+    """Return the trial that tells how long heads take: the first draw of transfer with the most labels."""
+    found = [trial for trial in heads if trial.key.method == TRANSFER and trial.key.draw == 0]
+    return max(found, key=lambda trial: len(trial.rows), default=None)
 
 
-def _head(asked: Any, random_state: int) -> Head:
-    found = resolve_heads([DEFAULT["class"] if asked is None else asked], kind="class", random_state=random_state)
+def _head(config: Any, random_state: int) -> Head:
+    found = resolve_heads([DEFAULT["class"] if config is None else config], kind="class", random_state=random_state)
     if len(found) > 1:
         raise EvaluationError(
-            f"study: expected one head, got {len(found)}: {', '.join(one.name for one in found)}",
+            f"study: expected one head, got {len(found)}: {', '.join(item.name for item in found)}",
             f"--head {found[0].name}",
         )
     return found[0]

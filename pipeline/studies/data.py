@@ -1,4 +1,4 @@
-"""What a study is about: one label set, what may be learned from, the fixed test set, and the photos behind both."""
+"""The data of a study: one label set, training images, a fixed test set, their photos and the label budgets."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from pipeline.progress import Progress
 from pipeline.splits import outer_folds
 
 STEPS = (1, 2, 5)
-TOO_NEAR = 0.8  # of all labels: a rung with as many tells what the last one does
+TOO_NEAR = 0.8  # of all labels: a level with as many tells what the last one does
 
-# Few labels leave much to the draw, and are quickly learned from.
+# With few labels the draw matters more, and training is quick.
 DRAWS = {1: 20, 2: 20, 5: 10, 10: 10, 20: 5, 50: 5}
 FEWEST_DRAWS = 3
 
@@ -50,11 +50,11 @@ class LabelBudget:
     labels : int
         In each draw.
     per_class : float
-        Labels over classes: a class that has fewer gives all it has, so it may be less than was asked for.
+        Labels over classes: a class that has fewer gives all it has, so it may be less than was config for.
     everything : bool
         Whether these are all labels; the draws are then the same, and only trainings with a seed differ.
     draws : tuple of ndarray of int64
-        Ascending positions into the labels. Draw k of a rung lies within draw k of the next.
+        Ascending positions into the labels. Draw k of a level lies within draw k of the next.
     """
 
     labels: int
@@ -75,14 +75,14 @@ def label_budgets(y: np.ndarray, *, random_state: int) -> tuple[LabelBudget, ...
     classes = len(np.unique(y))
     found = []
     orders: dict[int, list[np.ndarray]] = {}
-    for asked in _budget_steps():
-        counts = np.minimum(np.bincount(y), asked)
+    for size in _budget_steps():
+        counts = np.minimum(np.bincount(y), size)
         if counts.sum() >= TOO_NEAR * len(y):
             break
         draws = []
-        for draw in range(DRAWS.get(asked, FEWEST_DRAWS)):
+        for draw in range(DRAWS.get(size, FEWEST_DRAWS)):
             orders.setdefault(draw, _orders(y, draw, random_state))
-            draws.append(np.sort(np.concatenate([rows[:asked] for rows in orders[draw]])))
+            draws.append(np.sort(np.concatenate([rows[:size] for rows in orders[draw]])))
         found.append(LabelBudget(int(counts.sum()), float(counts.sum() / classes), False, tuple(draws)))
     every = np.arange(len(y))
     return (*found, LabelBudget(len(y), len(y) / classes, True, (every,) * FEWEST_DRAWS))
@@ -118,7 +118,7 @@ TEST_SHARE = 4  # one part in so many is the test set, where none is given
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """What was asked of a study as far as images and labels go; `study` says what each means."""
+    """The options of a study about images and labels; see `study` for each."""
 
     features: FeatureConfig
     labelling: LabelConfig
@@ -176,7 +176,7 @@ class StudyData:
         return self.question.n_classes + len(self.question.unknown_classes)
 
 
-def load_study_data(data: Any, asked: StudyConfig) -> StudyData:
+def load_study_data(data: Any, config: StudyConfig) -> StudyData:
     """Return what the study is about, its features extracted; a slip is found before the first image is read.
 
     Raises
@@ -184,42 +184,42 @@ def load_study_data(data: Any, asked: StudyConfig) -> StudyData:
     PipelineError
         There are no photos, no single label set of classes, or too few images to split.
     """
-    if asked.test is not None and asked.split not in (None, NO_SPLIT):
+    if config.test is not None and config.split not in (None, NO_SPLIT):
         raise EvaluationError(
             "expected one test set, got both a split column and test data", "leave out --split or --test"
         )
-    given = _only(_open(data, asked), "study")
-    level = asked.labelling.level
+    given = _only(_open(data, config), "study")
+    level = config.labelling.level
     photos = given if isinstance(given, ImageSource) else photos_behind(given, level)
-    labelling = asked.labelling.bound_to(given)
+    labelling = config.labelling.bound_to(given)
     known = load_labels(photos, labelling)
     test_photos = known_test = None
-    if asked.test is not None:
-        found = _only(_open(asked.test, asked), "test")
+    if config.test is not None:
+        found = _only(_open(config.test, config), "test")
         test_photos = found if isinstance(found, ImageSource) else photos_behind(found, level)
         known_test = load_labels(test_photos, labelling, own_if_strange=True)
-    rehearsal = _with_test(_question(known, known_test, None, asked), asked)
+    rehearsal = _with_test(_question(known, known_test, None, config), config)
     if rehearsal.joined is not None:
-        asked.progress.joined([rehearsal.joined])
+        config.progress.joined([rehearsal.joined])
 
     if isinstance(given, FeatureCache):
-        like = replace(known, caches=(given,), layers=(asked.features.layers or (),))
-        collection = attach_test_features(photos, known, like, asked.features)
+        like = replace(known, caches=(given,), layers=(config.features.layers or (),))
+        collection = attach_test_features(photos, known, like, config.features)
     else:
-        collection = attach_features(photos, known, asked.features)
+        collection = attach_features(photos, known, config.features)
     tests = None
     if known_test is not None and test_photos is not None:
-        tests = attach_test_features(test_photos, known_test, collection, asked.features)
+        tests = attach_test_features(test_photos, known_test, collection, config.features)
     guard = find_leakage(collection, tests, TEST_SHARE)
     try:
-        question = _with_test(_question(collection, tests, guard, asked), asked)
+        question = _with_test(_question(collection, tests, guard, config), config)
     except (LabelError, EvaluationError) as error:
         raise explain_by_unreadable(
             error,
             [collection, *([tests] if tests is not None else [])],
-            lambda: _with_test(_question(known, known_test, None, asked), asked),
+            lambda: _with_test(_question(known, known_test, None, config), config),
         ) from error
-    return _cut(question, photos, test_photos or photos, asked)
+    return _cut(question, photos, test_photos or photos, config)
 
 
 def photos_behind(cache: FeatureCache, label_level: int | None = None) -> ImageSource:
@@ -250,8 +250,8 @@ def _gone(cache: FeatureCache, found: str) -> CacheError:
     )
 
 
-def _open(data: Any, asked: StudyConfig) -> list[Source]:
-    return open_data(data, asked.features.folder, asked.labelling, root=asked.root)
+def _open(data: Any, config: StudyConfig) -> list[Source]:
+    return open_data(data, config.features.folder, config.labelling, root=config.root)
 
 
 def _only(sources: list[Source], what: str) -> Source:
@@ -260,21 +260,21 @@ def _only(sources: list[Source], what: str) -> Source:
     return sources[0]
 
 
-def _question(collection: Dataset, test: Dataset | None, guard: DuplicateGuard | None, asked: StudyConfig) -> Task:
-    """Return the one label set of classes that is asked about."""
+def _question(collection: Dataset, test: Dataset | None, guard: DuplicateGuard | None, config: StudyConfig) -> Task:
+    """Return the one label set of classes that is config about."""
     found = build_tasks(
         collection,
-        column=asked.column,
-        groups=asked.groups,
-        split=asked.split,
+        column=config.column,
+        groups=config.groups,
+        split=config.split,
         test=test,
-        id_column=asked.labelling.id_column,
-        min_class_size=asked.min_class_size,
+        id_column=config.labelling.id_column,
+        min_class_size=config.min_class_size,
         guard=guard,
     )
-    classes = [one for one in found if one.kind == "class"]
+    classes = [item for item in found if item.kind == "class"]
     if len(found) > 1:
-        names = ", ".join(one.name for one in found)
+        names = ", ".join(item.name for item in found)
         raise EvaluationError(
             f"study: expected one label set, got {len(found)}: {names}",
             f"choose one with --column {(classes or found)[0].name}",
@@ -288,15 +288,15 @@ def _question(collection: Dataset, test: Dataset | None, guard: DuplicateGuard |
     return found[0]
 
 
-def _with_test(question: Task, asked: StudyConfig) -> Task:
-    """Return the question with its test set, drawn where none is given; without copies of what is learned from."""
+def _with_test(question: Task, config: StudyConfig) -> Task:
+    """Return the question with its test set, drawn if none is given, without duplicates of training images."""
     train, test = question.train, question.test
     if test is not None:
         notes = question.notes
         if question.twins is not None:
             spoken = describe_leakage(question.twins, train, test)
             left = np.setdiff1d(np.arange(len(test)), question.twins.asked)
-            copies = f"{len(test) - len(left)} of {len(test)} test images are copies of training images"
+            copies = f"{len(test) - len(left)} of {len(test)} test images are duplicates of training images"
             if not len(left):
                 raise EvaluationError(
                     f"expected test images that are new, got that {copies}", "give another test set with --test DATA"
@@ -312,7 +312,7 @@ def _with_test(question: Task, asked: StudyConfig) -> Task:
         groups=train.groups,
         together=train.together,
         cv=TEST_SHARE,
-        random_state=asked.random_state,
+        random_state=config.random_state,
         classes=question.classes,
     )
     first = folds[0]
@@ -341,13 +341,13 @@ def _check_enough(question: Task, train: LabeledRows, fewest: int) -> None:
         )
 
 
-def _cut(question: Task, photos: ImageSource, test_photos: ImageSource, asked: StudyConfig) -> StudyData:
+def _cut(question: Task, photos: ImageSource, test_photos: ImageSource, config: StudyConfig) -> StudyData:
     """Return the subject with at most so many images a side as a study has time for."""
     assert question.test is not None
     notes = [*question.general, *question.notes]
-    sides = {"to learn from": question.train, "to be tested on": question.test}
+    sides = {"for training": question.train, "for testing": question.test}
     for what, part in sides.items():
-        kept = at_most(part.y, asked.most_labels, random_state=asked.random_state)
+        kept = at_most(part.y, config.most_labels, random_state=config.random_state)
         if len(kept) < len(part):
             notes.append(f"{len(kept):,} of {len(part):,} images are drawn {what} (--most-labels)")
             sides[what] = part.take(kept)
@@ -372,7 +372,7 @@ class PixelSizes:
     network : int
         Side of the squares that a network is trained on.
     raw : int
-        Side of those whose raw pixels a head learns from; images that are smaller stay as they are.
+        Side of the images whose raw pixels train a head; smaller images keep their size.
     """
 
     network: int
@@ -400,8 +400,8 @@ class Pixels:
 
 def sizes_of(photos: ImageSource, rows: np.ndarray) -> PixelSizes:
     """Return how small the photos are to be made, from the size of some of them."""
-    some = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int))]
-    short = int(np.median([min(photos.read(int(row)).pixels().size) for row in some]))
+    sample = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int))]
+    short = int(np.median([min(photos.read(int(row)).pixels().size) for row in sample]))
     return PixelSizes(SIDE if short > SMALL_SIDE else SMALL_SIDE, min(RAW_SIDE, short))
 
 

@@ -1,4 +1,4 @@
-"""The ledger of a study: which lessons the store knows already, and what is kept of those that are done."""
+"""The results of a study: which trials the store knows already, and what is kept of those that are done."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pipeline.provenance import canonical_json, installed, sha256_json
 from pipeline.runs import Store, StoredResult, UnitKey
 from pipeline.studies.data import StudyData
 from pipeline.studies.results import TRANSFER
-from pipeline.studies.trials import SCORING, AnyLesson, ScratchTrial, Trial, TrialKey, TrialResult
+from pipeline.studies.trials import SCORING, AnyTrial, ScratchTrial, Trial, TrialKey, TrialResult
 
-# Raised when our own code comes to give other results for the same lesson.
+# Raised when our own code comes to give other results for the same trial.
 GENERATION = 1
 OUTER = "study"
 
 
 class TrialCache:
-    """Between the lessons of a study and the store.
+    """Between the trials of a study and the store.
 
     Parameters
     ----------
@@ -33,27 +33,27 @@ class TrialCache:
     def __init__(self, store: Store, subject: StudyData, named: Mapping[tuple[str, str], str]) -> None:
         self._store, self._named = store, named
         self._label_set = label_set_text(subject.question)
-        self._asked = sha256_json(subject.test.part.digests().tobytes().hex())[:24]
+        self._test_digest = sha256_json(subject.test.part.digests().tobytes().hex())[:24]
         self._sides = "" if subject.train.part.groups is None else sha256_json(list(subject.train.part.groups))[:24]
         together = subject.train.part.together
         self._sides += "" if together is None else rows_text(together)
 
-    def look_up(self, lessons: Sequence[AnyLesson]) -> tuple[dict[TrialKey, TrialResult], list[AnyLesson]]:
-        """Return what is known, and the lessons that are not."""
-        cells = {lesson.key: self._cell(lesson).key() for lesson in lessons}
+    def look_up(self, trials: Sequence[AnyTrial]) -> tuple[dict[TrialKey, TrialResult], list[AnyTrial]]:
+        """Return what is known, and the trials that are not."""
+        cells = {trial.key: self._cell(trial).key() for trial in trials}
         known = self._store.get(cells.values())
         done = {key: _learned(known[cell]) for key, cell in cells.items() if cell in known}
-        return done, [lesson for lesson in lessons if lesson.key not in done]
+        return done, [trial for trial in trials if trial.key not in done]
 
-    def keep(self, lesson: AnyLesson, learned: TrialResult) -> None:
-        """Keep what came of a lesson."""
+    def keep(self, trial: AnyTrial, learned: TrialResult) -> None:
+        """Keep what came of a trial."""
         arrays = {
             "predicted": learned.predicted.astype(np.int32),
             "train": np.array(learned.train),
             "cut_short": np.array(learned.cut_short),
             "params": np.array(learned.params),
         }
-        self._store.put([(self._cell(lesson), StoredResult(math.nan, arrays, (), learned.seconds))])
+        self._store.put([(self._cell(trial), StoredResult(math.nan, arrays, (), learned.seconds))])
 
     def image_seconds(self, layer: str, where: str) -> float | None:
         """Return how long an image was measured to take through the backbone, where that is known."""
@@ -65,29 +65,27 @@ class TrialCache:
         """Keep how long an image takes through the backbone."""
         self._store.put([(self._measured(layer, where), StoredResult(math.nan, {}, (), seconds))])
 
-    def _cell(self, lesson: AnyLesson) -> UnitKey:
-        if isinstance(lesson, Trial):
-            head, estimator = lesson.head.name, estimator_text(lesson.head, set(lesson.head.grid))
-            params = canonical_json(
-                {key: [repr(value) for value in values] for key, values in lesson.head.grid.items()}
-            )
+    def _cell(self, trial: AnyTrial) -> UnitKey:
+        if isinstance(trial, Trial):
+            head, estimator = trial.head.name, estimator_text(trial.head, set(trial.head.grid))
+            params = canonical_json({key: [repr(value) for value in values] for key, values in trial.head.grid.items()})
             versions = versions_text()
         else:
-            head, estimator = lesson.key.method, recipe_text(lesson)
-            params = canonical_json({"budget": lesson.budget, "device": lesson.device.partition(":")[0]})
+            head, estimator = trial.key.method, recipe_text(trial)
+            params = canonical_json({"budget": trial.budget, "device": trial.device.partition(":")[0]})
             versions = f"{versions_text()}, torch {installed('torch')}"
         return UnitKey(
-            features=self._named[lesson.key.method, lesson.key.layer],
+            features=self._named[trial.key.method, trial.key.layer],
             label_set=self._label_set,
             head=head,
             estimator=estimator,
             params=params,
             # Two draws of few labels may be the same: each is kept, so that a run that goes on says what it would have.
-            outer_fold=f"{OUTER}, draw {lesson.key.draw}",
-            rows=f"{rows_text(lesson.rows)} {self._sides} {self._asked}",
+            outer_fold=f"{OUTER}, draw {trial.key.draw}",
+            rows=f"{rows_text(trial.rows)} {self._sides} {self._test_digest}",
             inner_fold=None,
             scoring=SCORING,
-            seed=lesson.seed,
+            seed=trial.seed,
             versions=f"{versions}, lessons {GENERATION}",
         )
 

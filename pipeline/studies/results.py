@@ -45,10 +45,10 @@ class Point:
     layer : str
         Of the backbone; empty for the methods without one.
     per_class : float
-        Labels a class, on average: ``labels`` over the number of classes. The x of a learning curve, to be drawn on a
+        Labels per class, on average: ``labels`` over the number of classes. The x of a learning curve, to be drawn on a
         logarithmic axis.
     labels : int
-        Labels that were learned from.
+        Training labels.
     everything : bool
         Whether these are all training labels.
     draws : int
@@ -57,7 +57,7 @@ class Point:
         Balanced accuracy on the test images, mean over the draws, and its 95% interval: both the draws and the test
         images might have been others (see ``Study.interval``).
     train : float
-        Balanced accuracy on the labels that were learned from, mean over the draws.
+        Balanced accuracy on the training images, mean over the draws.
     seconds : float
         To train once, mean over the draws: of one core, or of the GPU where there is one. Choosing parameters counts.
     extraction_seconds : float
@@ -99,7 +99,7 @@ class Point:
 
     @property
     def gap(self) -> float:
-        """How much lower the score is on new images than on those learned from."""
+        """How much lower the score is on new images than on the training images."""
         return self.train - self.score
 
     @property
@@ -114,8 +114,8 @@ class Point:
 
 def curve_of(points: Sequence[Point], method: str, layer: str) -> tuple[Point, ...]:
     """Return the points of a method, the fewest labels first; of a backbone's layers the one named."""
-    mine = [point for point in points if point.method == method and point.layer in (layer, NO_LAYER)]
-    return tuple(sorted(mine, key=lambda point: point.labels))
+    selected = [point for point in points if point.method == method and point.layer in (layer, NO_LAYER)]
+    return tuple(sorted(selected, key=lambda point: point.labels))
 
 
 def depth_of(layer: str) -> tuple[int, str]:
@@ -167,11 +167,11 @@ class LabelMatch:
     Attributes
     ----------
     per_class : float
-        Labels a class that transfer had.
+        Labels per class that transfer had.
     score : float
         What it scored with them.
     needed : float or None
-        Labels a class with which the rival first scores as high, interpolated between its points in the logarithm of
+        Labels per class with which the rival first scores as high, interpolated between its points in the logarithm of
         the labels; None where it does so at no number of labels here.
     at_least : bool
         Whether the rival scores as high with the fewest labels already, so that it needs `needed` or fewer.
@@ -192,7 +192,7 @@ class Crossover:
     rival : str
         One of `METHODS`.
     meets : float or None
-        Labels a class from which on the rival scores as high as transfer with as many labels, interpolated likewise;
+        Labels per class from which on the rival scores as high as transfer with as many labels, interpolated likewise;
         the fewest there are where it always does, None where it does not with all labels.
     matches : tuple of Match
         One a point of transfer, the fewest labels first.
@@ -207,7 +207,7 @@ class Crossover:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the crossover as plain JSON values."""
-        return {**asdict(self), "matches": [asdict(one) for one in self.matches]}
+        return {**asdict(self), "matches": [asdict(item) for item in self.matches]}
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Study:
-    """What came of a study.
+    """The result of a study.
 
     Attributes
     ----------
@@ -248,7 +248,7 @@ class Study:
     label_set : str
     classes : tuple of str
     train, test : int
-        Images that might be learned from, and images that every score is about.
+        Numbers of training and test images.
     groups : int or None
         How many groups they are of; None where images were taken as independent.
     backbone : str
@@ -256,7 +256,7 @@ class Study:
     layer : str
         Of the curves, and of what the verdicts are about.
     head : str
-        What learns from features.
+        The head.
     scoring : str
         ``balanced_accuracy``.
     points : tuple of Point
@@ -312,8 +312,8 @@ class Study:
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods that have points, in the order of `METHODS`."""
-        there = {point.method for point in self.points}
-        return tuple(method for method in METHODS if method in there)
+        by_layer = {point.method for point in self.points}
+        return tuple(method for method in METHODS if method in by_layer)
 
     def curve(self, method: str) -> tuple[Point, ...]:
         """Return a method's learning curve, the fewest labels first; of the backbone's layers the one of the curves.
@@ -331,11 +331,11 @@ class Study:
         return found
 
     def depth(self) -> dict[float, tuple[Point, ...]]:
-        """Return the points of transfer by depth: for a few numbers of labels a class, one a layer, the early first."""
-        mine = [point for point in self.points if point.method == TRANSFER]
-        others = {point.labels for point in mine if point.layer != self.layer}
+        """Return the points of transfer by depth: per number of labels per class, one per layer, early first."""
+        selected = [point for point in self.points if point.method == TRANSFER]
+        others = {point.labels for point in selected if point.layer != self.layer}
         found: dict[float, list[Point]] = {}
-        for point in sorted(mine, key=lambda one: (one.labels, depth_of(one.layer))):
+        for point in sorted(selected, key=lambda item: (item.labels, depth_of(item.layer))):
             if point.labels in others:
                 found.setdefault(point.per_class, []).append(point)
         return {per_class: tuple(points) for per_class, points in found.items()}
@@ -350,32 +350,32 @@ class Study:
     def as_dict(self) -> dict[str, Any]:
         """Return the study as plain JSON values."""
         values = {name: value for name, value in self.__dict__.items() if name not in ("folder", "skipped")}
-        left_out = {"skipped": [one.as_dict() for one in self.skipped]} if self.skipped else {}
+        left_out = {"skipped": [item.as_dict() for item in self.skipped]} if self.skipped else {}
         return {
             **values,
             **left_out,
             "format": FORMAT,
             "classes": list(self.classes),
             "points": [point.as_dict() for point in self.points],
-            "crossovers": [one.as_dict() for one in self.crossovers],
-            "verdicts": [one.as_dict() for one in self.verdicts],
+            "crossovers": [item.as_dict() for item in self.crossovers],
+            "verdicts": [item.as_dict() for item in self.verdicts],
             "budget": dict(self.budget),
             "notes": list(self.notes),
             "provenance": dict(self.provenance),
         }
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Any], *, folder: Path | None = None) -> Study:
-        """Return the study that `as_dict` told."""
-        values = {name: value for name, value in said.items() if name in cls.__dataclass_fields__}
-        values |= {name: tuple(said[name]) for name in ("classes", "notes")}
-        values["points"] = tuple(_point(one) for one in said["points"])
+    def from_dict(cls, written: Mapping[str, Any], *, folder: Path | None = None) -> Study:
+        """Return the study that `as_dict` wrote."""
+        values = {name: value for name, value in written.items() if name in cls.__dataclass_fields__}
+        values |= {name: tuple(written[name]) for name in ("classes", "notes")}
+        values["points"] = tuple(_point(item) for item in written["points"])
         values["crossovers"] = tuple(
-            Crossover(**{**one, "matches": tuple(LabelMatch(**match) for match in one["matches"])})
-            for one in said["crossovers"]
+            Crossover(**{**item, "matches": tuple(LabelMatch(**match) for match in item["matches"])})
+            for item in written["crossovers"]
         )
-        values["verdicts"] = tuple(Verdict(**one) for one in said["verdicts"])
-        values["skipped"] = tuple(SkippedTrials(**one) for one in said.get("skipped", ()))
+        values["verdicts"] = tuple(Verdict(**item) for item in written["verdicts"])
+        values["skipped"] = tuple(SkippedTrials(**item) for item in written.get("skipped", ()))
         return cls(**{**values, "folder": folder})
 
     def save(self, folder: str | Path) -> Path:
@@ -414,17 +414,17 @@ class Study:
         path = Path(folder) / STUDY
         step = "make one: pipeline study DATA --out RUN"
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
+            written = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise EvaluationError(f"{path}: expected a study, got {error.strerror or error}", step) from error
         except ValueError as error:
             raise EvaluationError(f"{path}: expected a study, got no JSON ({error})", step) from error
-        if not isinstance(said, dict) or said.get("format") != FORMAT:
-            found = said.get("format") if isinstance(said, dict) else type(said).__name__
+        if not isinstance(written, dict) or written.get("format") != FORMAT:
+            found = written.get("format") if isinstance(written, dict) else type(written).__name__
             raise EvaluationError(f"{path}: expected a study of format {FORMAT}, got {found}", step)
-        return cls.from_dict(said, folder=Path(folder))
+        return cls.from_dict(written, folder=Path(folder))
 
 
-def _point(said: Mapping[str, Any]) -> Point:
-    values = {name: value for name, value in said.items() if name in Point.__dataclass_fields__}
-    return Point(**{**values, "scores": tuple(said["scores"])})
+def _point(written: Mapping[str, Any]) -> Point:
+    values = {name: value for name, value in written.items() if name in Point.__dataclass_fields__}
+    return Point(**{**values, "scores": tuple(written["scores"])})

@@ -13,7 +13,7 @@ from pipeline.studies.data import LabelBudget
 from pipeline.studies.results import METHODS, SkippedTrials
 from pipeline.studies.trials import (
     CHOOSE_FROM,
-    AnyLesson,
+    AnyTrial,
     Deadline,
     ScratchTrial,
     Trial,
@@ -27,13 +27,13 @@ TIME_LIMIT = 540.0
 SHARE_OF_TRAINING = 0.5  # of the limit, at least: many photos may take longer than that to embed
 SHARE_OF_HEADS = 0.5  # of the time for training, at most: a slow head must not use up that of the small networks
 FIXED_SHARE = 0.05  # of the time of a head whose parameters are chosen: what one with fixed parameters takes
-SECONDS_PER_LESSON = 0.01  # to hand one to a process
+SECONDS_PER_TRIAL = 0.01  # to hand one to a process
 MARGIN = 1.2  # processes side by side are slower than one alone
 
 
 @dataclass(frozen=True)
 class PartialPoint:
-    """What a study that was stopped knows of one method with so many labels.
+    """The results of a stopped study for one method and label budget.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class StudyStopped(KeyboardInterrupt):
     points : tuple of PartialPoint
         By method, the fewest labels first.
     done, of : int
-        Lessons.
+        Trials.
     """
 
     def __init__(self, points: tuple[PartialPoint, ...], done: int, of: int) -> None:
@@ -73,7 +73,7 @@ class StudyStopped(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """How long lessons are expected to take, from a short trial run on this machine.
+    """How long trials are expected to take, from a short trial run on this machine.
 
     Attributes
     ----------
@@ -92,9 +92,9 @@ class TimeEstimate:
     def text(self, head_jobs: int, network_jobs: int, left: float) -> str:
         """Return what is to be trained and how long that takes, in a sentence."""
         counts = [(len(self.heads), "head"), (len(self.networks), "network from scratch")]
-        told = " and ".join(_counted(count, name) for count, name in counts if count)
+        listed_scores = " and ".join(_counted(count, name) for count, name in counts if count)
         expected = self.seconds(head_jobs, network_jobs)
-        text = f"{told} to train: about {_duration(expected)} (estimated from a short trial run)"
+        text = f"{listed_scores} to train: about {_duration(expected)} (estimated from a short trial run)"
         if expected > left:
             text += f"; the time limit leaves {_duration(left)}, so some of them will be skipped and named"
         return text
@@ -103,18 +103,18 @@ class TimeEstimate:
 def estimate_time(
     heads: Sequence[Trial], networks: Sequence[ScratchTrial], measured: tuple[Trial, float] | None
 ) -> TimeEstimate:
-    """Return how long lessons take, by one head that was timed and a few steps of the small network.
+    """Return how long trials take, by one head that was timed and a few steps of the small network.
 
     Parameters
     ----------
-    heads, networks : sequence of lessons
-    measured : (Lesson, float) or None
+    heads, networks : sequence of trials
+    measured : (Trial, float) or None
         A head and the seconds that it took.
     """
-    of_heads: dict[TrialKey, float] = {lesson.key: SECONDS_PER_LESSON for lesson in heads}
+    of_heads: dict[TrialKey, float] = {trial.key: SECONDS_PER_TRIAL for trial in heads}
     if measured is not None:
         unit = measured[1] / _work(measured[0])
-        of_heads = {lesson.key: SECONDS_PER_LESSON + unit * _work(lesson) for lesson in heads}
+        of_heads = {trial.key: SECONDS_PER_TRIAL + unit * _work(trial) for trial in heads}
     return TimeEstimate(of_heads, _of_networks(networks))
 
 
@@ -123,9 +123,9 @@ def time_for_training(time_limit: float, spent: float) -> float:
     return max(time_limit - spent, SHARE_OF_TRAINING * time_limit)
 
 
-def deadline_of_heads(heads: Iterable[AnyLesson], left: float) -> Deadline:
+def deadline_of_heads(heads: Iterable[AnyTrial], left: float) -> Deadline:
     """Return when heads have to end; the first draw of each is learned in any case, so that every curve is there."""
-    always = frozenset(lesson.key for lesson in heads if lesson.key.draw == 0)
+    always = frozenset(trial.key for trial in heads if trial.key.draw == 0)
     return Deadline(time.time() + SHARE_OF_HEADS * left, {}, always)
 
 
@@ -136,13 +136,13 @@ def deadline_of_networks(expected: TimeEstimate, end: float, jobs: int) -> Deadl
 
 
 def skipped_of(
-    left_out: Iterable[TrialKey], lessons: Sequence[AnyLesson], rungs: Sequence[LabelBudget]
+    left_out: Iterable[TrialKey], trials: Sequence[AnyTrial], budgets: Sequence[LabelBudget]
 ) -> tuple[SkippedTrials, ...]:
     """Return what was left out, method by method, the fewest labels first."""
-    gone, planned = _places(left_out), _places(lesson.key for lesson in lessons)
+    gone, planned = _places(left_out), _places(trial.key for trial in trials)
     return tuple(
-        SkippedTrials(method, layer, rungs[number].labels, count, planned[method, layer, number])
-        for (method, layer, number), count in sorted(gone.items(), key=lambda one: _order(one[0]))
+        SkippedTrials(method, layer, budgets[number].labels, count, planned[method, layer, number])
+        for (method, layer, number), count in sorted(gone.items(), key=lambda item: _order(item[0]))
     )
 
 
@@ -151,14 +151,14 @@ def skipped_text(skipped: Sequence[SkippedTrials], time_limit: float) -> str:
     if not skipped:
         return ""
     parts = []
-    for method in dict.fromkeys(one.method for one in skipped):
-        rows = [one for one in skipped if one.method == method]
-        labels = sorted({one.labels for one in rows})
+    for method in dict.fromkeys(item.method for item in skipped):
+        rows = [item for item in skipped if item.method == method]
+        labels = sorted({item.labels for item in rows})
         between = f"{labels[0]:,}" if len(labels) == 1 else f"{labels[0]:,} to {labels[-1]:,}"
         parts.append(
-            f"{sum(one.draws for one in rows)} of {sum(one.of for one in rows)} of {method} ({between} labels)"
+            f"{sum(item.draws for item in rows)} of {sum(item.of for item in rows)} of {method} ({between} labels)"
         )
-    count = sum(one.draws for one in skipped)
+    count = sum(item.draws for item in skipped)
     return (
         f"{_counted(count, 'training')} skipped for the time limit of {time_limit:g} seconds: {', '.join(parts)}; "
         "the same command again adds them, --time-limit inf skips none"
@@ -166,29 +166,29 @@ def skipped_text(skipped: Sequence[SkippedTrials], time_limit: float) -> str:
 
 
 def partial_points(
-    learned: Mapping[TrialKey, TrialResult], lessons: Sequence[AnyLesson], rungs: Sequence[LabelBudget], y: np.ndarray
+    learned: Mapping[TrialKey, TrialResult], trials: Sequence[AnyTrial], budgets: Sequence[LabelBudget], y: np.ndarray
 ) -> tuple[PartialPoint, ...]:
     """Return the mean score of what is done, method by method, the fewest labels first.
 
     Parameters
     ----------
     learned : mapping of Key to Learned
-    lessons : sequence of lessons
+    trials : sequence of trials
         All, done or not.
-    rungs : sequence of Rung
+    budgets : sequence of LabelBudget
     y : ndarray of int64, (m,)
         Labels of the test images.
     """
-    planned = _places(lesson.key for lesson in lessons)
+    planned = _places(trial.key for trial in trials)
     scores: dict[tuple[str, str, int], list[float]] = {}
-    for key, one in learned.items():
-        scores.setdefault((key.method, key.layer, key.rung), []).append(balanced_accuracy(y, one.predicted))
+    for key, item in learned.items():
+        scores.setdefault((key.method, key.layer, key.level), []).append(balanced_accuracy(y, item.predicted))
     return tuple(
         PartialPoint(
-            place[0], place[1], rungs[place[2]].labels, rungs[place[2]].per_class, len(values), planned[place],
+            place[0], place[1], budgets[place[2]].labels, budgets[place[2]].per_class, len(values), planned[place],
             float(np.mean(values)),
         )
-        for place, values in sorted(scores.items(), key=lambda one: _order(one[0]))
+        for place, values in sorted(scores.items(), key=lambda item: _order(item[0]))
     )  # fmt: skip
 
 
@@ -197,24 +197,24 @@ def _of_networks(networks: Sequence[ScratchTrial]) -> dict[TrialKey, float]:
         return {}
     from pipeline.studies import scratch
 
-    longest = max(networks, key=lambda lesson: len(lesson.rows))
+    longest = max(networks, key=lambda trial: len(trial.rows))
     per_image = scratch.seconds_per_image(
         longest.material.X[longest.rows], longest.material.y[longest.rows], longest.material.classes, longest.device
     )
     tries = len(scratch.TRIES)
     found = {}
-    for lesson in networks:
-        n = len(lesson.rows)
-        steps = scratch.expected_steps(n, chosen=n >= CHOOSE_FROM * lesson.material.classes, tries=tries)
-        found[lesson.key] = MARGIN * min(lesson.budget, steps * scratch.batch_for(n) * per_image)
+    for trial in networks:
+        n = len(trial.rows)
+        steps = scratch.expected_steps(n, chosen=n >= CHOOSE_FROM * trial.material.classes, tries=tries)
+        found[trial.key] = MARGIN * min(trial.budget, steps * scratch.batch_for(n) * per_image)
     return found
 
 
-def _work(lesson: Trial) -> float:
+def _work(trial: Trial) -> float:
     """Return a measure of what a head has to do: values that it sees, fewer where nothing is chosen."""
-    n = len(lesson.rows)
-    width = float(np.prod(lesson.material.X.shape[1:]))
-    return n * width * (1.0 if n >= CHOOSE_FROM * lesson.material.classes else FIXED_SHARE)
+    n = len(trial.rows)
+    width = float(np.prod(trial.material.X.shape[1:]))
+    return n * width * (1.0 if n >= CHOOSE_FROM * trial.material.classes else FIXED_SHARE)
 
 
 def _in_parallel(seconds: Iterable[float], jobs: int) -> float:
@@ -226,7 +226,7 @@ def _in_parallel(seconds: Iterable[float], jobs: int) -> float:
 def _places(keys: Iterable[TrialKey]) -> dict[tuple[str, str, int], int]:
     found: dict[tuple[str, str, int], int] = {}
     for key in keys:
-        place = (key.method, key.layer, key.rung)
+        place = (key.method, key.layer, key.level)
         found[place] = found.get(place, 0) + 1
     return found
 

@@ -99,7 +99,7 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What is chosen by the held-out part."""
+    """The settings that the held-out part selects."""
 
     rate: float
     flips: bool
@@ -120,7 +120,7 @@ class TrainingResult:
     Attributes
     ----------
     predicted, learned : ndarray of int64
-        Classes of the images asked about, and of those learned from.
+        Predicted classes of the test images and of the training images.
     tried : Try
         What it was trained with.
     chosen : bool
@@ -145,7 +145,7 @@ class TrainingResult:
 def train_from_scratch(
     pixels: np.ndarray,
     y: np.ndarray,
-    asked: np.ndarray,
+    test: np.ndarray,
     *,
     classes: int,
     held_out: tuple[np.ndarray, np.ndarray] | None,
@@ -159,17 +159,17 @@ def train_from_scratch(
 
     Each try is trained for a third of the schedule on all but a held-out part; the one with the lowest loss there
     is trained once more in full, and that run says after which share of the schedule the loss was lowest. The network
-    that answers learns from all images for as long, with a schedule of that length: stopped in the middle of a longer
-    one, its rate would still be high and its weights noisy.
+    that predicts is trained on all images for as long, with a schedule of that length: stopped in the middle of a
+    longer one, its rate would still be high and its weights noisy.
 
     Parameters
     ----------
     pixels : ndarray of uint8, (n, side, side, 3)
     y : ndarray of int, shape (n,)
-    asked : ndarray of uint8, (m, side, side, 3)
+    test : ndarray of uint8, (m, side, side, 3)
     classes : int
     held_out : (ndarray, ndarray) or None
-        Positions to learn from and to hold out; None: the first try is taken, and its whole schedule.
+        Positions to train on and to hold out; None: the first setting is used, with its whole schedule.
     tries : sequence of Try
     seconds : float
         At most: of one core, so that other work on the machine takes nothing away; by the clock on a GPU.
@@ -190,7 +190,7 @@ def train_from_scratch(
     trainings = 1.0 if held_out is None else 2 + TRY_SHARE * len(tries)
     chosen, share = tries[0], 1.0
     with _isolated():
-        # What is loaded once in a process, and what it takes to foretell, is nobody's time.
+        # Loading libraries and the estimate of the pace are not counted as training time.
         a_step = [pace(images, labels, classes, clock) for _ in range(2)][-1]
         started = clock()
         deadline = started + seconds
@@ -204,8 +204,8 @@ def train_from_scratch(
         if held_out is not None:
             learn, hold = (torch.from_numpy(part).to(device) for part in held_out)
             losses = []
-            for one in tries:
-                run = _TrainingRun(images[learn], labels[learn], classes, one, max(1, int(whole * TRY_SHARE)), seed)
+            for item in tries:
+                run = _TrainingRun(images[learn], labels[learn], classes, item, max(1, int(whole * TRY_SHARE)), seed)
                 cut |= run.go(clock, deadline)
                 losses.append(run.loss(images[hold], labels[hold]))
             chosen = tries[int(np.argmin(losses))]
@@ -215,8 +215,8 @@ def train_from_scratch(
             share = max(LEAST_SHARE, min(held, default=(0.0, 1.0))[1])
         run = _TrainingRun(images, labels, classes, chosen, max(1, round(whole * share)), seed)
         cut |= run.go(clock, deadline)
-        asked_images = torch.from_numpy(asked).to(device)
-        predicted, learned = run.answers(asked_images), run.answers(images)
+        test_images = torch.from_numpy(test).to(device)
+        predicted, learned = run.answers(test_images), run.answers(images)
         return TrainingResult(predicted, learned, chosen, held_out is not None, share, cut, clock() - started)
 
 
@@ -315,16 +315,16 @@ class _TrainingRun:
 
     def loss(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         """Return the mean cross entropy."""
-        return float(functional.cross_entropy(self._said(images), labels))
+        return float(functional.cross_entropy(self._predict(images), labels))
 
     def answers(self, images: torch.Tensor) -> np.ndarray:
         """Return the likeliest class of each image."""
-        return self._said(images).argmax(1).cpu().numpy()
+        return self._predict(images).argmax(1).cpu().numpy()
 
-    def _said(self, images: torch.Tensor) -> torch.Tensor:
+    def _predict(self, images: torch.Tensor) -> torch.Tensor:
         self._network.eval()
         with torch.no_grad():
-            return torch.cat([self._network(normalize_images(some)) for some in images.split(_ASKED_AT_ONCE)])
+            return torch.cat([self._network(normalize_images(batch)) for batch in images.split(_ASKED_AT_ONCE)])
 
     def _batches(self) -> Iterator[torch.Tensor]:
         """Give rows without end, every image once before any comes again."""

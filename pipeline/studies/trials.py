@@ -1,4 +1,4 @@
-"""One lesson: one method learns one draw of labels, and is asked about the test images."""
+"""Trials: one method is trained on one draw of labels and predicts the test images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.studies import data
 from pipeline.studies.data import LabelBudget, Pixels, PixelSizes, SplitSide, StudyData, raw_features
 from pipeline.studies.results import DUMMY, NO_LAYER, RANDOM, RAW, SCRATCH, STATISTICS
 
-CHOOSE_FROM = 5  # labels a class from which on parameters are chosen by cross-validation, and epochs by holding out
+CHOOSE_FROM = 5  # labels per class from which on parameters are chosen by cross-validation, and epochs by holding out
 CV = 5
 SCORING = "balanced_accuracy"
 CHOSEN, FIXED, NOTHING = "cross-validated", "fixed", "none"
@@ -34,29 +34,29 @@ CHOSEN, FIXED, NOTHING = "cross-validated", "fixed", "none"
 
 @dataclass(frozen=True)
 class TrialKey:
-    """Whose lesson it is.
+    """Which trial: method, layer, label budget and draw.
 
     Attributes
     ----------
     method, layer : str
-    rung, draw : int
+    level, draw : int
     """
 
     method: str
     layer: str
-    rung: int
+    level: int
     draw: int
 
 
 @dataclass(frozen=True, eq=False)
 class TrialData:
-    """What a method sees of all images.
+    """The features of all images for one method.
 
     Attributes
     ----------
     X : ndarray, (n, ...)
-        Features, or squares of pixels, of the images to learn from.
-    asked : ndarray, (m, ...)
+        Features, or squares of pixels, of the training images.
+    test_X : ndarray, (m, ...)
         Of the test images.
     y : ndarray of int64, (n,)
     groups, together : ndarray, (n,), or None
@@ -65,14 +65,14 @@ class TrialData:
     """
 
     X: np.ndarray
-    asked: np.ndarray
+    test_X: np.ndarray
     y: np.ndarray
     groups: np.ndarray | None
     together: np.ndarray | None
     classes: int
 
     def take(self, rows: np.ndarray) -> TrialData:
-        """Return the material of some of the images to learn from."""
+        """Return the material of some of the training images."""
         groups = None if self.groups is None else self.groups[rows]
         together = None if self.together is None else self.together[rows]
         return replace(self, X=self.X[rows], y=self.y[rows], groups=groups, together=together)
@@ -91,14 +91,14 @@ class TrialData:
 
 @dataclass(frozen=True, eq=False)
 class TrialResult:
-    """What came of a lesson.
+    """The result of a trial.
 
     Attributes
     ----------
     predicted : ndarray of int64, (m,)
         Of the test images.
     train : float
-        Balanced accuracy on the images learned from.
+        Balanced accuracy on the training images.
     seconds : float
         Of one core; by the clock on a GPU.
     params : str
@@ -115,7 +115,7 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class TrialSkipped:
-    """A lesson that was not learned, such as LDA with one label a class, or five neighbours among four labels.
+    """A trial that was not learned, such as LDA with one label per class, or five neighbours among four labels.
 
     Attributes
     ----------
@@ -127,23 +127,23 @@ class TrialSkipped:
 
 @dataclass(frozen=True)
 class TrialOutOfTime:
-    """A lesson that was not started, or not finished, because the study's time limit was reached."""
+    """A trial that was not started, or not finished, because the study's time limit was reached."""
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """When lessons have to end.
+    """When trials have to end.
 
     Attributes
     ----------
     at : float
         Seconds since the epoch: processes on this machine share that clock.
     expected : mapping of Key to float
-        Seconds that a lesson is expected to take; it is not started where it would end too late.
+        Seconds that a trial is expected to take; it is not started where it would end too late.
     always : frozenset of Key
-        Lessons that are done whatever the time is.
+        Trials that are done whatever the time is.
     shortest_first : bool
-        Whether short lessons come first, because not all of them fit: the longest would leave time for nothing else.
+        Whether short trials come first, because not all of them fit: the longest would leave time for nothing else.
     """
 
     at: float = math.inf
@@ -152,11 +152,11 @@ class Deadline:
     shortest_first: bool = False
 
     def stop_at(self, key: TrialKey) -> float:
-        """Return when a lesson has to end."""
+        """Return when a trial has to end."""
         return math.inf if key in self.always else self.at
 
     def leaves_out(self, key: TrialKey) -> bool:
-        """Return whether a lesson that is to start now would end too late."""
+        """Return whether a trial that is to start now would end too late."""
         return time.time() + self.expected.get(key, 0.0) > self.stop_at(key)
 
 
@@ -165,14 +165,14 @@ NO_DEADLINE = Deadline()
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A head that learns from features.
+    """Train a head on features.
 
     Attributes
     ----------
     key : Key
     rows : ndarray of int64
         The draw.
-    material : Material
+    material : TrialData
         Of all images.
     head : Head
     seed : int
@@ -190,31 +190,31 @@ class Trial:
         return float(len(self.rows))
 
     def learn(self) -> TrialResult | TrialSkipped:
-        """Learn, and answer; a head that cannot learn from so few labels says why.
+        """Train and predict; a head that cannot be trained on so few labels returns the reason.
 
         Raises
         ------
         HeadError
-            It cannot learn from more labels either.
+            It cannot be trained on more labels either.
         """
-        mine = self.material.take(self.rows)
+        drawn = self.material.take(self.rows)
         started = time.process_time()
-        folds = mine.folds(self.seed)
+        folds = drawn.folds(self.seed)
         head = self.head if folds else replace(self.head, grid={})
-        X = np.asarray(mine.X, np.float32)
+        X = np.asarray(drawn.X, np.float32)
         try:
-            fitted = search(head, X, mine.y, splits=folds, scoring=SCORING, labels=mine.classes, kind="class")
+            fitted = search(head, X, drawn.y, splits=folds, scoring=SCORING, labels=drawn.classes, kind="class")
             seconds = time.process_time() - started
-            said, learned = (
-                predict_all(fitted.estimator, np.asarray(some, np.float32), mine.classes, "class", labels_only=True)
-                for some in (mine.asked, X)
+            predicted, trained = (
+                predict_all(fitted.estimator, np.asarray(rows, np.float32), drawn.classes, "class", labels_only=True)
+                for rows in (drawn.test_X, X)
             )
         except HeadError as error:
             if folds:
                 raise
             return TrialSkipped(error.message)
         params = NOTHING if not self.head.grid else CHOSEN if folds else FIXED
-        return TrialResult(said.labels, balanced_accuracy(mine.y, learned.labels), seconds, params)
+        return TrialResult(predicted.labels, balanced_accuracy(drawn.y, trained.labels), seconds, params)
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +224,7 @@ class ScratchTrial:
     Attributes
     ----------
     key, rows, material, seed
-        As of `Lesson`.
+        As of `Trial`.
     small : bool
         Whether these are small images.
     budget : float
@@ -245,7 +245,7 @@ class ScratchTrial:
         return 1e6 + len(self.rows)
 
     def learn(self, stop_at: float = math.inf) -> TrialResult:
-        """Train, and answer.
+        """Train and predict.
 
         Raises
         ------
@@ -254,13 +254,13 @@ class ScratchTrial:
         """
         from pipeline.studies.scratch import TRIES, TRIES_OF_SMALL, train_from_scratch
 
-        mine = self.material.take(self.rows)
-        folds = mine.folds(self.seed)
+        drawn = self.material.take(self.rows)
+        folds = drawn.folds(self.seed)
         done = train_from_scratch(
-            np.ascontiguousarray(mine.X),
-            mine.y,
-            np.array(mine.asked),  # torch wants to be allowed to write
-            classes=mine.classes,
+            np.ascontiguousarray(drawn.X),
+            drawn.y,
+            np.array(drawn.test_X),  # torch wants to be allowed to write
+            classes=drawn.classes,
             held_out=folds[0] if folds else None,
             tries=TRIES_OF_SMALL if self.small else TRIES,
             seconds=self.budget,
@@ -270,25 +270,25 @@ class ScratchTrial:
         )
         params = CHOSEN if done.chosen else FIXED
         return TrialResult(
-            done.predicted, balanced_accuracy(mine.y, done.learned), done.seconds, params, done.cut_short
+            done.predicted, balanced_accuracy(drawn.y, done.learned), done.seconds, params, done.cut_short
         )
 
 
-AnyLesson = Trial | ScratchTrial
+AnyTrial = Trial | ScratchTrial
 
 
 def run_trials(
-    lessons: Sequence[AnyLesson], *, n_jobs: int, deadline: Deadline = NO_DEADLINE
+    trials: Sequence[AnyTrial], *, n_jobs: int, deadline: Deadline = NO_DEADLINE
 ) -> Iterator[tuple[TrialKey, TrialResult | TrialSkipped | TrialOutOfTime]]:
-    """Give what comes of each lesson as it is done, in any order.
+    """Yield the result of each trial as it is done, in any order.
 
     The first draw of every method and number of labels comes first, so that a study that is stopped has a value for
-    each; within a draw the longest lesson comes first, so that processes end together, or the
+    each; within a draw the longest trial comes first, so that processes end together, or the
     shortest where the deadline wants that.
     """
     sign = 1 if deadline.shortest_first else -1
-    ordered = sorted(lessons, key=lambda lesson: (lesson.key.draw, sign * lesson.effort))
-    tasks = (delayed(_result)(lesson, deadline) for lesson in ordered)
+    ordered = sorted(trials, key=lambda trial: (trial.key.draw, sign * trial.effort))
+    tasks = (delayed(_result)(trial, deadline) for trial in ordered)
     yield from by_processes(tasks, n_jobs=min(n_jobs, max(1, len(ordered))))
 
 
@@ -297,22 +297,22 @@ def balanced_accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
     return score_predictions(SCORING, y, Predictions(predicted), kind="class", n_classes=int(y.max()) + 1)
 
 
-def _result(lesson: AnyLesson, deadline: Deadline) -> tuple[TrialKey, TrialResult | TrialSkipped | TrialOutOfTime]:
-    key = lesson.key
-    # Asked where the lesson starts: joblib hands tasks out before there is a worker for them.
+def _result(trial: AnyTrial, deadline: Deadline) -> tuple[TrialKey, TrialResult | TrialSkipped | TrialOutOfTime]:
+    key = trial.key
+    # Checked where the trial starts: joblib hands out tasks before a worker is free.
     if deadline.leaves_out(key):
         return key, TrialOutOfTime()
-    if isinstance(lesson, Trial):
-        return key, lesson.learn()
+    if isinstance(trial, Trial):
+        return key, trial.learn()
     from pipeline.studies.scratch import OutOfTime
 
     try:
-        return key, lesson.learn(deadline.stop_at(key))
+        return key, trial.learn(deadline.stop_at(key))
     except OutOfTime:
         return key, TrialOutOfTime()
 
 
-DEPTH_AT = (5, 50)  # labels a class at which layers are compared, beside all of them
+DEPTH_AT = (5, 50)  # labels per class at which layers are compared, beside all of them
 SCRATCH_DRAWS = {1: 5, 2: 5, 5: 5, 10: 5}  # as many as there is time for
 FEWEST_SCRATCH_DRAWS = 3
 
@@ -326,13 +326,13 @@ class Method:
     Attributes
     ----------
     name, layer : str
-    material : Material
+    material : TrialData
     text : str
         What names the material in the store: all that changes it.
     head : Head or None
         None for training from scratch.
-    rungs : tuple of int
-        Which rungs it learns.
+    budgets : tuple of int
+        Which budgets it learns.
     """
 
     name: str
@@ -340,76 +340,76 @@ class Method:
     material: TrialData
     text: str
     head: Head | None
-    rungs: tuple[int, ...]
+    budgets: tuple[int, ...]
 
     @property
     def place(self) -> Place:
-        """What tells it from the others."""
+        """Method and layer, which identify it."""
         return self.name, self.layer
 
 
 @dataclass(frozen=True, eq=False)
 class TrialFactory:
-    """Makes methods of what is known of the images of a subject.
+    """Makes the methods and trials of one study.
 
     Attributes
     ----------
-    subject : Subject
+    subject : StudyData
     head : Head
-    rungs : sequence of Rung
+    budgets : sequence of LabelBudget
     random_state : int
     """
 
     subject: StudyData
     head: Head
-    rungs: Sequence[LabelBudget]
+    budgets: Sequence[LabelBudget]
     random_state: int
 
     @property
-    def every(self) -> tuple[int, ...]:
-        """All rungs."""
-        return tuple(range(len(self.rungs)))
+    def levels(self) -> tuple[int, ...]:
+        """All budgets."""
+        return tuple(range(len(self.budgets)))
 
     @property
-    def some(self) -> tuple[int, ...]:
-        """The few rungs at which layers are compared."""
-        sizes = np.log([rung.per_class for rung in self.rungs])
-        near = {int(np.argmin(np.abs(sizes - np.log(wanted)))) for wanted in DEPTH_AT}
-        return tuple(sorted(near | {len(self.rungs) - 1}))
+    def depth_levels(self) -> tuple[int, ...]:
+        """The few budgets at which layers are compared."""
+        sizes = np.log([level.per_class for level in self.budgets])
+        near = {int(np.argmin(np.abs(sizes - np.log(size)))) for size in DEPTH_AT}
+        return tuple(sorted(near | {len(self.budgets) - 1}))
 
     def of_layer(
         self, name: str, layer: str, caches: tuple[FeatureCache, FeatureCache], rows: tuple[np.ndarray, np.ndarray],
-        text: str, rungs: tuple[int, ...],
+        text: str, budgets: tuple[int, ...],
     ) -> Method:  # fmt: skip
         """Return a head on a layer of a backbone; `rows` are those of each cache."""
-        X, asked = (np.asarray(cache.stored(layer)[at], np.float32) for cache, at in zip(caches, rows, strict=True))
-        return Method(name, layer, self._material(X, asked), text, self.head, rungs)
+        X, test_X = (np.asarray(cache.stored(layer)[at], np.float32) for cache, at in zip(caches, rows, strict=True))
+        return Method(name, layer, self._material(X, test_X), text, self.head, budgets)
 
     def of_statistics(self, caches: tuple[FeatureCache, FeatureCache], text: str) -> Method:
         """Return the head on the statistics of the pixels."""
-        X, asked = (
+        X, test_X = (
             np.asarray(cache.stored_pixel_statistics()[side.part.rows], np.float32)
             for cache, side in zip(caches, (self.subject.train, self.subject.test), strict=True)
         )
-        return Method(STATISTICS, NO_LAYER, self._material(X, asked), text, self.head, self.every)
+        return Method(STATISTICS, NO_LAYER, self._material(X, test_X), text, self.head, self.levels)
 
     def of_pixels(self, train: Pixels, test: Pixels, text: str) -> list[Method]:
         """Return training from scratch, and the head on the raw pixels."""
         raw = raw_features(train.raw, test.raw)
         return [
-            Method(SCRATCH, NO_LAYER, self._material(train.network, test.network), text, None, self.every),
-            Method(RAW, NO_LAYER, self._material(*raw), f"raw {text}", self.head, self.every),
+            Method(SCRATCH, NO_LAYER, self._material(train.network, test.network), text, None, self.levels),
+            Method(RAW, NO_LAYER, self._material(*raw), f"raw {text}", self.head, self.levels),
         ]
 
     def dummy(self) -> Method:
-        """Return what always says the commonest class."""
+        """Return the dummy, which always predicts the most frequent class."""
         head = resolve_heads([DUMMY], kind="class", random_state=self.random_state)[0]
         nothing = (np.zeros((len(side.part), 1), np.float32) for side in (self.subject.train, self.subject.test))
-        return Method(DUMMY, NO_LAYER, self._material(*nothing), "nothing", head, self.every)
+        return Method(DUMMY, NO_LAYER, self._material(*nothing), "nothing", head, self.levels)
 
-    def lessons(self, methods: Sequence[Method], sizes: PixelSizes, *, budget: float, device: str) -> list[AnyLesson]:
-        """Return every lesson of every method."""
-        found: list[AnyLesson] = []
+    def trials(self, methods: Sequence[Method], sizes: PixelSizes, *, budget: float, device: str) -> list[AnyTrial]:
+        """Return every trial of every method."""
+        found: list[AnyTrial] = []
         for method in methods:
             for key, rows in self._draws(method):
                 if method.head is not None:
@@ -420,19 +420,19 @@ class TrialFactory:
         return found
 
     def _draws(self, method: Method) -> Iterator[tuple[TrialKey, np.ndarray]]:
-        for number in method.rungs:
-            rung = self.rungs[number]
-            draws = len(rung.draws)
+        for number in method.budgets:
+            level = self.budgets[number]
+            draws = len(level.draws)
             if method.head is None:
-                draws = min(draws, SCRATCH_DRAWS.get(round(rung.per_class), FEWEST_SCRATCH_DRAWS))
-            elif rung.everything:
-                draws = 1  # a head that learns the same rows again learns the same
+                draws = min(draws, SCRATCH_DRAWS.get(round(level.per_class), FEWEST_SCRATCH_DRAWS))
+            elif level.everything:
+                draws = 1  # training a head on the same rows again gives the same result
             for draw in range(draws):
-                yield TrialKey(method.name, method.layer, number, draw), rung.draws[draw]
+                yield TrialKey(method.name, method.layer, number, draw), level.draws[draw]
 
-    def _material(self, X: np.ndarray, asked: np.ndarray) -> TrialData:
+    def _material(self, X: np.ndarray, test_X: np.ndarray) -> TrialData:
         part = self.subject.train.part
-        return TrialData(X, asked, part.y, part.groups, part.together, self.subject.question.n_classes)
+        return TrialData(X, test_X, part.y, part.groups, part.together, self.subject.question.n_classes)
 
 
 def caches_of(subject: StudyData) -> tuple[FeatureCache, FeatureCache]:
@@ -441,17 +441,17 @@ def caches_of(subject: StudyData) -> tuple[FeatureCache, FeatureCache]:
     return train, test
 
 
-def budget_text(head: Head, sizes: PixelSizes, *, seconds: float, device: str) -> dict[str, str]:
+def describe_budget(head: Head, sizes: PixelSizes, *, seconds: float, device: str) -> dict[str, str]:
     """Return what the draws, the head, the small network and the clocks are, one sentence each."""
     from pipeline.studies import scratch
 
     few = ", ".join(f"{count} with {size}" for size, count in data.DRAWS.items())
     tries = scratch.TRIES_OF_SMALL if sizes.small else scratch.TRIES
-    listed = "; ".join(f"rate {one.rate:g} {'with' if one.flips else 'without'} mirroring" for one in tries)
+    listed = "; ".join(f"rate {item.rate:g} {'with' if item.flips else 'without'} mirroring" for item in tries)
     fewer = ", ".join(f"{count} with {size}" for size, count in SCRATCH_DRAWS.items())
     widths = ", ".join(map(str, scratch.WIDTHS))
     return {
-        "draws": f"{few} labels a class, {data.FEWEST_DRAWS} with more, 1 with all; each within the next larger one",
+        "draws": f"{few} labels per class, {data.FEWEST_DRAWS} with more, 1 with all; each within the next larger one",
         "draws from scratch": f"the first of these: {fewer}, {FEWEST_SCRATCH_DRAWS} with more and with all",
         "head": f"{estimator_text(head.estimator)}; its grid is searched by {CV}-fold cross-validation within "
         f"the labels drawn from {CHOOSE_FROM} a class on, with fewer it has its defaults",
@@ -461,7 +461,7 @@ def budget_text(head: Head, sizes: PixelSizes, *, seconds: float, device: str) -
         f"{scratch.MOST_VIEWS:,} at most (or {scratch.VIEWS_OF_MANY} at each)",
         "choice": f"tries of a third of that, {listed}; the best on a held-out fifth of the labels is trained, "
         "to see when that part gets no better, and again on all labels for as long; with fewer than "
-        f"{CHOOSE_FROM} labels a class the first try, in full",
+        f"{CHOOSE_FROM} labels per class the first try, in full",
         "limit": f"{seconds:g} seconds a training, the choice included; a longer schedule is shortened to it, and "
         "nothing is chosen where that would more than halve it",
         "raw pixels": f"{sizes.raw} x {sizes.raw} pixels",
@@ -493,12 +493,12 @@ def untrained_features(
     return (caches[0], caches[1]), (np.arange(len(train.part)), np.arange(len(test.part)))
 
 
-def seconds_an_image(
+def seconds_per_image_of(
     backbone: Backbone, layer: str, side: SplitSide, extraction: Mapping[str, Any], device: str
 ) -> float:
     """Return how long an image takes from its file to its features: seconds of one core, or by the clock on a GPU.
 
-    Measured by the difference between a few images and some more, all through the network anew.
+    Measured by the difference between a few images and some more, all computed again.
     """
     from pipeline.studies.scratch import clock_of
 
@@ -508,11 +508,11 @@ def seconds_an_image(
 
     def spent(count: int) -> float:
         with tempfile.TemporaryDirectory() as folder:
-            some = side.photos.take(rows[np.linspace(0, len(rows) - 1, count).astype(int)].tolist())
-            # A worker a core, each with one thread: threads that wait for one another would count as work.
+            sample = side.photos.take(rows[np.linspace(0, len(rows) - 1, count).astype(int)].tolist())
+            # One worker per core, each with one thread: waiting threads would count as work.
             options = {**extraction, "cache": folder, "n_jobs": None, "device": device}
             started = clock()
-            extract(some, backbone=backbone, layer=layer, **options)
+            extract(sample, backbone=backbone, layer=layer, **options)
             return clock() - started
 
     spent(counts[0])  # for what is loaded once in a process
@@ -520,7 +520,7 @@ def seconds_an_image(
 
 
 class _BarsOnly(Progress):
-    """Tells how far it is, and no notes: the same photos gave them with the pretrained network."""
+    """Passes progress on, but no notes: the pretrained network gave the same notes for these photos."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
