@@ -390,8 +390,8 @@ def test_predict_gives_one_row_an_input(new: Path, place: Path) -> None:
     assert 0.5 <= float(answers[0]["probability"]) <= 1
     assert [bool(row["error"]) for row in answers] == [False, False, True]
     assert "not an image" in answers[2]["error"]
-    assert "no answer: text.jpg: not an image" in outcome.err
-    assert outcome.err.endswith("3 images, 1 without an answer\n")
+    assert "not predicted: text.jpg: not an image" in outcome.err
+    assert outcome.err.endswith("3 images, 1 without a prediction\n")
 
 
 def test_predict_takes_photos_one_by_one(new: Path, place: Path) -> None:
@@ -433,7 +433,7 @@ def test_score_names_strange_classes_and_known_photos(new: Path, place: Path) ->
     assert outcome.lines[0].split()[0] == "label"
     scorings = ["balanced acc.", "accuracy", "macro F1", "-log loss"]
     named = [line.split("  ")[0] for line in outcome.lines[1:]]
-    assert named == [*scorings, *(f"{scoring}, not learned from" for scoring in scorings)]
+    assert named == [*scorings, *(f"{scoring} without training photos" for scoring in scorings)]
     assert "classes that training never saw count as wrong: wasps (3)" in outcome.err
     assert "1 of 10 photos were in the training data, e.g. ants/known.png" in outcome.err
     said = json.loads(done("score", place / "bees.model", "new", "--json").out)

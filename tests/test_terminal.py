@@ -194,7 +194,7 @@ class TestStreams:
         assert ended.returncode == 1
         assert ended.stderr.splitlines() == [
             "error: the system refused: No space left on device",
-            "try: make room on the disk, then run the same command again",
+            "try: free space on the disk, then run the same command again",
         ]
         ended = in_a_shell(f"{unbuffered} PIPELINE cache list 2>/dev/full", tmp_path)
         assert ended.returncode == 0
