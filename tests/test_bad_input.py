@@ -312,7 +312,7 @@ class TestCaches:
     def test_truncated(self, cache: Path) -> None:
         os.truncate(cache, cache.stat().st_size // 2)
         for words in (["evaluate", str(cache)], ["cache", "verify", str(cache)]):
-            check(Case(words, [f"{cache}: expected a cache, got the file truncated"], [f"cache remove {cache}"]))
+            check(Case(words, [f"{cache}: expected a cache, got a truncated file"], [f"cache remove {cache}"]))
         done("cache", "remove", cache)
         assert not cache.exists()
 
@@ -354,7 +354,7 @@ def test_no_disk_space_is_said_before_the_first_image(network: Planted, monkeypa
         free: int = 1000
 
     monkeypatch.setattr(create.shutil, "disk_usage", lambda _: Usage())
-    check(Case(["extract", photos()], ["features_cache: MB for the cache", "MB free"], ["--cache DIR", "--store fp16"]))
+    check(Case(["extract", photos()], ["MB for the cache, got", "MB free"], ["--cache DIR", "--store fp16"]))
     assert network.seen == []
 
 

@@ -140,7 +140,7 @@ def test_a_run_whose_version_was_removed_by_hand_shows_the_newest_and_says_so(
     assert found.map is not None
     assert len(found.map) == 19
     assert "c1/00003.png" not in found.map.ids
-    assert found.notes[0].startswith(f"{old.path.name} is gone; {new.path.name} of the same photos is shown instead")
+    assert found.notes[0].startswith(f"{old.path.name} is gone; {new.path.name} of the same photos is used instead")
 
 
 def test_references_that_are_damaged_keep_nothing_and_stop_nothing(run: Extractor, photos: Path, tmp_path: Path):

@@ -34,7 +34,7 @@ def test_the_demo_runs_the_whole_workflow_and_reuses_its_run(tmp_path: Path, mon
     assert len(held_out_rows) == 90
     assert not any(first.cache.digest[row].tobytes() in learned for row in held_out_rows)
 
-    assert first.report == Path("demo/run/report.html")
+    assert first.report == Path("demo/run/photo-crops-report.html")
     page = first.report.read_text(encoding="utf-8")
     assert "photo-crops" in page and page.count("data:image/") > 10
 

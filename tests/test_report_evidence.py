@@ -193,7 +193,7 @@ def test_a_cache_that_is_gone_leaves_a_note_and_all_the_rest(
     moved = replace(run, results=tuple(replace(one, cache=gone) for one in run.results), predictions=table)
     found = diagnose(moved, moved.info("kind"))
     assert found.map is None and found.duplicates is None
-    assert found.notes[0].startswith(f"no map, no copies and no nearest photos: {gone}: ")
+    assert found.notes[0].startswith(f"no map, no duplicates and no similar photos: {gone}: ")
     assert found.confusion is not None and found.calibration == diagnose(run, run.info("kind")).calibration
     assert found.mistakes and all(one.neighbours == () for one in found.mistakes)
     source, note = open_run_images(moved, moved.info("kind"))

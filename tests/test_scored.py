@@ -275,7 +275,7 @@ def test_the_command_keeps_it_and_says_where(place: Path, score: ModelScore, tmp
     words = ("score", place / "bees.model", place / "new", "--cache", place / "caches")
     outcome = done(*words, "--out", tmp_path / "run")
     assert outcome.err.splitlines()[-2:] == [
-        f"kept in {tmp_path / 'run'}/: every answer in predictions.parquet, the scores in scores.csv",
+        f"kept in {tmp_path / 'run'}/: every prediction in predictions.parquet, the scores in scores.csv",
         f"next: pipeline report {tmp_path / 'run'}",
     ]
     assert ModelScore.open(tmp_path / "run").scores == score.scores

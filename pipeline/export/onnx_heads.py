@@ -118,7 +118,7 @@ def _sure(draft: GraphBuilder, output: str, tried: np.ndarray, estimator: Any) -
 
 def _refused(name: str, reason: str) -> ExportError:
     return ExportError(
-        f"head {name!r}: expected a head that ONNX can say, got that {reason}",
+        f"head {name!r}: expected a head that ONNX can represent, but {reason}",
         "fit with a head that folds into one layer: --head logistic, or ridge for numbers",
     )
 

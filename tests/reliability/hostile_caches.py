@@ -152,7 +152,7 @@ CACHES: dict[str, tuple[Make, str]] = {
     "a circle of groups": (_in_place_of(FEATURES, lambda f, _: f.__setitem__("features/up", f["/"])), "something else"),
     "two names for one place": (_in_place_of(FEATURES, _overlapping), "expected datasets that do not overlap"),
     "rows beyond the end": (_beyond_the_end, "got"),
-    "an end beyond the end": (_superblock("<Q", 28, 1 << 60), "got the file truncated"),
+    "an end beyond the end": (_superblock("<Q", 28, 1 << 60), "got a truncated file"),
     "an extension of the superblock": (_superblock("<Q", 20, 4096), "another kind of HDF5 file"),
     "a base that is not the beginning": (_superblock("<Q", 12, 512), "another kind of HDF5 file"),
     "an older superblock": (_superblock("<B", 8, 2), "another kind of HDF5 file"),
