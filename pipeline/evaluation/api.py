@@ -297,7 +297,7 @@ def run_planned(tasks: Sequence[TaskPlan], options: Options, *, reuse: str | Pat
                 store=store,
             )
         except BaseException:
-            store.leave_no_trace()
+            store.remove_if_empty()
             raise
     if folder is None:
         return run
