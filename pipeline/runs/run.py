@@ -54,7 +54,7 @@ class Result:
     Attributes
     ----------
     label_set, cache, backbone, layer, head : str
-        What was evaluated; `layer` is ``pixel_statistics`` for the baseline of that name and ``none`` for the dummy, and
+        What was evaluated; `layer` is ``pixel_statistics`` for the baseline of that name and ``none`` for the dummy;
         `head` is ``chosen`` for the whole procedure of choosing among the heads within every fold (the other three
         are then those of the best head).
     n : int
@@ -252,7 +252,7 @@ class Run:
     predictions : DataFrame
         One row per image and head: ``label_set, source, cache, layer, head, id, part`` (the fold's number, or "test")
         and, for classes, ``true, predicted, probability, probability_true`` (of the predicted class and of the image's
-        own; missing where the head gives none); for several tags per image ``true, predicted``, as cells of a table; for
+        own; missing where the head gives none); for several tags per image ``true, predicted``, as table cells; for
         numbers ``true_value, predicted_value``. A run kept by an earlier version lacks ``probability_true``.
     notes : tuple of str
         What was left out, cut or assumed.
