@@ -161,7 +161,7 @@ def test_evaluate_says_the_verdict_and_the_next_command(evaluated: Outcome) -> N
     assert evaluated.then_command == wanted
     fitted = run_then(evaluated)
     assert fitted.out == "photos.model\n"
-    assert "units are known from before and are not computed again" in fitted.err
+    assert "units are stored from an earlier run and are not computed again" in fitted.err
 
 
 def test_evaluate_keeps_the_run(evaluated: Outcome) -> None:
@@ -605,7 +605,7 @@ def test_tags_go_from_a_table_to_answers(flat: Path) -> None:
     assert "tags: mean average precision " in outcome.err
     again = done("evaluate", flat, *words, "ridge.alpha=1", "--cv", "2", "--jobs", "1", "--out", "tags-run")
     assert [line.split()[:-1] for line in again.lines] == [line.split()[:-1] for line in outcome.lines]
-    assert "units are known from before" in again.err
+    assert "units are stored from an earlier run" in again.err
     run_then(outcome)
     answers = rows(done("predict", outcome.then_command[-1], flat, "--top", "1").out)
     assert list(answers[0]) == ["id", "label", "tag", "score", "unfamiliar", "error"]

@@ -41,4 +41,4 @@ def test_the_demo_runs_the_whole_workflow_and_reuses_its_run(tmp_path: Path, mon
     again = demo.run_demo("demo", n_jobs=1)
     assert again.cache.summary.inferred == 0
     assert again.right == first.right
-    assert any("are known from before and are not computed again" in note for note in again.run.notes)
+    assert any("are stored from an earlier run and are not computed again" in note for note in again.run.notes)

@@ -82,7 +82,7 @@ def test_more_neighbours_than_rows_are_left_out_aloud() -> None:
     assert found.warnings == ("knn: n_neighbors 20, 10 left out: the smallest training part has 9 rows",)
     assert found.params["kneighborsclassifier__n_neighbors"] <= 9
     (fixed,) = resolve_heads(["knn"], kind="class", grid=["knn.n_neighbors=50", "knn.weights=uniform"])
-    with pytest.raises(HeadError, match=r"expected 50 neighbours, got 18 rows to learn from\ntry: pass --grid knn"):
+    with pytest.raises(HeadError, match=r"expected 50 neighbours, got 18 training rows\ntry: pass --grid knn"):
         search(fixed, X[rows], Y[rows], splits=splits, scoring="accuracy", labels=3, kind="class")
 
 

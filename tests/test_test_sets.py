@@ -256,7 +256,7 @@ def test_copies_of_training_images_in_the_test_set_are_said(two: Any, tmp_path: 
     copied = make_cache(tmp_path / "c.h5", X, {"kind": two[1].columns["kind"]}, digests=digests, name="copied")
     run = run_of(two[0], test=copied, column="kind", **QUICK)
     note = (
-        "2 of 8 test images are exact copies of training images: 00003.jpg of 00000.jpg, 00004.jpg of 00001.jpg; "
+        "2 of 8 test images are exact duplicates of training images: 00003.jpg of 00000.jpg, 00004.jpg of 00001.jpg; "
         "the test score is given with and without them"
     )
     assert note in run.notes
@@ -273,7 +273,7 @@ def test_copies_among_the_images_are_said_unless_a_group_holds_them_together(tmp
     }
     made = make_cache(tmp_path / "a.h5", X, columns, digests=digests)
     note = (
-        "2 images are exact copies of one another, e.g. 00007.jpg and 00021.jpg: they stay on one side of every split"
+        "2 images are exact duplicates of one another, e.g. 00007.jpg and 00021.jpg: they stay on one side of every split"
     )
     assert note in run_of(made, column="kind", **QUICK).notes
     assert note in run_of(made, column="kind", groups="spot", **QUICK).notes

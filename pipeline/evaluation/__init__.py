@@ -1,4 +1,4 @@
-"""`evaluate`: nested cross-validation of heads over caches and label sets, held against the nulls."""
+"""`evaluate`: nested cross-validation of heads over caches and label sets, held against the baselines."""
 
 from pipeline.evaluation.api import evaluate
 

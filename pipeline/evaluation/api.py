@@ -1,4 +1,4 @@
-"""`evaluate`: honest scores for every head on every label set, with the nulls beside them."""
+"""`evaluate`: cross-validated scores for every head on every label set, beside two baselines."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Options:
 
     @property
     def features(self) -> FeatureConfig:
-        """Which features are wanted, and how they are made."""
+        """Which features are used, and how they are extracted."""
         extraction = check_options(vars(self))
         backbones = (self.backbone,) if isinstance(self.backbone, str | Backbone) else tuple(self.backbone)
         layers = None if self.layer is None else _several(self.layer)
@@ -190,9 +190,9 @@ def evaluate(
     scoring : str or sequence of str
         scikit-learn scorers; the first one chooses. By default balanced accuracy; R2 for numbers, mean average
         precision for tags.
-    out : path or Under, optional
+    out : path or RunsDir, optional
         The run's folder: each unit of work is kept there as soon as it is done, so that the same call goes on after a
-        stop, and a new value, head or label set computes just what is new; then the results are. `Under` names a
+        stop, and a new value, head or label set computes just what is new; then the results are. `RunsDir` names a
         folder of runs, in which a run over something else gets a folder of its own. Nothing is kept when not given.
     device, n_jobs, dask, random_state, progress
         As for `extract`. Where a GPU is named, label sets share their work there too; "auto" searches on the CPU.
@@ -213,16 +213,16 @@ def evaluate(
 
 
 def plan_tasks(
-    data: Any, options: Options, *, refuse: Callable[[Sequence[TaskPlan]], None] = lambda tasks: None
+    data: Any, options: Options, *, check: Callable[[Sequence[TaskPlan]], None] = lambda tasks: None
 ) -> list[TaskPlan]:
-    """Return the tasks with their features extracted, nothing fitted; a slip is found before the first image is read.
+    """Return the tasks with their features extracted and nothing fitted; options are checked before the first image is read.
 
     Parameters
     ----------
     data : as for `evaluate`
     options : Options
-    refuse : callable
-        Raises where these are no tasks for the caller; asked before anything is said of them.
+    check : callable
+        Raises if the caller cannot use these tasks; called before any note is shown.
 
     Raises
     ------
@@ -242,9 +242,9 @@ def plan_tasks(
         known_test = load_labels(test, labelling, own_if_strange=True)
     rehearsed = any(isinstance(source, ImageSource) for source in (*sources, test))
     if rehearsed:
-        # A rehearsal: a wrong label, head or fold is to be known before an hour of inference, not after it.
+        # A rehearsal: a wrong label, head or fold must be reported before an hour of inference, not after it.
         rehearsal = _plan(known, None if known_test is None else [known_test] * len(known), options)
-        refuse(rehearsal)
+        check(rehearsal)
         options.progress.joined(join_reports(rehearsal))
 
     features = options.features
@@ -260,7 +260,7 @@ def plan_tasks(
             error, [*collections, *(tests or ())], lambda: _plan(known, known_tests, options)
         ) from error
     if not rehearsed:
-        refuse(tasks)
+        check(tasks)
         options.progress.joined(join_reports(tasks))
     for note in notes_for(tasks):
         options.progress.note(note)
@@ -268,16 +268,16 @@ def plan_tasks(
 
 
 def run_planned(tasks: Sequence[TaskPlan], options: Options, *, reuse: str | Path | RunsDir | None = None) -> Run:
-    """Return what the tasks find; in the run's folder, where there is to be one, stands what was found before.
+    """Return the results of the tasks; units already in the run's folder are not computed again.
 
     Parameters
     ----------
-    tasks : sequence of Task
+    tasks : sequence of TaskPlan
     options : Options
-    reuse : path or Under, optional
+    reuse : path or RunsDir, optional
         Runs whose results are read too, and not computed again.
     """
-    # Only who names a GPU has the search there: to ask torch for one takes longer than most searches.
+    # The search uses a GPU only if one is named: finding one through torch takes longer than most searches.
     device = "cpu" if options.device in ("auto", "cpu") else devices_of(options.device)[0]
     folder = _folder(tasks, options)
     others, refused = ([], []) if reuse is None else earlier_stores(reuse, tasks[0].question.train.collection.name)
@@ -297,7 +297,7 @@ def run_planned(tasks: Sequence[TaskPlan], options: Options, *, reuse: str | Pat
                 store=store,
             )
         except BaseException:
-            store.leave_no_trace()
+            store.remove_if_empty()
             raise
     if folder is None:
         return run
@@ -320,10 +320,10 @@ def _folder(tasks: Sequence[TaskPlan], options: Options) -> Path | None:
 
 
 def _subject(tasks: Sequence[TaskPlan]) -> RunScope:
-    asked = [task.question for task in tasks]
+    label_sets = [task.question for task in tasks]
     rated = [(task, task.candidates[number]) for task in tasks for number in task.rated]
     return RunScope(
-        frozenset((question.name, question.kind, *question.classes) for question in asked),
+        frozenset((question.name, question.kind, *question.classes) for question in label_sets),
         frozenset(
             feature_name(task.question.train.collection.name, str(candidate.cache.path), candidate.layer)
             for task, candidate in rated

@@ -1,4 +1,4 @@
-"""The images of each DATA with what is known of each, and the caches that hold their features."""
+"""Which images, labels and caches does each DATA have? Opens DATA, joins labels by id, attaches features."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ Source = ImageSource | FeatureCache
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The images of one DATA, what is known of each, and where their features are.
+    """The images of one DATA with their columns, and the caches of their features.
 
     Attributes
     ----------
@@ -73,11 +73,11 @@ class Dataset:
     ids : sequence of str, length n
     columns : mapping of column name to n texts
     caches : tuple of FeatureCache
-        One a backbone, all over these images in this order; none before the features are extracted.
+        One per backbone, all over these images in this order; none before the features are extracted.
     layers : tuple of tuple of str
-        The layers to evaluate, one tuple a cache.
+        The layers to evaluate, one tuple per cache.
     notes : tuple of str
-    match : Match or None
+    match : IdMatch or None
         Which ids a label table shares with the images; None where the labels are the source's own.
     kinds : mapping of column name to kind
         The kinds that the source or the table states, such as "class" for class folders.
@@ -181,7 +181,7 @@ class LabelConfig:
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """Which features are wanted, and how `extract` is to make those that are missing.
+    """Which features are used, and how `extract` makes those that are missing.
 
     Attributes
     ----------
@@ -254,7 +254,7 @@ def load_labels(source: Source, labelling: LabelConfig, *, own_if_strange: bool 
     Parameters
     ----------
     source : ImageSource or FeatureCache
-    labelling : Labelling
+    labelling : LabelConfig
     own_if_strange : bool
         Use the source's own labels where the table has none of its ids: a test set may have class folders while the
         table is about the training set.
@@ -337,7 +337,7 @@ def _merge_spellings(table: Mapping[str, Sequence[str | None]], columns: Sequenc
 
 
 def _labels_of_cache(cache: FeatureCache, name: str, labelling: LabelConfig) -> tuple[Columns, tuple[str, ...]]:
-    """Return the columns of a cache; with a level, its ids give the labels anew, and no image is looked at."""
+    """Return the columns of a cache; with a level, its ids give the labels again, and no image is read."""
     columns: Columns = cache.columns
     if labelling.level is not None:
         found = folder_labels(cache.ids, name, level=labelling.level)
@@ -372,7 +372,7 @@ def attach_test_features(source: Source, collection: Dataset, trained: Dataset, 
     for cache, layers in zip(trained.caches, trained.layers, strict=True):
         found = source.base if isinstance(source, FeatureCache) else _extract_as(source, cache, layers, features)
         differs = found.differences(cache.recipe)
-        rules = {str(one.recipe.get("photo_rules")) for one in (found, cache)}
+        rules = {str(made.recipe.get("photo_rules")) for made in (found, cache)}
         # The test images may be extracted by a later version than the training images were.
         allowed = MACHINE_FIELDS | ({"photo_rules"} if rules <= {PHOTO_RULES, *EARLIER_RULES} else set())
         if set(differs) - allowed or _decode(found) != _decode(cache):
@@ -393,7 +393,7 @@ def attach_test_features(source: Source, collection: Dataset, trained: Dataset, 
 def merge_datasets(collections: Sequence[Dataset]) -> list[Dataset]:
     """Return the collections, those over the very same images and labels as one, so that they get the same folds.
 
-    Two collections of one name are told apart by a number.
+    Two datasets of one name get a number each.
     """
     found: list[Dataset] = []
     for collection in collections:
@@ -421,7 +421,7 @@ def backbone_of(cache: FeatureCache) -> Backbone:
     step = "put the original weights back, or extract the images again"
     if not isinstance(record, dict) or not {"name", "weights", "weights_sha256"} <= record.keys():
         raise CacheError(f"{cache.path.name}: expected the backbone's record, got none in its provenance", step)
-    wanted = str(record["weights_sha256"])
+    expected = str(record["weights_sha256"])
     try:
         own = cache.provenance.get("weights_file")
         if "@" not in str(record["weights"]):
@@ -430,9 +430,9 @@ def backbone_of(cache: FeatureCache) -> Backbone:
         found = Backbone.open(f"{record['name']}:{own or file}@{named}")
     except BackboneError as error:
         raise CacheError(f"{cache.path.name}: {error.message}", step) from error
-    if found.weights_sha256 != wanted:
+    if found.weights_sha256 != expected:
         raise CacheError(
-            f"{cache.path.name}: expected the weights that made these features (SHA-256 {wanted[:12]}...), "
+            f"{cache.path.name}: expected the weights that made these features (SHA-256 {expected[:12]}...), "
             f"got others ({found.weights_sha256[:12]}...) in {found.own_file or found.weights}",
             step,
         )
@@ -475,10 +475,10 @@ def _decode(cache: FeatureCache) -> str:
     return decode_mode(str(cache.recipe.get("decoder")))
 
 
-def _layers(cache: FeatureCache, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    if wanted is None:
+def _layers(cache: FeatureCache, requested: Sequence[str] | None) -> tuple[str, ...]:
+    if requested is None:
         return (cache.layer_name(None),)
-    if "all" in wanted:
+    if "all" in requested:
         named = [name for name in ("early", "middle", "late", "penultimate") if name in cache.layers]
         if not named:
             raise CacheError(
@@ -486,25 +486,25 @@ def _layers(cache: FeatureCache, wanted: Sequence[str] | None) -> tuple[str, ...
                 f"got {', '.join(cache.layers)}",
                 f"--layer {next(iter(cache.layers))}",
             )
-        wanted = [*named, *(name for name in wanted if name != "all")]
-    return tuple(dict.fromkeys(cache.layer_name(name) for name in wanted))
+        requested = [*named, *(name for name in requested if name != "all")]
+    return tuple(dict.fromkeys(cache.layer_name(name) for name in requested))
 
 
-def _joined(one: Dataset, other: Dataset) -> Dataset:
+def _joined(first: Dataset, other: Dataset) -> Dataset:
     """Return one collection with the caches of both, each once."""
     pairs = {
         cache.path: (cache, layers)
-        for cache, layers in zip((*one.caches, *other.caches), (*one.layers, *other.layers), strict=True)
+        for cache, layers in zip((*first.caches, *other.caches), (*first.layers, *other.layers), strict=True)
     }
     caches, layers = zip(*pairs.values(), strict=True)
-    return replace(one, caches=caches, layers=layers, notes=tuple(dict.fromkeys((*one.notes, *other.notes))))
+    return replace(first, caches=caches, layers=layers, notes=tuple(dict.fromkeys((*first.notes, *other.notes))))
 
 
-def _same_images(one: Dataset, other: Dataset) -> bool:
+def _same_images(first: Dataset, other: Dataset) -> bool:
     return (
-        list(one.ids) == list(other.ids)
-        and dict(one.columns) == dict(other.columns)
-        and np.array_equal(one.caches[0].digest, other.caches[0].digest)
+        list(first.ids) == list(other.ids)
+        and dict(first.columns) == dict(other.columns)
+        and np.array_equal(first.caches[0].digest, other.caches[0].digest)
     )
 
 
@@ -541,7 +541,7 @@ def _shares_ids(
 
 
 def _written(source: Source, used: Sequence[str]) -> Columns:
-    """Return the source's columns that are asked for as classes or tags, without points for decimal commas."""
+    """Return the source's columns that are requested as classes or tags, without points for decimal commas."""
     verbatim = source.verbatim if isinstance(source, ImageSource) else {}
     return {name: verbatim[name] for name in text_columns(used, list(verbatim))}
 
@@ -565,11 +565,11 @@ def check_has_labels(collection: Dataset) -> None:
 
 @dataclass(frozen=True, eq=False)
 class LabeledRows:
-    """Labelled images of one collection: to learn from, or to be tested on.
+    """Labelled images of one collection: for training or for testing.
 
     Attributes
     ----------
-    collection : Collection
+    collection : Dataset
     rows : ndarray of int64, shape (m,)
         Rows of the collection and of its caches.
     y : ndarray, shape (m,) or (m, c)
@@ -577,7 +577,7 @@ class LabeledRows:
     groups : ndarray of str, shape (m,), or None
         Names of the groups.
     together : ndarray of int64, shape (m,), or None
-        One code a set of copies, which are to stay on one side of every split; None where no two rows are copies.
+        One code per set of duplicates, which stay on one side of every split; None where there are no duplicates.
     """
 
     collection: Dataset
@@ -605,7 +605,7 @@ class LabeledRows:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One label set over one collection: what a head learns, and what it is tested on.
+    """One label set of one dataset: its training rows and its test rows.
 
     Attributes
     ----------
@@ -615,24 +615,24 @@ class Task:
         Those that can be learned; y holds codes into them, or a column for each tag.
     unlabelled : int
         Images without a label, which are left out.
-    train : Part
-        What may be learned from.
-    test : Part or None
+    train : LabeledRows
+        The training rows.
+    test : LabeledRows or None
         Scored once.
     unknown_classes : tuple of str
         In the test set alone; their codes or columns follow those of `classes`, so that no head is ever right on them.
-    twins : Twins or None
-        The test rows that are copies of training rows, where there are any.
+    twins : CrossDuplicates or None
+        The test rows that duplicate training rows, if any.
     notes : tuple of str
         About this label set, without its name.
     general : tuple of str
         What holds for all label sets of the collection.
-    joined : Joined or None
+    joined : JoinReport or None
         What was joined to the collection; the same for all its label sets.
     separator : str
         Between the tags of a cell; empty for the other kinds.
     asked : bool
-        Whether the column was asked for by its exact name or with a kind.
+        Whether the column was requested by its exact name or with a kind.
     """
 
     name: str
@@ -647,7 +647,7 @@ class Task:
     general: tuple[str, ...] = ()
     joined: JoinReport | None = None
     separator: str = ""
-    asked: bool = True
+    requested: bool = True
 
     @property
     def n_classes(self) -> int:
@@ -655,7 +655,7 @@ class Task:
 
     @property
     def tested_on_new_groups(self) -> bool:
-        """Whether the test set, or else every fold, holds groups that were not learned from."""
+        """Whether the test set, or else every fold, holds groups that are not in training."""
         if self.train.groups is None:
             return False
         if self.test is None:

@@ -1,4 +1,4 @@
-"""Run the tasks of an evaluation: every fold of every candidate is one unit of work, in any order."""
+"""How are the tasks of an evaluation run? Each fold of each candidate is one job; jobs run in any order."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class JobBatch:
 
     Attributes
     ----------
-    units : sequence of Unit
-        One alone; or several over the same features that ask about rows of the same cache.
+    units : sequence of FitJob
+        One alone; or several over the same features that predict rows of the same cache.
     shared : bool
         Whether they share their work; otherwise scikit-learn does the one.
     """
@@ -73,7 +73,7 @@ def run_batches(batches: Sequence[JobBatch], *, n_jobs: int, device: str = "cpu"
 
     Parameters
     ----------
-    batches : sequence of Batch
+    batches : sequence of JobBatch
     n_jobs : int
         Workers; where there are fewer batches than these, a batch has threads of its own.
     device : str
@@ -87,11 +87,11 @@ def run_batches(batches: Sequence[JobBatch], *, n_jobs: int, device: str = "cpu"
     rows = sum(len(unit.train) for batch in batches for unit in batch.units)
     workers = 1 if rows < FEWEST_ROWS else n_jobs
     threads = max(1, workers // max(1, len(batches)))
-    yield from by_processes((delayed(run_batch)(one, threads=threads) for one in batches), n_jobs=workers)
+    yield from by_processes((delayed(run_batch)(batch, threads=threads) for batch in batches), n_jobs=workers)
 
 
 def run_batch(batch: JobBatch, *, threads: int = 1, device: str = "cpu") -> list[FitResult]:
-    """Return the results of the units; one that wants scikit-learn comes back as refused."""
+    """Return the results of the units; a job that needs scikit-learn itself comes back as refused."""
     if not batch.shared:
         return [run_job(unit) for unit in batch.units]
     started = time.perf_counter()
@@ -100,35 +100,35 @@ def run_batch(batch: JobBatch, *, threads: int = 1, device: str = "cpu") -> list
     heads = {place: found for place, unit in enumerate(units) if (found := shareable_grid(unit)) is not None}
     with one_thread():
         scores = _scores(units, heads, rows, threads, device)
-        choices = {place: units[place].chosen({**units[place].known, **mine})[0] for place, mine in scores.items()}
-        said = _answers(units, heads, choices, rows, threads, device)
+        choices = {place: units[place].chosen({**units[place].known, **found})[0] for place, found in scores.items()}
+        predicted = _answers(units, heads, choices, rows, threads, device)
     seconds = (time.perf_counter() - started) / len(units)
     results = []
     for place, unit in enumerate(units):
-        if place not in scores or (unit.wants(choices[place]) and place not in said):
+        if place not in scores or (unit.wants(choices[place]) and place not in predicted):
             results.append(FitResult(unit.key, {}, 0, None, (), seconds, refused=True))
             continue
         warnings = tuple(describe_job(unit, scores[place]))
-        results.append(FitResult(unit.key, scores[place], choices[place], said.get(place), warnings, seconds))
+        results.append(FitResult(unit.key, scores[place], choices[place], predicted.get(place), warnings, seconds))
     return results
 
 
 @dataclass(frozen=True, eq=False)
 class _LoadedRows:
-    """The features of all rows that the units of a batch learn from or ask about, each once.
+    """The features of all rows that the jobs of a batch train on or predict, each once.
 
     Attributes
     ----------
     X : ndarray of float32, shape (k, d)
-    learned : ndarray of int64
+    trained : ndarray of int64
         Rows of the cache that are the first of X.
-    asked : ndarray of int64
-        Rows of the test set's cache that follow; or `learned` itself, where it is the same cache.
+    predicted : ndarray of int64
+        Rows of the test set's cache that follow; or `trained` itself, where it is the same cache.
     """
 
     X: np.ndarray
-    learned: np.ndarray
-    asked: np.ndarray
+    trained: np.ndarray
+    predicted: np.ndarray
 
     @classmethod
     def of(cls, units: Sequence[FitJob]) -> _LoadedRows:
@@ -137,15 +137,15 @@ class _LoadedRows:
         if first.ask_X is first.X:
             rows = np.unique(np.concatenate([*train, *ask]))
             return cls(gather(first.X, rows), rows, rows)
-        learned, asked = np.unique(np.concatenate(train)), np.unique(np.concatenate(ask))
-        return cls(np.concatenate([gather(first.X, learned), gather(first.ask_X, asked)]), learned, asked)
+        trained, predicted = np.unique(np.concatenate(train)), np.unique(np.concatenate(ask))
+        return cls(np.concatenate([gather(first.X, trained), gather(first.ask_X, predicted)]), trained, predicted)
 
     def train(self, unit: FitJob) -> np.ndarray:
-        return np.searchsorted(self.learned, unit.train)
+        return np.searchsorted(self.trained, unit.train)
 
     def ask(self, unit: FitJob) -> np.ndarray:
-        offset = 0 if self.asked is self.learned else len(self.learned)
-        return offset + np.searchsorted(self.asked, unit.ask)
+        offset = 0 if self.predicted is self.trained else len(self.trained)
+        return offset + np.searchsorted(self.predicted, unit.ask)
 
     def labels(self, unit: FitJob) -> np.ndarray:
         """Return the unit's labels at the places of its rows, shape (k,); what stands elsewhere is never looked at."""
@@ -157,7 +157,7 @@ class _LoadedRows:
 def _scores(
     units: Sequence[FitJob], heads: dict[int, SharedGrid], rows: _LoadedRows, threads: int, device: str
 ) -> dict[int, Scores]:
-    """Return what was missing of each unit's scores, by the unit's place, without those that want scikit-learn."""
+    """Return what was missing of each unit's scores, by the unit's place, without those that need scikit-learn."""
     wanting = [place for place in heads if units[place].missing]
     scores: dict[int, Scores] = {place: {} for place in heads if not units[place].missing}
     tasks, members = [], _by_task(units, wanting)
@@ -165,8 +165,8 @@ def _scores(
         unit = units[places[0]]
         at = rows.train(unit)
         splits = [(at[train], at[test]) for train, test in unit.folds]
-        mine = [heads[place].take(units[place].missing) for place in places]
-        tasks.append(SharedTask(mine, rows.labels(unit), splits, unit.n_classes))
+        grids = [heads[place].take(units[place].missing) for place in places]
+        tasks.append(SharedTask(grids, rows.labels(unit), splits, unit.n_classes))
     scorings = [units[places[0]].scoring for places in members]
     found = shared_scores(rows.X, tasks, scorings, n_jobs=threads, device=device) if tasks else []
     for places, tables in zip(members, found, strict=True):
@@ -184,17 +184,17 @@ def _answers(
     threads: int,
     device: str,
 ) -> dict[int, Predictions]:
-    """Return what each unit's choice says of the rows it is asked about, where that is wanted."""
+    """Return each job's predictions for its test rows by its best choice, where they are not stored."""
     members = _by_task(units, [place for place, choice in choices.items() if units[place].wants(choice)])
     tasks = []
     for places in members:
         unit = units[places[0]]
-        mine = [heads[place].take([choices[place]]) for place in places]
-        tasks.append(SharedTask(mine, rows.labels(unit), [(rows.train(unit), rows.ask(unit))], unit.n_classes))
+        grids = [heads[place].take([choices[place]]) for place in places]
+        tasks.append(SharedTask(grids, rows.labels(unit), [(rows.train(unit), rows.ask(unit))], unit.n_classes))
     found = {}
-    for said in shared_predictions(rows.X, tasks, n_jobs=threads, device=device):
-        if said.predictions is not None:
-            found[members[said.task][said.head]] = said.predictions[0]
+    for answer in shared_predictions(rows.X, tasks, n_jobs=threads, device=device):
+        if answer.predictions is not None:
+            found[members[answer.task][answer.head]] = answer.predictions[0]
     return found
 
 
@@ -233,11 +233,11 @@ def run_tasks(
 
     Parameters
     ----------
-    tasks : sequence of Task
+    tasks : sequence of TaskPlan
     cv : int
-        Inner folds wanted.
+        Number of inner folds.
     nested : bool
-        Choose parameters anew within every outer fold; otherwise once, over the outer folds themselves.
+        Choose parameters again within every outer fold; otherwise once, over the outer folds themselves.
     n_jobs : int or None
         Worker processes; the number of cores when None.
     device : str
@@ -248,17 +248,19 @@ def run_tasks(
         Keeps every unit as soon as it is done.
     """
     maker = JobFactory(tasks, cv=cv, nested=nested, random_state=random_state)
-    ledger = ResultCache(store, tasks, random_state=random_state)
+    results_cache = ResultCache(store, tasks, random_state=random_state)
     total = sum(len(task.candidates) * (len(task.folds) + maker.fits_whole(task)) for task in tasks)
     done: Results = {}
 
     def run(units: Sequence[FitJob]) -> None:
-        known, waiting = ledger.look_up(units)
+        known, waiting = results_cache.look_up(units)
         if known:
             done.update(known)
-            progress.note(f"{len(known):,} of {len(units):,} units are known from before and are not computed again")
+            progress.note(
+                f"{len(known):,} of {len(units):,} units are stored from an earlier run and are not computed again"
+            )
             progress.advance(STAGE, len(done), total)
-        for batch_done in _run(waiting, workers(n_jobs), device, ledger):
+        for batch_done in _run(waiting, workers(n_jobs), device, results_cache):
             if batch_done:  # all of it may have been refused, and is done later
                 done.update(batch_done)
                 progress.advance(STAGE, len(done), total)
@@ -275,11 +277,11 @@ def run_tasks(
     reports = [_report(task, number, done, nested, random_state) for number, task in enumerate(tasks)]
     return Run(
         name=tasks[0].question.train.collection.name,
-        results=tuple(result for one in reports for result in one.results),
-        label_sets=tuple(one.info for one in reports),
-        predictions=as_table([table for one in reports for table in one.tables]),
-        notes=tuple(dict.fromkeys([*(note for one in joined for note in one.notes), *notes_for(tasks)])),
-        verdicts=tuple(one.verdict for one in reports),
+        results=tuple(result for report in reports for result in report.results),
+        label_sets=tuple(report.info for report in reports),
+        predictions=as_table([table for report in reports for table in report.tables]),
+        notes=tuple(dict.fromkeys([*(note for report in joined for note in report.notes), *notes_for(tasks)])),
+        verdicts=tuple(report.verdict for report in reports),
         joined=joined,
     )
 
@@ -291,20 +293,20 @@ def refit(
     return fit_job(JobFactory([task], cv=cv, nested=nested, random_state=random_state).whole(0, which))
 
 
-def _run(units: Sequence[FitJob], n_jobs: int, device: str, ledger: ResultCache) -> Iterator[Results]:
+def _run(units: Sequence[FitJob], n_jobs: int, device: str, results_cache: ResultCache) -> Iterator[Results]:
     """Give the answers of units as they are done, each kept before it is given."""
     of = {unit.key: unit for unit in units}
     refused: list[FitJob] = []
     for results in run_batches(group_into_batches(units), n_jobs=n_jobs, device=device):
         refused += [of[result.key] for result in results if result.refused]
-        yield ledger.keep([(of[result.key], result) for result in results if not result.refused])
+        yield results_cache.keep([(of[result.key], result) for result in results if not result.refused])
     for results in run_batches([JobBatch([unit], False) for unit in refused], n_jobs=n_jobs):
-        yield ledger.keep([(of[result.key], result) for result in results])
+        yield results_cache.keep([(of[result.key], result) for result in results])
 
 
 def _paths(tasks: Sequence[TaskPlan]) -> set[Any]:
     parts = [part for task in tasks for part in (task.question.train, task.question.test) if part is not None]
-    return {one.header.file for part in parts for cache in part.collection.caches for one in cache.parts}
+    return {file.header.file for part in parts for cache in part.collection.caches for file in cache.parts}
 
 
 def _report(task: TaskPlan, number: int, done: Results, nested: bool, random_state: int) -> TaskReport:

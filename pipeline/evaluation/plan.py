@@ -1,4 +1,4 @@
-"""The plan of an evaluation: which questions, which candidates, which folds. Pure data; nothing is fitted here."""
+"""What does an evaluation compute? Its tasks, candidates and folds. Pure data; nothing is fitted here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.splits import Split, check_cv, outer_folds, tied
 __all__ = ["Candidate", "TaskPlan", "features_of", "join_reports", "notes_for", "plan_tasks_of", "resolve_cache"]
 
 
-# With fewer rows, classes are kept in exact proportion: there is less work to share, and chance has more to say.
+# With fewer rows each label set has its own stratified folds: there is less work to share, and random folds vary more.
 FEWEST_ROWS = 1000
 
 # A fold that holds less or more of a class than this part of its share is not the label set's.
@@ -55,7 +55,7 @@ class CommonFolds:
         Parameters
         ----------
         rows : ndarray of int64, shape (k,)
-            The images that have a label and may be learned from.
+            The images that have a label and may be trained on.
         y : ndarray, shape (k,)
         kind : {"class", "number", "multi"}
         """
@@ -81,13 +81,13 @@ class CommonFolds:
         return fold_of
 
     def _splits(self, fold_of: np.ndarray, rows: np.ndarray, y: np.ndarray, kind: str) -> tuple[Split, ...] | None:
-        mine = fold_of[rows]
-        if not folds_in_proportion(mine, y, kind, self._cv):
+        own_folds = fold_of[rows]
+        if not folds_in_proportion(own_folds, y, kind, self._cv):
             return None
         # Label sets of the same rows get the same objects: a worker is sent them once.
         key = id(fold_of), rows.tobytes()
         if key not in self._made:
-            parts = [(np.flatnonzero(mine != fold), np.flatnonzero(mine == fold)) for fold in range(self._cv)]
+            parts = [(np.flatnonzero(own_folds != fold), np.flatnonzero(own_folds == fold)) for fold in range(self._cv)]
             self._made[key] = tuple(Split(train, test) for train, test in parts)
         return self._made[key]
 
@@ -118,12 +118,12 @@ def deal_folds(together: np.ndarray, folds: int, rng: np.random.Generator) -> np
 
 
 def folds_in_proportion(fold_of: np.ndarray, y: np.ndarray, kind: str, folds: int) -> bool:
-    """Say whether every fold holds between half and one and a half times its share of the rows, and of every class.
+    """Return whether every fold holds between half and one and a half times its share of the rows, and of every class.
 
     Parameters
     ----------
     fold_of : ndarray of int64, shape (m,)
-    y : ndarray, shape (m,) or, for several labels an image, (m, c)
+    y : ndarray, shape (m,) or, for several labels per image, (m, c)
     kind : {"class", "number", "multi"}
     folds : int
     """
@@ -151,7 +151,7 @@ class Candidate:
     ----------
     cache : FeatureCache
     layer : str
-        ``pixel_statistics`` for the null that sees colours and brightness alone, ``none`` for the dummy.
+        ``pixel_statistics`` for the baseline of color statistics, ``none`` for the dummy.
     head : Head
     null : bool
     """
@@ -173,13 +173,13 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class TaskPlan:
-    """One question with its folds, and the candidates that answer it.
+    """One task with its folds and candidates.
 
     Attributes
     ----------
-    question : Question
+    question : Task
     candidates : tuple of Candidate
-        The nulls last.
+        The baselines last.
     folds : tuple of Split
         Positions into ``question.train``.
     scorings : tuple of str
@@ -203,12 +203,12 @@ class TaskPlan:
 
     @property
     def rated(self) -> list[int]:
-        """Numbers of the candidates that are no nulls."""
+        """Numbers of the candidates that are not baselines."""
         return [number for number, candidate in enumerate(self.candidates) if not candidate.null]
 
 
 def features_of(cache: FeatureCache, layer: str) -> LazyRows:
-    """Return a layer of a cache, or its pixel statistics, all its rows, read when they are asked for."""
+    """Return a layer of a cache, or its pixel statistics, all its rows, read when they are indexed."""
     return cache.stored_pixel_statistics() if layer in (PIXELS, NOTHING) else cache.stored(layer)
 
 
@@ -227,12 +227,12 @@ def plan_tasks_of(
     cv: int = 5,
     random_state: int = 0,
 ) -> list[TaskPlan]:
-    """Return one task a label set and collection; without candidates where a collection has no features yet.
+    """Return one plan per label set and dataset; without candidates where a collection has no features yet.
 
     Parameters
     ----------
-    collections : sequence of Collection
-    tests : sequence of Collection, optional
+    collections : sequence of Dataset
+    tests : sequence of Dataset, optional
         The test set as each collection needs it.
     heads, grid, column, groups, split, id_column, min_class_size, scoring, cv, random_state
         As for `evaluate`.
@@ -244,8 +244,8 @@ def plan_tasks_of(
     """
     check_cv(cv)
     tested: Sequence[Dataset | None] = tests or [None] * len(collections)
-    guards = {id(one): find_leakage(one, test, cv) for one, test in zip(collections, tested, strict=True)}
-    asked = [
+    guards = {id(data): find_leakage(data, test, cv) for data, test in zip(collections, tested, strict=True)}
+    questions = [
         question
         for collection, test in zip(collections, tested, strict=True)
         for question in build_tasks(
@@ -259,14 +259,14 @@ def plan_tasks_of(
             guard=guards[id(collection)],
         )
     ]
-    _refuse_useless(heads, {question.kind for question in asked})
-    everyone = {id(one): _common_folds(one, groups, guards[id(one)], cv, random_state) for one in collections}
+    _check_heads_fit(heads, {question.kind for question in questions})
+    common_folds = {id(data): _common_folds(data, groups, guards[id(data)], cv, random_state) for data in collections}
     tasks: list[TaskPlan] = []
     refused: dict[tuple[str, str], EvaluationError] = {}
-    for question in asked:
+    for question in questions:
         found, about_heads = _heads(heads, grid, question, random_state)
         scorings = _scorings(scoring, question)
-        common = everyone[id(question.train.collection)]
+        common = common_folds[id(question.train.collection)]
         train = question.train
         shared = common.outer(train.rows, train.y, question.kind)
         try:
@@ -284,9 +284,9 @@ def plan_tasks_of(
                 )
             )
         except EvaluationError as error:
-            if question.asked or len(asked) == 1:
+            if question.requested or len(questions) == 1:
                 raise
-            # One of many columns, that nobody named: no reason to stop the others.
+            # One of many columns, not named by the user: no reason to stop the others.
             refused[question.train.collection.name, question.name] = error
             continue
         candidates = _candidates(question, found, random_state)
@@ -333,7 +333,7 @@ def _without(task: TaskPlan, refused: Mapping[tuple[str, str], EvaluationError])
 
 
 def _about_sharing(tasks: Sequence[TaskPlan]) -> list[str]:
-    """Say which of several label sets have folds in common."""
+    """Return a note on which label sets have folds in common."""
     own = [task.question.name for task in tasks if task.common is None]
     shared = len(tasks) - len(own)
     if shared < 2:
@@ -347,7 +347,7 @@ def _about_sharing(tasks: Sequence[TaskPlan]) -> list[str]:
 def _common_folds(
     collection: Dataset, groups: str | None, guard: DuplicateGuard | None, cv: int, random_state: int
 ) -> CommonFolds:
-    """Return the folds that label sets of a collection share; images of one group, and copies, are in one fold."""
+    """Return the folds that label sets of a collection share; images of one group, and duplicates, are in one fold."""
     rows = collection.rows
     together = np.arange(len(collection.ids))
     if groups is not None:
@@ -360,7 +360,7 @@ def _common_folds(
 
 
 def _candidates(question: Task, heads: Sequence[Head], random_state: int) -> list[Candidate]:
-    """Return every head on every layer of every cache, and the two nulls on the first cache."""
+    """Return every head on every layer of every cache, and the two baselines on the first cache."""
     collection, kind = question.train.collection, question.kind
     if not collection.caches:
         return []
@@ -378,25 +378,25 @@ def _candidates(question: Task, heads: Sequence[Head], random_state: int) -> lis
     ]
 
 
-def _asked_heads(heads: Any) -> list[Any]:
-    """Return the heads asked for as a list, without the dummy, which is always there as a null."""
-    asked = [heads] if isinstance(heads, str) or not isinstance(heads, Sequence) else list(heads)
-    return [head for head in asked if not (isinstance(head, str) and head == DUMMY)]
+def _requested_heads(heads: Any) -> list[Any]:
+    """Return the requested heads as a list, without the dummy, which is always a baseline."""
+    requested = [heads] if isinstance(heads, str) or not isinstance(heads, Sequence) else list(heads)
+    return [head for head in requested if not (isinstance(head, str) and head == DUMMY)]
 
 
-def _refuse_useless(heads: Any, kinds: set[str]) -> None:
+def _check_heads_fit(heads: Any, kinds: set[str]) -> None:
     """Raise `HeadError` for a head that can learn none of the label sets."""
-    for head in [] if heads is None else _asked_heads(heads):
+    for head in [] if heads is None else _requested_heads(heads):
         if not any(fits(head, kind) for kind in kinds):
-            resolve_heads([head], kind=sorted(kinds)[0])  # says why not
+            resolve_heads([head], kind=sorted(kinds)[0])  # raises with the reason
 
 
 def _heads(heads: Any, grid: Any, question: Task, random_state: int) -> tuple[list[Head], list[str]]:
-    """Return the heads for one label set, and what was left out of those asked for."""
+    """Return the heads for one label set, and notes on requested heads that are left out."""
     kind = question.kind
-    asked = [] if heads is None else _asked_heads(heads)
-    fitting = [head for head in asked if fits(head, kind)]
-    left_out = [head if isinstance(head, str) else _class_name(head) for head in asked if head not in fitting]
+    requested = [] if heads is None else _requested_heads(heads)
+    fitting = [head for head in requested if fits(head, kind)]
+    left_out = [head if isinstance(head, str) else _class_name(head) for head in requested if head not in fitting]
     notes = []
     if left_out and not fitting:
         notes = [f"{question.name}: {', '.join(left_out)} cannot learn {kind} labels; {DEFAULT[kind]} is used instead"]
@@ -410,17 +410,17 @@ def _heads(heads: Any, grid: Any, question: Task, random_state: int) -> tuple[li
     return resolve_heads(chosen, kind=kind, grid=values, random_state=random_state), notes
 
 
-def _scorings(asked: Sequence[str], question: Task) -> tuple[str, ...]:
-    """Return the scorings of a label set, the one that chooses first; the usual ones stand beside those asked for.
+def _scorings(requested: Sequence[str], question: Task) -> tuple[str, ...]:
+    """Return the scorings of a label set, the one that chooses first; then the usual ones.
 
-    A scoring for the other kind of label is for the other label sets; one that nobody knows is an error.
+    A scoring for the other kind of label is for the other label sets; an unknown one is an error.
     """
     from sklearn.metrics import get_scorer_names
 
     usual = SCORINGS[question.kind]
     fitting = []
     refused: HeadError | None = None
-    for scoring in asked:
+    for scoring in requested:
         try:
             check_scoring(scoring, question.kind, question.n_classes)
             fitting.append(scoring)

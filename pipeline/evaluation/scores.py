@@ -1,4 +1,4 @@
-"""From predictions to results: scores with their intervals, the table of predictions, the verdict."""
+"""How do predictions become results? Collects out-of-fold predictions, scores them, and makes tables and verdicts."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _Values = TypeVar("_Values", np.ndarray, np.ndarray | None)
 
 @dataclass(frozen=True, eq=False)
 class FoldPrediction:
-    """What a candidate that learned from one part of the rows said of others.
+    """Predictions of a candidate for rows that it was not trained on.
 
     Attributes
     ----------
     predictions : Predictions or None
-        None where nothing was asked.
+        None where no rows were to be predicted.
     params : dict
         The chosen parameters.
     inner_score : float or None
@@ -50,19 +50,19 @@ class FoldPrediction:
 
 @dataclass(frozen=True, eq=False)
 class CandidatePredictions:
-    """One candidate's predictions over a question.
+    """One candidate's predictions for a task.
 
     Attributes
     ----------
     out_of_fold : Predictions
-        Of the n training rows, each said by a head that never saw it.
+        Of the n training rows, each predicted by a head that was not trained on it.
     test : Predictions or None
-        Of the fixed test set, said by the head refitted on all training rows.
+        Of the fixed test set, predicted by the head refitted on all training rows.
     params : dict
     params_of : str
         ``all rows``, or ``most folds`` where nothing was fitted on all of them.
     inner_scores : tuple of float or None
-        A fold each: what the inner search thought of its choice.
+        One per fold: the inner search's score of its choice.
     warnings : tuple of str
     seconds : float
     """
@@ -95,13 +95,13 @@ def collect_predictions(
 def select_per_fold(
     answers: Sequence[CandidatePredictions], folds: Sequence[Split]
 ) -> tuple[CandidatePredictions, list[int]] | None:
-    """Return what the whole procedure says that picks, in every fold, the candidate that its inner search liked best.
+    """Return the predictions of nested selection: in each fold, those of the candidate with the best inner score.
 
-    Its score is honest about the choice among candidates, as the best candidate's own score is not.
+    Its score includes the choice among candidates; the best candidate's own score is optimistic.
 
     Returns
     -------
-    (Answers, list of int) or None
+    (CandidatePredictions, list of int) or None
         With the candidate picked in each fold, the first of those that tie; None where a candidate has no inner score
         to be compared by.
     """
@@ -110,7 +110,7 @@ def select_per_fold(
         return None
     picked = np.argmax(np.array(inner, float), axis=0).tolist()  # (candidates, folds) -> (folds,)
     parts = [answers[which].out_of_fold.take(split.test) for which, split in zip(picked, folds, strict=True)]
-    said = CandidatePredictions(
+    selected = CandidatePredictions(
         out_of_fold=order_by_row(folds, parts),
         test=None,
         params={},
@@ -119,7 +119,7 @@ def select_per_fold(
         warnings=(),
         seconds=sum(answer.seconds for answer in answers),
     )
-    return said, picked
+    return selected, picked
 
 
 def order_by_row(folds: Sequence[Split], parts: Sequence[Predictions]) -> Predictions:
@@ -136,7 +136,7 @@ def order_by_row(folds: Sequence[Split], parts: Sequence[Predictions]) -> Predic
 
 
 def widen_to_classes(predictions: Predictions, n_classes: int) -> Predictions:
-    """Return the predictions with room for classes that no head knows: probability 0, the lowest score, no tag."""
+    """Return the predictions with columns for classes that no head was trained on: probability 0, the lowest score, no tag."""
     return Predictions(
         _pad(predictions.labels, n_classes, 0) if predictions.labels.ndim == 2 else predictions.labels,
         _pad(predictions.probabilities, n_classes, 0.0),
@@ -151,8 +151,8 @@ def most_common(params: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _stack(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    there = [part for part in parts if part is not None]
-    return np.concatenate(there) if there and len(there) == len(parts) else None
+    present = [part for part in parts if part is not None]
+    return np.concatenate(present) if present and len(present) == len(parts) else None
 
 
 def _pad(values: _Values, n_classes: int, fill: float) -> _Values:
@@ -163,13 +163,13 @@ def _pad(values: _Values, n_classes: int, fill: float) -> _Values:
 
 @dataclass(frozen=True, eq=False)
 class TaskReport:
-    """What was found of one task.
+    """The results of one task.
 
     Attributes
     ----------
     info : LabelSetInfo
     results : list of Result
-        Best first, nulls last.
+        Best first, baselines last.
     tables : list of dict
         The predictions, equally long columns for each head and part.
     verdict : str
@@ -196,36 +196,36 @@ class _ScoredCandidate:
 def report_task(
     task: TaskPlan, answers: Sequence[CandidatePredictions], *, nested: bool, random_state: int
 ) -> TaskReport:
-    """Return what the answers of a task's candidates come to."""
+    """Return the results, tables and verdict of a task."""
     question = task.question
     lines = [_line(task, number, answer, nested, random_state) for number, answer in enumerate(answers)]
     lines = _compared(task, lines)
     rated = sorted((lines[number] for number in task.rated), key=lambda line: -_value(line.under(task.choice)))
-    nulls = [line for line, candidate in zip(lines, task.candidates, strict=True) if candidate.null]
+    baselines = [line for line, candidate in zip(lines, task.candidates, strict=True) if candidate.null]
     best = rated[0]
     chosen = _chosen(task, answers, best, random_state) if nested and len(rated) > 1 else None
-    listed = [*rated, *([chosen] if chosen else []), *nulls]
+    listed = [*rated, *([chosen] if chosen else []), *baselines]
 
     # On a test set: the best on the training part, then looked at once. Otherwise the whole procedure of choosing
     # where there was a choice, so that the figure is not the best of several.
     if question.test is not None:
-        shown, part, said = best, question.test, best.answers.test
+        shown, part, predicted = best, question.test, best.answers.test
     else:
         shown = chosen or best
-        part, said = question.train, shown.answers.out_of_fold
-    assert said is not None
+        part, predicted = question.train, shown.answers.out_of_fold
+    assert predicted is not None
     info = describe_label_set(task)
     text = _text_of(question)
     evidence = VerdictInput(
         best=best.under(task.choice),
         shown=shown.results,
-        nulls=[result for line in nulls for result in line.results],
+        baselines=[result for line in baselines for result in line.results],
         true=[text(value) for value in part.y],
-        predicted=[text(value) for value in said.labels],
+        predicted=[text(value) for value in predicted.labels],
         on_test=question.test is not None,
         new_groups=question.tested_on_new_groups,
         heads=len(rated),
-        tags=_each_tag(question, part, said),
+        tags=_each_tag(question, part, predicted),
     )
     results = [result for line in listed for result in line.results]
     tables = [table for line in listed for table in line.tables]
@@ -233,7 +233,7 @@ def report_task(
 
 
 def describe_label_set(task: TaskPlan) -> LabelSetInfo:
-    """Return what was asked."""
+    """Return the information on a task's label set."""
     question = task.question
     return LabelSetInfo(
         name=question.name,
@@ -257,7 +257,8 @@ def _test_copies(question: Task) -> tuple[TestCopy, ...]:
     ids, of = test.ids, question.train.ids
     rows = zip(twins.asked, twins.learned, twins.cosine, twins.exact, strict=True)
     return tuple(
-        TestCopy(ids[asked], of[one], round(float(cosine), 4), bool(exact)) for asked, one, cosine, exact in rows
+        TestCopy(ids[tested], of[trained], round(float(cosine), 4), bool(exact))
+        for tested, trained, cosine, exact in rows
     )
 
 
@@ -290,21 +291,23 @@ def _test_cache(question: Task, candidate: Candidate) -> str:
 
 
 def _compared(task: TaskPlan, lines: Sequence[_ScoredCandidate]) -> list[_ScoredCandidate]:
-    """Return the lines with what sets each apart from the best: one family of comparisons a scoring, nulls included."""
+    """Return the lines with what sets each apart from the best: one family of comparisons a scoring, baselines included."""
     sizes = [(len(split.train), len(split.test)) for split in task.folds]
     found: dict[tuple[int, str], Result] = {}
     for scoring in task.scorings:
-        results = {number: one for number, line in enumerate(lines) for one in line.results if one.scoring == scoring}
+        results = {
+            number: result for number, line in enumerate(lines) for result in line.results if result.scoring == scoring
+        }
         numbers = list(results)
         best = max((number for number in task.rated if number in results), key=lambda n: _value(results[n]), default=-1)
         if best < 0:  # no head gives the probabilities it needs
             continue
         folds = [results[number].fold_scores for number in numbers]
         compared = compare_with_best(scoring, folds, numbers.index(best), sizes=sizes)
-        for number, one in zip(numbers, compared, strict=True):
-            found[number, scoring] = replace(results[number], tied=one.tied, p_best=one.p)
+        for number, comparison in zip(numbers, compared, strict=True):
+            found[number, scoring] = replace(results[number], tied=comparison.tied, p_best=comparison.p)
     return [
-        replace(line, results=[found.get((number, one.scoring), one) for one in line.results])
+        replace(line, results=[found.get((number, result.scoring), result) for result in line.results])
         for number, line in enumerate(lines)
     ]
 
@@ -316,7 +319,7 @@ def _chosen(
     found = select_per_fold([answers[number] for number in task.rated], task.folds)
     if found is None:
         return None
-    said, picked = found
+    selected, picked = found
     names = _names([task.candidates[number] for number in task.rated])
     first = best.results[0]
     shared = {
@@ -327,20 +330,20 @@ def _chosen(
         "null": False,
         "nested": True,
         "params": {"in_each_fold": [names[which] for which in picked]},
-        "params_of": said.params_of,
+        "params_of": selected.params_of,
     }
-    return _ScoredCandidate(said, _results(task, said, shared, random_state), _tables(task, said, shared))
+    return _ScoredCandidate(selected, _results(task, selected, shared, random_state), _tables(task, selected, shared))
 
 
 def _names(candidates: Sequence[Candidate]) -> list[str]:
     """Return the candidates' names: as much of head, backbone and layer as tells them apart."""
-    parts = [(one.head.name, one.backbone, one.layer) for one in candidates]
+    parts = [(candidate.head.name, candidate.backbone, candidate.layer) for candidate in candidates]
     telling = [place for place in range(3) if place == 0 or len({part[place] for part in parts}) > 1]
     return ["/".join(part[place] for place in telling) for part in parts]
 
 
 def _results(task: TaskPlan, answers: CandidatePredictions, shared: dict[str, Any], random_state: int) -> list[Result]:
-    """Return one result a scoring; a scoring that needs probabilities only where the head gives them."""
+    """Return one result per scoring; a scoring that needs probabilities only where the head gives them."""
     question = task.question
     train = question.train
     found = []
@@ -380,7 +383,9 @@ def _results(task: TaskPlan, answers: CandidatePredictions, shared: dict[str, An
     return found
 
 
-def _score(question: Task, part: LabeledRows, said: Predictions, scoring: str, random_state: int) -> ScoreInterval:
+def _score(
+    question: Task, part: LabeledRows, predictions: Predictions, scoring: str, random_state: int
+) -> ScoreInterval:
     # A class that training never saw has a code of its own, which no head answers: it is always missed.
     n_classes = question.n_classes + len(question.unknown_classes)
     if question.kind == "multi":
@@ -388,7 +393,7 @@ def _score(question: Task, part: LabeledRows, said: Predictions, scoring: str, r
     return score_with_interval(
         scoring,
         part.y,
-        widen_to_classes(said, n_classes),
+        widen_to_classes(predictions, n_classes),
         kind=question.kind,
         n_classes=n_classes,
         groups=part.groups,
@@ -397,38 +402,38 @@ def _score(question: Task, part: LabeledRows, said: Predictions, scoring: str, r
 
 
 def _score_or_nothing(
-    question: Task, part: LabeledRows, said: Predictions, scoring: str, random_state: int
+    question: Task, part: LabeledRows, predictions: Predictions, scoring: str, random_state: int
 ) -> ScoreInterval | None:
     """Return the score of a test set; None where it has none, because it lacks a class, say.
 
     The training part, whose score is known by now, is no reason to stop after all the work.
     """
     try:
-        return _score(question, part, said, scoring, random_state)
+        return _score(question, part, predictions, scoring, random_state)
     except HeadError:
         return None
 
 
 def _score_apart(
-    question: Task, part: LabeledRows, said: Predictions, scoring: str, random_state: int
+    question: Task, part: LabeledRows, predictions: Predictions, scoring: str, random_state: int
 ) -> ScoreInterval | None:
-    """Return the score of a test set without copies of training images; None where there are none, or nothing else."""
+    """Return the score of a test set without duplicates of training images; None where there are none, or no other rows."""
     if question.twins is None or len(question.twins) == len(part):
         return None
     left = np.setdiff1d(np.arange(len(part)), question.twins.asked)
-    return _score_or_nothing(question, part.take(left), said.take(left), scoring, random_state)
+    return _score_or_nothing(question, part.take(left), predictions.take(left), scoring, random_state)
 
 
-def _fold_score(question: Task, y: np.ndarray, said: Predictions, scoring: str) -> float | None:
+def _fold_score(question: Task, y: np.ndarray, predictions: Predictions, scoring: str) -> float | None:
     try:
-        value = score_predictions(scoring, y, said, kind=question.kind, n_classes=question.n_classes)
+        value = score_predictions(scoring, y, predictions, kind=question.kind, n_classes=question.n_classes)
     except HeadError:
         return None
     return _number(value)
 
 
 def _tables(task: TaskPlan, answers: CandidatePredictions, shared: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the predictions as columns: out of fold, and on the test set where there is one; nothing of nulls."""
+    """Return the predictions as columns: out of fold, and on the test set where there is one; none for baselines."""
     if shared["null"]:
         return []
     question = task.question
@@ -442,7 +447,7 @@ def _tables(task: TaskPlan, answers: CandidatePredictions, shared: dict[str, Any
 
 
 def _table(
-    question: Task, part: LabeledRows, said: Predictions, names: Sequence[str], shared: dict[str, Any]
+    question: Task, part: LabeledRows, predictions: Predictions, names: Sequence[str], shared: dict[str, Any]
 ) -> dict[str, Any]:
     columns = {
         "label_set": question.name,
@@ -452,23 +457,23 @@ def _table(
         "part": list(names),
     }
     if question.kind == "number":
-        return {**columns, "true_value": part.y, "predicted_value": said.labels}
+        return {**columns, "true_value": part.y, "predicted_value": predictions.labels}
     text = _text_of(question)
     return {
         **columns,
         "true": [text(code) for code in part.y],
-        "predicted": [text(code) for code in said.labels],
-        "probability": _probability_of(question, said, said.labels),
-        "probability_true": _probability_of(question, said, part.y),
+        "predicted": [text(code) for code in predictions.labels],
+        "probability": _probability_of(question, predictions, predictions.labels),
+        "probability_true": _probability_of(question, predictions, part.y),
     }
 
 
-def _probability_of(question: Task, said: Predictions, codes: np.ndarray) -> np.ndarray | float:
+def _probability_of(question: Task, predictions: Predictions, codes: np.ndarray) -> np.ndarray | float:
     """Return the probability of one class a row, by its code; NaN where there is none, or each tag has its own."""
-    if said.probabilities is None or question.kind == "multi":
+    if predictions.probabilities is None or question.kind == "multi":
         return np.nan
     # A class that training never saw has a code of its own, and no probability.
-    wide = widen_to_classes(said, question.n_classes + len(question.unknown_classes)).probabilities
+    wide = widen_to_classes(predictions, question.n_classes + len(question.unknown_classes)).probabilities
     assert wide is not None
     return wide[np.arange(len(codes)), codes]
 
@@ -483,9 +488,9 @@ def _text_of(question: Task) -> Callable[[Any], str]:
     return lambda code: names[code]
 
 
-def _each_tag(question: Task, part: LabeledRows, said: Predictions) -> dict[str, float]:
+def _each_tag(question: Task, part: LabeledRows, predictions: Predictions) -> dict[str, float]:
     """Return the average precision of each tag that the rows have; nothing for the other kinds."""
-    ranks = said.ranks
+    ranks = predictions.ranks
     if question.kind != "multi" or ranks is None:
         return {}
     found = average_precisions(part.y[:, : question.n_classes], ranks)
@@ -497,5 +502,5 @@ def _value(result: Result) -> float:
 
 
 def _number(value: float) -> float | None:
-    """Return the number, or None where nothing can be said: JSON has no NaN."""
+    """Return the number, or None for NaN and infinity, which JSON lacks."""
     return float(value) if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""What is to be evaluated: label sets over collections, with their groups and fixed test sets."""
+"""Which label sets are evaluated? Builds one `Task` per label column, with its groups and test set."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def build_tasks(
     min_class_size: int | None = None,
     guard: DuplicateGuard | None = None,
 ) -> list[Task]:
-    """Return one question a label set.
+    """Return one task per label set.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def build_tasks(
     unreadable = UnreadableImages.of(collection)
     general = [*_without_features(collection), *collection.notes, *notes]
     joined = JoinReport(
-        collection.name, len(ids), tuple(one.joined for one in found), tuple(found.skipped), collection.match
+        collection.name, len(ids), tuple(labels.joined for labels in found), tuple(found.skipped), collection.match
     )
     result = []
     for labelled in found:
@@ -107,7 +107,7 @@ def build_tasks(
             general=tuple(general),
             joined=joined,
             separator=labelled.separator,
-            asked=labelled.name in found.asked,
+            requested=labelled.name in found.asked,
         )
         if fixed is not None:
             question = _with_split(question, columns[fixed], fixed)
@@ -118,8 +118,8 @@ def build_tasks(
         question, about_copies = _guarded(question, guard)
         own = [note for note in labelled.notes if note not in labelled.counted]
         lost = "" if unreadable is None or labelled.kind != "class" else unreadable.about_lost(labelled.name)
-        mine = [*([lost] if lost else []), *own, *question.notes, *_about_groups(question, groups), *about_copies]
-        result.append(replace(question, notes=tuple(mine)))
+        all_notes = [*([lost] if lost else []), *own, *question.notes, *_about_groups(question, groups), *about_copies]
+        result.append(replace(question, notes=tuple(all_notes)))
     if guard is not None:
         general += guard.about([question.train for question in result])
         result = [replace(question, general=tuple(general)) for question in result]
@@ -175,7 +175,7 @@ def codes_of(
     Raises
     ------
     LabelError
-        A text that is no finite number where numbers are wanted; one that differs from a class only in case, spaces or
+        A text that is no finite number where numbers are expected; one that differs from a class only in case, spaces or
         leading zeros; a cell of tags that cannot be read completely.
     """
     if kind == "number":
@@ -201,7 +201,7 @@ def _tags_in(
 ) -> list[tuple[str, ...]]:
     """Return the tags of each cell in the spelling of `classes`.
 
-    Another table may separate its tags otherwise than the one that was learned from: of the separators that occur, the
+    Another table may separate its tags otherwise than the training table: of the separators that occur, the
     one with the fewest unknown tags is taken, the given one where several are as good.
     """
     own = separator_of(texts)
@@ -230,7 +230,7 @@ def unknown_text(unknown: Mapping[str, int], kind: str = "class") -> str:
 
 
 def _split_column(split: str | None, test: Dataset | None, announced: bool) -> tuple[str | None, list[str]]:
-    """Return the column that fixes the split: the one asked for, or one named `split` that says nothing else."""
+    """Return the column that fixes the split: the requested one, or one named `split` with no other values."""
     if split not in (None, NO_SPLIT):
         return split, []
     if not announced:
@@ -273,10 +273,10 @@ def _with_split(question: Task, values: Sequence[str | None], column: str) -> Ta
 
 def _tags_split(question: Task, train: LabeledRows, test: LabeledRows, notes: tuple[str, ...], column: str) -> Task:
     """Return a question of tags with its fixed split, as `_with_split` does of classes."""
-    there = train.y.sum(axis=0)
-    learned = np.flatnonzero((there > 0) & (there < len(train)))
-    strange = np.flatnonzero((there == 0) & (test.y.sum(axis=0) > 0))
-    everywhere = ", ".join(question.classes[tag] for tag in np.flatnonzero(there == len(train)))
+    counts = train.y.sum(axis=0)
+    learned = np.flatnonzero((counts > 0) & (counts < len(train)))
+    strange = np.flatnonzero((counts == 0) & (test.y.sum(axis=0) > 0))
+    everywhere = ", ".join(question.classes[tag] for tag in np.flatnonzero(counts == len(train)))
     names = np.array(question.classes, dtype=object)
     if len(learned) < 2:
         raise EvaluationError(
@@ -359,8 +359,8 @@ def _without_small(question: Task, fewest: int) -> Task:
             f"{named}",
             f"pass a smaller --min-class-size, or add images of {question.classes[small[np.argmax(counts[small])]]!r}",
         )
-    one = what.removesuffix("es" if what == "classes" else "s") if len(small) == 1 else what
-    note = f"--min-class-size {fewest} leaves out {len(small)} {one}: {named}"
+    noun = what.removesuffix("es" if what == "classes" else "s") if len(small) == 1 else what
+    note = f"--min-class-size {fewest} leaves out {len(small)} {noun}: {named}"
     classes = tuple(question.classes[code] for code in kept)
     if question.kind == "multi":
         beyond = question.n_classes + np.arange(len(question.unknown_classes))
@@ -436,7 +436,7 @@ def _about_groups(question: Task, column: str | None) -> list[str]:
 
 
 def _guarded(question: Task, guard: DuplicateGuard | None) -> tuple[Task, list[str]]:
-    """Return the question with its copies held together, or named where they lie on both sides of a fixed split."""
+    """Return the question with its duplicates held together, or named where they lie on both sides of a fixed split."""
     if guard is None:
         return question, []
     train, test = question.train, question.test

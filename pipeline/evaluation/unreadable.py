@@ -1,4 +1,4 @@
-"""Images that no features could be made of: how many, the first one with its reason, and the classes they were."""
+"""Which images have no features? How many, the first with its reason, and the classes that only they have."""
 
 from __future__ import annotations
 
@@ -112,10 +112,10 @@ def explain_by_unreadable(
     rehearse : callable
         Does the same with all images; where that raises too, the images that cannot be read are not the cause.
     """
-    found = [one for collection in collections if (one := UnreadableImages.of(collection)) is not None]
+    found = [images for collection in collections if (images := UnreadableImages.of(collection)) is not None]
     if not found:
         return error
-    whole = next((one for one in found if one.all), None)
+    whole = next((images for images in found if images.all), None)
     if whole is not None:
         return EvaluationError(whole.text, whole.next_step)
     try:
@@ -123,7 +123,7 @@ def explain_by_unreadable(
     except PipelineError:
         return error
     texts = []
-    for one in found:
-        lost = next((text for column in one.collection.columns if (text := one.about_lost(column))), "")
-        texts.append(f"{one.text}{f'; {lost}' if lost else ''}")
+    for images in found:
+        lost = next((text for column in images.collection.columns if (text := images.about_lost(column))), "")
+        texts.append(f"{images.text}{f'; {lost}' if lost else ''}")
     return type(error)(f"{'; '.join(texts)}; so: {error.message}", found[0].next_step)

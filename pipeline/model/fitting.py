@@ -80,7 +80,7 @@ def fit(
     _place(run)
     asked = _asked(data, options)
     with engine(asked.dask):
-        tasks = plan_tasks(data, asked, refuse=_refuse_several)
+        tasks = plan_tasks(data, asked, check=_refuse_several)
         task = _only(tasks)
         for cache in task.question.train.collection.caches:
             backbone_of(cache)  # a model without its backbone is none: better known before the work than after it

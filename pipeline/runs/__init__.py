@@ -1,4 +1,4 @@
-"""Runs: what an evaluation found, the folder it is kept in, and the store that it grows in."""
+"""Runs: the results of an evaluation, the directory they are written to, and the store of finished units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run is kept: a folder goes on with its own question, and never takes in another one."""
+"""Which directory does a run write to? A directory is continued by a run over the same data, never by another one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RunsDir:
 
 @dataclass(frozen=True)
 class RunScope:
-    """What a run is about: a run over more of each goes on where this one stands, any other has a place of its own.
+    """The label sets, features and heads of a run. A run over a superset continues in the same directory.
 
     Parameters
     ----------
@@ -65,38 +65,38 @@ class RunScope:
 
     @classmethod
     def of_run(cls, run: Mapping[str, Any]) -> RunScope:
-        """Return what a run, as plain JSON values, was about."""
+        """Return the scope of a run that is given as plain JSON values."""
         results = [result for result in run["results"] if not result["null"] and result["head"] != "chosen"]
         return cls(
             frozenset((info["name"], info["kind"], *info["classes"]) for info in run["label_sets"]),
-            frozenset(feature_name(one["source"], one["cache"], one["layer"]) for one in results),
-            frozenset(one["head"] for one in results),
+            frozenset(feature_name(result["source"], result["cache"], result["layer"]) for result in results),
+            frozenset(result["head"] for result in results),
         )
 
     @classmethod
     def from_json(cls, text: str) -> RunScope:
-        """Return the subject that `as_json` wrote."""
-        said = json.loads(text)
-        label_sets, features = (frozenset(tuple(one) for one in said[name]) for name in ("label_sets", "features"))
-        return cls(label_sets, features, frozenset(said["heads"]))
+        """Return the scope that `as_json` wrote."""
+        values = json.loads(text)
+        label_sets, features = (frozenset(tuple(row) for row in values[name]) for name in ("label_sets", "features"))
+        return cls(label_sets, features, frozenset(values["heads"]))
 
     def as_json(self) -> str:
-        """Return the subject as one JSON object."""
+        """Return the subject as row JSON object."""
         return json.dumps({name: sorted(values) for name, values in self.__dict__.items()})
 
     def lacking(self, other: RunScope) -> list[str]:
-        """Name what the other is about and this is not."""
+        """Return the parts of the other scope that this one lacks, in words."""
         words = {"label_sets": "label sets", "features": "images or features", "heads": "heads"}
         return [text for name, text in words.items() if not getattr(self, name) >= getattr(other, name)]
 
 
 def feature_name(source: str, cache: str, layer: str) -> tuple[str, str, str]:
-    """Return what names some features. A cache's name tells its images and its backbone; its folder has many names."""
+    """Return the key of a feature set: the images' name, the absolute path of the cache, and the layer."""
     return source, str(Path(cache).absolute()), layer
 
 
 def check_is_run_directory(folder: str | Path) -> None:
-    """Raise `EvaluationError` if a folder holds things, and no run among them: it is no place for results."""
+    """Raise `EvaluationError` if a folder holds files but no run: results must not be mixed with them."""
     found = _foreign(Path(folder))
     if found:
         raise EvaluationError(
@@ -107,34 +107,34 @@ def check_is_run_directory(folder: str | Path) -> None:
 
 
 def run_directory(subject: RunScope, folder: str | Path) -> tuple[Path, str | None]:
-    """Return where a run goes: `folder`, or the first of folder-2, folder-3, ... that it does not take anything from.
+    """Return the directory of a run: `folder`, or the first of folder-2, folder-3, ... whose results it includes.
 
-    A run that covers all that a folder holds goes on there: more label sets, heads or parameters are added to what is
-    known.
+    A run whose scope covers everything in a folder continues there: new label sets, heads or parameters are added to
+    the stored results.
 
     Returns
     -------
     (Path, str or None)
-        With why it is not `folder` itself.
+        The directory, and the reason why it is not `folder` itself (None where it is).
     """
     folder = Path(folder)
-    place, said = folder, None
+    place, reason = folder, None
     for number in itertools.count(2):
         other = _other(place, subject)
         if other is None:
             break
-        said = said or other
+        reason = reason or other
         place = folder.with_name(f"{folder.name}-{number}")
-    return place, None if said is None else f"{folder}/ holds {said}; this run goes to {place}/"
+    return place, None if reason is None else f"{folder}/ holds {reason}; this run goes to {place}/"
 
 
 def earlier_stores(place: str | Path | RunsDir, name: str) -> tuple[list[Store], list[str]]:
-    """Return the results of earlier runs, to be read, and why others are not read.
+    """Return the stores of earlier runs, opened for reading, and the reasons why others cannot be read.
 
     Parameters
     ----------
-    place : path or Under
-        The folder of one run; `Under` names a folder of runs, of which those over these images are read.
+    place : path or RunsDir
+        The folder of one run; `RunsDir` names a folder of runs, of which those over these images are read.
     name : str
         Of the images.
 
@@ -159,7 +159,7 @@ def earlier_stores(place: str | Path | RunsDir, name: str) -> tuple[list[Store],
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all."""
+    """Write a file atomically: through a temporary file that is renamed."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.write_bytes(content)
@@ -169,8 +169,8 @@ def replace_file(path: Path, content: bytes) -> None:
         raise
 
 
-def _other(place: Path, mine: RunScope) -> str | None:
-    """Return what a folder holds that is not to be replaced, in words; None where there is nothing."""
+def _other(place: Path, subject: RunScope) -> str | None:
+    """Return the results in a folder that must not be replaced, in words; None where the run may continue there."""
     if (place / RUN).exists():
         what, file = "a run", RUN
     elif (place / RESULTS).exists():
@@ -178,10 +178,10 @@ def _other(place: Path, mine: RunScope) -> str | None:
     else:
         return "no run" if place.is_file() or _foreign(place) else None
     try:
-        theirs = _subject(place / file)
+        stored = _subject(place / file)
     except (OSError, ValueError, KeyError, TypeError, EvaluationError):
         return f"a {file} that cannot be read"
-    lacking = [] if theirs is None else mine.lacking(theirs)
+    lacking = [] if stored is None else subject.lacking(stored)
     return f"{what} over other {' and other '.join(lacking)}" if lacking else None
 
 

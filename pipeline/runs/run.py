@@ -1,4 +1,4 @@
-"""`Run`: what an evaluation found, to be read, printed and kept."""
+"""`Run`: the results of an evaluation, and the files of its directory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DUMMY = "dummy"
 PIXELS = "pixel_statistics"
 NOTHING = "none"  # the features of the dummy
 
-# What the parameters of a result were chosen on.
+# The values of `params_of`: the rows on which the parameters of a result were chosen.
 ALL_ROWS = "all rows"
 MOST_FOLDS = "most folds"
 EACH_FOLD = "each fold"
@@ -49,25 +49,25 @@ EACH_FOLD = "each fold"
 
 @dataclass(frozen=True)
 class Result:
-    """One head on one label set under one scoring. A score never travels without its interval.
+    """The score of one head on one label set under one scoring, with its interval.
 
     Attributes
     ----------
     label_set, cache, backbone, layer, head : str
-        What was evaluated; `layer` is ``pixel_statistics`` for the null of that name and ``none`` for the dummy, and
+        What was evaluated; `layer` is ``pixel_statistics`` for the baseline of that name and ``none`` for the dummy;
         `head` is ``chosen`` for the whole procedure of choosing among the heads within every fold (the other three
         are then those of the best head).
     n : int
         Rows that were scored out of fold.
     scoring : str
     mean, low, high : float or None
-        The score of all out-of-fold predictions together, and its 95% interval; None where nothing can be said.
+        The score of all out-of-fold predictions together, and its 95% interval; None where nothing can be record.
     nested : bool
         False: the parameters were chosen on the rows they are scored on, so the score is optimistic.
     test, test_low, test_high : float or None
         The score on the fixed test set, looked at once.
     test_apart, test_apart_low, test_apart_high : float or None
-        The same without the test images that training holds copies of; None where it holds none.
+        The same without the test images that duplicate training images; None where there are none.
     params : mapping
         Plain JSON values.
     seconds : float
@@ -77,14 +77,14 @@ class Result:
     fold_scores : tuple of float
         The score of each outer fold.
     null : bool
-        Whether this is a null to hold the others against: the dummy, or the pixel statistics.
+        Whether this is a baseline: the dummy, or the pixel statistics.
     warnings : tuple of str
     source : str
         The name of the images, which tells label sets of one name apart where several DATA were evaluated.
     tied : bool or None
         Whether the best head of this label set, by this scoring, is not shown to be better: a paired t-test over the
         outer folds, corrected for the rows that they share, at 5% after Holm's adjustment for all heads, layers,
-        backbones and nulls that the best was held against. The best is tied with itself. None for ``chosen``, and
+        backbones and baselines that the best was compared with. The best is tied with itself. None for ``chosen``, and
         where fewer than 3 folds have a score.
     p_best : float or None
         That test's adjusted p value, two-sided.
@@ -136,24 +136,24 @@ class Result:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Any]) -> Result:
-        """Return the result that `as_dict` told."""
-        values = _known(cls, said)
+    def from_dict(cls, record: Mapping[str, Any]) -> Result:
+        """Return the result that `as_dict` wrote."""
+        values = _select_fields(cls, record)
         values |= {name: tuple(values[name]) for name in ("fold_scores", "warnings") if name in values}
         return cls(**values)
 
 
 @dataclass(frozen=True)
 class TestCopy:
-    """A test image and the training image that it is a copy of.
+    """A test image and the training image that it duplicates.
 
     Attributes
     ----------
     id, copy_of : str
     cosine : float
-        Of their embeddings less the mean of the training images'; 1 for exact copies.
+        Cosine of their embeddings, centered by the mean of the training images; 1 for exact duplicates.
     exact : bool
-        Whether the two files have one content.
+        Whether the two files have the same bytes.
     """
 
     __test__ = False  # for pytest, which takes it for a test
@@ -166,14 +166,14 @@ class TestCopy:
 
 @dataclass(frozen=True)
 class LabelSetInfo:
-    """What was asked of one label set: how many rows, which classes, how it was split.
+    """One label set of a run: its rows, classes and split.
 
     Attributes
     ----------
     name : str
     kind : {"class", "number", "multi"}
     n : int
-        Rows that were learned from and scored out of fold.
+        Rows that were used for training and scored out of fold.
     classes : tuple of str
         Classes or tags that could be learned; empty for numbers.
     unlabelled : int
@@ -188,7 +188,7 @@ class LabelSetInfo:
     source : str
         The name of the images.
     test_copies : tuple of TestCopy
-        The test images that are copies of training images, each with the one it is most like.
+        The test images that duplicate training images, each with the most similar one.
     test_apart : int or None
         Rows of the test set without those; None where there are none.
     """
@@ -220,21 +220,21 @@ class LabelSetInfo:
         }
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Any]) -> LabelSetInfo:
-        """Return the label set that `as_dict` told."""
-        copies = tuple(TestCopy(**copy) for copy in said.get("test_copies", ()))
-        return cls(**{**_known(cls, said), "classes": tuple(said["classes"]), "test_copies": copies})
+    def from_dict(cls, record: Mapping[str, Any]) -> LabelSetInfo:
+        """Return the label set that `as_dict` wrote."""
+        copies = tuple(TestCopy(**copy) for copy in record.get("test_copies", ()))
+        return cls(**{**_select_fields(cls, record), "classes": tuple(record["classes"]), "test_copies": copies})
 
 
-def _known(kind: Any, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a dataclass has a field for: what is derived is told too, and is not read."""
-    return {name: value for name, value in said.items() if name in kind.__dataclass_fields__}
+def _select_fields(kind: Any, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that a dataclass has a field for; `as_dict` also writes derived values, which are skipped."""
+    return {name: value for name, value in record.items() if name in kind.__dataclass_fields__}
 
 
 FORMAT = 1  # of run.json
-# What every row of the predictions has; the rest depends on the kind of the labels.
+# The columns that every table of predictions has; the others depend on the kind of the labels.
 PREDICTIONS = ("label_set", "source", "cache", "layer", "head", "id", "part")
-_AGAIN = "make it again: pipeline evaluate DATA --out RUN; what is in its results.sqlite is not computed anew"
+_AGAIN = "make it again: pipeline evaluate DATA --out RUN; finished units in its results.sqlite are not computed again"
 
 
 @dataclass(frozen=True)
@@ -246,18 +246,18 @@ class Run:
     name : str
         Of the (first) images, fit for a folder's name.
     results : tuple of Result
-        Best first within each label set, nulls last.
+        Best first within each label set, baselines last.
     label_sets : tuple of LabelSetInfo
         In the order of the results; those of several DATA may share a name, and differ in `source`.
     predictions : DataFrame
-        One row an image and head: ``label_set, source, cache, layer, head, id, part`` (the fold's number, or "test")
+        One row per image and head: ``label_set, source, cache, layer, head, id, part`` (the fold's number, or "test")
         and, for classes, ``true, predicted, probability, probability_true`` (of the predicted class and of the image's
-        own; missing where the head gives none); for several tags an image ``true, predicted``, as cells of a table; for
+        own; missing where the head gives none); for several tags per image ``true, predicted``, as table cells; for
         numbers ``true_value, predicted_value``. A run kept by an earlier version lacks ``probability_true``.
     notes : tuple of str
         What was left out, cut or assumed.
     verdicts : tuple of str
-        One plain sentence a label set.
+        One sentence per label set.
     folder : Path or None
         Where it is kept.
     joined : tuple of Joined
@@ -275,7 +275,7 @@ class Run:
     joined: tuple[JoinReport, ...] = field(default=(), compare=False)
 
     def info(self, label_set: str | None = None, *, source: str | None = None) -> LabelSetInfo:
-        """Return what was asked of a label set: of the only one by default, of the first where DATA share a name.
+        """Return the information on a label set: the only one by default, the first where several DATA share its name.
 
         Raises
         ------
@@ -296,8 +296,8 @@ class Run:
     def of(self, label_set: str, *, scoring: str | None = None, source: str | None = None) -> list[Result]:
         """Return one label set's results under one scoring, by default the one the choice was made by."""
         info = self.info(label_set, source=source)
-        wanted = (info.name, info.source, scoring or info.scoring)
-        return [result for result in self.results if (result.label_set, result.source, result.scoring) == wanted]
+        key = (info.name, info.source, scoring or info.scoring)
+        return [result for result in self.results if (result.label_set, result.source, result.scoring) == key]
 
     def best(self, label_set: str | None = None, *, source: str | None = None) -> Result:
         """Return the best head of a label set (of the only one by default), by the scoring of the choice.
@@ -326,22 +326,22 @@ class Run:
             "label_sets": [info.as_dict() for info in self.label_sets],
             "notes": list(self.notes),
             "verdicts": list(self.verdicts),
-            "joined": [one.as_dict() for one in self.joined],
+            "joined": [report.as_dict() for report in self.joined],
             "format": FORMAT,
         }
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Any], predictions: pd.DataFrame, *, folder: Path | None = None) -> Run:
-        """Return the run that `as_dict` told, with its table of predictions."""
+    def from_dict(cls, record: Mapping[str, Any], predictions: pd.DataFrame, *, folder: Path | None = None) -> Run:
+        """Return the run that `as_dict` wrote, with its table of predictions."""
         return cls(
-            name=said["name"],
-            results=tuple(Result.from_dict(one) for one in said["results"]),
-            label_sets=tuple(LabelSetInfo.from_dict(one) for one in said["label_sets"]),
+            name=record["name"],
+            results=tuple(Result.from_dict(entry) for entry in record["results"]),
+            label_sets=tuple(LabelSetInfo.from_dict(entry) for entry in record["label_sets"]),
             predictions=predictions,
-            notes=tuple(said["notes"]),
-            verdicts=tuple(said["verdicts"]),
+            notes=tuple(record["notes"]),
+            verdicts=tuple(record["verdicts"]),
             folder=folder,
-            joined=tuple(JoinReport.from_dict(one) for one in said.get("joined", ())),
+            joined=tuple(JoinReport.from_dict(entry) for entry in record.get("joined", ())),
         )
 
     @classmethod
@@ -363,19 +363,19 @@ class Run:
                     f"open it as what it is: {kind}.open({str(folder)!r})",
                 )
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
+            record = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             step = "make one: pipeline evaluate DATA --out RUN"
             raise EvaluationError(f"{path}: expected a run, got {error.strerror or error}", step) from error
         except ValueError as error:
             raise EvaluationError(f"{path}: expected a run, got no JSON ({error})", _AGAIN) from error
         # The first runs were kept without a number; what they lack, they lacked.
-        found = said.get("format", FORMAT) if isinstance(said, dict) else type(said).__name__
+        found = record.get("format", FORMAT) if isinstance(record, dict) else type(record).__name__
         if found != FORMAT:
             raise EvaluationError(f"{path}: expected a run of format {FORMAT}, got {found}", _AGAIN)
         predictions = _read_predictions(folder / PREDICTIONS_FILE)
         try:
-            return cls.from_dict(said, predictions, folder=folder)
+            return cls.from_dict(record, predictions, folder=folder)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             found = " ".join(f"{type(error).__name__}: {error}".split())
             raise EvaluationError(f"{path}: expected a run, got one that is not whole ({found})", _AGAIN) from error
@@ -409,7 +409,7 @@ class Run:
                 f"{folder}: expected to write the results here, got {error.strerror or error}",
                 "give a folder that you may write with --out DIR",
             ) from error
-        for place in {place for one in self.results for place in (one.cache, one.test_cache) if place}:
+        for place in {place for result in self.results for place in (result.cache, result.test_cache) if place}:
             add_reference(place, folder / RUN)
         return folder
 
@@ -450,7 +450,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return " ".join(repr(value).split())

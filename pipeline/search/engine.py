@@ -1,4 +1,4 @@
-"""Shared search: every combination of every grid, for many label sets at once, from work done once a fold."""
+"""How do candidates and label sets share the work of a grid search? Sums and decompositions are made once per fold."""
 
 from __future__ import annotations
 
@@ -148,9 +148,9 @@ def _same(estimator: Any, known: Any, free: Sequence[str]) -> bool:
     if [(name, type(step)) for name, step in estimator.steps] != [(name, type(step)) for name, step in known.steps]:
         return False
     steps = {"steps", *(name for name, _ in known.steps)}
-    wanted = {key: value for key, value in known.get_params().items() if key not in steps and key not in free}
+    expected = {key: value for key, value in known.get_params().items() if key not in steps and key not in free}
     found = {key: value for key, value in estimator.get_params().items() if key not in steps and key not in free}
-    return repr(sorted(wanted.items())) == repr(sorted(found.items()))
+    return repr(sorted(expected.items())) == repr(sorted(found.items()))
 
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
@@ -185,14 +185,14 @@ class SharedTask:
 
 @dataclass(frozen=True, eq=False)
 class SplitPredictions:
-    """What the candidates of one head say of one split's test rows.
+    """The predictions of one head's candidates for the test rows of one split.
 
     Parameters
     ----------
     task, head, split : int
         Positions: of the task, of the head in it, of the split in it.
     predictions : list of Predictions or None
-        A candidate each; None where this training part wants scikit-learn itself: it holds one class, or (lda) a
+        One per candidate; None where this training part needs scikit-learn itself: it holds one class, or (lda) a
         class of a single row, or values that are not finite, or so few rows that nothing is gained (logistic).
     """
 
@@ -214,7 +214,7 @@ class _TaskSplit:
 def shared_predictions(
     X: np.ndarray, tasks: Sequence[SharedTask], *, n_jobs: int = 1, device: str = "cpu"
 ) -> Iterator[SplitPredictions]:
-    """Give what every candidate of every task says of every split's test rows, in any order.
+    """Give the predictions of every candidate of every task for every split's test rows, in any order.
 
     Parameters
     ----------
@@ -239,9 +239,9 @@ def shared_predictions(
             key = train.tobytes(), test.tobytes()
             alike.setdefault(key, _TaskSplit(train, test, [])).members.append((number, place))
     splits = list(alike.values())
-    for places in group_splits([(one.train, one.test) for one in splits]):
+    for places in group_splits([(split.train, split.test) for split in splits]):
         group = _SplitGroup(X, tasks, [splits[place] for place in places], n_jobs, device)
-        yield from interleaved(group.said, group.splits, n_jobs)
+        yield from interleaved(group.predictions, group.splits, n_jobs)
 
 
 def shared_scores(
@@ -254,54 +254,56 @@ def shared_scores(
     X : ndarray, shape (n, d)
     tasks : sequence of SharedTask
     scorings : sequence of str
-        One a task.
+        One per task.
     n_jobs, device
         As in `shared_predictions`.
 
     Returns
     -------
     list of list of ndarray, shape (candidates, splits), or None
-        None where a training part wants scikit-learn itself.
+        None where a training part needs scikit-learn itself.
     """
     found: list[list[np.ndarray | None]] = [
         [np.full((len(head.candidates), len(task.splits)), np.nan) for head in task.heads] for task in tasks
     ]
-    asked = [replace(task, labels_only=scoring in LABELS_ONLY) for task, scoring in zip(tasks, scorings, strict=True)]
-    for said in shared_predictions(X, asked, n_jobs=n_jobs, device=device):
-        task, scores = tasks[said.task], found[said.task][said.head]
-        if said.predictions is None or scores is None:
-            found[said.task][said.head] = None
+    requested = [
+        replace(task, labels_only=scoring in LABELS_ONLY) for task, scoring in zip(tasks, scorings, strict=True)
+    ]
+    for answer in shared_predictions(X, requested, n_jobs=n_jobs, device=device):
+        task, scores = tasks[answer.task], found[answer.task][answer.head]
+        if answer.predictions is None or scores is None:
+            found[answer.task][answer.head] = None
             continue
-        y, kind = task.y[task.splits[said.split][1]], task.heads[said.head].kind
-        for candidate, predictions in enumerate(said.predictions):
-            scores[candidate, said.split] = score_predictions(
-                scorings[said.task], y, predictions, kind=kind, n_classes=task.labels
+        y, kind = task.y[task.splits[answer.split][1]], task.heads[answer.head].kind
+        for candidate, predictions in enumerate(answer.predictions):
+            scores[candidate, answer.split] = score_predictions(
+                scorings[answer.task], y, predictions, kind=kind, n_classes=task.labels
             )
     return found
 
 
 def _by_chains(X: np.ndarray, tasks: Sequence[SharedTask], device: str, n_jobs: int) -> Iterator[SplitPredictions]:
-    """Give what logistic regressions say: all label sets and splits are solved in one stack."""
-    asked, chains = [], []
+    """Give the predictions of logistic regressions: all label sets and splits are solved in one stack."""
+    origins, chains = [], []
     for number, task in enumerate(tasks):
         for which, head in enumerate(task.heads):
             for split, (train, test) in enumerate(task.splits if head.solver == "logistic" else ()):
-                asked.append((number, which, split, np.asarray(test)))
+                origins.append((number, which, split, np.asarray(test)))
                 Cs = [value[0] for value in head.values]
                 chains.append(Chain(task.y[train], np.asarray(train, np.int64), Cs, task.labels))
     fits: list[Coefficients | None] = [None] * len(chains)
     if chains and pays_off(chains, X.shape[1], device=device):
         fits = logistic_coefficients(X, chains, device=device, n_jobs=n_jobs)
     alike: dict[bytes, list[int]] = {}
-    for place, (number, which, split, test) in enumerate(asked):
+    for place, (number, which, split, test) in enumerate(origins):
         if fits[place] is None or not np.isfinite(X[test]).all():
             yield SplitPredictions(number, which, split, None)
         else:
             alike.setdefault(test.tobytes(), []).append(place)
     for places in alike.values():
-        said = logistic_predictions(X[asked[places[0]][3]], [fit for place in places if (fit := fits[place])])
-        for place, predictions in zip(places, said, strict=True):
-            yield SplitPredictions(*asked[place][:3], predictions)
+        predicted = logistic_predictions(X[origins[places[0]][3]], [fit for place in places if (fit := fits[place])])
+        for place, predictions in zip(places, predicted, strict=True):
+            yield SplitPredictions(*origins[place][:3], predictions)
 
 
 class _SplitGroup:
@@ -333,10 +335,10 @@ class _SplitGroup:
         self.products = map_threads(lambda piece: parts.products(piece, self.columns), parts.pieces, n_jobs)
         self.all_products = Products.of_all(self.products)
 
-    def said(self, split: _TaskSplit) -> Iterator[SplitPredictions]:
-        """Give what all members say of the test rows: one standardisation, spectrum and search for neighbours."""
+    def predictions(self, split: _TaskSplit) -> Iterator[SplitPredictions]:
+        """Give all members' predictions for the test rows, from one standardisation, spectrum and neighbour search."""
         tasks = self.tasks
-        if not self.finite:  # scikit-learn has its own words for these
+        if not self.finite:  # scikit-learn raises its own error for these
             for number, place in split.members:
                 yield from (SplitPredictions(number, which, place, None) for which, _ in _closed(tasks[number]))
             return
@@ -359,16 +361,16 @@ class _SplitGroup:
         return neighbours(*standardised(self.X, split.train, split.test), ks, self.arrays) if ks else None
 
     def _known(self, split: _TaskSplit) -> _SharedSums | None:
-        """Return what the heads that learn from sums share."""
+        """Return the sums that the heads of a split share."""
         parts = self.parts
-        mine = [number for number, _ in split.members if number in self.places]
-        if parts is None or not mine:
+        numbers = [number for number, _ in split.members if number in self.places]
+        if parts is None or not numbers:
             return None
         left, products = self.all_sums, self.all_products
         if len(self.splits) > 1:
             at = self.splits.index(split)
             left, products = left.less(self.sums[at]), products.less(self.products[at])
-        solvers = {head.solver for number in mine for head in self.tasks[number].heads}
+        solvers = {head.solver for number in numbers for head in self.tasks[number].heads}
         standard = parts.standard(self.all_sums, left, split.train)
         H = parts.standard_products(standard, products, self.columns, split.train)
         whole, turned, kept = None, None, None
@@ -382,7 +384,7 @@ class _SplitGroup:
 
 @dataclass(frozen=True, eq=False)
 class _SharedSums:
-    """What the heads of one split that learn from sums share.
+    """The sums and decompositions that the heads of one split share.
 
     Parameters
     ----------
@@ -393,7 +395,7 @@ class _SharedSums:
     H : ndarray, shape (d, count)
         Their products with the standardised rows.
     kept : Kept or None
-        For centroids; None where no head wants it, or its columns want scikit-learn itself.
+        For centroids; None where no head needs it, or its columns need scikit-learn itself.
     whole : Spectrum or None
     turned : ndarray, shape (r, count), or None
         The products in the spectrum's directions.

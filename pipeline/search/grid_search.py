@@ -1,4 +1,4 @@
-"""The search within the rows it may see: every candidate scored over the folds, the best refitted on all of them."""
+"""How are a head's parameters chosen? Every candidate is scored over the folds, the best is refitted on all rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Fitted:
     score : float or None
         Mean inner score of the chosen parameters (optimistic: it was chosen as the best); None without a search.
     warnings : tuple of str
-        What the estimator warned of, counted.
+        The estimator's warnings, counted.
     """
 
     estimator: Any
@@ -71,13 +71,13 @@ def search(
     Raises
     ------
     HeadError
-        The estimator failed (named, with its own words), or the scoring does not fit.
+        The estimator failed (named, with its own message), or the scoring does not fit.
     """
     check_scoring_fits(head, scoring)
-    said: list[str] = []
+    notes: list[str] = []
     if candidates is None:
         smallest = min([len(train) for train, _ in splits], default=len(y))
-        candidates, said = candidates_of(head, smallest, len(y))
+        candidates, notes = candidates_of(head, smallest, len(y))
     params, fits = candidates[0], 1
     score: float | None = None
     caught: list[WarningMessage] = []
@@ -92,10 +92,10 @@ def search(
         )
         chosen, score = best_of(scores)
         params = candidates[chosen]
-        said += describe_scores(head, scoring, scores)
+        notes += describe_scores(head, scoring, scores)
         fits += scores.size
     estimator, more = fit_head(head, params, X, y)
-    return Fitted(estimator, params, score, (*said, *summarize_warnings(head.name, [*caught, *more], fits)))
+    return Fitted(estimator, params, score, (*notes, *summarize_warnings(head.name, [*caught, *more], fits)))
 
 
 def check_scoring_fits(head: Head, scoring: str) -> None:
@@ -120,8 +120,8 @@ def candidates_of(head: Head, smallest: int, n: int) -> tuple[list[Params], list
     """
     from sklearn.model_selection import ParameterGrid
 
-    grid, said = _grid_that_fits(head, smallest, n)
-    return list(ParameterGrid(grid)), said
+    grid, notes = _grid_that_fits(head, smallest, n)
+    return list(ParameterGrid(grid)), notes
 
 
 def candidate_scores(
@@ -192,14 +192,14 @@ def best_of(scores: np.ndarray) -> tuple[int, float]:
 
 
 def describe_scores(head: Head, scoring: str, scores: np.ndarray) -> list[str]:
-    """Say in how many folds the score is undefined."""
+    """Return a note on the number of folds where the score is undefined."""
     undefined = int(np.isnan(scores).all(axis=0).sum())
     return [f"{head.name}: {scoring} is undefined in {undefined} of {scores.shape[1]} inner folds"] if undefined else []
 
 
 def _grid_that_fits(head: Head, smallest: int, n: int) -> tuple[dict[str, list[Any]], list[str]]:
     """Return the grid without the numbers of neighbours that a training part does not have, and say so."""
-    grid, said = dict(head.grid), []
+    grid, notes = dict(head.grid), []
     for key, values in head.grid.items():
         if key.rpartition("__")[2] != "n_neighbors":
             continue
@@ -208,11 +208,11 @@ def _grid_that_fits(head: Head, smallest: int, n: int) -> tuple[dict[str, list[A
         kept = [value for value in values if not isinstance(value, int | np.integer) or value <= rows]
         if not kept:
             raise HeadError(
-                f"head {head.name!r}: expected {min(values)} neighbours, got {rows} rows to learn from",
+                f"head {head.name!r}: expected {min(values)} neighbours, got {rows} training rows",
                 f"pass --grid {head.name}.n_neighbors={rows}",
             )
         if len(kept) < len(values):
             grid[key] = kept
             gone = ", ".join(str(value) for value in values if value not in kept)
-            said.append(f"{head.name}: n_neighbors {gone} left out: the smallest training part has {rows} rows")
-    return grid, said
+            notes.append(f"{head.name}: n_neighbors {gone} left out: the smallest training part has {rows} rows")
+    return grid, notes

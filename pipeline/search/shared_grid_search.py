@@ -1,4 +1,4 @@
-"""GridSearchCV with the work of a grid, and of many label sets, done once a fold where their parameters allow it."""
+"""GridSearchCV with the work of a grid, and of many label sets, done once per fold where their parameters allow it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier, is_regressor
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, check_cv
 from sklearn.utils import _safe_indexing
 
 from pipeline.search.engine import SharedGrid, SharedTask, shared_grid, shared_predictions
-from pipeline.search.predictions import Predictions, replay
+from pipeline.search.predictions import Predictions, ReplayClassifier, replay
 from pipeline.search.scoring import OverAllClasses
 from pipeline.search.solvers.backend import one_thread
 
@@ -24,7 +24,7 @@ Score = Callable[[np.ndarray, np.ndarray, Predictions], float]  # of a split's c
 
 
 def score_of(scoring: Any, kind: str, classes: np.ndarray | None) -> tuple[Score, bool] | None:
-    """Return how predictions are scored, and whether labels are enough; None where only GridSearchCV can tell.
+    """Return how predictions are scored, and whether labels are enough; None where only GridSearchCV can score them.
 
     A name is scikit-learn's scorer of that name, over the classes of the training part as scikit-learn has them.
     """
@@ -32,64 +32,23 @@ def score_of(scoring: Any, kind: str, classes: np.ndarray | None) -> tuple[Score
 
     if isinstance(scoring, OverAllClasses):
         fits = scoring.kind == kind and (classes is None or scoring.n_classes >= len(classes))
-        return (lambda train, y, said: scoring.of(y, said), scoring.labels_only) if fits else None
+        return (lambda train, y, predicted: scoring.of(y, predicted), scoring.labels_only) if fits else None
     name = scoring or ("accuracy" if kind == "class" else "r2")
     if not isinstance(name, str) or name not in get_scorer_names():
         return None
     if name == "accuracy" and kind == "class":
-        return (lambda train, y, said: float(np.mean(said.labels == y))), True
+        return (lambda train, y, predicted: float(np.mean(predicted.labels == y))), True
     scorer = get_scorer(name)
     rows = [np.empty((0, 1), np.intp)]
 
-    def score(train: np.ndarray, y: np.ndarray, said: Predictions) -> float:
+    def score(train: np.ndarray, y: np.ndarray, predicted: Predictions) -> float:
         if len(rows[0]) != len(y):
             rows[0] = np.arange(len(y))[:, None]
         if classes is None:
-            return float(scorer(replay(said, kind, 0), rows[0], y))
-        return float(scorer(_replay(said, np.unique(train), classes), rows[0], classes[y]))
+            return float(scorer(replay(predicted, kind, 0), rows[0], y))
+        return float(scorer(ReplayClassifier(predicted, classes, np.unique(train)), rows[0], classes[y]))
 
     return score, False
-
-
-def _replay(said: Predictions, seen: np.ndarray, classes: np.ndarray) -> Any:
-    if said.decision is not None:
-        return _WithBoth(said, seen, classes)
-    if said.probabilities is not None:
-        return _WithProbabilities(said, seen, classes)
-    return _FoldReplay(said, seen, classes) if said.scores is None else _WithScores(said, seen, classes)
-
-
-class _FoldReplay(ClassifierMixin, BaseEstimator):
-    """Says predictions again as the estimator would that a training part gave: with its classes, as they are named."""
-
-    def __init__(self, said: Predictions, seen: np.ndarray, classes: np.ndarray) -> None:
-        self.said, self.seen, self.classes = said, seen, classes
-        self.classes_ = classes[seen]
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> _FoldReplay:
-        return self
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        return self.classes[self.said.labels[X[:, 0]]]
-
-
-class _WithProbabilities(_FoldReplay):
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        assert self.said.probabilities is not None
-        return self.said.probabilities[np.ix_(X[:, 0], self.seen)]
-
-
-class _WithBoth(_WithProbabilities):
-    def decision_function(self, X: np.ndarray) -> np.ndarray:
-        assert self.said.decision is not None
-        return self.said.decision[X[:, 0]]
-
-
-class _WithScores(_FoldReplay):
-    def decision_function(self, X: np.ndarray) -> np.ndarray:
-        assert self.said.scores is not None
-        scores = self.said.scores[np.ix_(X[:, 0], self.seen)]
-        return scores[:, 1] if len(self.seen) == 2 else scores
 
 
 def layout(
@@ -116,8 +75,8 @@ def layout(
 def _masked(values: list[Any]) -> np.ma.MaskedArray:
     """Return one parameter's values, those that a candidate does not set masked."""
     mask = [value is np.ma.masked for value in values]
-    there = np.array([value for value in values if value is not np.ma.masked])
-    dtype = there.dtype if there.dtype.kind in "biuf" else np.dtype(object)
+    given = np.array([value for value in values if value is not np.ma.masked])
+    dtype = given.dtype if given.dtype.kind in "biuf" else np.dtype(object)
     column = np.ma.MaskedArray(np.empty(len(values), dtype), mask=mask)
     for place, value in enumerate(values):
         if not mask[place]:
@@ -126,12 +85,12 @@ def _masked(values: list[Any]) -> np.ma.MaskedArray:
 
 
 class SharedGridSearchCV(GridSearchCV):
-    """GridSearchCV that learns ridge, lda, knn and centroid heads once a fold for the whole grid.
+    """GridSearchCV that learns ridge, lda, knn and centroid heads once per fold for the whole grid.
 
     Choices and scores are GridSearchCV's; those of logistic regression, which scikit-learn stops early where C is
     large, are of fits that are converged at least as far. It *is* GridSearchCV wherever nothing can be shared:
     for another estimator, parameter or value, several scorings, fit parameters, or rows that scikit-learn would warn
-    of. What is refitted is a clone of the estimator.
+    of. The refitted estimator is a clone.
 
     Parameters
     ----------
@@ -219,7 +178,11 @@ class SharedGridSearchCV(GridSearchCV):
     def fit_many(self, X: Any, ys: Any, *, groups: Any = None) -> Any:
         """Return a fitted copy of this search for each label set: `search_many` of this one alone."""
         found = search_many([self], X, ys, groups=groups)
-        return {name: each[0] for name, each in found.items()} if isinstance(found, dict) else [one[0] for one in found]
+        return (
+            {name: each[0] for name, each in found.items()}
+            if isinstance(found, dict)
+            else [fitted[0] for fitted in found]
+        )
 
 
 def search_many(searches: Sequence[SharedGridSearchCV], X: Any, ys: Any, *, groups: Any = None) -> Any:
@@ -233,7 +196,7 @@ def search_many(searches: Sequence[SharedGridSearchCV], X: Any, ys: Any, *, grou
     ys : mapping of name to array-like of shape (n,), DataFrame, or sequence of such arrays
         None and NaN are missing labels: those rows are left out of that label set alone. -1 is a label like others.
     groups : array-like of shape (n,), default=None
-        For splitters that want them.
+        For splitters that need them.
 
     Returns
     -------
@@ -252,18 +215,18 @@ def search_many(searches: Sequence[SharedGridSearchCV], X: Any, ys: Any, *, grou
     todo = []
     for name, y in pairs:
         labels = np.asarray(y)
-        there = _there(labels)
-        rows = np.flatnonzero(there)
+        labeled = _has_label(labels)
+        rows = np.flatnonzero(labeled)
         fitted[name] = [clone(search) for search in searches]
         every = len(rows) == len(labels)
         own = labels if every else _without_gaps(labels[rows])
-        mine = {} if groups is None else {"groups": np.asarray(groups)[rows]}
-        todo += [_Search(copy, X, own, mine, None if every else rows) for copy in fitted[name]]
+        options = {} if groups is None else {"groups": np.asarray(groups)[rows]}
+        todo += [_Search(copy, X, own, options, None if every else rows) for copy in fitted[name]]
     _fit_all(todo)
     return fitted if named else list(fitted.values())
 
 
-def _there(y: np.ndarray) -> np.ndarray:
+def _has_label(y: np.ndarray) -> np.ndarray:
     """Say which rows have a label."""
     if y.dtype.kind == "O":
         return np.array([value is not None and bool(np.all(value == value)) for value in y], dtype=bool)
@@ -354,7 +317,7 @@ def _fit_all(searches: Sequence[_Search]) -> None:
 
 
 def _numbers(X: Any) -> np.ndarray | None:
-    """Return X as an array; None for what is no matrix of numbers, or not in a type that heads learn from."""
+    """Return X as an array; None for what is no matrix of numbers, or not of a type that heads are trained on."""
     with contextlib.suppress(ValueError, TypeError):
         rows = np.asarray(X)
         if rows.ndim == 2 and rows.size and (rows.dtype in (np.float32, np.float64) or rows.dtype.kind in "iu"):
@@ -399,7 +362,7 @@ def _planned(search: _Search, n: int) -> _Plan | None:
         cv = own.cv
         if search.rows is not None and not hasattr(cv, "split") and np.iterable(cv):
             cv = _within(cv, search.rows)
-        # What only GridSearchCV would say of them is said by it.
+        # GridSearchCV raises the errors of a splitter itself.
         with contextlib.suppress(Exception):
             checked = check_cv(cv, y, classifier=kind == "class")
             splits = [(_positions(a), _positions(b)) for a, b in checked.split(rows, y, **search.params)]
@@ -437,16 +400,16 @@ def _score(X: np.ndarray, plans: Sequence[_Plan]) -> None:
     guard: Callable[[], Any] = one_thread if (jobs := _threads(first.n_jobs)) == 1 else contextlib.nullcontext
     with guard():
         before = time.perf_counter()
-        for said in shared_predictions(X, tasks, n_jobs=jobs, device=first.device):
-            plan, fold = plans[said.task], said.split
+        for answer in shared_predictions(X, tasks, n_jobs=jobs, device=first.device):
+            plan, fold = plans[answer.task], answer.split
             train, test = plan.splits[fold]
-            if said.predictions is None:
+            if answer.predictions is None:
                 plan.refused = True
             if plan.refused:
                 continue
             fitted = time.perf_counter()
             try:
-                for candidate, predictions in enumerate(said.predictions or []):
+                for candidate, predictions in enumerate(answer.predictions or []):
                     plan.scores[candidate, fold] = plan.score(plan.codes[train], plan.codes[test], predictions)
             except Exception:  # GridSearchCV says what is wrong with it, as `error_score` wants
                 if isinstance(plan.search.estimator.scoring, OverAllClasses):

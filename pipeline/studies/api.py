@@ -244,7 +244,7 @@ def study(
                     subject, found, layer, layers, config, kept, where, budget, n_jobs, (started, time_limit)
                 )
             except BaseException:
-                kept.leave_no_trace()
+                kept.remove_if_empty()
                 raise
     made = replace(made, seconds=round(time.perf_counter() - started, 1))
     if folder is None:

@@ -103,25 +103,27 @@ def summarize_warnings(name: str, caught: Sequence[warnings.WarningMessage], fit
     from sklearn.exceptions import ConvergenceWarning
 
     stopped = sum(issubclass(w.category, ConvergenceWarning) for w in caught)
-    said = []
+    sentences = []
     if stopped:
-        # One estimator may warn once a class; no more fits can have stopped than there were.
-        said.append(f"{name}: {min(stopped, fits)} of {fits} fits stopped before converging (max_iter)")
-    # That a fold has no score is said by the search, in its own words.
+        # One estimator may warn once per class; no more fits can have stopped than there were.
+        sentences.append(f"{name}: {min(stopped, fits)} of {fits} fits stopped before converging (max_iter)")
+    # The search itself reports folds without a score.
     others = Counter(
         _in_words(text)
         for w in caught
         if not issubclass(w.category, ConvergenceWarning)
         and "test scores are non-finite" not in (text := first_line(w.message))
     )
-    said += [f"{name}: {text} ({count} times)" if count > 1 else f"{name}: {text}" for text, count in others.items()]
-    return said
+    sentences += [
+        f"{name}: {text} ({count} times)" if count > 1 else f"{name}: {text}" for text, count in others.items()
+    ]
+    return sentences
 
 
 def _in_words(text: str) -> str:
-    # OneVsRestClassifier names a column, "Label not 3", that nobody gave.
+    # OneVsRestClassifier names a column, "Label not 3", that does not occur in the data.
     if text.startswith("Label ") and text.endswith("is present in all training examples."):
-        return "within a search, a tag was on all or none of the rows to learn from"
+        return "within a search, a tag was on all or none of the training rows"
     return text
 
 
@@ -159,7 +161,7 @@ class WorkStealingPool:
         self._pool: ThreadPoolExecutor | None = None
 
     def each(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Return what the work gives for each item, in order; within it, `map` is helped by whoever is free."""
+        """Return what the work gives for each item, in order; within it, idle threads help with `map`."""
         if self.n_jobs == 1:
             return [work(item) for item in items]
         with one_thread(), ThreadPoolExecutor(self.n_jobs) as self._pool:
@@ -215,8 +217,8 @@ def interleaved(work: Callable[[T], Iterator[R]], items: Sequence[T], n_jobs: in
                         item = next(waiting, _END)
                     if item is _END:
                         break
-                    for one in work(item):  # type: ignore[arg-type]
-                        found.put(one)
+                    for value in work(item):  # type: ignore[arg-type]
+                        found.put(value)
                         if stop.is_set():
                             break
         except BaseException as error:
@@ -230,19 +232,19 @@ def interleaved(work: Callable[[T], Iterator[R]], items: Sequence[T], n_jobs: in
             thread.start()
         try:
             while ended < len(threads):
-                one = found.get()
-                if one is _END:
+                value = found.get()
+                if value is _END:
                     ended += 1
-                elif isinstance(one, _WorkFailed):
+                elif isinstance(value, _WorkFailed):
                     ended += 1
-                    raise one.error
+                    raise value.error
                 else:
-                    yield one
+                    yield value
         finally:
             stop.set()
             while ended < len(threads):
-                one = found.get()
-                ended += one is _END or isinstance(one, _WorkFailed)
+                value = found.get()
+                ended += value is _END or isinstance(value, _WorkFailed)
             for thread in threads:
                 thread.join()
 

@@ -87,7 +87,7 @@ def discriminant_tags(spectrum: Spectrum, target: Target, shrinkages: Sequence[f
         )
         for tag, mean in zip(tags, target.mean, strict=True)
     ]
-    for raws in zip(*(_discriminants(spectrum, one, shrinkages) for one in both), strict=True):
+    for raws in zip(*(_discriminants(spectrum, side, shrinkages) for side in both), strict=True):
         second = np.column_stack([raw[:, 1] - raw[:, 0] for raw in raws]).astype(spectrum.dtype)
         yield Predictions((second > 0).astype(np.int8), probabilities=expit(second).astype(np.float64))
 

@@ -1,4 +1,4 @@
-"""Sums over rows in parts: what all but one part hold is all less that part, so that no row is summed once a fold."""
+"""Sums over the rows of a fold's training part, as the sums of all rows less those of the test part."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class TargetColumns:
     Parameters
     ----------
     ys : sequence of ndarray, shape (n,) or (n, c)
-        Codes 0..labels-1; or numbers; or an indicator of c classes. Of every row of X; only those asked for are read.
+        Codes 0..labels-1; or numbers; or an indicator of c classes. Of every row of X; only requested rows are read.
     labels : sequence of int
         How many classes each has; 0 for numbers.
     dtype : dtype
         The features' type, in which scikit-learn takes numbers.
     rows : ndarray of int
-        Rows that will be asked for: the numbers' mean over them is taken off, so that sums keep their digits.
+        Rows that will be requested: the numbers' mean over them is taken off, so that sums keep their digits.
     """
 
     def __init__(self, ys: Sequence[np.ndarray], labels: Sequence[int], dtype: Any, rows: np.ndarray) -> None:
@@ -184,7 +184,7 @@ class PartScaling:
     mean, scale : ndarray of float64, shape (d,)
         As StandardScaler's `mean_` and `scale_`.
     constant : ndarray of bool, shape (d,)
-        The columns that StandardScaler takes for constant: nothing is learned from them.
+        The columns that StandardScaler takes for constant: they are not used in training.
     lost : ndarray of int, shape (k,)
         Columns whose sums would lose their digits to the subtraction, and are taken over the training rows themselves.
     covariance : ndarray of float64, shape (d, d), or None
@@ -244,8 +244,8 @@ class SplitParts:
             first += block.sum(axis=0)
             squares += np.einsum("ij,ij->j", block, block)
             if gram is not None:
-                there = self.arrays.array(block)
-                gram += there.T @ there
+                rows_on_device = self.arrays.array(block)
+                gram += rows_on_device.T @ rows_on_device
         return Sums(len(rows), first, squares, None if gram is None else self.arrays.numpy(gram))
 
     def products(self, rows: np.ndarray, columns: TargetColumns) -> Products:
@@ -316,7 +316,7 @@ def group_splits(splits: Splits) -> list[list[int]]:
     groups: dict[bytes, list[tuple[list[int], np.ndarray]]] = {}
     for place, (train, test) in enumerate(splits):
         rows, counts = np.unique(np.concatenate([train, test]), return_counts=True)
-        if (counts > 1).any():  # a row that is drawn twice, or learned from and tested
+        if (counts > 1).any():  # a row that is drawn twice, or in both the training and the test part
             groups[b"%d" % place] = [([place], np.asarray(test))]
             continue
         alike = groups.setdefault(rows.astype(np.int64).tobytes(), [])

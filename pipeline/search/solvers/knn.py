@@ -23,7 +23,7 @@ class NearestRows:
     Parameters
     ----------
     distances, places : ndarray, shape (m, k)
-        The nearest k of the largest k asked for.
+        The nearest k, for the largest requested k.
     of : dict
         For each k: (rows, distances, places), the rows whose nearest k are not the first k of those above, and theirs.
     """
@@ -54,7 +54,7 @@ def neighbours(Z: np.ndarray, test: np.ndarray, ks: Sequence[int], arrays: Array
     """Return the neighbours for each k.
 
     The nearest k are the first of the nearest max(ks), except where the k-th and the next are equally far:
-    scikit-learn's answer for that k is asked for those rows.
+    scikit-learn searches those rows again for that k.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -74,7 +74,7 @@ def neighbours(Z: np.ndarray, test: np.ndarray, ks: Sequence[int], arrays: Array
 def _on_device(found: Any, Z: np.ndarray, test: np.ndarray, k: int, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
     """Return the distances and places of the nearest k, multiplied in float64 on a device.
 
-    Where two of them, or the last and the next, are too close to tell them apart, scikit-learn is asked: its order
+    Where two of them, or the last and the next, are too close to tell them apart, scikit-learn decides: its order
     among equals is the order of its own rounding.
     """
     xp = arrays.xp
@@ -83,17 +83,17 @@ def _on_device(found: Any, Z: np.ndarray, test: np.ndarray, k: int, arrays: Arra
     all_near, all_who = np.empty((len(test), k)), np.empty((len(test), k), np.intp)
     more = min(k + 1, len(Z))
     for start in range(0, len(test), _ROWS):
-        asked = arrays.array(test[start : start + _ROWS].astype(np.float64))
-        apart = squares[None] - 2 * (asked @ rows.T) + (asked * asked).sum(1)[:, None]
+        queries = arrays.array(test[start : start + _ROWS].astype(np.float64))
+        apart = squares[None] - 2 * (queries @ rows.T) + (queries * queries).sum(1)[:, None]
         near, who = xp.topk(apart, more, 1, False)
-        here = slice(start, start + len(asked))
+        here = slice(start, start + len(queries))
         near, who = arrays.numpy(near), arrays.numpy(who).astype(np.intp)
-        size = arrays.numpy(squares).max() + arrays.numpy((asked * asked).sum(1))
+        size = arrays.numpy(squares).max() + arrays.numpy((queries * queries).sum(1))
         unsure = (np.diff(near, axis=1) <= _EQUAL * size[:, None]).any(axis=1) | (near[:, 0] <= _EQUAL * size)
         all_near[here], all_who[here] = np.sqrt(np.maximum(near[:, :k], 0.0)), who[:, :k]
-        again = start + np.flatnonzero(unsure)
-        if len(again):
-            all_near[again], all_who[again] = found.kneighbors(test[again], n_neighbors=k)
+        repeated = start + np.flatnonzero(unsure)
+        if len(repeated):
+            all_near[repeated], all_who[repeated] = found.kneighbors(test[repeated], n_neighbors=k)
     return all_near, all_who
 
 
@@ -129,9 +129,9 @@ def neighbour_classes(
 
 
 def neighbour_tags(near: NearestRows, y: np.ndarray, combinations: Sequence[tuple[int, str]]) -> Iterator[Predictions]:
-    """Give what KNeighborsClassifier says of the test rows when it learns an indicator: an election a tag."""
-    said = zip(*(_elections(near, tag.astype(np.intp), 2, combinations) for tag in y.T), strict=True)
-    for tags in said:
+    """Give KNeighborsClassifier's predictions of tags for the test rows: one vote per tag."""
+    elections = zip(*(_elections(near, tag.astype(np.intp), 2, combinations) for tag in y.T), strict=True)
+    for tags in elections:
         codes = np.column_stack([codes for codes, _ in tags]).astype(np.int8)
         yield Predictions(codes, probabilities=np.column_stack([votes[:, 1] / votes.sum(axis=1) for _, votes in tags]))
 
@@ -148,21 +148,21 @@ def _elections(
     for weighting in {weighting for _, weighting in combinations}:
         W = _weights(near.distances) if weighting == "distance" else np.ones(near.distances.shape)
         votes, before = np.zeros((len(voted), labels)), 0
-        for k in sorted({k for k, one in combinations if one == weighting}):
+        for k in sorted({k for k, name in combinations if name == weighting}):
             votes = _counted(voted[:, before:k], W[:, before:k], labels, votes)
             rows, distances, places = near.of[k]
-            mine = votes
+            corrected = votes
             if len(rows):
                 own = _weights(distances) if weighting == "distance" else np.ones(distances.shape)
-                mine = votes.copy()
-                mine[rows] = _counted(codes[places], own, labels, np.zeros((len(rows), labels)))
-            for_each[k, weighting], before = mine, k
+                corrected = votes.copy()
+                corrected[rows] = _counted(codes[places], own, labels, np.zeros((len(rows), labels)))
+            for_each[k, weighting], before = corrected, k
     for k, weighting in combinations:
         votes = for_each[k, weighting]
-        said = votes.argmax(axis=1)
+        choices = votes.argmax(axis=1)
         if weighting == "distance" and labels > 1:
-            said = _as_scikit_learn_sums(near, codes, k, votes, said)
-        yield said, votes
+            choices = _as_scikit_learn_sums(near, codes, k, votes, choices)
+        yield choices, votes
 
 
 def _counted(voted: np.ndarray, W: np.ndarray, labels: int, before: np.ndarray) -> np.ndarray:
@@ -175,21 +175,21 @@ def _counted(voted: np.ndarray, W: np.ndarray, labels: int, before: np.ndarray) 
 
 
 def _as_scikit_learn_sums(
-    near: NearestRows, codes: np.ndarray, k: int, votes: np.ndarray, said: np.ndarray
+    near: NearestRows, codes: np.ndarray, k: int, votes: np.ndarray, choices: np.ndarray
 ) -> np.ndarray:
     """Return the choices; where another order of summing could decide, as scikit-learn sums: a class at a time."""
     from sklearn.utils.extmath import weighted_mode
 
     every = np.arange(len(votes))
-    best = votes[every, said]
+    best = votes[every, choices]
     others = votes.copy()
-    others[every, said] = -np.inf
+    others[every, choices] = -np.inf
     close = np.flatnonzero(best - others.max(axis=1) <= _TIED * best)
     if len(close):
         distances, places = near.nearest(k)
         mode, _ = weighted_mode(codes[places[close]], _weights(distances[close]), axis=1)
-        said[close] = mode.ravel().astype(np.int64)
-    return said
+        choices[close] = mode.ravel().astype(np.int64)
+    return choices
 
 
 def _weights(distances: np.ndarray) -> np.ndarray:

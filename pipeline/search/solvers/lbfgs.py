@@ -57,21 +57,21 @@ class StackData:
         A : ndarray of float32, shape (n, d)
         arrays : Arrays
         cuts : sequence or array of int
-            Places where other chains begin to learn from the rows: blocks begin there too.
+            Positions where the training rows of other chains begin: blocks begin there too.
         team : Team, optional
         """
         n, d = A.shape
         A = arrays.float32(A)
-        some = A[:: -(-n // _SAMPLE)]
-        m = len(some)
-        total = float((some * some).sum()) / m
+        sample = A[:: -(-n // _SAMPLE)]
+        m = len(sample)
+        total = float((sample * sample).sum()) / m
         if m < d:
-            values, left = arrays.eigenpairs(some @ some.T / m)
+            values, left = arrays.eigenpairs(sample @ sample.T / m)
             real = values > 1e-6 * values[-1]
             values, left = values[real], left[:, real]
-            vectors = some.T @ (left / (values * m) ** 0.5)
+            vectors = sample.T @ (left / (values * m) ** 0.5)
         else:
-            values, vectors = arrays.eigenpairs(some.T @ some / m)
+            values, vectors = arrays.eigenpairs(sample.T @ sample / m)
         values, vectors = values[-_RANK:], vectors[:, -_RANK:]
         r = len(values)
         rest = max(total - float(values.sum()), 0.0) / (d - r) if r < d else 0.0
@@ -100,14 +100,14 @@ class Stack:
     ----------
     shared : Shared
     codes : array of int16, shape (p, n)
-        The class of each row for each chain, -1 where the row is not the chain's to learn from. Chains of equally
+        The class of each row for each chain, -1 where the row is not a training row of the chain. Chains of equally
         many columns lie side by side.
     widths : ndarray of int, shape (p,)
         Columns of each chain.
     means, scales : array of float32, shape (p, d)
-        Of A over the rows that each chain learns from; the scales are to multiply with (0: a constant feature).
+        Of A over the training rows of each chain; the scales are to multiply with (0: a constant feature).
     counts : ndarray, shape (p,)
-        Rows that each chain learns from.
+        Number of training rows of each chain.
     """
 
     shared: StackData
@@ -128,7 +128,7 @@ class Stack:
 
     owners: Any = None  # (k,): the chain of each column
     starts: Any = None  # (p,): the first column of each chain
-    learning: Any = None  # bool (p, blocks): which chains learn from any row of a block
+    learning: Any = None  # bool (p, blocks): which chains have a training row in a block
 
     def __len__(self) -> int:
         return len(self.widths)
@@ -197,9 +197,9 @@ class Stack:
             loss, R, curvature = self._residuals(Z, codes, self.widths[learning])
             return loss, R @ rows, R.sum(axis=1), curvature
 
-        # Summed in the order of the blocks, whoever did them: the same rows give the same sums to the last bit.
-        wanted = np.flatnonzero(self.learning.any(axis=0)).tolist()
-        for place, found in zip(wanted, self.shared.team.map(over, wanted), strict=True):
+        # Summed in the order of the blocks, whichever thread did them: equal rows give equal sums to the last bit.
+        used_blocks = np.flatnonzero(self.learning.any(axis=0)).tolist()
+        for place, found in zip(used_blocks, self.shared.team.map(over, used_blocks), strict=True):
             learning, (loss, products, total, curvature) = self.learning[:, place], found
             losses[learning] += loss
             which = slice(None) if learning.all() else self.columns(learning)
@@ -374,7 +374,7 @@ class _ChainState:
         before = self.loss + self._penalised(self.W)
         after = loss + self._penalised(trial)
         slope = stack.dot(self._gradient(trial, G), self.D)
-        # Objectives closer than float32 can tell are told apart by their slopes: both are convex along the line.
+        # Objectives closer than float32's resolution are compared by their slopes: both are convex along the line.
         down = (slope <= _SHALLOW * np.abs(self.slope)) | (after <= before + _ARMIJO * self.length * self.slope)
         down = np.where(self.leaping, (slope <= 0) | (after < before), down) & np.isfinite(after)
         self._remember(trial - self.W, G - self.G, down)
@@ -416,15 +416,15 @@ class _ChainState:
         stack, arrays = self.stack, self.stack.shared.arrays
         answers = arrays.numpy(self.W[stack.columns(done)])
         at = 0
-        for one in np.flatnonzero(done):
-            width = stack.widths[one]
-            self.found[int(self.chain[one])][self.place[one]] = answers[at : at + width]
+        for chain in np.flatnonzero(done):
+            width = stack.widths[chain]
+            self.found[int(self.chain[chain])][self.place[chain]] = answers[at : at + width]
             at += width
         self.place[done] += 1
-        home = failed | (self.place >= [len(self.paths[chain]) for chain in self.chain.tolist()])
+        home = failed | (self.place >= [len(self.paths[number]) for number in self.chain.tolist()])
         ahead = done & ~home
-        for one in np.flatnonzero(ahead):
-            self.penalty[one] = self.paths[int(self.chain[one])][self.place[one]]
+        for chain in np.flatnonzero(ahead):
+            self.penalty[chain] = self.paths[int(self.chain[chain])][self.place[chain]]
         columns = stack.columns(ahead)
         self.before[columns] = self.last[columns]
         self.last[columns] = self.W[columns]
@@ -449,7 +449,7 @@ class _ChainState:
             setattr(self, name, getattr(self, name)[kept])
         self.steps = [pair[columns] for pair in self.steps]
         self.changes = [pair[columns] for pair in self.changes]
-        self.kept = [one[kept] for one in self.kept]
+        self.kept = [values[kept] for values in self.kept]
 
     def _penalised(self, W: Any) -> np.ndarray:
         weights = W[:, :-1]

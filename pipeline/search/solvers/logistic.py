@@ -50,7 +50,7 @@ class Coefficients:
     seen : ndarray of int64, shape (classes,)
         The classes in training, sorted.
     weights : ndarray of float64, shape (Cs, d, columns)
-        One column for two classes (the second's log odds), otherwise one a class.
+        One column for two classes (the second's log odds), otherwise one per class.
     intercepts : ndarray of float64, shape (Cs, columns)
     labels : int
     """
@@ -102,7 +102,7 @@ def logistic_coefficients(
         learnt[chain.train] = True
     finite = np.zeros(len(X), dtype=bool)
     finite[learnt] = np.isfinite(X[learnt]).all(axis=1)
-    places = np.cumsum(finite) - 1  # of the rows of X among those that are learnt from
+    places = np.cumsum(finite) - 1  # of the rows of X among the training rows
     lanes: list[_SolvableChain] = []
     parts: dict[bytes, tuple[int, np.ndarray]] = {}
     for which, chain in enumerate(chains):
@@ -145,7 +145,7 @@ def _alike(parts: Sequence[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class _SolvableChain:
-    """A chain that can be solved: the rows it learns from (of A), whose training part it is, classes from 0 on."""
+    """A chain that can be solved: its training rows (of A), whose training part it is, classes from 0 on."""
 
     which: int
     rows: np.ndarray
@@ -156,7 +156,7 @@ class _SolvableChain:
 
     @property
     def width(self) -> int:
-        """Columns: the second class's log odds, or one a class."""
+        """Columns: the second class's log odds, or one per class."""
         return 1 if len(self.seen) == 2 else len(self.seen)
 
 
@@ -211,23 +211,23 @@ def logistic_predictions(X: np.ndarray, fits: Sequence[Coefficients]) -> Iterato
         while end < len(fits) and columns + fits[end].intercepts.size <= most:
             columns += fits[end].intercepts.size
             end += 1
-        some = fits[at:end]
-        W = np.concatenate([w for fit in some for w in fit.weights], axis=1)
+        batch = fits[at:end]
+        W = np.concatenate([w for fit in batch for w in fit.weights], axis=1)
         answers = centred @ W
         answers += np.concatenate(
-            [(b + centre @ w) for fit in some for w, b in zip(fit.weights, fit.intercepts, strict=True)]
+            [(b + centre @ w) for fit in batch for w, b in zip(fit.weights, fit.intercepts, strict=True)]
         )
         column = 0
-        for fit in some:
-            width, said = fit.intercepts.shape[1], []
+        for fit in batch:
+            width, predicted = fit.intercepts.shape[1], []
             for _ in fit.intercepts:
-                said.append(_said(answers[:, column : column + width], fit))
+                predicted.append(_predictions(answers[:, column : column + width], fit))
                 column += width
-            yield said
+            yield predicted
         at = end
 
 
-def _said(answers: np.ndarray, fit: Coefficients) -> Predictions:
+def _predictions(answers: np.ndarray, fit: Coefficients) -> Predictions:
     from scipy.special import expit, softmax
 
     if answers.shape[1] == 1:
