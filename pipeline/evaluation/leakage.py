@@ -59,7 +59,8 @@ class DuplicateGuard:
     def together(self, part: LabeledRows) -> tuple[np.ndarray | None, list[str]]:
         """Return which rows of a part stay together, one code per set of duplicates, and notes on it.
 
-        None where there are no duplicates. Near-duplicates are ignored where they would tie groups or classes so that too
+        None where there are no duplicates. Near-duplicates are ignored where they would tie groups or classes so that
+        too
         little is left to split, and so are exact duplicates that tie all groups to one.
         """
         at = self._positions(part.rows)

@@ -1,4 +1,7 @@
-"""Which jobs are already computed? Keys of jobs in the result store, and the cache between an evaluation and the store."""
+"""Which jobs are already computed?
+
+Keys of jobs in the result store, and the cache between an evaluation and the store.
+"""
 
 from __future__ import annotations
 

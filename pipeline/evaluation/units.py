@@ -113,7 +113,10 @@ class FitJob:
         return best_of(table)
 
     def wants(self, choice: int) -> bool:
-        """Return whether the predictions of a choice must be computed: there are rows to predict, and none are stored."""
+        """Return whether the predictions of a choice must be computed.
+
+        There are rows to predict, and none are stored.
+        """
         return len(self.ask) > 0 and choice not in self.fitted
 
 
@@ -255,7 +258,10 @@ class JobFactory:
                     yield self.whole(number, which)
 
     def fits_whole(self, task: TaskPlan) -> bool:
-        """Return whether candidates are fitted on all training rows: to predict a test set, or to choose parameters once."""
+        """Return whether candidates are fitted on all training rows.
+
+        To predict a test set, or to choose parameters once.
+        """
         return task.question.test is not None or not self.nested
 
     def whole(self, number: int, which: int) -> FitJob:
