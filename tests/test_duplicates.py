@@ -315,8 +315,8 @@ def test_copies_stay_on_one_side_of_every_fold_and_that_is_said(photos: FeatureC
             fold = dict(zip(table["id"], table["part"], strict=True))
             assert all(fold[photos.ids[row]] == fold[photos.ids[80 + row]] for row in range(6))
         assert (
-            "12 images are duplicates of one another (2 exactly), e.g. 00000.jpg and 00080.jpg: they stay on one side of "
-            "every split"
+            "12 images are duplicates of one another (2 exactly), e.g. 00000.jpg and 00080.jpg: they stay on one side "
+            "of every split"
         ) in run.notes
         assert all(info.test_apart is None for info in run.label_sets)
         assert all(result.test_apart is None for result in run.results)
@@ -372,7 +372,8 @@ def test_copies_with_different_labels_are_named(tmp_path: Path) -> None:
     run = run_of(make_cache(tmp_path / "a.h5", X, {"kind": names(y)}))
     labels = names(y)
     assert (
-        f"1 of 2 pairs of near-duplicates has different labels, e.g. 00003.jpg ({labels[3]}) and 00050.jpg ({labels[50]}): "
+        "1 of 2 pairs of near-duplicates has different labels, "
+        f"e.g. 00003.jpg ({labels[3]}) and 00050.jpg ({labels[50]}): "
         "one may be wrong"
     ) in run.notes
 
@@ -385,8 +386,8 @@ def test_look_alikes_that_chain_are_left_alone_and_that_is_said(tmp_path: Path) 
     digests[40] = digests[7]
     run = run_of(make_cache(tmp_path / "a.h5", X, {"kind": names(np.arange(60) % 2)}, digests=digests))
     assert (
-        "2 images are exact duplicates of one another, e.g. 00007.jpg and 00040.jpg: they stay on one side of every split"
-        in run.notes
+        "2 images are exact duplicates of one another, e.g. 00007.jpg and 00040.jpg: "
+        "they stay on one side of every split" in run.notes
     )
     assert any("too many images look nearly alike" in note and "--groups COLUMN" in note for note in run.notes)
 

@@ -198,7 +198,7 @@ def test_the_pixel_statistics_are_what_their_null_sees(tmp_path: Path) -> None:
     run = run_of(made, heads="centroid", grid={"centroid.shrink_threshold": [None]})
     (null,) = [result for result in run.of("kind") if result.layer == PIXELS]
     assert null.mean == 1
-    assert "colours and brightness alone: 100" in run.verdicts[0]
+    assert "color statistics: 100" in run.verdicts[0]
 
 
 # Nesting, against a reference written by hand

@@ -435,7 +435,7 @@ def test_the_verdict_says_which_tags_are_told(run: Run) -> None:
         f"tags: mean average precision {shown.mean:.2f} ({shown.low:.2f} to {shown.high:.2f}) on new photos with the "
         "best of 2 heads ("
     )
-    assert f"; dummy: {dummy.mean:.2f}; colours and brightness alone: {pixels.mean:.2f}; best told: " in said
+    assert f"; dummy: {dummy.mean:.2f}; color statistics: {pixels.mean:.2f}; best: " in said
     assert "; worst: moss 0." in said or "; worst: stripes 0." in said
 
 

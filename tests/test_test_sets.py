@@ -273,7 +273,8 @@ def test_copies_among_the_images_are_said_unless_a_group_holds_them_together(tmp
     }
     made = make_cache(tmp_path / "a.h5", X, columns, digests=digests)
     note = (
-        "2 images are exact duplicates of one another, e.g. 00007.jpg and 00021.jpg: they stay on one side of every split"
+        "2 images are exact duplicates of one another, e.g. 00007.jpg and 00021.jpg: "
+        "they stay on one side of every split"
     )
     assert note in run_of(made, column="kind", **QUICK).notes
     assert note in run_of(made, column="kind", groups="spot", **QUICK).notes

@@ -41,7 +41,7 @@ def ties(run: Run, label_set: str) -> str:
     tied = {null.layer for null in lines if null.null and null.tied and null.high >= shown.low}
     if not tied:
         return ""
-    name = "the dummy" if "none" in tied else "colours and brightness alone"
+    name = "the dummy" if "none" in tied else "color statistics"
     return f"; tied with {name}: 5 folds cannot tell them apart"
 
 
@@ -55,7 +55,7 @@ def test_the_verdict_on_classes_is_recomputed_from_the_table(run: Run) -> None:
     pattern = (
         rf"kind: right on {100 * right:.0f} of 100 new photos \({100 * low:.0f} to {100 * high:.0f}\) with the best of "
         rf"2 heads \((knn|ridge) in \d of 5 folds\); always guessing the commonest: {100 * dummy:.0f}; "
-        rf"colours and brightness alone: {100 * pixels:.0f}; most confused: (\w+) taken for (\w+), {times} times"
+        rf"color statistics: {100 * pixels:.0f}; most confused: (\w+) taken for (\w+), {times} times"
         rf"{ties(run, 'kind')}"
     )
     found = re.fullmatch(pattern, run.verdicts[0])
@@ -73,7 +73,7 @@ def test_the_verdict_on_numbers_is_recomputed_from_the_table(run: Run) -> None:
     assert run.verdicts[1] == (
         f"size: r2 {r2:.3g} ({shown.low:.3g} to {shown.high:.3g}) on new photos with the best of 2 heads "
         f"({picked} in {folds} of 5 folds); always guessing the mean: {dummy:.3g}; "
-        f"colours and brightness alone: {pixels:.3g}; off by {off:.3g} on average{ties(run, 'size')}"
+        f"color statistics: {pixels:.3g}; off by {off:.3g} on average{ties(run, 'size')}"
     )
 
 
@@ -104,7 +104,7 @@ INFO = LabelSetInfo("kind", "class", 100, ("ant", "bee"), 0, None, 5, None, "acc
 def test_the_whole_sentence() -> None:
     assert verdict(INFO, evidence(result())) == (
         "kind: right on 90 of 100 new photos (80 to 95) with knn; always guessing the commonest: 50; "
-        "colours and brightness alone: 60; most confused: ant taken for bee, 1 time"
+        "color statistics: 60; most confused: ant taken for bee, 1 time"
     )
 
 
@@ -120,7 +120,7 @@ def test_numbers_speak_of_groups_too() -> None:
     )
     assert said == (
         "kind: r2 0.9 (0.8 to 0.95) on photos of new groups with knn; always guessing the mean: -0.1; "
-        "colours and brightness alone: ?; off by 0.25 on average"
+        "color statistics: ?; off by 0.25 on average"
     )
 
 
@@ -142,7 +142,7 @@ def test_a_null_that_is_tied_with_the_best_is_said() -> None:
     both = verdict(INFO, evidence(result(), nulls=[pixels, dummy]))
     assert both.endswith(tied)
     said = verdict(INFO, evidence(result(), nulls=[pixels, replace(dummy, tied=False)]))
-    assert said.endswith("tied with colours and brightness alone: 5 folds cannot tell them apart")
+    assert said.endswith("tied with color statistics: 5 folds cannot tell them apart")
     behind = [replace(null, high=0.51) for null in (pixels, dummy)]
     assert "tied" not in verdict(INFO, evidence(result(low=0.6), nulls=behind)), "the intervals have told them apart"
     for tells in (False, None):

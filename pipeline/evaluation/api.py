@@ -215,7 +215,7 @@ def evaluate(
 def plan_tasks(
     data: Any, options: Options, *, check: Callable[[Sequence[TaskPlan]], None] = lambda tasks: None
 ) -> list[TaskPlan]:
-    """Return the tasks with their features extracted and nothing fitted; options are checked before the first image is read.
+    """Return the tasks with their features extracted and nothing fitted; options are checked first.
 
     Parameters
     ----------

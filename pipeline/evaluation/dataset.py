@@ -631,7 +631,7 @@ class Task:
         What was joined to the collection; the same for all its label sets.
     separator : str
         Between the tags of a cell; empty for the other kinds.
-    asked : bool
+    requested : bool
         Whether the column was requested by its exact name or with a kind.
     """
 

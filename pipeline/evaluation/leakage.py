@@ -59,7 +59,8 @@ class DuplicateGuard:
     def together(self, part: LabeledRows) -> tuple[np.ndarray | None, list[str]]:
         """Return which rows of a part stay together, one code per set of duplicates, and notes on it.
 
-        None where there are no duplicates. Near-duplicates are ignored where they would tie groups or classes so that too
+        None where there are no duplicates. Near-duplicates are ignored where they would tie groups or classes so that
+        too
         little is left to split, and so are exact duplicates that tie all groups to one.
         """
         at = self._positions(part.rows)
@@ -102,12 +103,14 @@ class DuplicateGuard:
             part_exact = f" ({exact} exactly)" if 0 < exact < len(copies) else ""
             ids = self.collection.ids
             notes.append(
-                f"{len(copies)} images are {what} of one another{part_exact}, e.g. {ids[rows[first_row]]} and {ids[rows[second_row]]}: "
+                f"{len(copies)} images are {what} of one another{part_exact}, "
+                f"e.g. {ids[rows[first_row]]} and {ids[rows[second_row]]}: "
                 "they stay on one side of every split"
             )
         if not self.found.suits(self.folds):
             notes.append(
-                f"{self.collection.name}: too many images look nearly alike to separate near-duplicates from similar images: "
+                f"{self.collection.name}: too many images look nearly alike "
+                "to separate near-duplicates from similar images: "
                 "only exact duplicates are kept on one side; name scenes or subjects with --groups COLUMN"
             )
         return notes

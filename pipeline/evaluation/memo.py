@@ -1,4 +1,7 @@
-"""The ledger: which units of an evaluation the store knows already, and what is kept of those that are done."""
+"""Which jobs are already computed?
+
+Keys of jobs in the result store, and the cache between an evaluation and the store.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from pipeline.provenance import canonical_json, installed, sha256_json
 from pipeline.runs import Store, StoredResult, UnitKey, plain_params
 from pipeline.search import Predictions
 
-# Raised when our own code comes to give other results for the same inputs.
+# Raise this when a change of our own code changes results for the same inputs: stored results are then recomputed.
 GENERATION = 2
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
@@ -33,19 +36,19 @@ Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class JobKey:
-    """One head that learns from one training part of a label set: what all its units have in common.
+    """One head on one training part of a label set: the fields that all keys of its units share.
 
     Parameters
     ----------
     features, label_set, head, estimator, outer_fold, versions : str
     seed : int
-        As of `Cell`.
+        As in `UnitKey`.
     learned : str
-        Digest of the rows to learn from.
+        Digest of the training rows.
     folds : tuple of str
         Digest of each inner fold.
-    asked : str
-        Digest of the rows to be asked about.
+    test_rows : str
+        Digest of the rows to predict.
     scoring : str
     """
 
@@ -56,21 +59,21 @@ class JobKey:
     outer_fold: str
     learned: str
     folds: tuple[str, ...]
-    asked: str
+    test_rows: str
     scoring: str
     seed: int
     versions: str
 
     def scored(self, params: Mapping[str, Any]) -> list[UnitKey]:
-        """Return the units that score these parameters, one an inner fold."""
+        """Return the units that score these parameters, one per inner fold."""
         text = params_text(params)
         return [
             self._cell(text, f"{self.learned} {fold}", number, self.scoring) for number, fold in enumerate(self.folds)
         ]
 
     def fitted(self, params: Mapping[str, Any]) -> UnitKey:
-        """Return the unit that learns from the whole training part with these parameters."""
-        return self._cell(params_text(params), f"{self.learned} {self.asked}", None, None)
+        """Return the unit that fits these parameters on the whole training part."""
+        return self._cell(params_text(params), f"{self.learned} {self.test_rows}", None, None)
 
     def _cell(self, params: str, rows: str, fold: int | None, scoring: str | None) -> UnitKey:
         return UnitKey(
@@ -89,7 +92,7 @@ class JobKey:
 
 
 def features_text(recipe: Mapping[str, Any], layer: str) -> str:
-    """Return what names features: everything that made them, and the layer."""
+    """Return the key of a feature set: a digest of its recipe, and the layer."""
     return f"{sha256_json(dict(recipe))[:16]}/{layer}"
 
 
@@ -106,7 +109,7 @@ def rows_text(*parts: np.ndarray) -> str:
 
 
 def test_rows_text(part: LabeledRows, n_classes: int) -> str:
-    """Return a digest of the images that are asked about."""
+    """Return a digest of the test images."""
     return f"{_hash(part.digests().tobytes())} {n_classes}"
 
 
@@ -116,10 +119,10 @@ def estimator_text(head: Head, searched: Iterable[str]) -> str:
 
 
 def params_text(params: Mapping[str, Any]) -> str:
-    """Return parameters as one JSON object by their short names, what JSON cannot say as a digest."""
+    """Return parameters as one JSON object by their short names, values that JSON lacks as a digest."""
     values = {name: value.item() if isinstance(value, np.generic) else value for name, value in params.items()}
-    told = {name: value if _is_plain(value) else canonical_json(_described(value)) for name, value in values.items()}
-    return json.dumps(plain_params(told), sort_keys=True)
+    plain = {name: value if _is_plain(value) else canonical_json(_described(value)) for name, value in values.items()}
+    return json.dumps(plain_params(plain), sort_keys=True)
 
 
 @cache
@@ -130,11 +133,11 @@ def versions_text() -> str:
 
 
 def _described(value: Any, without: frozenset[str] = frozenset()) -> Any:
-    """Return a value, an estimator with its parameters for one, as JSON values that tell it from every other."""
+    """Return a value, such as an estimator with its parameters, as JSON values that no other value has."""
     if _is_plain(value):
         return repr(value)
     if isinstance(value, list | tuple):
-        return [type(value).__name__, *(_described(one) for one in value)]
+        return [type(value).__name__, *(_described(item) for item in value)]
     if not hasattr(value, "get_params") or inspect.isclass(value):
         return joblib.hash(value)
     params = value.get_params(deep=False)
@@ -146,9 +149,9 @@ def _described(value: Any, without: frozenset[str] = frozenset()) -> Any:
         "source": _source(kind),
         "params": {
             name: _described(
-                one, frozenset(key.removeprefix(f"{name}__") for key in without if key.startswith(f"{name}__"))
+                param, frozenset(key.removeprefix(f"{name}__") for key in without if key.startswith(f"{name}__"))
             )
-            for name, one in params.items()
+            for name, param in params.items()
             if name not in without
         },
     }
@@ -156,13 +159,13 @@ def _described(value: Any, without: frozenset[str] = frozenset()) -> Any:
 
 @cache
 def _source(kind: Any) -> str:
-    """Return a digest of the code of an estimator that is not scikit-learn's: it has no version that we know of."""
+    """Return a digest of the code of an estimator that is not scikit-learn's: its version is unknown."""
     if kind.__module__.partition(".")[0] == "sklearn":
         return ""
     for code in filter(None, (sys.modules.get(kind.__module__), kind)):
         with suppress(OSError, TypeError):
             return _hash(inspect.getsource(code).encode())
-    return os.urandom(12).hex()  # code that cannot be seen: another time it may be other code
+    return os.urandom(12).hex()  # the source is not available and may change: never reuse its results
 
 
 def _is_plain(value: Any) -> bool:
@@ -182,12 +185,12 @@ def _hash(*parts: bytes) -> str:
 
 
 class ResultCache:
-    """Between the units of an evaluation and the store.
+    """Looks up the jobs of an evaluation in the store, and stores those that are done.
 
     Parameters
     ----------
     store : Store
-    tasks : sequence of Task
+    tasks : sequence of TaskPlan
     random_state : int
     """
 
@@ -198,13 +201,13 @@ class ResultCache:
         self._identities: dict[Key, JobKey] = {}
 
     def look_up(self, units: Sequence[FitJob]) -> tuple[dict[Key, FoldPrediction], list[FitJob]]:
-        """Return the answers that are known; and the other units, with what is known of each."""
+        """Return the stored predictions, and the other jobs, each with its stored scores."""
         keys = [_CandidateKeys.of(unit, self._identity(unit)) for unit in units]
-        known = self._store.get(key for mine in keys for key in mine.all)
+        known = self._store.get(key for candidate in keys for key in candidate.all)
         answers, waiting = {}, []
-        for unit, mine in zip(units, keys, strict=True):
-            unit = _with_known(unit, mine, known)
-            answer = None if unit.missing else _answer(unit, mine, known)
+        for unit, candidate in zip(units, keys, strict=True):
+            unit = _with_known(unit, candidate, known)
+            answer = None if unit.missing else _answer(unit, candidate, known)
             if answer is None:
                 waiting.append(unit)
             else:
@@ -212,7 +215,7 @@ class ResultCache:
         return answers, waiting
 
     def keep(self, done: Sequence[tuple[FitJob, FitResult]]) -> dict[Key, FoldPrediction]:
-        """Keep what was computed of units, all of it or nothing, and return their answers."""
+        """Store the results of jobs, all or none, and return their predictions."""
         rows: list[tuple[UnitKey, StoredResult]] = []
         answers = {}
         for unit, result in done:
@@ -230,8 +233,10 @@ class ResultCache:
                 known = StoredResult(np.nan, _arrays(result.predictions), result.warnings, each)
                 rows.append((fitted, known))
             _, score = unit.chosen({**unit.known, **result.scores})
-            said = _predictions(known.arrays)
-            answers[unit.key] = FoldPrediction(said, unit.choices[result.choice], score, known.warnings, result.seconds)
+            predictions = _predictions(known.arrays)
+            answers[unit.key] = FoldPrediction(
+                predictions, unit.choices[result.choice], score, known.warnings, result.seconds
+            )
         self._store.put(rows)
         return answers
 
@@ -245,15 +250,15 @@ class ResultCache:
         question, candidate = self._tasks[number].question, self._tasks[number].candidates[which]
 
         def places(rows: np.ndarray) -> str:
-            # Of the label set's own rows: what is no part of it changes nothing.
+            # Positions among the label set's rows: images outside it do not change the key.
             return self._once(rows, lambda: rows_text(np.searchsorted(question.train.rows, rows)))
 
         if not len(unit.ask):
-            asked = ""
+            test_rows = ""
         elif isinstance(fold, str) and question.test is not None:
-            asked = test_rows_text(question.test, unit.n_classes)
+            test_rows = test_rows_text(question.test, unit.n_classes)
         else:
-            asked = places(unit.ask)
+            test_rows = places(unit.ask)
         return JobKey(
             features=features_text(candidate.cache.recipe, candidate.layer),
             label_set=self._label_sets[number],
@@ -262,7 +267,7 @@ class ResultCache:
             outer_fold=str(fold),
             learned=places(unit.train),
             folds=tuple(self._once(pair, lambda pair=pair: rows_text(*pair)) for pair in unit.folds),
-            asked=asked,
+            test_rows=test_rows,
             scoring=unit.scoring,
             seed=self._random_state,
             versions=versions_text(),
@@ -277,12 +282,12 @@ class ResultCache:
 
 @dataclass(frozen=True)
 class _CandidateKeys:
-    """The keys of a unit's cells, by the place of the choice.
+    """The store keys of a job, by the position of the choice.
 
     Attributes
     ----------
     scored : list of list of bytes
-        One a fold.
+        Of each choice, one per fold.
     fitted : list of bytes
     """
 
@@ -301,10 +306,10 @@ class _CandidateKeys:
 
 def _with_known(unit: FitJob, keys: _CandidateKeys, known: Mapping[bytes, StoredResult]) -> FitJob:
     scores = {}
-    for place, mine in enumerate(keys.scored):
-        found = [known.get(key) for key in mine]
+    for place, fold_keys in enumerate(keys.scored):
+        found = [known.get(key) for key in fold_keys]
         if found and None not in found:
-            scores[place] = np.array([one.score for one in found if one is not None])
+            scores[place] = np.array([result.score for result in found if result is not None])
     return replace(unit, known=scores, fitted=frozenset(place for place, key in enumerate(keys.fitted) if key in known))
 
 
@@ -314,12 +319,16 @@ def _answer(unit: FitJob, keys: _CandidateKeys, known: Mapping[bytes, StoredResu
     if choice not in unit.fitted:
         return None
     fitted = known[keys.fitted[choice]]
-    seconds = fitted.seconds + sum(known[key].seconds for mine in keys.scored for key in mine)
+    seconds = fitted.seconds + sum(known[key].seconds for fold_keys in keys.scored for key in fold_keys)
     return FoldPrediction(_predictions(fitted.arrays), unit.choices[choice], score, fitted.warnings, seconds)
 
 
-def _arrays(said: Predictions | None) -> dict[str, np.ndarray]:
-    return {} if said is None else {name: value for name, value in said.__dict__.items() if value is not None}
+def _arrays(predictions: Predictions | None) -> dict[str, np.ndarray]:
+    return (
+        {}
+        if predictions is None
+        else {name: value for name, value in predictions.__dict__.items() if value is not None}
+    )
 
 
 def _predictions(arrays: Mapping[str, np.ndarray]) -> Predictions | None:

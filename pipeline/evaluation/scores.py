@@ -136,7 +136,10 @@ def order_by_row(folds: Sequence[Split], parts: Sequence[Predictions]) -> Predic
 
 
 def widen_to_classes(predictions: Predictions, n_classes: int) -> Predictions:
-    """Return the predictions with columns for classes that no head was trained on: probability 0, the lowest score, no tag."""
+    """Return the predictions with columns for classes that no head was trained on.
+
+    Probability 0, the lowest score, no tag.
+    """
     return Predictions(
         _pad(predictions.labels, n_classes, 0) if predictions.labels.ndim == 2 else predictions.labels,
         _pad(predictions.probabilities, n_classes, 0.0),
@@ -291,7 +294,10 @@ def _test_cache(question: Task, candidate: Candidate) -> str:
 
 
 def _compared(task: TaskPlan, lines: Sequence[_ScoredCandidate]) -> list[_ScoredCandidate]:
-    """Return the lines with what sets each apart from the best: one family of comparisons a scoring, baselines included."""
+    """Return the lines with what sets each apart from the best.
+
+    One family of comparisons a scoring, baselines included.
+    """
     sizes = [(len(split.train), len(split.test)) for split in task.folds]
     found: dict[tuple[int, str], Result] = {}
     for scoring in task.scorings:
@@ -417,7 +423,10 @@ def _score_or_nothing(
 def _score_apart(
     question: Task, part: LabeledRows, predictions: Predictions, scoring: str, random_state: int
 ) -> ScoreInterval | None:
-    """Return the score of a test set without duplicates of training images; None where there are none, or no other rows."""
+    """Return the score of a test set without duplicates of training images.
+
+    None where there are none, or no other rows.
+    """
     if question.twins is None or len(question.twins) == len(part):
         return None
     left = np.setdiff1d(np.arange(len(part)), question.twins.asked)

@@ -175,7 +175,8 @@ def codes_of(
     Raises
     ------
     LabelError
-        A text that is no finite number where numbers are expected; one that differs from a class only in case, spaces or
+        A text that is no finite number where numbers are expected; one that differs from a class only in case, spaces
+        or
         leading zeros; a cell of tags that cannot be read completely.
     """
     if kind == "number":

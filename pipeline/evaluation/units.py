@@ -1,7 +1,7 @@
-"""One unit of work: one head searched and fitted on one part of the rows, asked about the others.
+"""What is one job? One head, searched and fitted on the training rows of one fold, that predicts the other rows.
 
-Units run in worker processes. They get the places of rows and their numbers, never copies of the features, and a unit
-fits nothing outside the rows it trains on.
+Jobs run in worker processes. They are sent row positions and labels, never the features themselves, and a job fits
+nothing outside its training rows.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Key = tuple[int, int, int | str]
 
 @dataclass(frozen=True, eq=False)
 class FitJob:
-    """What to train and what to ask.
+    """One head with its training rows and the rows to predict.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class FitJob:
     X : LazyRows, shape (n, d)
         All rows of a cache.
     train : ndarray of int64, shape (m,)
-        Rows of X to learn from.
+        Training rows: positions in X.
     y : ndarray, shape (m,)
         Of those rows.
     folds : sequence of (train, test)
@@ -61,17 +61,17 @@ class FitJob:
     ask_X : LazyRows, shape (k, d)
         As X: of the same cache, or of a test set's own.
     ask : ndarray of int64
-        Rows of `ask_X` to ask about; may be empty.
+        Rows of `ask_X` to predict; may be empty.
     scoring : str
         What the search chooses by.
     kind : {"class", "number"}
     n_classes : int
-    said : tuple of str
-        What is to be told of it before it begins.
+    notes : tuple of str
+        Notes on the grid, made before the job runs.
     known : mapping of int to ndarray
-        Scores over the folds that are known already, by the place of the choice.
+        Stored scores over the folds, by the position of the choice.
     fitted : frozenset of int
-        Places of the choices whose predictions are known already.
+        Positions of the choices whose predictions are stored.
     """
 
     key: Key
@@ -86,7 +86,7 @@ class FitJob:
     scoring: str
     kind: str
     n_classes: int
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     known: Scores = field(default_factory=dict)
     fitted: frozenset[int] = frozenset()
 
@@ -113,13 +113,16 @@ class FitJob:
         return best_of(table)
 
     def wants(self, choice: int) -> bool:
-        """Say whether the predictions of a choice are wanted and not known."""
+        """Return whether the predictions of a choice must be computed.
+
+        There are rows to predict, and none are stored.
+        """
         return len(self.ask) > 0 and choice not in self.fitted
 
 
 @dataclass(frozen=True, eq=False)
 class FitResult:
-    """What was computed of a unit, beside what was known of it.
+    """The newly computed scores and predictions of a job.
 
     Attributes
     ----------
@@ -129,11 +132,11 @@ class FitResult:
     choice : int
         The place of the best of all choices, the known ones among them.
     predictions : Predictions or None
-        None where nothing was asked, or the answer was known.
+        None where there are no rows to predict, or the predictions are stored.
     warnings : tuple of str
     seconds : float
     refused : bool
-        Whether it has to be done by itself: its rows want scikit-learn.
+        Whether it must run alone: its rows need scikit-learn itself.
     """
 
     key: Key
@@ -171,7 +174,7 @@ def fit_job(unit: FitJob) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
         kind=unit.kind,
         candidates=unit.choices,
     )
-    return found.estimator, found.params, (*unit.said, *found.warnings)
+    return found.estimator, found.params, (*unit.notes, *found.warnings)
 
 
 def shareable_grid(unit: FitJob) -> SharedGrid | None:
@@ -207,10 +210,10 @@ def _searched(unit: FitJob, X: np.ndarray) -> tuple[Scores, int, list[Any], int]
 
 
 def describe_job(unit: FitJob, scores: Scores) -> list[str]:
-    """Return what is to be told of a unit and its scores."""
+    """Return the notes on a job and its scores."""
     table = [*unit.known.values(), *scores.values()]
     several = len(unit.choices) > 1 and table
-    return [*unit.said, *(describe_scores(unit.head, unit.scoring, np.stack(table)) if several else [])]
+    return [*unit.notes, *(describe_scores(unit.head, unit.scoring, np.stack(table)) if several else [])]
 
 
 ALL = "all"
@@ -218,15 +221,15 @@ _NO_ROWS = np.zeros(0, np.int64)
 
 
 class JobFactory:
-    """Makes the units of all tasks; a unit's key is (task number, candidate number, fold number or `ALL`).
+    """Makes the jobs of all tasks; a job's key is (task number, candidate number, fold number or `ALL`).
 
-    What many units have in common is one object in all of them, so that it is sent to a worker once.
+    Rows, folds and features that many jobs share are one object in all of them, so that a worker is sent them once.
 
     Parameters
     ----------
-    tasks : sequence of Task
+    tasks : sequence of TaskPlan
     cv : int
-        Inner folds wanted.
+        Number of inner folds.
     nested : bool
     random_state : int
     """
@@ -248,18 +251,21 @@ class JobFactory:
                     yield replace(self._unit(number, which, fold, fixed), ask=ask)
 
     def all_whole(self) -> Iterator[FitJob]:
-        """Give a unit for each candidate that has to learn from all training rows."""
+        """Give a unit for each candidate that is fitted on all training rows."""
         for number, task in enumerate(self.tasks):
             if self.fits_whole(task):
                 for which in range(len(task.candidates)):
                     yield self.whole(number, which)
 
     def fits_whole(self, task: TaskPlan) -> bool:
-        """Say whether candidates learn from all training rows: to be asked about a test set, or to choose once."""
+        """Return whether candidates are fitted on all training rows.
+
+        To predict a test set, or to choose parameters once.
+        """
         return task.question.test is not None or not self.nested
 
     def whole(self, number: int, which: int) -> FitJob:
-        """Return the unit that learns from all training rows of a task, and is asked about its test set."""
+        """Return the job that fits on all training rows of a task and predicts its test set."""
         task = self.tasks[number]
         train, test, candidate = task.question.train, task.question.test, task.candidates[which]
         unit = self._unit(number, which, ALL)
@@ -271,18 +277,18 @@ class JobFactory:
         return replace(unit, ask_X=unit.X if same else self._stored(cache, candidate.layer), ask=test.rows)
 
     def _unit(self, number: int, which: int, fold: int | str, fixed: dict[str, Any] | None = None) -> FitJob:
-        """Return the unit that learns from the training part of a fold, asked about nothing yet."""
+        """Return the job that fits on the training part of a fold, without rows to predict."""
         task = self.tasks[number]
         question, candidate = task.question, task.candidates[which]
-        # What guesses by how common the classes are is told just that, or the very rows that a fold lacks mislead it.
+        # Fit the dummy on all training rows: within a fold its class frequencies would be biased against the test part.
         head, rows, y = candidate.head, *self._learned(number, ALL if candidate.layer == NOTHING else fold)
         folds: Folds = ()
-        said: list[str] = []
+        notes: list[str] = []
         choices = [fixed or {}]
         if fixed is None:
             check_scoring_fits(head, task.choice)
             head, folds = self._searched(number, which, fold)
-            choices, said = candidates_of(head, min([len(train) for train, _ in folds], default=len(rows)), len(rows))
+            choices, notes = candidates_of(head, min([len(train) for train, _ in folds], default=len(rows)), len(rows))
         X = self._stored(candidate.cache, candidate.layer)
         return FitJob(
             key=(number, which, fold),
@@ -297,13 +303,13 @@ class JobFactory:
             scoring=task.choice,
             kind=question.kind,
             n_classes=question.n_classes,
-            said=tuple(said),
+            notes=tuple(notes),
         )
 
     def _searched(self, number: int, which: int, fold: int | str) -> tuple[Head, Folds]:
         """Return the head with the grid that can be searched, and the folds to search it over.
 
-        A null must not stop what is held against it: where its rows cannot be split again, its own parameters do. A
+        A baseline must not stop the run: where its rows cannot be split again, its default parameters are used. A
         head without a grid is scored where it is to be compared with others, and can be.
         """
         task = self.tasks[number]

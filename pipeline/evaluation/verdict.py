@@ -18,7 +18,8 @@ class VerdictInput:
     best : Result
         The best head under the scoring of the choice.
     shown : sequence of Result
-        The results that the sentence describes, one per scoring: the whole procedure of choosing where there was a choice; the best
+        The results that the sentence describes, one per scoring: the whole procedure of choosing where there was a
+        choice; the best
         head itself otherwise.
     baselines : sequence of Result
     true, predicted : sequence of str, length m
