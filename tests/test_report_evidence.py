@@ -235,7 +235,7 @@ def test_a_run_of_an_earlier_version_lacks_its_suspects_and_says_so(
     opened = Run.open(old)
     found = diagnose(opened, opened.info("kind"))
     assert found.label_issues is None
-    assert any("kept by an earlier version" in note and "computes nothing anew" in note for note in found.notes)
+    assert any("written by an earlier version" in note and "reuses all results" in note for note in found.notes)
     assert found.map is not None and len(found.map) == 79, "a test set of the same ids is no part of this cache"
     if found.best.head == "logistic":
         assert found.calibration is not None

@@ -299,7 +299,8 @@ def _with_test(question: Task, config: StudyConfig) -> Task:
             copies = f"{len(test) - len(left)} of {len(test)} test images are duplicates of training images"
             if not len(left):
                 raise EvaluationError(
-                    f"expected test images that are not in the training set, but {copies}", "give another test set with --test DATA"
+                    f"expected test images that are not in the training set, but {copies}",
+                    "give another test set with --test DATA",
                 )
             notes = (*(note for note in notes if note not in spoken), f"{copies}, and are left out")
             test = test.take(left)

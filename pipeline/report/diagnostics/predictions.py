@@ -152,8 +152,8 @@ def _files(base: Path, ids: Sequence[str]) -> ImageSource:
 
 FOLDS = "folds"
 OLD_RUN = (
-    "this run was written by an earlier version, without the probability of each image's own label: give the same "
-    "`pipeline evaluate` again, which computes nothing again"
+    "this run was written by an earlier version, without the probability of each image's own label: run the same "
+    "`pipeline evaluate` again, which reuses all results"
 )
 
 
