@@ -55,7 +55,7 @@ def picture(study: pl.Study, run: pl.Run, *, photos: Any = None, pictures: int =
             middle.get_legend().remove()  # the photos show the classes
         entitle(left, "Was transfer worth it?")
         entitle(middle, f"{len(shown.map):,} photos as the network sees them")
-        entitle(right, f"{len(heads(run))} heads beside the baselines")
+        entitle(right, f"{len(heads(run))} heads and baselines")
         share = 100 * sum(shown.map.explained)
         middle.set(xlabel=f"two principal components, {share:.0f}% of the variance", ylabel="")
         middle.set_anchor("N")  # its title beside those of the others
