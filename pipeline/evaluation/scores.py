@@ -255,7 +255,7 @@ def _test_copies(question: Task) -> tuple[TestCopy, ...]:
     if twins is None or test is None:
         return ()
     ids, of = test.ids, question.train.ids
-    rows = zip(twins.asked, twins.learned, twins.cosine, twins.exact, strict=True)
+    rows = zip(twins.test, twins.train, twins.cosine, twins.exact, strict=True)
     return tuple(
         TestCopy(ids[asked], of[one], round(float(cosine), 4), bool(exact)) for asked, one, cosine, exact in rows
     )
@@ -415,7 +415,7 @@ def _score_apart(
     """Return the score of a test set without copies of training images; None where there are none, or nothing else."""
     if question.twins is None or len(question.twins) == len(part):
         return None
-    left = np.setdiff1d(np.arange(len(part)), question.twins.asked)
+    left = np.setdiff1d(np.arange(len(part)), question.twins.test)
     return _score_or_nothing(question, part.take(left), said.take(left), scoring, random_state)
 
 
