@@ -16,8 +16,8 @@ from pipeline.errors import PipelineError
 def atomic_path(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` when the block ends without an error.
 
-    An existing file or folder is replaced; it is restored if the replacement fails. With `folder`, the temporary path is
-    an empty folder; otherwise the block creates the file.
+    An existing file or folder is replaced; it is restored if the replacement fails. With `folder`, the temporary path
+    is an empty folder; otherwise the block creates the file.
 
     Raises
     ------

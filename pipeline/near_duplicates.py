@@ -82,7 +82,7 @@ class DuplicateGroups:
 
     @cached_property
     def clusters(self) -> np.ndarray:
-        """The cluster of each row, int64, shape (n,): rows are in one cluster where a chain of duplicates links them."""
+        """The cluster of each row, int64, shape (n,): rows linked by a chain of duplicates share one."""
         return self._component[self.content]
 
     @cached_property

@@ -236,7 +236,7 @@ def outer_folds(
         distinct = _max_distinct(y, kind, together)
         if distinct < 2:
             raise EvaluationError(
-                f"expected 2 distinct images{' in a class' if kind == 'class' else ''} to split by, got duplicates of one image"
+                "expected 2 distinct images to split by, got duplicates of one image"
                 f"{' in each class' if kind == 'class' else ''}",
                 "add other images",
             )
@@ -377,7 +377,8 @@ def _split(
             pairs = list(StratifiedGroupKFold(folds, shuffle=True, random_state=random_state).split(rows, y, groups))
         else:
             pairs = []
-        # Its greedy search may leave a fold empty when groups differ much in size; GroupKFold assigns whole groups at random and leaves none empty.
+        # Its greedy search may leave a fold empty when groups differ much in size. GroupKFold assigns whole
+        # groups at random and leaves none empty.
         if groups is not None and (not pairs or any(not len(test) for _, test in pairs)):
             pairs = list(GroupKFold(folds, shuffle=True, random_state=random_state).split(rows, y, groups))
     return [Split(np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)) for train, test in pairs]

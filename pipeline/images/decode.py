@@ -95,8 +95,8 @@ MAX_ASPECT = 50
 BOMB_PIXELS = 64_000_000
 BOMB_PIXELS_A_BYTE = 50
 
-#: The rules that determine the pixels of a photo, besides the decoder. A changed rule gets the next number. Features made under an
-#: earlier number are used again for the photos that the change does not touch: see `reads_alike`.
+#: The rules that determine the pixels of a photo, besides the decoder. A changed rule gets the next number. Features
+#: made under an earlier number are used again for the photos that the change does not touch: see `reads_alike`.
 PHOTO_RULES = (
     "2: first frame; EXIF orientation applied, unless it is damaged; alpha and transparent colours composited on white;"
     " CMYK and palettes as PIL has them; ICC profiles not applied; 16-bit colour by its high byte; grey of 16 bits, 32"
@@ -187,7 +187,7 @@ def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
 
 
 def _silence_pillow() -> None:
-    """Ignore PIL's warnings of damage: a process that turns warnings into errors must read the same images as others."""
+    """Ignore PIL's warnings of damage: a process that turns warnings into errors must read the same images."""
     if warnings.filters[:1] != [_SILENCE]:  # the first that fits decides
         warnings.filterwarnings("ignore", module=r"PIL\.")
 

@@ -348,8 +348,8 @@ def read_text_table(path: str | os.PathLike[str]) -> TextTable:
     apostrophe goes. A CSV may be separated by commas, semicolons, tabs or ``|``: a first line ``sep=;`` states it, or
     else `find_separator` finds it. A spreadsheet is read by `read_spreadsheet`, JSON Lines by `read_json_lines`, a
     text file of paths and labels by `read_path_list`. The numbers of a Parquet file become their plain text
-    (1 -> "1", 1.0 -> "1", 0.5 -> "0.5"), its truth values "true" and "false", its null values and NaNs None; its columns of
-    bytes are left out.
+    (1 -> "1", 1.0 -> "1", 0.5 -> "0.5"), its truth values "true" and "false", its null values and NaNs None; its
+    columns of bytes are left out.
 
     Parameters
     ----------

@@ -97,7 +97,7 @@ def corrected_t_test(differences: np.ndarray, ratio: float, *, step: float = 0.0
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Return p values adjusted by Holm, shape (m,): of those below alpha, any is wrong with probability alpha at most."""
+    """Return p values adjusted by Holm, shape (m,): any of those below alpha is wrong with probability alpha."""
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))

@@ -352,8 +352,8 @@ def label_sets(
     column : sequence of str
         GLOB, GLOB:class, GLOB:number, GLOB:multi or GLOB:multi(SEPARATOR); where several entries choose one
         column, the last with a kind counts. By default every column except `exclude`. Columns that are not requested
-        by their exact name or with a kind are left out, and named in `skipped`, where they are empty or hold a single value, and of more
-        than 20 different values where these are dates, text of which more than half is different, or whole numbers
+        by their exact name or with a kind are left out, and named in `skipped`, where they are empty or hold a single value. So are
+        those with more than 20 different values where these are dates, text of which more than half is different, or whole numbers
         of which more than nine tenths are.
     exclude : sequence of str
         Columns with another use (id, groups, split). A column requested by its exact name is used nevertheless.

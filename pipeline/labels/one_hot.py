@@ -59,7 +59,8 @@ def merge_one_hot(ids: Sequence[str], columns: Values, one_hot: OneHot) -> dict[
     Returns
     -------
     dict
-        The class names are the column names without their common prefix. An image whose cells are all empty has no label.
+        The class names are the column names without their common prefix. An image whose cells are
+        all empty has no label.
 
     Raises
     ------

@@ -8,7 +8,8 @@ from pipeline.errors import LabelError
 from pipeline.images.values import CODE, NUMBER, plain_spelling, value_key
 from pipeline.labels.join import count
 
-#: Texts that often mean "not known" in exported tables, in lower case. They are reported, and read as missing only with --missing.
+#: Texts that often mean "not known" in exported tables, in lower case. They are reported, and read as missing
+#: only with --missing.
 LIKELY_MISSING = frozenset((
     "null", "none", "nil", "na", "nan", "n/a", "n.a.", "#n/a", "#na", "<na>", "nat", "#null!", "#value!", "#ref!",
     "#div/0!", "#name?", "#num!", "-", "--", ".", "?", "??", "\\n",
