@@ -290,7 +290,7 @@ def _one_each(make: Callable[[int | None], Any], random_state: int | None) -> An
 def _linear_svm(random_state: int | None) -> Any:
     from sklearn.svm import LinearSVC
 
-    # liblinear needs ever more sweeps as C grows (0.01: 230, 0.1: 510, 1.0: over 1,000, none better): the grid ends there.
+    # liblinear needs more sweeps as C grows (0.01: 230, 0.1: 510, 1.0: over 1,000, none better): the grid ends there.
     return _scaled(LinearSVC(max_iter=5000, random_state=random_state))
 
 

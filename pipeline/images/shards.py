@@ -96,7 +96,7 @@ def open_shards(
         if image_id == following:
             first, second = sorted((int(shard[at]), int(shard[at + 1])))
             raise SourceError(
-                f"expected ids that are unique over {len(paths)} shards, got {image_id} in {printable(paths[first])} and "
+                f"expected unique ids over {len(paths)} shards, got {image_id} in {printable(paths[first])} and "
                 f"in {printable(paths[second])}",
                 "leave one of the shards out, or give each image a name of its own",
             )

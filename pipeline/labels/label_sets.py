@@ -350,11 +350,11 @@ def label_sets(
     columns : mapping of str to sequence, each aligned with `ids`
         Text, or None where there is no label.
     column : sequence of str
-        GLOB, GLOB:class, GLOB:number, GLOB:multi or GLOB:multi(SEPARATOR); where several entries choose one
-        column, the last with a kind counts. By default every column except `exclude`. Columns that are not requested
-        by their exact name or with a kind are left out, and named in `skipped`, where they are empty or hold a single value. So are
-        those with more than 20 different values where these are dates, text of which more than half is different, or whole numbers
-        of which more than nine tenths are.
+        GLOB, GLOB:class, GLOB:number, GLOB:multi or GLOB:multi(SEPARATOR); where several entries choose one column,
+        the last with a kind counts. By default every column except `exclude`. A column that is not requested by its
+        exact name or with a kind is left out, and named in `skipped`, where it is empty or holds a single value. So is
+        one with more than 20 different values that are dates, text of which more than half is different, or whole
+        numbers of which more than nine tenths are different.
     exclude : sequence of str
         Columns with another use (id, groups, split). A column requested by its exact name is used nevertheless.
     kinds : mapping of str to str, optional
