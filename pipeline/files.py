@@ -1,4 +1,4 @@
-"""`placed`: files and folders that appear whole or not at all."""
+"""How output is written: files and folders that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pipeline.errors import PipelineError
 
 @contextmanager
 def atomic_path(path: Path, *, folder: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and give that its own name once the block has ended without an error.
+    """Yield a temporary path beside `path`, and rename it to `path` when the block ends without an error.
 
-    What stood there is replaced, or back in its place if that fails. A folder is there when the block begins, a file
-    is to be made in it.
+    An existing file or folder is replaced; it is restored if the replacement fails. With `folder`, the temporary path
+    is an empty folder; otherwise the block creates the file.
 
     Raises
     ------
     OSError
-        Nothing can be written there.
+        The folder of `path` cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    made, before = room / path.name, room / f"{path.name}.before"
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    made, before = temporary / path.name, temporary / f"{path.name}.before"
     try:
         if folder:
             made.mkdir()
@@ -40,24 +40,24 @@ def atomic_path(path: Path, *, folder: bool = False) -> Iterator[Path]:
                 before.rename(path)
             raise
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_output_path(path: str | Path, what: str) -> None:
-    """Raise `PipelineError` if nothing can be made at `path`: a file is in the way, or writing is not allowed."""
-    place = Path(path).absolute()
-    for folder in (place, *place.parents):
+    """Raise `PipelineError` if `path` cannot be created: a file is in the way, or writing is not allowed."""
+    target = Path(path).absolute()
+    for folder in (target, *target.parents):
         if folder.is_dir():
             if os.access(folder, os.W_OK | os.X_OK):
                 return
             found = f"no permission to write in {folder}"
             break
-        if folder.exists() and folder != place:
+        if folder.exists() and folder != target:
             found = f"{folder} is a file, not a folder"
             break
         if folder.exists() and not os.access(folder, os.W_OK):
             found = "no permission to write it"
             break
     else:  # a drive that does not exist
-        found = "no such place"
-    raise PipelineError(f"--out {path}: expected to write {what} here, got {found}", "choose another place with --out")
+        found = "no such drive"
+    raise PipelineError(f"--out {path}: expected to write {what} here, got {found}", "choose another path with --out")

@@ -1,4 +1,7 @@
-"""Heads: named scikit-learn estimators with the grids that are searched for each. A head is the estimator itself."""
+"""Which heads can be trained: named scikit-learn estimators with their search grids, and the user's own estimators.
+
+A head is the estimator itself: nothing wraps it.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ __all__ = [
 
 
 def estimator_text(estimator: Any) -> str:
-    """Return the estimator in one line, as the code that makes it, with the parameters that are not defaults."""
+    """Return the code that constructs the estimator, in one line, without parameters at their defaults."""
     from sklearn.pipeline import Pipeline
 
     if isinstance(estimator, Pipeline):
@@ -80,12 +83,12 @@ def parse_grid(grid: Mapping[str, Any] | Sequence[str]) -> dict[str, list[Any]]:
 
 
 def own_name(estimator: Any, head: str, param: str) -> str:
-    """Return the estimator's own name of a parameter given in short: C -> logisticregression__C."""
+    """Return the full name of a parameter given by its short name: C -> logisticregression__C."""
     names = list(estimator.get_params())
     if param in names:
         return param
     matches = [name for name in names if name.rpartition("__")[2] == param]
-    if len(matches) > 1:  # the last step is the one that is meant; a nested estimator comes before its wrapper
+    if len(matches) > 1:  # the last step has precedence over the scalers before it
         last = [name for name in matches if name.split("__")[0] == _last_step(estimator)]
         matches = last if len(last) == 1 else matches
     if len(matches) == 1:
@@ -144,7 +147,7 @@ def _literal(text: str) -> Any:
 
 
 def has_method(estimator: Any, name: str) -> bool:
-    """Return whether an estimator has a method, also where it shows it only once it is fitted.
+    """Return whether an estimator has a method, also where the method is available only after fitting.
 
     Parameters
     ----------
@@ -159,7 +162,7 @@ def has_method(estimator: Any, name: str) -> bool:
         return True
     if not callable(getattr(type(estimator), name, None)) or callable(getattr(estimator, "predict", None)):
         return False
-    # Not even `predict` is shown, so what there is depends on the fit.
+    # Not even `predict` is available before fitting, so the methods depend on the fit.
     kind = "class" if is_classifier(estimator) else "number" if is_regressor(estimator) else ""
     if not kind:
         return False
@@ -167,18 +170,17 @@ def has_method(estimator: Any, name: str) -> bool:
 
 
 def fitted_on_random_rows(estimator: Any, kind: str) -> Any:
-    """Return the estimator fitted to 60 random rows of 64 columns, or as it is where it does not take them.
+    """Return a clone fitted to 60 random rows of 64 columns, or the estimator itself where fitting fails.
 
     Parameters
     ----------
     estimator : estimator
-        It is cloned.
     kind : {"class", "number", "multi"}
     """
     from sklearn.base import clone
 
     rng = np.random.default_rng(0)
-    # As many columns as make scikit-learn's "auto" choices those of real embeddings.
+    # So many columns that scikit-learn's "auto" options choose what they choose for real embeddings.
     X = rng.normal(size=(60, 64)).astype(np.float32)
     y = {
         "class": np.arange(60) % 2,
@@ -205,7 +207,7 @@ class Head:
     Parameters
     ----------
     name : str
-        What tables call it.
+        The name in tables.
     kind : {"class", "number", "multi"}
     estimator : scikit-learn estimator
         Never fitted in place: clone it.
@@ -227,7 +229,7 @@ class Head:
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """What `pipeline heads` prints of one head for one kind of label."""
+    """A row of `pipeline heads`: one head for one kind of label."""
 
     name: str
     kind: str
@@ -241,20 +243,20 @@ class CatalogueEntry:
 def catalogue() -> list[CatalogueEntry]:
     """Return every named head, first those for classes, then those for numbers and for tags."""
     entries = []
-    for kind, recipes in RECIPES.items():
-        for name, recipe in recipes.items():
+    for kind, specs in RECIPES.items():
+        for name, spec in specs.items():
             head = named_head(name, kind, random_state=0)
             short = {key.rpartition("__")[2]: values for key, values in head.grid.items()}
             fast = name in FAST
             entries.append(
-                CatalogueEntry(name, kind, estimator_text(head.estimator), short, head.probabilities, fast, recipe.note)
+                CatalogueEntry(name, kind, estimator_text(head.estimator), short, head.probabilities, fast, spec.note)
             )
     return entries
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """How a named head is made from a seed, its grid by short names, and a word on it."""
+    """A named head: the function that makes it from a seed, its grid by short names, and a note."""
 
     make: Callable[[int | None], Any]
     grid: dict[str, list[Any]]
@@ -273,12 +275,12 @@ def _logistic(random_state: int | None) -> Any:
 
     # lbfgs at its default tolerance on standardised float32 embeddings: 10 to 210 iterations over the whole
     # grid (1,000 x 1,280, 18 real classes as well as random labels), the same choices and scores as in float64 at
-    # two thirds of the time. 2,000 leaves room for far more rows than columns, where random labels need the most.
+    # two thirds of the time. 2,000 is enough for far more rows than columns, where random labels need the most.
     return _scaled(LogisticRegression(max_iter=2000, random_state=random_state))
 
 
 def _one_each(make: Callable[[int | None], Any], random_state: int | None) -> Any:
-    """Return the head with its last step fitted once a tag, for estimators that do not take several tags at once."""
+    """Return the head with its last step fitted once per tag, for estimators that do not support several tags."""
     from sklearn.multiclass import OneVsRestClassifier
 
     *steps, (_, last) = make(random_state).steps
@@ -288,14 +290,14 @@ def _one_each(make: Callable[[int | None], Any], random_state: int | None) -> An
 def _linear_svm(random_state: int | None) -> Any:
     from sklearn.svm import LinearSVC
 
-    # liblinear needs ever more sweeps as C grows (0.01: 230, 0.1: 510, 1.0: over 1,000, none better), so the grid ends.
+    # liblinear needs more sweeps as C grows (0.01: 230, 0.1: 510, 1.0: over 1,000, none better): the grid ends there.
     return _scaled(LinearSVC(max_iter=5000, random_state=random_state))
 
 
 def _ridge(random_state: int | None, *, number: bool = False) -> Any:
     from sklearn.linear_model import Ridge, RidgeClassifier
 
-    # The solver ("auto": Cholesky, of the smaller side) draws nothing, so there is no seed to set.
+    # The solver ("auto": Cholesky of the smaller side) is deterministic, so there is no seed to set.
     return _scaled(Ridge() if number else RidgeClassifier())
 
 
@@ -423,16 +425,16 @@ RECIPES: dict[str, dict[str, HeadSpec]] = {
 
 def named_head(name: str, kind: str, random_state: int | None) -> Head:
     """Return a head of the catalogue with its default grid."""
-    recipe = RECIPES[kind][name]
-    estimator = recipe.make(random_state)
-    return Head(name, kind, estimator, {own_name(estimator, name, key): list(v) for key, v in recipe.grid.items()})
+    spec = RECIPES[kind][name]
+    estimator = spec.make(random_state)
+    return Head(name, kind, estimator, {own_name(estimator, name, key): list(v) for key, v in spec.grid.items()})
 
 
 _KIND_TEXT = {"class": "classes", "number": "numbers", "multi": "several tags an image"}
 
 
 def fits(head: object, kind: str) -> bool:
-    """Say whether a head (name, group, import path or estimator) can learn label sets of this kind.
+    """Return whether a head (name, group, import path or estimator) can be trained on this kind of label set.
 
     Raises
     ------
@@ -456,7 +458,7 @@ def resolve_heads(
     grid: Mapping[str, Any] | Sequence[str] = (),
     random_state: int | None = 0,
 ) -> list[Head]:
-    """Return the heads asked for, each once, in the order asked for, with their grids.
+    """Return the requested heads, each once, in the order given, with their grids.
 
     Parameters
     ----------
@@ -474,9 +476,9 @@ def resolve_heads(
     HeadError
         An unknown name (with the nearest), a head that does not fit the kind, a parameter that a head lacks.
     """
-    wanted = [heads] if isinstance(heads, str) or not isinstance(heads, Iterable) else list(heads)
+    requested = [heads] if isinstance(heads, str) or not isinstance(heads, Iterable) else list(heads)
     found: dict[str, Head] = {}
-    for item in wanted:
+    for item in requested:
         if isinstance(item, str) and item in GROUPS:
             names = [n for n in RECIPES[kind] if n != "dummy"] if item == "all" else list(FAST)
             for name in names:
@@ -521,7 +523,7 @@ def _resolve(item: Any, kind: str, random_state: int | None) -> Head:
 
 
 def _check_name(name: str) -> None:
-    known = list(dict.fromkeys([*GROUPS, *(name for recipes in RECIPES.values() for name in recipes)]))
+    known = list(dict.fromkeys([*GROUPS, *(name for specs in RECIPES.values() for name in specs)]))
     if name in known:
         return
     near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=3, cutoff=0.5)
@@ -572,9 +574,9 @@ def _imported(path: str) -> Any:
 
 
 def _as_estimator(item: Any) -> Any:
-    """Return the estimator; a class is made with its defaults."""
+    """Return the estimator; a class is constructed with its defaults."""
     name = item.__name__ if inspect.isclass(item) else type(item).__name__
-    # Of an object, `predict` may show only once it is fitted; of a class, every method does.
+    # On an object, `predict` may be available only after fitting; on a class, every method is.
     lacks = [method for method in ("fit", "predict", "get_params") if not has_method(item, method)]
     if lacks:
         raise HeadError(
@@ -596,12 +598,12 @@ def _estimator_fits(estimator: Any, kind: str) -> bool:
     from sklearn.base import is_classifier, is_regressor
 
     if kind == "multi":
-        return _learns_tags(estimator)
+        return _supports_tags(estimator)
     return bool(is_classifier(estimator) if kind == "class" else is_regressor(estimator))
 
 
-def _learns_tags(estimator: Any) -> bool:
-    """Whether a classifier takes several tags an image, by scikit-learn's word for it."""
+def _supports_tags(estimator: Any) -> bool:
+    """Return whether a classifier supports several tags per image, by its scikit-learn tags."""
     from sklearn.base import is_classifier
     from sklearn.pipeline import Pipeline
     from sklearn.utils import get_tags
@@ -609,9 +611,9 @@ def _learns_tags(estimator: Any) -> bool:
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     if not is_classifier(last):
         return False
-    told = get_tags(last)
-    # OneVsRestClassifier and MultiOutputClassifier say it of their targets alone.
-    return bool(told.classifier_tags and told.classifier_tags.multi_label) or bool(told.target_tags.multi_output)
+    tags = get_tags(last)
+    # OneVsRestClassifier and MultiOutputClassifier set it in their target tags alone.
+    return bool(tags.classifier_tags and tags.classifier_tags.multi_label) or bool(tags.target_tags.multi_output)
 
 
 def _object_name(estimator: Any) -> str:
@@ -626,7 +628,7 @@ def _with_grids(heads: dict[str, Head], kind: str, grid: dict[str, list[Any]]) -
         name, _, param = key.rpartition(".")
         if name not in heads:
             # A grid for a head of another kind of label set is used there.
-            if name not in RECIPES[kind] and any(name in recipes for recipes in RECIPES.values()):
+            if name not in RECIPES[kind] and any(name in specs for specs in RECIPES.values()):
                 continue
             near = difflib.get_close_matches(name, list(heads), n=1, cutoff=0.5)
             raise HeadError(

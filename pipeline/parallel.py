@@ -1,7 +1,7 @@
 """Where work runs: threads and processes of this machine, or a Dask cluster, all through joblib.
 
-There is no scheduler here. What is to run on a cluster runs within `cluster`, or within a `joblib.parallel_config` of
-the caller's own; everything else runs on this machine.
+This module has no scheduler. Work runs on a cluster inside `cluster`, or inside the caller's own
+`joblib.parallel_config`; all other work runs on this machine.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ _LOCAL = ("LokyBackend", "ThreadingBackend", "SequentialBackend", "Multiprocessi
 
 
 def on_cluster() -> bool:
-    """Return whether joblib has been told to send work to a cluster."""
+    """Return whether joblib is configured to send work to a cluster."""
     return type(get_active_backend()[0]).__name__ not in _LOCAL
 
 
 def workers(n_jobs: int | None) -> int:
-    """Return how many workers that makes: every core, or thread of the cluster, for None and -1; all but one for -2."""
+    """Return the number of workers: every core, or every thread of the cluster, for None and -1; all but one for -2."""
     return effective_n_jobs(-1 if n_jobs is None else n_jobs)
 
 
 def check_jobs(n_jobs: int | None) -> None:
-    """Return if this is a number of workers; raise `PipelineError` otherwise."""
+    """Raise `PipelineError` if `n_jobs` is 0."""
     if n_jobs == 0:
         raise PipelineError("n_jobs: expected a number of workers, got 0", "leave out --jobs to use every core")
 
 
 def engine(dask: str | None) -> AbstractContextManager[None]:
-    """Return the context in which work runs on the cluster at this address, or here for None."""
+    """Return a context in which joblib sends work to the cluster at this address; None: to this machine."""
     return nullcontext() if dask is None else cluster(dask)
 
 
 @contextmanager
 def cluster(address: str) -> Iterator[None]:
-    """Run what joblib runs within on a Dask cluster.
+    """Send the work that joblib runs inside the context to a Dask cluster.
 
-    Its workers need this package in the same version, and must see photos, weights and caches under the same paths.
+    Its workers need the same version of this package, and must see images, weights and caches under the same paths.
 
     Parameters
     ----------
     address : str
-        Of the scheduler, such as ``tcp://10.0.0.1:8786``.
+        Address of the scheduler, such as ``tcp://10.0.0.1:8786``.
 
     Raises
     ------
     PipelineError
-        Dask is not installed, nobody answers at the address, or a worker cannot do this work.
+        Dask is not installed, no scheduler answers at the address, or a worker has another version of this package.
     """
     try:
         from distributed import Client
@@ -75,17 +75,17 @@ def cluster(address: str) -> Iterator[None]:
             "start one with `dask scheduler`, and give the address that it prints",
         ) from error
     with client:
-        _refuse_strange_workers(client, address)
+        _check_workers(client, address)
         with parallel_config("dask"):
             yield
 
 
 def package_version() -> str:
-    """Return this package's version; asked of every worker of a cluster."""
+    """Return this package's version; every worker of a cluster runs this function."""
     return installed("transfer-pipeline")
 
 
-def _refuse_strange_workers(client: Any, address: str) -> None:
+def _check_workers(client: Any, address: str) -> None:
     try:
         client.wait_for_workers(1, timeout=SECONDS_FOR_WORKERS)
     except TimeoutError as error:
@@ -93,30 +93,30 @@ def _refuse_strange_workers(client: Any, address: str) -> None:
             f"--dask {address}: expected workers, got none within {SECONDS_FOR_WORKERS} seconds",
             f"start some with `dask worker {address}`",
         ) from error
-    wanted = package_version()
+    expected = package_version()
     answers = client.run(package_version, on_error="return")
     for worker, found in answers.items():
-        if found != wanted:
+        if found != expected:
             what = f"none ({_first_line(found)})" if isinstance(found, BaseException) else found
             raise PipelineError(
-                f"--dask {address}: expected transfer-pipeline {wanted} on the worker {worker}, got {what}",
+                f"--dask {address}: expected transfer-pipeline {expected} on the worker {worker}, got {what}",
                 "install the same version on every worker, and start them again",
             )
 
 
 def by_processes(tasks: Iterable[tuple], *, n_jobs: int) -> Generator[Any, None, None]:
-    """Give what each of joblib's delayed tasks returns as it is done, in any order; close it to leave the rest undone.
+    """Yield the result of each of joblib's delayed tasks as it completes; close the generator to drop the rest.
 
     Parameters
     ----------
     tasks : iterable of tuple
         As `joblib.delayed` makes them.
     n_jobs : int
-        Processes; for 1 it is this one.
+        Number of processes; 1 runs the tasks in this process.
     """
     with warnings.catch_warnings():
-        # A process that comes to load a large library, such as torch, is taken for one that leaks, and replaced
-        # between two tasks: nothing is lost, and nobody can do anything about it.
+        # loky takes a process that loads a large library, such as torch, for a leak and replaces it between two tasks.
+        # No result is lost and the user can do nothing about it, so the warning is silenced.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         with ignore_signals():
             done = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks)
@@ -125,7 +125,7 @@ def by_processes(tasks: Iterable[tuple], *, n_jobs: int) -> Generator[Any, None,
             for item in done:  # noqa: UP028
                 yield item
         finally:
-            warnings.simplefilter("ignore")  # joblib warns of results that nobody took
+            warnings.simplefilter("ignore")  # joblib warns of results that were not consumed
             done.close()
 
 
@@ -134,14 +134,14 @@ def ignore_signals() -> Iterator[None]:
     """Start processes that leave Ctrl-C and SIGTERM to this one, which stops them.
 
     A terminal, a service manager and a batch system send the signal to all processes of a command. A new process
-    inherits what is blocked here; a signal in the meantime is heard when the context is left.
+    inherits what is blocked here; a signal that arrives meanwhile is delivered when the context is left.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     from multiprocessing.resource_tracker import ensure_running
 
-    ensure_running()  # it would lift the block as it starts
+    ensure_running()  # started inside the block, it would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield

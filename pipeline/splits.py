@@ -1,4 +1,7 @@
-"""Splits: which rows train and which test."""
+"""Which rows train and which test: fixed splits from a column, outer folds and inner folds.
+
+Groups and duplicates stay on one side of every split. Splits hold positions into the labelled rows, never ids.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ __all__ = ["Split", "check_cv", "inner_folds", "outer_folds", "parts_named", "ti
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Rows to learn from and rows to be tested on: int64 positions into y, ascending, none in both."""
+    """Training rows and test rows: int64 positions into y, ascending, none in both."""
 
     train: np.ndarray
     test: np.ndarray
@@ -47,12 +50,12 @@ def parts_named(values: Iterable[str]) -> dict[str, str] | None:
 
 
 def train_test(values: Sequence[str | None], *, column: str = "split") -> tuple[Split, tuple[str, ...]]:
-    """Return the fixed split that a column spells out, and what is worth saying about it.
+    """Return the fixed split that a column spells out, and notes on how it was read.
 
-    train, training, training_set, trn or fit learn; test, testing, test_set, tst or holdout are tested. val, valid,
-    validation, dev or eval are tested where there is no test. Where there are both, test is the test set and val
-    learns: its usual work, choosing parameters, is done by cross-validation within the training part, so it would be
-    idle otherwise. Upper and lower case are the same.
+    Rows marked train, training, training_set, trn or fit are the training rows; test, testing, test_set, tst or holdout
+    are the test rows. Rows marked val, valid, validation, dev or eval are the test rows where there is no test.
+    Otherwise they join the training rows: parameters are chosen by cross-validation within the training rows, so a
+    validation part would go unused. Upper and lower case are the same.
 
     Raises
     ------
@@ -72,12 +75,12 @@ def train_test(values: Sequence[str | None], *, column: str = "split") -> tuple[
     sizes = Counter(parts)
     has_test = sizes[TEST] > 0
     tested = (TEST,) if has_test else (VALIDATION,)
-    learned = (TRAIN, VALIDATION) if has_test else (TRAIN,)
-    train = np.array([row for row, part in enumerate(parts) if part in learned], dtype=np.int64)
+    trained = (TRAIN, VALIDATION) if has_test else (TRAIN,)
+    train = np.array([row for row, part in enumerate(parts) if part in trained], dtype=np.int64)
     test = np.array([row for row, part in enumerate(parts) if part in tested], dtype=np.int64)
-    only_validation_learns = has_test and not sizes[TRAIN]
-    if not len(train) or not len(test) or only_validation_learns:
-        side = "training" if not len(train) or only_validation_learns else "test"
+    only_validation_trains = has_test and not sizes[TRAIN]
+    if not len(train) or not len(test) or only_validation_trains:
+        side = "training" if not len(train) or only_validation_trains else "test"
         raise EvaluationError(
             f"column {column!r}: expected both train and test rows, got no {side} rows: {found}", step
         )
@@ -101,8 +104,9 @@ def train_test(values: Sequence[str | None], *, column: str = "split") -> tuple[
 def deal_tags(y: np.ndarray, groups: np.ndarray | None, folds: int, random_state: int | None) -> list[Split]:
     """Return folds of rows, or of whole groups, that hold each tag in proportion; y is an indicator, (n, c).
 
-    The tag with the fewest units left is dealt first, each of its units to the fold that lacks most of the tag. Of a
-    tag that most images have, the images without it are dealt: what is rare is hard to share out.
+    Iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, On the stratification of multi-label data): the tag
+    with the fewest units left is dealt first, each of its units to the fold that lacks most of the tag. For a tag that
+    most images have, the images without it are dealt, because the rarer side is harder to distribute.
     """
     rarer = np.where(y.mean(axis=0) > 0.5, 1 - y, y).astype(np.int64)
     unit_of = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(len(y))
@@ -110,58 +114,58 @@ def deal_tags(y: np.ndarray, groups: np.ndarray | None, folds: int, random_state
     counts = np.zeros((units, y.shape[1] + 1), np.int64)  # rows with each tag, then all rows
     np.add.at(counts, unit_of, np.column_stack([rarer, np.ones(len(y), np.int64)]))
     rng = np.random.default_rng(random_state)
-    # Units in random order, those with many rows first: a large group that comes last finds no room.
+    # Units in random order, those with many rows first: a large group that comes last would unbalance its fold.
     order = sorted(rng.permutation(units).tolist(), key=lambda unit: -counts[unit, -1])
     tags = [np.flatnonzero(row[:-1]).tolist() for row in counts]
     waiting = [[unit for unit in order if counts[unit, tag]] for tag in range(y.shape[1])]
-    left = [len(one) for one in waiting]
-    # In whole numbers, `folds` times the wish of each fold, so that equal wishes are equal.
-    wish = np.tile(counts.sum(axis=0), (folds, 1)).tolist()
-    luck = rng.random((units, folds)).tolist()
+    left = [len(units_with_tag) for units_with_tag in waiting]
+    # Whole numbers, `folds` times what each fold still lacks: fractions would make equal demands differ by rounding.
+    demand = np.tile(counts.sum(axis=0), (folds, 1)).tolist()
+    tie_break = rng.random((units, folds)).tolist()
     fold_of = np.full(units, -1)
 
-    def deal(unit: int, tag: int) -> None:
-        fold = max(range(folds), key=lambda one: (wish[one][tag], wish[one][-1], luck[unit][one]))
+    def assign(unit: int, tag: int) -> None:
+        fold = max(range(folds), key=lambda k: (demand[k][tag], demand[k][-1], tie_break[unit][k]))
         fold_of[unit] = fold
-        wish[fold][-1] -= folds * int(counts[unit, -1])
+        demand[fold][-1] -= folds * int(counts[unit, -1])
         for held in tags[unit]:
-            wish[fold][held] -= folds * int(counts[unit, held])
+            demand[fold][held] -= folds * int(counts[unit, held])
             left[held] -= 1
 
     while any(left):
         rarest = min((tag for tag in range(len(left)) if left[tag]), key=lambda tag: left[tag])
         for unit in waiting[rarest]:
             if fold_of[unit] < 0:
-                deal(unit, rarest)
+                assign(unit, rarest)
     for unit in order:
         if fold_of[unit] < 0:
-            deal(unit, -1)
+            assign(unit, -1)
     row_fold = fold_of[unit_of]
     return [Split(np.flatnonzero(row_fold != fold), np.flatnonzero(row_fold == fold)) for fold in range(folds)]
 
 
 def check_tag_counts(y: np.ndarray, splits: Sequence[Split], groups: np.ndarray | None, tags: Sequence[str]) -> None:
-    """Raise where a training part has a tag on all of its rows, or on none: nothing could be learned of it."""
-    learned = np.array([y[split.train].mean(axis=0) for split in splits])
-    lonely = np.flatnonzero(((learned == 0) | (learned == 1)).any(axis=0))
-    if not len(lonely):
+    """Raise `EvaluationError` where all rows of a training part have a tag, or none: no head can be trained for it."""
+    shares = np.array([y[split.train].mean(axis=0) for split in splits])
+    constant = np.flatnonzero(((shares == 0) | (shares == 1)).any(axis=0))
+    if not len(constant):
         return
-    tag = lonely[0]
-    name, there = class_name(tag, tags).replace("class", "tag"), int(y[:, tag].sum())
-    few, what = (there, "with") if 2 * there <= len(y) else (len(y) - there, "without")
-    more = f" (and {len(lonely) - 1} more such: {', '.join(class_name(one, tags) for one in lonely[1:9])})"
+    tag = constant[0]
+    name, present = class_name(tag, tags).replace("class", "tag"), int(y[:, tag].sum())
+    few, what = (present, "with") if 2 * present <= len(y) else (len(y) - present, "without")
+    more = f" (and {len(constant) - 1} more such: {', '.join(class_name(other, tags) for other in constant[1:9])})"
     held = f"{few} {'image' if few == 1 else 'images'} {what} it"
     if groups is not None:
         held += f" in {len(np.unique(groups[y[:, tag] == (what == 'with')]))} of {len(np.unique(groups))} groups"
     rarer = np.minimum(y.sum(axis=0), len(y) - y.sum(axis=0))
-    fewest = int(rarer[lonely].max()) + 1
+    fewest = int(rarer[constant].max()) + 1
     step = f"add images {what} it, or take the tag out of the column"
     if groups is None and (rarer >= fewest).sum() > 1:  # with groups, their number matters, not that of the images
-        leave = "it" if len(lonely) == 1 else "such tags"
+        leave = "it" if len(constant) == 1 else "such tags"
         step = f"pass --min-class-size {fewest} to leave {leave} out, or add images {what} it"
     raise EvaluationError(
         f"tag {name}: expected images with and without it in every training part, got {held}"
-        + (more if len(lonely) > 1 else ""),
+        + (more if len(constant) > 1 else ""),
         step,
     )
 
@@ -176,7 +180,7 @@ def outer_folds(
     random_state: int | None = 0,
     classes: Sequence[str] = (),
 ) -> tuple[list[Split], tuple[str, ...]]:
-    """Return folds that test every row exactly once and break no group, and what was cut to make them.
+    """Return folds that test every row exactly once and split no group, and notes on the number of folds.
 
     Parameters
     ----------
@@ -186,10 +190,10 @@ def outer_folds(
     groups : ndarray, shape (n,), optional
         Rows with the same value stay on the same side of every split.
     together : ndarray, shape (n,), optional
-        Copies of one image have the same value, and stay on the same side too. With groups, groups that copies tie
-        stay together; without, one row of each value is dealt, and the others follow it.
+        Duplicates of one image have the same value, and stay on the same side too. With groups, groups that share
+        duplicates stay together. Without groups, the first row of each value is assigned and the others follow it.
     cv : int
-        Folds wanted; cut to the number of groups, and to that of rows that are no copies.
+        Number of folds; reduced to the number of groups, or of distinct images, where there are fewer.
     random_state : int
     classes : sequence of str
         The classes' names, for messages.
@@ -197,8 +201,8 @@ def outer_folds(
     Raises
     ------
     EvaluationError
-        A class has fewer rows than there are folds, fewer than two groups, or a fold would learn from one class, or
-        of a tag from images with it, or without it, alone.
+        A class has fewer rows than there are folds, there are fewer than two groups, or a training part would hold a
+        single class, or only images with a tag, or only images without it.
     """
     check_cv(cv)
     n, notes = len(y), []
@@ -207,21 +211,21 @@ def outer_folds(
         n_groups = len(np.unique(groups))
         groups = tied(groups, together)
         n_tied = len(np.unique(groups))
-        by_copies = f": copies tie {n_groups} to so many" if n_tied < n_groups else ""
+        joined = f" (duplicates join {n_groups} groups into {n_tied})" if n_tied < n_groups else ""
         if n_tied < 2:
             raise EvaluationError(
-                f"expected 2 groups or more to split by, got {n_tied}{by_copies}",
+                f"expected 2 groups or more to split by, got {n_tied}{joined}",
                 "choose another --groups column, or leave it out if the images are independent",
             )
         if n_tied < folds:
             folds = n_tied
-            notes.append(f"{cv} folds cut to {folds}: there are {n_tied} groups{by_copies}")
+            notes.append(f"{cv} folds cut to {folds}: there are {n_tied} groups{joined}")
     if kind == "class":
         _check_class_sizes(y, folds, classes)
         if groups is not None:
             notes += _classes_in_one_group(y, groups, classes)
         elif together is not None:
-            notes += _classes_of_copies(y, together, classes)
+            notes += _classes_of_duplicates(y, together, classes)
     else:
         if n < 2:
             raise EvaluationError(f"expected 2 labelled images or more, got {n}", "label more images")
@@ -229,28 +233,28 @@ def outer_folds(
             folds = n
             notes.append(f"{cv} folds cut to {folds}: there are {n} labelled images")
     if groups is None and together is not None:
-        dealt = _most_dealt(y, kind, together)
-        if dealt < 2:
+        distinct = _max_distinct(y, kind, together)
+        if distinct < 2:
             raise EvaluationError(
-                "expected 2 images that are no copies of one another to split by, got copies of one image"
+                "expected 2 distinct images to split by, got duplicates of one image"
                 f"{' in each class' if kind == 'class' else ''}",
-                "add images of their own",
+                "add other images",
             )
-        if dealt < folds:
-            folds = dealt
+        if distinct < folds:
+            folds = distinct
             of = "no class has more than" if kind == "class" else "there are"
-            notes.append(f"{cv} folds cut to {folds}: {of} {dealt} images that are no copies of one another")
+            notes.append(f"{cv} folds cut to {folds}: {of} {distinct} distinct images")
     splits = _split(y, kind, groups, together, folds, random_state)
     if kind == "class":
         for fold, split in enumerate(splits, start=1):
             present = np.unique(y[split.train])
             if len(present) < 2:
-                what = "groups that it tests" if groups is not None else "copies of one image that it tests"
+                what = "groups that it tests" if groups is not None else "duplicates of one image that it tests"
                 step = "add groups that hold the other classes, or choose another --groups column"
                 raise EvaluationError(
-                    f"fold {fold} of {folds} would learn from {class_name(present[0], classes)} alone: "
+                    f"fold {fold} of {folds} would be trained on {class_name(present[0], classes)} alone: "
                     f"the other classes lie within the {what}",
-                    step if groups is not None else "add images of the other classes that are no copies",
+                    step if groups is not None else "add other images of the other classes",
                 )
     if kind == "multi":
         check_tag_counts(y, splits, groups, classes)
@@ -269,23 +273,23 @@ def inner_folds(
     """Return (train, test) positions into `y` for choosing parameters within one outer training part.
 
     The number of folds is min(cv, groups, smallest class present or images with or without a tag), and at least 2. A
-    split whose training part holds a single class teaches nothing and is dropped. `groups` and `together` are as in
-    `outer_folds`; without groups, copies count once.
+    split whose training part holds a single class cannot train a head and is dropped. `groups` and `together` are as in
+    `outer_folds`; without groups, duplicates count once.
 
     Raises
     ------
     EvaluationError
-        There are too few groups or rows to split, or no split has two classes to learn from.
+        There are too few groups or rows to split, or no split has two classes in its training part.
     """
     check_cv(cv)
-    way_out = "add images or groups, choose once with --no-nested, or fix the parameters with --grid HEAD.PARAM=VALUE"
+    next_step = "add images or groups, choose once with --no-nested, or fix the parameters with --grid HEAD.PARAM=VALUE"
     folds = cv
     if groups is not None:
         groups = tied(groups, together)
         n_groups = len(np.unique(groups))
         if n_groups < 2:
             raise EvaluationError(
-                f"choosing parameters expected 2 groups in every training part, got {n_groups}", way_out
+                f"choosing parameters expected 2 groups in every training part, got {n_groups}", next_step
             )
         folds = min(folds, n_groups)
     dealt = y if groups is not None or together is None else y[_first_rows(together)[0]]
@@ -294,16 +298,16 @@ def inner_folds(
         counts = counts[counts > 0]
         if len(counts) < 2 or counts.max() < 2:
             found = "a single class" if len(counts) < 2 else "a single image of each class"
-            raise EvaluationError(f"choosing parameters expected classes to tell apart twice, got {found}", way_out)
+            raise EvaluationError(f"choosing parameters expected classes to tell apart twice, got {found}", next_step)
         folds = max(2, min(folds, int(counts.min())))
     else:
-        # Two rows a test part at least, where that can be had: R2 of one row is undefined.
+        # At least two rows per test part where possible: R2 of a single row is undefined.
         folds = max(2, min(folds, len(dealt) // 2))
         if kind == "multi":
             sides = np.concatenate([y.sum(axis=0), len(y) - y.sum(axis=0)])
             folds = max(2, min(folds, int(sides[sides > 0].min())))
         if len(dealt) < 2:
-            raise EvaluationError(f"choosing parameters expected 2 images or more, got {len(dealt)}", way_out)
+            raise EvaluationError(f"choosing parameters expected 2 images or more, got {len(dealt)}", next_step)
     splits = [(s.train, s.test) for s in _split(y, kind, groups, together, folds, random_state)]
     if kind == "class":
         splits = [(train, test) for train, test in splits if len(np.unique(y[train])) > 1]
@@ -311,33 +315,33 @@ def inner_folds(
             raise EvaluationError(
                 "choosing parameters expected two classes in the training part of an inner fold, got one in each: "
                 "the groups hold one class each",
-                way_out,
+                next_step,
             )
     return splits
 
 
 def tied(groups: np.ndarray, together: np.ndarray | None) -> np.ndarray:
-    """Return the groups with those that share rows of one value of `together` made one, shape (n,)."""
+    """Return one code per row, shape (n,); groups that share a value of `together` have one code."""
     if together is None:
         return groups
     _, group = np.unique(groups, return_inverse=True)
-    _, copies = np.unique(together, return_inverse=True)
-    n_groups, n_copies = int(group.max()) + 1, int(copies.max()) + 1
-    if n_copies == len(together):  # no copies: the groups are as they were, names and all
+    _, content = np.unique(together, return_inverse=True)
+    n_groups, n_contents = int(group.max()) + 1, int(content.max()) + 1
+    if n_contents == len(together):  # no duplicates: the groups keep their names
         return groups
-    return components(group, n_groups + copies, n_groups + n_copies)[group]
+    return components(group, n_groups + content, n_groups + n_contents)[group]
 
 
 def _first_rows(together: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the first row of each value, ascending, and for every row the position of its value among them."""
     _, first, value = np.unique(together, return_index=True, return_inverse=True)
-    place = np.empty(len(first), np.int64)
-    place[np.argsort(first)] = np.arange(len(first))
-    return np.sort(first), place[value]
+    position = np.empty(len(first), np.int64)
+    position[np.argsort(first)] = np.arange(len(first))
+    return np.sort(first), position[value]
 
 
-def _most_dealt(y: np.ndarray, kind: str, together: np.ndarray) -> int:
-    """Return how many folds can be dealt when copies count once: images, or those of the largest class."""
+def _max_distinct(y: np.ndarray, kind: str, together: np.ndarray) -> int:
+    """Return the number of distinct images, of the largest class for classes: no more folds than that are possible."""
     first, _ = _first_rows(together)
     return int(np.bincount(y[first]).max()) if kind == "class" else len(first)
 
@@ -350,9 +354,9 @@ def _split(
     folds: int,
     random_state: int | None,
 ) -> list[Split]:
-    """Return the folds; with `groups`, which hold copies together by now, `together` is not looked at."""
+    """Return the folds; with `groups`, which already hold duplicates together, `together` is not used."""
     if groups is None and together is not None:
-        # The first of each set of copies is dealt, and the others follow: groups of one row each would take minutes.
+        # The first of each set of duplicates is assigned and the others follow: one group per row would take minutes.
         first, member = _first_rows(together)
         fold = np.empty(len(first), np.int64)
         for number, split in enumerate(_split(y[first], kind, None, None, folds, random_state)):
@@ -364,7 +368,7 @@ def _split(
         return deal_tags(y, groups, folds, random_state)
     rows = np.arange(len(y))
     with warnings.catch_warnings():
-        # "The least populated class has fewer members than folds": known here, and dealt with by the callers.
+        # "The least populated class has fewer members than folds": the callers check it and report it themselves.
         warnings.simplefilter("ignore", UserWarning)
         if groups is None:
             maker = (StratifiedKFold if kind == "class" else KFold)(folds, shuffle=True, random_state=random_state)
@@ -373,14 +377,15 @@ def _split(
             pairs = list(StratifiedGroupKFold(folds, shuffle=True, random_state=random_state).split(rows, y, groups))
         else:
             pairs = []
-        # Its greedy search may leave a fold empty when groups differ much in size; whole groups dealt at random do not.
+        # Its greedy search may leave a fold empty when groups differ much in size. GroupKFold assigns whole
+        # groups at random and leaves none empty.
         if groups is not None and (not pairs or any(not len(test) for _, test in pairs)):
             pairs = list(GroupKFold(folds, shuffle=True, random_state=random_state).split(rows, y, groups))
     return [Split(np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)) for train, test in pairs]
 
 
 def check_cv(cv: int) -> None:
-    """Raise `EvaluationError` for a number of folds that is none."""
+    """Raise `EvaluationError` for fewer than two folds."""
     if cv < 2:
         raise EvaluationError(f"expected 2 folds or more, got --cv {cv}", "pass --cv 5")
 
@@ -420,9 +425,12 @@ def _classes_in_one_group(y: np.ndarray, groups: np.ndarray, classes: Sequence[s
     if len(alone) > 3:
         names += f" and {len(alone) - 3} more"
     verb = "lies" if len(alone) == 1 else "lie each"
-    return [f"{names} {verb} within a single group: never both learned and tested, so its images count as wrong"]
+    return [f"{names} {verb} within a single group: never both trained on and tested, so its images count as wrong"]
 
 
-def _classes_of_copies(y: np.ndarray, together: np.ndarray, classes: Sequence[str]) -> list[str]:
+def _classes_of_duplicates(y: np.ndarray, together: np.ndarray, classes: Sequence[str]) -> list[str]:
     alone = [code for code in np.unique(y) if len(np.unique(together[y == code])) == 1 and (y == code).sum() > 1]
-    return [f"{class_name(code, classes)} is copies of one image: never both learned and tested" for code in alone[:3]]
+    return [
+        f"{class_name(code, classes)} is in duplicates of one image alone: never both trained on and tested"
+        for code in alone[:3]
+    ]

@@ -582,7 +582,7 @@ def test_many_label_sets_are_told_in_one_table_and_answered_in_one(flat: Path) -
     assert told[1].split() == ["c0", "class", "24", "x,", "y", "0"]
     assert told[7].split() == ["tags", "multi", "24", "a,", "b", "0"]
     assert told[8] == "note: many.csv: 1 of 25 ids is no image here, e.g. 99.png"
-    assert told[9].startswith("note: columns left out (ask for them with --column): 'shot': 24 different whole numbers")
+    assert told[9].startswith("note: columns left out (--column NAME uses one): 'shot': 24 different whole numbers")
     assert answered[0].split()[:3] == ["label", "set", "by"] and len(answered) == 8
     assert [line.split()[0] for line in answered[1:]] == [*(f"c{n}" for n in range(6)), "tags"]
     assert "kept in many/: every head in leaderboard.csv, the verdicts in run.json" in outcome.err

@@ -209,5 +209,5 @@ def test_workers_of_another_version_are_refused(monkeypatch):
             return {"tcp://1": parallel.package_version(), "tcp://2": ModuleNotFoundError("No module named 'pipeline'")}
 
     with pytest.raises(PipelineError) as caught:
-        parallel._refuse_strange_workers(Strange(), "tcp://0")
+        parallel._check_workers(Strange(), "tcp://0")
     assert "on the worker tcp://2, got none (No module named 'pipeline')" in caught.value.message

@@ -185,12 +185,12 @@ def test_between_two_collections_only_pairs_across_count() -> None:
     others[6] = digests[30]
     found = find_duplicates_between(X, digests, other, others)
     twins = found.twins(np.arange(60), 60 + np.arange(8))
-    assert twins.asked.tolist() == [0, 1, 6]
-    assert twins.learned.tolist() == [7, 8, 30]
+    assert twins.test.tolist() == [0, 1, 6]
+    assert twins.train.tolist() == [7, 8, 30]
     assert twins.exact.tolist() == [False, False, True]
     assert twins.cosine[2] == 1 and (twins.cosine[:2] >= FLOOR).all() and (twins.cosine[:2] < 1).all()
     # Only rows that are learned from count: without row 7 there is no copy of test row 0.
-    assert found.twins(np.arange(8, 60), 60 + np.arange(8)).asked.tolist() == [1, 6]
+    assert found.twins(np.arange(8, 60), 60 + np.arange(8)).test.tolist() == [1, 6]
     assert find_duplicates(X, digests).threshold == found.threshold  # what is a copy is for the training set to say
 
 
@@ -198,7 +198,7 @@ def test_a_twin_is_the_one_most_alike() -> None:
     content = np.array([0, 1, 2, 3, 1])
     copies = DuplicateGroups(content, np.array([[0, 3], [2, 3], [1, 3]]), np.array([0.91, 0.97, 0.95]))
     twins = copies.twins(np.array([0, 1, 2]), np.array([3, 4]))
-    assert (twins.asked.tolist(), twins.learned.tolist(), twins.cosine.tolist()) == ([0, 1], [2, 1], [0.97, 1.0])
+    assert (twins.test.tolist(), twins.train.tolist(), twins.cosine.tolist()) == ([0, 1], [2, 1], [0.97, 1.0])
 
 
 # ------------------------------------------------------------------------------------------------ folds
@@ -266,23 +266,23 @@ def test_folds_are_cut_to_what_copies_leave_and_that_is_said() -> None:
     y = np.tile([0, 1], 12)
     splits, notes = outer_folds(y, "class", together=np.arange(24) // 8 * 2 + y)
     assert len(splits) == 3
-    assert notes == ("5 folds cut to 3: no class has more than 3 images that are no copies of one another",)
+    assert notes == ("5 folds cut to 3: no class has more than 3 distinct images",)
     _, notes = outer_folds(np.arange(12.0), "number", together=np.arange(12) // 3)
-    assert notes == ("5 folds cut to 4: there are 4 images that are no copies of one another",)
+    assert notes == ("5 folds cut to 4: there are 4 distinct images",)
     groups = np.repeat(np.arange(6), 4)
     _, notes = outer_folds(y, "class", groups=groups, together=np.r_[0, np.arange(1, 20), 0, 20, 21, 22])
     assert notes == ()
     _, notes = outer_folds(y, "class", groups=groups, together=np.where(np.isin(np.arange(24), [0, 4, 8]), 0, 1 + y * 0
                            + np.arange(24)))  # fmt: skip
-    assert notes == ("5 folds cut to 4: there are 4 groups: copies tie 6 to so many",)
+    assert notes == ("5 folds cut to 4: there are 4 groups (duplicates join 6 groups into 4)",)
 
 
 def test_what_copies_leave_unsplittable_is_refused() -> None:
-    with pytest.raises(EvaluationError, match="expected 2 images that are no copies of one another to split by"):
+    with pytest.raises(EvaluationError, match="expected 2 distinct images to split by"):
         outer_folds(np.arange(6.0), "number", together=np.zeros(6, int))
-    with pytest.raises(EvaluationError, match="got copies of one image in each class"):
+    with pytest.raises(EvaluationError, match="got duplicates of one image in each class"):
         outer_folds(np.repeat([0, 1], 5), "class", together=np.repeat([0, 1], 5))
-    with pytest.raises(EvaluationError, match="the other classes lie within the copies of one image that it tests"):
+    with pytest.raises(EvaluationError, match="the other classes lie within the duplicates of one image that it tests"):
         outer_folds(np.repeat([0, 1], [20, 5]), "class", together=np.r_[np.arange(20), np.full(5, 20)])
     _, notes = outer_folds(
         np.repeat([0, 1, 2], [20, 20, 5]),
@@ -290,7 +290,7 @@ def test_what_copies_leave_unsplittable_is_refused() -> None:
         together=np.r_[np.arange(40), np.full(5, 40)],
         classes=("a", "b", "c"),
     )
-    assert notes == ("'c' is copies of one image: never both learned and tested",)
+    assert notes == ("'c' is in duplicates of one image alone: never both trained on and tested",)
 
 
 # ------------------------------------------------------------------------------------------------ evaluations

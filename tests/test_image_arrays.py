@@ -127,7 +127,7 @@ def test_a_damaged_npz_and_ids_that_repeat_are_refused(tmp_path):
     put(tmp_path / "bad.npz", b"PK rubbish")
     assert "bad.npz: expected a NumPy file of arrays, cannot read it" in refused(tmp_path / "bad.npz").message
     np.savez(tmp_path / "twice.npz", images=np.zeros((2, 5, 6), np.uint8), ids=np.array(["a", "a"]))
-    assert "ids[1] 'a' stands there twice" in refused(tmp_path / "twice.npz").message
+    assert "ids[1] 'a' occurs twice" in refused(tmp_path / "twice.npz").message
 
 
 def with_header(header: bytes, version: tuple[int, int] = (1, 0), data: bytes = bytes(400)) -> bytes:

@@ -290,10 +290,10 @@ def test_columns_that_cannot_be_had(column: str, message: str, step: str) -> Non
 
 
 def test_nothing_to_learn_says_why() -> None:
-    with pytest.raises(LabelError, match="got none that can be learned: 'empty': it is empty; 'same': all"):
+    with pytest.raises(LabelError, match="got none that a head can be trained on: 'empty': it is empty; 'same': all"):
         label_sets(IDS, {"empty": [None] * 60, "same": ["x"] * 60})
     with pytest.raises(
-        LabelError, match=r"expected a column of labels, got none that can be learned\ntry: pass a table"
+        LabelError, match=r"expected a column of labels, got none that a head can be trained on\ntry: pass a table"
     ):
         label_sets(IDS, {})
 

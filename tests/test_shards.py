@@ -209,7 +209,7 @@ def test_an_id_that_two_shards_have_is_refused_with_both(tmp_path):
     one = write_tar(tmp_path / "one.tar", [("a.png", 1), ("b.png", 2)])
     two = write_tar(tmp_path / "two.tar", [("b.png", 2)])
     error = refused(tmp_path)
-    assert error.message == f"expected ids that are unique over 2 shards, got b.png in {one} and in {two}"
+    assert error.message == f"expected unique ids over 2 shards, got b.png in {one} and in {two}"
     assert error.next_step == "leave one of the shards out, or give each image a name of its own"
 
 

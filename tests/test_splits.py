@@ -115,14 +115,18 @@ def test_a_class_within_a_single_group_is_noted() -> None:
     y, groups = np.tile([0, 1], 30), np.repeat(np.arange(6), 10)
     y[groups == 5] = 2
     _, notes = outer_folds(y, "class", groups=groups, classes=("ant", "bee", "wasp"))
-    assert notes == ("'wasp' lies within a single group: never both learned and tested, so its images count as wrong",)
+    assert notes == (
+        "'wasp' lies within a single group: never both trained on and tested, so its images count as wrong",
+    )
 
 
 def test_too_few_groups_and_folds_of_one_class_are_refused() -> None:
     y = np.tile([0, 1], 10)
     with pytest.raises(EvaluationError, match="expected 2 groups or more to split by, got 1"):
         outer_folds(y, "class", groups=np.zeros(20, int))
-    with pytest.raises(EvaluationError, match=r"would learn from 'b.*' alone: the other classes lie within the groups"):
+    with pytest.raises(
+        EvaluationError, match=r"would be trained on 'b.*' alone: the other classes lie within the groups"
+    ):
         outer_folds(np.repeat([0, 1], 10), "class", groups=np.repeat([0, 1], 10), classes=("bee", "bug"))
     with pytest.raises(EvaluationError, match="expected two classes or more, got 'ant' alone"):
         outer_folds(np.zeros(10, int), "class", classes=("ant", "bee"))

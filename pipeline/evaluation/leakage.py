@@ -186,7 +186,7 @@ def describe_leakage(twins: CrossDuplicates, train: LabeledRows, test: LabeledRo
     shown = [
         f"{ids[tested]} of {of[learned]}{'' if same else f' (cosine {cosine:.3f})'}"
         for tested, learned, cosine, same in zip(
-            twins.asked[:MOST_NAMED], twins.learned, twins.cosine, twins.exact, strict=False
+            twins.test[:MOST_NAMED], twins.train, twins.cosine, twins.exact, strict=False
         )
     ]
     exactly = (

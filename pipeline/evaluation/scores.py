@@ -258,7 +258,7 @@ def _test_copies(question: Task) -> tuple[TestCopy, ...]:
     if twins is None or test is None:
         return ()
     ids, of = test.ids, question.train.ids
-    rows = zip(twins.asked, twins.learned, twins.cosine, twins.exact, strict=True)
+    rows = zip(twins.test, twins.train, twins.cosine, twins.exact, strict=True)
     return tuple(
         TestCopy(ids[tested], of[trained], round(float(cosine), 4), bool(exact))
         for tested, trained, cosine, exact in rows
@@ -429,7 +429,7 @@ def _score_apart(
     """
     if question.twins is None or len(question.twins) == len(part):
         return None
-    left = np.setdiff1d(np.arange(len(part)), question.twins.asked)
+    left = np.setdiff1d(np.arange(len(part)), question.twins.test)
     return _score_or_nothing(question, part.take(left), predictions.take(left), scoring, random_state)
 
 

@@ -1,4 +1,8 @@
-"""Images in a fixed order: ids, bytes, RGB pixels, digests and pixel statistics."""
+"""How images are listed and read: ids in a fixed order, bytes, RGB pixels, digests and pixel statistics.
+
+`ImageSource.open` opens every kind of source; there is one module per reader (folder, table, tar, shards, Parquet,
+arrays, built-in sets).
+"""
 
 from __future__ import annotations
 

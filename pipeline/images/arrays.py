@@ -1,4 +1,4 @@
-"""Images that are rows of an array: in memory, in a `.npz` or in a `.npy` file."""
+"""How images that are rows of an array are read: in memory, in a `.npz` or in a `.npy` file."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def open_array(
     ----------
     images : ndarray of uint8, (n, h, w), (n, h, w, 1), (n, h, w, 3) or (n, h, w, 4)
     """
-    _refuse_other(images.dtype, images.shape, "this array")
+    _check_images(images.dtype, images.shape, "this array")
     digests = [array_digest(image) for image in images]
     return Listing(
         name=name,
@@ -129,7 +129,7 @@ def open_array_file(path: str) -> Listing:
         shape, dtype = headers[member]
         flat = _flat_shape(shape, dtype)
         if flat is None:
-            _refuse_other(dtype, shape, f"{shown}: {member}" if member else shown)
+            _check_images(dtype, shape, f"{shown}: {member}" if member else shown)
         label = next((name for name in _LABELS if name in headers and _are_labels(headers[name][0], shape)), None)
         texts = {
             name: _texts(_load(place, name), f"{shown}: array {name!r}")
@@ -198,7 +198,7 @@ def _open_parts(
         shape, dtype = headers[images]
         flat = _flat_shape(shape, dtype)
         if flat is None:
-            _refuse_other(dtype, shape, f"{shown}: {images}")
+            _check_images(dtype, shape, f"{shown}: {images}")
         else:
             notes.append(_about_flat(f"{shown}: {images}", flat))
         count = shape[0]
@@ -262,7 +262,7 @@ def _label_texts(values: np.ndarray, where: str) -> tuple[list[str | None], str]
 
 
 class _NoLabels(SourceError):
-    """An array of the name of labels that holds something else."""
+    """An array that is named like labels but holds other values."""
 
 
 def _flat_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int] | None:
@@ -281,7 +281,7 @@ def _row_ids(count: int) -> list[str]:
     return [f"{row:0{digits}d}" for row in range(count)]
 
 
-def _refuse_other(dtype: np.dtype, shape: tuple[int, ...], shown: str) -> None:
+def _check_images(dtype: np.dtype, shape: tuple[int, ...], shown: str) -> None:
     found = f"got {dtype} {shape}"
     if dtype != np.uint8:
         raise SourceError(
@@ -418,7 +418,7 @@ def _named(ids: list[str | None], shown: str) -> list[str]:
     for row, image_id in enumerate(ids):
         trouble = "it is empty" if image_id is None else id_trouble(image_id, "file")
         if image_id is None or trouble or image_id in seen:
-            what = f"cannot be an id: {trouble}" if trouble else f"{image_id!r} stands there twice"
-            raise SourceError(f"{shown}: ids[{row}] {what}", "give each image one id of its own")
+            what = f"cannot be an id: {trouble}" if trouble else f"{image_id!r} occurs twice"
+            raise SourceError(f"{shown}: ids[{row}] {what}", "give each image a unique id")
         seen.add(image_id)
     return [image_id for image_id in ids if image_id is not None]

@@ -1,4 +1,4 @@
-"""Small images of every kind that readers are known to read differently, made alike on every machine."""
+"""Check images: small images of every kind that readers decode differently, identical on every machine."""
 
 from __future__ import annotations
 

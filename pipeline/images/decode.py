@@ -1,4 +1,4 @@
-"""From an image file's bytes to RGB pixels, by content alone, under one set of rules.
+"""How an image file's bytes become RGB pixels: by content alone, under one set of rules.
 
 The readers of the formats are called by name, one for each first bytes: no other format that PIL knows (EPS, PSD, PDF)
 can be reached, and PIL's own global limit on sizes, which warns, is not in the way of a phone's 108 megapixels.
@@ -95,8 +95,8 @@ MAX_ASPECT = 50
 BOMB_PIXELS = 64_000_000
 BOMB_PIXELS_A_BYTE = 50
 
-#: What the pixels of a photo depend on besides the decoder. A changed rule gets the next number. Features made under an
-#: earlier number are used again for the photos that the change does not touch: see `reads_alike`.
+#: The rules that determine the pixels of a photo, besides the decoder. A changed rule gets the next number. Features
+#: made under an earlier number are used again for the photos that the change does not touch: see `reads_alike`.
 PHOTO_RULES = (
     "2: first frame; EXIF orientation applied, unless it is damaged; alpha and transparent colours composited on white;"
     " CMYK and palettes as PIL has them; ICC profiles not applied; 16-bit colour by its high byte; grey of 16 bits, 32"
@@ -169,7 +169,7 @@ def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
             "photos must be read whole, but PIL.ImageFile.LOAD_TRUNCATED_IMAGES is switched on in this process",
             "set PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False",
         )
-    _hush()
+    _silence_pillow()
     try:
         image = _open_heic(BytesIO(data), most) if found == "HEIC" else _opener(found)(BytesIO(data))
         check_size(*image.size, len(data), most)
@@ -186,8 +186,8 @@ def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
         raise UnreadableImage(SkipReason.UNREADABLE, _short(error)) from error
 
 
-def _hush() -> None:
-    """Let PIL get over damage in silence: where a process makes errors of warnings, another would read the photo."""
+def _silence_pillow() -> None:
+    """Ignore PIL's warnings of damage: a process that turns warnings into errors must read the same images."""
     if warnings.filters[:1] != [_SILENCE]:  # the first that fits decides
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -208,7 +208,7 @@ def check_size(width: int, height: int, size: int | None = None, most: int = MAX
 
 
 def reads_alike(content: bytes | np.ndarray, rules: str) -> bool:
-    """Whether a photo has the same pixels under these rules as under `PHOTO_RULES`; no pixel is decoded.
+    """Return whether a photo has the same pixels under these rules as under `PHOTO_RULES`; no pixel is decoded.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def reads_alike(content: bytes | np.ndarray, rules: str) -> bool:
         return content[12:16] != b"IHDR" or content[24:26] != b"\x10\x00"
     if found != "TIFF":
         return True
-    _hush()
+    _silence_pillow()
     try:
         return _opener(found)(BytesIO(content)).mode[0] not in "IF"
     except Exception:  # damaged: it fails under both rules, or is read once more

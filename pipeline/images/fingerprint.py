@@ -1,4 +1,4 @@
-"""How this machine turns bytes into pixels, as one digest: it changes when a decoder or the resize does.
+"""How this machine decodes and resizes images, as one digest that changes with a decoder or the resize.
 
 The embedded samples were written once by Pillow 13 from a 32 x 24 gradient with noise and a red patch, or from a
 smaller one where the format is bulky; `tests/test_decode.py` says what is in each.

@@ -1,4 +1,4 @@
-"""A folder of images, or files named one by one: listed with scandir, labelled by class folders."""
+"""How a folder of images, or a list of files, is listed, and how folder names become labels and splits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Folders = tuple[str, ...]  # the folders that an image lies in, from the top
 
 @dataclass(frozen=True)
 class FolderLabels:
-    """What the names of folders give.
+    """The columns that folder names give.
 
     Attributes
     ----------
@@ -124,14 +124,14 @@ def archive_columns(ids: Sequence[str], shown: str, *, labelled: bool, level: in
 
 
 def with_folder_labels(listing: Listing, found: FolderLabels, level: int | None) -> Listing:
-    """Return the listing with these columns; its own have precedence unless a level was asked for.
+    """Return the listing with these columns; its own have precedence unless a level was requested.
 
     Parameters
     ----------
     listing : Listing
     found : FolderLabels
     level : int or None
-        What was asked for.
+        The requested level.
     """
     notes = list(found.notes)
     if level is not None and "label" in listing.columns:
@@ -206,7 +206,7 @@ class _Tree:
         return self._classes(start, inside)
 
     def at_level(self, level: int, ids: Sequence[str]) -> _LabelsFound:
-        """Return the names at a level that was asked for as labels, and any split that stands at another one."""
+        """Return the names at the requested level as labels, and a split at another level if there is one."""
         at = level - 1 if level > 0 else level
         has = {
             place: level != 0 and (len(path) > at if at >= 0 else len(path) >= -at)
@@ -226,7 +226,7 @@ class _Tree:
         label = {place: clean_text(path[at]) if has[place] else None for place, path in self.paths.items()}
         if level > 0:
             full = {path[:level] for place, path in self.paths.items() if has[place]}
-            self._refuse_empty([path for path in self.folders if len(path) == level and path not in full], full)
+            self._check_no_empty([path for path in self.folders if len(path) == level and path not in full], full)
         split, notes = self._split_beside(at, has)
         notes += self._about_unlabelled(label, f"no folder of level {level}", ids)
         return _LabelsFound(label, split, tuple(notes))
@@ -279,7 +279,7 @@ class _Tree:
             full = {path[: level + 1] for path in self.paths.values() if len(path) > level}
             above = {path[:level] for path in full}
             empty = [path for path in self.folders if len(path) == level + 1 and path[:level] in above]
-            self._refuse_empty([path for path in empty if path not in full], full)
+            self._check_no_empty([path for path in empty if path not in full], full)
             if loose := self.count(lambda path: len(path) <= level):
                 notes.append(f"{loose} images lie in no class folder: they have no label")
             if level != at + 1 or first != at + 1 or self.depth > level + 1:
@@ -313,7 +313,7 @@ class _Tree:
         wrapper = self._start_of(at)
         full = {path[: at + 1] for path in self.paths.values() if len(path) > at}
         empty = [path for path in self.folders if len(path) == at + 1 and path[:at] == wrapper and path not in full]
-        self._refuse_empty(empty, full)
+        self._check_no_empty(empty, full)
         label = {place: clean_text(path[at]) if len(path) > at else None for place, path in self.paths.items()}
         if loose := self.count(lambda path: len(path) <= at):
             notes.append(f"{loose} images lie in {inside} itself, in no class folder: they have no label")
@@ -384,7 +384,7 @@ class _Tree:
         lie = "image lies" if count == 1 else "images lie"
         return [f"{self.shown}: {count} {lie} in {why} and {'has' if count == 1 else 'have'} no label, e.g. {first}"]
 
-    def _refuse_empty(self, empty: Sequence[Folders], full: Sequence[Folders] | set[Folders]) -> None:
+    def _check_no_empty(self, empty: Sequence[Folders], full: Sequence[Folders] | set[Folders]) -> None:
         names = ["/".join(path) for path in empty]
         for name in names:
             if name in self.unlisted:
@@ -409,7 +409,7 @@ def _listed(names: Sequence[str], most: int = 100) -> str:
 
 Known = Callable[[], Container[str]]
 
-# What operating systems and archives leave beside photos; Synology's folder is full of thumbnails.
+# Folders that operating systems and archivers create beside photos; Synology's is full of thumbnails.
 SYSTEM_FOLDERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
 
 
@@ -429,7 +429,7 @@ class _PendingFolder:
 
 @dataclass
 class _FolderWalk:
-    """What a walk through a folder has met so far."""
+    """The state of a walk through a folder."""
 
     known: Known | None
     root: Path = field(default_factory=Path)
@@ -441,12 +441,12 @@ class _FolderWalk:
     ignored: Ignored = field(default_factory=Ignored)
     outside: list[str] = field(default_factory=list)  # links to folders outside the source
     known_ids: Container[str] | None = None
-    share: tuple[int, int] | None = None  # which share of how many is wanted
-    witnesses: dict[str, str] = field(default_factory=dict)  # folder: an image in it that is in another share
+    share: tuple[int, int] | None = None  # the requested share, and the number of shares
+    other_shares: dict[str, str] = field(default_factory=dict)  # folder: an image in it that is in another share
     unlisted: dict[str, str] = field(default_factory=dict)  # folder: why it cannot be listed
 
     def knows(self, image_id: str) -> bool:
-        """Return whether the cache has met this id as an image; it is asked for its ids once, if at all."""
+        """Return whether the cache has met this id as an image; its ids are read once, if at all."""
         if self.known_ids is None:
             self.known_ids = self.known() if self.known else ()
         return image_id in self.known_ids
@@ -476,7 +476,7 @@ def open_folder(
     """
     root = Path(path).resolve()
     found = _walk(str(root), known, share)
-    if not found.ids and not found.witnesses:
+    if not found.ids and not found.other_shares:
         others = f"; {found.ignored.text}" if found.ignored else ""
         skipped = f"; skipped {found.skipped[0][0]}: {found.skipped[0][1]}" if found.skipped else ""
         raise SourceError(
@@ -486,7 +486,7 @@ def open_folder(
     ids, stat = _sorted(found)
     shown = printable(path.rstrip("/") or "/")
     labels = folder_columns(
-        [*ids, *found.witnesses.values()], found.folders, shown, level=level, unlisted=found.unlisted
+        [*ids, *found.other_shares.values()], found.folders, shown, level=level, unlisted=found.unlisted
     )
     columns = {name: values[: len(ids)] for name, values in labels.columns.items()}
     notes = labels.notes
@@ -530,7 +530,7 @@ def open_files(paths: Sequence[str], known: Known | None = None, *, given: Seque
     rows: dict[str, tuple[int, int]] = {}
     twice = 0
     notes: list[str] = []
-    asked: list[tuple[str, str]] = []  # each input as given, and the id of its image
+    inputs: list[tuple[str, str]] = []  # each input as given, and the id of its image
     for called, path, top in zip(given or paths, paths, tops, strict=True):
         prefix = os.path.relpath(top, base).replace(os.sep, "/")
         if trouble := name_trouble(prefix):
@@ -545,11 +545,11 @@ def open_files(paths: Sequence[str], known: Known | None = None, *, given: Seque
             pairs = zip(below.stat[::2], below.stat[1::2], strict=True)
             new = {f"{prefix}/{name}": pair for name, pair in zip(below.ids, pairs, strict=True)}
             folder = called.rstrip("/") if called.strip("/") else ""
-            asked += ((f"{folder}/{name}", f"{prefix}/{name}") for name in sorted(below.ids))
+            inputs += ((f"{folder}/{name}", f"{prefix}/{name}") for name in sorted(below.ids))
         elif Path(top).is_file():
             entry = Path(top).stat()
             new = {prefix: (entry.st_size, entry.st_mtime_ns)}
-            asked.append((called, prefix))
+            inputs.append((called, prefix))
         else:
             raise SourceError(
                 f"{printable(path)}: expected a photo or a folder, got neither a regular file nor a folder",
@@ -563,18 +563,18 @@ def open_files(paths: Sequence[str], known: Known | None = None, *, given: Seque
             f"no image in {', '.join(map(printable, paths[:3]))}{why}", "name photos, or a folder of them"
         )
     ids = sorted(rows)
-    one = len(ids) == 1
+    single = len(ids) == 1
     listed = blake2b("\0".join(ids).encode(), digest_size=8).hexdigest()
     return Listing(
-        name=short_name(Path(ids[0]).stem if one else Path(base).name),
-        place=printable(f"{Path(base).resolve().as_posix()}/{ids[0] if one else f'[{len(ids)} files {listed}]'}"),
+        name=short_name(Path(ids[0]).stem if single else Path(base).name),
+        place=printable(f"{Path(base).resolve().as_posix()}/{ids[0] if single else f'[{len(ids)} files {listed}]'}"),
         ids=ids,
         stat=np.array([rows[name] for name in ids], dtype=np.int64),
         reader=FileReader(base),
         skipped=found.skipped,
         notes=[*notes, *([f"{twice} of the photos were named twice and are read once"] if twice else [])],
         ignored=found.ignored,
-        requested=Requested.of([one for one, _ in asked], [image_id for _, image_id in asked], ids),
+        requested=Requested.of([called for called, _ in inputs], [image_id for _, image_id in inputs], ids),
     )
 
 
@@ -630,7 +630,7 @@ def _meet(entry: os.DirEntry[str], folder: _PendingFolder, found: _FolderWalk, f
         return
     if found.share is not None and not in_share(image_id, *found.share):
         if prefix and (named or not tail):
-            found.witnesses.setdefault(prefix, image_id)
+            found.other_shares.setdefault(prefix, image_id)
         return
     if not entry.is_file():
         if named:
@@ -694,7 +694,7 @@ def _follows(
     place = Path(entry.path).resolve()
     # The folders that the link lies in, as they were reached.
     above = [Path(folder.path), *Path(folder.path).parents][: folder.prefix.count("/") + 1]
-    if any(os.path.samestat(target, one.stat()) for one in above):
+    if any(os.path.samestat(target, parent.stat()) for parent in above):
         found.skipped.append((image_id, "a link to a folder that it lies in itself"))
     elif folder.links == MOST_LINKS:
         found.skipped.append((image_id, f"a link to a folder inside {MOST_LINKS} others, which is not followed"))

@@ -1,4 +1,4 @@
-"""Images that are bytes in a column of a Parquet table; a few row groups are held at a time."""
+"""How images in a column of a Parquet table are read; a few row groups are held in memory at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pipeline.images.table import ID_COLUMNS, Column, column_text, find_id_colum
 #: The names that say of a column of bytes that it holds the images, first match first, in any case.
 IMAGE_COLUMNS = ("image", "img", "images", "photo", "picture", "image_bytes", "jpg", "jpeg", "png")
 
-KEPT_BYTES = 128 << 20  # of row groups, a process
+KEPT_BYTES = 128 << 20  # of row groups, per process
 KEPT_GROUPS = 2  # whatever their size: where one ends, some threads are in it still and others in the next
 LARGE_GROUP = 1 << 30
 
@@ -116,16 +116,16 @@ def open_parquet(path: str, column: str, *, id_column: str | None = None) -> Lis
         schema, metadata = file.schema_arrow, file.metadata
         others = [(name, kind) for name, kind in zip(schema.names, schema.types, strict=True) if name != column]
         classes = class_names(schema)
-        told = [
+        plain = [
             name
             for name, kind in others
             if holds_tags(kind, name in classes) or not (holds_bytes(kind) or pa.types.is_nested(kind))
         ]
-        left_out = [name for name, _ in others if name not in told]
-        table = file.read(columns=told)
-        names = tidy_names(told, shown)
+        left_out = [name for name, _ in others if name not in plain]
+        table = file.read(columns=plain)
+        names = tidy_names(plain, shown)
         columns: Columns = {
-            name: column_text(table[at], f"{shown}: column {name!r}", classes.get(told[at], ()))
+            name: column_text(table[at], f"{shown}: column {name!r}", classes.get(plain[at], ()))
             for at, name in enumerate(names)
         }
         paths = _paths(file, column)
@@ -199,7 +199,7 @@ def _leaf(schema: pa.Schema, column: str) -> str:
 def _holds_images(file: parquet.ParquetFile, column: str) -> bool:
     """Return whether the first rows may be images: one looks like it, or they say nothing.
 
-    It is asked only where the name leaves it open: Arrow writes the bytes as one page, so that to look at one cell is
+    It is called only where the names do not decide: Arrow writes the bytes as one page, so that to look at one cell is
     to read the row group.
     """
     cells: list[Any] = []
@@ -234,11 +234,11 @@ def _largest_group(metadata: parquet.FileMetaData) -> int:
 
 @contextmanager
 def _opened(path: str, shown: str) -> Iterator[parquet.ParquetFile]:
-    """Give the file; what Arrow says while it is opened or read becomes the error that a person is told."""
+    """Yield the open file; an exception of Arrow while it is opened or read becomes a `SourceError`."""
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as file:
             yield file
-    except (pa.ArrowException, UnicodeDecodeError) as error:  # its texts are decoded when they are asked for
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # Arrow decodes texts when they are accessed
         raise _cannot_read(shown, error) from error
     except OSError as error:
         if error.errno is None:  # Arrow's own, for a damaged page
@@ -249,8 +249,8 @@ def _opened(path: str, shown: str) -> Iterator[parquet.ParquetFile]:
 
 
 def _cannot_read(shown: str, error: Exception) -> SourceError:
-    said = " ".join(str(error).split())[:120]
-    return SourceError(f"{shown}: not a Parquet file that can be read: {said}", "write it again")
+    detail = " ".join(str(error).split())[:120]
+    return SourceError(f"{shown}: not a Parquet file that can be read: {detail}", "write it again")
 
 
 def _stat(path: str) -> Stat:
@@ -271,14 +271,14 @@ class _RowGroups:
         self._groups: OrderedDict[tuple, Future[pa.ChunkedArray]] = OrderedDict()
 
     def get(self, key: tuple, load: Callable[[], pa.ChunkedArray]) -> pa.ChunkedArray:
-        """Return the row group, read by this thread or by the one that asked first."""
+        """Return the row group, read by this thread or by the first thread that requested it."""
         with self._lock:
             future = self._groups.get(key)
-            mine = future is None
+            is_first = future is None
             if future is None:
                 future = self._groups[key] = Future()
             self._groups.move_to_end(key)
-        if mine:
+        if is_first:
             self._fill(key, future, load)
         return future.result()
 
@@ -287,7 +287,7 @@ class _RowGroups:
             future.set_result(load())
         except BaseException as error:
             with self._lock:
-                self._groups.pop(key, None)  # the next who asks tries again
+                self._groups.pop(key, None)  # the next request tries again
             future.set_exception(error)
             return
         with self._lock:

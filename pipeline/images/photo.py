@@ -109,11 +109,11 @@ def array_stat(digest: bytes, pixels: np.ndarray) -> tuple[int, int]:
 
 Stat = tuple[int, int]  # size in bytes, mtime in ns
 
-KEPT_OPEN = 64  # files a process
+KEPT_OPEN = 64  # files per process
 
 
 class OpenFile:
-    """An open file. It closes when the last who holds it lets go, so that no thread's read is cut off."""
+    """An open file. It closes with its last reference, so that no thread's read is interrupted."""
 
     def __init__(self, path: str) -> None:
         self._number = -1
@@ -125,7 +125,7 @@ class OpenFile:
         return found.st_size, found.st_mtime_ns
 
     def read(self, size: int, offset: int) -> bytes:
-        """Return so many bytes from there on, fewer only where the file ends."""
+        """Return `size` bytes from `offset` on, fewer only where the file ends."""
         parts = []
         while size > 0:
             part = self._read(size, offset)
@@ -149,5 +149,5 @@ class OpenFile:
 
 @lru_cache(maxsize=KEPT_OPEN)
 def open_shared(path: str, stat: Stat) -> OpenFile:
-    """Return the file, opened once a process; `stat` makes an edited file another one."""
+    """Return the file, opened once per process; `stat` makes an edited file another one."""
     return OpenFile(path)

@@ -1,4 +1,4 @@
-"""`ImageSource`: whatever holds images, opened by one call."""
+"""`ImageSource`: how any source of images is opened with one call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUILTIN_NAMES = ("photo-crops", "digits")
 
 
 class ImageSource(Listing):
-    """Images with ids in a fixed order; listed when it is opened, each read when it is asked for.
+    """Images with ids in a fixed order; listed when it is opened, each image is read on request.
 
     See `Listing` for its attributes.
     """
@@ -70,12 +70,12 @@ class ImageSource(Listing):
             The level of the folders whose names are the labels: 1 is the top level of `data`, -1 the folder that an
             image lies in. Found from the names when not given; see `FolderLabels`.
         with_columns : bool
-            Whether the other columns of a CSV or TSV table are wanted; without them, rows of one image may disagree.
+            Whether to read the other columns of a CSV or TSV table; without them, rows of one image may disagree.
 
         Raises
         ------
         SourceError
-            There is nothing at that path, no image in it, or it cannot be read as asked.
+            There is nothing at that path, no image in it, or it cannot be read with these options.
         """
         check_root(root)
         if share is not None and isinstance(data, str | os.PathLike) and Path(data).expanduser().is_dir():
@@ -124,7 +124,7 @@ def _open(
 
         return open_array(data)
     paths = _paths(data)
-    # A name that is right as it stands is asked for nothing: the built-in sets and one file are no shards.
+    # A built-in name or a single file is never a pattern of shards.
     if paths[0] not in BUILTIN_NAMES and (shards := shards_of(paths if len(paths) > 1 else paths[0])):
         if len(shards) > 1:
             return open_shards(shards, paths, id_column=id_column, level=level)
@@ -134,7 +134,7 @@ def _open(
 
         given, paths = paths, [str(Path(path).expanduser()) for path in paths]
         for path in paths:
-            _refuse_missing(path)
+            _check_exists(path)
             check_not_compressed(path)
             if ending(path) in _NOT_PHOTOS:
                 raise SourceError(
@@ -151,7 +151,7 @@ def _open(
             listing.notes.append(f"{path} is the built-in source; for the folder of that name write ./{path}")
         return _at_level(listing, level)
     called, path = path, str(Path(path).expanduser())
-    _refuse_missing(path)
+    _check_exists(path)
     if Path(path).is_dir():
         from pipeline.images.folder import open_folder
         from pipeline.images.metadata import attach_metadata
@@ -218,7 +218,7 @@ def _paths(data: Any) -> list[str]:
     )
 
 
-def _refuse_missing(path: str) -> None:
+def _check_exists(path: str) -> None:
     """Raise `SourceError` for a path where nothing is, with the nearest name that exists."""
     path = split_sheet(path)[0]
     if Path(path).exists():

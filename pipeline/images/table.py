@@ -1,4 +1,4 @@
-"""Tables read as text, nothing guessed: of images with what is known of each, or of labels alone."""
+"""How tables of images or labels are read as text, without guessing types, and how CSV cells are written safely."""
 
 from __future__ import annotations
 
@@ -105,14 +105,14 @@ def csv_text(table: pd.DataFrame, *, float_format: str | None = None, csv: str =
     texts = safe.select_dtypes(include=["object", "string"]).columns
     if csv == SAFE:
         safe[texts] = safe[texts].map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell)
-    # Before Python 3.13 a carriage return alone gets no quotes, and ends the line for whoever reads it.
+    # Before Python 3.13 a carriage return alone gets no quotes, and readers take it for the end of the line.
     if any("\r" in cell for name in texts for cell in safe[name] if isinstance(cell, str)):
         return safe.to_csv(index=False, float_format=float_format, quoting=QUOTE_NONNUMERIC)
     return safe.to_csv(index=False, float_format=float_format)
 
 
 def check_csv(csv: str) -> None:
-    """Raise `PipelineError` for a way to write CSV that there is not."""
+    """Raise `PipelineError` for a `csv` that is neither "safe" nor "plain"."""
     if csv not in (SAFE, PLAIN):
         raise PipelineError(f"--csv: expected {SAFE} or {PLAIN}, got {csv!r}", f"--csv {PLAIN}")
 
@@ -309,7 +309,7 @@ class TextTable(dict[str, Column]):
     Attributes
     ----------
     notes : list of str
-        Decisions that were made in reading it.
+        Decisions made while reading it.
     decimal_commas : frozenset of str
         Columns whose cells are numbers with decimal commas; only of files whose separator is not the comma.
     """
@@ -348,8 +348,8 @@ def read_text_table(path: str | os.PathLike[str]) -> TextTable:
     apostrophe goes. A CSV may be separated by commas, semicolons, tabs or ``|``: a first line ``sep=;`` states it, or
     else `find_separator` finds it. A spreadsheet is read by `read_spreadsheet`, JSON Lines by `read_json_lines`, a
     text file of paths and labels by `read_path_list`. The numbers of a Parquet file become their plain text
-    (1 -> "1", 1.0 -> "1", 0.5 -> "0.5"), its truth values "true" and "false", its nulls and NaNs None; its columns of
-    bytes are left out.
+    (1 -> "1", 1.0 -> "1", 0.5 -> "0.5"), its truth values "true" and "false", its null values and NaNs None; its
+    columns of bytes are left out.
 
     Parameters
     ----------
@@ -534,12 +534,12 @@ def _meaning(text: str | None) -> object:
     return None if text is None else value_key(text)
 
 
-def find_id_column(columns: Columns, wanted: str | None, shown: str) -> str:
+def find_id_column(columns: Columns, requested: str | None, shown: str) -> str:
     """Return the name of the column that holds the ids, or raise `SourceError` with the columns there are."""
     by_lower = {name.lower(): name for name in reversed(columns)}
-    if wanted is not None:
-        found = wanted if wanted in columns else by_lower.get(clean_text(wanted).lower())
-        looked_for = f"an id column {wanted!r}"
+    if requested is not None:
+        found = requested if requested in columns else by_lower.get(clean_text(requested).lower())
+        looked_for = f"an id column {requested!r}"
     else:
         found = next((by_lower[name] for name in ID_COLUMNS if name in by_lower), None)
         looked_for = f"an id column ({', '.join(ID_COLUMNS)})"
@@ -642,7 +642,7 @@ def _read_parquet(path: str | os.PathLike[str], shown: str) -> tuple[list[str], 
             column_text(table[place], f"{shown}: column {name!r}", named.get(name, ()))
             for place, name in enumerate(table.column_names)
         ]
-    except (pa.ArrowException, UnicodeDecodeError) as error:  # its texts are decoded when they are asked for
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # Arrow decodes texts when they are accessed
         raise SourceError(
             f"{shown}: not a Parquet file that can be read: {' '.join(str(error).split())[:120]}", "write it again"
         ) from error
@@ -686,7 +686,7 @@ def column_text(column: pa.ChunkedArray, where: str, names: Sequence[str] = ()) 
     if names and pa.types.is_integer(kind):
         return named_values(values, names, where)
     if pa.types.is_floating(kind):
-        # float32 is told by its own shortest text: 0.1, not the 0.10000000149 of its double.
+        # float32 has its own shortest text: 0.1, not the 0.10000000149 of its double.
         exact = np.float32 if pa.types.is_float32(kind) else np.float16 if pa.types.is_float16(kind) else np.float64
         return [None if value is None else number_text(exact(value)) for value in values]
     if pa.types.is_boolean(kind):

@@ -1,4 +1,4 @@
-"""The images in a tar, read where they lie; members that share a key say what is known of them (WebDataset)."""
+"""How images in a tar are listed and read in place, with labels from members that share a key (WebDataset)."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def members(tar: OpenFile, shown: str, notes: list[str]) -> Iterator[Member]:
             notes.append(f"{shown}: ends at byte {total:,} without the mark of its end: it may have been cut short")
             return
         if header == _ZEROS:
-            _refuse_more(tar, offset, total, shown)
+            _check_end(tar, offset, total, shown)
             return
         if not _sound(header):
             what = f"no tar: it begins with {header[:12]!r}" if offset == 0 else f"damaged at byte {offset:,}"
@@ -219,10 +219,10 @@ def members(tar: OpenFile, shown: str, notes: list[str]) -> Iterator[Member]:
 
 def _sound(header: bytes) -> bool:
     """Return whether a header's checksum is right; some old writers summed signed bytes."""
-    wanted = _number(header[148:156])
+    stated = _number(header[148:156])
     fields = header[:148] + header[156:]
     found = sum(fields) + 256  # the checksum itself counts as eight blanks
-    return wanted in (found, found - 256 * sum(byte > 127 for byte in fields)) if wanted != found else True
+    return stated in (found, found - 256 * sum(byte > 127 for byte in fields)) if stated != found else True
 
 
 def _number(field: bytes) -> int:
@@ -269,7 +269,7 @@ def _past_sparse_headers(tar: OpenFile, header: bytes, start: int) -> int:
     return start
 
 
-def _refuse_more(tar: OpenFile, end: int, total: int, shown: str) -> None:
+def _check_end(tar: OpenFile, end: int, total: int, shown: str) -> None:
     """Raise `SourceError` if anything but zeros follows the mark of the end: what stands there would be left out."""
     offset = end
     while chunk := tar.read(1 << 20, offset):
@@ -363,7 +363,7 @@ def list_tar(path: str) -> Listing:
     try:
         tar = OpenFile(str(place))
         stat = tar.stat()
-        _refuse_magic(tar.read(8, 0), shown)
+        _check_magic(tar.read(8, 0), shown)
         for member in members(tar, shown, notes):
             found.meet(member, tar)
         changed = tar.stat() != stat
@@ -380,7 +380,7 @@ def list_tar(path: str) -> Listing:
         raise SourceError(f"{shown}: no image in this tar{others}{skipped}", f"see what is in it: tar tf {shown}")
     order = sorted(range(len(ids)), key=ids.__getitem__)
     ids = [ids[row] for row in order]
-    _refuse_two(ids, shown)
+    _check_unique(ids, shown)
     spans = np.frombuffer(found.spans, np.int64).reshape(-1, 2)[order]  # (n, 2)
     columns, about = found.sidecars.aligned(ids)
     return Listing(
@@ -405,7 +405,7 @@ def check_not_compressed(path: str) -> None:
         raise _compressed(printable(path), f"{COMPRESSED[tail]} {printable(path)}")
 
 
-def _refuse_magic(head: bytes, shown: str) -> None:
+def _check_magic(head: bytes, shown: str) -> None:
     for magic, tail in _MAGIC.items():
         if head.startswith(magic):  # the tools want the ending that it should have had
             raise _compressed(shown, f"mv {shown} {shown}.{tail} && {COMPRESSED[tail]} {shown}.{tail}")
@@ -418,8 +418,8 @@ def _compressed(shown: str, step: str) -> SourceError:
     )
 
 
-def _refuse_two(ids: Sequence[str], shown: str) -> None:
-    twice = next((one for one, other in pairwise(ids) if one == other), None)
+def _check_unique(ids: Sequence[str], shown: str) -> None:
+    twice = next((name for name, following in pairwise(ids) if name == following), None)
     if twice is not None:
         raise _two(twice, shown)
 
@@ -433,7 +433,7 @@ def _two(name: str, shown: str) -> SourceError:
 
 @dataclass
 class _TarWalk:
-    """What the walk through a tar has met so far: ids and places, no headers."""
+    """The state of a walk through a tar: ids and offsets, no headers."""
 
     shown: str
     ids: list[str] = field(default_factory=list)

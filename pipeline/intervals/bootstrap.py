@@ -1,4 +1,8 @@
-"""`Sample`: a score at any weights of the rows, or of whole groups of them; and the bootstrap's weights."""
+"""How a score is bootstrapped: `BootstrapSample` scores weighted rows or groups, `bootstrap_weights` draws the weights.
+
+Most scores are functions of sums over the rows, so that a resample costs one sparse product instead of a call of
+scikit-learn.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,14 @@ from pipeline.errors import HeadError
 from pipeline.search import Predictions, counted_f1, log_losses, resampled_precision, score_predictions
 
 _ADDITIVE = ("accuracy", "balanced_accuracy", "f1_macro", "neg_log_loss", "r2", "neg_mean_absolute_error")
-_OF_TAGS = ("accuracy", "f1_macro", "f1_micro")  # as _ADDITIVE, for several tags an image
+_OF_TAGS = ("accuracy", "f1_macro", "f1_micro")  # as _ADDITIVE, for several tags per image
 _BLOCK_DRAWS = 4_000_000
 _KEPT_DRAWS = 10_000_000  # of float64: 80 MB
 
 
 @dataclass(frozen=True, eq=False)
 class BootstrapSample:
-    """The rows, which unit each belongs to, and what is scored: gives the score at any weights of the units."""
+    """Rows with the unit (row or group) that each belongs to; computes the score for given weights of the units."""
 
     scoring: str
     y: np.ndarray
@@ -37,12 +41,12 @@ class BootstrapSample:
         if self.kind == "multi" and self.scoring == "average_precision" and ranks is not None:
             return resampled_precision(self.y, ranks, weights[:, self.codes])
         if not self.additive:
-            return np.array([self._scikit_learns(counts.astype(int)) for counts in weights])
+            return np.array([self._score_by_scikit_learn(counts.astype(int)) for counts in weights])
         # A resample's sums are its weights times the units' sums.
         sums = np.asarray((self._sums.T @ weights.T).T)
         if self.kind == "multi" and self.scoring != "accuracy":
-            right, true, said = np.split(sums, 3, axis=1)
-            return counted_f1(right, true, said, self.scoring)
+            right, true, predicted = np.split(sums, 3, axis=1)
+            return counted_f1(right, true, predicted, self.scoring)
         return _from_sums(self.scoring, sums, self.n_classes)
 
     @property
@@ -59,12 +63,12 @@ class BootstrapSample:
         order = np.argsort(self.codes, kind="stable")
         return np.split(order, np.searchsorted(self.codes[order], np.arange(1, self.units)))
 
-    def _scikit_learns(self, counts: np.ndarray) -> float:
+    def _score_by_scikit_learn(self, counts: np.ndarray) -> float:
         rows = np.concatenate([np.tile(self._rows[unit], counts[unit]) for unit in np.flatnonzero(counts)])
-        said = self.predictions.take(rows)
+        predictions = self.predictions.take(rows)
         try:
-            return score_predictions(self.scoring, self.y[rows], said, kind=self.kind, n_classes=self.n_classes)
-        except HeadError:  # without a class, say
+            return score_predictions(self.scoring, self.y[rows], predictions, kind=self.kind, n_classes=self.n_classes)
+        except HeadError:  # for example, a resample without a class
             return math.nan
 
 
@@ -74,10 +78,10 @@ def _unit_sums(
     """Return the sums over each unit's rows that the score is a function of; sparse, shape (units, m)."""
     n, labels = len(y), predictions.labels
     ones = np.ones(n)
-    if y.ndim == 2 and scoring != "accuracy":  # as below, a tag each
+    if y.ndim == 2 and scoring != "accuracy":  # as below, per tag
         counts = sp.csr_array(np.concatenate([y * labels, y, labels], axis=1).astype(float))
         return sp.csr_array(sp.csr_array((ones, (codes, np.arange(n))), shape=(units, n)) @ counts)
-    if scoring in ("balanced_accuracy", "f1_macro"):  # right, true and predicted count a class
+    if scoring in ("balanced_accuracy", "f1_macro"):  # right, true and predicted counts per class
         right = np.flatnonzero(labels == y)
         rows = np.concatenate([codes[right], codes, codes])
         columns = np.concatenate([y[right], n_classes + y, 2 * n_classes + labels])
@@ -91,9 +95,9 @@ def _unit_sums(
         parts = [-log_losses(y, predictions.probabilities), ones]
     elif scoring == "neg_mean_absolute_error":
         parts = [-np.abs(y - labels), ones]
-    else:  # r2; centred, so that the variance does not drown in the mean's square
-        centred = y - y.mean()
-        parts = [(y - labels) ** 2, centred, centred**2, ones]
+    else:  # r2; centered, or the variance would be lost in rounding next to the squared mean
+        centered = y - y.mean()
+        parts = [(y - labels) ** 2, centered, centered**2, ones]
     return sp.csr_array(np.column_stack([np.bincount(codes, weights=part, minlength=units) for part in parts]))
 
 
@@ -101,11 +105,11 @@ def _from_sums(scoring: str, sums: np.ndarray, n_classes: int) -> np.ndarray:
     """Return the score of each resample from its sums: (b, m) -> (b,); NaN where it is undefined."""
     with np.errstate(divide="ignore", invalid="ignore"):
         if scoring in ("balanced_accuracy", "f1_macro"):
-            right, true, said = (sums[:, i * n_classes : (i + 1) * n_classes] for i in range(3))
-            # As in scikit-learn: recall over the classes there are, F1 over those there are or that were predicted.
-            part, whole = (right, true) if scoring == "balanced_accuracy" else (2 * right, true + said)
-            some = whole > 0
-            return np.where(some, part / np.where(some, whole, 1), 0).sum(axis=1) / some.sum(axis=1)
+            right, true, predicted = (sums[:, i * n_classes : (i + 1) * n_classes] for i in range(3))
+            # As in scikit-learn: recall over the classes present, F1 over those present or predicted.
+            part, whole = (right, true) if scoring == "balanced_accuracy" else (2 * right, true + predicted)
+            present = whole > 0
+            return np.where(present, part / np.where(present, whole, 1), 0).sum(axis=1) / present.sum(axis=1)
         if scoring == "r2":
             errors, total, squares, count = sums.T
             spread = squares - total**2 / count
@@ -114,9 +118,9 @@ def _from_sums(scoring: str, sums: np.ndarray, n_classes: int) -> np.ndarray:
 
 
 def bootstrap_weights(units: int, resamples: int, random_state: int | None) -> Iterable[np.ndarray]:
-    """Give how often each unit is drawn in each resample, in blocks (b, units) that bound the memory.
+    """Yield how often each unit is drawn in each resample, in blocks (b, units) that bound the memory.
 
-    A table of many heads and label sets asks for the same draws again and again, so those of a few sizes are kept.
+    A table of many heads and label sets needs the same draws repeatedly, so those of the last two sizes are kept.
     """
     if random_state is None or units * resamples > _KEPT_DRAWS:
         return _drawn(units, resamples, random_state)
@@ -139,4 +143,6 @@ def _drawn(units: int, resamples: int, random_state: int | None) -> Iterator[np.
         drawn = rng.integers(units, size=(b, units))
         drawn += units * np.arange(b)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=b * units).reshape(b, units)
-        yield counts.astype(np.float64, order="F")  # scipy's product wants its transpose in C order, and copies others
+        yield counts.astype(
+            np.float64, order="F"
+        )  # scipy's product needs the transpose in C order, and would convert any other

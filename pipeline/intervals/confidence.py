@@ -1,4 +1,4 @@
-"""Scores with their intervals.
+"""How certain is a score: scores with their intervals.
 
 References
 ----------
@@ -6,8 +6,8 @@ Wilson (1927), Probable inference, the law of succession, and statistical infere
 Zou, Donner (2008), Construction of confidence limits about effect measures: a general approach. Stat. Med. 27.
 Korn, Graubard (1998), Confidence intervals for proportions with small expected number of positive counts estimated
 from survey data. Survey Methodology 24: a proportion's interval at the effective number of rows.
-Hesterberg (2015), What teachers should know about the bootstrap. The American Statistician 69: the expanded
-percentile interval, which makes up for the bootstrap's narrowness when there are few units.
+Hesterberg (2015), What Teachers Should Know about the Bootstrap. The American Statistician 69: the expanded
+percentile interval, which corrects for the bootstrap being too narrow when there are few units.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PROPORTIONS = ("accuracy", "balanced_accuracy", "f1_macro", "f1_micro", "average
 _MEANS = ("accuracy", "neg_log_loss", "neg_mean_absolute_error")
 _FEW_UNITS = 8
 _GENERIC_RESAMPLES = 500
-# 200,000 rows times 2,000 resamples would take seconds a score; 500 place a 95% limit well enough at that size.
+# 200,000 rows times 2,000 resamples would take seconds per score; at that size 500 estimate a 95% limit well enough.
 _MOST_DRAWS = 100_000_000
 
 
@@ -41,7 +41,7 @@ class ScoreInterval:
     value : float
         scikit-learn's own value; larger is better.
     low, high : float
-        Limits of the interval; NaN where nothing can be said.
+        Limits of the interval; NaN where they are undefined.
     method : str
         How the interval was made, in words.
     n : int
@@ -105,7 +105,7 @@ def score_with_interval(
         return ScoreInterval(scoring, value, low, high, "Wilson", n)
     if groups is None and scoring == "balanced_accuracy":
         low, high = _mover(y, predictions.labels, confidence)
-        return ScoreInterval(scoring, value, low, high, "MOVER of Wilson, one a class", n)
+        return ScoreInterval(scoring, value, low, high, "MOVER of Wilson, one per class", n)
 
     codes = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(n)
     units = int(codes.max()) + 1
@@ -129,15 +129,15 @@ def score_with_interval(
         if undefined <= resamples // 10:
             low, high = _bootstrap_limits(scoring, values, value, units, confidence)
     if scoring in PROPORTIONS and not high - low > 1e-12:
-        # All right, all wrong, or one group: there is no spread to see, but `units` of a kind do not prove that
-        # there is none.
+        # All right, all wrong, or a single group: the sample has no spread, but `units` equal values do not prove
+        # that there is none.
         low, high = wilson(value, units, confidence)
         method = f"Wilson with n = {units:,} {unit}: no spread between them"
     return ScoreInterval(scoring, value, low, high, method, n)
 
 
 def wilson(p: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion `p` seen in `n` trials; it stays within 0 and 1."""
+    """Return Wilson's score interval of a proportion `p` observed in `n` trials; it stays within 0 and 1."""
     return _wilson(p, n, float(stats.norm.ppf((1 + confidence) / 2)))
 
 
@@ -183,8 +183,8 @@ def _bootstrap_limits(
     low, high = (float(limit) for limit in np.nanquantile(values, _expanded_tails(units, confidence)))
     if scoring not in _MEANS:
         # A resample repeats some rows and lacks others, which moves a ratio or a mean over classes: with 100 classes
-        # of 5 rows macro F1 falls by half an interval, and the plain limits hold the truth 73 times in 100. Set back
-        # onto the value they hold it 95 times.
+        # of 5 rows macro F1 falls by half an interval, and the plain limits cover the true value 73 times in
+        # 100. Shifted back onto the value they cover it 95 times.
         shift = value - float(np.nanmedian(values))
         low, high = low + shift, high + shift
     low, high = min(low, value), max(high, value)

@@ -1,4 +1,4 @@
-"""Which scores are tied: two heads compared fold by fold, on the same rows.
+"""Which scores are tied: heads compared with the best one fold by fold, on the same rows.
 
 References
 ----------
@@ -27,7 +27,7 @@ class Comparison:
     Parameters
     ----------
     p : float or None
-        Two-sided, adjusted for all that were compared with the best.
+        Two-sided, adjusted for the number of candidates compared with the best.
     tied : bool or None
         Whether the best is not shown to be better.
     """
@@ -52,23 +52,23 @@ def compare_with_best(
     fold_scores : sequence of sequences of float or None, (candidates, k)
         On the same k folds.
     best : int
-        Which candidate the others are held against; tied with itself.
+        Index of the candidate that the others are compared with; it is tied with itself.
     sizes : sequence of (int, int), length k
-        Rows learned from and rows scored in each fold.
+        Training rows and scored rows of each fold.
     alpha : float
     """
-    scores = np.array([[math.nan if one is None else one for one in folds] for folds in fold_scores], float)
+    scores = np.array([[math.nan if score is None else score for score in folds] for folds in fold_scores], float)
     rows = np.array(sizes, float)
     raw = np.full(len(scores), math.nan)
     for number, differences in enumerate(scores[best] - scores):
-        told = np.isfinite(differences)
-        if told.sum() >= _FEWEST_FOLDS:
-            learned, scored = rows[told].T
+        scored_folds = np.isfinite(differences)
+        if scored_folds.sum() >= _FEWEST_FOLDS:
+            trained, scored = rows[scored_folds].T
             step = 1 / float(scored.mean()) if scoring in PROPORTIONS else 0.0
-            raw[number] = corrected_t_test(differences[told], float((scored / learned).mean()), step=step)
+            raw[number] = corrected_t_test(differences[scored_folds], float((scored / trained).mean()), step=step)
     others = np.flatnonzero(np.isfinite(raw) & (np.arange(len(raw)) != best))
     raw[others] = holm(raw[others])
-    # A null may do better than the best head, which is then not shown to be better, however small p is.
+    # A baseline may score higher than the best head: then the best is not shown to be better, however small p is.
     return [
         Comparison(None, None) if math.isnan(p) else Comparison(float(p), bool(p > alpha or np.nanmean(gained) <= 0))
         for p, gained in zip(raw, scores[best] - scores, strict=True)
@@ -79,14 +79,14 @@ def corrected_t_test(differences: np.ndarray, ratio: float, *, step: float = 0.0
     """Return the two-sided p of k paired differences with mean zero (Nadeau, Bengio 2003, section 4.2).
 
     t = mean / sqrt((1/k + ratio) s^2) with k - 1 degrees of freedom. The plain test's 1/k takes the folds as
-    independent, but they learn from much the same rows; `ratio`, scored rows to learned ones, makes up for it.
+    independent, but their training parts overlap; `ratio`, scored rows per training row, corrects for it.
 
     Parameters
     ----------
     differences : ndarray, shape (k,)
     ratio : float
     step : float
-        What one row counts in a fold's score. s is at least the spread that one row in one fold would make,
+        The weight of one row in a fold's score. s is at least the spread that one row in one fold would make,
         step / sqrt(k): equal differences in a few small folds do not prove that there is no spread.
     """
     k, mean = len(differences), float(np.mean(differences))
@@ -97,7 +97,7 @@ def corrected_t_test(differences: np.ndarray, ratio: float, *, step: float = 0.0
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Return p values, shape (m,), of which those below alpha hold an error with probability alpha at most."""
+    """Return p values adjusted by Holm, shape (m,): any of those below alpha is wrong with probability alpha."""
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))

@@ -1,7 +1,7 @@
-"""Label sets: one column of labels joined to the ids of the images, by id and never by position.
+"""How labels reach the images: columns of labels, joined by id and never by position.
 
-A table is read as text and nothing is guessed away: `007` stays `007`, a missing cell stays missing. What a
-column means (classes, numbers or tags) is decided here, in the open: every choice that was not asked for is a note.
+A table is read as text and no value is converted: `007` stays `007`, a missing cell stays missing. The kind of a column
+(classes, numbers or tags) is decided here. Every choice that the user did not make is a note.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Labels given in Python: DataFrame, Series, list, array or mapping, made columns by id as a table's are."""
+"""How labels given in Python are read: DataFrame, Series, list, array or mapping become columns by id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.images.table import ID_COLUMNS
 from pipeline.images.values import is_missing, value_text
 from pipeline.labels.join import LabelColumns, columns_by_id, count, tidy_id, without_missing
 
-PLACE = "labels"
+PLACE = "labels"  # the name of the argument, for messages
 _EXPECTED = "a path, a DataFrame, a Series, a mapping, or a list or array in the order of the ids"
 _STEP = "labels={id: label}, or labels=frame with a column id, or the path of a table"
 
@@ -42,7 +42,7 @@ def given_labels(
 
     Returns
     -------
-    Columns
+    LabelColumns
         column -> {id: text or None}, each value with the text that it would have in a Parquet table.
 
     Raises
@@ -55,11 +55,11 @@ def given_labels(
         return LabelColumns(table, place=labels.place, notes=labels.notes, kinds=labels.kinds)
     if not isinstance(labels, str) and hasattr(labels, "to_pandas"):  # polars, pyarrow, datasets
         labels = labels.to_pandas()
-    pandas = sys.modules.get("pandas")  # who has a DataFrame has imported it
+    pandas = sys.modules.get("pandas")  # a caller with a DataFrame has imported pandas, so it need not be imported here
     if pandas is not None and isinstance(labels, pandas.DataFrame):
         return _from_frame(labels, ids, id_column, columns, missing)
     if pandas is not None and isinstance(labels, pandas.Series):
-        _refuse_default_index(labels.index, pandas, "Series", ids)
+        _check_index(labels.index, pandas, "Series", ids)
         name = "label" if is_missing(labels.name) else str(labels.name)
         return _gathered(list(labels.index), {name: labels}, "index", columns, missing)
     if isinstance(labels, Mapping):
@@ -78,7 +78,7 @@ def is_in_order(labels: Any) -> bool:
     """Return whether labels are given in the order of the ids, without ids of their own."""
     if isinstance(labels, LabelColumns):
         return False
-    if isinstance(labels, Mapping):  # of columns, or of tags by id: the ids tell, and both may be bound to them
+    if isinstance(labels, Mapping):  # of columns or of tags by id: the keys decide, and both can be joined by id
         return any(isinstance(value, list | tuple | np.ndarray) for value in labels.values())
     pandas = sys.modules.get("pandas")
     return isinstance(labels, list | tuple | np.ndarray) or (pandas is not None and isinstance(labels, pandas.Index))
@@ -112,7 +112,7 @@ def _from_frame(
     if key is not None:
         keys = list(table.pop(key))
     else:
-        _refuse_default_index(frame.index, sys.modules["pandas"], "DataFrame", ids)
+        _check_index(frame.index, sys.modules["pandas"], "DataFrame", ids)
         keys = list(frame.index)
     if not table:
         raise LabelError(f"{PLACE}: expected a column of labels beside the ids, got none", "add a column of labels")
@@ -167,17 +167,17 @@ def _in_order(
 
 
 def _gathered(
-    keys: Sequence[Any], table: Mapping[str, Any], key: str, columns: Sequence[str], missing: Sequence[str]
+    keys: Sequence[Any], table: Mapping[str, Any], id_name: str, columns: Sequence[str], missing: Sequence[str]
 ) -> LabelColumns:
     """Return typed columns by id, as text."""
     texts = {name: [value_text(value) for value in values] for name, values in table.items()}
     kinds = {name: kind for name, values in table.items() if (kind := _kind(values)) is not None}
-    raw = [None if is_missing(one) else str(one) for one in keys]
-    return columns_by_id(raw, texts, key, PLACE, columns=columns, missing=missing, kinds=kinds)
+    raw = [None if is_missing(key) else str(key) for key in keys]
+    return columns_by_id(raw, texts, id_name, PLACE, columns=columns, missing=missing, kinds=kinds)
 
 
 def _kind(values: Any) -> str | None:
-    """Return the kind that typed values state: a categorical is classes, lists are tags."""
+    """Return the kind that typed values state: "class" for a categorical, "multi" for lists, otherwise None."""
     if str(getattr(values, "dtype", "")) == "category":
         return "class"
     held = [value for value in values if not isinstance(value, str) and not is_missing(value)]
@@ -189,8 +189,8 @@ def _any_of(keys: Iterable[Any], have: set[str]) -> bool:
     return any(tidy_id(str(key)) in have for key in keys)
 
 
-def _refuse_default_index(index: Any, pandas: Any, what: str, ids: Sequence[str]) -> None:
-    """Raise where the index numbers the rows: labels are joined by id and never by position."""
+def _check_index(index: Any, pandas: Any, what: str, ids: Sequence[str]) -> None:
+    """Raise `LabelError` for an index of row numbers: labels are joined by id and never by position."""
     if isinstance(index, pandas.RangeIndex) and not _any_of(index, {tidy_id(name) for name in ids}):
         column = f"a column of ids ({', '.join(ID_COLUMNS)}) or " if what == "DataFrame" else ""
         raise LabelError(

@@ -1,4 +1,7 @@
-"""Label tables: read as text, rows of one id made one, joined to the images by id."""
+"""How a label table is read and joined to the images: as text, one row per id, by id and never by position.
+
+`read_label_table` reads, `join_labels` joins, `JoinReport` records what was joined and what was left out.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ _MULTI = re.compile(r"multi\((.*)\)", re.DOTALL)  # multi(/): tags with a separa
 
 @dataclass(frozen=True)
 class ColumnOptions:
-    """How a column is to be read, where that was asked for.
+    """The kind and separator that the user requested for a column.
 
     Attributes
     ----------
     kind : {"class", "number", "multi"} or None
     separator : str
-        Between the tags of a cell; empty where it is to be found.
+        Separator between the tags of a cell; empty: detect it.
     """
 
     kind: str | None = None
@@ -62,28 +65,28 @@ def group_codes(
         No such column, or a row without a group: it could stand on both sides of a split.
     """
     values = columns[_named(column, list(columns))]
-    wanted = range(len(ids)) if rows is None else [int(row) for row in rows]
-    missing = [row for row in wanted if is_missing(values[row])]
+    needed = range(len(ids)) if rows is None else [int(row) for row in rows]
+    missing = [row for row in needed if is_missing(values[row])]
     if missing:
         raise LabelError(
             f"column {column!r}: expected a group for every labelled image, "
             f"got {count(len(missing), 'image')} without one, e.g. {ids[missing[0]]}",
             "fill the column in, or clear those images' labels",
         )
-    names = [str(values[row]) for row in wanted]
+    names = [str(values[row]) for row in needed]
     code = {name: i for i, name in enumerate(sorted(set(names)))}
     return np.array([code[name] for name in names], dtype=np.int64)
 
 
 def choose(names: list[str], entries: list[str], exclude: set[str]) -> tuple[dict[str, ColumnOptions], set[str]]:
-    """Return the chosen columns with the kind that was asked for, in the table's order, and those asked for.
+    """Return the chosen columns with their options, in the table's order, and the names of the requested columns.
 
-    Asked for is what an entry names exactly or says a kind of: nothing is left out of it for how it looks.
+    A column is requested where an entry has its exact name or a kind. Such a column is never left out for its values.
     """
     if not entries:
         return {name: ColumnOptions() for name in names if name not in exclude}, set()
     kinds: dict[str, ColumnOptions] = {}
-    asked: set[str] = set()
+    requested: set[str] = set()
     for entry in entries:
         glob, reading = split_kind(entry, names)
         found = [name for name in matches(entry, names) if name not in exclude or name == glob]
@@ -91,12 +94,12 @@ def choose(names: list[str], entries: list[str], exclude: set[str]) -> tuple[dic
             raise unknown_column(glob, [name for name in names if name not in exclude])
         for name in found:
             kinds[name] = reading if reading.kind else kinds.get(name, reading)
-        asked.update(name for name in found if reading.kind is not None or name == glob)
-    return {name: kinds[name] for name in names if name in kinds}, asked
+        requested.update(name for name in found if reading.kind is not None or name == glob)
+    return {name: kinds[name] for name in names if name in kinds}, requested
 
 
 def split_kind(entry: str, names: Sequence[str]) -> tuple[str, ColumnOptions]:
-    """Split GLOB:KIND or GLOB:multi(SEPARATOR); a column whose own name has the colon is meant as it stands.
+    """Split GLOB:KIND or GLOB:multi(SEPARATOR); a column whose own name has the colon is taken whole.
 
     Raises
     ------
@@ -140,7 +143,7 @@ def _named(column: str, names: list[str]) -> str:
 
 
 def unknown_column(column: str, names: list[str]) -> LabelError:
-    """Return the error for a column that is not there, with the nearest names."""
+    """Return the error for a column that does not exist, with the nearest names."""
     near = difflib.get_close_matches(column, names, n=3, cutoff=0.5)
     folded = [name for name in names if name.casefold() == column.casefold()]
     near = list(dict.fromkeys(folded + near))
@@ -160,7 +163,7 @@ def count(n: int, noun: str) -> str:
 
 @dataclass(frozen=True)
 class IdMatch:
-    """Which ids a label table and the images have in common.
+    """The number of ids that a label table and the images do not share, with an example of each.
 
     Attributes
     ----------
@@ -184,7 +187,7 @@ class IdMatch:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Ids of the table that are no image, in a sentence."""
+        """A sentence on ids of the table that are no image; empty if there are none."""
         if not self.strangers:
             return ()
         are = "is no image" if self.strangers == 1 else "are no image"
@@ -192,7 +195,7 @@ class IdMatch:
 
     @property
     def about_images(self) -> tuple[str, ...]:
-        """Images that the table does not have, in a sentence."""
+        """A sentence on images that the table does not have; empty if there are none."""
         if not self.absent:
             return ()
         are = "is" if self.absent == 1 else "are"
@@ -221,7 +224,7 @@ class SkippedColumn:
 
 @dataclass(frozen=True)
 class JoinedLabelSet:
-    """One label set as it was joined.
+    """A summary of one joined label set.
 
     Attributes
     ----------
@@ -236,7 +239,7 @@ class JoinedLabelSet:
     low, high : float or None
         The range of numbers.
     notes : tuple of str
-        The same in sentences, where something was left out or guessed.
+        Sentences on what was left out or guessed.
     """
 
     name: str
@@ -251,7 +254,7 @@ class JoinedLabelSet:
 
 @dataclass(frozen=True)
 class JoinReport:
-    """What was joined to the images of one source, known before anything is trained.
+    """The labels joined to the images of one source, reported before any head is trained.
 
     Attributes
     ----------
@@ -259,8 +262,8 @@ class JoinReport:
         The name of the images.
     images : int
     label_sets : tuple of JoinedLabelSet
-    skipped : tuple of Skipped
-    match : Match or None
+    skipped : tuple of SkippedColumn
+    match : IdMatch or None
         None where the labels are the source's own.
     """
 
@@ -272,47 +275,49 @@ class JoinReport:
 
     @property
     def unmatched(self) -> tuple[str, ...]:
-        """Ids without a partner, a sentence a direction; images that are not in the table only where they add
-        something to what is said of the one label set's missing labels."""
+        """Sentences on ids without a partner, one per direction.
+
+        Images that are not in the table are left out where they are exactly the missing labels of the only label set.
+        """
         if self.match is None:
             return ()
-        said = len(self.label_sets) == 1 and self.label_sets[0].missing == self.match.absent
-        return (*self.match.notes, *(() if said else self.match.about_images))
+        repeated = len(self.label_sets) == 1 and self.label_sets[0].missing == self.match.absent
+        return (*self.match.notes, *(() if repeated else self.match.about_images))
 
     @property
     def about_whole_numbers(self) -> tuple[str, ...]:
-        """Which label sets are whole numbers and how they are read, one sentence per kind."""
-        told = []
+        """Sentences on the label sets of whole numbers and how they are read, one per kind."""
+        sentences = []
         for kind, other in (("class", "number"), ("number", "class")):
             names = [
-                one.name
-                for one in self.label_sets
-                if any(f"different whole numbers are read as {_AS[kind]};" in note for note in one.notes)
+                item.name
+                for item in self.label_sets
+                if any(f"different whole numbers are read as {_AS[kind]};" in note for note in item.notes)
             ]
             if names:
                 listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-                told.append(
+                sentences.append(
                     f"whole numbers are read as {_AS[kind]} in {listed}; "
                     f"--column {names[0]}:{other} reads them as {_AS[other]}"
                 )
-        return tuple(told)
+        return tuple(sentences)
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """The columns left out, in one sentence."""
         if not self.skipped:
             return ()
-        listed = "; ".join(f"{one.column!r}: {one.reason}" for one in self.skipped)
-        return (f"columns left out (ask for them with --column): {listed}",)
+        listed = "; ".join(f"{column.column!r}: {column.reason}" for column in self.skipped)
+        return (f"columns left out (--column NAME uses one): {listed}",)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """All of it that is worth a sentence; the name of its label set before each where there are several."""
+        """All sentences; with several label sets, those on one begin with its name."""
         several = len(self.label_sets) > 1
         about = (
-            f"{one.name}: {note}" if several and not note.startswith(f"{one.name}:") else note
-            for one in self.label_sets
-            for note in one.notes
+            f"{item.name}: {note}" if several and not note.startswith(f"{item.name}:") else note
+            for item in self.label_sets
+            for note in item.notes
         )
         return (*self.unmatched, *about, *self.left_out)
 
@@ -320,7 +325,7 @@ class JoinReport:
         """Return the report with label sets turned into skipped columns, each with its reason."""
         return replace(
             self,
-            label_sets=tuple(one for one in self.label_sets if one.name not in reasons),
+            label_sets=tuple(item for item in self.label_sets if item.name not in reasons),
             skipped=(*self.skipped, *(SkippedColumn(name, reason) for name, reason in reasons.items())),
         )
 
@@ -329,35 +334,37 @@ class JoinReport:
         return {
             **asdict(self),
             "label_sets": [
-                {**asdict(one), "classes": list(one.classes), "notes": list(one.notes)} for one in self.label_sets
+                {**asdict(item), "classes": list(item.classes), "notes": list(item.notes)} for item in self.label_sets
             ],
-            "skipped": [asdict(one) for one in self.skipped],
+            "skipped": [asdict(column) for column in self.skipped],
         }
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Any]) -> JoinReport:
-        """Return the report that `as_dict` told."""
-        sets = [{**one, "classes": tuple(one["classes"]), "notes": tuple(one["notes"])} for one in said["label_sets"]]
+    def from_dict(cls, record: Mapping[str, Any]) -> JoinReport:
+        """Return the report from the values of `as_dict`."""
+        sets = [
+            {**item, "classes": tuple(item["classes"]), "notes": tuple(item["notes"])} for item in record["label_sets"]
+        ]
         return cls(
-            said["source"],
-            said["images"],
-            tuple(JoinedLabelSet(**one) for one in sets),
-            tuple(SkippedColumn(**one) for one in said["skipped"]),
-            None if said["match"] is None else IdMatch(**said["match"]),
+            record["source"],
+            record["images"],
+            tuple(JoinedLabelSet(**item) for item in sets),
+            tuple(SkippedColumn(**item) for item in record["skipped"]),
+            None if record["match"] is None else IdMatch(**record["match"]),
         )
 
 
 class LabelColumns(dict[str, Any]):
-    """A dict of columns that also carries what is worth saying about them.
+    """A dict of columns with their origin, notes and kinds.
 
     Parameters
     ----------
     columns : mapping of str to anything
     place : str
-        Where they come from, for error messages.
+        Their origin, for error messages.
     notes : sequence of str
-    match : Match or None
-        Which ids were joined; None before they are.
+    match : IdMatch or None
+        The ids that have no partner; None before the join.
     kinds : mapping of str to str
         The kind of each column whose kind the table itself states, as `ImageSource.kinds`.
     """
@@ -410,7 +417,7 @@ def read_label_table(
 
     Returns
     -------
-    Columns
+    LabelColumns
         column -> {id: text or None}, without the id column; `.notes`, `.place` and `.kinds` besides.
 
     Raises
@@ -448,7 +455,7 @@ def columns_by_id(
     kinds: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> LabelColumns:
-    """Return columns of text by id, rows of one id made one; what `read_label_table` does with a table that is read.
+    """Return columns of text by id, with the rows of one id merged; `read_label_table` calls it for a table.
 
     Parameters
     ----------
@@ -462,7 +469,7 @@ def columns_by_id(
     kinds : mapping of str to str, optional
         The kinds that the table states.
     notes : sequence of str
-        Decisions that were made in reading it.
+        Decisions made while reading the table.
     """
     ids = [None if text is None else tidy_id(text) for text in raw_ids]
     notes = list(notes)
@@ -489,7 +496,7 @@ def columns_by_id(
             if key is None:
                 continue
             before = values.get(key)
-            # A missing cell says nothing, so it does not disagree; the label of the other row counts.
+            # A missing cell does not disagree with a label; the label of the other row counts.
             if before is None:
                 values[key] = text
             elif text is not None and text != before and clash is None and value_key(text) != value_key(before):
@@ -500,7 +507,7 @@ def columns_by_id(
             key, first, second = clash
             raise LabelError(
                 f"{place}: rows of {key} disagree in column {name!r}: {first!r} and {second!r}",
-                "keep one row an image, or choose other columns with --column",
+                "keep one row per image, or choose other columns with --column",
             )
         else:
             notes.append(f"{place}: column {name!r} is left out: rows of {clash[0]} disagree in it")
@@ -546,7 +553,7 @@ def without_missing(
 
 
 def text_columns(entries: Sequence[str], names: list[str]) -> set[str]:
-    """Return the columns that are asked for as classes or tags, so that their cells stay as they are written.
+    """Return the columns requested as classes or tags, whose cells stay as they are written.
 
     Parameters
     ----------
@@ -582,7 +589,7 @@ def join_labels(
 
     Returns
     -------
-    Columns
+    LabelColumns
         column -> list of n texts or None; `.match` says which ids have no partner, on either side. An id without file
         ending is that of the only image of this name; `.notes` counts them.
 
@@ -596,7 +603,7 @@ def join_labels(
     keys = [tidy_id(text) for text in ids]
     raw = dict.fromkeys(key for values in table.values() for key in values)
     matched = match_ids(raw, keys, place=place, folder=folder, root=root)
-    tidy = matched.ids  # once an id, not once an id and column
+    tidy = matched.ids  # once per id, not once per id and column
     by_column = {name: _merged(name, values, tidy, place) for name, values in table.items()}
     known = dict.fromkeys(tidy.values())
     have = set(keys)
@@ -653,7 +660,7 @@ def match_ids(
     place : str
         The table, for messages.
     folder, root
-        See `join`.
+        See `join_labels`.
 
     Raises
     ------
@@ -702,14 +709,14 @@ def _merged(name: str, values: Mapping[str, str | None], ids: Mapping[str, str],
         if before is not None and value is not None and before != value:
             raise LabelError(
                 f"{place}: rows of {key} disagree in column {name!r}: {before!r} and {value!r} (as {text})",
-                "keep one row an image, or choose other columns with --column",
+                "keep one row per image, or choose other columns with --column",
             )
         merged[key] = before if value is None else value
     return merged
 
 
 def _nothing_matches(keys: list[str], known: list[str], place: str, folder: str | None) -> LabelError:
-    """The error when no id of the table is an image, with the likeliest repair."""
+    """Return the error where no id of the table is an image, with the most likely fix."""
     from pipeline.images import is_absolute
 
     absolute = next((key for key in known if is_absolute(key)), None)

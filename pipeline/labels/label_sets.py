@@ -1,4 +1,7 @@
-"""Label sets made of columns: what a column means is decided here, and every choice not asked for is a note."""
+"""How a column becomes a label set: its kind, its classes, numbers or tags, and why a column is left out.
+
+Every choice that the user did not make is a note of the label set.
+"""
 
 from __future__ import annotations
 
@@ -132,13 +135,13 @@ def is_list(text: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    """Return the cell without the tags that are quoted; of a cell that is one quoted text, what is in the quotes."""
+    """Return the cell without its quoted tags; for a cell that is one quoted text, the text inside the quotes."""
     inner = _unquoted(text)
     return text if inner is None and text[:1] not in "\"'" else _QUOTED.sub("", text) if inner is None else inner
 
 
 def _unquoted(text: str) -> str | None:
-    """Return what is in the quotes of a cell that is quoted as a whole, as exports do that quote twice."""
+    """Return the text inside the quotes of a cell that is quoted as a whole, as exports that quote twice write it."""
     text = text.strip()
     quote = _QUOTED.fullmatch(text)
     # The whole cell must be one quoted text: "a";"b" begins and ends with quotes, too.
@@ -200,10 +203,10 @@ def indicator(cells: Sequence[Iterable[str]], tags: Sequence[str]) -> np.ndarray
 
 def joined_tags(row: np.ndarray, tags: Sequence[str], separator: str) -> str:
     """Return a row of an indicator as a cell; one without tags is the separator alone, as in a table."""
-    return separator.join(tag for tag, there in zip(tags, row, strict=True) if there) or separator
+    return separator.join(tag for tag, present in zip(tags, row, strict=True) if present) or separator
 
 
-# A column with no more different values than this is taken, whatever its values look like.
+# A column with at most so many different values is used, whatever its values look like.
 MOST_LIKE_LABELS = 20
 
 _YEAR, _MONTH, _DAY = r"(?:1[89]|2[01])\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
@@ -222,7 +225,7 @@ _DATE = re.compile(
 
 
 def why_no_labels(kind: str, counts: Mapping[str, int], *, stated: bool = False) -> str | None:
-    """Return why a column is left out unless it is asked for; None for one that is taken.
+    """Return why a column is left out unless it is requested; None for a column that is used.
 
     Parameters
     ----------
@@ -247,7 +250,7 @@ def why_no_labels(kind: str, counts: Mapping[str, int], *, stated: bool = False)
 
 
 def _are_dates(texts: Collection[str]) -> bool:
-    """Whether nine of ten different values are dates: one slip or "unknown" makes no other column of it."""
+    """Return whether nine of ten different values are dates: a typo or an "unknown" among dates does not matter."""
     return 10 * sum(_DATE.fullmatch(text) is not None for text in texts) >= 9 * len(texts)
 
 
@@ -274,11 +277,11 @@ class LabelSet:
     notes : tuple of str
         What was decided or left out, in sentences.
     digest : str
-        Hash over ids and labels: two label sets with the same digest ask the same question.
+        Hash over ids and labels: two label sets with the same digest are the same task.
     separator : str
-        What stands between the tags of a cell; empty for the other kinds.
+        The separator of the tags of a cell; empty for the other kinds.
     counted : tuple of str
-        Those of `notes` that a table of rows, kinds and missing labels says too.
+        Those of `notes` that a table of rows, kinds and missing labels shows as well.
     """
 
     name: str
@@ -306,29 +309,29 @@ class LabelSet:
 
     @property
     def joined(self) -> JoinedLabelSet:
-        """What a report on all label sets says of this one."""
+        """The summary of this label set in a `JoinReport`."""
         low, high = (float(self.y.min()), float(self.y.max())) if self.kind == "number" else (None, None)
         return JoinedLabelSet(self.name, self.kind, len(self), self.unlabelled, self.classes, low, high, self.counted)
 
 
 class LabelSets(list[LabelSet]):
-    """A list of label sets that also carries which columns are none.
+    """A list of label sets, with the columns that were left out.
 
     Parameters
     ----------
     found : iterable of LabelSet
-    skipped : sequence of Skipped
+    skipped : sequence of SkippedColumn
         Columns left out, with the reason.
-    asked : collection of str
-        Names of columns that were asked for, by their exact name or with a kind.
+    requested : collection of str
+        Names of the columns that the user requested, by their exact name or with a kind.
     """
 
     def __init__(
-        self, found: Iterable[LabelSet], *, skipped: Sequence[SkippedColumn] = (), asked: Iterable[str] = ()
+        self, found: Iterable[LabelSet], *, skipped: Sequence[SkippedColumn] = (), requested: Iterable[str] = ()
     ) -> None:
         super().__init__(found)
         self.skipped = tuple(skipped)
-        self.asked = frozenset(asked)
+        self.requested = frozenset(requested)
 
 
 def label_sets(
@@ -347,14 +350,13 @@ def label_sets(
     columns : mapping of str to sequence, each aligned with `ids`
         Text, or None where there is no label.
     column : sequence of str
-        GLOB, GLOB:class, GLOB:number, GLOB:multi or GLOB:multi(SEPARATOR); where several entries choose one
-        column, the last that says a
-        kind counts. None given: every column except `exclude`. Columns that are not asked for by their exact name or
-        with a kind are left out, and named in `skipped`, where they are empty or hold a single value, and of more
-        than 20 different values where these are dates, text of which more than half is different, or whole numbers
-        of which more than nine tenths are.
+        GLOB, GLOB:class, GLOB:number, GLOB:multi or GLOB:multi(SEPARATOR); where several entries choose one column,
+        the last with a kind counts. By default every column except `exclude`. A column that is not requested by its
+        exact name or with a kind is left out, and named in `skipped`, where it is empty or holds a single value. So is
+        one with more than 20 different values that are dates, text of which more than half is different, or whole
+        numbers of which more than nine tenths are different.
     exclude : sequence of str
-        Columns with another use (id, groups, split). A column asked for by its exact name is taken all the same.
+        Columns with another use (id, groups, split). A column requested by its exact name is used nevertheless.
     kinds : mapping of str to str, optional
         The kinds that the source states, such as "class" for class folders. A kind in `column` has precedence; the kind
         of any other column is guessed.
@@ -369,7 +371,7 @@ def label_sets(
     LabelError
         Names the column, and the row and value where there is one.
     """
-    chosen, asked = choose(list(columns), list(column), set(exclude))
+    chosen, requested = choose(list(columns), list(column), set(exclude))
     stated = kinds or {}
     found: list[LabelSet] = []
     skipped: list[SkippedColumn] = []
@@ -378,15 +380,15 @@ def label_sets(
         values = columns[name]
         if len(values) != len(ids):
             raise LabelError(
-                f"column {name!r}: expected {len(ids)} labels, one an image, got {len(values)}",
+                f"column {name!r}: expected {len(ids)} labels, one per image, got {len(values)}",
                 "join the table by id: pass it with --labels",
             )
-        # Sources hand over tidied text already; in Python a caller may not have.
+        # Sources return clean text; a caller in Python may pass any.
         tidy = [label_text(value) for value in values]
         rows = np.array([row for row, text in enumerate(tidy) if text], dtype=np.int64)
         texts = [text for text in tidy if text]
         if not texts:
-            if name in asked:
+            if name in requested:
                 raise LabelError(
                     f"column {name!r}: expected labels, got {len(ids)} empty cells", _other_columns(columns, name)
                 )
@@ -395,37 +397,37 @@ def label_sets(
         counts = Counter(texts)
         kind = reading.kind or stated.get(name)
         if kind is None and (mixed := _among_numbers(name, ids, rows, texts, counts)) is not None:
-            if name in asked:
+            if name in requested:
                 raise mixed[0]
             errors.append(mixed[0])
             skipped.append(SkippedColumn(name, mixed[1]))
             continue
         guessed = kind is None
         kind = kind or guess_kind(counts, name)
-        reason = None if name in asked else _why_left_out(kind, counts, guessed, len(chosen))
+        reason = None if name in requested else _why_left_out(kind, counts, guessed, len(chosen))
         if reason is not None:
             skipped.append(SkippedColumn(name, reason))
             continue
         try:
             found.append(_label_set(name, kind, ids, rows, texts, counts, guessed=guessed, separator=reading.separator))
         except _SingleValue as error:
-            if name in asked:
+            if name in requested:
                 raise
             errors.append(error)
             skipped.append(SkippedColumn(name, "all its labels are the same"))
     if not found:
         if len(errors) == 1 and len(skipped) == 1:
             raise errors[0]
-        why = "; ".join(f"{one.column!r}: {one.reason}" for one in skipped)
+        why = "; ".join(f"{column.column!r}: {column.reason}" for column in skipped)
         raise LabelError(
-            f"expected a column of labels, got none that can be learned{': ' + why if why else ''}",
+            f"expected a column of labels, got none that a head can be trained on{': ' + why if why else ''}",
             "name the column: --column NAME" if why else "pass a table: --labels TABLE, or use class folders",
         )
-    return LabelSets(found, skipped=skipped, asked=asked)
+    return LabelSets(found, skipped=skipped, requested=requested)
 
 
 def guess_kind(texts: Iterable[str], name: str = "label") -> str:
-    """Return "class" or "number" for a column whose kind was not said.
+    """Return "class" or "number" for a column of unknown kind.
 
     Whole numbers with 20 or fewer different values are classes, other numbers are numbers, all else is
     classes. A number with a leading zero ("007") is a code, so its column is classes.
@@ -457,7 +459,9 @@ def label_text(value: object) -> str | None:
 def missing_options(texts: Iterable[str]) -> str:
     """Return the options that read these texts as missing, three at most."""
     texts = sorted(texts)[:3]
-    shown = [f"--missing={shlex.quote(one)}" if one[:1] == "-" else f"--missing {shlex.quote(one)}" for one in texts]
+    shown = [
+        f"--missing={shlex.quote(text)}" if text[:1] == "-" else f"--missing {shlex.quote(text)}" for text in texts
+    ]
     return " ".join(shown)
 
 
@@ -483,7 +487,7 @@ def _among_numbers(
     decimals = not all(_is_whole(text) for text in numbers)
     markers = all(text.lower() in MISSING_AMONG_NUMBERS for text in others)
     if all(_NOT_FINITE.fullmatch(text) for text in others):
-        return None  # `guess_kind` refuses it
+        return None  # `guess_kind` raises for it
     if not markers and not (decimals and len(numbers) > MOST_LIKE_LABELS and 10 * few <= len(texts)):
         return None
     first = next(row for row, text in enumerate(texts) if text in others)
@@ -501,8 +505,8 @@ def _among_numbers(
 
 
 def _why_left_out(kind: str, counts: Counter[str], guessed: bool, columns: int) -> str | None:
-    """Return why a column that was not asked for is left out, None for one that is taken."""
-    if kind == "multi":  # stated by a schema; next to other columns it must be asked for, as in any table
+    """Return why a column that was not requested is left out; None for a column that is used."""
+    if kind == "multi":  # stated by a schema; next to other columns it must be requested, as in any table
         return "its cells are lists" if columns > 1 else None
     return why_no_labels(kind, counts, stated=not guessed)
 
@@ -568,15 +572,15 @@ def _label_set(
     if guessed and all(NUMBER.fullmatch(text) for text in classes):
         notes.append(whole_numbers_note(name, "class", len(classes)))
     digest = _digest(kind, _ids(ids, rows), texts)
-    told = (*notes, *about)
-    return LabelSet(name, kind, rows, y, classes, unlabelled, told, digest, counted=tuple(notes))
+    all_notes = (*notes, *about)
+    return LabelSet(name, kind, rows, y, classes, unlabelled, all_notes, digest, counted=tuple(notes))
 
 
 def _tag_set(
-    name: str, ids: Sequence[str], rows: np.ndarray, texts: list[str], counted: list[str], asked: str
+    name: str, ids: Sequence[str], rows: np.ndarray, texts: list[str], counted: list[str], separator: str
 ) -> LabelSet:
-    """Return the label set of a column whose cells hold several tags each; `asked` is the separator, if any."""
-    found = asked or separator_of(texts)
+    """Return the label set of a column whose cells hold several tags each; an empty `separator` is detected."""
+    found = separator or separator_of(texts)
     cells = tag_cells(texts, list(_ids(ids, rows)), found or SEPARATORS[0], name)
     counts = Counter(tag for cell in cells for tag in cell)
     chosen = unify(counts, name)
@@ -611,8 +615,8 @@ def _tag_set(
     digest = _digest("multi", _ids(ids, rows), _tag_texts(y, tags))
     unlabelled = len(ids) - len(rows)
     separator = writable_separator(found or SEPARATORS[0], tags)
-    told = (*counted, *about, *notes)
-    return LabelSet(name, "multi", rows, y, tags, unlabelled, told, digest, separator, tuple(counted))
+    all_notes = (*counted, *about, *notes)
+    return LabelSet(name, "multi", rows, y, tags, unlabelled, all_notes, digest, separator, tuple(counted))
 
 
 def tag_cells(texts: Sequence[str], ids: Sequence[str], separator: str, name: str) -> list[tuple[str, ...]]:
@@ -647,10 +651,10 @@ def _numbers(name: str, ids: Sequence[str], rows: np.ndarray, texts: list[str]) 
         number = bool(NUMBER.fullmatch(text))
         y[i] = float(text) if number else math.nan
         if not math.isfinite(y[i]):
-            wanted = "a finite number" if number or _NOT_FINITE.fullmatch(text) else "a number"
+            expected = "a finite number" if number or _NOT_FINITE.fullmatch(text) else "a number"
             comma = "write decimals with a point, " if re.fullmatch(r"[+-]?\d+,\d+", text) else ""
             raise LabelError(
-                f"column {name!r}: expected {wanted} for {ids[rows[i]]}, got {text!r}",
+                f"column {name!r}: expected {expected} for {ids[rows[i]]}, got {text!r}",
                 f"{comma}empty the cell, or read the column as classes: --column {name}:class",
             )
     return y

@@ -1,4 +1,4 @@
-"""One-hot columns: several columns of 0 and 1 with one 1 per image, read as one label set."""
+"""How one-hot columns are read: several columns of 0 and 1 with one 1 per image become one label set."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OneHot:
 def split_one_hot(entries: Sequence[str]) -> tuple[tuple[str, ...], OneHot | None]:
     """Return the entries of ``--column`` with ``GLOB:onehot`` replaced by the label set's name, and those globs.
 
-    All columns asked for in this way are one label set.
+    All columns requested in this way form one label set.
     """
     globs = tuple(entry.removesuffix(_KIND) for entry in entries if entry.endswith(_KIND))
     if not globs:
@@ -47,19 +47,20 @@ def split_one_hot(entries: Sequence[str]) -> tuple[tuple[str, ...], OneHot | Non
     return (*others, f"{found.name}:class"), found
 
 
-def merge_one_hot(ids: Sequence[str], columns: Values, asked: OneHot) -> dict[str, Sequence[str | None]]:
-    """Return the columns with those that are asked for in one: for each image the name of the column with its 1.
+def merge_one_hot(ids: Sequence[str], columns: Values, one_hot: OneHot) -> dict[str, Sequence[str | None]]:
+    """Return the columns with the one-hot columns merged into one: for each image the name of the column with its 1.
 
     Parameters
     ----------
     ids : sequence of str, length n
     columns : mapping of str to sequence, each aligned with `ids`
-    asked : OneHot
+    one_hot : OneHot
 
     Returns
     -------
     dict
-        What all the names begin with is left out of the classes. An image whose cells are all empty has no label.
+        The class names are the column names without their common prefix. An image whose cells are
+        all empty has no label.
 
     Raises
     ------
@@ -68,19 +69,19 @@ def merge_one_hot(ids: Sequence[str], columns: Values, asked: OneHot) -> dict[st
         1 or without one.
     """
     names: list[str] = []
-    for glob in asked.globs:
+    for glob in one_hot.globs:
         found = [name for name in matches(glob, list(columns)) if name not in names]
         if not found:
             raise unknown_column(glob, list(columns))
         names += found
     if len(names) < 2:
         raise LabelError(
-            f"--column {asked.globs[0]}:onehot: expected two columns or more, got {names[0]!r} alone",
+            f"--column {one_hot.globs[0]}:onehot: expected two columns or more, got {names[0]!r} alone",
             "name the columns by a pattern: --column 'PREFIX_*:onehot'",
         )
-    if asked.name in columns and asked.name not in names:
+    if one_hot.name in columns and one_hot.name not in names:
         raise LabelError(
-            f"--column {asked.globs[0]}:onehot: expected no other column {asked.name!r}, got one in the table",
+            f"--column {one_hot.globs[0]}:onehot: expected no other column {one_hot.name!r}, got one in the table",
             "rename that column, or the one-hot columns",
         )
     prefix = _prefix(names)
@@ -104,7 +105,7 @@ def merge_one_hot(ids: Sequence[str], columns: Values, asked: OneHot) -> dict[st
             )
         labels.append(classes[ones[0]] if ones else None)
     kept = {name: values for name, values in columns.items() if name not in names}
-    return {**kept, asked.name: labels}
+    return {**kept, one_hot.name: labels}
 
 
 def one_hot_notes(columns: Values) -> list[str]:
@@ -139,7 +140,9 @@ def _has_one_each(values: Sequence[Sequence[str | None]]) -> bool:
     ones = [[text is not None and _BITS[text.lower()] for text in column] for column in values]
     rows = zip(*ones, strict=True)
     known = [any(text is not None for text in row) for row in zip(*values, strict=True)]
-    return all(map(any, ones)) and all(sum(row) == (1 if there else 0) for row, there in zip(rows, known, strict=True))
+    return all(map(any, ones)) and all(
+        sum(row) == (1 if filled else 0) for row, filled in zip(rows, known, strict=True)
+    )
 
 
 def _prefix(names: Sequence[str]) -> str:

@@ -295,7 +295,7 @@ def _with_test(question: Task, config: StudyConfig) -> Task:
         notes = question.notes
         if question.twins is not None:
             spoken = describe_leakage(question.twins, train, test)
-            left = np.setdiff1d(np.arange(len(test)), question.twins.asked)
+            left = np.setdiff1d(np.arange(len(test)), question.twins.test)
             copies = f"{len(test) - len(left)} of {len(test)} test images are duplicates of training images"
             if not len(left):
                 raise EvaluationError(
