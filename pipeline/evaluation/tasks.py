@@ -107,7 +107,7 @@ def build_tasks(
             general=tuple(general),
             joined=joined,
             separator=labelled.separator,
-            requested=labelled.name in found.asked,
+            requested=labelled.name in found.requested,
         )
         if fixed is not None:
             question = _with_split(question, columns[fixed], fixed)
