@@ -216,7 +216,9 @@ def test_what_has_learned_little_is_no_measure_of_generalisation() -> None:
     points = [*curve(TRANSFER, (0.7, 0.8, 0.9)), *curve(SCRATCH, (0.3, 0.3, 0.4), **more)]
     found = verdicts(points)[GENERALISATION]
     assert found.answer == NOT_SHOWN
-    assert found.text.endswith("fits its training images no better than transfer predicts new ones: its gap says little")
+    assert found.text.endswith(
+        "fits its training images no better than transfer predicts new ones: its gap says little"
+    )
 
 
 def test_depth_names_every_layer_in_the_order_of_the_network() -> None:

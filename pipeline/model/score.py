@@ -277,7 +277,7 @@ def _predict(
     ids, notes = dataset.ids, [*dataset.notes, *(dataset.match.notes if dataset.match else ())]
     notes += describe_spelling(dataset, column, model.kind, model.classes)
     if len(labeled) < len(ids):
-        notes.append(f"{len(ids) - len(labeled)} of {len(ids)} photos are not scored: they have no label")
+        notes.append(f"{len(ids) - len(labeled)} of {len(ids)} photos have no label and are left out")
     predicted = np.array([not prediction.errors[row] for row in labeled])
     if not predicted.all():
         failed = labeled[~predicted]
@@ -287,7 +287,7 @@ def _predict(
                 f"{dataset.name}: {len(failed)} of {len(labeled)} labelled images cannot be read, e.g. {first}",
                 "replace or remove these images",
             )
-        notes.append(f"{len(failed)} labeled photos are not scored: they cannot be read, e.g. {first}")
+        notes.append(f"{len(failed)} labeled photos cannot be read and are left out, e.g. {first}")
     return prediction, _ScoredRows(dataset, labeled[predicted], y[predicted], tuple(unknown), tuple(notes))
 
 

@@ -89,7 +89,9 @@ def _check_uncompressed(content: bytes, what: str, next_step: str) -> None:
         raise ModelError(f"{what}: expected a stored head, got {type(error).__name__}", next_step) from error
     packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
     if packed or sum(member.file_size for member in members) > len(content):
-        raise ModelError(f"{what}: expected a stored head, got an archive that unpacks to more than its own size", next_step)
+        raise ModelError(
+            f"{what}: expected a stored head, got an archive that unpacks to more than its own size", next_step
+        )
 
 
 def check_types(content: bytes, file: str) -> None:

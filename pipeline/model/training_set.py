@@ -430,9 +430,7 @@ def embed_training_set(
             progress.advance(STAGE, len(thumbnails), len(ids))
     without = [ids[number] for number, jpeg in enumerate(thumbnails) if not jpeg]
     if without:
-        progress.note(
-            f"{len(without)} of {len(ids)} photos have no thumbnail (deleted or changed), e.g. {without[0]}"
-        )
+        progress.note(f"{len(without)} of {len(ids)} photos have no thumbnail (deleted or changed), e.g. {without[0]}")
     embeddings = np.empty((len(rows), X.shape[1]), np.float16)
     for start in range(0, len(rows), ROWS_PER_GROUP):
         block = rows[start : start + ROWS_PER_GROUP]
