@@ -185,7 +185,7 @@ def test_a_model_of_an_earlier_version_says_that_it_knows_nothing(model: Model, 
     table = replace(model, training=TrainingRef()).predict(made, cache=made.path.parent, progress=heard)
     assert table["unfamiliar"].isna().all()
     assert heard.notes == [
-        "unfamiliar stays empty: the model was fitted by a version that did not record its training photos: fit it again"
+        "unfamiliar stays empty: the model was fitted by a version without this record: fit it again"
     ]
 
 

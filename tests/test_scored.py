@@ -249,7 +249,7 @@ def test_a_damaged_score_is_refused(score: ModelScore, place: Path, tmp_path: Pa
         "column 2 (char 1))",
         "RUN/score.json: expected a score of format 1, got list",
         "RUN/score.json: expected a score of format 1, got 2",
-        "RUN/score.json: expected a complete score, got ValueError: expected one of the kinds class, number, multi, got 'taste'",
+        "RUN/score.json: expected a complete score, got ValueError: expected class, number or multi, got 'taste'",
         "RUN/score.json: expected a complete score, got ValueError: 11 photos, but predictions for 12",
         "RUN/score.json: expected a complete score, got TypeError: expected a text, got 1",
         "RUN/score.json: expected a complete score, got KeyError: 'value'",
@@ -322,7 +322,7 @@ def test_a_score_that_was_stopped_is_not_taken_for_one_and_the_same_command_mend
         with pytest.raises(KeyboardInterrupt):
             other.save(run)
         with pytest.raises(
-            EvaluationError, match="got other ones (changed later, or written by a run that was stopped)"
+            EvaluationError, match=r"got other ones .changed later, or written by a run that was stopped"
         ):
             ModelScore.open(run)
     assert again() == score == ModelScore.open(run)

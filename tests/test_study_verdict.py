@@ -97,8 +97,8 @@ def test_a_crossover_says_it_in_a_sentence() -> None:
     assert scratch.rival == SCRATCH
     assert scratch.matches[1].needed == pytest.approx(10**1.5)
     assert scratch.text == (
-        "from scratch needs about 32 labels per class to match 5 with transfer (0.800); with as many labels as transfer "
-        "it has caught up from about 100 per class on"
+        "from scratch needs about 32 labels per class to match 5 with transfer (0.800); with as many labels as "
+        "transfer it has caught up from about 100 per class on"
     )
     assert raw.rival == RAW and raw.meets is None
     assert raw.text == (

@@ -91,6 +91,6 @@ def check_exportable(model: ExportSpec) -> None:
     trained = getattr(model.estimator, "classes_", None)
     if model.kind == "class" and trained is not None and list(trained) != list(range(len(model.classes))):
         raise ExportError(
-            f"head {model.head!r}: expected a head trained on all {len(model.classes)} classes, got {len(trained)} of them",
+            f"head {model.head!r}: expected a head trained on all {len(model.classes)} classes, got {len(trained)}",
             "fit again on photos of every class",
         )

@@ -186,7 +186,8 @@ _MEANING = {
     linear.ONE_VS_REST: "One output per class; their sigmoids, divided by their sum, are the probabilities.",
     linear.SCORES: "One output per class, its score; the largest gives the class. This head has no probabilities.",
     linear.TAGS: "One output per tag: the tag is present if it is above zero; its sigmoid is the probability.",
-    linear.TAG_SCORES: "One output per tag, its score: the tag is present if it is above zero. This head has no probabilities.",
+    linear.TAG_SCORES: "One output per tag, its score: the tag is present if it is above zero."
+    " This head has no probabilities.",
     linear.NUMBER: "One output: the number.",
 }
 
@@ -203,7 +204,7 @@ def torch_readme(model: ExportSpec, name: str, answer: str, checks: Sequence[Par
         The kind of outputs, a constant of `linear`.
     checks : sequence of ParityCheck
     """
-    preprocessing = model.backbone.preprocessing
+    preprocessing, crop = model.backbone.preprocessing, model.backbone.preprocessing.crop
     bundled = model.backbone.name == registry.NAME
     fast = (
         ""
@@ -234,14 +235,14 @@ def torch_readme(model: ExportSpec, name: str, answer: str, checks: Sequence[Par
         "import torch",
         "",
         'whole = torch.export.load("model.pt2").module()',
-        f"prediction = whole(pixels)  # uint8 (n, {preprocessing.crop}, {preprocessing.crop}, 3), any n, as `prepare` in model.py makes them",
+        f"prediction = whole(pixels)  # uint8 (n, {crop}, {crop}, 3), any n, as `prepare` in model.py makes them",
         "```",
         "",
         _MEANING[answer],
         "",
         f"A photo becomes upright RGB (`{PHOTO_READER}`), is resized to {preprocessing.resize} pixels on its short side"
-        f" ({preprocessing.interpolation}), and its central {preprocessing.crop} x {preprocessing.crop} pixels are cropped. The network normalizes"
-        " pixels itself, except for `load()`, which takes (value - mean) / std." + fast,
+        f" ({preprocessing.interpolation}), and its central {crop} x {crop} pixels are cropped. The network"
+        " normalizes pixels itself, except for `load()`, which takes (value - mean) / std." + fast,
         "",
         "Checks against the original model, made before this folder was put in place:",
         "",

@@ -215,7 +215,7 @@ class ModelScore:
     def _from_dict(cls, record: Mapping[str, Any], predictions: pd.DataFrame, folder: Path) -> ModelScore:
         kind = record["kind"]
         if kind not in KINDS:
-            raise ValueError(f"expected one of the kinds {', '.join(KINDS)}, got {kind!r}")
+            raise ValueError(f"expected class, number or multi, got {kind!r}")
         lacking = [name for name in (*PREDICTIONS, *PREDICTIONS_OF[kind]) if name not in predictions]
         if lacking:
             raise ValueError(f"no column {', '.join(lacking)} in {PREDICTIONS_FILE}")

@@ -26,9 +26,9 @@ from pipeline.provenance import sha256_json
 from pipeline.runtime import PRECISIONS
 
 # The types that heads may contain besides those that skops trusts by default. The list is fixed, because a file
-# must not decide which types are trusted. All are scikit-learn's own, and none runs code when it is built: skops sets their
-# attributes, whose types are checked too. The types of calibration, of a `Bunch` (voting, stacking) and of a constant
-# are Python classes without a `__setstate__` of their own.
+# must not decide which types are trusted. All are scikit-learn's own, and none runs code when it is built: skops sets
+# their attributes, whose types are checked too. The types of calibration, of a `Bunch` (voting, stacking) and of a
+# constant are Python classes without a `__setstate__` of their own.
 ALLOWED_TYPES = (
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",

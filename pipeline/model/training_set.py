@@ -251,7 +251,7 @@ def find_training_set(
         found = TrainingSet(kept.embeddings, rows, kept.ids, kept.labels, thumbnail=kept.thumbnail, place=place)
         return found, ""
     if not training.key:
-        return None, "the model was fitted by a version that did not record its training photos: fit it again"
+        return None, "the model was fitted by a version without this record: fit it again"
     caches, _ = caches_in(folder)
     for cache in sorted(caches, key=lambda cache: key_of(cache) != training.key):
         if cache.differences(recipe) or layer not in cache.layers:
