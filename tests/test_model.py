@@ -454,8 +454,8 @@ def test_photos_that_were_learned_from_are_named(bees: Model, photos: Path, tmp_
     found = bees.score(tmp_path / "some", n_jobs=1)
     assert found.seen_in_training == ("bee/renamed.png",)
     note = (
-        "1 of 3 photos were in the training data, e.g. bee/renamed.png: the score flatters, "
-        "and is given without them too"
+        "1 of 3 photos were in the training data, e.g. bee/renamed.png, which inflates the score; "
+        "it is also given without them"
     )
     assert found.notes == (note,)
     shutil.rmtree(tmp_path / "some" / "bee")
