@@ -76,7 +76,7 @@ def test_the_data_are_counted_and_small_classes_are_named(tmp_path: Path) -> Non
         "- `made`: 45 labelled photos",
         "- not used, because they have no label: 1 photo",
         "| cat | 5 |",
-        "fewer than 20, for the classes cat (5).",
+        "Fewer than 20 training photos for the classes cat (5).",
         "The scores are optimistic",
         "The model returns scores, not probabilities.",
     ):
@@ -90,7 +90,7 @@ def test_with_a_test_set_the_mistakes_are_those_on_it(tmp_path: Path) -> None:
     assert model.evidence["mistakes"]["part"] == "test" and model.evidence["mistakes"]["photos"] == 30
     front, text = parts(model, tmp_path)
     assert [result["dataset"]["split"] for result in front["model-index"][0]["results"]] == ["out of fold", "test"]
-    assert "Of 30 photos of the test set" in text and "- 30 photos of a fixed test set, not used for training" in text
+    assert "Counted over 30 photos (the test set):" in text and "- 30 photos of a fixed test set, not used for training" in text
 
 
 def test_numbers_have_a_range_and_no_confusion(tmp_path: Path) -> None:

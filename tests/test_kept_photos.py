@@ -101,7 +101,7 @@ def test_pictures_are_found_across_groups_of_rows(
     from pipeline.model import training_set
 
     wanted = [model.kept.thumbnail(row) for row in range(21)]  # type: ignore[union-attr]
-    monkeypatch.setattr(training_set, "ROWS_A_GROUP", 4)
+    monkeypatch.setattr(training_set, "ROWS_PER_GROUP", 4)
     assert model.kept is not None
     training_set.EmbeddedTrainingSet(
         model.kept.ids, model.kept.labels, model.kept.embeddings, wanted.__getitem__
