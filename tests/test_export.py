@@ -132,8 +132,8 @@ def test_photos_that_cannot_be_read_prove_nothing(place: Path, model: Model) -> 
 
 def shifted(seen: CheckImages, by: float) -> CheckImages:
     """The same photos, and probabilities that are a little others."""
-    assert seen.wanted.probabilities is not None
-    return replace(seen, wanted=Predictions(seen.wanted.labels, seen.wanted.probabilities + np.array([by, -by])))
+    assert seen.expected.probabilities is not None
+    return replace(seen, expected=Predictions(seen.expected.labels, seen.expected.probabilities + np.array([by, -by])))
 
 
 def test_what_answers_otherwise_leaves_nothing_behind(
@@ -148,7 +148,7 @@ def test_what_answers_otherwise_leaves_nothing_behind(
     before = out.read_bytes()
     with pytest.raises(ExportError, match=r"largest difference of a probability 2.0e-04, 0 changed labels; expected"):
         export_model(model, out, "onnx", lambda: shifted(seen, 2 * TOLERANCE))
-    other = replace(seen, wanted=replace(seen.wanted, labels=1 - seen.wanted.labels))
+    other = replace(seen, expected=replace(seen.expected, labels=1 - seen.expected.labels))
     with pytest.raises(
         ExportError, match=r"1 changed label, the first of them new.jpg; expected .* nothing was written"
     ):
