@@ -10,8 +10,7 @@ from typing import Any
 from pipeline.cache import DEFAULT_FOLDER, FeatureCache
 from pipeline.extraction import extract
 from pipeline.images import ImageSource
-from pipeline.model import Model
-from pipeline.model.fitting import evaluate_and_fit
+from pipeline.model import Model, evaluate_and_fit
 from pipeline.progress import SILENT, Progress
 from pipeline.report.html.write import write_report
 from pipeline.runs import Run

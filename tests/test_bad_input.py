@@ -415,7 +415,11 @@ def test_a_model_that_does_not_exist() -> None:
     photos()
     for verb in ("predict", "score"):
         check(
-            Case([verb, "gone.model", "photos"], ["gone.model: expected a model folder, got nothing"], ["pipeline fit"])
+            Case(
+                [verb, "gone.model", "photos"],
+                ["gone.model: expected a model folder, got no such path"],
+                ["pipeline fit"],
+            )
         )
         check(
             Case([verb, "photos", "photos"], ["photos: expected a model folder, got no model.json"], ["pipeline fit"])
@@ -459,7 +463,13 @@ def test_a_read_only_folder_is_said_before_the_work(verb: str, network: Planted)
 
 def test_a_model_is_not_put_into_a_folder_of_something_else(network: Planted) -> None:
     photos()
-    check(Case(["fit", "photos", "--out", "photos"], ["photos: expected a place for the model, got"], ["--out photos"]))
+    check(
+        Case(
+            ["fit", "photos", "--out", "photos"],
+            ["photos: expected an empty folder or a model to replace, got"],
+            ["--out photos"],
+        )
+    )
     assert network.seen == []
     assert len(list(Path("photos").rglob("*.png"))) == 12
 

@@ -89,7 +89,7 @@ def alone(code: str, cwd: Path, *, without: tuple[str, ...] = ("pipeline",)) -> 
 
 def test_it_is_checked_on_the_photos_it_learned_from(as_onnx: Outcome, as_torch: Outcome, place: Path) -> None:
     assert as_onnx.out == "bees.onnx\n" and as_torch.out == "bees.torch\n"
-    figures = r"checked on 16 photos it learned from: largest difference of a probability (\S+), 0 changed labels"
+    figures = r"checked on 16 training photos: largest difference of a probability (\S+), 0 changed labels"
     for outcome, files in ((as_onnx, ["bees.onnx"]), (as_torch, ["model.py", "model.pt2"])):
         for file in files:
             found = re.search(f"{re.escape(file)} {figures}", outcome.err)
@@ -109,7 +109,7 @@ def test_photos_that_have_changed_are_not_those_it_learned_from(
     place: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = replace(model, training_digests=model.training_digests[:5])
-    assert check_images(changed, None, SILENT).which == "5 photos it learned from"
+    assert check_images(changed, None, SILENT).which == "5 training photos"
     unknown = replace(model, training_digests=np.zeros((16, 16), np.uint8))
     assert check_images(unknown, None, SILENT).which == "32 of 1,440 crops of scikit-image's photographs"
     opened = ImageSource.open
@@ -132,8 +132,8 @@ def test_photos_that_cannot_be_read_prove_nothing(place: Path, model: Model) -> 
 
 def shifted(seen: CheckImages, by: float) -> CheckImages:
     """The same photos, and probabilities that are a little others."""
-    assert seen.wanted.probabilities is not None
-    return replace(seen, wanted=Predictions(seen.wanted.labels, seen.wanted.probabilities + np.array([by, -by])))
+    assert seen.expected.probabilities is not None
+    return replace(seen, expected=Predictions(seen.expected.labels, seen.expected.probabilities + np.array([by, -by])))
 
 
 def test_what_answers_otherwise_leaves_nothing_behind(
@@ -148,7 +148,7 @@ def test_what_answers_otherwise_leaves_nothing_behind(
     before = out.read_bytes()
     with pytest.raises(ExportError, match=r"largest difference of a probability 2.0e-04, 0 changed labels; expected"):
         export_model(model, out, "onnx", lambda: shifted(seen, 2 * TOLERANCE))
-    other = replace(seen, wanted=replace(seen.wanted, labels=1 - seen.wanted.labels))
+    other = replace(seen, expected=replace(seen.expected, labels=1 - seen.expected.labels))
     with pytest.raises(
         ExportError, match=r"1 changed label, the first of them new.jpg; expected .* nothing was written"
     ):

@@ -221,7 +221,10 @@ def test_a_head_that_skl2onnx_does_not_know_is_refused_by_name() -> None:
         pass
 
     X, y = table("number")
-    with pytest.raises(ExportError, match=r"head 'it': expected a head that ONNX can represent, but skl2onnx .*"):
+    with pytest.raises(
+        ExportError,
+        match=r"head 'it': expected a head that can be converted to ONNX, got one that cannot: skl2onnx .* fails",
+    ):
         run(Unknown(3, random_state=0).fit(X, y), "number")
 
 

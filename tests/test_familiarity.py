@@ -148,13 +148,11 @@ def test_without_the_embeddings_one_line_says_why(made: FeatureCache, model: Mod
     table = model.predict(made, neighbours=1, cache=tmp_path / "nowhere", progress=heard)
     assert table["unfamiliar"].isna().all() and table["neighbour"].isna().all() and not table["label"].isna().any()
     (note,) = heard.notes
-    assert note.startswith(
-        "nothing is said in unfamiliar and neighbours: their embeddings are not available: no cache in"
-    )
+    assert note.startswith("unfamiliar and neighbours stay empty: their embeddings are not available: no cache in")
     assert "made-x-0123456789ab" in note and "--keep-photos" in note
     heard = Heard()
     model.predict(made, cache=tmp_path / "nowhere", progress=heard)
-    assert heard.notes[0].startswith("nothing is said in unfamiliar: ")
+    assert heard.notes[0].startswith("unfamiliar stays empty: ")
 
 
 def test_a_cache_of_other_photos_or_of_another_recipe_is_not_taken(
@@ -187,7 +185,7 @@ def test_a_model_of_an_earlier_version_says_that_it_knows_nothing(model: Model, 
     table = replace(model, training=TrainingRef()).predict(made, cache=made.path.parent, progress=heard)
     assert table["unfamiliar"].isna().all()
     assert heard.notes == [
-        "nothing is said in unfamiliar: the model was fitted by a version that did not record them: fit it again"
+        "unfamiliar stays empty: the model was fitted by a version without this record: fit it again"
     ]
 
 

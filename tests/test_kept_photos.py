@@ -101,7 +101,7 @@ def test_pictures_are_found_across_groups_of_rows(
     from pipeline.model import training_set
 
     wanted = [model.kept.thumbnail(row) for row in range(21)]  # type: ignore[union-attr]
-    monkeypatch.setattr(training_set, "ROWS_A_GROUP", 4)
+    monkeypatch.setattr(training_set, "ROWS_PER_GROUP", 4)
     assert model.kept is not None
     training_set.EmbeddedTrainingSet(
         model.kept.ids, model.kept.labels, model.kept.embeddings, wanted.__getitem__
@@ -124,11 +124,11 @@ def test_of_a_cache_the_photos_are_found_where_they_were(place: Path, tmp_path: 
     heard = Heard()
     kept = fit(made, cache=cache, keep_photos=True, progress=heard, **QUICK).kept
     assert kept is not None and [row for row in range(12) if not kept.thumbnail(row)] == [0, 11]
-    assert "2 of 12 photos have no thumbnail: gone or changed since, e.g. ants/00.png" in heard.notes
+    assert "2 of 12 photos have no thumbnail (deleted or changed), e.g. ants/00.png" in heard.notes
     shutil.rmtree(tmp_path / "photos")
     with pytest.raises(ModelError, match=r"--keep-photos: expected the photos that .* was made of, got") as error:
         fit(made, cache=cache, keep_photos=True, **QUICK)
-    assert "give the photos themselves as DATA" in error.value.next_step
+    assert "give the photos as DATA" in error.value.next_step
 
 
 def test_the_kept_photos_come_before_a_cache(model: Model, place: Path) -> None:

@@ -330,7 +330,7 @@ def test_another_decoder_is_a_note_and_no_error(bees: Model, new: Path) -> None:
 
     other = replace(bees, recipe={**bees.recipe, "decoder": "another"})
     other.predict(new / "a.png", n_jobs=1, progress=Heard())
-    assert heard[-1:] == ["this machine makes features a little otherwise than where the model was fitted: decoder"]
+    assert heard[-1:] == ["features differ slightly from those of the machine that fitted the model, in decoder"]
 
 
 @pytest.fixture(scope="module")
@@ -441,7 +441,7 @@ def test_scores_are_those_made_by_hand(three: Model, labelled: Any) -> None:
     assert found.seen_in_training == ()
     assert found.notes == (
         "1 of 20 photos have no label and are left out",
-        "1 labelled photos have no answer and are left out, e.g. 00009.jpg: empty file",
+        "1 labeled photos cannot be read and are left out, e.g. 00009.jpg: empty file",
         "classes that training never saw count as wrong: yak (2)",
     )
     json.dumps(found.as_dict(), allow_nan=False)
@@ -454,8 +454,8 @@ def test_photos_that_were_learned_from_are_named(bees: Model, photos: Path, tmp_
     found = bees.score(tmp_path / "some", n_jobs=1)
     assert found.seen_in_training == ("bee/renamed.png",)
     note = (
-        "1 of 3 photos were in the training data, e.g. bee/renamed.png: the score flatters, "
-        "and is given without them too"
+        "1 of 3 photos were in the training data, e.g. bee/renamed.png, which inflates the score; "
+        "it is also given without them"
     )
     assert found.notes == (note,)
     shutil.rmtree(tmp_path / "some" / "bee")

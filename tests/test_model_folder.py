@@ -130,10 +130,10 @@ def test_the_readme_says_what_it_is_and_how_good(bees: Path, model: Model) -> No
     text = (bees / "README.md").read_text()
     for line in (
         "# bees.model",
-        "Looks at a photo and answers `kind`: one of 3 classes: ant, bee, cat.",
+        "Predicts `kind` for a photo: one of 3 classes: ant, bee, cat.",
         f"> {model.verdict}",
         "pipeline predict bees.model new.jpg",
-        "Nested cross-validation: no photo was scored by a head that had seen it, or whose parameters had.",
+        "Nested cross-validation: neither a head nor the choice of its parameters used the photos it is scored on.",
         "trained on 60 photos",
     ):
         assert line in text
@@ -236,7 +236,7 @@ def test_a_record_that_was_changed_is_refused(copied: Path) -> None:
     record = copied / "model.json"
     text = record.read_text()
     record.write_text(text.replace('"bee"', '"wasp"', 1))
-    with pytest.raises(ModelError, match="expected the record as it was written, got one that was changed since"):
+    with pytest.raises(ModelError, match="expected an unchanged record, got one that was edited"):
         Model.open(copied)
     record.write_text(text[: len(text) // 2])
     with pytest.raises(ModelError, match=r"model\.json: expected a model's record, got JSONDecodeError"):
@@ -265,7 +265,7 @@ def test_another_scikit_learn_is_refused(copied: Path) -> None:
 
 
 def test_no_folder_and_no_model_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="nowhere: expected a model folder, got nothing there"):
+    with pytest.raises(ModelError, match="nowhere: expected a model folder, got no such path"):
         Model.open(tmp_path / "nowhere")
     with pytest.raises(ModelError, match=r"expected a model folder, got no model\.json in it"):
         Model.open(tmp_path)
@@ -332,13 +332,13 @@ def test_a_head_that_is_none_is_refused(head: bytes, copied: Path) -> None:
 
 def test_a_head_that_could_not_be_stored_is_refused_before_any_work(tmp_path: Path) -> None:
     out = tmp_path / "x.model"
-    with pytest.raises(ModelError, match=r"head 'Strange': it cannot be saved: expected only types .*, got .*Strange"):
+    with pytest.raises(ModelError, match=r"head 'Strange': expected only types .*, got .*Strange"):
         fit(tmp_path / "nothing there", heads=Strange(), out=out)
-    with pytest.raises(ModelError, match=r"head 'LogisticRegression': it cannot be saved: .*, got .*len"):
+    with pytest.raises(ModelError, match=r"head 'LogisticRegression': expected only types .*, got .*len"):
         fit(tmp_path / "nothing there", heads=make_pipeline(FunctionTransformer(len), LogisticRegression()), out=out)
     # A tree appears only when it is fitted, so the head is fitted to a handful of rows.
     trees = KNeighborsClassifier(algorithm="kd_tree")
-    with pytest.raises(ModelError, match=r"it cannot be saved: .*, got .*KDTree"):
+    with pytest.raises(ModelError, match=r"expected only types .*, got .*KDTree"):
         fit(tmp_path / "nothing there", heads=["logistic", trees], out=out)
     assert not out.exists()
 
@@ -379,7 +379,7 @@ def test_what_cannot_be_saved_is_named_with_what_can_be_done(tmp_path: Path) -> 
     with pytest.raises(ModelError) as raised:
         check_savable(GridSearchCV(GaussianNB(), {"var_smoothing": [1e-9]}, cv=2))
     assert raised.value.message == (
-        "head 'GridSearchCV': it cannot be saved: expected only types that a model may hold, got "
+        "head 'GridSearchCV': expected only types that a model folder may hold, got "
         "sklearn.metrics._scorer._PassthroughScorer, sklearn.model_selection._split.StratifiedKFold "
         "(no other type is built from a file)"
     )
@@ -400,7 +400,7 @@ def test_what_is_no_model_is_never_overwritten(model: Model, bees: Path, tmp_pat
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "ant.jpg").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"got a folder that is not a model's alone: it holds ant\.jpg") as error:
+    with pytest.raises(ModelError, match=r"got a folder that also holds ant\.jpg") as error:
         model.save(folder)
     assert error.value.next_step == f"--out {tmp_path / 'photos.new.model'}"
     mixed = Path(shutil.copytree(bees, tmp_path / "mixed.model"))
@@ -409,7 +409,7 @@ def test_what_is_no_model_is_never_overwritten(model: Model, bees: Path, tmp_pat
         model.save(mixed)
     file = tmp_path / "file.model"
     file.write_text("")
-    with pytest.raises(ModelError, match="expected a place for the model, got a file there"):
+    with pytest.raises(ModelError, match="expected a folder for the model, got a file"):
         model.save(file)
     with pytest.raises(ModelError, match=r"file\.model/x: expected to write the model here, got a file: .*file\.model"):
         fit(tmp_path / "nothing there", out=file / "x")

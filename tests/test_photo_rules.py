@@ -215,7 +215,7 @@ def test_a_model_of_the_rules_before_predicts_with_a_note_on_the_photos_they_cha
     assert table["error"].tolist() == [""] * 8
     assert notes.texts == [
         "the photo rules for grey PNG and TIFF photos of 16 bits, 32 bits or floats have changed since the model was "
-        "fitted: 2 of 8 photos are read by the new ones, the first is c0/00006.png; fit the model again for "
+        "fitted: 2 of 8 photos are read by the new rules, the first is c0/00006.png; fit the model again for "
         "predictions that match"
     ]
     notes = Notes()

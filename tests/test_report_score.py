@@ -323,7 +323,7 @@ def test_the_command_writes_into_the_score_s_folder(place: Path, tmp_path: Path)
     }  # fmt: skip
     assert isinstance(open_run(run), ModelScore)
     (run / "score.json").write_text("{")
-    assert refused("report", run)[1] == "make it again: pipeline score MODEL DATA --out RUN"
+    assert refused("report", run)[1] == "score again: pipeline score MODEL DATA --out RUN"
     (run / "score.json").unlink()
     with pytest.raises(Exception, match=r"run\.json: expected a run"):
         Run.open(run)

@@ -245,14 +245,14 @@ def test_a_damaged_score_is_refused(score: ModelScore, place: Path, tmp_path: Pa
     ]
     assert said == [
         "RUN/score.json: expected a score, got No such file or directory",
-        "RUN/score.json: expected a score, got no JSON (Expecting property name enclosed in double quotes: line 1 "
+        "RUN/score.json: expected a score in JSON, got Expecting property name enclosed in double quotes: line 1 "
         "column 2 (char 1))",
         "RUN/score.json: expected a score of format 1, got list",
         "RUN/score.json: expected a score of format 1, got 2",
-        "RUN/score.json: expected a score, got one that is not whole (ValueError: the kind 'taste')",
-        "RUN/score.json: expected a score, got one that is not whole (ValueError: 11 photos, and predictions of 12)",
-        "RUN/score.json: expected a score, got one that is not whole (TypeError: a text that is 1)",
-        "RUN/score.json: expected a score, got one that is not whole (KeyError: 'value')",
+        "RUN/score.json: expected a complete score, got ValueError: expected class, number or multi, got 'taste'",
+        "RUN/score.json: expected a complete score, got ValueError: 11 photos, but predictions for 12",
+        "RUN/score.json: expected a complete score, got TypeError: expected a text, got 1",
+        "RUN/score.json: expected a complete score, got KeyError: 'value'",
         "RUN/score.json: expected a score, got one that is not whole (ValueError: no column true_value, "
         "predicted_value in predictions.parquet)",
         "RUN/predictions.parquet: expected the predictions of the score, got No such file or directory",
@@ -266,7 +266,7 @@ def test_without_the_training_photos_it_says_why_nothing_is_unfamiliar(place: Pa
     found = model.score(place / "new", cache=tmp_path / "none", out=tmp_path / "run", n_jobs=1)
     assert found.unfamiliar is None and found.predictions["unfamiliar"].isna().all()
     assert found.notes[-1].startswith(
-        "which photos are unfamiliar is not known, nor what they are most like: their embeddings are not available"
+        "unfamiliar photos and neighbours are not given: their embeddings are not available"
     )
     assert "neighbour" not in found.predictions
 
@@ -321,7 +321,9 @@ def test_a_score_that_was_stopped_is_not_taken_for_one_and_the_same_command_mend
         other = replace(score, predictions=score.predictions.assign(probability=0.5))
         with pytest.raises(KeyboardInterrupt):
             other.save(run)
-        with pytest.raises(EvaluationError, match="got others: changed since, or left by a score that was stopped"):
+        with pytest.raises(
+            EvaluationError, match=r"got other ones .changed later, or written by a run that was stopped"
+        ):
             ModelScore.open(run)
     assert again() == score == ModelScore.open(run)
 

@@ -1,4 +1,4 @@
-"""Backbone and head as one model that runs elsewhere, in ONNX or in plain torch, with the proof that it is the same."""
+"""How is a model exported to ONNX or plain torch, and how is it checked that the export predicts the same?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An ONNX graph in the making: nodes and constants, one after the other."""
+"""How is the ONNX graph of a head built? Nodes and constants are appended one after the other."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline.runtime import OPSET
 
 ML = "ai.onnx.ml"
-ML_OPSET = 3  # of the operators for trees, kernels and the like
+ML_OPSET = 3  # version of the operators for trees and kernels
 
 
 class GraphBuilder:
-    """Each step appends a node and returns the name of what it gives.
+    """An ONNX graph under construction; each method appends a node and returns the name of its output.
 
     Parameters
     ----------
     source : str
         The name of the input, float32 (n, width).
     width : int
+        Number of features.
     """
 
     def __init__(self, source: str, width: int) -> None:
@@ -32,37 +33,39 @@ class GraphBuilder:
         self._opsets = {"": OPSET, ML: ML_OPSET}
 
     def node(self, operator: str, *inputs: str, name: str = "", domain: str = "", **attributes: Any) -> str:
-        """Append a node of one output, called `name` or by its number."""
+        """Append a node with one output, named `name` or by its number."""
         output = name or f"step{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, list(inputs), [output], domain=domain, **attributes))
         return output
 
     def nodes(self, operator: str, *inputs: str, count: int, **attributes: Any) -> list[str]:
-        """Append a node of several outputs."""
+        """Append a node with several outputs."""
         outputs = [f"step{len(self._nodes)}.{number}" for number in range(count)]
         self._nodes.append(helper.make_node(operator, list(inputs), outputs, **attributes))
         return outputs
 
     def constant(self, value: Any, kind: Any = np.float32) -> str:
+        """Append a constant and return its name."""
         name = f"constant{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.array(value, kind), name))
         return name
 
-    def cast(self, what: str, kind: int, *, name: str = "") -> str:
-        return self.node("Cast", what, name=name, to=kind)
+    def cast(self, source: str, kind: int, *, name: str = "") -> str:
+        """Append a conversion to another ONNX type."""
+        return self.node("Cast", source, name=name, to=kind)
 
     def insert(self, graph: onnx.GraphProto) -> None:
-        """Append all of another graph; its inputs are to be names that this one gives."""
+        """Append the nodes of another graph; its inputs must be names of this graph."""
         self._nodes += graph.node
         self._constants += graph.initializer
 
     def model(self, outputs: Mapping[str, tuple[int, list[int | str]]]) -> onnx.ModelProto:
-        """Return the model whose outputs are those named, each with its type and shape."""
+        """Return the model with these outputs, each given as its type and shape."""
         graph = helper.make_graph(
             self._nodes,
             "head",
             [helper.make_tensor_value_info(self.source, TensorProto.FLOAT, ["images", self.width])],
-            [helper.make_tensor_value_info(name, *what) for name, what in outputs.items()],
+            [helper.make_tensor_value_info(name, *type_and_shape) for name, type_and_shape in outputs.items()],
             self._constants,
         )
         opsets = [helper.make_opsetid(domain, version) for domain, version in self._opsets.items()]
@@ -70,7 +73,7 @@ class GraphBuilder:
 
 
 def append_steps(draft: GraphBuilder, steps: Sequence[Any], features: str) -> str | None:
-    """Append the steps and return the name of what they make of features, double (n, d'); None for unknown steps."""
+    """Append scikit-learn transformers and return the name of their output, double (n, d'); None for unknown ones."""
     from sklearn.decomposition import PCA
     from sklearn.feature_selection import VarianceThreshold
     from sklearn.preprocessing import StandardScaler

@@ -1,4 +1,4 @@
-"""A head as skl2onnx converts it, its outputs brought into our order."""
+"""How is a head that is not linear written in ONNX? Neighbours and boosted trees here, other heads by skl2onnx."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ PREFIX = "skl2onnx/"
 def append_head(
     draft: GraphBuilder, features: str, estimator: Any, *, name: str, kind: str, sure: str | None
 ) -> tuple[str, str | None]:
-    """Append the head; return the names of its answer and of how sure it is.
+    """Append the head as skl2onnx converts it; return the names of its prediction and of its probabilities or scores.
 
     Parameters
     ----------
-    draft : Draft
+    draft : GraphBuilder
     features : str
         Float32 (n, d).
     estimator : fitted scikit-learn estimator
     name : str
-        The head's, for errors.
+        The head's name, for errors.
     kind : {"class", "number", "multi"}
     sure : {"probabilities", "scores", None}
-        What it gives beside its answer.
+        What the head returns besides its prediction.
 
     Returns
     -------
@@ -48,8 +48,8 @@ def append_head(
     ExportError
         skl2onnx is not installed, or cannot convert the head.
     """
-    estimator, scale, shift = without_target_scaling(estimator)  # skl2onnx does not know how
-    model, tried = _converted(estimator, name, draft.width, kind, sure)
+    estimator, scale, shift = without_target_scaling(estimator)  # skl2onnx cannot convert target scaling
+    model, outputs_for_zeros = _convert(estimator, name, draft.width, kind, sure)
     model = compose.add_prefix(model, PREFIX)
     (source,) = model.graph.input
     draft.cast(features, source.type.tensor_type.elem_type, name=source.name)
@@ -61,26 +61,26 @@ def append_head(
         return draft.node("Add", value, draft.constant(shift, np.float64)), None
     if sure is None or len(outputs) < 2:
         return outputs[0], None
-    return outputs[0], _sure(draft, outputs[1], tried[1], estimator)
+    return outputs[0], _append_confidence(draft, outputs[1], outputs_for_zeros[1], estimator)
 
 
-def _converted(
+def _convert(
     estimator: Any, name: str, width: int, kind: str, sure: str | None
 ) -> tuple[onnx.ModelProto, list[np.ndarray]]:
-    """Return skl2onnx's model, and what it says of two rows of zeros."""
+    """Return skl2onnx's model, and its outputs for two rows of zeros."""
     try:
         import skl2onnx
         from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
     except ImportError as error:
         raise ExportError(
-            f"head {name!r}: expected skl2onnx, which says it in ONNX, but it is not installed", INSTALL
+            f"head {name!r}: expected skl2onnx to convert it to ONNX, but it is not installed", INSTALL
         ) from error
     options = {"zipmap": False, **({"raw_scores": True} if sure == "scores" else {})}
-    # Trees and ties are decided by last bits, so double comes first; some converters know float alone.
+    # The last bits decide ties and the branches of trees, so double is tried first; some converters support only float.
     for type_of, dtype in ((DoubleTensorType, np.float64), (FloatTensorType, np.float32)):
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that skl2onnx reads attributes which scikit-learn will drop
+                warnings.simplefilter("ignore")  # skl2onnx reads attributes that scikit-learn deprecates
                 model = skl2onnx.to_onnx(
                     estimator,
                     initial_types=[("features", type_of([None, width]))],
@@ -88,54 +88,56 @@ def _converted(
                     target_opset={"": OPSET, ML: ML_OPSET},
                 )
             return model, _run(model, np.zeros((2, width), dtype))
-        except Exception as error:  # skl2onnx and ONNX Runtime have a dozen kinds, without a common one
+        except Exception as error:  # skl2onnx and ONNX Runtime raise many types without a common base class
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
-    raise _refused(name, f"skl2onnx {skl2onnx.__version__} cannot convert it ({reason})")
+    raise _cannot_convert(name, f"skl2onnx {skl2onnx.__version__} fails ({reason})")
 
 
 def _run(model: onnx.ModelProto, X: np.ndarray) -> list[np.ndarray]:
     with no_telemetry():
         import onnxruntime
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; skl2onnx declares shapes that are not those of several tags
+    options.log_severity_level = (
+        3  # errors only: for tags skl2onnx declares wrong shapes, which ONNX Runtime warns about
+    )
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, {"features": X})
 
 
-def _sure(draft: GraphBuilder, output: str, tried: np.ndarray, estimator: Any) -> str:
-    """Append what turns the converter's second output into a column a class, or a tag; return its name."""
+def _append_confidence(draft: GraphBuilder, output: str, example: np.ndarray, estimator: Any) -> str:
+    """Append the conversion of skl2onnx's second output to one column per class or tag; return its name."""
     from sklearn.svm import SVC
 
-    if tried.ndim == 3:  # of several tags (c, n, 2): how likely not, how likely
-        there = draft.node("Gather", output, draft.constant(1, np.int64), axis=2)
-        return draft.node("Transpose", there, perm=[1, 0])
-    if tried.shape[1] == 1:  # two classes: one signed distance
+    if example.ndim == 3:  # tags, (c, n, 2): the probabilities of absent and present
+        present = draft.node("Gather", output, draft.constant(1, np.int64), axis=2)
+        return draft.node("Transpose", present, perm=[1, 0])
+    if example.shape[1] == 1:  # two classes: one signed distance
         return draft.node("Concat", draft.node("Neg", output), output, axis=1)
-    if type(steps_of(estimator)[1]) is SVC and tried.shape[1] == 2:  # its two columns stand the wrong way round
+    if type(steps_of(estimator)[1]) is SVC and example.shape[1] == 2:  # its two columns have the opposite sign
         return draft.node("Neg", output)
     return output
 
 
-def _refused(name: str, reason: str) -> ExportError:
+def _cannot_convert(name: str, reason: str) -> ExportError:
     return ExportError(
-        f"head {name!r}: expected a head that ONNX can represent, but {reason}",
+        f"head {name!r}: expected a head that can be converted to ONNX, got one that cannot: {reason}",
         "fit with a head that folds into one layer: --head logistic, or ridge for numbers",
     )
 
 
 @dataclass(frozen=True, eq=False)
 class KnnGraph:
-    """The training rows and what each has to say.
+    """A nearest-neighbour head as a graph: the training rows and their votes.
 
     Attributes
     ----------
     rows : ndarray of float32, shape (m, d')
-        As the steps before the head make them.
+        The output of the steps before the head.
     votes : ndarray of float64, shape (m, c)
-        One column a class or tag, 1 where the row is of it; or one column of numbers.
+        One column per class or tag, 1 if the row has it; or one column of numbers.
     k : int
     by_distance : bool
-        Whether a vote counts by one over the distance.
+        Whether votes are weighted by one over the distance.
     """
 
     rows: np.ndarray
@@ -143,35 +145,40 @@ class KnnGraph:
     k: int
     by_distance: bool
 
-    def onto(self, draft: GraphBuilder, x: str) -> str:
-        """Append the vote on double (n, d') and return its name, double (n, c)."""
+    def append_to(self, draft: GraphBuilder, x: str) -> str:
+        """Append the vote for double (n, d') and return its name, double (n, c)."""
         rows = draft.cast(draft.constant(self.rows), TensorProto.DOUBLE)
         last, minus_two = draft.constant([1], np.int64), draft.constant(-2.0, np.float64)
-        own = draft.node("ReduceSum", draft.node("Mul", x, x), last)  # (n, 1)
-        theirs = draft.constant((self.rows.astype(np.float64) ** 2).sum(axis=1), np.float64)
+        x_squared = draft.node("ReduceSum", draft.node("Mul", x, x), last)  # (n, 1)
+        rows_squared = draft.constant((self.rows.astype(np.float64) ** 2).sum(axis=1), np.float64)
         crossed = draft.node("MatMul", x, draft.node("Transpose", rows, perm=[1, 0]))
-        squares = draft.node("Add", draft.node("Add", draft.node("Mul", crossed, minus_two), own), theirs)  # (n, m)
-        nearest, which = draft.nodes("TopK", squares, draft.constant([self.k], np.int64), count=2, largest=0, axis=1)
-        votes = draft.node("Gather", draft.constant(self.votes, np.float64), which)  # (n, k, c)
+        # |x - r|^2 = -2 x.r + |x|^2 + |r|^2
+        product = draft.node("Mul", crossed, minus_two)
+        squares = draft.node("Add", draft.node("Add", product, x_squared), rows_squared)  # (n, m)
+        nearest, indices = draft.nodes("TopK", squares, draft.constant([self.k], np.int64), count=2, largest=0, axis=1)
+        votes = draft.node("Gather", draft.constant(self.votes, np.float64), indices)  # (n, k, c)
         if not self.by_distance:
             return draft.node("ReduceMean", votes, last, keepdims=0)
-        weights = self._weights(draft, nearest)
+        weights = self._append_weights(draft, nearest)
         share = draft.node("Div", weights, draft.node("ReduceSum", weights, last))
         share = draft.node("Unsqueeze", share, draft.constant([2], np.int64))  # (n, k) -> (n, k, 1)
         return draft.node("ReduceSum", draft.node("Mul", votes, share), last, keepdims=0)
 
-    def _weights(self, draft: GraphBuilder, squares: str) -> str:
-        """Append one over the distance, where no row is at none; there those rows alone count: (n, k) -> (n, k)."""
-        zero, one = draft.constant(0.0, np.float64), draft.constant(1.0, np.float64)
-        at_none = draft.node("LessOrEqual", squares, zero)  # rounding may fall below
-        same = draft.cast(at_none, TensorProto.DOUBLE)
+    def _append_weights(self, draft: GraphBuilder, squares: str) -> str:
+        """Append the weights of the votes, (n, k) -> (n, k): one over the distance.
+
+        If any distance is zero, the rows at distance zero get weight one and the others zero, as in scikit-learn.
+        """
+        zero, unit = draft.constant(0.0, np.float64), draft.constant(1.0, np.float64)
+        is_zero = draft.node("LessOrEqual", squares, zero)  # rounding may give negative squares
+        same = draft.cast(is_zero, TensorProto.DOUBLE)
         any_same = draft.node("Greater", draft.node("ReduceMax", same, draft.constant([1], np.int64)), zero)
-        away = draft.node("Where", at_none, one, squares)
-        return draft.node("Where", any_same, same, draft.node("Div", one, draft.node("Sqrt", away)))
+        safe = draft.node("Where", is_zero, unit, squares)  # no division by zero
+        return draft.node("Where", any_same, same, draft.node("Div", unit, draft.node("Sqrt", safe)))
 
 
 def knn_graph(head: Any, kind: str) -> KnnGraph | None:
-    """Return a bare head as neighbours; None where it is something else, or measures otherwise."""
+    """Return a bare nearest-neighbour head as a graph; None for other heads and other distances."""
     from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
     if type(head) is not (KNeighborsRegressor if kind == "number" else KNeighborsClassifier):
@@ -190,23 +197,24 @@ def knn_graph(head: Any, kind: str) -> KnnGraph | None:
 
 @dataclass(frozen=True, eq=False)
 class TreeEnsemble:
-    """Boosted trees.
+    """A boosting head as a graph of trees.
 
     Attributes
     ----------
     predictors : list of list of TreePredictor
-        A round, and in it a tree an output.
+        One list per boosting iteration, in it one tree per output.
     baseline : ndarray of float64, shape (k,)
-        What the outputs start from.
+        The initial value of each output.
     answer : str
+        As for `LinearLayer`.
     """
 
     predictors: list[list[Any]]
     baseline: np.ndarray
     answer: str
 
-    def onto(self, draft: GraphBuilder, x: str) -> str:
-        """Append the trees on double (n, d') and return the name of their outputs, (n, k); two classes have two."""
+    def append_to(self, draft: GraphBuilder, x: str) -> str:
+        """Append the trees for double (n, d') and return the name of their outputs, (n, k); (n, 2) for two classes."""
         raw = draft.node("TreeEnsembleRegressor", x, domain=ML, **self._attributes())
         raw = draft.node("Add", raw, draft.constant(self.baseline))
         if self.answer == SOFTMAX and len(self.baseline) == 1:
@@ -214,8 +222,8 @@ class TreeEnsemble:
         return raw
 
     def _attributes(self) -> dict[str, Any]:
-        """Return the ensemble as ONNX has it: every column a list over the nodes of all trees."""
-        trees = [(output, tree.nodes) for round_ in self.predictors for output, tree in enumerate(round_)]
+        """Return the attributes of ONNX's TreeEnsembleRegressor: lists over the nodes of all trees."""
+        trees = [(output, tree.nodes) for iteration in self.predictors for output, tree in enumerate(iteration)]
         nodes = np.concatenate([tree for _, tree in trees])
         tree_of = np.repeat(np.arange(len(trees)), [len(tree) for _, tree in trees])
         number = np.concatenate([np.arange(len(tree)) for _, tree in trees])
@@ -245,7 +253,7 @@ class TreeEnsemble:
 
 
 def tree_ensemble(head: Any, kind: str) -> TreeEnsemble | None:
-    """Return a bare head as trees; None where it is something else, or something that they do not cover."""
+    """Return a bare boosting head as a graph; None for other heads, other losses and categorical features."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     boosting = HistGradientBoostingRegressor if kind == "number" else HistGradientBoostingClassifier

@@ -1,4 +1,4 @@
-"""What is exported, and what an exported model says of itself."""
+"""Which models can be exported, and which metadata does an export contain?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KIND = "transfer-pipeline export"
 
 
 class ExportSpec(Protocol):
-    """What an export needs of a model; `pipeline.model.Model` is one."""
+    """The attributes of a model that an export needs; `pipeline.model.Model` has them."""
 
     @property
     def label_set(self) -> str: ...
@@ -49,7 +49,7 @@ class ExportSpec(Protocol):
 
 
 def record_of(model: ExportSpec) -> dict[str, Any]:
-    """Return what the exported model says of itself, as plain JSON values."""
+    """Return the metadata of an exported model as plain JSON values."""
     preprocessing = asdict(model.backbone.preprocessing)
     return {
         "kind": KIND,
@@ -78,20 +78,19 @@ def record_of(model: ExportSpec) -> dict[str, Any]:
 
 
 def check_exportable(model: ExportSpec) -> None:
-    """Raise `ExportError` for a model whose answers no exported network could give.
+    """Raise `ExportError` for a model whose predictions no exported network can reproduce.
 
-    Exported networks compute in fp32, and their outputs stand in the order of the head's own classes.
+    Exported networks compute in fp32, and their outputs are in the order of the head's classes.
     """
     precision = str(model.recipe["precision"])
     if precision != "fp32":
         raise ExportError(
-            f"expected a head that learned from fp32 features, as the exported network makes them, got {precision}: "
-            "it would answer otherwise than `pipeline predict`",
+            f"expected a head that was trained on fp32 features, which exported networks compute, got {precision}",
             "fit again with --precision fp32",
         )
-    seen = getattr(model.estimator, "classes_", None)
-    if model.kind == "class" and seen is not None and list(seen) != list(range(len(model.classes))):
+    trained = getattr(model.estimator, "classes_", None)
+    if model.kind == "class" and trained is not None and list(trained) != list(range(len(model.classes))):
         raise ExportError(
-            f"head {model.head!r}: expected one that learned all {len(model.classes)} classes, got {len(seen)} of them",
+            f"head {model.head!r}: expected a head trained on all {len(model.classes)} classes, got {len(trained)}",
             "fit again on photos of every class",
         )

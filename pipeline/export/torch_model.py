@@ -1,4 +1,4 @@
-"""Backbone and head as a folder that plain torch and torchvision open: the network with its final layer replaced."""
+"""How do backbone and head become a folder for plain torch and torchvision? The head replaces the final layer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipeline.export.verify import ParityCheck
 from pipeline.images import rgb
 
 CODE, PROGRAM, README = "model.py", "model.pt2", "README.md"
-# What the folder may hold: a folder with anything else in it is not ours to replace.
+# The files of an export: a folder with any other file is not replaced.
 ENTRIES = frozenset(
     (
         CODE,
@@ -50,9 +50,9 @@ def write_network(model: ExportSpec, folder: Path) -> None:
     """
     layer = layer_of(model)
     with torch.random.fork_rng(devices=[]):  # layers are initialised before they are filled
-        how, state = _replaced(model, layer, model.backbone.load_network())
+        how, state = _replace_final_layer(model, layer, model.backbone.load_network())
     record = {**record_of(model), "network": how}
-    # Not `save_file`: whoever may read the folder is to read its weights too.
+    # `save_file` would make the file readable by its owner only; it must have the permissions of the other files.
     content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()})
     (folder / standalone.WEIGHTS).write_bytes(content)
     (folder / standalone.RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -64,47 +64,47 @@ def write_network(model: ExportSpec, folder: Path) -> None:
 
 
 def layer_of(model: ExportSpec) -> LinearLayer:
-    """Return the head as the layer that is put in the final layer's place."""
+    """Return the head as the layer that replaces the final layer."""
     if model.backbone.is_graph:
         raise ExportError(
-            f"expected a network of torchvision's, got {model.backbone.name}, which is an ONNX file", "--format onnx"
+            f"expected a torchvision network, got {model.backbone.name}, which is an ONNX file", "--format onnx"
         )
     width = model.backbone.resolve_layers([model.layer])[model.layer]
     layer = fold(model.estimator, model.kind, width)
     if layer is None:
         raise ExportError(
-            f"head {model.head!r}: expected a linear head, which can be a network's final layer, got one that is not",
+            f"head {model.head!r}: expected a linear head, which can be a network's final layer, got another head",
             "--format onnx, or fit with --head logistic",
         )
     if model.recipe["store"] != "fp32":
         raise ExportError(
-            "expected a head that learned from features stored in fp32, as the network makes them, got "
+            "expected a head that was trained on features stored in fp32, as the network computes them, got "
             f"{model.recipe['store']}",
-            "--format onnx, which rounds them within, or fit again with --store fp32",
+            "--format onnx, which rounds the features itself, or fit again with --store fp32",
         )
     return layer
 
 
 def whole(folder: Path) -> nn.Module:
-    """Return the network of a written folder, from pixels to answers, as its own code loads it."""
+    """Return the network of a written folder, from pixels to predictions, loaded by the folder's own code."""
     with torch.random.fork_rng(devices=[]):
         network = standalone.load(folder)
     return standalone.FromPixels(network, standalone.read_record(folder)).eval().requires_grad_(False)
 
 
 def runner(network: Callable[[torch.Tensor], Mapping[str, torch.Tensor]]) -> Callable[[np.ndarray], dict[str, Any]]:
-    """Return what runs a network on uint8 images."""
+    """Return a function that runs a network on uint8 images."""
 
     def run(pixels: np.ndarray) -> dict[str, Any]:
         with torch.inference_mode():
-            said = network(torch.from_numpy(pixels))
-        return {name: values.numpy() for name, values in said.items()}
+            outputs = network(torch.from_numpy(pixels))
+        return {name: values.numpy() for name, values in outputs.items()}
 
     return run
 
 
 def reader(folder: Path) -> Callable[[bytes], np.ndarray]:
-    """Return what makes pixels of a photo's file, by the record and the photo reader of a written folder."""
+    """Return a function from a photo's file to pixels, with the record and the photo reader of a written folder."""
     record = standalone.read_record(folder)
 
     def read(data: bytes) -> np.ndarray:
@@ -115,16 +115,17 @@ def reader(folder: Path) -> Callable[[bytes], np.ndarray]:
 
 
 def program_runner(path: Path) -> Callable[[np.ndarray], dict[str, Any]]:
-    """Return what runs a written program on uint8 images."""
+    """Return a function that runs a written program on uint8 images."""
     return runner(torch.export.load(path).module())
 
 
-def _replaced(
+def _replace_final_layer(
     model: ExportSpec, layer: LinearLayer, network: nn.Module
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Return how `standalone` builds the network with this layer in its place, and its tensors.
+    """Return how `standalone` builds the network with this layer, and its tensors.
 
-    On the penultimate features that is the final layer itself; on any other layer's, what comes after it goes.
+    For penultimate features the layer replaces the final layer. For those of any other layer, it replaces everything
+    after that layer.
     """
     backbone, outputs = model.backbone, len(layer.bias)
     arguments = {"num_classes": outputs, **backbone.architecture}
@@ -148,19 +149,19 @@ def _replaced(
         return how, {**body.state_dict(), "head.weight": weight, "head.bias": bias}
     final = backbone.final_layer()
     state = dict(network.state_dict())
-    # SqueezeNet's is a convolution over the map: the same numbers, seen as 1 x 1 kernels.
+    # SqueezeNet's final layer is a convolution: the weights become 1 x 1 kernels.
     state[f"{final}.weight"] = weight.reshape(outputs, *state[f"{final}.weight"].shape[1:])
     state[f"{final}.bias"] = bias
-    how["bypassed"] = _after_convolution(network, final)
+    how["bypassed"] = _relu_after_convolution(network, final)
     return how, state
 
 
-def _after_convolution(network: nn.Module, final: str) -> list[str]:
-    """Return the ReLU that follows a final convolution, which would cut scores below zero off; none in all others."""
-    parent, _, place = final.rpartition(".")
+def _relu_after_convolution(network: nn.Module, final: str) -> list[str]:
+    """Return the name of the ReLU after a final convolution, which would set negative scores to zero; else nothing."""
+    parent, _, index = final.rpartition(".")
     if not isinstance(network.get_submodule(final), nn.Conv2d):
         return []
-    following = f"{parent}.{int(place) + 1}"
+    following = f"{parent}.{int(index) + 1}"
     return [following] if isinstance(network.get_submodule(following), nn.ReLU) else []
 
 
@@ -170,7 +171,7 @@ def _write_program(network: nn.Module, model: ExportSpec, path: Path) -> None:
     try:
         program = torch.export.export(network, (example,), dynamic_shapes={"pixels": {0: torch.export.Dim("images")}})
         torch.export.save(program, path)
-    except Exception as error:  # the exporter raises whatever the network's own code runs into
+    except Exception as error:  # the exporter raises any error of the network's code
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(
             f"expected {model.backbone.name} as an exported program, got {type(error).__name__}: {reason}",
@@ -179,40 +180,41 @@ def _write_program(network: nn.Module, model: ExportSpec, path: Path) -> None:
 
 
 _MEANING = {
-    linear.SOFTMAX: "One output a class; softmax makes probabilities of them.",
-    linear.NEAREST: "Two outputs a class: the first half tells the class, by the distance to its centroid; softmax of"
-    " the second half, the distances over the spread within classes, makes probabilities.",
-    linear.ONE_VS_REST: "One output a class; their sigmoids, divided by their sum, are the probabilities.",
-    linear.SCORES: "One output a class: a score, the largest of which tells the class. This head has no probabilities.",
-    linear.TAGS: "One output a tag: above zero it is there; the sigmoid is its probability.",
-    linear.TAG_SCORES: "One output a tag: a score, above zero it is there. This head has no probabilities.",
+    linear.SOFTMAX: "One output per class; their softmax gives the probabilities.",
+    linear.NEAREST: "Two outputs per class. The largest of the first half (distances to the centroids) gives the class;"
+    " the softmax of the second half (distances over the spread within classes) gives the probabilities.",
+    linear.ONE_VS_REST: "One output per class; their sigmoids, divided by their sum, are the probabilities.",
+    linear.SCORES: "One output per class, its score; the largest gives the class. This head has no probabilities.",
+    linear.TAGS: "One output per tag: the tag is present if it is above zero; its sigmoid is the probability.",
+    linear.TAG_SCORES: "One output per tag, its score: the tag is present if it is above zero."
+    " This head has no probabilities.",
     linear.NUMBER: "One output: the number.",
 }
 
 
-def torch_readme(model: ExportSpec, name: str, answer: str, proofs: Sequence[ParityCheck]) -> str:
-    """Return the text.
+def torch_readme(model: ExportSpec, name: str, answer: str, checks: Sequence[ParityCheck]) -> str:
+    """Return the README of an exported folder.
 
     Parameters
     ----------
-    model : Exportable
+    model : ExportSpec
     name : str
-        The folder's.
+        Name of the folder.
     answer : str
-        What the outputs mean.
-    proofs : sequence of Proof
+        The kind of outputs, a constant of `linear`.
+    checks : sequence of ParityCheck
     """
-    how = model.backbone.preprocessing
-    own = model.backbone.name == registry.NAME
+    preprocessing, crop = model.backbone.preprocessing, model.backbone.preprocessing.crop
+    bundled = model.backbone.name == registry.NAME
     fast = (
         ""
         if "fast" not in str(model.recipe["decoder"])
-        else (" The model learned from photos resized with `--decode fast`, hardly a grey level away.")
+        else (" The model was trained on photos resized with `--decode fast`; pixels differ by about one grey level.")
     )
     lines = [
         f"# {name}",
         "",
-        f"`{model.backbone.name}` with its final layer replaced by a `{model.head}` head, which answers"
+        f"`{model.backbone.name}` with its final layer replaced by a `{model.head}` head, which predicts"
         f" `{model.label_set}`.",
         *(["", f"> {model.verdict}"] if model.verdict else []),
         "",
@@ -220,32 +222,31 @@ def torch_readme(model: ExportSpec, name: str, answer: str, proofs: Sequence[Par
         "python model.py photo.jpg    # needs torch, torchvision, safetensors and Pillow",
         "```",
         "",
-        "| file | what |",
+        "| file | content |",
         "|---|---|",
         "| `model.safetensors` | the tensors of the whole network |",
         "| `model.json` | class names, preprocessing, how the network is built, where it comes from |",
-        "| `model.py` | reads those two: `load()` is the plain network, `FromPixels` the whole road from pixels |",
+        "| `model.py` | reads those two: `load()` is the plain network, `FromPixels` the whole pipeline from pixels |",
         f"| `{PHOTO_READER}` | reads photos: transparency on white, CMYK, palettes, 16 bits, EXIF orientation |",
-        *([f"| `{OWN_ARCHITECTURE}` | the architecture, which torchvision does not have |"] if own else []),
-        "| `model.pt2` | the whole road as one exported program, for torch alone |",
+        *([f"| `{OWN_ARCHITECTURE}` | the architecture, which torchvision does not have |"] if bundled else []),
+        "| `model.pt2` | the whole pipeline as one exported program, which needs only torch |",
         "",
         "```python",
         "import torch",
         "",
         'whole = torch.export.load("model.pt2").module()',
-        f"said = whole(pixels)  # uint8 (n, {how.crop}, {how.crop}, 3), any n, as `prepare` in model.py makes them",
+        f"prediction = whole(pixels)  # uint8 (n, {crop}, {crop}, 3), any n, as `prepare` in model.py makes them",
         "```",
         "",
         _MEANING[answer],
         "",
-        f"A photo becomes upright RGB (`{PHOTO_READER}`), is resized to {how.resize} pixels on its short side"
-        f" ({how.interpolation}), and its centre {how.crop} x {how.crop} is cut out; normalisation is inside, but for"
-        " `load()`, which wants"
-        " (value - mean) / std." + fast,
+        f"A photo becomes upright RGB (`{PHOTO_READER}`), is resized to {preprocessing.resize} pixels on its short side"
+        f" ({preprocessing.interpolation}), and its central {crop} x {crop} pixels are cropped. The network"
+        " normalizes pixels itself, except for `load()`, which takes (value - mean) / std." + fast,
         "",
-        "Checked before this folder was put in place, against the model it was made from:",
+        "Checks against the original model, made before this folder was put in place:",
         "",
-        *(f"- {proof.text}" for proof in proofs),
+        *(f"- {check.text}" for check in checks),
         "",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`ModelScore`: how a model does on labelled photos, to be read, printed and kept as ``score.json``."""
+"""`ModelScore`: how well does a model predict labeled photos, and how is that result written and read back?"""
 
 from __future__ import annotations
 
@@ -35,70 +35,75 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of score.json
 KINDS = ("class", "number", "multi")
-# What every row of the predictions has, and what those of a kind have beside it.
+# The columns of the predictions: those of every kind, then those that each kind adds.
 PREDICTIONS = ("id", "digest", "learned", "unfamiliar")
 PREDICTIONS_OF = {
     "class": ("true", "predicted", "probability", "probability_true"),
     "number": ("true_value", "predicted_value"),
     "multi": ("true", "predicted"),
 }
-NEIGHBOURS = 3  # training photos that are named beside each
+NEIGHBOURS = 3  # training photos listed for each scored photo
 ABOUT = {
     "question": ("model", "photos", "labels", "column", "groups"),
     "model": ("path", "head", "layer", "backbone"),
     "data": ("place", "cache"),
     "training": ("place", "why_not"),
     "versions": (),
-}  # what every `about` has, texts all of them
-MATTER = ABOUT["question"]  # what makes two scores answers to one question
+}  # the keys that every `about` has; their values are texts
+MATTER = ABOUT["question"]  # two scores with equal values here are scores of the same model on the same data
 
 _OURS = frozenset((SCORE, SCORES_FILE, PREDICTIONS_FILE, REPORT))
-_AGAIN = "make it again: pipeline score MODEL DATA --out RUN"
+_RESCORE = "score again: pipeline score MODEL DATA --out RUN"
 
 
 @dataclass(frozen=True)
 class ModelScore:
-    """How a model does on labelled photos.
+    """The scores of a model on labeled photos.
 
     Attributes
     ----------
     label_set : str
     n : int
-        Photos scored.
-    scores : tuple of Score
+        Number of scored photos.
+    scores : tuple of ScoreInterval
         Each with its 95% interval.
     unknown_classes : mapping of class to int
-        Classes that training never saw: photos of them, all counted as wrong.
+        Photos per class that is not among the training classes; all count as wrong.
     seen_in_training : tuple of str
-        Ids of photos whose content the model learned from; a score over them flatters.
+        Ids of photos whose content is in the training data; they inflate the score.
     notes : tuple of str
-    scores_apart : tuple of Score
-        The scores without those photos; empty where there are none, or no others.
+    scores_apart : tuple of ScoreInterval
+        The scores without those photos; empty if there are none, or no others.
     guessing : mapping of scoring to float
-        What the best guess that looks at no photo scores on these photos: the commonest class, with the shares of all
-        as probabilities; the mean; of tags how common each is. NaN where that says nothing.
+        The score of the best constant prediction on these photos: the most frequent class, with the class frequencies
+        as probabilities; the mean; for tags the frequency of each. NaN if the scoring is undefined for it.
     kind : {"class", "number", "multi"}
     classes : tuple of str
-        Those that the model learned; empty for numbers.
+        The training classes; empty for numbers.
     separator : str
-        Between the tags of a cell; empty for the other kinds.
+        Between the tags in a cell; empty for the other kinds.
     name : str
-        Of the photos.
+        Name of the photos, for titles and file names.
     unfamiliar : int or None
-        Photos that lie further from the nearest training photo than 99% of those do from one another; None where that
-        was not looked into, or the training photos' embeddings were not at hand.
+        Number of photos that are further from their nearest training photo than 99% of the training photos are from
+        theirs; None if that was not computed, or the training photos' embeddings were not available.
     predictions : DataFrame
-        One row a photo: ``id, digest`` (of its content), ``learned`` (whether the model learned from it),
-        ``unfamiliar`` (missing where not known); for classes ``true, predicted, probability, probability_true`` and
-        ``probability of NAME`` of each class, for several tags ``true, predicted``, as cells of a table, and
-        ``probability of NAME`` of each tag, for numbers ``true_value, predicted_value``; probabilities are missing
-        where the head gives none. Then the nearest training photos: ``neighbour, neighbour_label, similarity,
-        neighbour_2, ...``, where they are known.
+        One row per photo: ``id, digest`` (of its content), ``learned`` (whether it is in the training data),
+        ``unfamiliar`` (missing if not computed); for classes ``true, predicted, probability, probability_true`` and
+        ``probability of NAME`` per class; for tags ``true, predicted``, as cells of a table, and
+        ``probability of NAME`` per tag; for numbers ``true_value, predicted_value``. Probabilities are missing if the
+        head has none. Then the nearest training photos, if they are available: ``neighbour, neighbour_label,
+        similarity, neighbour_2, ...``.
     about : mapping
-        Plain JSON values: ``question`` (the model's hash, the photos' place, where the labels are from), ``model``,
-        ``data``, ``training`` (where the training photos' embeddings are, or why nowhere), ``versions``.
+        Plain JSON values: ``question`` (the model's hash, the location of the photos and labels), ``model``,
+        ``data``, ``training`` (where the training photos' embeddings are, or why not available), ``versions``.
     folder : Path or None
-        Where it is kept.
+        The directory that the score was written to or read from.
+
+    Examples
+    --------
+    >>> score = pl.ModelScore.open("runs/bees-score")  # doctest: +SKIP
+    >>> score.table()  # doctest: +SKIP
     """
 
     label_set: str
@@ -119,35 +124,36 @@ class ModelScore:
     folder: Path | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the scores as plain JSON values, without the predictions; what cannot be said is None."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        """Return the scores as plain JSON values, without the predictions; undefined values are None."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         for name in ("predictions", "folder"):
             del values[name]
         for name in ("scores", "scores_apart"):
-            values[name] = [{key: _plain(value) for key, value in asdict(one).items()} for one in values[name]]
+            values[name] = [{key: _plain(value) for key, value in asdict(score).items()} for score in values[name]]
         for name in ("seen_in_training", "notes", "classes"):
             values[name] = list(values[name])
         values["guessing"] = {scoring: _plain(value) for scoring, value in self.guessing.items()}
         return {**values, "unknown_classes": dict(self.unknown_classes), "about": dict(self.about), "format": FORMAT}
 
     def table(self) -> pd.DataFrame:
-        """Return the scores as a table: ``scoring, photos`` (all, or those not learned from), ``score, low, ...``.
+        """Return a table of the scores: ``scoring, photos`` (all, or not in the training data), ``score, low, ...``.
 
-        ``guessing`` is of all photos, and missing in the rows of some.
+        ``guessing`` is computed on all photos; it is missing in rows of fewer photos.
         """
         import pandas as pd
 
         parts = (("all", self.scores), ("not learned from", self.scores_apart))
         rows = [
-            {"scoring": one.scoring, "photos": of, "score": one.value, "low": one.low, "high": one.high, "n": one.n,
-             "interval": one.method, "guessing": self.guessing.get(one.scoring) if scores is self.scores else None}
-            for of, scores in parts
-            for one in scores
+            {"scoring": score.scoring, "photos": part, "score": score.value, "low": score.low, "high": score.high,
+             "n": score.n, "interval": score.method,
+             "guessing": self.guessing.get(score.scoring) if scores is self.scores else None}
+            for part, scores in parts
+            for score in scores
         ]  # fmt: skip
         return pd.DataFrame(rows)
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``predictions.parquet``, ``scores.csv`` and, last, ``score.json``; each appears whole or not at all.
+        """Write ``predictions.parquet``, ``scores.csv`` and, last, ``score.json``; each file is written atomically.
 
         Raises
         ------
@@ -163,15 +169,15 @@ class ModelScore:
         folder = Path(folder)
         check_score_directory(folder, self.about.get("question", {}))
         predictions = self.predictions.to_parquet(index=False)
-        said = {**self.as_dict(), "predictions_sha256": hashlib.sha256(predictions).hexdigest()}
+        record = {**self.as_dict(), "predictions_sha256": hashlib.sha256(predictions).hexdigest()}
         contents = {
             PREDICTIONS_FILE: predictions,
             SCORES_FILE: csv_text(self.table()).encode(),
-            SCORE: json.dumps(said, indent=1, allow_nan=False).encode(),
+            SCORE: json.dumps(record, indent=1, allow_nan=False).encode(),
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # A page of what stood here before would be about other figures.
+            # A report of the earlier score in this folder would show other values.
             for name in (REPORT, report_name(self.name)):
                 (folder / name).unlink(missing_ok=True)
             for name, content in contents.items():
@@ -189,41 +195,41 @@ class ModelScore:
     @classmethod
     @check_arguments
     def open(cls, folder: str | Path) -> ModelScore:
-        """Return the score that a run's folder holds.
+        """Return the score in a run directory.
 
         Raises
         ------
         EvaluationError
-            There is none, one of another format, or a damaged one.
+            The score is missing, damaged, or has another format.
         """
         folder = Path(folder)
-        said = _read(folder / SCORE)
-        predictions = _read_predictions(folder / PREDICTIONS_FILE, said)
+        record = _read(folder / SCORE)
+        predictions = _read_predictions(folder / PREDICTIONS_FILE, record)
         try:
-            return cls._from_dict(said, predictions, folder)
+            return cls._from_dict(record, predictions, folder)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             found = " ".join(f"{type(error).__name__}: {error}".split())
-            raise EvaluationError(
-                f"{folder / SCORE}: expected a score, got one that is not whole ({found})", _AGAIN
-            ) from error
+            raise EvaluationError(f"{folder / SCORE}: expected a complete score, got {found}", _RESCORE) from error
 
     @classmethod
-    def _from_dict(cls, said: Mapping[str, Any], predictions: pd.DataFrame, folder: Path) -> ModelScore:
-        kind = said["kind"]
+    def _from_dict(cls, record: Mapping[str, Any], predictions: pd.DataFrame, folder: Path) -> ModelScore:
+        kind = record["kind"]
         if kind not in KINDS:
-            raise ValueError(f"the kind {kind!r}")
+            raise ValueError(f"expected class, number or multi, got {kind!r}")
         lacking = [name for name in (*PREDICTIONS, *PREDICTIONS_OF[kind]) if name not in predictions]
         if lacking:
             raise ValueError(f"no column {', '.join(lacking)} in {PREDICTIONS_FILE}")
-        if said["n"] != len(predictions):
-            raise ValueError(f"{said['n']} photos, and predictions of {len(predictions)}")
-        said = {"guessing": {}, **said}  # not in the first ones
-        values = {one.name: said[one.name] for one in fields(cls) if one.name not in ("predictions", "folder")}
-        values["guessing"] = {_text(name): _number(value) for name, value in said["guessing"].items()}
+        if record["n"] != len(predictions):
+            raise ValueError(f"{record['n']} photos, but predictions for {len(predictions)}")
+        record = {"guessing": {}, **record}  # the first version did not write it
+        values = {
+            entry.name: record[entry.name] for entry in fields(cls) if entry.name not in ("predictions", "folder")
+        }
+        values["guessing"] = {_text(name): _number(value) for name, value in record["guessing"].items()}
         for name in ("scores", "scores_apart"):
-            values[name] = tuple(_score(one) for one in values[name])
+            values[name] = tuple(_read_score(entry) for entry in values[name])
         for name in ("seen_in_training", "notes", "classes"):
-            values[name] = tuple(_text(one) for one in values[name])
+            values[name] = tuple(_text(entry) for entry in values[name])
         for name, entries in ABOUT.items():
             for entry in entries:
                 _text(values["about"][name][entry])
@@ -235,13 +241,13 @@ class ModelScore:
 
 
 def check_score_directory(folder: Path, question: Mapping[str, Any]) -> None:
-    """Raise `EvaluationError` if a folder holds anything but a score that answers this question.
+    """Raise `EvaluationError` if a folder holds anything but a score of this model on this data.
 
     Parameters
     ----------
     folder : Path
     question : mapping
-        A value for each of `MATTER`; a model that no folder holds has an empty hash, and is like no other.
+        A value for each of `MATTER`. The hash of an unsaved model is empty; it equals no other model.
     """
     if not folder.exists():
         return
@@ -250,7 +256,7 @@ def check_score_directory(folder: Path, question: Mapping[str, Any]) -> None:
     elif (folder / RUN).exists() or (folder / RESULTS).exists():
         found = "a study" if (folder / STUDY).exists() else "a run of evaluate"
     elif (folder / SCORE).exists():
-        found = _differing(folder, question)
+        found = _describe_difference(folder, question)
     else:
         names = sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))
         strange = [name for name in names if name not in _OURS and not is_report(name)]
@@ -262,15 +268,15 @@ def check_score_directory(folder: Path, question: Mapping[str, Any]) -> None:
         )
 
 
-def _differing(folder: Path, question: Mapping[str, Any]) -> str:
-    """Return what is other about the score that a folder holds, in words; empty where nothing is."""
+def _describe_difference(folder: Path, question: Mapping[str, Any]) -> str:
+    """Return how the score in a folder differs from this question, in words; empty if it does not."""
     try:
-        theirs = dict(_read(folder / SCORE)["about"]["question"])
+        stored = dict(_read(folder / SCORE)["about"]["question"])
     except (EvaluationError, KeyError, TypeError, ValueError):
         return f"a {SCORE} that cannot be read"
     words = {"model": "another model", "photos": "other photos", "column": "another column"}
     words |= {"labels": "other labels", "groups": "other groups"}
-    differs = [words[name] for name in MATTER if theirs.get(name) != question.get(name)]
+    differs = [words[name] for name in MATTER if stored.get(name) != question.get(name)]
     if not question.get("model"):
         differs = list(dict.fromkeys([words["model"], *differs]))
     return f"a score of {' and '.join(differs)}" if differs else ""
@@ -278,48 +284,48 @@ def _differing(folder: Path, question: Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        step = "make one: pipeline score MODEL DATA --out RUN"
+        step = "make a score: pipeline score MODEL DATA --out RUN"
         raise EvaluationError(f"{path}: expected a score, got {error.strerror or error}", step) from error
     except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{path}: expected a score, got no JSON ({error})", _AGAIN) from error
-    found = said.get("format") if isinstance(said, dict) else type(said).__name__
+        raise EvaluationError(f"{path}: expected a score in JSON, got {error}", _RESCORE) from error
+    found = record.get("format") if isinstance(record, dict) else type(record).__name__
     if found != FORMAT:
-        raise EvaluationError(f"{path}: expected a score of format {FORMAT}, got {found}", _AGAIN)
-    return said
+        raise EvaluationError(f"{path}: expected a score of format {FORMAT}, got {found}", _RESCORE)
+    return record
 
 
-def _read_predictions(path: Path, said: Mapping[str, Any]) -> pd.DataFrame:
+def _read_predictions(path: Path, record: Mapping[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
     try:
         content = path.read_bytes()
     except OSError as error:
         raise EvaluationError(
-            f"{path}: expected the predictions of the score, got {error.strerror or error}", _AGAIN
+            f"{path}: expected the predictions of the score, got {error.strerror or error}", _RESCORE
         ) from error
-    if hashlib.sha256(content).hexdigest() != said.get("predictions_sha256"):
+    if hashlib.sha256(content).hexdigest() != record.get("predictions_sha256"):
         raise EvaluationError(
-            f"{path}: expected the predictions that {SCORE} was written with, got others: changed since, or left by a "
-            "score that was stopped",
-            _AGAIN,
+            f"{path}: expected the predictions that {SCORE} was written with, got other ones (changed later, or "
+            "written by a run that was stopped)",
+            _RESCORE,
         )
     try:
         return pd.read_parquet(BytesIO(content))
-    except Exception as error:  # Arrow has a dozen kinds
+    except Exception as error:  # Arrow raises many types without a common base class
         found = " ".join(f"{type(error).__name__}: {error}".split())
-        raise EvaluationError(f"{path}: expected the predictions of the score, got {found}", _AGAIN) from error
+        raise EvaluationError(f"{path}: expected the predictions of the score, got {found}", _RESCORE) from error
 
 
-def _score(said: Mapping[str, Any]) -> ScoreInterval:
-    values = {name: _number(said[name]) for name in ("value", "low", "high")}
-    return ScoreInterval(_text(said["scoring"]), **values, method=_text(said["method"]), n=int(said["n"]))
+def _read_score(entry: Mapping[str, Any]) -> ScoreInterval:
+    values = {name: _number(entry[name]) for name in ("value", "low", "high")}
+    return ScoreInterval(_text(entry["scoring"]), **values, method=_text(entry["method"]), n=int(entry["n"]))
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"a text that is {value!r:.40}")
+        raise TypeError(f"expected a text, got {value!r:.40}")
     return value
 
 

@@ -1,4 +1,7 @@
-"""What a model says of images: the same road as extraction, then the head."""
+"""How are images predicted and classes ranked? Images run through the extraction pipeline, then through the head.
+
+`Model.predict`, scoring, the checks of an export and the server use these functions.
+"""
 
 from __future__ import annotations
 
@@ -26,24 +29,24 @@ if TYPE_CHECKING:
 
 
 STAGE = "predict"
-BLOCK_ROWS = 256  # a head is asked about hundreds of rows in the time of a few
+BLOCK_ROWS = 256  # a head predicts hundreds of rows in about the time of a few
 CACHE_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of n images.
+    """The predictions of a model for n images.
 
     Attributes
     ----------
     predictions : Predictions
-        Of all n; rows with an error hold nothing of meaning.
+        For all n images; rows with an error hold zeros.
     errors : list of str, length n
-        Empty where there is an answer.
+        Why an image has no prediction; empty if it has one.
     digests : ndarray of uint8, shape (n, 16)
-        Content of the images; zeros where they could not be read.
-    near : Near or None
-        The training photos nearest to each, where they were given; rows with an error hold nothing of meaning.
+        Content of the images; zeros for images that cannot be read.
+    near : Neighbors or None
+        The nearest training photos of each image, if they were given; rows with an error hold zeros.
     """
 
     predictions: Predictions
@@ -52,7 +55,7 @@ class Prediction:
     near: Neighbors | None = None
 
     def take(self, rows: np.ndarray) -> Prediction:
-        """Return the answers about these images, in this order; one may be there twice."""
+        """Return the predictions for these images, in this order; a row may be repeated."""
         near = None if self.near is None else Neighbors(self.near.rows[rows], self.near.cosine[rows])
         errors = [self.errors[row] for row in rows.tolist()]
         return Prediction(self.predictions.take(rows), errors, self.digests[rows], near)
@@ -60,7 +63,7 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class _Features:
-    """Features of k images: rows of the source, whether they are stored or why not, content, ``(k, d)``."""
+    """Features X of k images, ``(k, d)``, with their source rows, status codes and content digests."""
 
     rows: np.ndarray
     status: np.ndarray
@@ -81,55 +84,56 @@ def predict_source(
     n_jobs: int | None = None,
     progress: Progress = SILENT,
 ) -> Prediction:
-    """Return what the model says of each image, in the source's order.
+    """Return the predictions of the model for each image, in the source's order.
 
     Parameters
     ----------
     model : ModelSpec
     source : ImageSource or FeatureCache
     training : TrainingSet, optional
-        Among which the nearest are looked for.
+        The photos that nearest neighbours are searched in.
     neighbours : int
-        How many of them.
+        Number of nearest training photos per image.
     graphs : Path
-        The folder of exported networks.
+        Folder of exported networks (ONNX graphs).
     batch_size, device, n_jobs, progress
         As for `extract`.
 
     Raises
     ------
     ModelError
-        A cache whose features were made in another way than those that the model learned from.
+        The features of the cache were made with another recipe than the training features.
     """
     n = len(source)
     errors, digests = [""] * n, np.zeros((n, 16), np.uint8)
-    rows, said, near = [np.zeros(0, np.int64)], [], []
+    rows, predictions, near = [np.zeros(0, np.int64)], [], []
     if isinstance(source, FeatureCache):
-        found = _from_cache(model, source)
+        blocks = _from_cache(model, source)
     else:
-        found = _from_images(model, source, graphs, batch_size, device, n_jobs, progress)
+        blocks = _from_images(model, source, graphs, batch_size, device, n_jobs, progress)
     done = 0
-    for some in found:
-        digests[some.rows] = some.digest
-        ready = some.status == STORED
-        for row, code in zip(some.rows[~ready].tolist(), some.status[~ready].tolist(), strict=True):
-            errors[row] = some.details.get(row) or SkipReason(code).text
+    for block in blocks:
+        digests[block.rows] = block.digest
+        ready = block.status == STORED
+        for row, code in zip(block.rows[~ready].tolist(), block.status[~ready].tolist(), strict=True):
+            errors[row] = block.details.get(row) or SkipReason(code).text
         if ready.any():
-            rows.append(some.rows[ready])
-            said.append(model.predict_features(some.X[ready]))
+            rows.append(block.rows[ready])
+            predictions.append(model.predict_features(block.X[ready]))
             if training is not None:
-                near.append(training.nearest(some.X[ready], neighbours))
-        done += len(some.rows)
+                near.append(training.nearest(block.X[ready], neighbours))
+        done += len(block.rows)
         progress.advance(STAGE, done, n)
-    if not said:  # not one answer: ask about zeros, to learn what the answers would look like
+    if not predictions:  # no image can be read: predict zeros to get arrays of the right shape and type, and no rows
         widths = source.layers if isinstance(source, FeatureCache) else model.backbone.resolve_layers([model.layer])
-        said = [model.predict_features(np.zeros((1, widths[model.layer]), np.float32)).take(np.zeros(0, np.int64))]
-    answered = np.concatenate(rows)
+        zeros = np.zeros((1, widths[model.layer]), np.float32)
+        predictions = [model.predict_features(zeros).take(np.zeros(0, np.int64))]
+    predicted = np.concatenate(rows)
     nearest = None
     if near:
-        places, cosine = [one.rows for one in near], [one.cosine for one in near]
-        nearest = Neighbors(_spread(n, answered, places), _spread(n, answered, cosine))
-    return Prediction(_placed(n, answered, said), errors, digests, nearest)
+        indices, cosine = [part.rows for part in near], [part.cosine for part in near]
+        nearest = Neighbors(_scatter_rows(n, predicted, indices), _scatter_rows(n, predicted, cosine))
+    return Prediction(_scatter_predictions(n, predicted, predictions), errors, digests, nearest)
 
 
 def _from_images(
@@ -154,29 +158,29 @@ def _from_images(
         rules=str(model.recipe["photo_rules"]),
     ) as blocks:
         changed: set[int] = set()
-        for together in _together(blocks):
-            changed.update(*(block.read_differently for block in together))
-            X = np.concatenate([block.features[model.layer] for block in together])
+        for merged in _merge_batches(blocks):
+            changed.update(*(block.read_differently for block in merged))
+            X = np.concatenate([block.features[model.layer] for block in merged])
             yield _Features(
-                rows=np.concatenate([block.rows for block in together]),
-                status=np.concatenate([block.status for block in together]),
-                digest=np.concatenate([block.digest for block in together]),
-                # The features that the head learned from went through the same type.
+                rows=np.concatenate([block.rows for block in merged]),
+                status=np.concatenate([block.status for block in merged]),
+                digest=np.concatenate([block.digest for block in merged]),
+                # The training features were rounded to the same type.
                 X=X.astype(store_type).astype(np.float32),
-                details={row: text for block in together for row, text in block.details.items()},
+                details={row: text for block in merged for row, text in block.details.items()},
             )
     if changed:
         progress.note(
             f"the photo rules for {CHANGED_PHOTOS} have changed since the model was fitted: {len(changed):,} of "
-            f"{len(source):,} photos are read by the new ones, the first is {printable(source.ids[min(changed)])}; "
+            f"{len(source):,} photos are read by the new rules, the first is {printable(source.ids[min(changed)])}; "
             "fit the model again for predictions that match"
         )
 
 
 def network_of(model: ModelSpec, *, images: int, device: str, graphs: Path, progress: Progress = SILENT) -> LazyNetwork:
-    """Return the model's network, to run over so many images; what this machine does otherwise is said.
+    """Return the model's network for this number of images; note to `progress` how this machine's features differ.
 
-    As in extraction, a graph is exported where there are images enough to pay for it, and kept in the folder.
+    As in extraction, a graph is exported if there are enough images to save time overall, and kept in `graphs`.
     """
     precision, store = str(model.recipe["precision"]), str(model.recipe["store"])
     here = recipe_of(
@@ -184,11 +188,11 @@ def network_of(model: ModelSpec, *, images: int, device: str, graphs: Path, prog
     ).as_dict()
     differs = [name for name in here if here[name] != model.recipe.get(name)]
     if model.recipe.get("photo_rules") in EARLIER_RULES:
-        # `_from_images` notes the photos that this concerns, and there may be none.
+        # `_from_images` notes the photos that the changed rules apply to; there may be none.
         differs = [name for name in differs if name != "photo_rules"]
     if differs:
         progress.note(
-            f"this machine makes features a little otherwise than where the model was fitted: {', '.join(differs)}"
+            f"features differ slightly from those of the machine that fitted the model, in {', '.join(differs)}"
         )
     return LazyNetwork(
         model.backbone,
@@ -203,7 +207,7 @@ def network_of(model: ModelSpec, *, images: int, device: str, graphs: Path, prog
 
 
 def decode_mode_of(model: ModelSpec) -> str:
-    """Return how the model's photos became pixels: ``exact`` or ``fast``."""
+    """Return how the model's photos are decoded: ``exact`` or ``fast``."""
     return decode_mode(str(model.recipe["decoder"]))
 
 
@@ -211,8 +215,8 @@ def _from_cache(model: ModelSpec, cache: FeatureCache) -> Iterator[_Features]:
     differs = cache.differences(model.recipe)
     if differs:
         raise ModelError(
-            f"{cache.path}: expected features made as those that the model learned from, "
-            f"got others: {', '.join(differs)} differ{'s' if len(differs) == 1 else ''}",
+            f"{cache.path}: expected features made with the model's recipe, "
+            f"got another recipe: {', '.join(differs)} differ{'s' if len(differs) == 1 else ''}",
             "predict from the images themselves",
         )
     features, digest, status = cache.stored(model.layer), cache.digest, cache.status
@@ -221,32 +225,33 @@ def _from_cache(model: ModelSpec, cache: FeatureCache) -> Iterator[_Features]:
         yield _Features(rows, status[rows], digest[rows], np.asarray(features[rows], np.float32))
 
 
-def _together(blocks: Iterator[EncodedBatch]) -> Iterator[list[EncodedBatch]]:
-    """Give several blocks at once, `BLOCK_ROWS` rows or more."""
+def _merge_batches(batches: Iterator[EncodedBatch]) -> Iterator[list[EncodedBatch]]:
+    """Yield lists of batches that hold `BLOCK_ROWS` rows or more together."""
     waiting: list[EncodedBatch] = []
-    for block in blocks:
-        waiting.append(block)
-        if sum(len(one.rows) for one in waiting) >= BLOCK_ROWS:
+    for batch in batches:
+        waiting.append(batch)
+        if sum(len(batch.rows) for batch in waiting) >= BLOCK_ROWS:
             yield waiting
             waiting = []
     if waiting:
         yield waiting
 
 
-def _placed(n: int, rows: np.ndarray, said: Sequence[Predictions]) -> Predictions:
-    """Return predictions of n rows, those of `rows` filled in; the others hold zeros."""
+def _scatter_predictions(n: int, rows: np.ndarray, parts: Sequence[Predictions]) -> Predictions:
+    """Return predictions for n rows: the parts in order at `rows`, zeros elsewhere."""
 
-    def place(parts: list[np.ndarray | None]) -> np.ndarray | None:
-        there = [part for part in parts if part is not None]
-        return _spread(n, rows, there) if len(there) == len(parts) else None
+    def scatter(values: list[np.ndarray | None]) -> np.ndarray | None:
+        present = [value for value in values if value is not None]
+        return _scatter_rows(n, rows, present) if len(present) == len(values) else None
 
-    labels = place([part.labels for part in said])
+    labels = scatter([part.labels for part in parts])
     assert labels is not None
-    return Predictions(labels, place([part.probabilities for part in said]), place([part.scores for part in said]))
+    probabilities, scores = scatter([part.probabilities for part in parts]), scatter([part.scores for part in parts])
+    return Predictions(labels, probabilities, scores)
 
 
-def _spread(n: int, rows: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return n rows, those of `rows` from the parts one after another, the others zeros."""
+def _scatter_rows(n: int, rows: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return n rows: the concatenated parts at `rows`, zeros elsewhere."""
     values = np.concatenate(parts)
     whole = np.zeros((n, *values.shape[1:]), values.dtype)
     whole[rows] = values
@@ -254,7 +259,13 @@ def _spread(n: int, rows: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray
 
 
 def prediction_frame(
-    model: ModelSpec, ids: Sequence[str], answer: Prediction, training: TrainingSet | None, *, top: int, neighbours: int
+    model: ModelSpec,
+    ids: Sequence[str],
+    prediction: Prediction,
+    training: TrainingSet | None,
+    *,
+    top: int,
+    neighbours: int,
 ) -> pd.DataFrame:
     """Return the table that `Model.predict` returns.
 
@@ -262,81 +273,102 @@ def prediction_frame(
     ----------
     model : ModelSpec
     ids : sequence of str, length n
-    answer : Answer
-        About n images.
+    prediction : Prediction
+        For n images.
     training : TrainingSet or None
-        Among which the nearest were looked for.
+        The photos that nearest neighbours were searched in.
     top, neighbours
         As for `Model.predict`.
     """
-    said = answer.predictions
+    predictions = prediction.predictions
     if model.kind == "number":
-        columns: dict[str, Any] = {"value": said.labels}
+        columns: dict[str, Any] = {"value": predictions.labels}
     else:
-        columns = _tagged(model, said, top) if model.kind == "multi" else _ranked(model, said, top)
-    columns["unfamiliar"] = _unfamiliar(model, len(ids), answer.near)
-    columns |= _neighbours(len(ids), answer.near, training, neighbours)
-    table = pd.DataFrame({"id": ids, **columns, "error": answer.errors})
+        multi = model.kind == "multi"
+        columns = _tag_columns(model, predictions, top) if multi else _class_columns(model, predictions, top)
+    columns["unfamiliar"] = novelty_column(model, len(ids), prediction.near)
+    columns |= _neighbour_columns(len(ids), prediction.near, training, neighbours)
+    table = pd.DataFrame({"id": ids, **columns, "error": prediction.errors})
     table.loc[table["error"] != "", list(columns)] = None
     return table
 
 
-def _ranked(model: ModelSpec, predictions: Predictions, top: int) -> dict[str, Any]:
-    """Return the columns of the `top` likeliest classes, what the head predicts always first."""
+def rank_classes(predictions: Predictions, kind: str) -> np.ndarray | None:
+    """Return the codes of all classes or tags for each image, the most probable first.
+
+    The predicted class always comes first: some heads predict by another rule than the largest probability.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        For n images.
+    kind : {"class", "multi", "number"}
+
+    Returns
+    -------
+    ndarray of int64, shape (n, n_classes), or None
+        None if the head has neither probabilities nor scores.
+    """
+    ranks = predictions.ranks
+    if ranks is None:
+        return None
+    if kind == "class":
+        others = np.arange(ranks.shape[1])[None, :] != predictions.labels.astype(np.int64)[:, None]  # (n, n_classes)
+    else:
+        others = np.zeros(ranks.shape, bool)
+    # The last key is the primary one. The sort is stable: classes with equal ranks stay in the order of their codes.
+    return np.lexsort((-ranks, others), axis=1)
+
+
+def _class_columns(model: ModelSpec, predictions: Predictions, top: int) -> dict[str, Any]:
+    """Return the columns of the `top` most probable classes, the predicted class first."""
     codes = predictions.labels.astype(np.int64)
-    columns: dict[str, Any] = {"label": _texts(model.classes)[codes]}
-    if predictions.ranks is None:
-        return columns
-    ranking = predictions.ranks.copy()
-    ranking[np.arange(len(ranking)), codes] = np.inf
-    return {**columns, **_named(model, "label", predictions, ranking, top)}
+    return {"label": _texts(model.classes)[codes], **_ranked_columns(model, "label", predictions, top)}
 
 
-def _tagged(model: ModelSpec, predictions: Predictions, top: int) -> dict[str, Any]:
-    """Return the column of all tags of each image, and those of the `top` likeliest tags."""
-    columns: dict[str, Any] = {
-        "label": [joined_tags(row, model.classes, model.separator) for row in predictions.labels]
-    }
-    if predictions.ranks is None:
-        return columns
-    return {**columns, **_named(model, "tag", predictions, predictions.ranks, top)}
+def _tag_columns(model: ModelSpec, predictions: Predictions, top: int) -> dict[str, Any]:
+    """Return the column of all predicted tags, and the columns of the `top` most probable tags."""
+    tags = [joined_tags(row, model.classes, model.separator) for row in predictions.labels]
+    return {"label": tags, **_ranked_columns(model, "tag", predictions, top)}
 
 
-def _named(model: ModelSpec, name: str, predictions: Predictions, ranking: np.ndarray, top: int) -> dict[str, Any]:
-    """Return names and how sure the head is of each, the highest of the ranking, (n, n_classes), first."""
-    values = predictions.ranks
-    assert values is not None
-    what = "probability" if predictions.probabilities is not None else "score"
+def _ranked_columns(model: ModelSpec, name: str, predictions: Predictions, top: int) -> dict[str, Any]:
+    """Return the columns of the `top` classes with their probabilities or scores; none if the head has neither."""
+    order, values = rank_classes(predictions, model.kind), predictions.ranks
+    if order is None or values is None:
+        return {}
+    value_name = "probability" if predictions.probabilities is not None else "score"
     names, rows = _texts(model.classes), np.arange(len(values))
-    order = np.argsort(-ranking, axis=1, kind="stable")
     columns = {}
-    for place in range(min(top, len(model.classes))):
-        columns[f"{name}{_suffix(place)}"] = names[order[:, place]]
-        columns[f"{what}{_suffix(place)}"] = values[rows, order[:, place]]
+    for rank in range(min(top, len(model.classes))):
+        columns[f"{name}{rank_suffix(rank)}"] = names[order[:, rank]]
+        columns[f"{value_name}{rank_suffix(rank)}"] = values[rows, order[:, rank]]
     return columns
 
 
-def _unfamiliar(model: ModelSpec, n: int, near: Neighbors | None) -> Any:
-    """Return the column that says which images are unfamiliar, empty where that cannot be said."""
-    said = None if near is None else model.is_novel(near)
-    return pd.array([None] * n if said is None else said, dtype="boolean")
+def novelty_column(model: ModelSpec, n: int, near: Neighbors | None) -> Any:
+    """Return whether each of n images is unlike the training photos; all missing if their embeddings are."""
+    novel = None if near is None else model.is_novel(near)
+    return pd.array([None] * n if novel is None else novel, dtype="boolean")
 
 
-def _neighbours(n: int, near: Neighbors | None, training: TrainingSet | None, count: int) -> dict[str, Any]:
-    """Return the columns of the nearest training photos, empty where there are none."""
+def _neighbour_columns(n: int, near: Neighbors | None, training: TrainingSet | None, count: int) -> dict[str, Any]:
+    """Return the columns of the nearest training photos; missing values if there are none."""
     columns: dict[str, Any] = {}
-    for place in range(count):
+    for rank in range(count):
         names, similarity = np.full(n, None), np.full(n, np.nan, np.float32)
-        if near is not None and training is not None and place < near.rows.shape[1]:
-            names, similarity = _texts(training.ids)[near.rows[:, place]], near.cosine[:, place]
-        columns[f"neighbour{_suffix(place)}"] = names
-        columns[f"similarity{_suffix(place)}"] = similarity
+        if near is not None and training is not None and rank < near.rows.shape[1]:
+            names, similarity = _texts(training.ids)[near.rows[:, rank]], near.cosine[:, rank]
+        columns[f"neighbour{rank_suffix(rank)}"] = names
+        columns[f"similarity{rank_suffix(rank)}"] = similarity
     return columns
 
 
 def _texts(names: Sequence[str]) -> np.ndarray:
+    # An object array can be indexed with an array of codes.
     return np.array([*names], dtype=object)
 
 
-def _suffix(place: int) -> str:
-    return "" if place == 0 else f"_{place + 1}"
+def rank_suffix(rank: int) -> str:
+    """Return the end of a column's name: nothing for the first, then ``_2``, ``_3``, ..."""
+    return "" if rank == 0 else f"_{rank + 1}"

@@ -1,4 +1,4 @@
-"""Score a model on labelled photos, and say which of them it should not be judged by."""
+"""How is a model scored on labeled photos, and which of them were in its training data?"""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from pipeline.images import ImageSource
 from pipeline.intervals import ScoreInterval, score_with_interval
 from pipeline.labels import group_codes, joined_tags, split_kind, split_one_hot
 from pipeline.model.model_score import NEIGHBOURS, ModelScore, check_score_directory
-from pipeline.model.predict import Prediction, decode_mode_of, predict_source
-from pipeline.model.training_set import TrainingSet
+from pipeline.model.predict import Prediction, decode_mode_of, novelty_column, predict_source, rank_suffix
+from pipeline.model.training_set import Neighbors, TrainingSet
 from pipeline.provenance import installed
 from pipeline.runtime import GRAPHS_FOLDER
 from pipeline.search import SCORINGS, Predictions, best_guess, needs_probabilities, score_predictions
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.model.spec import ModelSpec
 
 
-PROBABILITY = "probability of "  # before a class's name
+PROBABILITY = "probability of "  # start of a column's name; the class follows
 
 
 def prediction_table(
@@ -41,96 +41,91 @@ def prediction_table(
     rows: np.ndarray,
     y: np.ndarray,
     unknown: Sequence[str],
-    answer: Prediction,
+    prediction: Prediction,
     training: TrainingSet | None,
     learned: Sequence[str],
 ) -> pd.DataFrame:
-    """Return the predictions.
+    """Return the table of the predictions for scored photos; see `ModelScore.predictions` for its columns.
 
     Parameters
     ----------
     model : ModelSpec
     ids : sequence of str
-        Of all photos that were asked about.
+        Of all predicted photos.
     rows : ndarray of int64, shape (n,)
-        Those that were scored.
+        The scored photos.
     y : ndarray, shape (n,) or (n, classes)
-        Their labels, in the model's codes; classes that it never saw have codes beyond those.
+        Their labels as codes of the model; classes that training lacks have codes beyond those.
     unknown : sequence of str
-        The names of these.
-    answer : Answer
-        About all photos.
+        The names of the classes that training lacks.
+    prediction : Prediction
+        For all photos.
     training : TrainingSet or None
-        Among which the nearest were looked for.
+        The photos that nearest neighbours were searched in.
     learned : sequence of str
-        Ids of the photos that the model learned from.
+        Ids of the photos that are in the training data.
     """
     seen = set(learned)
     names = [ids[row] for row in rows]
-    said = answer.predictions.take(rows)
+    scored = prediction.take(rows)
+    predictions = scored.predictions
     columns = {
         "id": names,
-        "digest": [answer.digests[row].tobytes().hex() for row in rows],
+        "digest": [digest.tobytes().hex() for digest in scored.digests],
         "learned": [name in seen for name in names],
-        "unfamiliar": _unfamiliar(model, rows, answer),
-        **_said(model, y, said, (*model.classes, *unknown)),
-        **_near(rows, answer, training),
+        "unfamiliar": novelty_column(model, len(rows), scored.near),
+        **_label_columns(model, y, predictions, (*model.classes, *unknown)),
+        **_neighbour_columns(scored.near, training),
     }
     table = pd.DataFrame(columns)
-    if said.probabilities is None or model.kind == "number":
+    if predictions.probabilities is None or model.kind == "number":
         return table
-    each = pd.DataFrame(said.probabilities, columns=[f"{PROBABILITY}{name}" for name in model.classes])
-    return pd.concat([table, each], axis=1)
+    probabilities = pd.DataFrame(predictions.probabilities, columns=[f"{PROBABILITY}{name}" for name in model.classes])
+    return pd.concat([table, probabilities], axis=1)
 
 
-def _said(model: ModelSpec, y: np.ndarray, said: Predictions, names: Sequence[str]) -> dict[str, Any]:
-    """Return what the photos are, and what was said of them."""
+def _label_columns(model: ModelSpec, y: np.ndarray, predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
+    """Return the columns of the true and the predicted labels."""
     if model.kind == "number":
-        return {"true_value": y.astype(np.float64), "predicted_value": said.labels.astype(np.float64)}
+        return {"true_value": y.astype(np.float64), "predicted_value": predictions.labels.astype(np.float64)}
     if model.kind == "multi":
         return {
             "true": [joined_tags(row, names[: len(row)], model.separator) for row in y],
-            "predicted": [joined_tags(row, model.classes, model.separator) for row in said.labels],
+            "predicted": [joined_tags(row, model.classes, model.separator) for row in predictions.labels],
         }
-    codes = said.labels.astype(np.int64)
-    wide, each = widen_to_classes(said, len(names)).probabilities, np.arange(len(y))
+    codes = predictions.labels.astype(np.int64)
+    probabilities, rows = widen_to_classes(predictions, len(names)).probabilities, np.arange(len(y))
     return {
         "true": [names[code] for code in y],
         "predicted": [names[code] for code in codes],
-        "probability": np.full(len(y), np.nan) if wide is None else wide[each, codes],
-        # A class that training never saw has no probability: 0.
-        "probability_true": np.full(len(y), np.nan) if wide is None else wide[each, y],
+        "probability": np.full(len(y), np.nan) if probabilities is None else probabilities[rows, codes],
+        # `widen_to_classes` gives classes that training lacks the probability 0.
+        "probability_true": np.full(len(y), np.nan) if probabilities is None else probabilities[rows, y],
     }
 
 
-def _unfamiliar(model: ModelSpec, rows: np.ndarray, answer: Prediction) -> Any:
-    said = None if answer.near is None else model.is_novel(answer.near)
-    return pd.array([None] * len(rows) if said is None else said[rows], dtype="boolean")
-
-
-def _near(rows: np.ndarray, answer: Prediction, training: TrainingSet | None) -> dict[str, Any]:
-    """Return the training photos nearest to each, and how alike they are."""
+def _neighbour_columns(near: Neighbors | None, training: TrainingSet | None) -> dict[str, Any]:
+    """Return the columns of the nearest training photos of each photo; none if they are not available."""
     columns: dict[str, Any] = {}
-    if answer.near is None or training is None:
+    if near is None or training is None:
         return columns
-    for place in range(answer.near.rows.shape[1]):
-        end = "" if place == 0 else f"_{place + 1}"
-        theirs = answer.near.rows[rows, place].tolist()
-        columns[f"neighbour{end}"] = [training.ids[one] for one in theirs]
-        columns[f"neighbour_label{end}"] = [training.labels[one] for one in theirs]
-        columns[f"similarity{end}"] = answer.near.cosine[rows, place]
+    for rank in range(near.rows.shape[1]):
+        suffix, rows = rank_suffix(rank), near.rows[:, rank].tolist()
+        columns[f"neighbour{suffix}"] = [training.ids[row] for row in rows]
+        columns[f"neighbour_label{suffix}"] = [training.labels[row] for row in rows]
+        columns[f"similarity{suffix}"] = near.cosine[:, rank]
     return columns
 
 
 _VERSIONS = ("transfer-pipeline", "scikit-learn", "numpy", "pillow", "torch", "torchvision")
 
-# Whether a column is given with the kind of its labels.
+# Matches a column that is given with the kind of its labels, such as NAME:class.
 _STATES_KIND = re.compile(r":(class|number|multi)\b")
 
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """What a model is scored by, and where that is kept. See `Model.score`."""
+    """Options of scoring a model. See `Model.score`."""
 
     labels: Any
     column: str | None
@@ -146,9 +141,9 @@ class ScoreConfig:
 
 @dataclass(frozen=True, eq=False)
 class _ScoredRows:
-    """The photos that are scored: rows of the source, their labels in the model's codes, classes beyond those."""
+    """The scored photos: their rows in the dataset, their labels as codes of the model, and the unknown classes."""
 
-    known: Dataset
+    dataset: Dataset
     rows: np.ndarray
     y: np.ndarray
     unknown: tuple[str, ...]
@@ -156,154 +151,167 @@ class _ScoredRows:
 
 
 def score_source(
-    model: ModelSpec, source: ImageSource | FeatureCache, asked: ScoreConfig, answering: Mapping[str, Any]
+    model: ModelSpec, source: ImageSource | FeatureCache, config: ScoreConfig, inference: Mapping[str, Any]
 ) -> ModelScore:
-    """Return the scores, and keep them where that is asked for. See `Model.score`."""
-    known, column, separator = _labelled(model, source, asked)
+    """Return the scores, and write them if `out` is given. See `Model.score`."""
+    dataset, column, separator = _load_labels(model, source, config)
     if isinstance(source, FeatureCache):
         source = source.base
     elif source.requested is not None and (repeats := len(source.requested.ids) - len(source)):
-        known = replace(known, notes=(*known.notes, f"{repeats} inputs repeat a photo, which is scored once"))
+        dataset = replace(dataset, notes=(*dataset.notes, f"{repeats} inputs repeat a photo, which is scored once"))
     question = {
         "model": model.sha256,
         "photos": source.place,
-        "labels": _labels_text(asked.labels),
+        "labels": _labels_text(config.labels),
         "column": column,
-        "groups": asked.groups or "",
+        "groups": config.groups or "",
     }
     training, why_not = None, ""
-    if asked.out is not None:
-        check_score_directory(asked.out, question)  # better known before the work than after it
-        source = _kept_features(model, source, asked.cache, asked.random_state, answering)
-        training, why_not = model.open_training_set(asked.cache)
-    answer, scored = _answered(model, source, known, (column, separator), training, asked.cache, answering)
-    found = _scores(model, scored, answer, asked)
-    if asked.out is None:
-        return replace(found, about={"question": question})
-    found = replace(
-        found,
+    if config.out is not None:
+        check_score_directory(config.out, question)  # raises before the work, not after it
+        source = _extract_features(model, source, config.cache, config.random_state, inference)
+        training, why_not = model.open_training_set(config.cache)
+    prediction, scored = _predict(model, source, dataset, (column, separator), training, config.cache, inference)
+    score = _score(model, scored, prediction, config)
+    if config.out is None:
+        return replace(score, about={"question": question})
+    score = replace(
+        score,
         predictions=prediction_table(
-            model, scored.known.ids, scored.rows, scored.y, scored.unknown, answer, training, found.seen_in_training
+            model,
+            scored.dataset.ids,
+            scored.rows,
+            scored.y,
+            scored.unknown,
+            prediction,
+            training,
+            score.seen_in_training,
         ),
-        about={"question": question, **_about(model, source, asked, training, why_not)},
+        about={"question": question, **_provenance(model, source, config, training, why_not)},
     )
-    found = _with_familiarity(model, found, training, why_not)
-    return replace(found, folder=found.save(asked.out))
+    score = _count_novel(score, training, why_not)
+    return replace(score, folder=score.save(config.out))
 
 
-def _labelled(model: ModelSpec, source: ImageSource | FeatureCache, asked: ScoreConfig) -> tuple[Dataset, str, str]:
-    """Return what is known of the photos, the column of their labels, and what separates the tags of a cell."""
-    beside = (asked.groups,) if asked.groups is not None else ()
-    (entry,), one_hot = split_one_hot([asked.column or model.label_set])
+def _load_labels(model: ModelSpec, source: ImageSource | FeatureCache, config: ScoreConfig) -> tuple[Dataset, str, str]:
+    """Return the labels of the photos, the name of their column, and the separator of tags."""
+    extra_columns = (config.groups,) if config.groups is not None else ()
+    (entry,), one_hot = split_one_hot([config.column or model.label_set])
     entry = entry if one_hot is None else one_hot.name
-    # Classes that hold a comma, and tags, are text: 1,5 is no number there.
-    text = model.kind == "multi" or any("," in name for name in model.classes)
+    # Tags and classes with a comma are read as text, so that 1,5 is not read as a decimal number.
+    read_as_text = model.kind == "multi" or any("," in name for name in model.classes)
     stated = entry if _STATES_KIND.search(entry) else f"{entry}:{model.kind}"
-    labelling = LabelConfig(
-        labels=asked.labels,
-        id_column=asked.id_column,
-        used=(stated, *beside) if text else (),
-        beside=beside,
-        root=asked.root,
-        level=asked.label_level,
-        missing=asked.missing,
+    label_config = LabelConfig(
+        labels=config.labels,
+        id_column=config.id_column,
+        used=(stated, *extra_columns) if read_as_text else (),
+        beside=extra_columns,
+        root=config.root,
+        level=config.label_level,
+        missing=config.missing,
         one_hot=one_hot,
     )
-    known = load_labels(source, labelling)
-    check_has_labels(known)
-    column, reading = split_kind(entry, list(known.columns))
+    dataset = load_labels(source, label_config)
+    check_has_labels(dataset)
+    column, reading = split_kind(entry, list(dataset.columns))
     if reading.kind not in (None, model.kind):
         raise LabelError(
-            f"--column {asked.column}: expected labels of the kind {model.kind!r}, which the model predicts, "
+            f"--column {config.column}: expected labels of the kind {model.kind!r}, which the model predicts, "
             f"got {reading.kind!r}",
             f"--column {column}",
         )
-    for flag, name in (("column", column), ("groups", asked.groups)):
-        if name is not None and name not in known.columns:
+    for flag, name in (("column", column), ("groups", config.groups)):
+        if name is not None and name not in dataset.columns:
             raise LabelError(
-                f"--{flag}: expected the column {name!r}, got {', '.join(map(repr, known.columns))}",
+                f"--{flag}: expected the column {name!r}, got {', '.join(map(repr, dataset.columns))}",
                 f"name the column with --{flag}, or give a table with --labels",
             )
-    return known, column, reading.separator or model.separator
+    return dataset, column, reading.separator or model.separator
 
 
-def _kept_features(
+def _extract_features(
     model: ModelSpec,
     source: ImageSource | FeatureCache,
     folder: Path,
     random_state: int,
-    answering: Mapping[str, Any],
+    inference: Mapping[str, Any],
 ) -> ImageSource | FeatureCache:
-    """Return the cache of the photos, made by the model's own recipe; the photos where this machine has another one."""
+    """Return the cache of the photos under the model's recipe; the photos if this machine has another recipe."""
     if isinstance(source, FeatureCache):
         return source
-    how: dict[str, Any] = {name: str(model.recipe[name]) for name in ("precision", "store")}
-    how["decode"] = decode_mode_of(model)
-    if recipe_of(model.backbone, **how, device=answering["device"]).as_dict() != dict(model.recipe):
-        return source  # `predict_source` says what differs, and the answers are kept without a map
-    made = extract(
-        source, backbone=model.backbone, layer=model.layer, cache=folder, random_state=random_state, **how, **answering
+    options: dict[str, Any] = {name: str(model.recipe[name]) for name in ("precision", "store")}
+    options["decode"] = decode_mode_of(model)
+    if recipe_of(model.backbone, **options, device=inference["device"]).as_dict() != dict(model.recipe):
+        return source  # `predict_source` notes the difference; the report then has no map of embeddings
+    cache = extract(
+        source,
+        backbone=model.backbone,
+        layer=model.layer,
+        cache=folder,
+        random_state=random_state,
+        **options,
+        **inference,
     )
-    return made.base  # a photo that is named twice is scored once
+    return cache.base  # a photo that is listed twice is scored once
 
 
-def _answered(
+def _predict(
     model: ModelSpec,
     source: ImageSource | FeatureCache,
-    known: Dataset,
+    dataset: Dataset,
     labels: tuple[str, str],
     training: TrainingSet | None,
     folder: Path,
-    answering: Mapping[str, Any],
+    inference: Mapping[str, Any],
 ) -> tuple[Prediction, _ScoredRows]:
-    """Return what the model says of all photos, and those that have both a label and an answer."""
+    """Return the predictions for all photos, and the photos that have both a label and a prediction."""
     column, separator = labels
-    labelled, y, unknown = encode(known, column, model.kind, model.classes, separator=separator)
-    if not len(labelled):
+    labeled, y, unknown = encode(dataset, column, model.kind, model.classes, separator=separator)
+    if not len(labeled):
         raise EvaluationError(
             f"expected labelled photos to score, got none in column {column!r}", "give the labels with --labels TABLE"
         )
-    answer = predict_source(
-        model, source, training=training, neighbours=NEIGHBOURS, graphs=folder / GRAPHS_FOLDER, **answering
+    prediction = predict_source(
+        model, source, training=training, neighbours=NEIGHBOURS, graphs=folder / GRAPHS_FOLDER, **inference
     )
-    ids, notes = known.ids, [*known.notes, *(known.match.notes if known.match else ())]
-    notes += describe_spelling(known, column, model.kind, model.classes)
-    if len(labelled) < len(ids):
-        notes.append(f"{len(ids) - len(labelled)} of {len(ids)} photos have no label and are left out")
-    answered = np.array([not answer.errors[row] for row in labelled])
-    if not answered.all():
-        failed = labelled[~answered]
-        first = f"{ids[failed[0]]}: {answer.errors[failed[0]]}"
-        if not answered.any():
+    ids, notes = dataset.ids, [*dataset.notes, *(dataset.match.notes if dataset.match else ())]
+    notes += describe_spelling(dataset, column, model.kind, model.classes)
+    if len(labeled) < len(ids):
+        notes.append(f"{len(ids) - len(labeled)} of {len(ids)} photos have no label and are left out")
+    predicted = np.array([not prediction.errors[row] for row in labeled])
+    if not predicted.all():
+        failed = labeled[~predicted]
+        first = f"{ids[failed[0]]}: {prediction.errors[failed[0]]}"
+        if not predicted.any():
             raise EvaluationError(
-                f"{known.name}: {len(failed)} of {len(labelled)} labelled images cannot be read, e.g. {first}",
+                f"{dataset.name}: {len(failed)} of {len(labeled)} labelled images cannot be read, e.g. {first}",
                 "replace or remove these images",
             )
-        notes.append(f"{len(failed)} labelled photos have no answer and are left out, e.g. {first}")
-    return answer, _ScoredRows(known, labelled[answered], y[answered], tuple(unknown), tuple(notes))
+        notes.append(f"{len(failed)} labeled photos cannot be read and are left out, e.g. {first}")
+    return prediction, _ScoredRows(dataset, labeled[predicted], y[predicted], tuple(unknown), tuple(notes))
 
 
-def _scores(model: ModelSpec, scored: _ScoredRows, answer: Prediction, asked: ScoreConfig) -> ModelScore:
-    """Return the scores, with and without the photos that the model learned from."""
+def _score(model: ModelSpec, scored: _ScoredRows, prediction: Prediction, config: ScoreConfig) -> ModelScore:
+    """Return the scores, with and without the photos that are in the training data."""
     rows, y, notes = scored.rows, scored.y, list(scored.notes)
-    ids = scored.known.ids
+    ids = scored.dataset.ids
     codes = {name: len(model.classes) + number for number, name in enumerate(scored.unknown)}
-    found = {name: y[:, code] if model.kind == "multi" else y == code for name, code in codes.items()}
-    unknown = {name: count for name, those in found.items() if (count := int(those.sum()))}
+    present = {name: y[:, code] if model.kind == "multi" else y == code for name, code in codes.items()}
+    unknown = {name: count for name, rows_of in present.items() if (count := int(rows_of.sum()))}
     if unknown:
         notes.append(unknown_text(unknown, model.kind))
-    learned = {digest.tobytes() for digest in model.training_digests}
-    new = np.array([answer.digests[row].tobytes() not in learned for row in rows], bool)
+    training_digests = {digest.tobytes() for digest in model.training_digests}
+    new = np.array([prediction.digests[row].tobytes() not in training_digests for row in rows], bool)
     seen = tuple(ids[row] for row in rows[~new])
     if seen:
         notes.append(
-            f"{len(seen)} of {len(rows)} photos were in the training data, e.g. {seen[0]}: the score flatters"
-            f"{', and is given without them too' if new.any() else ''}"
+            f"{len(seen)} of {len(rows)} photos were in the training data, e.g. {seen[0]}, which inflates the score"
+            f"{'; it is also given without them' if new.any() else ''}"
         )
     n_classes = len(model.classes) + len(codes)
-    scores_of = _scorer(model, scored, answer, n_classes, asked)
+    scores_of = _make_scorer(model, scored, prediction, n_classes, config)
     scores, guess = scores_of(np.arange(len(rows))), best_guess(y, model.kind, n_classes)
-    names = [one.scoring for one in scores]
+    names = [score.scoring for score in scores]
     return ModelScore(
         label_set=model.label_set,
         n=len(rows),
@@ -316,62 +324,66 @@ def _scores(model: ModelSpec, scored: _ScoredRows, answer: Prediction, asked: Sc
         kind=model.kind,
         classes=model.classes,
         separator=model.separator,
-        name=scored.known.name,
+        name=scored.dataset.name,
     )
 
 
-def _scorer(
-    model: ModelSpec, scored: _ScoredRows, answer: Prediction, n_classes: int, asked: ScoreConfig
+def _make_scorer(
+    model: ModelSpec, scored: _ScoredRows, prediction: Prediction, n_classes: int, config: ScoreConfig
 ) -> Callable[[np.ndarray], tuple[ScoreInterval, ...]]:
-    """Return the function from some of the scored photos to their scores."""
-    said = widen_to_classes(answer.predictions.take(scored.rows), n_classes)
-    known = scored.known
-    groups = None if asked.groups is None else group_codes(known.ids, known.columns, asked.groups, rows=scored.rows)
+    """Return a function that returns the scores of a subset of the scored photos, given by position."""
+    predictions = widen_to_classes(prediction.predictions.take(scored.rows), n_classes)
+    dataset = scored.dataset
+    groups = (
+        None if config.groups is None else group_codes(dataset.ids, dataset.columns, config.groups, rows=scored.rows)
+    )
 
-    def scores_of(these: np.ndarray) -> tuple[ScoreInterval, ...]:
+    def scores_of(subset: np.ndarray) -> tuple[ScoreInterval, ...]:
         return tuple(
             score_with_interval(
                 scoring,
-                scored.y[these],
-                said.take(these),
+                scored.y[subset],
+                predictions.take(subset),
                 kind=model.kind,
                 n_classes=n_classes,
-                groups=None if groups is None else groups[these],
-                random_state=asked.random_state,
+                groups=None if groups is None else groups[subset],
+                random_state=config.random_state,
             )
             for scoring in SCORINGS[model.kind]
-            if said.probabilities is not None or not needs_probabilities(scoring)
+            if predictions.probabilities is not None or not needs_probabilities(scoring)
         )
 
     return scores_of
 
 
-def _with_familiarity(model: ModelSpec, found: ModelScore, training: TrainingSet | None, why_not: str) -> ModelScore:
-    """Return the score with how many photos are unfamiliar, or why that is not known."""
-    assert found.predictions is not None
-    strange = found.predictions["unfamiliar"]
-    if strange.isna().any():
-        why = why_not or "no training photo has another one that is no copy of it"
-        what = "which photos are unfamiliar is not known" + (
-            ", nor what they are most like" if training is None else ""
+def _count_novel(score: ModelScore, training: TrainingSet | None, why_not: str) -> ModelScore:
+    """Return the score with the number of unfamiliar photos, or with a note why it is not known."""
+    assert score.predictions is not None
+    novel = score.predictions["unfamiliar"]
+    if novel.isna().any():
+        reason = why_not or "every training photo is a duplicate of every other one"
+        missing = (
+            "unfamiliar photos are not marked"
+            if training is not None
+            else "unfamiliar photos and neighbours are not given"
         )
-        return replace(found, notes=(*found.notes, f"{what}: {why}"))
-    count = int(strange.sum())
-    notes = found.notes
+        return replace(score, notes=(*score.notes, f"{missing}: {reason}"))
+    count = int(novel.sum())
+    notes = score.notes
     if count:
-        first = found.predictions["id"][strange.to_numpy(bool)].iloc[0]
-        notes = (*notes, f"{count} of {found.n} photos are unfamiliar, e.g. {first}: unlike all that was learned from")
-    return replace(found, unfamiliar=count, notes=notes)
+        first = score.predictions["id"][novel.to_numpy(bool)].iloc[0]
+        notes = (*notes, f"{count} of {score.n} photos are unfamiliar (unlike all training photos), e.g. {first}")
+    return replace(score, unfamiliar=count, notes=notes)
 
 
-def _about(
+def _provenance(
     model: ModelSpec,
     source: ImageSource | FeatureCache,
-    asked: ScoreConfig,
+    config: ScoreConfig,
     training: TrainingSet | None,
     why_not: str,
 ) -> dict[str, Any]:
-    """Return what a reader wants to know later: the model, the photos, the versions."""
+    """Return the provenance of a score as plain JSON values: the model, the photos, the versions."""
     backbone = model.backbone
     return {
         "model": {
@@ -390,13 +402,13 @@ def _about(
             "kept": model.kept is not None,
             "why_not": why_not,
         },
-        "random_state": asked.random_state,
+        "random_state": config.random_state,
         "versions": {name: installed(name) for name in _VERSIONS},
     }
 
 
 def _labels_text(labels: Any) -> str:
-    """Return where the labels are from, for a person."""
+    """Return where the labels are from, as text."""
     if labels is None:
         return "the photos' own"
     if isinstance(labels, str | os.PathLike):

@@ -1,4 +1,4 @@
-"""`ModelSpec`: what a model is, as data; predicting, scoring, saving and describing a model each take one."""
+"""`ModelSpec`: which data make up a model? Prediction, scoring, storage and the model card each take one."""
 
 from __future__ import annotations
 
@@ -16,46 +16,47 @@ from pipeline.search import Predictions, predict_all
 
 @dataclass(frozen=True, eq=False)
 class ModelSpec:
-    """What a model is: a frozen backbone, the head that was trained on its features, and where they come from.
+    """The data of a model: a frozen backbone, the head that was trained on its features, and their provenance.
 
     Attributes
     ----------
     label_set : str
-        The column it learned.
+        The column of the training labels.
     kind : {"class", "number", "multi"}
     classes : tuple of str
-        In the order of the head's codes, or the tags in that of its columns; empty for numbers.
+        In the order of the head's codes, or for tags of its output columns; empty for numbers.
     head : str
         The head's name.
     estimator : fitted scikit-learn estimator
         Maps features ``(n, d)`` to codes into `classes`, to numbers, or to an indicator of tags.
     params : dict
-        What the search chose for it.
+        The hyperparameters that the search selected.
     layer : str
     backbone : Backbone
     recipe : mapping
-        All that changes a feature, as it was for the training photos.
+        Everything that changes a feature, as it was for the training photos.
     scores : tuple of mapping
-        The results of the evaluation it was chosen by: nested, with intervals, with the baselines.
+        The results of the evaluation that selected the head: nested, with intervals, with the baselines.
     training_digests : ndarray of uint8, shape (m, 16)
-        Content of the photos it learned from.
+        Content digests of the training photos.
     notes : tuple of str
     verdict : str
-        What the evaluation found, in a sentence.
+        The result of the evaluation, in one sentence.
     versions : mapping
-        Of the libraries it was fitted with.
+        Versions of the libraries that the model was fitted with.
     separator : str
-        Between the tags of a cell; empty for the other kinds.
+        Between the tags in a cell; empty for the other kinds.
     evidence : mapping
-        What it learned from and how it was wrong, as `count_evidence` counts it; empty for models of before.
+        Counts of the training data and of the mistakes, from `count_evidence`; empty for models of earlier versions.
     training : TrainingRef
-        Where the embeddings of the training photos are, and how far from one another they lie.
+        Where the embeddings of the training photos are, and the distance beyond which a photo is unfamiliar.
     kept : EmbeddedTrainingSet or None
-        Their embeddings and small pictures, where it keeps them.
+        Their embeddings and thumbnails, if the model keeps them.
     folder : Path or None
-        Where it was opened; None of one that `fit` has just made.
+        Where the model was opened; None for a model that was not saved.
     sha256 : str
-        Of the record of that folder, which holds the hash of every other file of it; empty likewise.
+        Hash of the record of that folder, which holds the hashes of the other files; empty for a model that was not
+        saved.
     """
 
     label_set: str
@@ -80,7 +81,7 @@ class ModelSpec:
     sha256: str = field(default="", repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the model is and how it scored, as plain JSON values."""
+        """Return the data and the scores of the model as plain JSON values."""
         return {
             "label_set": self.label_set,
             "task": self.kind,
@@ -105,18 +106,21 @@ class ModelSpec:
         return predict_all(self.estimator, X, len(self.classes), self.kind)
 
     def is_novel(self, near: Neighbors) -> np.ndarray | None:
-        """Return whether each image is too far from its nearest training photo, (n,); None where no distance is."""
+        """Return whether each image is further from its nearest training photo than the threshold, (n,).
+
+        None if the model has no threshold.
+        """
         beyond = self.training.beyond
         return None if beyond is None else 1 - near.cosine[:, 0].astype(np.float64) > beyond
 
     def open_training_set(self, folder: Path) -> tuple[TrainingSet | None, str]:
-        """Return the photos that the model was trained on: those it keeps, or those of a cache in this folder.
+        """Return the training photos that the model keeps, or those in a cache of this folder.
 
         Returns
         -------
         training_set : TrainingSet or None
         why_not : str
-            Why there is none; empty otherwise.
+            Why the training photos are not available; empty if they are.
         """
         return find_training_set(
             folder,

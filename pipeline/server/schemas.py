@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-import numpy as np
 from pydantic import BaseModel, Field
 
-from pipeline.model import Model
-from pipeline.model.training_set import TrainingSet
+from pipeline.model import Model, TrainingSet, rank_classes
+from pipeline.search import Predictions
 from pipeline.server.batcher import PredictionRow
 
 
@@ -96,27 +94,25 @@ def to_response(model: Model, row: PredictionRow, training: TrainingSet | None, 
         label=label,
         labels=labels,
         value=value,
-        classes=_classes(model.classes, predictions.probabilities, predictions.scores, label),
+        classes=_classes(model, predictions),
         unfamiliar=None if unfamiliar is None else bool(unfamiliar[0]),
         nearest=nearest,
     )
 
 
-def _classes(
-    names: Sequence[str], probabilities: np.ndarray | None, scores: np.ndarray | None, predicted: str | None
-) -> list[ClassProbability]:
-    """Return the classes, the most probable first; the predicted class comes first whatever its probability."""
-    ranks = scores if probabilities is None else probabilities
-    if ranks is None:
+def _classes(model: Model, predictions: Predictions) -> list[ClassProbability]:
+    """Return the classes in the order of `rank_classes`; an empty list for a head with classes alone."""
+    order, values = rank_classes(predictions, model.kind), predictions.ranks
+    if order is None or values is None:
         return []
-    order = sorted(range(len(names)), key=lambda code: (names[code] != predicted, -ranks[0, code]))
+    has_probabilities = predictions.probabilities is not None
     return [
         ClassProbability(
-            label=names[code],
-            probability=None if probabilities is None else float(probabilities[0, code]),
-            score=_finite(float(ranks[0, code])) if probabilities is None else None,
+            label=model.classes[code],
+            probability=float(values[0, code]) if has_probabilities else None,
+            score=None if has_probabilities else _finite(float(values[0, code])),
         )
-        for code in order
+        for code in order[0].tolist()
     ]
 
 

@@ -111,8 +111,7 @@ def open_server(
     import uvicorn
 
     from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES
-    from pipeline.model import Model
-    from pipeline.model.predict import decode_mode_of, network_of
+    from pipeline.model import Model, decode_mode_of, network_of
     from pipeline.parallel import workers
     from pipeline.runtime import GRAPHS_FOLDER
     from pipeline.server.app import application

@@ -1,4 +1,4 @@
-"""Studies: whether transfer was worth it, measured on a person's own photos.
+"""Was transfer worth it for your photos? A study compares it with other methods by learning curves.
 
 The package is not named `study`: `pipeline.study` is the function.
 """

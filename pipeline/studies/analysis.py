@@ -1,4 +1,4 @@
-"""The verdicts on the four promises of transfer: functions of the points alone.
+"""What do the points of a study show? Crossovers, verdicts and caveats, computed from the points alone.
 
 A promise is kept if transfer is better than every rival by more than chance explains; it is ``not here`` if a rival is
 better by more than chance explains, and ``not shown`` if an interval allows both.
@@ -62,9 +62,9 @@ def crossovers_of(points: Sequence[Point], layer: str) -> tuple[Crossover, ...]:
 
 
 def labels_needed(curve: Sequence[Point], score: float) -> tuple[float | None, bool]:
-    """Return with how many labels per class a curve first reaches a score, and whether it does with the fewest already.
+    """Return the labels per class at which a curve first reaches a score, and whether its first point already does.
 
-    Between two points it is taken as straight in the logarithm of the labels.
+    Between two points the curve is interpolated linearly over the logarithm of the labels.
     """
     if curve[0].score >= score:
         return curve[0].per_class, True
@@ -76,7 +76,7 @@ def labels_needed(curve: Sequence[Point], score: float) -> tuple[float | None, b
 
 
 def match_of(transfer: Sequence[Point], rival_curve: Sequence[Point]) -> float | None:
-    """Return from how many labels per class on a rival scores as high as transfer with as many; None: not with all."""
+    """Return the labels per class from which a rival scores as high as transfer; None if it never does."""
     scores = {point.labels: point.score for point in transfer}
     steps = [(point.per_class, point.score - scores[point.labels]) for point in rival_curve if point.labels in scores]
     if not steps or steps[-1][1] < 0:
@@ -88,12 +88,12 @@ def match_of(transfer: Sequence[Point], rival_curve: Sequence[Point]) -> float |
 
 
 def low_label_point(curve: Sequence[Point]) -> Point:
-    """Return the point of a curve that stands for few labels: the nearest to `FEW` a class."""
+    """Return the point of a curve that represents few labels: the nearest to `FEW` per class."""
     return min(curve, key=lambda point: abs(math.log(point.per_class / FEW)))
 
 
 def labels_text(per_class: float) -> str:
-    """Return a number of labels per class as a person says it: two digits of it."""
+    """Return a number of labels per class as text, rounded to two digits."""
     if per_class < 10:
         return f"{per_class:.2g}"
     digits = 10 ** (int(math.log10(per_class)) - 1)
@@ -147,7 +147,7 @@ def verdicts_of(points: Sequence[Point], layer: str) -> tuple[Verdict, ...]:
 
 
 def summary_of(points: Sequence[Point], layer: str) -> str:
-    """Return whether transfer was worth it, in a sentence: by labels or by score, because time alone is no reason."""
+    """Return one sentence on whether transfer was worth it, by labels or by score; time alone does not decide."""
     verdicts = {item.promise: item for item in verdicts_of(points, layer)}
     answers = {promise: verdicts[promise].answer for promise in (LABELS, PERFORMANCE)}
     kept = [promise for promise, answer in answers.items() if answer == YES]
@@ -160,7 +160,7 @@ def summary_of(points: Sequence[Point], layer: str) -> str:
 
 
 def depth_text(points: Sequence[Point]) -> str:
-    """Return what each layer of the backbone is worth with the most labels that all were tried with, in a sentence."""
+    """Return one sentence on the scores of the layers, at the largest label budget that all layers have."""
     transfer = [point for point in points if point.method == TRANSFER]
     layers = sorted({point.layer for point in transfer}, key=depth_of)
     common = [
@@ -271,7 +271,7 @@ def _on_generalisation(transfer: Point, rivals: dict[str, Point]) -> Verdict:
 
 
 def _decide_against(rivals: dict[str, Point]) -> tuple[str, Point]:
-    """Return the answer, and the rival that decides it: the one over which transfer's lead is least."""
+    """Return the verdict, and the rival that decides it: the one with the smallest lead of transfer."""
     # Behind one rival, or not shown to be ahead of it, no lead over the others helps.
     ahead = [point for point in rivals.values() if _is_ahead(point)]
     if ahead:
@@ -281,7 +281,7 @@ def _decide_against(rivals: dict[str, Point]) -> tuple[str, Point]:
 
 
 def _is_ahead(rival: Point) -> bool:
-    """Whether the rival scores more than transfer, by more than chance might."""
+    """Return whether the rival scores higher than transfer, and the interval of the difference excludes zero."""
     return _lead(rival)[2] < 0
 
 
@@ -312,7 +312,7 @@ FEW_GROUPS = 8
 
 
 def caveats(subject: StudyData, points: Sequence[Point], budget: float) -> Iterator[str]:
-    """Give a sentence each on test images that tell little, an untrained backbone and short budgets."""
+    """Yield one sentence per caveat: too few test images, an untrained backbone, short budgets."""
     test = subject.test.part
     if test.groups is not None and len(np.unique(test.groups)) < FEW_GROUPS:
         yield f"the test images are of {len(np.unique(test.groups))} groups alone: intervals are wide, verdicts careful"
@@ -405,7 +405,7 @@ def mean_score(test_set: TestSet, predicted: Sequence[np.ndarray], *, random_sta
 def mean_lead(
     test_set: TestSet, leader: Sequence[np.ndarray], rival: Sequence[np.ndarray], more: np.ndarray
 ) -> Estimate:
-    """Return by how much the leader's mean score is higher on the same draws and images, with its interval.
+    """Return how much higher the leader's mean score is on the same draws and images, with its interval.
 
     Parameters
     ----------
@@ -424,7 +424,7 @@ def mean_lead(
 
 
 def half_of_draws(values: np.ndarray) -> float:
-    """Return half the width of Student's interval of the mean; 0 for a single draw, whose spread is unknown."""
+    """Return half the width of Student's t interval of the mean; 0 for a single draw, whose spread is unknown."""
     if len(values) < 2:
         return 0.0
     t = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))

@@ -1,4 +1,4 @@
-"""`study`: was transfer worth it? Learning curves, and what follows from them."""
+"""`study`: how are the learning curves of transfer and of its rivals computed on your photos?"""
 
 from __future__ import annotations
 
@@ -92,17 +92,17 @@ def study_scope(subject: StudyData, layers: Sequence[str], head: Head) -> RunSco
 def study_directory(
     subject: StudyData, layers: Sequence[str], head: Head, out: str | Path | RunsDir | None, progress: Progress
 ) -> Path | None:
-    """Return the folder that the study is kept in."""
+    """Return the run directory of the study; None if it is not kept."""
     if out is None:
         return None
     if not isinstance(out, RunsDir):
         check_is_run_directory(out)
         return Path(out)
     name = f"{subject.train.part.collection.name}-study"
-    place, moved = run_directory(study_scope(subject, layers, head), Path(out.folder) / name)
+    folder, moved = run_directory(study_scope(subject, layers, head), Path(out.folder) / name)
     if moved is not None:
         progress.note(moved)
-    return place
+    return folder
 
 
 HEADS_STAGE, SCRATCH_STAGE = "train heads", "train from scratch"
@@ -142,7 +142,7 @@ def study(
     random_state: int = 0,
     progress: Progress = SILENT,
 ) -> Study:
-    """Return learning curves with and without transfer, where they cross, and a verdict on each of its four promises.
+    """Return learning curves with and without transfer, their crossovers, and a verdict on each of the four promises.
 
     With 1, 2, 5, 10, 20, 50, ... and all labels per class, drawn several times, each within the next larger draw, this
     trains the head on the frozen backbone; the head on the same network with random weights; a small network from
@@ -152,32 +152,32 @@ def study(
     Parameters
     ----------
     data : str, Path, ImageSource or FeatureCache
-        Images; or a cache whose images are still where they were, because a network is trained on the pixels.
+        Images; or a cache whose images are still at their recorded location, because a network is trained on pixels.
     backbone, cache, precision, store, decode, batch_size, on_error
         As for `extract`.
     layer : str
-        Of the curves. Early, middle, late and penultimate are studied too, at a few numbers of labels.
+        The layer of the curves. Early, middle, late and penultimate layers are compared too, at a few label budgets.
     labels, id_column, root, label_level, min_class_size, column, missing, groups
-        As for `evaluate`; it must come down to one label set of classes.
+        As for `evaluate`; they must select one label set of classes.
     split : str, optional
-        A column that fixes train and test; ``none`` ignores one that the source announces.
+        A column that fixes train and test; ``none`` ignores the split that the source declares.
     test : optional
-        A separate test set, as `data`. Where neither is given, a quarter of the images is drawn, the classes in
-        proportion and groups and duplicates whole.
+        A separate test set, as `data`. Without `split` and `test`, a quarter of the images is drawn, stratified by
+        class; groups and duplicates are not divided.
     head : str or estimator, optional
         The classifier that is trained on the features, logistic by default. Its parameters are selected by
         cross-validation within the drawn labels, from 5 per class on; with fewer it has its defaults.
     most_labels : int
-        At most this many training and test images; of more, this many are drawn.
+        Maximum number of training images and of test images; a larger set is subsampled.
     budget : float
-        Seconds that one training from scratch may take, the choice of its learning rate included: of one core, or by
-        the clock on a GPU.
+        Seconds that one training from scratch may take, including the selection of its learning rate: seconds of one
+        core, or wall-clock seconds on a GPU.
     time_limit : float
-        Seconds that the whole study may take by the clock; at least half of them are for training, however long the
-        embeddings take. Trainings that do not fit are skipped, later draws first, and named in the notes; the same call
-        again adds them. ``inf`` skips none.
+        Wall-clock seconds for the whole study; at least half of them are for training, however long the embeddings
+        take. Trainings that do not fit are skipped, later draws first, and listed in the notes; the same call again
+        adds them. ``inf`` skips none.
     out : path or RunsDir, optional
-        The run's folder: each result is kept there as soon as it is known, so that the same call goes on after a stop.
+        The run directory: each result is stored at once, so that the same call continues after an interruption.
     device : str
         Where the backbone runs and networks are trained: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
     n_jobs, dask, random_state, progress
@@ -190,9 +190,14 @@ def study(
     Raises
     ------
     PipelineError
-        With the next step; among them a cache whose photos are gone.
+        The options, labels or images are invalid, or the photos of a cache are missing.
     StudyStopped
-        A `KeyboardInterrupt` that has what is known so far, when it is interrupted while it trains.
+        A `KeyboardInterrupt` with the results so far, if the study is interrupted during training.
+
+    Examples
+    --------
+    >>> result = pl.study("photos/", out="runs/bees-study")  # doctest: +SKIP
+    >>> print(result.summary)  # doctest: +SKIP
     """
     arguments = dict(locals())  # before any other name is bound
     started = time.perf_counter()
@@ -204,19 +209,19 @@ def study(
     extraction = check_options(arguments)
     if not time_limit > 0:
         raise EvaluationError(f"time_limit: expected seconds above 0, got {time_limit:g}", "--time-limit 540")
-    found = _head(head, random_state)
-    # A user's own network has the layers that it was saved with, which no rule puts in an order.
-    own = is_graph_file(backbone.name if isinstance(backbone, Backbone) else backbone)
-    layers = (layer,) if own else tuple(dict.fromkeys((layer, *NAMED_LAYERS)))
+    classifier = _resolve_head(head, random_state)
+    # A user's own network has only the layers it was saved with, and their depth order is unknown.
+    user_network = is_graph_file(backbone.name if isinstance(backbone, Backbone) else backbone)
+    layers = (layer,) if user_network else tuple(dict.fromkeys((layer, *NAMED_LAYERS)))
     columns = (column,) if isinstance(column, str) else tuple(column)
-    beside = tuple(name for name in (groups, split) if name is not None and name != NO_SPLIT)
+    extra_columns = tuple(name for name in (groups, split) if name is not None and name != NO_SPLIT)
     config = StudyConfig(
         features=FeatureConfig((backbone,), layers, Path(cache), extraction, progress),
         labelling=LabelConfig.of(
             labels,
             id_column=id_column,
             columns=columns,
-            beside=beside,
+            beside=extra_columns,
             root=root,
             level=label_level,
             missing=missing,
@@ -236,24 +241,24 @@ def study(
         for note in subject.notes:
             progress.note(note)
         where = devices_of(device)[0]
-        folder = study_directory(subject, layers, found, out, progress)
+        folder = study_directory(subject, layers, classifier, out, progress)
         with Store.open(folder) as kept:
             try:
-                kept.begin(study_scope(subject, layers, found).as_json())
-                made = _studied(
-                    subject, found, layer, layers, config, kept, where, budget, n_jobs, (started, time_limit)
+                kept.begin(study_scope(subject, layers, classifier).as_json())
+                result = _run_study(
+                    subject, classifier, layer, layers, config, kept, where, budget, n_jobs, (started, time_limit)
                 )
             except BaseException:
                 kept.remove_if_empty()
                 raise
-    made = replace(made, seconds=round(time.perf_counter() - started, 1))
+    result = replace(result, seconds=round(time.perf_counter() - started, 1))
     if folder is None:
-        return made
-    made.save(folder)
-    return replace(made, folder=folder)
+        return result
+    result.save(folder)
+    return replace(result, folder=folder)
 
 
-def _studied(
+def _run_study(
     subject: StudyData,
     head: Head,
     layer: str,
@@ -275,14 +280,14 @@ def _studied(
     results = TrialCache(store, subject, {method.place: method.text for method in methods})
     trials = factory.trials(methods, sizes, budget=budget, device=device)
     started, time_limit = limit
-    learned: dict[TrialKey, TrialResult] = {}
+    completed: dict[TrialKey, TrialResult] = {}
     try:
         left = time_for_training(time_limit, time.perf_counter() - started)
-        left_out = _learn(trials, learned, results, device, n_jobs, left, config.progress)
+        left_out = _run_all_trials(trials, completed, results, device, n_jobs, left, config.progress)
     except KeyboardInterrupt:
-        if not learned:
+        if not completed:
             raise
-        raise StudyStopped(partial_points(learned, trials, ladder, test.y), len(learned), len(trials)) from None
+        raise StudyStopped(partial_points(completed, trials, ladder, test.y), len(completed), len(trials)) from None
     skipped = skipped_of(left_out, trials, ladder)
     # Measured after all trainings, so that nothing else uses the cores.
     where = f"{device.partition(':')[0]}, {config.extraction['decode']}"
@@ -290,10 +295,12 @@ def _studied(
     if measured is None:
         measured = seconds_per_image_of(backbone, layer, subject.train, config.extraction, device)
         results.keep_image_seconds(layer, where, measured)
-    seconds = dict.fromkeys((TRANSFER, RANDOM), measured)  # random weights take as long as any
+    seconds = dict.fromkeys((TRANSFER, RANDOM), measured)  # random weights take as long as trained ones
 
     test_set = TestSet(test.y, subject.all_classes, test.groups)
-    points = points_of(learned, ladder, test_set, layer=layer, image_seconds=seconds, random_state=config.random_state)
+    points = points_of(
+        completed, ladder, test_set, layer=layer, image_seconds=seconds, random_state=config.random_state
+    )
     later = [text for text in (skipped_text(skipped, time_limit),) if text]
     later += caveats(subject, points, budget)
     for note in later:
@@ -339,7 +346,7 @@ def _methods(
     config: StudyConfig,
     n_jobs: int | None,
 ) -> list[Method]:
-    """Return all methods, with what each sees of the images."""
+    """Return all methods, each with its features or pixels."""
     subject = factory.subject
     caches, rows = caches_of(subject), (subject.train.part.rows, subject.test.part.rows)
     recipe = caches[0].recipe
@@ -370,23 +377,23 @@ def _methods(
     return sorted(found, key=lambda method: METHODS.index(method.name))
 
 
-def _learn(
+def _run_all_trials(
     trials: Sequence[AnyTrial],
-    learned: dict[TrialKey, TrialResult],
+    completed: dict[TrialKey, TrialResult],
     results: TrialCache,
     device: str,
     n_jobs: int | None,
     left: float,
     progress: Progress,
 ) -> list[TrialKey]:
-    """Fill `learned` with the results of all trials, and return the trials that the time limit left out.
+    """Fill `completed` with the results of all trials, and return the trials that the time limit left out.
 
-    Each is kept as soon as it is done. Heads come first; the small networks have the rest of the time.
+    Each result is stored as soon as it is computed. Heads come first; the small networks get the remaining time.
     """
-    known, waiting = results.look_up(trials)
-    learned.update(known)
-    if learned:
-        progress.note(f"{len(learned):,} of {len(trials):,} trials are reused")
+    stored, waiting = results.look_up(trials)
+    completed.update(stored)
+    if completed:
+        progress.note(f"{len(completed):,} of {len(trials):,} trials are reused")
     by_key = {trial.key: trial for trial in waiting}
     left_out: list[TrialKey] = []
     end = time.time() + left
@@ -398,14 +405,14 @@ def _learn(
             progress.note(f"with {len(by_key[key].rows)} labels there is no {key.method}: {outcome.why}")
         else:
             results.keep(by_key[key], outcome)
-            learned[key] = outcome
+            completed[key] = outcome
 
     heads = [trial for trial in waiting if isinstance(trial, Trial)]
     networks = [trial for trial in waiting if isinstance(trial, ScratchTrial)]
     jobs = workers(n_jobs)
     network_jobs = jobs if device == "cpu" else 1  # a GPU trains one network after another, in this process
     measured = None
-    trial = _trial_head(heads)
+    trial = _timing_trial(heads)
     if trial is not None:
         before = time.perf_counter()
         for key, outcome in run_trials([trial], n_jobs=1):
@@ -429,13 +436,13 @@ def _learn(
     return left_out
 
 
-def _trial_head(heads: Sequence[Trial]) -> Trial | None:
-    """Return the trial that tells how long heads take: the first draw of transfer with the most labels."""
+def _timing_trial(heads: Sequence[Trial]) -> Trial | None:
+    """Return the trial that is timed to estimate the rest: the first draw of transfer with the most labels."""
     found = [trial for trial in heads if trial.key.method == TRANSFER and trial.key.draw == 0]
     return max(found, key=lambda trial: len(trial.rows), default=None)
 
 
-def _head(config: Any, random_state: int) -> Head:
+def _resolve_head(config: Any, random_state: int) -> Head:
     found = resolve_heads([DEFAULT["class"] if config is None else config], kind="class", random_state=random_state)
     if len(found) > 1:
         raise EvaluationError(

@@ -1,4 +1,4 @@
-"""The data of a study: one label set, training images, a fixed test set, their photos and the label budgets."""
+"""Which data does a study use? One label set, training images, a fixed test set, their photos and label budgets."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FEWEST_DRAWS = 3
 
 @dataclass(frozen=True, eq=False)
 class LabelBudget:
-    """So many labels, drawn several times.
+    """A number of labels, and its draws of training images.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class LabelBudget:
 
 
 def label_budgets(y: np.ndarray, *, random_state: int) -> tuple[LabelBudget, ...]:
-    """Return 1, 2, 5, 10, 20, 50, ... labels of each class and at last all of them.
+    """Return label budgets of 1, 2, 5, 10, 20, 50, ... labels per class, then all labels.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def label_budgets(y: np.ndarray, *, random_state: int) -> tuple[LabelBudget, ...
 
 
 def at_most(y: np.ndarray, most: int, *, random_state: int) -> np.ndarray:
-    """Return ascending positions of at most so many labels, the classes in proportion and each with one at least."""
+    """Return ascending positions of a stratified subsample, with at least one label per class."""
     if len(y) <= most:
         return np.arange(len(y))
     kept = []
@@ -99,7 +99,7 @@ def at_most(y: np.ndarray, most: int, *, random_state: int) -> np.ndarray:
 
 
 def _orders(y: np.ndarray, draw: int, random_state: int) -> list[np.ndarray]:
-    """Return the rows of each class in the order in which a draw takes them."""
+    """Return the rows of each class in the order of the draw."""
     return [
         np.random.default_rng([random_state, draw, code]).permutation(np.flatnonzero(y == code))
         for code in np.unique(y)
@@ -134,7 +134,7 @@ class StudyConfig:
 
     @property
     def extraction(self) -> dict[str, Any]:
-        """Keywords of `extract`, the folder of caches among them."""
+        """Keyword arguments of `extract`, including the folder of caches."""
         return {**self.features.extraction, "cache": self.features.folder}
 
 
@@ -172,12 +172,12 @@ class StudyData:
 
     @property
     def all_classes(self) -> int:
-        """Classes that may be true of a test image: one that training lacks is always missed."""
+        """The classes of training and test images; one that training lacks is never predicted."""
         return self.question.n_classes + len(self.question.unknown_classes)
 
 
 def load_study_data(data: Any, config: StudyConfig) -> StudyData:
-    """Return what the study is about, its features extracted; a slip is found before the first image is read.
+    """Return the data of the study with extracted features; options are checked before the first image is read.
 
     Raises
     ------
@@ -261,7 +261,7 @@ def _only(sources: list[Source], what: str) -> Source:
 
 
 def _question(collection: Dataset, test: Dataset | None, guard: DuplicateGuard | None, config: StudyConfig) -> Task:
-    """Return the one label set of classes that is config about."""
+    """Return the only label set of classes; raise if there are none or several."""
     found = build_tasks(
         collection,
         column=config.column,
@@ -343,7 +343,7 @@ def _check_enough(question: Task, train: LabeledRows, fewest: int) -> None:
 
 
 def _cut(question: Task, photos: ImageSource, test_photos: ImageSource, config: StudyConfig) -> StudyData:
-    """Return the subject with at most so many images a side as a study has time for."""
+    """Return the data with at most `most_labels` images per side."""
     assert question.test is not None
     notes = [*question.general, *question.notes]
     sides = {"for training": question.train, "for testing": question.test}
@@ -366,7 +366,7 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class PixelSizes:
-    """How small the photos are made.
+    """The sizes that the photos are reduced to.
 
     Attributes
     ----------
@@ -387,7 +387,7 @@ class PixelSizes:
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """The squares of n photos.
+    """The reduced central squares of n photos.
 
     Attributes
     ----------
@@ -400,7 +400,7 @@ class Pixels:
 
 
 def sizes_of(photos: ImageSource, rows: np.ndarray) -> PixelSizes:
-    """Return how small the photos are to be made, from the size of some of them."""
+    """Return the sizes to reduce the photos to, from a sample of their original sizes."""
     sample = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int))]
     short = int(np.median([min(photos.read(int(row)).pixels().size) for row in sample]))
     return PixelSizes(SIDE if short > SMALL_SIDE else SMALL_SIDE, min(RAW_SIDE, short))
@@ -409,7 +409,7 @@ def sizes_of(photos: ImageSource, rows: np.ndarray) -> PixelSizes:
 def read_pixels(
     photos: ImageSource, rows: np.ndarray, sizes: PixelSizes, *, n_jobs: int | None, progress: Progress
 ) -> Pixels:
-    """Return the squares of these rows: the middle of each photo, as the backbone sees it, made small."""
+    """Return the reduced central squares of these rows, cropped as for the backbone."""
     parts = [rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)]
     found = []
     for part in Parallel(n_jobs=workers(n_jobs), prefer="threads", return_as="generator")(
@@ -421,14 +421,14 @@ def read_pixels(
 
 
 def raw_features(*parts: np.ndarray) -> list[np.ndarray]:
-    """Return the pixels of each part as float32 features between 0 and 1; one channel where no image has colours."""
+    """Return the pixels of each part as float32 features between 0 and 1; one channel if all images are gray."""
     grey = all((part == part[..., :1]).all() for part in parts)
     channels = 1 if grey else 3
     return [(part[..., :channels].reshape(len(part), -1) / np.float32(255)).astype(np.float32) for part in parts]
 
 
 def pixels_text(sizes: PixelSizes) -> str:
-    """Return what names such squares in the store: all that changes them."""
+    """Return the text that identifies such pixels in the store: everything that changes them."""
     return f"pixels {sizes.network} and {sizes.raw}, {PHOTO_RULES}, {decoder_of('exact')}"
 
 

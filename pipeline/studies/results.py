@@ -1,4 +1,4 @@
-"""`Study`: what came of asking whether transfer was worth it; to be read, printed and kept as ``study.json``.
+"""`Study`: what are the results of a study, and how are they written to and read from ``study.json``?
 
 A study is a table of points and what follows from it. Crossovers and verdicts are functions of the points alone
 (`pipeline.studies.analysis`), so they can be computed again from the table.
@@ -34,7 +34,7 @@ DEPTHS = ("early", "middle", "late", "penultimate")  # in the order of the netwo
 
 @dataclass(frozen=True)
 class Point:
-    """One method with so many labels: a mean over draws of the training labels, all scored on the same test images.
+    """One method at one label budget: a mean over draws of the training labels, all scored on the same test images.
 
     Attributes
     ----------
@@ -99,12 +99,12 @@ class Point:
 
     @property
     def gap(self) -> float:
-        """How much lower the score is on new images than on the training images."""
+        """The score on the training images minus the score on the test images."""
         return self.train - self.score
 
     @property
     def total_seconds(self) -> float:
-        """Training and, where there is a backbone, bringing the images through it."""
+        """Seconds of training plus, with a backbone, of computing the features."""
         return self.seconds + self.extraction_seconds
 
     def as_dict(self) -> dict[str, Any]:
@@ -113,13 +113,13 @@ class Point:
 
 
 def curve_of(points: Sequence[Point], method: str, layer: str) -> tuple[Point, ...]:
-    """Return the points of a method, the fewest labels first; of a backbone's layers the one named."""
+    """Return the points of a method, the fewest labels first; for a backbone only those of the given layer."""
     selected = [point for point in points if point.method == method and point.layer in (layer, NO_LAYER)]
     return tuple(sorted(selected, key=lambda point: point.labels))
 
 
 def depth_of(layer: str) -> tuple[int, str]:
-    """Return what sorts layers from early to late; those with names of their own come last."""
+    """Return a sort key that orders layers from early to late; layers with other names come last."""
     return (DEPTHS.index(layer) if layer in DEPTHS else len(DEPTHS), layer)
 
 
@@ -137,7 +137,7 @@ PROMISES = (TIME, LABELS, PERFORMANCE, GENERALISATION)
 
 @dataclass(frozen=True)
 class SkippedTrials:
-    """Trainings of one method with so many labels that the time limit left out.
+    """Trainings of one method at one label budget that the time limit left out.
 
     Attributes
     ----------
@@ -156,13 +156,13 @@ class SkippedTrials:
     of: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+        """Return the record as plain JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class LabelMatch:
-    """How many labels a rival needs for the score that transfer has with fewer.
+    """The number of labels that a rival needs for the score of transfer with fewer labels.
 
     Attributes
     ----------
@@ -185,7 +185,7 @@ class LabelMatch:
 
 @dataclass(frozen=True)
 class Crossover:
-    """A rival's curve against that of transfer.
+    """A comparison of a rival's curve with that of transfer.
 
     Attributes
     ----------
@@ -316,7 +316,7 @@ class Study:
         return tuple(method for method in METHODS if method in by_layer)
 
     def curve(self, method: str) -> tuple[Point, ...]:
-        """Return a method's learning curve, the fewest labels first; of the backbone's layers the one of the curves.
+        """Return a method's learning curve, the fewest labels first; for a backbone at the layer of the curves.
 
         Raises
         ------
@@ -341,7 +341,7 @@ class Study:
         return {per_class: tuple(points) for per_class, points in found.items()}
 
     def table(self) -> pd.DataFrame:
-        """Return the points as a table, one row a point."""
+        """Return the points as a table, one row per point."""
         import pandas as pd
 
         rows = [{name: value for name, value in point.as_dict().items() if name != "scores"} for point in self.points]
@@ -379,7 +379,7 @@ class Study:
         return cls(**{**values, "folder": folder})
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``study.json`` and ``points.csv``; each appears whole or not at all.
+        """Write ``study.json`` and ``points.csv``; each file is written atomically.
 
         Raises
         ------
@@ -404,7 +404,7 @@ class Study:
     @classmethod
     @check_arguments
     def open(cls, folder: str | Path) -> Study:
-        """Return the study that a run's folder holds.
+        """Return the study in a run directory.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""How long a study takes, when it has to end, and what it leaves out for that."""
+"""How long does a study take, when must its trials end, and which are skipped to keep the time limit?"""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PartialPoint:
 
 
 class StudyStopped(KeyboardInterrupt):
-    """A study was interrupted; what it knows so far is kept where it has a folder, and the same call goes on.
+    """A study was interrupted; stored results remain in its run directory, and the same call continues.
 
     Attributes
     ----------
@@ -86,11 +86,11 @@ class TimeEstimate:
     networks: Mapping[TrialKey, float]
 
     def seconds(self, head_jobs: int, network_jobs: int) -> float:
-        """Return how long all of them take on so many processes."""
+        """Return the expected seconds of all trials on this number of processes."""
         return sum(self.heads.values()) / max(1, head_jobs) + _in_parallel(self.networks.values(), network_jobs)
 
     def text(self, head_jobs: int, network_jobs: int, left: float) -> str:
-        """Return what is to be trained and how long that takes, in a sentence."""
+        """Return one sentence on the number of trials and their expected time."""
         counts = [(len(self.heads), "head"), (len(self.networks), "network from scratch")]
         listed_scores = " and ".join(_counted(count, name) for count, name in counts if count)
         expected = self.seconds(head_jobs, network_jobs)
@@ -119,12 +119,12 @@ def estimate_time(
 
 
 def time_for_training(time_limit: float, spent: float) -> float:
-    """Return how many seconds are left for trainings when so many were spent before them."""
+    """Return the seconds left for training after the seconds already spent."""
     return max(time_limit - spent, SHARE_OF_TRAINING * time_limit)
 
 
 def deadline_of_heads(heads: Iterable[AnyTrial], left: float) -> Deadline:
-    """Return when heads have to end; the first draw of each is learned in any case, so that every curve is there."""
+    """Return when heads have to end; the first draw of each level has no deadline, so that every curve is complete."""
     always = frozenset(trial.key for trial in heads if trial.key.draw == 0)
     return Deadline(time.time() + SHARE_OF_HEADS * left, {}, always)
 
@@ -138,7 +138,7 @@ def deadline_of_networks(expected: TimeEstimate, end: float, jobs: int) -> Deadl
 def skipped_of(
     left_out: Iterable[TrialKey], trials: Sequence[AnyTrial], budgets: Sequence[LabelBudget]
 ) -> tuple[SkippedTrials, ...]:
-    """Return what was left out, method by method, the fewest labels first."""
+    """Return the skipped trials by method, the fewest labels first."""
     gone, planned = _places(left_out), _places(trial.key for trial in trials)
     return tuple(
         SkippedTrials(method, layer, budgets[number].labels, count, planned[method, layer, number])
@@ -147,7 +147,7 @@ def skipped_of(
 
 
 def skipped_text(skipped: Sequence[SkippedTrials], time_limit: float) -> str:
-    """Return what was left out in a sentence; empty where nothing was."""
+    """Return one sentence on the skipped trials; empty if there are none."""
     if not skipped:
         return ""
     parts = []
@@ -168,7 +168,7 @@ def skipped_text(skipped: Sequence[SkippedTrials], time_limit: float) -> str:
 def partial_points(
     learned: Mapping[TrialKey, TrialResult], trials: Sequence[AnyTrial], budgets: Sequence[LabelBudget], y: np.ndarray
 ) -> tuple[PartialPoint, ...]:
-    """Return the mean score of what is done, method by method, the fewest labels first.
+    """Return the mean scores of the completed trials by method, the fewest labels first.
 
     Parameters
     ----------
@@ -211,14 +211,14 @@ def _of_networks(networks: Sequence[ScratchTrial]) -> dict[TrialKey, float]:
 
 
 def _work(trial: Trial) -> float:
-    """Return a measure of what a head has to do: values that it sees, fewer where nothing is chosen."""
+    """Return a measure of a head's work: the number of values it is trained on, fewer without a parameter search."""
     n = len(trial.rows)
     width = float(np.prod(trial.material.X.shape[1:]))
     return n * width * (1.0 if n >= CHOOSE_FROM * trial.material.classes else FIXED_SHARE)
 
 
 def _in_parallel(seconds: Iterable[float], jobs: int) -> float:
-    """Return how long tasks take on so many processes: their share, and at least the longest."""
+    """Return the seconds that tasks take on this number of processes: the mean share, at least the longest task."""
     values = list(seconds)
     return max(sum(values) / max(1, jobs), max(values, default=0.0))
 

@@ -1,4 +1,4 @@
-"""Training from scratch, as well as a small budget allows: a rival that loses to transfer has had its chance."""
+"""How is a small network trained from scratch within a time budget, as a fair rival of transfer?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LARGE = 32  # sides above it are halved by the first layer already
 
 
 class SmallNetwork(nn.Module):
-    """Four convolutions of 3 x 3 with batch normalisation, a mean over positions, one linear layer: 240,000 weights.
+    """Four convolutions of 3 x 3 with batch normalization, a mean over positions, one linear layer: 240,000 weights.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class SmallNetwork(nn.Module):
         self.head = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(before, classes))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map images, float32 (b, 3, side, side), to one number a class, (b, classes)."""
+        """Map images, float32 (b, 3, side, side), to one logit per class, (b, classes)."""
         return self.head(self.body(images).mean((2, 3)))  # (b, width, h, w) -> (b, width) -> (b, classes)
 
 
@@ -221,7 +221,7 @@ def train_from_scratch(
 
 
 def pace(images: torch.Tensor, labels: torch.Tensor, classes: int, clock: Clock) -> float:
-    """Return how long a step takes, by a few that are thrown away."""
+    """Return the seconds of one training step, measured on a few discarded steps."""
     started = clock()
     run = _TrainingRun(images, labels, classes, TrainingConfig(1e-3, True), PACE_STEPS, seed=0)
     run.go(clock, math.inf)
@@ -230,7 +230,7 @@ def pace(images: torch.Tensor, labels: torch.Tensor, classes: int, clock: Clock)
 
 
 def seconds_per_image(pixels: np.ndarray, y: np.ndarray, classes: int, device: str) -> float:
-    """Return how long a step of training takes per image, by the clock on the wall, from a few that are thrown away.
+    """Return how long a step of training takes per image, in wall-clock time, measured on a few discarded steps.
 
     Parameters
     ----------
@@ -247,12 +247,12 @@ def seconds_per_image(pixels: np.ndarray, y: np.ndarray, classes: int, device: s
 
 
 def clock_of(device: str) -> Clock:
-    """Return the clock that a training is measured by: that of this process, or on a GPU the one on the wall."""
+    """Return the clock of a training: processor time of this process, or wall-clock time on a GPU."""
     return time.process_time if device == "cpu" else time.perf_counter
 
 
 def expected_steps(n: int, *, chosen: bool, tries: int) -> float:
-    """Return how many steps a training on n images takes, those that choose its learning rate included."""
+    """Return how many steps a training on n images takes, including those that select its learning rate."""
     return steps_for(n) * (2 + TRY_SHARE * tries if chosen else 1.0)
 
 
@@ -274,12 +274,12 @@ def steps_for(n: int) -> int:
 
 
 def batch_for(n: int) -> int:
-    """Return how many images a step sees."""
+    """Return the batch size."""
     return SMALL_BATCH if n < FEW else BATCH
 
 
 class _TrainingRun:
-    """One training: a network, its optimiser, and its place in the schedule."""
+    """One training: a network, its optimizer, and its place in the schedule."""
 
     def __init__(
         self, images: torch.Tensor, labels: torch.Tensor, classes: int, tried: TrainingConfig, steps: int, seed: int
@@ -318,7 +318,7 @@ class _TrainingRun:
         return float(functional.cross_entropy(self._predict(images), labels))
 
     def answers(self, images: torch.Tensor) -> np.ndarray:
-        """Return the likeliest class of each image."""
+        """Return the most probable class of each image."""
         return self._predict(images).argmax(1).cpu().numpy()
 
     def _predict(self, images: torch.Tensor) -> torch.Tensor:
@@ -327,7 +327,7 @@ class _TrainingRun:
             return torch.cat([self._network(normalize_images(batch)) for batch in images.split(_ASKED_AT_ONCE)])
 
     def _batches(self) -> Iterator[torch.Tensor]:
-        """Give rows without end, every image once before any comes again."""
+        """Yield rows without end; each image comes once per epoch."""
         n = len(self._labels)
         waiting = torch.empty(0, dtype=torch.long)
         while True:

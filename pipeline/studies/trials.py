@@ -1,4 +1,4 @@
-"""Trials: one method is trained on one draw of labels and predicts the test images."""
+"""How does each method of a study train on one draw of labels and predict the test images?"""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CHOSEN, FIXED, NOTHING = "cross-validated", "fixed", "none"
 
 @dataclass(frozen=True)
 class TrialKey:
-    """Which trial: method, layer, label budget and draw.
+    """The key of a trial: method, layer, label budget and draw.
 
     Attributes
     ----------
@@ -72,13 +72,13 @@ class TrialData:
     classes: int
 
     def take(self, rows: np.ndarray) -> TrialData:
-        """Return the material of some of the training images."""
+        """Return the data of a subset of the training images."""
         groups = None if self.groups is None else self.groups[rows]
         together = None if self.together is None else self.together[rows]
         return replace(self, X=self.X[rows], y=self.y[rows], groups=groups, together=together)
 
     def folds(self, random_state: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return folds to choose parameters by; none where there are too few labels for it."""
+        """Return folds to select parameters with; none if there are too few labels."""
         if len(self.y) < CHOOSE_FROM * self.classes:
             return []
         try:
@@ -115,7 +115,7 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class TrialSkipped:
-    """A trial that was not learned, such as LDA with one label per class, or five neighbours among four labels.
+    """A trial that cannot be trained, such as LDA with one label per class, or five neighbours among four labels.
 
     Attributes
     ----------
@@ -152,11 +152,11 @@ class Deadline:
     shortest_first: bool = False
 
     def stop_at(self, key: TrialKey) -> float:
-        """Return when a trial has to end."""
+        """Return the time at which a trial must end."""
         return math.inf if key in self.always else self.at
 
     def leaves_out(self, key: TrialKey) -> bool:
-        """Return whether a trial that is to start now would end too late."""
+        """Return whether a trial that starts now would end too late."""
         return time.time() + self.expected.get(key, 0.0) > self.stop_at(key)
 
 
@@ -186,7 +186,7 @@ class Trial:
 
     @property
     def effort(self) -> float:
-        """A rough measure of how long it takes, to begin with the longest."""
+        """A rough measure of the trial's duration; the longest trials start first."""
         return float(len(self.rows))
 
     def learn(self) -> TrialResult | TrialSkipped:
@@ -321,7 +321,7 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """One way to learn the labels.
+    """One method to predict the labels.
 
     Attributes
     ----------
@@ -436,13 +436,13 @@ class TrialFactory:
 
 
 def caches_of(subject: StudyData) -> tuple[FeatureCache, FeatureCache]:
-    """Return the caches of the backbone over either side; the same one where the test set is part of the images."""
+    """Return the caches of the backbone of both sides; the same one twice if the test set is part of the images."""
     train, test = (side.part.collection.caches[0] for side in (subject.train, subject.test))
     return train, test
 
 
 def describe_budget(head: Head, sizes: PixelSizes, *, seconds: float, device: str) -> dict[str, str]:
-    """Return what the draws, the head, the small network and the clocks are, one sentence each."""
+    """Return one sentence each on the draws, the head, the small network and the clocks."""
     from pipeline.studies import scratch
 
     few = ", ".join(f"{count} with {size}" for size, count in data.DRAWS.items())
@@ -496,7 +496,7 @@ def untrained_features(
 def seconds_per_image_of(
     backbone: Backbone, layer: str, side: SplitSide, extraction: Mapping[str, Any], device: str
 ) -> float:
-    """Return how long an image takes from its file to its features: seconds of one core, or by the clock on a GPU.
+    """Return the seconds from an image file to its features: of one core, or wall-clock seconds on a GPU.
 
     Measured by the difference between a few images and some more, all computed again.
     """

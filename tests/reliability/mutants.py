@@ -223,7 +223,7 @@ MUTANTS = (
     mutant(
         "the hashes of a model's files",
         "pipeline/model/storage.py",
-        '    if found != wanted:\n        raise ModelError(\n            f"{path / name}: expected SHA-256',
+        '    if found != expected:\n        raise ModelError(\n            f"{path / name}: expected SHA-256',
         '    if False:\n        raise ModelError(\n            f"{path / name}: expected SHA-256',
         "tests/test_model_folder.py::test_a_file_that_was_changed_is_named",
     ),

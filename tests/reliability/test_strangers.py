@@ -160,9 +160,9 @@ MODELS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     ),
     "a head that is a dict": (_head(lambda song: skops.io.dumps({"a": 1})), "got a dict, which predicts nothing"),
     "a record without end": (lambda path, song: _written(path, "[" * 200_000), "got RecursionError"),
-    "classes that are none": (_record(classes={"a": 1}), "expected a classes such as a model has"),
-    "a recipe that is none": (_record(recipe={"store": "fp8"}), "expected a recipe such as a model has"),
-    "a task that is none": (_record(task=["class"]), "expected a task such as a model has"),
+    "classes that are none": (_record(classes={"a": 1}), "expected a valid 'classes'"),
+    "a recipe that is none": (_record(recipe={"store": "fp8"}), "expected a valid 'recipe'"),
+    "a task that is none": (_record(task=["class"]), "expected a valid 'task'"),
     "another scikit-learn": (_record(versions={"scikit-learn": "0.1.2"}), "expected scikit-learn 0.1"),
 }  # fmt: skip
 
