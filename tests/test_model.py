@@ -391,14 +391,15 @@ def test_models_of_numbers_write_a_value(bees: Model, tmp_path: Path) -> None:
     assert np.isnan(table["value"][3]) and table["error"][3] == SkipReason.TOO_LARGE.text
     model.save(tmp_path / "size.model", weights=False)
     assert Model.open(tmp_path / "size.model").predict(made).equals(table)
-    assert "answers `size`: a number" in (tmp_path / "size.model" / "README.md").read_text()
+    assert "Predicts `size` for a photo: a number." in (tmp_path / "size.model" / "README.md").read_text()
 
 
 def test_a_cache_of_another_recipe_or_layer_is_refused_by_name(three: Model, tmp_path: Path) -> None:
     X, _ = blobs(10, d=8)
     other = make_cache(tmp_path / "a.h5", X, {}, changes={**three.recipe, "precision": "bf16", "backbone": "resnet50"})
     with pytest.raises(
-        ModelError, match=r"a\.h5: expected features .*, got others: backbone, precision differ"
+        ModelError,
+        match=r"a\.h5: expected features made with the model's recipe, got another recipe: backbone, precision differ",
     ) as error:
         three.predict(other)
     assert error.value.next_step == "predict from the images themselves"

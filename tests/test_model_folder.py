@@ -223,7 +223,7 @@ def test_a_file_that_was_changed_is_named(name: str, model: Model, tmp_path: Pat
     content[len(content) // 2] ^= 1
     (path / name).write_bytes(content)
     with pytest.raises(
-        ModelError, match=rf"{name}: expected SHA-256 [0-9a-f]{{12}}\.\.\., got .*: another file"
+        ModelError, match=rf"{name}: expected SHA-256 [0-9a-f]{{12}}\.\.\., got [0-9a-f]{{12}}\.\.\."
     ) as error:
         Model.open(path)
     assert "copy the model folder again from where it was made" in error.value.next_step
@@ -381,14 +381,16 @@ def test_what_cannot_be_saved_is_named_with_what_can_be_done(tmp_path: Path) -> 
     assert raised.value.message == (
         "head 'GridSearchCV': expected only types that a model folder may hold, got "
         "sklearn.metrics._scorer._PassthroughScorer, sklearn.model_selection._split.StratifiedKFold "
-        "(no other type is built from a file)"
+        "(other types are not built from a file)"
     )
     assert "only score it with `pipeline evaluate`" in raised.value.next_step
 
 
 def test_a_model_that_is_not_saved_may_be_of_any_type(cache: FeatureCache, tmp_path: Path) -> None:
     fitted = fit(cache, column="kind", heads=Strange(), cv=2, n_jobs=1)
-    with pytest.raises(ModelError, match="head 'Strange': it cannot be saved"):
+    with pytest.raises(
+        ModelError, match="head 'Strange': expected only types that a model folder may hold, got .*Strange"
+    ):
         fitted.save(tmp_path / "x.model")
     assert list(tmp_path.iterdir()) == []
 
@@ -405,7 +407,7 @@ def test_what_is_no_model_is_never_overwritten(model: Model, bees: Path, tmp_pat
     assert error.value.next_step == f"--out {tmp_path / 'photos.new.model'}"
     mixed = Path(shutil.copytree(bees, tmp_path / "mixed.model"))
     (mixed / "notes.txt").write_text("mine")
-    with pytest.raises(ModelError, match=r"it holds notes\.txt"):
+    with pytest.raises(ModelError, match=r"got a folder that also holds notes\.txt"):
         model.save(mixed)
     file = tmp_path / "file.model"
     file.write_text("")

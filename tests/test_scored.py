@@ -246,15 +246,15 @@ def test_a_damaged_score_is_refused(score: ModelScore, place: Path, tmp_path: Pa
     assert said == [
         "RUN/score.json: expected a score, got No such file or directory",
         "RUN/score.json: expected a score in JSON, got Expecting property name enclosed in double quotes: line 1 "
-        "column 2 (char 1))",
+        "column 2 (char 1)",
         "RUN/score.json: expected a score of format 1, got list",
         "RUN/score.json: expected a score of format 1, got 2",
         "RUN/score.json: expected a complete score, got ValueError: expected class, number or multi, got 'taste'",
         "RUN/score.json: expected a complete score, got ValueError: 11 photos, but predictions for 12",
         "RUN/score.json: expected a complete score, got TypeError: expected a text, got 1",
         "RUN/score.json: expected a complete score, got KeyError: 'value'",
-        "RUN/score.json: expected a score, got one that is not whole (ValueError: no column true_value, "
-        "predicted_value in predictions.parquet)",
+        "RUN/score.json: expected a complete score, got ValueError: no column true_value, "
+        "predicted_value in predictions.parquet",
         "RUN/predictions.parquet: expected the predictions of the score, got No such file or directory",
         "RUN/predictions.parquet: expected the predictions that score.json was written with, got others: changed "
         "since, or left by a score that was stopped",
