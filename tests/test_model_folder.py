@@ -389,7 +389,7 @@ def test_what_cannot_be_saved_is_named_with_what_can_be_done(tmp_path: Path) -> 
 def test_a_model_that_is_not_saved_may_be_of_any_type(cache: FeatureCache, tmp_path: Path) -> None:
     fitted = fit(cache, column="kind", heads=Strange(), cv=2, n_jobs=1)
     with pytest.raises(
-        ModelError, match="head 'Strange': expected only types that a model folder may hold, got .*Strange"
+        ModelError, match=r"head 'Strange': expected only types that a model folder may hold, got .*Strange"
     ):
         fitted.save(tmp_path / "x.model")
     assert list(tmp_path.iterdir()) == []
