@@ -139,7 +139,7 @@ def test_a_large_photo_handed_over_in_strips_is_the_same_as_in_one_piece(monkeyp
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"),
+    ("size", "wanted"),
     [
         ((256, 256), how(256, 224, "bicubic")),  # nothing to resize
         ((400, 300), how(200, 224, "bicubic")),  # a border

@@ -416,7 +416,7 @@ def test_exact_copies_in_all_groups_do_not_stop_an_evaluation(tmp_path: Path) ->
         tmp_path / "a.h5", X, {"kind": names(y), "place": [f"g{row % 4}" for row in range(40)]}, digests=digests
     )
     run = run_of(made, column="kind", groups="place")
-    assert "copies tie all groups to one another: groups alone are kept whole" in run.notes
+    assert "duplicates tie all groups to one another: only groups are kept whole" in run.notes
 
 
 def test_rows_without_features_are_no_copies(tmp_path: Path) -> None:
@@ -477,9 +477,9 @@ def test_the_test_score_is_given_with_and_without_copies_of_training_images(fixe
     assert accuracy.test is not None and accuracy.test < right
     assert results["balanced_accuracy"].test_apart == pytest.approx(balanced_accuracy_score(true, said))
     assert all(result.test_apart is not None for result in run.results if result.head == "dummy")
-    (note,) = [note for note in run.notes if "test images are copies" in note]
+    (note,) = [note for note in run.notes if "test images are" in note]
     assert note.startswith(
-        f"5 of 40 test images are copies (1 exact) of training images: {ids[0]} of {of[0]} (cosine 0.9"
+        f"5 of 40 test images are duplicates (1 exact) of training images: {ids[0]} of {of[0]} (cosine 0.9"
     )
     assert note.endswith("...; the test score is given with and without them")
     low, high = wilson(right, 35)

@@ -252,7 +252,7 @@ def test_scorings_fit_the_kind() -> None:
     for scoring in (*SCORINGS["multi"], "accuracy", "recall_samples"):
         check_scoring(scoring, "multi", 4)
     for scoring, found in (("balanced_accuracy", "classes"), ("r2", "numbers"), ("f1", "classes")):
-        with pytest.raises(HeadError, match=f"expected one for several tags an image, got one for {found}"):
+        with pytest.raises(HeadError, match=f"expected one for several tags per image, got one for {found}"):
             check_scoring(scoring, "multi", 4)
 
 

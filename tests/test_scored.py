@@ -256,8 +256,8 @@ def test_a_damaged_score_is_refused(score: ModelScore, place: Path, tmp_path: Pa
         "RUN/score.json: expected a complete score, got ValueError: no column true_value, "
         "predicted_value in predictions.parquet",
         "RUN/predictions.parquet: expected the predictions of the score, got No such file or directory",
-        "RUN/predictions.parquet: expected the predictions that score.json was written with, got others: changed "
-        "since, or left by a score that was stopped",
+        "RUN/predictions.parquet: expected the predictions that score.json was written with, got other ones (changed "
+        "later, or written by a run that was stopped)",
     ]
 
 

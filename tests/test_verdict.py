@@ -92,7 +92,7 @@ def evidence(*shown: Result, **changes: Any) -> VerdictInput:
     )
     pixels = result(head="logistic", layer="pixel_statistics", mean=0.6, low=0.5, high=0.7, null=True, test=0.65)
     values: dict[str, Any] = {
-        "best": shown[0], "shown": shown, "nulls": [pixels, dummy], "true": ["ant", "ant", "bee"],
+        "best": shown[0], "shown": shown, "baselines": [pixels, dummy], "true": ["ant", "ant", "bee"],
         "predicted": ["ant", "bee", "bee"], "on_test": False, "new_groups": False, "heads": 1,
     }  # fmt: skip
     return VerdictInput(**{**values, **changes})
@@ -116,7 +116,7 @@ def test_numbers_speak_of_groups_too() -> None:
     info = replace(INFO, kind="number", scoring="r2", classes=())
     shown = (result(scoring="r2"), result(scoring="neg_mean_absolute_error", mean=-0.25))
     said = verdict(
-        info, evidence(*shown, new_groups=True, nulls=[result(head="dummy", layer="none", scoring="r2", mean=-0.1)])
+        info, evidence(*shown, new_groups=True, baselines=[result(head="dummy", layer="none", scoring="r2", mean=-0.1)])
     )
     assert said == (
         "kind: r2 0.9 (0.8 to 0.95) on photos of new groups with knn; always guessing the mean: -0.1; "
@@ -139,21 +139,23 @@ def test_a_null_that_is_tied_with_the_best_is_said() -> None:
     tied = "tied with the dummy: 5 folds cannot tell them apart"
     dummy = result(head="dummy", layer="none", mean=0.5, null=True, tied=True, p_best=0.2)
     pixels = result(head="logistic", layer="pixel_statistics", mean=0.6, null=True, tied=True, p_best=0.3)
-    both = verdict(INFO, evidence(result(), nulls=[pixels, dummy]))
+    both = verdict(INFO, evidence(result(), baselines=[pixels, dummy]))
     assert both.endswith(tied)
-    said = verdict(INFO, evidence(result(), nulls=[pixels, replace(dummy, tied=False)]))
+    said = verdict(INFO, evidence(result(), baselines=[pixels, replace(dummy, tied=False)]))
     assert said.endswith("tied with color statistics: 5 folds cannot tell them apart")
     behind = [replace(null, high=0.51) for null in (pixels, dummy)]
-    assert "tied" not in verdict(INFO, evidence(result(low=0.6), nulls=behind)), "the intervals have told them apart"
+    assert "tied" not in verdict(INFO, evidence(result(low=0.6), baselines=behind)), (
+        "the intervals have told them apart"
+    )
     for tells in (False, None):
         untied = [replace(null, tied=tells) for null in (pixels, dummy)]
-        assert "tied" not in verdict(INFO, evidence(result(), nulls=untied))
+        assert "tied" not in verdict(INFO, evidence(result(), baselines=untied))
     # The interval says it already, and a sentence about a test set is about that alone.
-    reaching = verdict(INFO, evidence(result(low=0.45), nulls=[pixels, dummy]))
+    reaching = verdict(INFO, evidence(result(low=0.45), baselines=[pixels, dummy]))
     assert "tied" not in reaching and reaching.endswith("the interval reaches down to the dummy's score")
     tested = result(test=0.9, test_low=0.8, test_high=0.95)
     null = replace(dummy, test=0.5)
-    assert "tied" not in verdict(INFO, evidence(tested, nulls=[null], on_test=True))
+    assert "tied" not in verdict(INFO, evidence(tested, baselines=[null], on_test=True))
 
 
 def test_the_test_set_is_what_the_sentence_is_about_when_there_is_one() -> None:
