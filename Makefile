@@ -1,4 +1,4 @@
-# The two commands: `make demo` and `make test`. Each sets up what it needs, from Python 3.11+, make and pip alone.
+# The two commands: `make demo` and `make test`. Each installs its requirements first; Python 3.11+, make and pip suffice.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,15 +12,16 @@ RELIABILITY ?= tests/reliability
 demo: $(VENV)/.demo
 	$(BIN)/pipeline demo
 
+# Progress in per cent; at the end the tests that were skipped, each with its reason.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n auto $(TESTS)
+	$(BIN)/python -m pytest -n auto -rs $(TESTS)
 
 # For developers: format, lint, types, tests.
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n auto $(TESTS)
+	$(BIN)/python -m pytest -n auto -rs $(TESTS)
 
 # The documentation as pages to read, from docs/ and the docstrings.
 docs: $(VENV)/.docs
@@ -53,4 +54,5 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) docs/_build demo runs features_cache/*.h5 features_cache/*.lock
+	find features_cache -mindepth 1 ! -name README.md -delete
+	rm -rf $(VENV) docs/_build demo runs notebooks/features_cache

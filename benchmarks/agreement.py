@@ -24,7 +24,7 @@ from turns import machine
 from pipeline.backbone import Backbone
 from pipeline.images import ImageSource, prepare
 from pipeline.runtime import Runtime, open_runtime
-from pipeline.runtime.devices import has_openvino_bf16
+from pipeline.runtime.base import has_openvino_bf16
 from pipeline.runtime.torch_runtime import TorchRuntime
 
 

@@ -41,8 +41,8 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 
 from pipeline.heads import Head, resolve_heads
 from pipeline.search import SharedTask, one_thread, shared_predictions
-from pipeline.search.covered import shared_head
-from pipeline.search.searcher import SharedGridSearchCV, search_many
+from pipeline.search.engine import shared_grid
+from pipeline.search.shared_grid_search import SharedGridSearchCV, search_many
 
 FOLDS, SCORING = 5, "accuracy"
 
@@ -246,7 +246,7 @@ def predictions_alike(picks: Sequence[tuple[int, int, int]]) -> float:
     shares, tasks, oracles = [], [], []
     for number, place, pick in picks:
         head, y = it.heads[place], it.ys[number]
-        whole = shared_head(head.estimator, head.grid, "class")
+        whole = shared_grid(head.estimator, head.grid, "class")
         assert whole is not None
         tasks.append(SharedTask([whole], y, [(train, test)], int(y.max()) + 1))
         oracles.append(clone(it.oracles[place]).set_params(**whole.candidates[pick]))

@@ -17,7 +17,7 @@ from turns import machine
 
 from pipeline.cache import FeatureCache
 from pipeline.errors import ExportError
-from pipeline.export import Proof
+from pipeline.export import ParityCheck
 from pipeline.extraction import extract
 from pipeline.heads import catalogue
 from pipeline.model import Model, fit
@@ -49,7 +49,7 @@ def main() -> None:
 def row(cache: FeatureCache, head: str, val: Path, folder: Path) -> str:
     """Return the row of one head."""
     model: Model = fit(cache, heads=head, cv=3, nested=False, random_state=0)
-    proofs: dict[str, Proof] = {}
+    proofs: dict[str, ParityCheck] = {}
     for form in ("onnx", "torch") if head in LINEAR else ("onnx",):
         try:
             exported = model.export(folder / f"exported.{form}", format=form, check=val)

@@ -26,7 +26,7 @@ import torch
 
 from pipeline.backbone import Backbone
 from pipeline.runtime import Runtime, open_runtime, runtime_name
-from pipeline.runtime.torch_runtime import Normalise
+from pipeline.runtime.torch_runtime import Normalize
 
 PLAIN, BATCH = "plain torch", 32
 START = """
@@ -80,7 +80,7 @@ def compare(
     crop = backbone.preprocessing.crop
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH, crop, crop, 3), np.uint8)
     folded = open_runtime(backbone, ["penultimate"], device="cpu")
-    network, normalise = backbone.load(["penultimate"]), Normalise(backbone.preprocessing, torch.device("cpu"))
+    network, normalise = backbone.load(["penultimate"]), Normalize(backbone.preprocessing, torch.device("cpu"))
 
     def plain() -> int:
         torch.set_num_threads(threads)

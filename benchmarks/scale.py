@@ -3,8 +3,8 @@
     python benchmarks/scale.py                      # all of it; some minutes, some GB in the temporary folder
     python benchmarks/scale.py --only memory start
 
-The network is planted, so that what is measured is everything else: `tests/planted.py` has one whose features say which
-image it saw. `start` runs the real one. Every measurement is a process of its own.
+The network is a fake, so that everything else is measured: in `tests/fake_backbone.py`, its features say which image it
+saw. `start` runs the real one. Every measurement is a process of its own.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ HERE = Path(__file__).parent
 EXTRACT = """
 import json, resource, sys, time
 sys.path.insert(0, {tests!r})
-import planted
-import pipeline.extraction.network as network_room
-network_room.open_runtime = planted.Planted()
+import fake_backbone
+import pipeline.extraction.encoder as network_room
+network_room.open_runtime = fake_backbone.Planted()
 import pipeline as pl
 started = time.perf_counter()
-cache = pl.extract({data!r}, backbone=planted.backbone(), cache={caches!r}, layer={layer!r})
+cache = pl.extract({data!r}, backbone=fake_backbone.backbone(), cache={caches!r}, layer={layer!r})
 seconds = time.perf_counter() - started
 started = time.perf_counter()
 pl.FeatureCache.open(cache.path)

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import extract
-from pipeline.model.familiarity import distance_beyond
-from pipeline.model.training import TrainingPhotos
+from pipeline.model.training_set import TrainingSet, novelty_threshold
 
 
 def main() -> None:
@@ -37,9 +36,9 @@ def main() -> None:
         )
         print("|---|---|" + "---|" * len(others))
         for what, mean in (("as they are", np.zeros(X.shape[1], np.float32)), ("less their mean", X.mean(axis=0))):
-            beyond = distance_beyond(X - mean, np.arange(len(X)), np.asarray(train.digest)[train.rows])
+            beyond = novelty_threshold(X - mean, np.arange(len(X)), np.asarray(train.digest)[train.rows])
             assert beyond is not None
-            photos = TrainingPhotos(X - mean, np.arange(len(X)), train.ids, train.ids, place="")
+            photos = TrainingSet(X - mean, np.arange(len(X)), train.ids, train.ids, place="")
             shares = [
                 float((1 - photos.nearest(np.asarray(one.features(), np.float32) - mean).cosine[:, 0] > beyond).mean())
                 for one in others

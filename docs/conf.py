@@ -1,4 +1,4 @@
-"""How Sphinx makes the documentation: Markdown pages, docstrings in numpydoc, nothing fetched from anywhere."""
+"""Configuration of Sphinx: Markdown pages, numpydoc docstrings, nothing loaded from other servers."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3  # a page links to another one's heading as GitHub does
 
-# Types stand in the docstrings, in words, with their shapes.
+# Types are in the docstrings, in words, with their shapes.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autosummary_generate = False
 numpydoc_show_class_members = False
 toc_object_entries_show_parents = "hide"
-# `Run` in a docstring is a link where the name is on the page, and code where it is of the inside of the house.
+# `Run` in a docstring is a link if the name is documented, otherwise code.
 default_role = "py:obj"
 nitpick_ignore_regex = [("py:obj", r"(?s).*")]
 
@@ -44,15 +44,15 @@ html_favicon = "_static/icon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = html_show_sourcelink = html_show_sphinx = False
-html_show_copyright = html_show_search_summary = False  # a page from a disk may fetch no other for summaries
+html_show_copyright = html_show_search_summary = False  # a page opened from a disk cannot load others for summaries
 pygments_style, pygments_dark_style = "default", "monokai"
 
 
 def plain_signature(app: Any, what: str, name: str, found: Any, options: Any, signature: str, returned: str) -> Any:
     """Return a signature as a reader would write the call.
 
-    How a value is made of its fields is left out: readers get one from a function, or by `open`. A default that has no
-    text of its own is called by its class.
+    The fields of dataclasses are left out, because readers get instances from functions or from `open`. A default
+    without a readable text is shown as a call of its class.
     """
     if what == "class" and is_dataclass(found):
         return "", returned

@@ -1,4 +1,4 @@
-"""Make README's picture with the tool itself, from data that is installed: python docs/first_screen.py
+"""Make the picture of docs/guide.md with the displays, from installed data: python docs/first_screen.py
 
 Every number in it comes from the study and the run that it draws. It takes some minutes on two cores.
 """
@@ -15,7 +15,7 @@ import pipeline as pl
 
 PICTURE = Path(__file__).with_name("first_screen.png")
 EVERY = 4  # crops: a part of them is enough to see it
-COLUMN, GROUPS = "photo", "quadrant"  # crops of one quadrant of a photograph never stand on both sides of a split
+COLUMN, GROUPS = "photo", "quadrant"  # crops of one quadrant of a photograph stay on one side of a split
 HEADS = ("logistic", "ridge", "lda", "knn", "centroid")
 FOLDS = 8
 LOOK = {
@@ -29,7 +29,7 @@ LOOK = {
 
 
 def found(folder: Path) -> tuple[pl.Study, pl.Run]:
-    """Return the study and the run that are drawn, kept in a folder."""
+    """Return the study and the run to draw, stored in a folder."""
     crops = pl.ImageSource.open("photo-crops")
     crops = crops.take(range(0, len(crops), EVERY))
     study = pl.study(crops, column=COLUMN, groups=GROUPS, head="ridge", cache=folder / "caches", out=folder / "study")
@@ -52,10 +52,10 @@ def picture(study: pl.Study, run: pl.Run, *, photos: Any = None, pictures: int =
         shown.plot(middle)
         pl.LeaderboardDisplay.from_run(run).plot(right)
         if middle.get_legend() is not None:
-            middle.get_legend().remove()  # what is what, the photos show
+            middle.get_legend().remove()  # the photos show the classes
         entitle(left, "Was transfer worth it?")
         entitle(middle, f"{len(shown.map):,} photos as the network sees them")
-        entitle(right, f"{len(heads(run))} heads beside the nulls")
+        entitle(right, f"{len(heads(run))} heads and baselines")
         share = 100 * sum(shown.map.explained)
         middle.set(xlabel=f"two principal components, {share:.0f}% of the variance", ylabel="")
         middle.set_anchor("N")  # its title beside those of the others

@@ -1,11 +1,11 @@
-"""Run a frozen pretrained CNN over your images once; train, compare and take away scikit-learn heads.
+"""Run a frozen pretrained CNN over your images once; train, compare and export scikit-learn heads.
 
 >>> import pipeline as pl
 >>> cache = pl.extract("photos/")
 >>> run = pl.evaluate(cache, heads=["logistic", "knn"])
 >>> model = pl.fit(cache, heads="logistic")
 
-Importing this package loads nothing heavy: each name below loads its room when it is first used.
+Importing this package loads nothing heavy: each name below loads its module when it is first used.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
         LearningCurveDisplay,
         MistakesDisplay,
     )
-    from pipeline.report.tracking import log_report
-    from pipeline.report.writing import write_report
+    from pipeline.report.html.write import write_report
+    from pipeline.report.mlflow import log_report
     from pipeline.runs import Run
-    from pipeline.runtime.own_network import save_backbone
-    from pipeline.search.searcher import SharedGridSearchCV, search_many
+    from pipeline.runtime.onnx_export import save_backbone
+    from pipeline.search.shared_grid_search import SharedGridSearchCV, search_many
     from pipeline.studies import Study, study
 
-_ROOM_OF = {
+_MODULE_OF = {
     "Backbone": "backbone",
     "CalibrationDisplay": "report.displays",
     "ConfusionDisplay": "report.displays",
     "DepthDisplay": "report.displays",
     "EmbeddingMapDisplay": "report.displays",
     "FeatureCache": "cache",
-    "ImageEmbedder": "extraction.embedder",  # beside the room's door, because it alone needs scikit-learn
+    "ImageEmbedder": "extraction.embedder",  # not in the package's __init__: it alone needs scikit-learn
     "ImageSource": "images",
     "LabelSet": "labels",
     "LeaderboardDisplay": "report.displays",
@@ -58,16 +58,16 @@ _ROOM_OF = {
     "PipelineError": "errors",
     "Progress": "progress",
     "Run": "runs",
-    "SharedGridSearchCV": "search.searcher",
+    "SharedGridSearchCV": "search.shared_grid_search",
     "Study": "studies",
     "evaluate": "evaluation",
     "extract": "extraction",
     "fit": "model",
-    "log_report": "report.tracking",
-    "save_backbone": "runtime.own_network",  # beside the room's door, because it alone needs torch
-    "search_many": "search.searcher",
+    "log_report": "report.mlflow",
+    "save_backbone": "runtime.onnx_export",  # not in the package's __init__: it alone needs torch
+    "search_many": "search.shared_grid_search",
     "study": "studies",
-    "write_report": "report.writing",  # beside the room's door, because it alone needs what the pages are drawn with
+    "write_report": "report.html.write",  # not in the package's __init__: it alone needs what the pages are drawn with
 }
 
 __all__ = [
@@ -106,10 +106,10 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("transfer-pipeline")
-    if name not in _ROOM_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
-    return getattr(import_module(f"pipeline.{_ROOM_OF[name]}"), name)
+    return getattr(import_module(f"pipeline.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ROOM_OF])
+    return sorted([*globals(), *_MODULE_OF])

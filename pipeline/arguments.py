@@ -1,4 +1,4 @@
-"""Arguments of public functions, checked against the functions' own annotations before any work is done."""
+"""How arguments of public functions are checked: against the annotations, before any work is done."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Least and largest value of numbers that their type does not bound.
+#: The smallest and largest value of numeric arguments whose type sets no bound.
 BOUNDS: Mapping[str, tuple[float, float]] = {"random_state": (0, 2**32 - 1), "port": (0, 65535)}
 
 _NO_SEQUENCE: tuple[Any, ...] = (str, bytes, bytearray, Mapping)  # iterable, but one value
@@ -55,11 +55,11 @@ def bind_arguments(function: Callable[..., Any], *args: Any, **kwargs: Any) -> i
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        known = [key for key in signature.parameters if key != "self"]
+        names = [key for key in signature.parameters if key != "self"]
         unknown = next((key for key in kwargs if key not in signature.parameters), None)
-        near = difflib.get_close_matches(unknown or "", known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(unknown or "", names, n=1, cutoff=0.5)
         raise PipelineError(
-            f"{name}: expected the arguments {', '.join(known)}; {error}",
+            f"{name}: expected the arguments {', '.join(names)}; {error}",
             f"did you mean {near[0]}?" if near else f"see help({name})",
         ) from error
     check_values(function, bound.arguments)
@@ -99,13 +99,13 @@ def _check_bounds(name: str, value: Any) -> None:
         raise _wrong(name, f"a number from {least:,} to {most:,}", value, f"leave out {name}")
 
 
-def _wrong(name: str, wanted: str, value: Any, step: str) -> PipelineError:
+def _wrong(name: str, expected: str, value: Any, step: str) -> PipelineError:
     try:
         shown = f"{value!r:.60}"
-    except Exception:  # a stranger's __repr__
+    except Exception:  # `__repr__` of a class that this package does not know may raise anything
         shown = "a value"
     shown = "None" if value is None else f"{shown} ({type(value).__name__})"
-    return PipelineError(f"{name}: expected {wanted}, got {' '.join(shown.split())}", step)
+    return PipelineError(f"{name}: expected {expected}, got {' '.join(shown.split())}", step)
 
 
 def _example(name: str, parameter: inspect.Parameter) -> str:
@@ -131,7 +131,7 @@ def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 class _Names(dict[str, Any]):
-    """The names of a module; one that it imports for type checkers alone is a class known by its name."""
+    """The names of a module; a name imported only under `TYPE_CHECKING` is a class compared by its name."""
 
     def __missing__(self, name: str) -> Any:
         if hasattr(builtins, name):
@@ -152,14 +152,14 @@ class _ByName(type):
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Return whether a value is what an annotation says; NumPy's numbers are numbers, truth values are not."""
+    """Return whether a value fits an annotation; NumPy numbers are numbers, booleans are not."""
     if annotation is Any:
         return True
     if annotation is None or annotation is type(None):
         return value is None
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
-        return any(fits(value, one) for one in typing.get_args(annotation))
+        return any(fits(value, choice) for choice in typing.get_args(annotation))
     if annotation is bool:
         return _is_bool(value)
     if annotation in (int, float):
@@ -180,7 +180,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def _is_bool(value: Any) -> bool:
-    kind = type(value)  # NumPy's is told by its name: nothing heavy is imported for a check
+    kind = type(value)  # NumPy's bool is recognized by its name, so that a check does not import NumPy
     return kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))
 
 
@@ -188,7 +188,7 @@ def _is_sequence(value: Any, kinds: tuple[Any, ...]) -> bool:
     """Return whether a value holds several values of these kinds, in any container."""
     if isinstance(value, _NO_SEQUENCE) or not isinstance(value, collections.abc.Iterable):
         return False
-    if isinstance(value, collections.abc.Iterator) or not kinds:  # to look at it would use it up
+    if isinstance(value, collections.abc.Iterator) or not kinds:  # iterating over it would exhaust it
         return True
     return all(fits(item, kinds[0]) for item in value)
 

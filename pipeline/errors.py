@@ -1,7 +1,20 @@
-"""What can go wrong, and the next step for each.
+"""The errors of the package, each with a next step.
 
-Every error that a user can cause is a `PipelineError`: one sentence that says what was wanted and what was
-found, and one `next_step` to paste or do. The command line prints the two as its two lines.
+Every error that a user can cause is a `PipelineError`: a sentence "expected X, got Y", and one `next_step` to paste or
+do. The command line prints the two as its two lines. The tree:
+
+    PipelineError
+    ├── SourceError       images
+    ├── BackboneError     networks, layers, weights
+    ├── CacheError        cache files
+    │   └── CacheLocked   another process writes the cache
+    ├── LabelError        labels
+    ├── HeadError         heads, grids, scorings
+    ├── EvaluationError   splits and scores
+    ├── ModelError        model folders
+    ├── ExportError       exported models
+    ├── ReportError       pages and figures
+    └── ServerError       the HTTP server
 """
 
 from __future__ import annotations
@@ -11,24 +24,24 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 
-def nearest(wanted: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """Return "nearest: a, b, c" for an error's text, or the first few names where nothing is near."""
     known = list(known)
-    close = difflib.get_close_matches(wanted, known, n=4, cutoff=0.5)
+    close = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
     if close:
         return f"nearest: {', '.join(close)}"
     return f"there are: {', '.join(known[:6])}{', ...' if len(known) > 6 else ''}"
 
 
 class PipelineError(Exception):
-    """An error of the user's world, with the way out.
+    """An error that a user can cause, with a next step.
 
     Parameters
     ----------
     message : str
-        What was wanted and what was found; it names the file, row or value.
+        "expected X, got Y"; it names the file, row or value.
     next_step : str
-        A command to paste, or the thing to do.
+        A command to paste, or an action.
     """
 
     def __init__(self, message: str, next_step: str) -> None:
@@ -45,7 +58,7 @@ class SourceError(PipelineError):
 
 
 class BackboneError(PipelineError):
-    """The backbone, one of its layers or its weights cannot be had."""
+    """The backbone, one of its layers or its weights is not available."""
 
 
 class CacheError(PipelineError):
@@ -61,11 +74,11 @@ class LabelError(PipelineError):
 
 
 class HeadError(PipelineError):
-    """A head, its grid or a scoring is not known, or cannot do what was asked."""
+    """A head, its grid or a scoring is unknown, or does not fit the labels or the options."""
 
 
 class EvaluationError(PipelineError):
-    """The rows cannot be split or scored as asked."""
+    """The rows cannot be split or scored with these options."""
 
 
 class ModelError(PipelineError):
@@ -73,19 +86,19 @@ class ModelError(PipelineError):
 
 
 class ExportError(PipelineError):
-    """A model cannot be taken away in this format, or what was written does not answer as the model does."""
+    """A model cannot be exported in this format, or the export does not predict what the model predicts."""
 
 
 class ReportError(PipelineError):
-    """A page or a picture cannot be made as asked."""
+    """A page or a figure cannot be made with these options."""
 
 
 class ServerError(PipelineError):
-    """The server cannot be started as asked."""
+    """The server cannot be started with these options."""
 
 
 class SkipReason(IntEnum):
-    """Why one image has no features. The values are part of cache format 1: never renumber, only add."""
+    """The reason why an image has no features. The values are part of cache format 1: never renumber, only add."""
 
     UNREADABLE = 2
     EMPTY = 3
@@ -118,8 +131,8 @@ _REASON_TEXT = {
 }
 
 
-class UnreadablePhoto(Exception):
-    """One image cannot give features; the run records the reason and goes on.
+class UnreadableImage(Exception):
+    """An image has no features; the run records the reason and continues.
 
     Not a `PipelineError`: whether it stops the run is the caller's choice (`on_error`).
     """

@@ -1,4 +1,4 @@
-"""What a long run tells while it works; the command line draws it, Python users may listen or not."""
+"""How a long run reports its progress: the command line draws it, Python users may pass their own `Progress`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 
 class Progress:
-    """Hear of a long run's progress; this one says nothing. Subclass it to show or log."""
+    """Receive the progress of a long run and ignore it. Subclass it to show or log progress."""
 
     def note(self, text: str) -> None:
-        """Hear one sentence that the user should read, before the work it is about."""
+        """Receive a sentence for the user, before the work that it is about."""
 
     def joined(self, reports: Sequence[Any]) -> None:
-        """Hear what labels were joined to which images, a `pipeline.labels.Joined` each, before anything is trained."""
+        """Receive one `pipeline.labels.JoinReport` per source of images, before any head is trained."""
 
     def advance(self, stage: str, done: int, total: int) -> None:
-        """Hear that `done` of `total` steps of `stage` are done."""
+        """Receive that `done` of `total` steps of `stage` are complete."""
 
 
 SILENT = Progress()

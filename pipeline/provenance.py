@@ -1,7 +1,7 @@
-"""Everything that changes a feature, as pure data, and the key made of it.
+"""Which settings determine a feature: the `Recipe`, as pure data, and the cache key made of it.
 
-A `Recipe` holds only what changes a feature. What merely moves its last bits (batch size, threads, in fp32 the
-runtime) and what a person wants to know later (versions, when, where) is recorded beside it and is not in the key.
+A `Recipe` holds only settings that change a feature. Batch size, threads and, in fp32, the runtime change its last bits
+alone; versions, time and host are for information. They are recorded beside the recipe and are not in the key.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ POOLING = "mean over positions"  # how a map (c, h, w) or tokens (t, c) become a
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an RGB photo becomes the network's input; it belongs to the weights.
+    """How an RGB image becomes the network's input; each set of weights has its own.
 
     The photo's short side is resized to `resize` (long side ``int(resize * long / short)``), the centre `crop`
     square is cut, and each channel becomes ``(value - mean) / std``, where the pixel value runs from 0 to
@@ -37,7 +37,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that changes a feature, except which layer it is: a cache holds several layers of one recipe.
+    """All settings that change a feature, except the layer: a cache holds several layers of one recipe.
 
     Attributes
     ----------
@@ -77,26 +77,26 @@ class Recipe:
 
     def key(self, place: str) -> str:
         """Return the 12 hexadecimal digits that name a cache of this recipe over the images at `place`."""
-        return digest_of({"recipe": self.as_dict(), "place": place})[:12]
+        return sha256_json({"recipe": self.as_dict(), "place": place})[:12]
 
     def differences(self, other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Return ``{field: (mine, theirs)}`` for every field that differs from another recipe's `as_dict`."""
-        mine = self.as_dict()
-        names = sorted(mine.keys() | other.keys())
-        return {name: (mine.get(name), other.get(name)) for name in names if mine.get(name) != other.get(name)}
+        """Return ``{field: (value, other value)}`` for every field that differs from another recipe's `as_dict`."""
+        values = self.as_dict()
+        names = sorted(values.keys() | other.keys())
+        return {name: (values.get(name), other.get(name)) for name in names if values.get(name) != other.get(name)}
 
 
 def canonical_json(value: Any) -> str:
-    """Return the one JSON text of `value`: sorted keys, no spaces, no NaN."""
+    """Return the canonical JSON text of `value`: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest_of(value: Any) -> str:
+def sha256_json(value: Any) -> str:
     """Return the SHA-256 of the value's canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-@cache  # a millisecond a name, and no module is another one for having been upgraded under a running process
+@cache  # a look-up takes a millisecond, and an upgrade does not change the modules of a running process
 def installed(name: str) -> str:
     """Return the version of an installed distribution, ``unknown`` where there is none."""
     try:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache import CacheLock, CacheWriter, FeatureCache, create
-from pipeline.cache.header import read_header
+from pipeline.cache import CacheLock, CacheWriter, FeatureCache, create_cache
+from pipeline.cache.reader import read_header
 from pipeline.errors import SkipReason
 
 IDS = ["a/1.png", "a/2 two.png", "b/3 é.png", "b/4.png", "c/5.png", "c/6.png"]
@@ -40,7 +40,7 @@ def values() -> dict[str, Any]:
 
 def empty(path: Path, **changes: Any) -> Path:
     given = {"ids": IDS, "stat": STAT, "columns": COLUMNS, "layers": LAYERS, "store": "fp32", "provenance": PROVENANCE}
-    create(path, **{**given, **changes})
+    create_cache(path, **{**given, **changes})
     return path
 
 

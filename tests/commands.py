@@ -80,7 +80,7 @@ def refused(*words: object) -> tuple[str, str]:
 def in_a_process(*words: object, cwd: Path, module: Sequence[str] = ("-m", "pipeline")) -> Outcome:
     """Run one command in a process of its own."""
     command = [sys.executable, *module, *(str(word) for word in words)]
-    ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
     return Outcome(ended.returncode, ended.stdout, ended.stderr)
 
 

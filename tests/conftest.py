@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from planted import Extractor, Planted
+    from fake_backbone import Extractor, Planted
 
 # Test files run side by side, one a core: threads inside each would only get in one another's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -32,11 +32,11 @@ PROCESSORS = {
 
 def replace_processor(patch: pytest.MonkeyPatch, name: str) -> None:
     """Let the package find the flags of another processor; a file that a test names itself is read as before."""
-    from pipeline.runtime import devices
+    from pipeline.runtime import base
 
-    read = devices._cpu_flags
+    read = base._cpu_flags
     patch.setattr(
-        devices,
+        base,
         "_cpu_flags",
         lambda cpuinfo: set(PROCESSORS[name]) if cpuinfo == Path("/proc/cpuinfo") else read(cpuinfo),
     )
@@ -83,9 +83,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Planted:
     """The planted network in the place of the real one."""
-    from planted import Planted
+    from fake_backbone import Planted
 
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     found = Planted()
     monkeypatch.setattr(network_room, "open_runtime", found)
@@ -95,6 +95,6 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Planted:
 @pytest.fixture
 def run(tmp_path, network: Planted) -> Extractor:
     """`extract` with the planted network into one folder of caches."""
-    from planted import Extractor
+    from fake_backbone import Extractor
 
     return Extractor(network, tmp_path / "caches")

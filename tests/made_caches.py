@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from pipeline.cache import CacheLock, CacheWriter, FeatureCache, create
+from pipeline.cache import CacheLock, CacheWriter, FeatureCache, create_cache
 from pipeline.errors import SkipReason
 
 Columns = Mapping[str, Sequence[str | None]]
@@ -71,7 +71,7 @@ def make_cache(
         "backbone": dict(backbone or {"name": "planted", "weights": "none", "weights_sha256": "0" * 64}),
         "layers": {layer: values.shape[1] for layer, values in layers.items()},
     }
-    create(
+    create_cache(
         path,
         ids=ids,
         stat=stat,

@@ -15,7 +15,7 @@ from test_images import put
 import pipeline as pl
 from pipeline.arguments import bind_arguments, describe, fits
 from pipeline.errors import PipelineError
-from pipeline.report.writing import open_run
+from pipeline.report.html.write import open_run
 from pipeline.server import serve
 
 WRONG: dict[str, list[Any]] = {
@@ -72,8 +72,8 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def work(*_: Any, **__: Any) -> None:
         raise AssertionError("an image went through the network")
 
-    module = importlib.import_module("pipeline.extraction.extraction")
-    monkeypatch.setattr(module, "complete", work)
+    module = importlib.import_module("pipeline.extraction.api")
+    monkeypatch.setattr(module, "complete_cache", work)
     monkeypatch.setattr(module, "complete_parts", work)
     return tmp_path / "photos"
 

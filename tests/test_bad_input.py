@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 import pytest
 from commands import class_folders, done, photo, pipeline, refused
-from planted import Planted
+from fake_backbone import Planted
 
-import pipeline.cache.creation as creation
-import pipeline.extraction.network as network_room
+import pipeline.cache.create as create
+import pipeline.extraction.encoder as network_room
 from pipeline.cache import CacheLock
 
 LABELS = {f"{n:02d}.png": "ants" if n % 2 else "bees" for n in range(12)}
@@ -114,10 +114,10 @@ def test_photos_that_cannot_be_read_are_listed_and_the_run_goes_on() -> None:
 
 
 def test_features_that_are_not_finite_are_a_listed_skip(network: Planted) -> None:
-    import planted
+    import fake_backbone
 
     for number in range(12):
-        planted.put(Path("planted", "c" + str(number % 2), f"{number:05d}.png"), number)
+        fake_backbone.put(Path("planted", "c" + str(number % 2), f"{number:05d}.png"), number)
     network.spoilt = [5]
     outcome = done("extract", "planted")
     assert "skipped: c1/00005.png: the network returned a value that is not finite" in outcome.err
@@ -131,7 +131,7 @@ def test_features_that_are_not_finite_are_a_listed_skip(network: Planted) -> Non
 
 def test_one_class_only() -> None:
     photos("ants")
-    check(Case(["evaluate", "photos"], ["found only 'ants' (6 images)"], ["second class"]))
+    check(Case(["evaluate", "photos"], ["got only 'ants' (6 images)"], ["second class"]))
 
 
 def test_a_class_with_fewer_members_than_folds() -> None:
@@ -152,7 +152,7 @@ def test_a_table_without_an_id_column() -> None:
     check(
         Case(
             ["evaluate", "flat", "--labels", "labels.csv"],
-            ["labels.csv: wanted an id column", "found the columns name, label"],
+            ["labels.csv: expected an id column", "got the columns name, label"],
             ["--id"],
         )
     )
@@ -165,7 +165,7 @@ def test_a_table_whose_ids_match_nothing() -> None:
     check(
         Case(
             ["evaluate", "flat", "--labels", "labels.csv"],
-            ["labels.csv: wanted ids of the 12 images (such as 00.png)", "2 ids (such as x00.png)", "none in common"],
+            ["labels.csv: expected ids of the 12 images (such as 00.png)", "2 ids (such as x00.png)", "none in common"],
             ["id column"],
         )
     )
@@ -196,7 +196,7 @@ def test_labels_that_differ_only_in_case() -> None:
 
 
 def test_no_labels_at_all() -> None:
-    check(Case(["evaluate", flat()], ["flat: wanted labels, found none"], ["--labels TABLE"]))
+    check(Case(["evaluate", flat()], ["flat: expected labels, got none"], ["--labels TABLE"]))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,10 @@ def test_an_unreadable_table(name: str, content: bytes | None, said: str) -> Non
     check(Case(["evaluate", "flat", "--labels", name], [said], [" "]))
 
 
-NOT_THERE = (["labels.csv: wanted the images of its column id below", "found none of 12, e.g. 00.png"], ["--root DIR"])
+NOT_THERE = (
+    ["labels.csv: expected the images of its column id below", "got none of 12, e.g. 00.png"],
+    ["--root DIR"],
+)
 
 
 @pytest.mark.parametrize("words", [["evaluate"], ["extract"], ["fit", "--out", "m.model"]], ids=lambda words: words[0])
@@ -241,15 +244,15 @@ UNKNOWN = {
         ["--backbone", "resnet18:V7"], ["no weights 'V7'", "IMAGENET1K_V1"], ["pipeline backbones resnet18"]
     ),
     "layer": Case(["--layer", "last"], ["no layer 'last'", "late"], ["pipeline backbones efficientnet_lite0"]),
-    "head": Case(["--head", "logistik"], ["found 'logistik'"], ["--head logistic"]),
+    "head": Case(["--head", "logistik"], ["got 'logistik'"], ["--head logistic"]),
     "import path": Case(["--head", "sklearn.svm.SVX"], ["'SVX' in sklearn.svm"], ["sklearn.svm.SVC"]),
-    "scoring": Case(["--scoring", "acuracy"], ["found 'acuracy'"], ["--scoring accuracy"]),
+    "scoring": Case(["--scoring", "acuracy"], ["got 'acuracy'"], ["--scoring accuracy"]),
     "column": Case(["--column", "labl"], ["'labl'", "'label'"], ["did you mean 'label'?"]),
     "kind": Case(["--column", "label:number"], ["'label'", "a number"], ["--column label:class"]),
     "groups": Case(["--groups", "patient"], ["'patient'"], ["--labels TABLE"]),
     "split": Case(["--split", "part"], ["'part'"], ["--labels TABLE"]),
-    "grid": Case(["--grid", "logistic.c=1"], ["found 'c'"], ["--grid logistic.C=..."]),
-    "grid of another head": Case(["--grid", "knn.n_neighbors=1"], ["found 'knn'"], ["--head knn"]),
+    "grid": Case(["--grid", "logistic.c=1"], ["got 'c'"], ["--grid logistic.C=..."]),
+    "grid of another head": Case(["--grid", "knn.n_neighbors=1"], ["got 'knn'"], ["--head knn"]),
     "grid without values": Case(["--grid", "logistic"], ["HEAD.PARAM=VALUE"], ["logistic.C=0.01,0.1,1"]),
     "grid with a wrong value": Case(["--grid", "logistic.C=big"], ["logistic", "big"], ["--grid"]),
 }
@@ -274,7 +277,7 @@ def test_one_label_set_is_wanted_for_a_model() -> None:
     check(
         Case(
             ["fit", "flat", "--labels", "labels.csv", "--out", "m.model"],
-            ["one label set, found 2: label, size"],
+            ["one label set, got 2: label, size"],
             ["--column label"],
         )
     )
@@ -283,7 +286,7 @@ def test_one_label_set_is_wanted_for_a_model() -> None:
 def test_unknown_names_to_the_lists() -> None:
     check(Case(["backbones", "resnet51"], ["'resnet51'"], ["pipeline backbones"]))
     check(Case(["heads", "svm"], ["'svm'"], ["pipeline heads"]))
-    check(Case(["cache", "info", "photos"], ["photos: wanted a cache, found none"], ["pipeline cache list"]))
+    check(Case(["cache", "info", "photos"], ["photos: expected a cache, got none"], ["pipeline cache list"]))
 
 
 # --- caches
@@ -303,19 +306,19 @@ class TestCaches:
             ["evaluate", "photos-efficientnet_lite0"],
             ["cache", "info", str(cache)],
         ):
-            check(Case(words, [f"{cache}: wanted cache format 1, found format 7"], ["extract again"]))
-        assert f"{cache}: wanted cache format 1, found format 7" in done("cache", "list").err
+            check(Case(words, [f"{cache}: expected cache format 1, got format 7"], ["extract again"]))
+        assert f"{cache}: expected cache format 1, got format 7" in done("cache", "list").err
 
     def test_truncated(self, cache: Path) -> None:
         os.truncate(cache, cache.stat().st_size // 2)
         for words in (["evaluate", str(cache)], ["cache", "verify", str(cache)]):
-            check(Case(words, [f"{cache}: wanted a cache, found the file truncated"], [f"cache remove {cache}"]))
+            check(Case(words, [f"{cache}: expected a cache, got a truncated file"], [f"cache remove {cache}"]))
         done("cache", "remove", cache)
         assert not cache.exists()
 
     def test_that_is_no_cache(self) -> None:
         Path("x.h5").write_text("something else")
-        check(Case(["evaluate", "x.h5"], ["x.h5: wanted a cache"], ["cache"]))
+        check(Case(["evaluate", "x.h5"], ["x.h5: expected a cache"], ["cache"]))
 
     def test_damaged(self, cache: Path) -> None:
         with h5py.File(cache, "r") as file:
@@ -341,7 +344,7 @@ class TestCaches:
 
     def test_several_of_one_name(self) -> None:
         done("extract", "photos", "--store", "fp16")
-        check(Case(["cache", "info", "photos"], ["photos: wanted one cache, found 2"], ["more of the name"]))
+        check(Case(["cache", "info", "photos"], ["photos: expected one cache, got 2"], ["more of the name"]))
 
 
 def test_no_disk_space_is_said_before_the_first_image(network: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,8 +353,8 @@ def test_no_disk_space_is_said_before_the_first_image(network: Planted, monkeypa
         used: int = 10**9
         free: int = 1000
 
-    monkeypatch.setattr(creation.shutil, "disk_usage", lambda _: Usage())
-    check(Case(["extract", photos()], ["features_cache: the cache needs", "MB free"], ["--cache DIR", "--store fp16"]))
+    monkeypatch.setattr(create.shutil, "disk_usage", lambda _: Usage())
+    check(Case(["extract", photos()], ["MB for the cache, got", "MB free"], ["--cache DIR", "--store fp16"]))
     assert network.seen == []
 
 
@@ -380,15 +383,17 @@ class TestModels:
             content[len(content) // 2] ^= 1
             (copy / name).write_bytes(content)
             for verb in ("predict", "score"):
-                check(Case([verb, str(copy), "photos"], [f"{copy / name}: wanted SHA-256"], ["copy the model folder"]))
+                check(
+                    Case([verb, str(copy), "photos"], [f"{copy / name}: expected SHA-256"], ["copy the model folder"])
+                )
 
     def test_with_a_file_missing(self, model: Path) -> None:
         (model / "head.skops").unlink()
-        check(Case(["predict", str(model), "photos"], [f"{model / 'head.skops'}: wanted"], ["copy the model folder"]))
+        check(Case(["predict", str(model), "photos"], [f"{model / 'head.skops'}: expected"], ["copy the model folder"]))
 
     def test_with_a_broken_record(self, model: Path) -> None:
         (model / "model.json").write_text("{")
-        check(Case(["predict", str(model), "photos"], [f"{model / 'model.json'}: wanted"], ["fit"]))
+        check(Case(["predict", str(model), "photos"], [f"{model / 'model.json'}: expected"], ["fit"]))
 
     def test_photos_that_are_missing(self, model: Path) -> None:
         check(Case(["predict", str(model), "new.jpg"], ["new.jpg: no such file"], ["ls"]))
@@ -399,7 +404,7 @@ class TestModels:
         check(Case(["predict", str(model), "labels.csv"], *NOT_THERE))
 
     def test_labels_that_are_missing(self, model: Path) -> None:
-        check(Case(["score", str(model), flat()], ["flat: wanted labels, found none"], ["--labels"]))
+        check(Case(["score", str(model), flat()], ["flat: expected labels, got none"], ["--labels"]))
         check(Case(["score", str(model), "photos", "--column", "sex"], ["'sex'", "label"], ["--column"]))
 
     def test_an_output_of_unknown_ending(self, model: Path) -> None:
@@ -410,10 +415,14 @@ def test_a_model_that_does_not_exist() -> None:
     photos()
     for verb in ("predict", "score"):
         check(
-            Case([verb, "gone.model", "photos"], ["gone.model: wanted a model folder, found nothing"], ["pipeline fit"])
+            Case(
+                [verb, "gone.model", "photos"],
+                ["gone.model: expected a model folder, got no such path"],
+                ["pipeline fit"],
+            )
         )
         check(
-            Case([verb, "photos", "photos"], ["photos: wanted a model folder, found no model.json"], ["pipeline fit"])
+            Case([verb, "photos", "photos"], ["photos: expected a model folder, got no model.json"], ["pipeline fit"])
         )
 
 
@@ -430,7 +439,7 @@ def test_an_output_that_cannot_be_written_is_said_before_the_work(verb: str, net
     photos()
     Path("file").touch()
     out = "file/answers.csv"
-    check(Case([*OUTPUTS[verb], "--out", out], [f"--out {out}: wanted to write", "file is a file"], ["--out"]))
+    check(Case([*OUTPUTS[verb], "--out", out], [f"--out {out}: expected to write", "file is a file"], ["--out"]))
     assert network.seen == []
 
 
@@ -438,7 +447,7 @@ def test_a_folder_of_other_things_is_said_before_the_work(network: Planted) -> N
     photos()
     Path("thesis").mkdir()
     Path("thesis/chapter.tex").touch()
-    wanted = ["thesis: wanted a run or an empty folder", "found chapter.tex and no run.json"]
+    wanted = ["thesis: expected a run or an empty folder", "got chapter.tex and no run.json"]
     check(Case(["evaluate", "photos", "--out", "thesis"], wanted, ["--out thesis/run"]))
     assert network.seen == []
 
@@ -454,7 +463,13 @@ def test_a_read_only_folder_is_said_before_the_work(verb: str, network: Planted)
 
 def test_a_model_is_not_put_into_a_folder_of_something_else(network: Planted) -> None:
     photos()
-    check(Case(["fit", "photos", "--out", "photos"], ["photos: wanted a place for the model, found"], ["--out photos"]))
+    check(
+        Case(
+            ["fit", "photos", "--out", "photos"],
+            ["photos: expected an empty folder or a model to replace, got"],
+            ["--out photos"],
+        )
+    )
     assert network.seen == []
     assert len(list(Path("photos").rglob("*.png"))) == 12
 
@@ -469,7 +484,7 @@ def test_ctrl_c_ends_with_130_and_one_sentence(network: Planted, monkeypatch: py
         raise KeyboardInterrupt
 
     monkeypatch.setattr(network_room, "open_runtime", press)
-    monkeypatch.setattr("pipeline.cli.guard._state", {"said": False})
+    monkeypatch.setattr("pipeline.cli.errors._state", {"said": False})
     outcome = pipeline("extract", "photos")
     assert (outcome.code, outcome.out) == (130, "")
     assert outcome.err.splitlines()[-1] == "nothing lost; run the same command to go on"

@@ -38,8 +38,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cache import STORED, CacheLock, CacheWriter, FeatureCache
-from pipeline.cache import layout as layout_file
-from pipeline.cache.header import read_header
+from pipeline.cache import format as layout_file
+from pipeline.cache.reader import read_header
 from pipeline.errors import CacheError, SkipReason
 
 ROOT = Path(__file__).parents[1]
@@ -194,7 +194,7 @@ def test_odd_ids_come_back(tmp_path):
     cache = FeatureCache.open(empty(tmp_path / "x.h5", ids=ids, stat=stat, columns={}))
     assert cache.ids == ids
     assert cache.columns == {}
-    with pytest.raises(CacheError, match="wanted the label column 'label', found none"):
+    with pytest.raises(CacheError, match="expected the label column 'label', got none"):
         cache.labels()
 
 
@@ -210,7 +210,7 @@ def test_a_text_longer_than_its_place_is_never_cut(tmp_path):
 
 def test_a_strange_layer_is_refused_with_those_there_are(tmp_path):
     cache = FeatureCache.open(filled(tmp_path / "x.h5"))
-    with pytest.raises(CacheError, match=r"wanted layer 'late', found penultimate, blocks\.3/conv"):
+    with pytest.raises(CacheError, match=r"expected layer 'late', got penultimate, blocks\.3/conv"):
         cache.features("late")
     assert cache.layer_name() == "penultimate"
     other = FeatureCache.open(empty(tmp_path / "y.h5", layers={"late": 2, "early": 2}))
@@ -230,7 +230,7 @@ def test_a_row_counts_only_when_it_is_acknowledged(tmp_path):
         assert cache.rows.tolist() == [1, 4]
     with pytest.raises(CacheError) as caught:
         cache.features()
-    assert caught.value.message.endswith("wanted a complete cache, found 4 of 6 images still pending")
+    assert caught.value.message.endswith("expected a complete cache, got 4 of 6 images still pending")
     assert not cache.damaged().size
 
 
@@ -261,7 +261,7 @@ def test_any_flipped_bit_of_any_row_is_found(tmp_path_factory, data):
 def test_a_status_that_no_version_wrote_is_an_error(tmp_path):
     path = filled(tmp_path / "x.h5")
     flip(path, "status", 3)
-    with pytest.raises(CacheError, match="wanted a status of format 1 in row 3, found 252"):
+    with pytest.raises(CacheError, match="expected a status of format 1 in row 3, got 252"):
         _ = FeatureCache.open(path).skipped
 
 
@@ -298,7 +298,7 @@ def test_what_was_opened_stays_readable_when_the_file_is_removed(tmp_path):
             assert cache.is_sound()
             assert cache.ids == IDS
             assert np.array_equal(cache.features(), values()["features"]["penultimate"][STATUS == STORED])
-    with pytest.raises(CacheError, match="found that it is gone: removed, or followed by a newer one"):
+    with pytest.raises(CacheError, match="it was removed, or replaced by a newer version"):
         _ = glanced.ids
 
 

@@ -21,14 +21,14 @@ from pipeline.cache import (
     CacheWriter,
     FeatureCache,
     caches_in,
-    create,
+    create_cache,
     file_stem,
-    generation_of,
-    generation_path,
     lookup,
     remove_left_over,
     resolve,
     retire,
+    version_hash,
+    version_path,
 )
 from pipeline.cache import lock as lock_room
 from pipeline.errors import CacheError, CacheLocked
@@ -48,7 +48,7 @@ LOCK_IT = (
 
 def make(path: Path, *, complete: bool = True, place: str = "/photos") -> Path:
     provenance = {"recipe": RECIPE.as_dict(), "place": place, "source": "photos"}
-    create(path, ids=["a", "b"], stat=STAT, columns={}, layers={"late": 3}, store="fp32", provenance=provenance)
+    create_cache(path, ids=["a", "b"], stat=STAT, columns={}, layers={"late": 3}, store="fp32", provenance=provenance)
     if complete:
         with CacheLock.exclusive(path) as lock, CacheWriter(FeatureCache.open(path), lock) as writer:
             writer.write(
@@ -109,13 +109,13 @@ def test_a_name_has_four_parts_that_hold_no_dash():
     stem = file_stem("my-photos (1) é", RECIPE, "/photos")
     assert stem == f"my_photos_1-net-{RECIPE.key('/photos')}"
     assert file_stem("蜂", RECIPE, "/photos").startswith("images-net-")
-    assert generation_path(Path("c"), stem, "0123abcd") == Path(f"c/{stem}-0123abcd.h5")
+    assert version_path(Path("c"), stem, "0123abcd") == Path(f"c/{stem}-0123abcd.h5")
 
 
 def test_the_generation_changes_with_ids_sizes_times_labels_and_layers_alone():
     def generation(**changes: Any) -> str:
         given = {"ids": ["a", "b"], "stat": STAT, "columns": {"x": ["1", None]}, "layers": {"late": 3, "early": 2}}
-        return generation_of(**{**given, **changes})
+        return version_hash(**{**given, **changes})
 
     others = [
         generation(ids=["a", "c"]),
@@ -143,7 +143,7 @@ def test_caches_are_listed_newest_first_and_the_others_with_the_reason(tmp_path)
     found, refused = caches_in(tmp_path)
     assert [cache.path.name for cache in found] == ["new.h5", "old.h5"]
     assert {path.name: error.message.rpartition(", ")[2] for path, error in refused.items()} == {
-        "text.h5": "found a file that is not HDF5"
+        "text.h5": "got a file that is not HDF5"
     }
     assert caches_in(tmp_path / "nowhere") == ([], {})
 
@@ -155,7 +155,7 @@ def test_a_cache_is_found_by_its_path_its_name_and_the_beginning_of_its_name(tmp
     for name in ("be", "bees-n", "ees", "bees-net-0123-a", ""):
         with pytest.raises(CacheError) as caught:
             resolve(f"{name}", tmp_path / "empty" if name == "" else tmp_path)
-        assert f"{name}: wanted a cache, found none of that name in" in caught.value.message or name == ""
+        assert f"{name}: expected a cache, got none of that name in" in caught.value.message or name == ""
 
 
 def test_a_name_that_fits_two_collections_is_refused_with_both(tmp_path):
@@ -163,7 +163,7 @@ def test_a_name_that_fits_two_collections_is_refused_with_both(tmp_path):
     make(tmp_path / "bees-net-4567-aa.h5")
     with pytest.raises(CacheError) as caught:
         lookup("bees", tmp_path)
-    assert caught.value.message == "bees: wanted one cache, found 2 of that name: bees-net-0123, bees-net-4567"
+    assert caught.value.message == "bees: expected one cache, got 2 of that name: bees-net-0123, bees-net-4567"
     assert caught.value.next_step == "give more of the name, e.g. bees-net-0123"
 
 
@@ -177,7 +177,7 @@ def test_of_two_generations_the_newest_complete_one_is_meant(tmp_path):
 
 def test_a_name_that_fits_a_damaged_file_alone_says_what_is_wrong_with_it(tmp_path):
     (tmp_path / "bees-net-0123-aa.h5").write_text("x")
-    with pytest.raises(CacheError, match="found a file that is not HDF5"):
+    with pytest.raises(CacheError, match="got a file that is not HDF5"):
         resolve("bees", tmp_path)
 
 
@@ -191,7 +191,7 @@ def test_a_second_writer_is_refused(tmp_path):
             with pytest.raises(CacheLocked) as caught:
                 kind(path)
             assert caught.value.message == f"{path}: another process is using this cache"
-            assert caught.value.next_step == "wait for it to end, then run the same command again"
+            assert caught.value.next_step == "wait until it has finished, then run the same command again"
         assert not retire(path)
         assert FeatureCache.open(path).is_sound()  # reading needs no lock
     CacheLock.exclusive(path).release()  # it died with its holder
@@ -216,7 +216,7 @@ def test_a_lock_that_is_held_for_an_instant_is_waited_for(tmp_path, monkeypatch)
 
 
 def test_a_reader_of_a_cache_that_is_gone_is_told(tmp_path):
-    with pytest.raises(CacheError, match="wanted to read the cache, found that it is gone"):
+    with pytest.raises(CacheError, match="expected a cache, got no file"):
         CacheLock.shared(tmp_path / "x.h5")
     assert not list(tmp_path.iterdir())
 
@@ -246,7 +246,7 @@ def test_a_folder_that_cannot_lock_may_be_read_and_not_written(tmp_path, monkeyp
     monkeypatch.setattr(portalocker, "lock", cannot)
     with CacheLock.shared(path):
         assert FeatureCache.open(path).is_sound()
-    with pytest.raises(CacheError, match=r"wanted a folder that can lock files, found one that cannot \(No locks"):
+    with pytest.raises(CacheError, match=r"expected a folder that can lock files, got one that cannot \(No locks"):
         CacheLock.exclusive(path)
 
 
@@ -273,7 +273,7 @@ def test_a_read_only_folder_is_read_and_says_so_when_written(shelf):
             make(shelf / "y.h5")
         with pytest.raises(PermissionError):
             CacheLock.exclusive(path)
-    assert caught.value.message == f"{shelf}: wanted to write a cache here, found Permission denied"
+    assert caught.value.message == f"{shelf}: expected to write a cache here, got Permission denied"
     assert caught.value.next_step == "give a folder that you may write with --cache DIR"
 
 
@@ -295,7 +295,7 @@ def test_a_file_that_must_not_be_read_is_named(shelf):
         if os.getuid() == 0:
             os.seteuid(65534)
         ((found, error),) = caches_in(shelf)[1].items()
-    assert (found, error.message) == (path, f"{path}: wanted to read the cache, found no permission")
+    assert (found, error.message) == (path, f"{path}: expected to read the cache, got no permission")
 
 
 def test_a_folder_that_must_not_be_entered_is_named(shelf):
@@ -303,7 +303,7 @@ def test_a_folder_that_must_not_be_entered_is_named(shelf):
     folder.mkdir()
     with reading_alone(folder, 0o000), pytest.raises(CacheError) as caught:
         caches_in(folder)
-    assert caught.value.message == f"{folder}: wanted to list the caches, found Permission denied"
+    assert caught.value.message == f"{folder}: expected to list the caches, got Permission denied"
 
 
 # --- what is left over ------------------------------------------------------------------------------------------------

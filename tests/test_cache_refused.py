@@ -27,16 +27,16 @@ def refused(path: Path) -> str:
 
 
 def test_no_file_another_file_and_a_folder_are_refused(tmp_path):
-    assert "wanted a cache, found no such file" in refused(tmp_path / "x.h5")
+    assert "expected a cache, but there is no such file" in refused(tmp_path / "x.h5")
     (tmp_path / "text.h5").write_text("not HDF5")
-    assert "found a file that is not HDF5" in refused(tmp_path / "text.h5")
+    assert "got a file that is not HDF5" in refused(tmp_path / "text.h5")
     (tmp_path / "nothing.h5").touch()
-    assert "found a file that is not HDF5" in refused(tmp_path / "nothing.h5")
+    assert "got a file that is not HDF5" in refused(tmp_path / "nothing.h5")
     (tmp_path / "folder.h5").mkdir()
-    assert "wanted a cache or a folder of its parts, found neither" in refused(tmp_path / "folder.h5")
+    assert "expected a cache or a folder of its parts, got neither" in refused(tmp_path / "folder.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = [1]
-    assert "wanted a feature cache, found another kind of HDF5 file" in refused(tmp_path / "other.h5")
+    assert "expected a feature cache, got another kind of HDF5 file" in refused(tmp_path / "other.h5")
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9, 0.999])
@@ -52,14 +52,14 @@ def test_another_format_number_is_refused(tmp_path):
     path = filled(tmp_path / "x.h5")
     with h5py.File(path, "r+") as file:
         file.attrs.modify("format", np.int64(2))
-    assert "wanted cache format 1, found format 2" in refused(path)
+    assert "expected cache format 1, got format 2" in refused(path)
 
 
 def test_a_damaged_provenance_is_refused(tmp_path):
     path = filled(tmp_path / "x.h5")
     flip(path, "provenance", 7)
-    assert "does not match its own SHA-256" in refused(path)
-    assert "wanted a recipe and a place" in refused(empty(tmp_path / "y.h5", provenance={"recipe": "none"}))
+    assert "does not match its SHA-256" in refused(path)
+    assert "expected a recipe, a place" in refused(empty(tmp_path / "y.h5", provenance={"recipe": "none"}))
 
 
 def test_any_flipped_byte_of_the_metadata_is_an_error_or_changes_nothing(tmp_path):
@@ -118,24 +118,24 @@ STRANGE: dict[str, tuple[str, Callable[[Path], None]]] = {
         _replace(FEATURES, lambda f, n: f.create_dataset(n, (N, 5), "<f4")),
     ),
     "variable length": (
-        "found ids of object",
+        "got ids of object",
         _replace("ids", lambda f, n: f.create_dataset(n, data=IDS, dtype=h5py.string_dtype())),
     ),
-    "wrong type": ("found stat of float64", _replace("stat", lambda f, n: f.create_dataset(n, data=STAT * 1.0))),
+    "wrong type": ("got stat of float64", _replace("stat", lambda f, n: f.create_dataset(n, data=STAT * 1.0))),
     "wrong rows": (
-        "wanted 6 rows in every dataset, found 5 in stat",
+        "expected 6 rows in every dataset, got 5 in stat",
         _replace("stat", lambda f, n: f.create_dataset(n, data=STAT[1:])),
     ),
-    "scalar": ("found stat of", _replace("stat", lambda f, n: f.create_dataset(n, data=np.int64(1)))),
-    "missing": ("found no dataset digest", _replace("digest", lambda f, n: None)),
-    "no features": ("found no features in it", _replace("features", lambda f, n: None)),
-    "one more": ("found more of float64", _replace("labels/label", lambda f, n: f.create_dataset("more", data=[1.0]))),
+    "scalar": ("got stat of", _replace("stat", lambda f, n: f.create_dataset(n, data=np.int64(1)))),
+    "missing": ("got no dataset digest", _replace("digest", lambda f, n: None)),
+    "no features": ("got no features in it", _replace("features", lambda f, n: None)),
+    "one more": ("got more of float64", _replace("labels/label", lambda f, n: f.create_dataset("more", data=[1.0]))),
     "a group below": (
-        "found features/deep to be something else",
+        "got features/deep to be something else",
         _replace(FEATURES, lambda f, n: f.create_group("features/deep")),
     ),
     "text for the format": (
-        "wanted cache format 1, found format None",
+        "expected cache format 1, got format None",
         lambda path: _set_format(path, "1"),
     ),
 }
@@ -161,7 +161,7 @@ def test_a_full_disk_is_an_error_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 5_000_000})())
     with pytest.raises(CacheError) as caught:
         empty(tmp_path / "x.h5", layers={"penultimate": 1_000_000})
-    assert caught.value.message == f"{tmp_path}: the cache needs 24 MB, found 5 MB free"
+    assert caught.value.message == f"{tmp_path}: expected 24 MB for the cache, got 5 MB free"
     assert "--cache DIR" in caught.value.next_step
     assert not list(tmp_path.iterdir())
 
@@ -171,7 +171,7 @@ def test_space_that_cannot_be_reserved_leaves_nothing_behind(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(CacheError, match="the cache needs"):
+    with pytest.raises(CacheError, match="MB for the cache"):
         empty(tmp_path / "x.h5")
     assert not list(tmp_path.iterdir())
 
@@ -180,7 +180,7 @@ def test_a_folder_that_cannot_be_one_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CacheError) as caught:
         empty(tmp_path / "file" / "x.h5")
-    assert caught.value.message.startswith(f"{tmp_path / 'file'}: wanted to write a cache here, found ")
+    assert caught.value.message.startswith(f"{tmp_path / 'file'}: expected to write a cache here, got ")
 
 
 @pytest.mark.parametrize("missing", [("posix_fallocate",), ("pwrite",), ("posix_fallocate", "pwrite", "fdatasync")])
@@ -216,7 +216,7 @@ def test_an_error_of_the_disk_while_rows_are_written_is_told(tmp_path, monkeypat
 
     with CacheLock.exclusive(path) as lock, CacheWriter(FeatureCache.open(path), lock) as writer:
         monkeypatch.setattr(os, "pwrite", fail)
-        with pytest.raises(CacheError, match="wanted to write the cache, found Input/output error"):
+        with pytest.raises(CacheError, match="expected to write the cache, got Input/output error"):
             writer.write(np.arange(N), **values())
     assert (FeatureCache.open(path).status == PENDING).all()
 
@@ -232,7 +232,7 @@ def test_rows_whose_sync_failed_are_not_acknowledged_by_the_next_one(tmp_path, m
 
     monkeypatch.setattr(os, "fdatasync", fail_once)
     with (
-        pytest.raises(CacheError, match="wanted to write the cache, found Input/output error"),
+        pytest.raises(CacheError, match="expected to write the cache, got Input/output error"),
         CacheLock.exclusive(path) as lock,
         CacheWriter(FeatureCache.open(path), lock) as writer,
     ):
@@ -252,7 +252,7 @@ def test_a_disk_that_cannot_be_read_is_no_damaged_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(h5py, "File", fail)
     assert refused(path) == (
-        f"{path}: wanted to read the cache, found Input/output error\ntry: look after the disk, then run the same "
+        f"{path}: expected to read the cache, got Input/output error\ntry: check the disk, then run the same "
         "command again"
     )
 

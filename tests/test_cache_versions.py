@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted import Extractor, features_of, folder_of, put
+from fake_backbone import Extractor, features_of, folder_of, put
 
 from pipeline.cache import FeatureCache, add_reference, is_referenced
 from pipeline.evaluation import evaluate
-from pipeline.report.findings.evidence import evidence_of, open_cache, photos_of
+from pipeline.report.diagnostics.summary import diagnose, open_result_cache, open_run_images
 from pipeline.runs import Run
 
 OPTIONS = {"heads": "centroid", "cv": 2, "n_jobs": 1}
@@ -40,23 +40,23 @@ def test_a_run_keeps_its_version_and_so_its_photos_map_and_neighbours(run: Extra
     old = run(photos)
     path, features = old.path, np.array(old.features())
     made = evaluated(old, tmp_path / "elsewhere" / "bees")
-    before = evidence_of(made, made.info())
+    before = diagnose(made, made.info())
     del old
     (photos / "c1" / "00003.png").rename(tmp_path / "kept.png")
     put(photos / "c0" / "00020.png", 20)
     new = run(photos)
     assert run.caches() == sorted([path.name, new.path.name])
     assert "and the older file stays: a run, a score or a model was made from it" in new.summary.notes[0]
-    found = open_cache(made, made.best())
+    found = open_result_cache(made, made.best())
     assert found.path.name == path.name
     assert np.array_equal(found.features(), features)
-    after = evidence_of(made, made.info())
+    after = diagnose(made, made.info())
     assert after.map is not None and before.map is not None
     assert list(after.map.ids) == list(before.map.ids) and len(after.map) == 20
     assert np.array_equal(after.map.x, before.map.x)
     assert after.mistakes == before.mistakes
     assert after.notes == before.notes
-    source, note = photos_of(made, made.info())
+    source, note = open_run_images(made, made.info())
     assert source is not None and "c1/00003.png" in note
     assert run(photos).path == new.path  # found whole, and again nothing is taken away
     assert path.exists()
@@ -135,12 +135,12 @@ def test_a_run_whose_version_was_removed_by_hand_shows_the_newest_and_says_so(
     grow(photos)
     new = run(photos)
     old.path.unlink()
-    found = evidence_of(made, made.info())
-    assert open_cache(made, made.best()).path.name == new.path.name
+    found = diagnose(made, made.info())
+    assert open_result_cache(made, made.best()).path.name == new.path.name
     assert found.map is not None
     assert len(found.map) == 19
     assert "c1/00003.png" not in found.map.ids
-    assert found.notes[0].startswith(f"{old.path.name} is gone; {new.path.name} of the same photos is shown instead")
+    assert found.notes[0].startswith(f"{old.path.name} is gone; {new.path.name} of the same photos is used instead")
 
 
 def test_references_that_are_damaged_keep_nothing_and_stop_nothing(run: Extractor, photos: Path, tmp_path: Path):

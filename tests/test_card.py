@@ -60,7 +60,7 @@ def test_the_confusion_is_that_of_the_predictions_out_of_fold(made: Any, tmp_pat
             assert counts[was].get(said, 0) == found
     assert any(counts[was].get(said) for was in counts for said in counts if was != said)
     _, text = parts(model, tmp_path)
-    assert '| is \\ said | b\\|e: "e" | ch\u00e4t | no |' in text
+    assert '| true \\ predicted | b\\|e: "e" | ch\u00e4t | no |' in text
     assert f"| no | {' | '.join(str(counts['no'].get(said, 0)) for said in model.classes)} |" in text
     assert Model.open(tmp_path / "it.model").evidence == model.evidence
 
@@ -74,11 +74,11 @@ def test_the_data_are_counted_and_small_classes_are_named(tmp_path: Path) -> Non
     _, text = parts(model, tmp_path)
     for line in (
         "- `made`: 45 labelled photos",
-        "- without a label, and left out: 1 photo",
+        "- not used, because they have no label: 1 photo",
         "| cat | 5 |",
-        "fewer than 20, for the classes cat (5).",
-        "Its scores are optimistic",
-        "It gives scores, not probabilities.",
+        "Fewer than 20 training photos for the classes cat (5).",
+        "The scores are optimistic",
+        "The model returns scores, not probabilities.",
     ):
         assert line in text, line
 
@@ -90,7 +90,10 @@ def test_with_a_test_set_the_mistakes_are_those_on_it(tmp_path: Path) -> None:
     assert model.evidence["mistakes"]["part"] == "test" and model.evidence["mistakes"]["photos"] == 30
     front, text = parts(model, tmp_path)
     assert [result["dataset"]["split"] for result in front["model-index"][0]["results"]] == ["out of fold", "test"]
-    assert "Of 30 photos of the test set" in text and "- 30 photos of a fixed test set, not learned from" in text
+    assert (
+        "Counted over 30 photos (the test set):" in text
+        and "- 30 photos of a fixed test set, not used for training" in text
+    )
 
 
 def test_numbers_have_a_range_and_no_confusion(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_caches import blobs, make_cache, names
 
-from pipeline.cli.predict import _write
+from pipeline.cli.use import _write_predictions
 from pipeline.errors import PipelineError
 from pipeline.evaluation import evaluate
 from pipeline.images import clean_text, read_text_table
-from pipeline.images.cells import csv_text, read_cell, safe_cell
+from pipeline.images.table import csv_text, read_cell, safe_cell
 
 NASTY = st.text(st.sampled_from("=+-@'\t\r\n;, a1.é\""), max_size=8) | st.text(max_size=5)
 
@@ -106,7 +106,7 @@ def test_old_files_with_more_apostrophes_are_read_as_they_were_meant():
 def test_plain_cells_are_written_as_they_are(tmp_path: Path):
     table = pd.DataFrame({"id": ["=1+1", "-dash.png"], "=a": ["@SUM(A1)", "+"]})
     assert csv_text(table, csv="plain") == table.to_csv(index=False)
-    _write(table, tmp_path / "plain.csv", "csv", "plain")
+    _write_predictions(table, tmp_path / "plain.csv", "csv", "plain")
     assert pd.read_csv(tmp_path / "plain.csv")["id"].tolist() == ["=1+1", "-dash.png"]
     with pytest.raises(PipelineError, match="--csv: expected safe or plain, got 'raw'"):
         csv_text(table, csv="raw")
@@ -127,7 +127,7 @@ def test_answers_and_leaderboards_hold_nothing_that_is_run(tmp_path: Path):
     answers = pd.DataFrame(
         {"id": ["=cmd|' /C calc'!A0.png", "b.png"], "label": ["@SUM(A1)", "y"], "probability": [0.5, 0.25]}
     )
-    _write(answers, tmp_path / "answers.csv", "csv")
+    _write_predictions(answers, tmp_path / "answers.csv", "csv")
     X, y = blobs(24, apart=3.0)
     made = make_cache(tmp_path / "a.h5", X, {"=kind": names(y)}, name="=photos")
     evaluate(made, heads="ridge", cv=2, n_jobs=1).save(tmp_path / "run")

@@ -10,9 +10,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, KFold
 
 from pipeline.heads import resolve_heads
-from pipeline.search.covered import shared_head
-from pipeline.search.searcher import SharedGridSearchCV, search_many
-from pipeline.search.shared import SharedTask, shared_predictions
+from pipeline.search.engine import SharedTask, shared_grid, shared_predictions
+from pipeline.search.shared_grid_search import SharedGridSearchCV, search_many
 
 (HEAD,) = resolve_heads(["centroid"], kind="class", grid=["centroid.shrink_threshold=30.0,4.0,1.0,0.1,None"])
 FOLDS = KFold(3, shuffle=True, random_state=0)
@@ -54,7 +53,7 @@ def test_two_classes_and_a_column_of_zeros_score_as_with_gridsearchcv() -> None:
 def test_labels_and_probabilities_are_those_of_the_fitted_head() -> None:
     rows = without_blank_pixels()
     train, test = next(iter(FOLDS.split(rows)))
-    head = shared_head(HEAD.estimator, HEAD.grid, "class")
+    head = shared_grid(HEAD.estimator, HEAD.grid, "class")
     assert head is not None
     (said,) = shared_predictions(rows, [SharedTask([head], DIGIT, [(train, test)], 10)])
     assert said.predictions is not None

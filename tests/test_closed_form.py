@@ -17,10 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.heads import Head, resolve_heads
-from pipeline.search import make_scorer, predict_all, search, shared
-from pipeline.search.covered import SharedHead, shared_head
-from pipeline.search.searcher import SharedGridSearchCV, search_many
-from pipeline.search.shared import Said, SharedTask, shared_predictions
+from pipeline.search import engine, make_scorer, predict_all, search
+from pipeline.search.engine import SharedGrid, SharedTask, SplitPredictions, shared_grid, shared_predictions
+from pipeline.search.shared_grid_search import SharedGridSearchCV, search_many
 
 DIGITS, DIGIT = load_digits(return_X_y=True)
 DIGITS = DIGITS.astype(np.float32)
@@ -44,7 +43,7 @@ def both(
     """Return the results of the shared search and of GridSearchCV, and hold their choices to be the same."""
     splits = splits or folds(len(y))
     labels = int(y.max()) + 1 if head.kind == "class" else 0
-    covered = shared_head(head.estimator, head.grid, head.kind)
+    covered = shared_grid(head.estimator, head.grid, head.kind)
     assert covered is not None
     scorer = make_scorer(scoring, head.kind, labels)
     ours = SharedGridSearchCV(head.estimator, head.grid, scoring=scorer, cv=splits, refit=first_best).fit(X, y)
@@ -190,7 +189,7 @@ def test_the_predictions_of_a_fold_are_those_of_the_fitted_head() -> None:
     X, y, (split, *_) = DIGITS[:300].astype(np.float64), DIGIT[:300] % 3, folds(300)
     for name, key in (("ridge", "scores"), ("lda", "probabilities"), ("knn", "probabilities")):
         head = named(name)
-        covered = shared_head(head.estimator, head.grid, head.kind)
+        covered = shared_grid(head.estimator, head.grid, head.kind)
         assert covered is not None
         (said,) = shared_predictions(X, [SharedTask([covered], y, [split], 3)])
         assert (said.task, said.head, said.split) == (0, 0, 0)
@@ -203,9 +202,9 @@ def test_the_predictions_of_a_fold_are_those_of_the_fitted_head() -> None:
 
 
 def test_label_sets_of_other_rows_folds_and_kinds_go_through_together() -> None:
-    def covered(name: str, kind: str = "class") -> SharedHead:
+    def covered(name: str, kind: str = "class") -> SharedGrid:
         head = named(name, kind)
-        found = shared_head(head.estimator, head.grid, kind)
+        found = shared_grid(head.estimator, head.grid, kind)
         assert found is not None
         return found
 
@@ -227,14 +226,14 @@ def test_label_sets_of_other_rows_folds_and_kinds_go_through_together() -> None:
                 _same(together[place, which, number_of], alone)
 
 
-def _same(one: Said, other: Said) -> None:
+def _same(one: SplitPredictions, other: SplitPredictions) -> None:
     assert one.predictions is not None and other.predictions is not None
     for mine, theirs in zip(one.predictions, other.predictions, strict=True):
         np.testing.assert_allclose(mine.labels, theirs.labels, rtol=1e-9)
 
 
 def test_one_label_set_that_wants_scikit_learn_does_not_stop_the_others() -> None:
-    heads = [shared_head(named(name).estimator, named(name).grid, "class") for name in ("ridge", "lda", "knn")]
+    heads = [shared_grid(named(name).estimator, named(name).grid, "class") for name in ("ridge", "lda", "knn")]
     single = np.zeros(90, np.int64)
     rare = np.where(np.arange(90) == 0, 2, DIGIT[:90] % 2)
     tasks = [SharedTask(heads, y, folds(90), labels) for y, labels in ((single, 2), (rare, 3), (DIGIT[:90] % 2, 2))]  # type: ignore[arg-type]
@@ -260,7 +259,7 @@ def test_one_label_set_that_wants_scikit_learn_does_not_stop_the_others() -> Non
 )
 def test_what_is_not_covered_goes_to_gridsearchcv(name: str, grid: list[str]) -> None:
     head = named(name, grid=grid)
-    assert shared_head(head.estimator, head.grid, "class") is None
+    assert shared_grid(head.estimator, head.grid, "class") is None
     if len(head.grid) > 1:
         splits = folds(90)
         found = search(head, DIGITS[:90], DIGIT[:90] % 2, splits=splits, scoring="accuracy", labels=2, kind="class")
@@ -273,13 +272,13 @@ def test_another_estimator_or_setting_is_not_covered() -> None:
         pass
 
     key = {"ridgeclassifier__alpha": [1.0, 10.0]}
-    assert shared_head(make_pipeline(StandardScaler(), RidgeClassifier()), key, "class") is not None
-    assert shared_head(make_pipeline(StandardScaler(), Mine()), {"mine__alpha": [1.0, 10.0]}, "class") is None
-    assert shared_head(make_pipeline(StandardScaler(with_std=False), RidgeClassifier()), key, "class") is None
-    assert shared_head(make_pipeline(StandardScaler(), RidgeClassifier(tol=1e-2)), key, "class") is None
-    assert shared_head(RidgeClassifier(), {"alpha": [1.0, 10.0]}, "class") is None
+    assert shared_grid(make_pipeline(StandardScaler(), RidgeClassifier()), key, "class") is not None
+    assert shared_grid(make_pipeline(StandardScaler(), Mine()), {"mine__alpha": [1.0, 10.0]}, "class") is None
+    assert shared_grid(make_pipeline(StandardScaler(with_std=False), RidgeClassifier()), key, "class") is None
+    assert shared_grid(make_pipeline(StandardScaler(), RidgeClassifier(tol=1e-2)), key, "class") is None
+    assert shared_grid(RidgeClassifier(), {"alpha": [1.0, 10.0]}, "class") is None
     svd = make_pipeline(StandardScaler(), LinearDiscriminantAnalysis())
-    assert shared_head(svd, {"lineardiscriminantanalysis__shrinkage": [0.5, 1.0]}, "class") is None
+    assert shared_grid(svd, {"lineardiscriminantanalysis__shrinkage": [0.5, 1.0]}, "class") is None
 
 
 def test_a_class_of_one_row_warns_as_scikit_learn_does() -> None:
@@ -303,13 +302,13 @@ def test_an_alpha_that_scikit_learn_warns_of_is_left_to_it() -> None:
 
 def test_the_search_uses_the_shared_work_and_warns_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    real = shared.spectrum
+    real = engine.spectrum
 
     def counted(*parts: Any) -> Any:
         asked.append(parts)
         return real(*parts)
 
-    monkeypatch.setattr(shared, "spectrum", counted)
+    monkeypatch.setattr(engine, "spectrum", counted)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = search(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made_caches import make_cache
 
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.folds import CommonFolds, deal, in_proportion
+from pipeline.evaluation.plan import CommonFolds, deal_folds, folds_in_proportion
 
 N = 1200
 RNG = np.random.default_rng(0)
@@ -48,7 +48,7 @@ def test_a_rare_class_and_few_rows_have_folds_of_their_own() -> None:
     common = folds_of()
     assert common.outer(np.arange(N), RARE, "class") is None
     assert common.outer(np.arange(999), HALF[:999], "class") is None
-    assert not in_proportion(np.arange(10) % 5, np.repeat([0, 1], 5), "class", 6)  # an empty fold
+    assert not folds_in_proportion(np.arange(10) % 5, np.repeat([0, 1], 5), "class", 6)  # an empty fold
 
 
 @settings(max_examples=60, deadline=None)
@@ -57,7 +57,7 @@ def test_what_belongs_together_is_dealt_into_one_fold_and_the_folds_are_even(
     together: list[int], folds: int, seed: int
 ) -> None:
     code = np.array(together)
-    fold_of = deal(code, folds, np.random.default_rng(seed))
+    fold_of = deal_folds(code, folds, np.random.default_rng(seed))
     assert all(len(set(fold_of[code == name])) == 1 for name in set(together))
     held = np.bincount(fold_of, minlength=folds)
     assert held.max() - held.min() <= np.bincount(code).max()

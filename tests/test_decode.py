@@ -16,13 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps, features
 
-from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images import EARLIER_RULES, PHOTO_RULES, decoder_fingerprint, fingerprint
 from pipeline.images import decode as decode_room
-from pipeline.images.decode import decode, reads_alike
+from pipeline.images.decode import IMAGE_ENDINGS, decode, ending, reads_alike, sniff
 from pipeline.images.fingerprint import _SAMPLES
 from pipeline.images.rgb import exif_orientation
-from pipeline.images.sniff import IMAGE_ENDINGS, ending, sniff
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -49,7 +48,7 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 def reason(data: bytes) -> tuple[SkipReason, str]:
-    with pytest.raises(UnreadablePhoto) as caught:
+    with pytest.raises(UnreadableImage) as caught:
         decode(data)
     return caught.value.reason, caught.value.detail
 
@@ -393,7 +392,7 @@ def test_half_a_file_is_unreadable(kind):
 def test_a_truncated_photo_says_so():
     data = saved(gradient(240, 320), "JPEG")
     assert reason(data[:-2000])[1].startswith("image file is truncated")
-    error = UnreadablePhoto(*reason(data[:-2000]))
+    error = UnreadableImage(*reason(data[:-2000]))
     assert str(error).startswith("unreadable: truncated or damaged (image file is truncated")
 
 
@@ -430,7 +429,7 @@ def test_float_grey_is_scaled_alike_however_many_bands_it_is_read_in(values):
 def test_heic_without_its_decoder_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     found, detail = reason(b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(40))
-    error = UnreadablePhoto(found, detail)
+    error = UnreadableImage(found, detail)
     assert found == SkipReason.NO_DECODER
     assert "pip install 'transfer-pipeline[heif]'" in str(error)
 
@@ -463,7 +462,7 @@ def test_damaged_bytes_give_pixels_or_a_reason_and_nothing_else(data):
     cut = data.draw(st.integers(0, len(good)))
     try:
         image = decode(bytes(good[:cut]) if data.draw(st.booleans()) else bytes(good))
-    except UnreadablePhoto as error:
+    except UnreadableImage as error:
         assert error.reason in SkipReason
     else:
         assert image.mode == "RGB"
@@ -520,7 +519,7 @@ def test_the_fingerprint_changes_when_a_decoder_or_the_resize_does(monkeypatch):
 
     def without_webp(data: bytes) -> Image.Image:
         if data[8:12] == b"WEBP":
-            raise UnreadablePhoto(SkipReason.NO_DECODER)
+            raise UnreadableImage(SkipReason.NO_DECODER)
         return right(data)
 
     monkeypatch.setattr(fingerprint, "decode", without_webp)

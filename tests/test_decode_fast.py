@@ -10,17 +10,17 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import fake_backbone
 import numpy as np
-import planted
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_caches import blobs, make_cache, names
 from PIL import Image
 
-import pipeline.extraction.network as network_room
+import pipeline.extraction.encoder as network_room
 from pipeline.backbone import Backbone
-from pipeline.errors import EvaluationError, SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import EvaluationError, SkipReason, SourceError, UnreadableImage
 from pipeline.evaluation import evaluate
 from pipeline.extraction import extract, recipe_of
 from pipeline.images import (
@@ -29,19 +29,17 @@ from pipeline.images import (
     decode_mode,
     decoder_fingerprint,
     decoder_of,
-    fast_resize,
     fingerprint,
     pixel_statistics,
-    preparation,
     prepare,
     preprocess,
 )
-from pipeline.images.fast_resize import preprocess_fast, resizing_library
+from pipeline.images.preprocess import preprocess_fast, resizing_library
 from pipeline.model import Model, fit
 from pipeline.progress import Progress
 from pipeline.provenance import Preprocessing
 
-LITE = planted.REAL  # 256, 224, bicubic
+LITE = fake_backbone.REAL  # 256, 224, bicubic
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 SIZES = [(500, 375), (375, 500), (640, 427), (1600, 1200), (333, 500), (257, 255), (100, 70), (37, 53), (1500, 31)]
 QUICK: dict[str, Any] = {"cv": 2, "n_jobs": 1, "device": "cpu"}
@@ -134,9 +132,9 @@ def test_other_formats_and_arrays_take_the_fast_resize_too() -> None:
 def test_a_large_photo_handed_over_in_strips_is_the_same_as_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     image = picture(700, 500)
     whole = preprocess_fast(image, LITE)
-    monkeypatch.setattr(fast_resize, "_STRIP", 4 * 700 * 7)
+    monkeypatch.setattr(preprocess, "_STRIP", 4 * 700 * 7)
     assert np.array_equal(preprocess_fast(image, LITE), whole)
-    monkeypatch.setattr(fast_resize, "_STRIP", 1)
+    monkeypatch.setattr(preprocess, "_STRIP", 1)
     assert np.array_equal(preprocess_fast(image, LITE), whole)
 
 
@@ -184,7 +182,7 @@ def test_exact_is_pil_s_resize_then_crop(size: tuple[int, int], interpolation: s
 def test_photos_that_cannot_be_read_have_the_same_reasons(reason: SkipReason, content: bytes) -> None:
     found = []
     for mode in ("exact", "fast"):
-        with pytest.raises(UnreadablePhoto) as caught:
+        with pytest.raises(UnreadableImage) as caught:
             prepare(Photo(bytes(16), (1, 1), content), LITE, mode)
         found.append((caught.value.reason, str(caught.value)))
     assert found == [(reason, found[0][1])] * 2
@@ -220,7 +218,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
     with pytest.raises(SourceError) as caught:
         resizing_library.__wrapped__()
-    assert caught.value.message == "--decode fast: wanted the package cykooz-resizer, found none"
+    assert caught.value.message == "--decode fast: expected the package cykooz-resizer, got none"
     assert caught.value.next_step == "pip install 'transfer-pipeline[fast]', or --decode exact"
 
 
@@ -246,16 +244,16 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return lambda image, how: (seen.append(mode), resize(image, how))[1]
 
     monkeypatch.setattr(
-        preparation, "_RESIZES", {mode: telling(mode, resize) for mode, resize in preparation._RESIZES.items()}
+        preprocess, "_RESIZES", {mode: telling(mode, resize) for mode, resize in preprocess._RESIZES.items()}
     )
     return seen
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> planted.Extractor:
-    network = planted.Planted()
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_backbone.Extractor:
+    network = fake_backbone.Planted()
     monkeypatch.setattr(network_room, "open_runtime", network)
-    return planted.Extractor(network, tmp_path / "caches")
+    return fake_backbone.Extractor(network, tmp_path / "caches")
 
 
 class Notes(Progress):
@@ -267,9 +265,9 @@ class Notes(Progress):
 
 
 def test_the_modes_have_a_cache_each_and_each_names_the_other(
-    run: planted.Extractor, tmp_path: Path, decoded: list[str]
+    run: fake_backbone.Extractor, tmp_path: Path, decoded: list[str]
 ) -> None:
-    photos = planted.folder_of(tmp_path / "photos", range(6), side=32)
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(6), side=32)
     exact = run(photos)
     assert decoded == ["exact"] * 6
     heard = Notes()
@@ -292,20 +290,20 @@ def test_the_modes_have_a_cache_each_and_each_names_the_other(
 
 
 def test_no_mode_is_promised_that_decodes_otherwise_here(
-    run: planted.Extractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: fake_backbone.Extractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photos = planted.folder_of(tmp_path / "photos", range(3))
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(3))
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("pipeline.extraction.extraction.decoder_of", lambda mode: "fast:elsewhere")
+        elsewhere.setattr("pipeline.extraction.api.decoder_of", lambda mode: "fast:elsewhere")
         other = run(photos, decode="fast")
     assert run(photos).summary.notes == (f"{other.path.name} holds these images too, but differs in decoder",)
 
 
 def test_a_mode_that_there_is_not_is_refused(tmp_path: Path) -> None:
-    planted.put(tmp_path / "a.png", 1)
+    fake_backbone.put(tmp_path / "a.png", 1)
     with pytest.raises(SourceError) as caught:
         extract(tmp_path, decode="quick")
-    assert caught.value.message == "decode: wanted exact or fast, found 'quick'"
+    assert caught.value.message == "decode: expected exact or fast, got 'quick'"
     assert caught.value.next_step == "--decode exact"
 
 
@@ -315,7 +313,7 @@ def test_a_test_cache_of_the_other_mode_is_refused(tmp_path: Path) -> None:
     train = make_cache(tmp_path / "a.h5", X, columns)
     other = make_cache(tmp_path / "b.h5", X, columns, changes={"decoder": "fast:any"}, name="other")
     with pytest.raises(
-        EvaluationError, match=r"b\.h5: wanted test features made as those of a\.h5, found others: decoder\n"
+        EvaluationError, match=r"b\.h5: expected test features made as those of a\.h5, got others: decoder\n"
     ):
         evaluate(train, test=other, column="kind", **QUICK)
 
@@ -348,7 +346,7 @@ def test_a_model_decodes_as_it_was_trained(model: Model, tmp_path: Path, decoded
     new = class_folders(tmp_path / "new", 1)
     said = model.predict(new, n_jobs=1, progress=heard)
     assert decoded == ["fast"] * 2
-    assert not any("a little otherwise" in note for note in heard.notes)
+    assert not any("features differ slightly" in note for note in heard.notes)
     assert list(said["error"]) == ["", ""]
     model.score(new, n_jobs=1)
     assert decoded == ["fast"] * 4

@@ -12,27 +12,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import fake_backbone
 import numpy as np
 import pandas as pd
-import planted
 import pytest
+from fake_backbone import Planted, PlantedRuntime, assert_equal
 from joblib import Parallel, delayed
 from joblib.externals.loky import reusable_executor
 from joblib.externals.loky.process_executor import _ExecutorManagerThread
 from PIL import Image
-from planted import Planted, PlantedRuntime, assert_equal
 from tars import write_tar
 
-import pipeline.extraction.blocks as blocks_room
-import pipeline.extraction.decoders as decoders
-import pipeline.extraction.extraction as extraction_room
-import pipeline.extraction.network as network_room
+import pipeline.extraction.api as extraction_room
+import pipeline.extraction.encode as blocks_room
+import pipeline.extraction.encode as encode
+import pipeline.extraction.encoder as network_room
 from pipeline.cache import STORED, FeatureCache
 from pipeline.errors import BackboneError, PipelineError, SkipReason
-from pipeline.extraction import Block, Network, embed_blocks
-from pipeline.extraction.decoders import BLOCKS_UNDER_WAY
-from pipeline.extraction.known import KnownDigests
-from pipeline.extraction.work import Counts
+from pipeline.extraction import EncodedBatch, LazyNetwork, iter_batches
+from pipeline.extraction.encode import BATCHES_PER_DECODER
+from pipeline.extraction.job import ExtractionStats
+from pipeline.extraction.reuse import DigestIndex
 from pipeline.images import ImageSource
 
 pytestmark = pytest.mark.slow
@@ -49,14 +49,14 @@ def gpu(monkeypatch) -> Planted:
     monkeypatch.setattr(blocks_room, "WORTH_DECODERS", 9)
     monkeypatch.setattr(blocks_room, "THREADS_ENOUGH", 1)
     ROADS.clear()
-    for road in ("blocks_by_decoders", "blocks_by_threads"):
+    for road in ("iter_batches_decoders", "iter_batches_threaded"):
         monkeypatch.setattr(blocks_room, road, _noted(road, getattr(blocks_room, road)))
     return opened
 
 
 def _noted(name: str, road: Any) -> Any:
     def taken(*given: Any, **options: Any) -> Any:
-        ROADS.append(name.removeprefix("blocks_by_"))
+        ROADS.append(name.removeprefix("iter_batches_"))
         return road(*given, **options)
 
     return taken
@@ -64,7 +64,7 @@ def _noted(name: str, road: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> ImageSource:
-    return ImageSource.open(planted.folder_of(tmp_path_factory.mktemp("decoders"), range(60)))
+    return ImageSource.open(fake_backbone.folder_of(tmp_path_factory.mktemp("decoders"), range(60)))
 
 
 @pytest.fixture
@@ -74,17 +74,17 @@ def notes(tmp_path, monkeypatch) -> Path:
     return tmp_path / "notes"
 
 
-def network(folder: Path) -> Network:
-    return Network(planted.backbone(), ["early"], graphs=folder / "graphs")
+def network(folder: Path) -> LazyNetwork:
+    return LazyNetwork(fake_backbone.backbone(), ["early"], graphs=folder / "graphs")
 
 
-def blocks_of(source: ImageSource, folder: Path, **options: Any) -> list[Block]:
+def blocks_of(source: ImageSource, folder: Path, **options: Any) -> list[EncodedBatch]:
     given = {"batch_size": 4, "n_jobs": 2, **options}
-    with embed_blocks(source, range(len(source)), network(folder), planted.SMALL, **given) as blocks:
+    with iter_batches(source, range(len(source)), network(folder), fake_backbone.SMALL, **given) as blocks:
         return list(blocks)
 
 
-def rows_of(blocks: list[Block]) -> dict[int, tuple]:
+def rows_of(blocks: list[EncodedBatch]) -> dict[int, tuple]:
     """Return all that blocks say of each row, and that no row comes twice."""
     said = {}
     for block in blocks:
@@ -96,28 +96,28 @@ def rows_of(blocks: list[Block]) -> dict[int, tuple]:
     return said
 
 
-def assert_each_once(source: ImageSource, blocks: list[Block]) -> None:
+def assert_each_once(source: ImageSource, blocks: list[EncodedBatch]) -> None:
     assert sorted(rows_of(blocks)) == list(range(len(source)))
     for block in blocks:
-        numbers = [planted.number_of(source.ids[row]) for row in block.rows]
+        numbers = [fake_backbone.number_of(source.ids[row]) for row in block.rows]
         assert (block.status == STORED).all()
-        assert np.array_equal(block.features["early"], planted.features_of(numbers, "early"))
+        assert np.array_equal(block.features["early"], fake_backbone.features_of(numbers, "early"))
 
 
 @pytest.fixture(scope="module")
 def album(tmp_path_factory) -> Path:
     """Photos of many kinds: whole and broken ones, none at all, twice the same."""
-    root = planted.folder_of(tmp_path_factory.mktemp("album"), range(12))
+    root = fake_backbone.folder_of(tmp_path_factory.mktemp("album"), range(12))
     chance = np.random.default_rng(0)
     for number in range(9):
         height, width = chance.integers(20, 90, 2)
         noise = Image.fromarray(chance.integers(0, 256, (height, width, 3), np.uint8))
         noise.save(root / "c0" / f"noise{number}.jpg", quality=80)
     whole = (root / "c0" / "noise3.jpg").read_bytes()
-    planted.put(root / "c1" / "cut.jpg", whole[: len(whole) // 2])
-    planted.put(root / "c1" / "copy.jpg", whole)
-    planted.put(root / "c1" / "empty.png", b"")
-    planted.put(root / "c1" / "text.png", b"no photo at all")
+    fake_backbone.put(root / "c1" / "cut.jpg", whole[: len(whole) // 2])
+    fake_backbone.put(root / "c1" / "copy.jpg", whole)
+    fake_backbone.put(root / "c1" / "empty.png", b"")
+    fake_backbone.put(root / "c1" / "text.png", b"no photo at all")
     return root
 
 
@@ -146,7 +146,7 @@ def test_what_processes_decode_is_what_threads_decode_bit_for_bit(album, tmp_pat
     by_decoders = blocks_of(found, tmp_path, decode=decode)
     monkeypatch.setattr(blocks_room, "WORTH_DECODERS", 1000)
     by_threads = blocks_of(found, tmp_path, decode=decode)
-    assert ROADS == ["decoders", "threads"]
+    assert ROADS == ["decoders", "threaded"]
     assert rows_of(by_decoders) == rows_of(by_threads)
     assert sorted(gpu.opened[0].batches) == sorted(gpu.opened[1].batches)
     status = {int(code) for block in by_decoders for code in block.status}
@@ -163,8 +163,8 @@ def test_a_cache_made_by_processes_is_the_one_that_threads_make(album, tmp_path,
     caches = []
     for worth, name in ((9, "by processes"), (1000, "by threads")):
         monkeypatch.setattr(blocks_room, "WORTH_DECODERS", worth)
-        caches.append(planted.Extractor(gpu, tmp_path / name)(album, layer="early", n_jobs=2, batch_size=4))
-    assert ROADS == ["decoders", "threads"]
+        caches.append(fake_backbone.Extractor(gpu, tmp_path / name)(album, layer="early", n_jobs=2, batch_size=4))
+    assert ROADS == ["decoders", "threaded"]
     assert_equal(*caches)
     assert caches[0].skipped == caches[1].skipped and caches[0].summary.failed == 3
 
@@ -185,37 +185,37 @@ def _refuse(name: str) -> int:
 
 
 def test_the_processes_never_import_torch_and_have_a_thread_each(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "_work", _look_around)
+    monkeypatch.setattr(encode, "_run_task", _look_around)
     assert_each_once(source, blocks_of(source, tmp_path))
 
 
-def _look_around(task: decoders._Task) -> Any:
-    prepared = task.work()
-    assert "torch" not in sys.modules and task.how.runtime is None
+def _look_around(task: encode._DecodeTask) -> Any:
+    prepared = task.run()
+    assert "torch" not in sys.modules and task.encoder.runtime is None
     assert os.environ["OMP_NUM_THREADS"] == os.environ["OPENBLAS_NUM_THREADS"] == "1"
     assert {signal.SIGINT, signal.SIGTERM} <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    assert len(task.how.source) == len(task.rows) <= 4 and not len(prepared.pixels)
+    assert len(task.encoder.source) == len(task.rows) <= 4 and not len(prepared.pixels)
     return prepared
 
 
 def test_what_is_known_by_content_is_not_decoded_though_its_cache_has_gone(source, tmp_path, gpu):
-    cache = planted.Extractor(gpu, tmp_path / "caches")(source.take(range(20)), layer="early")
-    known = KnownDigests([FeatureCache.open(cache.path)])
+    cache = fake_backbone.Extractor(gpu, tmp_path / "caches")(source.take(range(20)), layer="early")
+    known = DigestIndex([FeatureCache.open(cache.path)])
     cache.path.unlink()
     gpu.forget()
     blocks = blocks_of(source, tmp_path, known=known)
     assert {int(row) for block in blocks for row in block.rows[block.known >= 0]} == set(range(20))
-    assert sorted(gpu.seen) == sorted(planted.number_of(name) for name in source.ids[20:])
+    assert sorted(gpu.seen) == sorted(fake_backbone.number_of(name) for name in source.ids[20:])
     for block in blocks:
         for row, entry in zip(block.rows.tolist(), block.known.tolist(), strict=True):
             assert entry == (known.find(source.read(row).digest))
 
 
 def test_where_all_is_known_no_network_is_loaded(source, tmp_path, gpu):
-    run = planted.Extractor(gpu, tmp_path / "caches")
+    run = fake_backbone.Extractor(gpu, tmp_path / "caches")
     run(source, layer="early", n_jobs=2)
     for name in source.ids:
-        planted.touch(Path(source.reader.root) / name)
+        fake_backbone.touch(Path(source.reader.root) / name)
     again = run(ImageSource.open(source.reader.root), layer="early", n_jobs=2)
     assert (again.summary.reused, gpu.opened) == (60, [])
     assert ROADS == ["decoders", "decoders"]
@@ -234,7 +234,7 @@ def test_where_all_is_known_no_network_is_loaded(source, tmp_path, gpu):
 def test_threads_are_enough_for(source, tmp_path, monkeypatch, data, options):
     found = source
     if data == "array":
-        found = ImageSource.open(np.stack([np.asarray(planted.photo(number)) for number in range(12)]))
+        found = ImageSource.open(np.stack([np.asarray(fake_backbone.photo(number)) for number in range(12)]))
     elif data == "photo-crops":
         found = ImageSource.open("photo-crops").take(range(12))
     elif data == "few":
@@ -242,11 +242,11 @@ def test_threads_are_enough_for(source, tmp_path, monkeypatch, data, options):
     elif data == "worker":
         monkeypatch.setattr(blocks_room, "parent_process", object)
     blocks_of(found, tmp_path, **options)
-    assert ROADS == ["threads"]
+    assert ROADS == ["threaded"]
 
 
 def test_a_process_killed_on_the_way_loses_nothing(source, tmp_path):
-    with embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=2, n_jobs=2) as blocks:
+    with iter_batches(source, range(60), network(tmp_path), fake_backbone.SMALL, batch_size=2, n_jobs=2) as blocks:
         found = [next(blocks), next(blocks)]
         for worker in list(reusable_executor._executor._processes):
             os.kill(worker, signal.SIGKILL)
@@ -256,20 +256,20 @@ def test_a_process_killed_on_the_way_loses_nothing(source, tmp_path):
 
 def test_a_process_that_dies_of_a_photo_and_not_of_it_again_loses_nothing(source, tmp_path, notes, monkeypatch):
     monkeypatch.setenv("TEST_NOTES", str(notes))
-    monkeypatch.setattr(decoders, "_work", _die_once)
+    monkeypatch.setattr(encode, "_run_task", _die_once)
     _new_processes()
     assert_each_once(source, blocks_of(source, tmp_path))
     assert len(list(notes.iterdir())) == 1
 
 
-def _die_once(task: decoders._Task) -> Any:
+def _die_once(task: encode._DecodeTask) -> Any:
     if 30 in task.rows:
         try:
             (Path(os.environ["TEST_NOTES"]) / "died").touch(exist_ok=False)
         except FileExistsError:
-            return task.work()
+            return task.run()
         os.kill(os.getpid(), signal.SIGKILL)
-    return task.work()
+    return task.run()
 
 
 def _new_processes() -> None:
@@ -279,18 +279,18 @@ def _new_processes() -> None:
 
 
 def test_processes_that_keep_dying_are_an_error_that_says_so(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "_work", _die)
-    with pytest.raises(PipelineError, match="wanted worker processes that live, found that they die"):
+    monkeypatch.setattr(encode, "_run_task", _die)
+    with pytest.raises(PipelineError, match="worker processes keep crashing"):
         blocks_of(source, tmp_path)
 
 
-def _die(task: decoders._Task) -> Any:
+def _die(task: encode._DecodeTask) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_process_that_decodes_otherwise_is_refused(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "decoder_of", lambda mode: "of another Pillow")
-    with pytest.raises(PipelineError, match="wanted workers that decode photos as this machine does"):
+    monkeypatch.setattr(encode, "decoder_of", lambda mode: "of another Pillow")
+    with pytest.raises(PipelineError, match="expected workers that decode photos as this machine does"):
         blocks_of(source, tmp_path)
 
 
@@ -298,9 +298,9 @@ def test_a_process_that_decodes_otherwise_is_refused(source, tmp_path, monkeypat
 def test_whoever_leaves_early_leaves_nothing_running(source, tmp_path, monkeypatch, taken):
     with (
         monkeypatch.context() as slowly,
-        embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks,
+        iter_batches(source, range(60), network(tmp_path), fake_backbone.SMALL, batch_size=1, n_jobs=2) as blocks,
     ):
-        slowly.setattr(decoders, "_work", _slowly)
+        slowly.setattr(encode, "_run_task", _slowly)
         for _ in range(taken):
             next(blocks)
         workers = list(reusable_executor._executor._processes.values()) if taken else []
@@ -312,7 +312,7 @@ def test_whoever_leaves_early_leaves_nothing_running(source, tmp_path, monkeypat
 def test_an_error_of_whoever_takes_the_blocks_comes_out(source, tmp_path, error):
     with (
         pytest.raises(error, match="mine"),
-        embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=2, n_jobs=2) as blocks,
+        iter_batches(source, range(60), network(tmp_path), fake_backbone.SMALL, batch_size=2, n_jobs=2) as blocks,
     ):
         next(blocks)
         raise error("mine")
@@ -346,7 +346,7 @@ def test_an_error_right_after_a_task_was_given_out_leaves_no_thread_in_trouble(s
     _new_processes()
     with (
         pytest.raises(RuntimeError, match="out of memory"),
-        embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=4, n_jobs=2) as blocks,
+        iter_batches(source, range(60), network(tmp_path), fake_backbone.SMALL, batch_size=4, n_jobs=2) as blocks,
     ):
         next(blocks)
         while len(calls) < 2:  # the next block's error waits, and is met after the next task was given out
@@ -359,45 +359,45 @@ def test_a_network_that_cannot_be_loaded_is_tried_once(source, tmp_path, monkeyp
 
     def refuse(*given: Any, **options: Any) -> Any:
         tried.append(time.sleep(0.5))
-        raise BackboneError("wanted weights, found none", "find some")
+        raise BackboneError("expected weights, got none", "find some")
 
     monkeypatch.setattr(network_room, "open_runtime", refuse)
-    monkeypatch.setattr(decoders, "_work", _slowly)
-    with pytest.raises(BackboneError, match="wanted weights, found none"):
+    monkeypatch.setattr(encode, "_run_task", _slowly)
+    with pytest.raises(BackboneError, match="expected weights, got none"):
         blocks_of(source, tmp_path)
     assert len(tried) == 1
 
 
-def _slowly(task: decoders._Task) -> Any:
+def _slowly(task: encode._DecodeTask) -> Any:
     time.sleep(1.5)
-    return task.work()
+    return task.run()
 
 
 def test_no_more_blocks_pile_up_than_there_are_places(source, tmp_path, notes, monkeypatch):
     monkeypatch.setenv("TEST_NOTES", str(notes))
-    monkeypatch.setattr(decoders, "_work", _leave_a_note)
+    monkeypatch.setattr(encode, "_run_task", _leave_a_note)
     _new_processes()
-    with embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=1, n_jobs=2) as blocks:
+    with iter_batches(source, range(60), network(tmp_path), fake_backbone.SMALL, batch_size=1, n_jobs=2) as blocks:
         next(blocks)
         before = 0
         while before == 0 or before != len(list(notes.iterdir())):  # until nobody works any more
             before = len(list(notes.iterdir()))
             time.sleep(0.5)
-        assert before <= 2 * BLOCKS_UNDER_WAY
+        assert before <= 2 * BATCHES_PER_DECODER
         assert len(list(blocks)) == 59
     assert len(list(notes.iterdir())) == 60
 
 
-def _leave_a_note(task: decoders._Task) -> Any:
+def _leave_a_note(task: encode._DecodeTask) -> Any:
     (Path(os.environ["TEST_NOTES"]) / str(task.rows[0])).touch()
-    return task.work()
+    return task.run()
 
 
 def test_joblib_s_own_work_goes_before_after_and_between(source, tmp_path):
     for number in range(2):
         assert Parallel(n_jobs=2)(delayed(abs)(-one) for one in range(4)) == [0, 1, 2, 3], number
         assert_each_once(source, blocks_of(source, tmp_path))
-    with embed_blocks(source, range(60), network(tmp_path), planted.SMALL, batch_size=4, n_jobs=2) as blocks:
+    with iter_batches(source, range(60), network(tmp_path), fake_backbone.SMALL, batch_size=4, n_jobs=2) as blocks:
         found = [next(blocks)]
         assert Parallel(n_jobs=2)(delayed(abs)(-one) for one in range(4)) == [0, 1, 2, 3]
         found += blocks
@@ -406,7 +406,7 @@ def test_joblib_s_own_work_goes_before_after_and_between(source, tmp_path):
 
 def test_shares_of_time_add_up_and_waiting_for_a_slow_network_is_the_network_s(source, tmp_path, gpu):
     gpu.slowness = 0.05
-    summary = planted.Extractor(gpu, tmp_path / "slow")(source, layer="early", batch_size=2, n_jobs=2).summary
+    summary = fake_backbone.Extractor(gpu, tmp_path / "slow")(source, layer="early", batch_size=2, n_jobs=2).summary
     assert ROADS == ["decoders"] and summary.time.network > summary.time.decode
     assert sum(asdict(summary.time).values()) == pytest.approx(1, abs=0.002)
 
@@ -418,22 +418,22 @@ def test_processes_that_wait_until_the_network_is_loaded_count_neither_for_it_no
         time.sleep(3.0)
         return gpu(*given, **options)
 
-    counts: list[Counts] = []
+    counts: list[ExtractionStats] = []
     monkeypatch.setattr(network_room, "open_runtime", slow_to_open)
-    monkeypatch.setattr(extraction_room, "Counts", lambda: counts.append(Counts()) or counts[-1])
+    monkeypatch.setattr(extraction_room, "ExtractionStats", lambda: counts.append(ExtractionStats()) or counts[-1])
     blocks_of(source, tmp_path)  # so that the processes are there, and do their first blocks at once
     started = time.perf_counter()
-    extract = planted.Extractor(gpu, tmp_path / "caches")
-    extract(source, backbone=planted.backbone(), layer="early", batch_size=2, n_jobs=2)
+    extract = fake_backbone.Extractor(gpu, tmp_path / "caches")
+    extract(source, backbone=fake_backbone.backbone(), layer="early", batch_size=2, n_jobs=2)
     seconds = time.perf_counter() - started
     (found,) = counts
-    assert 3.0 < found.spent.loading <= 2 * seconds  # both processes, as soon as all places were taken
-    assert found.spent.network < found.spent.loading and found.spent.decode < found.working < 2 * seconds - 3.0
+    assert 3.0 < found.timing.loading <= 2 * seconds  # both processes, as soon as all places were taken
+    assert found.timing.network < found.timing.loading and found.timing.decode < found.working < 2 * seconds - 3.0
 
 
 def test_shares_of_time_find_that_decoding_is_the_limit(tmp_path, gpu, monkeypatch):
-    photos = ImageSource.open(planted.folder_of(tmp_path / "photos", range(12), side=2000))
-    summary = planted.Extractor(gpu, tmp_path / "caches")(photos, layer="early", batch_size=2, n_jobs=2).summary
+    photos = ImageSource.open(fake_backbone.folder_of(tmp_path / "photos", range(12), side=2000))
+    summary = fake_backbone.Extractor(gpu, tmp_path / "caches")(photos, layer="early", batch_size=2, n_jobs=2).summary
     assert ROADS == ["decoders"] and summary.time.decode > summary.time.network
     assert sum(asdict(summary.time).values()) == pytest.approx(1, abs=0.002)
 
@@ -441,21 +441,21 @@ def test_shares_of_time_find_that_decoding_is_the_limit(tmp_path, gpu, monkeypat
 SCRIPT = """
 import sys, time
 sys.path.insert(0, {tests!r})
-import planted
-import pipeline.extraction.blocks as blocks_room, pipeline.extraction.network as network_room
+import fake_backbone
+import pipeline.extraction.encode as blocks_room, pipeline.extraction.encoder as network_room
 from pipeline.extraction import extract
-network = planted.Planted()
+network = fake_backbone.Planted()
 network.slowness = 0.02
 network_room.devices_of, network_room.open_runtime = (lambda device: ["cuda"]), network
 blocks_room.WORTH_DECODERS = blocks_room.THREADS_ENOUGH = 1
-extract({photos!r}, backbone=planted.backbone(), cache={caches!r}, layer="early", n_jobs=2, batch_size=4)
+extract({photos!r}, backbone=fake_backbone.backbone(), cache={caches!r}, layer="early", n_jobs=2, batch_size=4)
 assert "torch" not in sys.modules
 """
 
 
 @pytest.mark.parametrize("ending", ["by itself", "by Ctrl-C"])
 def test_a_run_ends_and_leaves_no_process_no_memory_and_no_warning(tmp_path, ending):
-    photos = planted.folder_of(tmp_path / "photos", range(300 if ending == "by Ctrl-C" else 30))
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(300 if ending == "by Ctrl-C" else 30))
     caches = tmp_path / "caches"
     script = SCRIPT.format(tests=str(Path(__file__).parent), photos=str(photos), caches=str(caches))
     shared = set(_shared())
@@ -464,19 +464,19 @@ def test_a_run_ends_and_leaves_no_process_no_memory_and_no_warning(tmp_path, end
         command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         if ending == "by Ctrl-C":
-            give_up = time.monotonic() + 60
+            give_up = time.monotonic() + 300
             while not any(FeatureCache.open(path).rows.size for path in caches.glob("*.h5")):
                 assert time.monotonic() < give_up and process.poll() is None
                 time.sleep(0.05)
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=300)[1]
     if ending == "by Ctrl-C":
         assert process.returncode in (-signal.SIGINT, 1) and said.rstrip().endswith("KeyboardInterrupt"), said
     else:
         assert process.returncode == 0 and not said, said
     assert "leaked" not in said and "Warning" not in said
     assert set(_shared()) <= shared
-    give_up = time.monotonic() + 10  # the trackers of resources end when they hear that their process has
+    give_up = time.monotonic() + 300  # the trackers of resources end when they hear that their process has
     while found := _alive_in(process.pid):
         assert time.monotonic() < give_up, found
         time.sleep(0.05)

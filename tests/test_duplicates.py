@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from made_caches import Spy, blobs, make_cache, names
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from pipeline import duplicates
+from pipeline import near_duplicates
 from pipeline.cache import FeatureCache
-from pipeline.duplicates import FLOOR, Copies, components, find_copies, find_copies_between
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import evaluate, leakage
-from pipeline.evaluation.leakage import Guard
-from pipeline.evaluation.questions import questions
+from pipeline.evaluation.leakage import DuplicateGuard
+from pipeline.evaluation.tasks import build_tasks
 from pipeline.intervals import wilson
+from pipeline.near_duplicates import FLOOR, DuplicateGroups, components, find_duplicates, find_duplicates_between
 from pipeline.runs import Run
 from pipeline.splits import inner_folds, outer_folds, tied
 
@@ -54,7 +54,7 @@ def all_pairs(X: np.ndarray, threshold: float) -> set[tuple[int, int]]:
     return {(int(i), int(j)) for i, j in zip(*np.nonzero(np.triu(U @ U.T, 1) >= threshold), strict=True)}
 
 
-def as_pairs(copies: Copies) -> set[tuple[int, int]]:
+def as_pairs(copies: DuplicateGroups) -> set[tuple[int, int]]:
     """Return the pairs as rows; for collections without exact copies, whose codes are row numbers."""
     return {(min(pair), max(pair)) for pair in copies.pairs.tolist()}
 
@@ -69,11 +69,11 @@ def test_every_pair_that_reaches_the_threshold_is_found_and_no_other(
 ) -> None:
     if blocks:  # so that pairs lie within blocks, across them, and in blocks where the bound sieves nothing
         for name, size in (("_TALL", 7), ("_WIDE", 16), ("_READ", 10), ("_PAIRS", 9), ("_DIRECTIONS", 2)):
-            monkeypatch.setattr(duplicates, name, size)
+            monkeypatch.setattr(near_duplicates, name, size)
     rng = np.random.default_rng(seed)
     centres, noise = rng.normal(size=(40, WIDTH)), rng.uniform(0.02, 1.0, size=(200, 1)) ** 2
     X = (centres[rng.integers(0, 40, 200)] + noise * rng.normal(size=(200, WIDTH)) + 3).astype(np.float32)
-    found = find_copies(X, own_digests(200))
+    found = find_duplicates(X, own_digests(200))
     assert found.threshold is not None and found.threshold >= FLOOR
     wanted = all_pairs(X, found.threshold)
     assert len(wanted) > 50
@@ -88,7 +88,7 @@ def test_the_rows_of_a_cache_are_read_as_an_array_is(tmp_path: Path) -> None:
     X, _ = wide(80)
     X[60:] = nearly(X[:20])
     made = make_cache(tmp_path / "a.h5", X)
-    from_disk, from_memory = find_copies(made.stored(), made.digest), find_copies(X, np.asarray(made.digest))
+    from_disk, from_memory = find_duplicates(made.stored(), made.digest), find_duplicates(X, np.asarray(made.digest))
     assert (from_disk.pairs == from_memory.pairs).all() and len(from_disk.pairs) == 20
     assert (from_disk.cosine == from_memory.cosine).all()
 
@@ -96,7 +96,7 @@ def test_the_rows_of_a_cache_are_read_as_an_array_is(tmp_path: Path) -> None:
 def test_planted_copies_are_found_and_distinct_images_are_not() -> None:
     X, _ = wide(300)
     X[290:] = nearly(X[:10])
-    found = find_copies(X, own_digests(300))
+    found = find_duplicates(X, own_digests(300))
     assert as_pairs(found) == {(row, 290 + row) for row in range(10)}
     assert np.bincount(np.bincount(found.clusters)).tolist() == [0, 280, 10]
     assert found.suits(5)
@@ -106,7 +106,7 @@ def test_exact_copies_are_those_of_one_content_whatever_the_features_say() -> No
     X, _ = wide(30)
     digests = own_digests(30)
     digests[20] = digests[4]
-    found = find_copies(X, digests)
+    found = find_duplicates(X, digests)
     assert (found.content[:, None] == found.content).sum() == 32
     assert found.content[20] == found.content[4] == 4  # codes in the order of the first rows
     assert not len(found.pairs) and found.clusters[20] == found.clusters[4]
@@ -117,7 +117,7 @@ def test_an_exact_copy_of_a_near_copy_is_in_the_same_cluster() -> None:
     X[30], X[31] = nearly(X[3]), nearly(X[3])
     digests = own_digests(40)
     digests[31] = digests[30]
-    found = find_copies(X, digests)
+    found = find_duplicates(X, digests)
     assert len({*found.clusters[[3, 30, 31]].tolist()}) == 1
     assert len(np.unique(found.clusters)) == 38
 
@@ -126,22 +126,22 @@ def test_few_dimensions_and_few_rows_have_no_near_copies() -> None:
     rng = np.random.default_rng(0)
     flat = rng.normal(size=(50, 6))
     for X in (np.vstack([flat, flat]), np.ones((1, WIDTH)), np.zeros((0, WIDTH))):
-        found = find_copies(X, own_digests(len(X)))
+        found = find_duplicates(X, own_digests(len(X)))
         assert not len(found.pairs) and found.threshold is None
         assert len(np.unique(found.clusters)) == len(X)
 
 
 def test_a_row_that_is_the_mean_itself_is_like_no_other() -> None:
-    found = find_copies(np.ones((20, WIDTH)), own_digests(20))
+    found = find_duplicates(np.ones((20, WIDTH)), own_digests(20))
     assert not len(found.pairs)
 
 
 def test_the_threshold_follows_how_alike_the_images_of_a_collection_are() -> None:
     X, _ = wide(200)
-    assert find_copies(X, own_digests(200)).threshold == FLOOR
+    assert find_duplicates(X, own_digests(200)).threshold == FLOOR
     rng = np.random.default_rng(1)
     alike = np.repeat(rng.normal(size=(20, WIDTH)), 10, axis=0) + 0.45 * rng.normal(size=(200, WIDTH))
-    found = find_copies(alike, own_digests(200))
+    found = find_duplicates(alike, own_digests(200))
     U = alike - alike.mean(axis=0)
     U /= np.linalg.norm(U, axis=1, keepdims=True)
     S = U @ U.T
@@ -152,22 +152,22 @@ def test_the_threshold_follows_how_alike_the_images_of_a_collection_are() -> Non
 
 
 def test_images_that_are_all_alike_are_no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "MOST_PAIRS", 3)
+    monkeypatch.setattr(near_duplicates, "MOST_PAIRS", 3)
     X, _ = wide(20)
-    found = find_copies(nearly(np.tile(X, (10, 1)), by=0.02), own_digests(200))
+    found = find_duplicates(nearly(np.tile(X, (10, 1)), by=0.02), own_digests(200))
     assert found.too_alike and not len(found.pairs) and not found.suits(5)
 
 
 def test_sets_of_copies_suit_the_folds_and_chains_do_not() -> None:
     content = np.arange(100)
     pairs = np.array([(row, row + 50) for row in range(50)])
-    assert Copies(content, pairs, np.full(50, 0.95)).suits(5)  # every photo twice: no reason to give up
+    assert DuplicateGroups(content, pairs, np.full(50, 0.95)).suits(5)  # every photo twice: no reason to give up
     chain = np.array([(row, row + 1) for row in range(12)])
-    assert not Copies(content, chain, np.full(12, 0.95)).suits(5)  # 13 rows, half a fold has 10
+    assert not DuplicateGroups(content, chain, np.full(12, 0.95)).suits(5)  # 13 rows, half a fold has 10
     chains = np.array([(start + step, start + step + 1) for start in range(0, 40, 8) for step in range(7)])
-    assert not Copies(content, chains, np.full(len(chains), 0.95)).suits(5)  # 40 of 100 rows, each in a chain
-    assert Copies(content, chains[:7], np.full(7, 0.95)).suits(5)
-    assert Copies(np.zeros(100, np.int64)).suits(5)  # exact copies are copies, however many
+    assert not DuplicateGroups(content, chains, np.full(len(chains), 0.95)).suits(5)  # 40 of 100 rows, each in a chain
+    assert DuplicateGroups(content, chains[:7], np.full(7, 0.95)).suits(5)
+    assert DuplicateGroups(np.zeros(100, np.int64)).suits(5)  # exact copies are copies, however many
 
 
 def test_components_are_those_of_the_graph() -> None:
@@ -183,22 +183,22 @@ def test_between_two_collections_only_pairs_across_count() -> None:
     other[5] = nearly(other[4])
     digests, others = own_digests(60), own_digests(8, seed=3)
     others[6] = digests[30]
-    found = find_copies_between(X, digests, other, others)
+    found = find_duplicates_between(X, digests, other, others)
     twins = found.twins(np.arange(60), 60 + np.arange(8))
-    assert twins.asked.tolist() == [0, 1, 6]
-    assert twins.learned.tolist() == [7, 8, 30]
+    assert twins.test.tolist() == [0, 1, 6]
+    assert twins.train.tolist() == [7, 8, 30]
     assert twins.exact.tolist() == [False, False, True]
     assert twins.cosine[2] == 1 and (twins.cosine[:2] >= FLOOR).all() and (twins.cosine[:2] < 1).all()
     # Only rows that are learned from count: without row 7 there is no copy of test row 0.
-    assert found.twins(np.arange(8, 60), 60 + np.arange(8)).asked.tolist() == [1, 6]
-    assert find_copies(X, digests).threshold == found.threshold  # what is a copy is for the training set to say
+    assert found.twins(np.arange(8, 60), 60 + np.arange(8)).test.tolist() == [1, 6]
+    assert find_duplicates(X, digests).threshold == found.threshold  # what is a copy is for the training set to say
 
 
 def test_a_twin_is_the_one_most_alike() -> None:
     content = np.array([0, 1, 2, 3, 1])
-    copies = Copies(content, np.array([[0, 3], [2, 3], [1, 3]]), np.array([0.91, 0.97, 0.95]))
+    copies = DuplicateGroups(content, np.array([[0, 3], [2, 3], [1, 3]]), np.array([0.91, 0.97, 0.95]))
     twins = copies.twins(np.array([0, 1, 2]), np.array([3, 4]))
-    assert (twins.asked.tolist(), twins.learned.tolist(), twins.cosine.tolist()) == ([0, 1], [2, 1], [0.97, 1.0])
+    assert (twins.test.tolist(), twins.train.tolist(), twins.cosine.tolist()) == ([0, 1], [2, 1], [0.97, 1.0])
 
 
 # ------------------------------------------------------------------------------------------------ folds
@@ -266,23 +266,23 @@ def test_folds_are_cut_to_what_copies_leave_and_that_is_said() -> None:
     y = np.tile([0, 1], 12)
     splits, notes = outer_folds(y, "class", together=np.arange(24) // 8 * 2 + y)
     assert len(splits) == 3
-    assert notes == ("5 folds cut to 3: no class has more than 3 images that are no copies of one another",)
+    assert notes == ("5 folds cut to 3: no class has more than 3 distinct images",)
     _, notes = outer_folds(np.arange(12.0), "number", together=np.arange(12) // 3)
-    assert notes == ("5 folds cut to 4: there are 4 images that are no copies of one another",)
+    assert notes == ("5 folds cut to 4: there are 4 distinct images",)
     groups = np.repeat(np.arange(6), 4)
     _, notes = outer_folds(y, "class", groups=groups, together=np.r_[0, np.arange(1, 20), 0, 20, 21, 22])
     assert notes == ()
     _, notes = outer_folds(y, "class", groups=groups, together=np.where(np.isin(np.arange(24), [0, 4, 8]), 0, 1 + y * 0
                            + np.arange(24)))  # fmt: skip
-    assert notes == ("5 folds cut to 4: there are 4 groups: copies tie 6 to so many",)
+    assert notes == ("5 folds cut to 4: there are 4 groups (duplicates join 6 groups into 4)",)
 
 
 def test_what_copies_leave_unsplittable_is_refused() -> None:
-    with pytest.raises(EvaluationError, match="wanted 2 images that are no copies of one another to split by"):
+    with pytest.raises(EvaluationError, match="expected 2 distinct images to split by"):
         outer_folds(np.arange(6.0), "number", together=np.zeros(6, int))
-    with pytest.raises(EvaluationError, match="found copies of one image in each class"):
+    with pytest.raises(EvaluationError, match="got duplicates of one image in each class"):
         outer_folds(np.repeat([0, 1], 5), "class", together=np.repeat([0, 1], 5))
-    with pytest.raises(EvaluationError, match="the other classes lie within the copies of one image that it tests"):
+    with pytest.raises(EvaluationError, match="the other classes lie within the duplicates of one image that it tests"):
         outer_folds(np.repeat([0, 1], [20, 5]), "class", together=np.r_[np.arange(20), np.full(5, 20)])
     _, notes = outer_folds(
         np.repeat([0, 1, 2], [20, 20, 5]),
@@ -290,7 +290,7 @@ def test_what_copies_leave_unsplittable_is_refused() -> None:
         together=np.r_[np.arange(40), np.full(5, 40)],
         classes=("a", "b", "c"),
     )
-    assert notes == ("'c' is copies of one image: never both learned and tested",)
+    assert notes == ("'c' is in duplicates of one image alone: never both trained on and tested",)
 
 
 # ------------------------------------------------------------------------------------------------ evaluations
@@ -315,8 +315,8 @@ def test_copies_stay_on_one_side_of_every_fold_and_that_is_said(photos: FeatureC
             fold = dict(zip(table["id"], table["part"], strict=True))
             assert all(fold[photos.ids[row]] == fold[photos.ids[80 + row]] for row in range(6))
         assert (
-            "12 images are copies of one another (2 exactly), e.g. 00000.jpg and 00080.jpg: they stay on one side of "
-            "every split"
+            "12 images are duplicates of one another (2 exactly), e.g. 00000.jpg and 00080.jpg: they stay on one side "
+            "of every split"
         ) in run.notes
         assert all(info.test_apart is None for info in run.label_sets)
         assert all(result.test_apart is None for result in run.results)
@@ -350,18 +350,18 @@ def test_copies_are_looked_for_once_a_collection_and_not_before_there_are_featur
     photos: FeatureCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    find = leakage.find_copies
+    find = leakage.find_duplicates
 
-    def counted(*args: Any) -> Copies:
+    def counted(*args: Any) -> DuplicateGroups:
         calls.append(args)
         return find(*args)
 
-    monkeypatch.setattr(leakage, "find_copies", counted)
+    monkeypatch.setattr(leakage, "find_duplicates", counted)
     run_of(photos, column=["kind", "length:number"], heads=["lda", "ridge"], grid=())
     assert len(calls) == 1
-    from pipeline.evaluation.collecting import Collection
+    from pipeline.evaluation.dataset import Dataset
 
-    questions(Collection("photos", photos.ids, photos.columns), column=["kind"])
+    build_tasks(Dataset("photos", photos.ids, photos.columns), column=["kind"])
     assert len(calls) == 1
 
 
@@ -372,7 +372,8 @@ def test_copies_with_different_labels_are_named(tmp_path: Path) -> None:
     run = run_of(make_cache(tmp_path / "a.h5", X, {"kind": names(y)}))
     labels = names(y)
     assert (
-        f"1 of 2 pairs of near-copies has different labels, e.g. 00003.jpg ({labels[3]}) and 00050.jpg ({labels[50]}): "
+        "1 of 2 pairs of near-duplicates has different labels, "
+        f"e.g. 00003.jpg ({labels[3]}) and 00050.jpg ({labels[50]}): "
         "one may be wrong"
     ) in run.notes
 
@@ -385,8 +386,8 @@ def test_look_alikes_that_chain_are_left_alone_and_that_is_said(tmp_path: Path) 
     digests[40] = digests[7]
     run = run_of(make_cache(tmp_path / "a.h5", X, {"kind": names(np.arange(60) % 2)}, digests=digests))
     assert (
-        "2 images are exact copies of one another, e.g. 00007.jpg and 00040.jpg: they stay on one side of every split"
-        in run.notes
+        "2 images are exact duplicates of one another, e.g. 00007.jpg and 00040.jpg: "
+        "they stay on one side of every split" in run.notes
     )
     assert any("too many images look nearly alike" in note and "--groups COLUMN" in note for note in run.notes)
 
@@ -398,7 +399,7 @@ def test_near_copies_that_would_tie_whole_classes_or_most_groups_are_let_go(tmp_
     y[rare] = 2
     X[rare] = nearly(np.repeat(X[rare[:1]], 4, axis=0))
     made = make_cache(tmp_path / "a.h5", X, {"kind": names(y), "place": [f"g{row % 4}" for row in range(60)]})
-    note = "near-copies would tie too many groups or whole classes: exact copies alone stay together"
+    note = "near-duplicates would tie too many groups or whole classes: only exact duplicates stay together"
     assert note in run_of(made, column="kind").notes
     X, y = wide(60)
     X[[20, 41, 62 - 20]] = nearly(X[[0, 1, 3]])  # g0 with g0, g1 with g1, g3 with g2
@@ -415,12 +416,12 @@ def test_exact_copies_in_all_groups_do_not_stop_an_evaluation(tmp_path: Path) ->
         tmp_path / "a.h5", X, {"kind": names(y), "place": [f"g{row % 4}" for row in range(40)]}, digests=digests
     )
     run = run_of(made, column="kind", groups="place")
-    assert "copies tie all groups to one another: groups alone are kept whole" in run.notes
+    assert "duplicates tie all groups to one another: only groups are kept whole" in run.notes
 
 
 def test_rows_without_features_are_no_copies(tmp_path: Path) -> None:
     from pipeline.errors import SkipReason
-    from pipeline.evaluation.collecting import Collection
+    from pipeline.evaluation.dataset import Dataset
 
     X, y = wide(40)
     X[[2, 3]] = 0
@@ -429,9 +430,9 @@ def test_rows_without_features_are_no_copies(tmp_path: Path) -> None:
     digests[[2, 3]] = 0
     failed = {2: SkipReason.UNREADABLE, 3: SkipReason.UNREADABLE}
     made = make_cache(tmp_path / "a.h5", X, {"kind": names(y)}, digests=digests, failed=failed)
-    guard = Guard(Collection("a", made.ids, made.columns, (made,), (("penultimate",),)), None, 5)
+    guard = DuplicateGuard(Dataset("a", made.ids, made.columns, (made,), (("penultimate",),)), None, 5)
     assert len(guard.copies.content) == 38
-    (question,) = questions(guard.collection, guard=guard)
+    (question,) = build_tasks(guard.collection, guard=guard)
     together = question.train.together
     assert together is not None and len(np.unique(together)) == 37
     assert together[question.train.rows == 8] == together[question.train.rows == 30]
@@ -476,9 +477,9 @@ def test_the_test_score_is_given_with_and_without_copies_of_training_images(fixe
     assert accuracy.test is not None and accuracy.test < right
     assert results["balanced_accuracy"].test_apart == pytest.approx(balanced_accuracy_score(true, said))
     assert all(result.test_apart is not None for result in run.results if result.head == "dummy")
-    (note,) = [note for note in run.notes if "test images are copies" in note]
+    (note,) = [note for note in run.notes if "test images are" in note]
     assert note.startswith(
-        f"5 of 40 test images are copies (1 exact) of training images: {ids[0]} of {of[0]} (cosine 0.9"
+        f"5 of 40 test images are duplicates (1 exact) of training images: {ids[0]} of {of[0]} (cosine 0.9"
     )
     assert note.endswith("...; the test score is given with and without them")
     low, high = wilson(right, 35)

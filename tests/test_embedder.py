@@ -7,10 +7,10 @@ import pickle
 import warnings
 from pathlib import Path
 
+import fake_backbone
 import numpy as np
-import planted
 import pytest
-from planted import features_of
+from fake_backbone import features_of
 from sklearn.base import clone
 from sklearn.exceptions import SkipTestWarning
 from sklearn.linear_model import LogisticRegression
@@ -22,7 +22,7 @@ from sklearn.utils.validation import validate_data
 
 import pipeline
 import pipeline.extraction.embedder as embedder_room
-import pipeline.extraction.network as network_room
+import pipeline.extraction.encoder as network_room
 from pipeline.cache import FeatureCache
 from pipeline.errors import BackboneError, PipelineError, SourceError
 from pipeline.extraction import extract
@@ -32,20 +32,20 @@ COUNT = 30
 
 
 @pytest.fixture
-def network(monkeypatch) -> planted.Planted:
-    found = planted.Planted()
+def network(monkeypatch) -> fake_backbone.Planted:
+    found = fake_backbone.Planted()
     monkeypatch.setattr(network_room, "open_runtime", found)
     return found
 
 
 @pytest.fixture
 def paths(tmp_path) -> list[str]:
-    return [str(planted.put(tmp_path / "photos" / f"{number:05d}.png", number)) for number in range(COUNT)]
+    return [str(fake_backbone.put(tmp_path / "photos" / f"{number:05d}.png", number)) for number in range(COUNT)]
 
 
 @pytest.fixture
 def embedder(tmp_path) -> ImageEmbedder:
-    return ImageEmbedder(planted.backbone(), cache=tmp_path / "caches")
+    return ImageEmbedder(fake_backbone.backbone(), cache=tmp_path / "caches")
 
 
 def files(embedder: ImageEmbedder) -> list[Path]:
@@ -79,9 +79,9 @@ def test_cross_validation_runs_the_network_once_an_image(embedder, paths, networ
 
 
 def test_a_copy_under_another_name_and_an_extracted_folder_are_known(embedder, paths, network, tmp_path):
-    extract(tmp_path / "photos", backbone=planted.backbone(), cache=embedder.cache)
+    extract(tmp_path / "photos", backbone=fake_backbone.backbone(), cache=embedder.cache)
     network.forget()
-    copy = planted.put(tmp_path / "elsewhere" / "copy.png", 7)
+    copy = fake_backbone.put(tmp_path / "elsewhere" / "copy.png", 7)
     assert np.array_equal(embedder.transform([str(copy), paths[2]]), features_of([7, 2], "penultimate"))
     assert network.seen == []
 
@@ -89,7 +89,7 @@ def test_a_copy_under_another_name_and_an_extracted_folder_are_known(embedder, p
 def test_a_file_edited_in_place_is_another_image(embedder, paths, network):
     embedder.transform(paths)
     before = Path(paths[4]).stat()
-    planted.put(Path(paths[4]), 4000)
+    fake_backbone.put(Path(paths[4]), 4000)
     os.utime(paths[4], ns=(before.st_atime_ns, before.st_mtime_ns))
     network.forget()
     assert np.array_equal(embedder.transform(paths[3:5]), features_of([3, 4000], "penultimate"))
@@ -119,19 +119,19 @@ def test_growing_leaves_few_files_and_copies_no_row_often(embedder, paths, netwo
 
 def test_what_a_killed_run_stored_is_not_run_again(embedder, paths, network, monkeypatch):
     calls = []
-    real = planted.PlantedRuntime.__call__
+    real = fake_backbone.PlantedRuntime.__call__
 
-    def dies(self: planted.PlantedRuntime, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    def dies(self: fake_backbone.PlantedRuntime, pixels: np.ndarray) -> dict[str, np.ndarray]:
         calls.append(1)
         if len(calls) > 2:
             raise KeyboardInterrupt
         return real(self, pixels)
 
     one = clone(embedder).set_params(n_jobs=1, batch_size=4)
-    monkeypatch.setattr(planted.PlantedRuntime, "__call__", dies)
+    monkeypatch.setattr(fake_backbone.PlantedRuntime, "__call__", dies)
     with pytest.raises(KeyboardInterrupt):
         one.transform(paths)
-    monkeypatch.setattr(planted.PlantedRuntime, "__call__", real)
+    monkeypatch.setattr(fake_backbone.PlantedRuntime, "__call__", real)
     stored = sum(len(FeatureCache.open(path).rows) for path in files(one))
     assert stored > 0
     network.forget()
@@ -158,20 +158,20 @@ def test_a_photo_that_cannot_be_read_is_named_and_the_others_are_kept(embedder, 
     if content is None:
         Path(paths[3]).unlink()
     else:
-        planted.put(Path(paths[3]), content)
+        fake_backbone.put(Path(paths[3]), content)
     for _ in range(2):
         with pytest.raises(SourceError) as caught:
             embedder.transform(paths)
         assert caught.value.message.startswith(f"{paths[3]}: ") and why in caught.value.message
         assert "leave it out of X and y" in caught.value.next_step
-    planted.put(Path(paths[3]), 3)
+    fake_backbone.put(Path(paths[3]), 3)
     assert np.array_equal(embedder.transform(paths), features_of(range(COUNT), "penultimate"))
     assert sorted(network.seen) == list(range(COUNT))
 
 
 def test_images_come_as_an_array_too(embedder, network):
     numbers = [5, 900, 5, 31]
-    images = np.stack([np.asarray(planted.photo(number)) for number in numbers])
+    images = np.stack([np.asarray(fake_backbone.photo(number)) for number in numbers])
     assert np.array_equal(embedder.fit_transform(images), features_of(numbers, "penultimate"))
     assert sorted(network.seen) == [5, 31, 900]
     assert embedder.transform(images[..., 0]).shape == (4, 1280)
@@ -182,39 +182,39 @@ def test_images_come_as_an_array_too(embedder, network):
 @pytest.mark.parametrize(
     ("X", "found"),
     [
-        (np.zeros((3, 2)), "found float64 (3, 2)"),
-        (np.zeros((3, 4, 4), np.float32), "found float32 (3, 4, 4)"),
-        ("photos", "found str"),
-        (np.array([["a.jpg"], ["b.jpg"]]), "found ndarray (2, 1)"),
-        ([], "found none"),
-        (["a.jpg", 3], "found 3 among them"),
-        (["a.jpg", ""], "found '' among them"),
+        (np.zeros((3, 2)), "got float64 (3, 2)"),
+        (np.zeros((3, 4, 4), np.float32), "got float32 (3, 4, 4)"),
+        ("photos", "got str"),
+        (np.array([["a.jpg"], ["b.jpg"]]), "got ndarray (2, 1)"),
+        ([], "got none"),
+        (["a.jpg", 3], "got 3 among them"),
+        (["a.jpg", ""], "got '' among them"),
     ],
 )
 def test_what_is_no_image_is_refused(embedder, X, found):
     for method in (embedder.fit, embedder.transform):
         with pytest.raises(SourceError) as caught:
             method(X)
-        assert "wanted a list or 1-D array of paths, or a uint8 array" in caught.value.message
+        assert "expected a list or 1-D array of paths, or a uint8 array" in caught.value.message
         assert found in caught.value.message
 
 
 def test_an_image_that_fails_in_an_array_is_named_by_its_row(embedder, network):
     network.spoilt = [9]
-    images = np.stack([np.asarray(planted.photo(number)) for number in (5, 9)])
+    images = np.stack([np.asarray(fake_backbone.photo(number)) for number in (5, 9)])
     with pytest.raises(SourceError) as caught:
         embedder.transform(images)
     assert caught.value.message == "X[1]: the network returned a value that is not finite"
 
 
 def test_a_file_that_changes_while_it_is_read_is_named(embedder, paths, network, monkeypatch):
-    growth = embedder_room._Collection.growth
+    growth = embedder_room._EmbedderCaches.merged_source
 
     def meanwhile(*asked: object) -> object:
-        planted.put(Path(paths[2]), 2000)
+        fake_backbone.put(Path(paths[2]), 2000)
         return growth(*asked)
 
-    monkeypatch.setattr(embedder_room._Collection, "growth", meanwhile)
+    monkeypatch.setattr(embedder_room._EmbedderCaches, "merged_source", meanwhile)
     with pytest.raises(SourceError) as caught:
         embedder.transform(paths)
     assert caught.value.message == f"{paths[2]}: changed while it was read"
@@ -224,11 +224,11 @@ def test_a_file_that_changes_while_it_is_read_is_named(embedder, paths, network,
 @pytest.mark.parametrize(
     ("option", "value", "text"),
     [
-        ("precision", "fp8", "precision: wanted fp32"),
-        ("store", "fp8", "store: wanted fp32 or fp16, found 'fp8'"),
-        ("decode", "quick", "decode: wanted exact or fast, found 'quick'"),
-        ("n_jobs", 0, "n_jobs: wanted a number of workers, found 0"),
-        ("batch_size", 0, "batch_size: wanted 1 or more, found 0"),
+        ("precision", "fp8", "precision: expected fp32"),
+        ("store", "fp8", "store: expected fp32 or fp16, got 'fp8'"),
+        ("decode", "quick", "decode: expected exact or fast, got 'quick'"),
+        ("n_jobs", 0, "n_jobs: expected a number of workers, got 0"),
+        ("batch_size", 0, "batch_size: expected 1 or more, got 0"),
         ("backbone", "resnet0", "resnet0"),
     ],
 )
@@ -238,7 +238,7 @@ def test_a_choice_that_there_is_not_is_refused(embedder, paths, network, option,
 
 
 def test_one_layer_is_wanted(embedder, paths):
-    with pytest.raises(BackboneError, match="layer: wanted one layer, found 'all', which is 4"):
+    with pytest.raises(BackboneError, match="layer: expected one layer, got 'all', which is 4"):
         embedder.set_params(layer="all").fit(paths)
 
 
@@ -271,15 +271,15 @@ class InWorkers(ImageEmbedder):
     def transform(self, X: list[str]) -> np.ndarray:
         notes = Path(self.cache).parent / "notes"
 
-        class Noting(planted.PlantedRuntime):
+        class Noting(fake_backbone.PlantedRuntime):
             def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-                for number in planted.numbers_in(pixels).tolist():
+                for number in fake_backbone.numbers_in(pixels).tolist():
                     with (notes / str(number)).open("a") as note:
                         note.write(f"{os.getpid()}\n")
                 return super().__call__(pixels)
 
-        def open_runtime(_: object, layers: list[str], **__: object) -> planted.PlantedRuntime:
-            return Noting({layer: planted.WIDTHS[layer] for layer in layers}, slowness=0.005)
+        def open_runtime(_: object, layers: list[str], **__: object) -> fake_backbone.PlantedRuntime:
+            return Noting({layer: fake_backbone.WIDTHS[layer] for layer in layers}, slowness=0.005)
 
         network_room.open_runtime = open_runtime  # type: ignore[assignment]
         return super().transform(X)
@@ -289,7 +289,7 @@ def test_processes_side_by_side_run_each_image_once_between_them(paths, tmp_path
     monkeypatch.setattr(network_room, "open_runtime", None)  # so that what is put there is taken back
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)]))
     (tmp_path / "notes").mkdir()
-    embedder = InWorkers(planted.backbone(), cache=tmp_path / "caches")
+    embedder = InWorkers(fake_backbone.backbone(), cache=tmp_path / "caches")
     model = make_pipeline(embedder, LogisticRegression())
     answer = cross_validate(model, paths, labels(), cv=5, n_jobs=2, error_score="raise")
     assert len(answer["test_score"]) == 5
@@ -339,7 +339,7 @@ def test_the_estimator_checks_for_any_input_pass(estimator, check):
     check(estimator)
 
 
-@parametrize_with_checks([OfNumbers(planted.backbone(), layer="early")])
+@parametrize_with_checks([OfNumbers(fake_backbone.backbone(), layer="early")])
 def test_the_estimator_checks_for_tables_pass_where_rows_are_made_images(
     estimator, check, network, tmp_path, monkeypatch
 ):

@@ -12,7 +12,7 @@ import pytest
 from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 
-from pipeline.engines import by_processes
+from pipeline.parallel import by_processes
 
 
 @pytest.fixture(autouse=True)

@@ -24,8 +24,8 @@ from sklearn.preprocessing import StandardScaler
 from pipeline.cache import FeatureCache
 from pipeline.errors import BackboneError, EvaluationError, HeadError, PipelineError
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.evaluation import Options
-from pipeline.evaluation.units import Unit, gather, run_unit
+from pipeline.evaluation.api import Options
+from pipeline.evaluation.units import FitJob, gather, run_job
 from pipeline.heads import FAST, resolve_heads
 from pipeline.intervals import compare_with_best
 from pipeline.progress import Progress
@@ -106,7 +106,7 @@ def test_workers_read_the_cache_that_was_opened_though_they_were_started_elsewhe
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X, y = blobs(90, classes=3, apart=4.0)
-    monkeypatch.setattr("pipeline.evaluation.batches.FEWEST_ROWS", 0)
+    monkeypatch.setattr("pipeline.evaluation.executor.FEWEST_ROWS", 0)
     found = []
     for place, features in (("one", X), ("two", np.random.default_rng(0).normal(size=X.shape))):
         (tmp_path / place).mkdir()
@@ -198,7 +198,7 @@ def test_the_pixel_statistics_are_what_their_null_sees(tmp_path: Path) -> None:
     run = run_of(made, heads="centroid", grid={"centroid.shrink_threshold": [None]})
     (null,) = [result for result in run.of("kind") if result.layer == PIXELS]
     assert null.mean == 1
-    assert "colours and brightness alone: 100" in run.verdicts[0]
+    assert "color statistics: 100" in run.verdicts[0]
 
 
 # Nesting, against a reference written by hand
@@ -253,11 +253,11 @@ def test_a_unit_reports_the_inner_score_of_its_choice(cache: FeatureCache) -> No
     splits = list(StratifiedKFold(3, shuffle=True, random_state=7).split(X, y))
     for (train, test), wanted in zip(splits, by_hand(X, y, None, head.grid)["inner"], strict=True):
         inner = list(StratifiedKFold(3, shuffle=True, random_state=7).split(X[train], y[train]))
-        unit = Unit(
+        unit = FitJob(
             key=(0, 0, 0), head=head, choices=list(ParameterGrid(head.grid)), X=X, train=rows[train], y=y[train],
             folds=inner, ask_X=X, ask=rows[test], scoring="balanced_accuracy", kind="class", n_classes=3,
         )  # fmt: skip
-        result = run_unit(unit)
+        result = run_job(unit)
         assert unit.chosen(result.scores) == (result.choice, pytest.approx(wanted))
 
 
@@ -317,7 +317,7 @@ def test_heads_that_cannot_be_compared_within_the_folds_leave_the_choice_out_and
     columns = {"kind": names(y), "place": ["north" if row % 2 else "south" for row in range(24)]}
     made = make_cache(tmp_path / "two.h5", X, columns)
     fixed = {"logistic.C": 1.0, "centroid.shrink_threshold": [None]}
-    with pytest.raises(EvaluationError, match="choosing parameters wanted 2 groups in every training part, found 1"):
+    with pytest.raises(EvaluationError, match="choosing parameters expected 2 groups in every training part, got 1"):
         run_of(made, column="kind", groups="place", heads="logistic")
     # With nothing to choose there is nothing to split for, and the nulls do not stop what is held against them.
     run = run_of(made, column="kind", groups="place", heads=["logistic", "centroid"], grid=fixed)
@@ -393,7 +393,7 @@ def test_few_numbers_cut_the_folds(tmp_path: Path) -> None:
 
 def test_one_class_alone_is_refused(tmp_path: Path) -> None:
     made = make_cache(tmp_path / "a.h5", blobs(9)[0], {"kind": ["ant"] * 9})
-    with pytest.raises(PipelineError, match="wanted two classes or more, found only 'ant'"):
+    with pytest.raises(PipelineError, match="expected two classes or more, got only 'ant'"):
         run_of(made)
 
 
@@ -419,7 +419,7 @@ def test_a_label_set_without_a_fitting_head_gets_the_default_and_it_is_said(cach
 
 
 def test_a_head_that_fits_no_label_set_is_refused(cache: FeatureCache) -> None:
-    with pytest.raises(HeadError, match="head 'svr': wanted one that learns classes, found one that does not"):
+    with pytest.raises(HeadError, match="head 'svr': expected one that learns classes, got one that does not"):
         run_of(cache, column="kind", heads=["centroid", "svr"])
 
 
@@ -450,12 +450,12 @@ def test_the_first_scoring_asked_for_chooses(cache: FeatureCache) -> None:
 
 
 def test_a_scoring_for_one_kind_leaves_the_other_without_and_is_refused(cache: FeatureCache) -> None:
-    with pytest.raises(EvaluationError, match="label set 'kind': scoring 'r2': wanted one for classes") as error:
+    with pytest.raises(EvaluationError, match="label set 'kind': scoring 'r2': expected one for classes") as error:
         run_of(cache, column=["kind", "size"], scoring="r2")
     assert "--scoring balanced_accuracy" in error.value.next_step
     both = run_of(cache, column=["kind", "size"], scoring=["r2", "accuracy"], heads=["centroid", "ridge"])
     assert (both.info("kind").scoring, both.info("size").scoring) == ("accuracy", "r2")
-    with pytest.raises(HeadError, match="wanted a scoring, found 'acuracy'"):
+    with pytest.raises(HeadError, match="expected a scoring, got 'acuracy'"):
         run_of(cache, column="kind", scoring="acuracy")
 
 
@@ -679,7 +679,7 @@ def test_an_estimator_that_fails_is_named_with_its_own_words(rows: int, jobs: in
     X, y = blobs(rows, classes=2)
     made = make_cache(tmp_path / "a.h5", X, {"kind": names(y)})
     with pytest.raises(
-        HeadError, match=f"head 'Breaks': wanted it to learn and predict, found ValueError: no use for {rows // 2} rows"
+        HeadError, match=f"head 'Breaks': expected it to learn and predict, got ValueError: no use for {rows // 2} rows"
     ):
         run_of(made, heads=Breaks(), n_jobs=jobs)
 
@@ -689,18 +689,18 @@ def test_workers_get_the_place_of_the_features_and_read_the_rows_they_need(
 ) -> None:
     from joblib import Parallel, delayed
 
-    from pipeline.evaluation import running
+    from pipeline.evaluation import executor
 
     made = make_cache(
         tmp_path / "a.h5", np.random.default_rng(0).normal(size=(400, 2000)), {"kind": ["ant", "bee"] * 200}
     )
-    units: list[Unit] = []
+    units: list[FitJob] = []
 
     def keep(batches: Any, **_: Any) -> Any:
         units.extend(unit for batch in batches for unit in batch.units)
         raise LookupError
 
-    monkeypatch.setattr(running, "run_batches", keep)
+    monkeypatch.setattr(executor, "run_batches", keep)
     with pytest.raises(LookupError):
         run_of(made)
     assert all(len(pickle.dumps(unit.X)) < 20_000 < made.features().nbytes for unit in units)
@@ -711,7 +711,7 @@ def test_workers_get_the_place_of_the_features_and_read_the_rows_they_need(
 
 
 def test_a_gpu_that_is_named_searches_too_and_finds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.evaluation import batches, evaluation
+    from pipeline.evaluation import api, executor
 
     X, y = blobs(90, d=40)
     made = make_cache(tmp_path / "a.h5", X, {"kind": names(y), "other": names(y % 2)})
@@ -723,8 +723,8 @@ def test_a_gpu_that_is_named_searches_too_and_finds_the_same(tmp_path: Path, mon
         devices.append(device)
         return shared_scores(*given, device=device, **how)
 
-    monkeypatch.setattr(batches, "shared_scores", seen)
-    monkeypatch.setattr(evaluation, "devices_of", lambda device: {"cuda:0": ["torch"]}[device])
+    monkeypatch.setattr(executor, "shared_scores", seen)
+    monkeypatch.setattr(api, "devices_of", lambda device: {"cuda:0": ["torch"]}[device])
     there = run_of(made, device="cuda:0", **options)
     assert set(devices) == {"torch"}
     for one, other in zip(plain.results, there.results, strict=True):

@@ -25,16 +25,17 @@ from PIL import Image
 
 from pipeline.backbone import Backbone
 from pipeline.errors import ExportError, SourceError
-from pipeline.export import Witnesses, export_model, standalone, torch_folder
+from pipeline.export import CheckImages, export_model, standalone, torch_model
 from pipeline.export import linear as kinds
-from pipeline.export.draft import Draft
-from pipeline.export.head_graph import answered
-from pipeline.export.place import refuse_place
-from pipeline.export.proof import TOLERANCE
+from pipeline.export.api import check_output_place
+from pipeline.export.graph_builder import GraphBuilder
+from pipeline.export.onnx_model import append_answers
+from pipeline.export.verify import TOLERANCE
 from pipeline.extraction import recipe_of
 from pipeline.images import ImageSource, prepare, rgb
-from pipeline.images.kinds import photo_kinds
-from pipeline.model import Model, exporting, fit
+from pipeline.images.check_images import photo_kinds
+from pipeline.model import Model, fit
+from pipeline.model.check_images import check_images, decode_check_images
 from pipeline.progress import SILENT
 from pipeline.search import Predictions
 
@@ -77,7 +78,7 @@ def alone(code: str, cwd: Path, *, without: tuple[str, ...] = ("pipeline",)) -> 
     """Run Python lines in a process in which these packages cannot be imported; return what they print."""
     blocked = "".join(f"sys.modules[{name!r}] = None\n" for name in without)
     ended = subprocess.run(
-        [sys.executable, "-c", f"import sys\n{blocked}{code}"], cwd=cwd, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", f"import sys\n{blocked}{code}"], cwd=cwd, capture_output=True, text=True, timeout=900
     )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
@@ -88,7 +89,7 @@ def alone(code: str, cwd: Path, *, without: tuple[str, ...] = ("pipeline",)) -> 
 
 def test_it_is_checked_on_the_photos_it_learned_from(as_onnx: Outcome, as_torch: Outcome, place: Path) -> None:
     assert as_onnx.out == "bees.onnx\n" and as_torch.out == "bees.torch\n"
-    figures = r"checked on 16 photos it learned from: largest difference of a probability (\S+), 0 changed labels"
+    figures = r"checked on 16 training photos: largest difference of a probability (\S+), 0 changed labels"
     for outcome, files in ((as_onnx, ["bees.onnx"]), (as_torch, ["model.py", "model.pt2"])):
         for file in files:
             found = re.search(f"{re.escape(file)} {figures}", outcome.err)
@@ -98,7 +99,7 @@ def test_it_is_checked_on_the_photos_it_learned_from(as_onnx: Outcome, as_torch:
 
 def test_photos_of_one_s_own_are_taken_for_the_check(place: Path, model: Model) -> None:
     class_folders(place / "others", 2, first=50)
-    seen = exporting.witnesses(model, place / "others", SILENT)
+    seen = check_images(model, place / "others", SILENT)
     assert seen.which == "4 photos of others"
     assert seen.ids == ["ants/50.png", "ants/51.png", "bees/50.png", "bees/51.png"]
     assert seen.pixels.shape == (4, 224, 224, 3) and seen.pixels.dtype == np.uint8
@@ -108,51 +109,51 @@ def test_photos_that_have_changed_are_not_those_it_learned_from(
     place: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = replace(model, training_digests=model.training_digests[:5])
-    assert exporting.witnesses(changed, None, SILENT).which == "5 photos it learned from"
+    assert check_images(changed, None, SILENT).which == "5 training photos"
     unknown = replace(model, training_digests=np.zeros((16, 16), np.uint8))
-    assert exporting.witnesses(unknown, None, SILENT).which == "32 of 1,440 crops of scikit-image's photographs"
+    assert check_images(unknown, None, SILENT).which == "32 of 1,440 crops of scikit-image's photographs"
     opened = ImageSource.open
 
     def without_crops(data: Any, **options: Any) -> ImageSource:
         if isinstance(data, str) and data == "photo-crops":
-            raise SourceError("wanted scikit-image, found none", "pip install scikit-image")
+            raise SourceError("expected scikit-image, got none", "pip install scikit-image")
         return opened(data, **options)
 
     monkeypatch.setattr(ImageSource, "open", without_crops)
-    assert exporting.witnesses(unknown, None, SILENT).which == "32 generated images"
+    assert check_images(unknown, None, SILENT).which == "32 generated images"
 
 
 def test_photos_that_cannot_be_read_prove_nothing(place: Path, model: Model) -> None:
     (place / "broken").mkdir()
     (place / "broken" / "a.jpg").write_text("no photo")
-    with pytest.raises(ExportError, match="found none of 1 that can be read"):
-        exporting.witnesses(model, place / "broken", SILENT)
+    with pytest.raises(ExportError, match="got none of 1 that can be read"):
+        check_images(model, place / "broken", SILENT)
 
 
-def shifted(seen: Witnesses, by: float) -> Witnesses:
+def shifted(seen: CheckImages, by: float) -> CheckImages:
     """The same photos, and probabilities that are a little others."""
-    assert seen.wanted.probabilities is not None
-    return replace(seen, wanted=Predictions(seen.wanted.labels, seen.wanted.probabilities + np.array([by, -by])))
+    assert seen.expected.probabilities is not None
+    return replace(seen, expected=Predictions(seen.expected.labels, seen.expected.probabilities + np.array([by, -by])))
 
 
 def test_what_answers_otherwise_leaves_nothing_behind(
     model: Model, as_onnx: Outcome, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = exporting.witnesses(model, place / "new.jpg", SILENT)
+    seen = check_images(model, place / "new.jpg", SILENT)
     written = onnx.load(place / "bees.onnx")
-    monkeypatch.setattr("pipeline.export.onnx_file.onnx_model", lambda *_: written)
-    monkeypatch.setattr("pipeline.export.onnx_file.describe", lambda *_: None)
+    monkeypatch.setattr("pipeline.export.onnx_model.onnx_model", lambda *_: written)
+    monkeypatch.setattr("pipeline.export.onnx_model.describe", lambda *_: None)
     out = tmp_path / "deep" / "bees.onnx"
     export_model(model, out, "onnx", lambda: shifted(seen, TOLERANCE / 2))
     before = out.read_bytes()
-    with pytest.raises(ExportError, match=r"largest difference of a probability 2.0e-04, 0 changed labels; wanted"):
+    with pytest.raises(ExportError, match=r"largest difference of a probability 2.0e-04, 0 changed labels; expected"):
         export_model(model, out, "onnx", lambda: shifted(seen, 2 * TOLERANCE))
-    other = replace(seen, wanted=replace(seen.wanted, labels=1 - seen.wanted.labels))
-    with pytest.raises(ExportError, match=r"1 changed label, the first of them new.jpg; wanted .* nothing was written"):
+    other = replace(seen, expected=replace(seen.expected, labels=1 - seen.expected.labels))
+    with pytest.raises(ExportError, match=r"1 changed label, e.g. new.jpg; expected .* nothing was written"):
         export_model(model, tmp_path / "deep" / "new.onnx", "onnx", lambda: other)
     assert [item.name for item in out.parent.iterdir()] == ["bees.onnx"]
     assert out.read_bytes() == before
-    monkeypatch.setattr("pipeline.model.exporting.witnesses", lambda *_: other)
+    monkeypatch.setattr("pipeline.model.check_images.check_images", lambda *_: other)
     error, _ = refused("export", place / "bees.model", "--out", tmp_path / "new.onnx")
     assert "1 changed label" in error and not (tmp_path / "new.onnx").exists()
 
@@ -161,8 +162,8 @@ def test_what_answers_otherwise_leaves_nothing_behind(
 
 
 def readme_lines() -> str:
-    """The lines of the README that run an exported ONNX file."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The lines of the documentation that run an exported ONNX file."""
+    text = (ROOT / "docs" / "how_to" / "export_and_serve.md").read_text(encoding="utf-8")
     (lines,) = [block for block in re.findall(r"^```py\n(.*?)^```$", text, re.M | re.S) if "InferenceSession" in block]
     return lines
 
@@ -189,7 +190,7 @@ def test_the_torch_folder_runs_in_plain_torchvision(as_torch: Outcome, place: Pa
 def test_the_program_runs_with_torch_alone(
     as_torch: Outcome, model: Model, place: Path, wanted: dict[str, Any]
 ) -> None:
-    seen = exporting.witnesses(model, place / "new.jpg", SILENT)
+    seen = check_images(model, place / "new.jpg", SILENT)
     np.save(place / "pixels.npy", np.concatenate([seen.pixels] * 3))  # any number, and one
     code = (
         "import numpy, torch\nwhole = torch.export.load('bees.torch/model.pt2').module()\n"
@@ -237,7 +238,7 @@ def test_the_onnx_file_says_what_it_is(as_onnx: Outcome, model: Model, place: Pa
 
 def test_the_torch_folder_says_what_it_is(as_torch: Outcome, model: Model, place: Path) -> None:
     folder = place / "bees.torch"
-    assert {item.name for item in folder.iterdir()} <= torch_folder.ENTRIES
+    assert {item.name for item in folder.iterdir()} <= torch_model.ENTRIES
     text = (folder / "README.md").read_text()
     for line in ("# bees.torch", f"> {model.verdict}", "python model.py photo.jpg", "0 changed labels"):
         assert line in text
@@ -265,13 +266,13 @@ def test_every_kind_of_photo_is_answered_alike_by_predict_and_by_all_exports(
     table = model.predict(kinds_folder, cache=place / "caches")
     assert table["error"].tolist() == [""] * len(table) and len(table) >= 20
     network = standalone.FromPixels(standalone.load(place / "bees.torch"), standalone.read_record(place / "bees.torch"))
-    read = torch_folder.reader(place / "bees.torch")
+    read = torch_model.reader(place / "bees.torch")
     lines = readme_lines().replace('"bees.onnx"', 'str(folder / "bees.onnx")').replace('"new.jpg"', "path")
     once, each, rest = lines.replace("print(", "said = (").partition("with Image.open(")
     names: dict[str, Any] = {"folder": place}
     exec(compile(once, "README.md", "exec"), names)
     code = compile(each + rest, "README.md", "exec")
-    seen = exporting.kinds(model)
+    seen = decode_check_images(model)
     exact = dict(zip(seen.names, seen.pixels, strict=True))
     for name, label, probability in zip(table["id"], table["label"], table["probability"], strict=True):
         names["path"] = kinds_folder / name
@@ -304,9 +305,9 @@ def test_an_export_that_reads_photos_otherwise_is_refused(
     model: Model, as_onnx: Outcome, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = Path(rgb.__file__).read_text(encoding="utf-8")
-    monkeypatch.setattr(torch_folder, "_write_program", lambda *_: None)
-    whole = torch_folder.whole
-    monkeypatch.setattr(torch_folder, "program_runner", lambda path: torch_folder.runner(whole(path.parent)))
+    monkeypatch.setattr(torch_model, "_write_program", lambda *_: None)
+    whole = torch_model.whole
+    monkeypatch.setattr(torch_model, "program_runner", lambda path: torch_model.runner(whole(path.parent)))
     check = ImageSource.open(place / "new.jpg")
     for text, other, kind in (
         ("(255, 255, 255, 255)", "(0, 0, 0, 255)", "colour-alpha.png"),  # on black
@@ -315,7 +316,7 @@ def test_an_export_that_reads_photos_otherwise_is_refused(
     ):
         assert right.count(text) == 1
         (tmp_path / "rgb.py").write_text(right.replace(text, other), encoding="utf-8")
-        monkeypatch.setattr(torch_folder, "rgb", SimpleNamespace(__file__=str(tmp_path / "rgb.py")))
+        monkeypatch.setattr(torch_model, "rgb", SimpleNamespace(__file__=str(tmp_path / "rgb.py")))
         with pytest.raises(
             ExportError, match=f"expected the pixels that `pipeline predict` makes of {kind}, got others"
         ):
@@ -325,8 +326,8 @@ def test_an_export_that_reads_photos_otherwise_is_refused(
     for entry in written.metadata_props:
         if entry.key == "preprocessing":
             entry.value = json.dumps({**json.loads(entry.value), "interpolation": "bilinear"})
-    monkeypatch.setattr("pipeline.export.onnx_file.onnx_model", lambda *_: written)
-    monkeypatch.setattr("pipeline.export.onnx_file.describe", lambda *_: None)
+    monkeypatch.setattr("pipeline.export.onnx_model.onnx_model", lambda *_: written)
+    monkeypatch.setattr("pipeline.export.onnx_model.describe", lambda *_: None)
     with pytest.raises(ExportError, match=r"it.onnx: expected the pixels .* of colour-alpha.png, got others"):
         model.export(tmp_path / "it.onnx", check=check)
     assert not (tmp_path / "it.onnx").exists()
@@ -381,16 +382,16 @@ def test_the_head_takes_the_final_layer_s_place_on_any_backbone_and_layer(
 ) -> None:
     """The new network's outputs are the head's layer on the features that extraction would have stored."""
     model = planted(spec, layer, tmp_path, heads="ridge", grid={"ridge.alpha": 10.0})
-    monkeypatch.setattr(torch_folder, "_write_program", lambda *_: None)
+    monkeypatch.setattr(torch_model, "_write_program", lambda *_: None)
     before = torch.get_rng_state()
-    torch_folder.write_network(model, tmp_path)
-    network = torch_folder.whole(tmp_path).network
+    torch_model.write_network(model, tmp_path)
+    network = torch_model.whole(tmp_path).network
     assert torch.equal(torch.get_rng_state(), before)
     images = torch.randn(2, 3, model.backbone.preprocessing.crop, model.backbone.preprocessing.crop)
     with torch.no_grad():
         features = model.backbone.load([layer])(images)[layer].numpy().astype(np.float64)
         found = network(images).numpy()
-    folded = torch_folder.layer_of(model)(features)
+    folded = torch_model.layer_of(model)(features)
     np.testing.assert_allclose(found, folded, rtol=1e-4, atol=1e-4 * np.abs(folded).max())
 
 
@@ -411,8 +412,8 @@ def test_a_number_is_exported_from_a_layer_in_the_middle(tmp_path: Path) -> None
 def test_outputs_mean_the_same_in_torch_and_in_onnx(answer: str) -> None:
     count = 1 if answer == kinds.NUMBER else 6
     outputs = np.random.default_rng(0).normal(0, 3, (7, count)).astype(np.float32)
-    draft = Draft("outputs", count)
-    first, sure = answered(draft, "outputs", answer, count)
+    draft = GraphBuilder("outputs", count)
+    first, sure = append_answers(draft, "outputs", answer, count)
     shape: list[int | str] = ["images", "columns"]
     asked: dict[str, tuple[int, list[int | str]]] = {
         draft.cast(first, onnx.TensorProto.FLOAT): (onnx.TensorProto.FLOAT, shape if "tag" in answer else ["images"])
@@ -432,10 +433,10 @@ def test_outputs_mean_the_same_in_torch_and_in_onnx(answer: str) -> None:
 
 def test_what_cannot_be_exported_is_said_before_the_work(model: Model, place: Path, tmp_path: Path) -> None:
     for bad, format, text in (
-        (model, "tflite", "--format: wanted onnx or torch, found 'tflite'"),
-        (replace(model, recipe={**model.recipe, "precision": "bf16"}), "onnx", "fp32 features.*found bf16"),
-        (replace(model, recipe={**model.recipe, "store": "fp16"}), "torch", "stored in fp32.*found fp16"),
-        (replace(model, classes=("ants", "bees", "wasps")), "onnx", "all 3 classes, found 2 of them"),
+        (model, "tflite", "--format: expected onnx or torch, got 'tflite'"),
+        (replace(model, recipe={**model.recipe, "precision": "bf16"}), "onnx", "fp32 features.*got bf16"),
+        (replace(model, recipe={**model.recipe, "store": "fp16"}), "torch", "stored in fp32.*got fp16"),
+        (replace(model, classes=("ants", "bees", "wasps")), "onnx", "all 3 classes, got 2"),
     ):
         with pytest.raises(ExportError, match=text):
             bad.export(tmp_path / "it", format=format, check=place / "nowhere")
@@ -444,7 +445,7 @@ def test_what_cannot_be_exported_is_said_before_the_work(model: Model, place: Pa
 
 def test_only_a_linear_head_can_be_a_final_layer(tmp_path: Path) -> None:
     model = planted("efficientnet_lite0", "penultimate", tmp_path, heads="knn")
-    with pytest.raises(ExportError, match="head 'knn': wanted a linear head") as caught:
+    with pytest.raises(ExportError, match="head 'knn': expected a linear head") as caught:
         model.export(tmp_path / "it.torch", format="torch")
     assert caught.value.next_step.startswith("--format onnx")
 
@@ -454,10 +455,10 @@ def test_nothing_of_a_person_s_is_replaced(place: Path, tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     (tmp_path / "file").write_text("more years")
     for out, format, text in (
-        ("mine", "torch", "found a folder with other things in it"),
-        ("mine", "onnx", "wanted to write a file here, found a folder"),
-        ("file", "torch", "wanted to write a folder here, found a file"),
-        ("file", "onnx", "wanted an ONNX file to replace, found another file"),
+        ("mine", "torch", "got a folder with other files"),
+        ("mine", "onnx", "expected to write a file here, got a folder"),
+        ("file", "torch", "expected to write a folder here, got a file"),
+        ("file", "onnx", "expected an ONNX file to replace, got another file"),
     ):
         error, _ = refused("export", place / "bees.model", "--out", tmp_path / out, "--format", format)
         assert text in error
@@ -466,8 +467,8 @@ def test_nothing_of_a_person_s_is_replaced(place: Path, tmp_path: Path) -> None:
 
 def test_an_earlier_export_is_replaced_unless_something_was_added_to_it(as_torch: Outcome, place: Path) -> None:
     folder = Path(shutil.copytree(place / "bees.torch", place / "again.torch"))
-    refuse_place(folder, folder=True)
+    check_output_place(folder, folder=True)
     added = Path(shutil.copytree(place / "bees.torch", place / "added.torch"))
     (added / "notes.txt").write_text("mine")
-    with pytest.raises(ExportError, match="found a folder with other things in it"):
-        refuse_place(added, folder=True)
+    with pytest.raises(ExportError, match="got a folder with other files"):
+        check_output_place(added, folder=True)

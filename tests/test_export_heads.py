@@ -24,10 +24,10 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import LinearSVC
 
 from pipeline.errors import ExportError
-from pipeline.export import converted
-from pipeline.export.head_graph import head_graph
-from pipeline.export.linear import NEAREST, ONE_VS_REST, Linear, fold
-from pipeline.heads.catalogue import RECIPES, named_head
+from pipeline.export import onnx_heads
+from pipeline.export.linear import NEAREST, ONE_VS_REST, LinearLayer, fold
+from pipeline.export.onnx_model import head_graph
+from pipeline.heads import RECIPES, named_head
 from pipeline.search import predict_all
 
 WIDTH = 12
@@ -221,19 +221,22 @@ def test_a_head_that_skl2onnx_does_not_know_is_refused_by_name() -> None:
         pass
 
     X, y = table("number")
-    with pytest.raises(ExportError, match=r"head 'it': wanted a head that ONNX can say, found that skl2onnx .* cannot"):
+    with pytest.raises(
+        ExportError,
+        match=r"head 'it': expected a head that can be converted to ONNX, got one that cannot: skl2onnx .* fails",
+    ):
         run(Unknown(3, random_state=0).fit(X, y), "number")
 
 
 def test_without_skl2onnx_the_command_that_installs_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "skl2onnx", None)
-    with pytest.raises(ExportError, match=r"wanted skl2onnx.*not installed") as caught:
+    with pytest.raises(ExportError, match=r"expected skl2onnx.*not installed") as caught:
         run(fitted("class", "mlp"), "class")
-    assert caught.value.next_step == converted.INSTALL == "pip install 'transfer-pipeline[export]'"
+    assert caught.value.next_step == onnx_heads.INSTALL == "pip install 'transfer-pipeline[export]'"
     for name in ("logistic", "knn", "hist-gradient-boosting", "dummy", "centroid"):
         assert "label" in run(fitted("class", name), "class")  # these need none
 
 
 def test_a_layer_maps_rows_to_outputs() -> None:
-    layer = Linear(np.array([[1.0, 2.0], [0.0, -1.0]]), np.array([0.5, 0.0]), "scores")
+    layer = LinearLayer(np.array([[1.0, 2.0], [0.0, -1.0]]), np.array([0.5, 0.0]), "scores")
     assert layer(np.array([[1.0, 1.0], [2.0, 0.0]])).tolist() == [[3.5, -1.0], [2.5, 0.0]]

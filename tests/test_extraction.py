@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import fake_backbone
 import numpy as np
-import planted
 import pytest
+from fake_backbone import assert_planted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from planted import assert_planted
 
 from pipeline.cache import FeatureCache
 from pipeline.errors import CacheError, SkipReason
@@ -24,7 +24,7 @@ from pipeline.images import ImageSource
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    return planted.folder_of(tmp_path / "photos", range(20))
+    return fake_backbone.folder_of(tmp_path / "photos", range(20))
 
 
 # --- each image on its own row ----------------------------------------------------------------------------------------
@@ -52,13 +52,13 @@ def test_every_image_comes_back_on_its_own_row_under_any_failures(
     for number, kind in enumerate(kinds):
         path = folder / "photos" / f"{number:05d}.png"
         content = BROKEN.get(kind)
-        planted.put(path, content if isinstance(content, bytes) else number)
+        fake_backbone.put(path, content if isinstance(content, bytes) else number)
     network.spoilt = [number for number, kind in enumerate(kinds) if kind is SkipReason.NOT_FINITE]
     source = ImageSource.open(folder / "photos")
     for number, kind in enumerate(kinds):
         if kind is SkipReason.MISSING:
             (folder / "photos" / f"{number:05d}.png").unlink()
-    options: dict[str, Any] = {"backbone": planted.backbone(), "cache": folder / "c", "store": store}
+    options: dict[str, Any] = {"backbone": fake_backbone.backbone(), "cache": folder / "c", "store": store}
     cache = extract(source, batch_size=batch_size, n_jobs=n_jobs, **options)
     expected = {f"{number:05d}.png": kind for number, kind in enumerate(kinds) if kind is not None}
     assert cache.skipped == expected
@@ -73,25 +73,25 @@ def test_every_image_comes_back_on_its_own_row_under_any_failures(
 
 
 def test_order_of_the_blocks_does_not_matter(run, tmp_path, monkeypatch):
-    photos = planted.folder_of(tmp_path / "photos", range(60))
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(60))
     first = np.array(run(photos, n_jobs=1).features())
     shutil.rmtree(tmp_path / "caches")
     slow = iter([0.05, 0.0, 0.02] * 100)
-    whole = planted.PlantedRuntime.__call__
+    whole = fake_backbone.PlantedRuntime.__call__
 
     def late(self: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
         time.sleep(next(slow))
         return whole(self, pixels)
 
-    monkeypatch.setattr(planted.PlantedRuntime, "__call__", late)
+    monkeypatch.setattr(fake_backbone.PlantedRuntime, "__call__", late)
     cache = run(photos, n_jobs=4, batch_size=5)
     assert np.array_equal(cache.features(), first)
     assert_planted(cache)
 
 
 def test_real_preprocessing_keeps_the_planted_number(run, tmp_path):
-    photos = planted.folder_of(tmp_path / "photos", range(1000, 1008), side=64)
-    assert_planted(run(photos, backbone=planted.backbone(preprocessing=planted.REAL)))
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(1000, 1008), side=64)
+    assert_planted(run(photos, backbone=fake_backbone.backbone(preprocessing=fake_backbone.REAL)))
 
 
 def test_embeddings_of_the_bundled_network_do_not_depend_on_batch_size_order_or_jobs(tmp_path):
@@ -139,7 +139,7 @@ def test_second_extract_runs_no_inference_and_reads_no_image(run, photos, networ
 
 
 def test_a_full_hit_does_not_import_torch(tmp_path):
-    photos = planted.folder_of(tmp_path / "photos", range(3))
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(3))
     script = (
         "import sys\n"
         "from pipeline.extraction import extract\n"
@@ -158,7 +158,7 @@ def test_a_full_hit_does_not_import_torch(tmp_path):
 def test_ten_new_photos_infer_ten(run, photos, network):
     before = run(photos)
     old = np.array(before.features())
-    planted.folder_of(photos, range(20, 30))
+    fake_backbone.folder_of(photos, range(20, 30))
     cache = run(photos)
     assert sorted(network.seen) == list(range(20, 30))
     assert (cache.summary.stored, cache.summary.reused, cache.summary.inferred) == (10, 20, 10)
@@ -170,12 +170,12 @@ def test_ten_new_photos_infer_ten(run, photos, network):
 
 def test_an_edited_photo_infers_one(run, photos, network):
     run(photos)
-    planted.put(photos / "c0" / "00004.png", 999)
+    fake_backbone.put(photos / "c0" / "00004.png", 999)
     cache = run(photos)
     assert network.seen == [999]
     assert (cache.summary.stored, cache.summary.reused) == (1, 19)
     row = cache.ids.index("c0/00004.png")
-    assert np.array_equal(cache.features()[row], planted.features_of([999], "penultimate")[0])
+    assert np.array_equal(cache.features()[row], fake_backbone.features_of([999], "penultimate")[0])
 
 
 def test_a_renamed_photo_infers_none(run, photos, network):
@@ -198,7 +198,7 @@ def test_a_moved_folder_infers_none_and_keeps_both_caches(run, photos, network, 
 
 def test_a_touched_photo_infers_none(run, photos, network):
     first = run(photos)
-    planted.touch(photos / "c0" / "00004.png")
+    fake_backbone.touch(photos / "c0" / "00004.png")
     second = run(photos)
     assert (network.seen, second.summary.reused) == ([], 20)
     assert second.path != first.path and not first.path.exists()
@@ -215,7 +215,7 @@ def test_a_deleted_photo_infers_none(run, photos, network):
 
 def test_photos_are_not_read_again_when_others_are_new(run, photos, monkeypatch):
     run(photos)
-    planted.folder_of(photos, range(20, 23))
+    fake_backbone.folder_of(photos, range(20, 23))
     read: list[str] = []
     whole = ImageSource.read
 
@@ -225,7 +225,7 @@ def test_photos_are_not_read_again_when_others_are_new(run, photos, monkeypatch)
 
     monkeypatch.setattr(ImageSource, "read", watched)
     run(photos)
-    assert sorted(planted.number_of(name) for name in read) == [20, 21, 22]
+    assert sorted(fake_backbone.number_of(name) for name in read) == [20, 21, 22]
 
 
 def test_one_more_layer_leaves_the_others_bit_for_bit(run, photos, network):
@@ -249,7 +249,7 @@ def test_fewer_layers_later_is_a_full_hit(run, photos, network):
 
 def test_new_photos_get_all_the_layers_that_were_ever_asked_for(run, photos, network):
     run(photos, layer=["early", "penultimate"])
-    planted.folder_of(photos, [77])
+    fake_backbone.folder_of(photos, [77])
     cache = run(photos)
     assert network.seen == [77]
     assert set(cache.layers) == {"early", "penultimate"}
@@ -257,11 +257,11 @@ def test_new_photos_get_all_the_layers_that_were_ever_asked_for(run, photos, net
 
 
 def test_a_layer_more_with_edited_new_and_broken_photos_among_them(run, photos, network):
-    planted.put(photos / "c0" / "00100.png", b"broken")
+    fake_backbone.put(photos / "c0" / "00100.png", b"broken")
     run(photos)
-    planted.put(photos / "c0" / "00004.png", 4, side=8)  # other bytes, says the same
-    planted.folder_of(photos, [50])
-    planted.put(photos / "c1" / "00101.png", b"")
+    fake_backbone.put(photos / "c0" / "00004.png", 4, side=8)  # other bytes, says the same
+    fake_backbone.folder_of(photos, [50])
+    fake_backbone.put(photos / "c1" / "00101.png", b"")
     cache = run(photos, layer="middle")
     assert_planted(cache, ["c0/00100.png", "c1/00101.png"])
     assert sorted(network.seen) == sorted([*range(20), 50])
@@ -270,11 +270,11 @@ def test_a_layer_more_with_edited_new_and_broken_photos_among_them(run, photos, 
 def test_a_photo_edited_between_the_runs_of_two_layers_is_one_photo_in_both(run, photos, network, monkeypatch):
     run(photos)
     source = ImageSource.open(photos)  # listed before the edit: size and time say unchanged
-    planted.put(photos / "c0" / "00004.png", 444)
+    fake_backbone.put(photos / "c0" / "00004.png", 444)
     cache = run(source, layer="early")
     row = cache.ids.index("c0/00004.png")
-    assert np.array_equal(cache.features("early")[row], planted.features_of([444], "early")[0])
-    assert np.array_equal(cache.features("penultimate")[row], planted.features_of([444], "penultimate")[0])
+    assert np.array_equal(cache.features("early")[row], fake_backbone.features_of([444], "early")[0])
+    assert np.array_equal(cache.features("penultimate")[row], fake_backbone.features_of([444], "penultimate")[0])
 
 
 def test_edited_labels_of_a_table_are_new_and_infer_none(run, photos, network, tmp_path):
@@ -295,19 +295,20 @@ def test_a_column_of_long_texts_is_left_out_and_named(run, photos, tmp_path):
     table.write_text(f"id,label,report\nphotos/c0/00000.png,a,{'long ' * 300}\nphotos/c1/00001.png,b,short\n")
     cache = run(table)
     assert list(cache.columns) == ["label"]
-    assert cache.summary.notes == ("column 'report' is not kept in the cache: a text of 1,499 characters is no label",)
+    note = "column 'report' is not kept in the cache: a text of 1,499 characters is not a label"
+    assert cache.summary.notes == (note,)
     assert run(table).summary.inferred == 0
 
 
 def test_same_photos_in_two_rows_are_two_rows(run, tmp_path):
     for name in ("00005.png", "a/00005.png", "b/00005.png"):
-        planted.put(tmp_path / "photos" / name, 5)
+        fake_backbone.put(tmp_path / "photos" / name, 5)
     assert_planted(run(tmp_path / "photos"))
 
 
 def test_folders_of_one_name_do_not_collide(run, tmp_path):
-    first = run(planted.folder_of(tmp_path / "a" / "train", range(5)))
-    second = run(planted.folder_of(tmp_path / "b" / "train", range(100, 105)))
+    first = run(fake_backbone.folder_of(tmp_path / "a" / "train", range(5)))
+    second = run(fake_backbone.folder_of(tmp_path / "b" / "train", range(100, 105)))
     assert first.path != second.path
     assert_planted(run(tmp_path / "a" / "train"))
     assert_planted(run(tmp_path / "b" / "train"))
@@ -320,7 +321,7 @@ def test_a_cache_as_data_is_returned_whole(run, photos, network):
         cache = run(data)
         assert (cache.path, network.opened) == (path, [])
         assert_planted(cache)
-    with pytest.raises(CacheError, match="wanted layer 'early', found penultimate"):
+    with pytest.raises(CacheError, match="expected layer 'early', got penultimate"):
         run(path, layer="early")
 
 
@@ -337,10 +338,10 @@ def test_evaluating_again_opens_no_file_that_the_cache_knows(run, tmp_path, monk
         return head(path)
 
     for number in range(12):
-        path = planted.put(tmp_path / "photos" / f"c{number % 2}" / f"{number:05d}.png", number)
+        path = fake_backbone.put(tmp_path / "photos" / f"c{number % 2}" / f"{number:05d}.png", number)
         path.rename(path.with_suffix(""))
     monkeypatch.setattr(folder_room, "_head", watched)
-    options = {"backbone": planted.backbone(), "cache": tmp_path / "caches", "heads": "knn", "cv": 2, "n_jobs": 1}
+    options = {"backbone": fake_backbone.backbone(), "cache": tmp_path / "caches", "heads": "knn", "cv": 2, "n_jobs": 1}
     evaluate(tmp_path / "photos", grid=["knn.n_neighbors=1"], **options)
     assert len(opened) == 12
     evaluate(tmp_path / "photos", grid=["knn.n_neighbors=1"], **options)

@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fake_backbone
 import numpy as np
-import planted
 import pytest
-from planted import assert_planted
+from fake_backbone import assert_planted
 
-import pipeline.extraction.network as network_room
+import pipeline.extraction.encoder as network_room
 from pipeline.cache import STORED, CacheLock, FeatureCache
-from pipeline.errors import CacheError, PipelineError, SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import CacheError, PipelineError, SkipReason, SourceError, UnreadableImage
 from pipeline.images import ImageSource, Photo
 from pipeline.images import folder as folder_room
 from pipeline.progress import Progress
@@ -22,19 +22,19 @@ from pipeline.progress import Progress
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    return planted.folder_of(tmp_path / "photos", range(20))
+    return fake_backbone.folder_of(tmp_path / "photos", range(20))
 
 
 # --- photos that fail -------------------------------------------------------------------------------------------------
 
 
 def test_a_failed_photo_is_tried_again_when_it_changes_and_not_before(run, photos, network, monkeypatch):
-    broken = planted.put(photos / "c0" / "00100.png", b"broken")
+    broken = fake_backbone.put(photos / "c0" / "00100.png", b"broken")
     assert_planted(run(photos), ["c0/00100.png"])
     with monkeypatch.context() as patch:
         patch.setattr(ImageSource, "read", lambda *_: pytest.fail("an image was read"))
         assert run(photos).skipped == {"c0/00100.png": SkipReason.NOT_AN_IMAGE}
-    planted.put(broken, 100)
+    fake_backbone.put(broken, 100)
     cache = run(photos)
     assert network.seen == [100]
     assert_planted(cache)
@@ -60,8 +60,8 @@ def test_a_reason_outside_the_file_is_looked_at_in_every_run(run, photos, networ
 
         def without_decoder(self: Photo) -> Any:
             image = whole(self)
-            if planted.numbers_in(np.asarray(image)[None])[0] in (4, 5):
-                raise UnreadablePhoto(reason)
+            if fake_backbone.numbers_in(np.asarray(image)[None])[0] in (4, 5):
+                raise UnreadableImage(reason)
             return image
 
         patch.setattr(Photo, "pixels", without_decoder)
@@ -83,7 +83,7 @@ def test_features_that_are_not_finite_are_a_reason_and_not_tried_again(run, phot
 
 
 def test_features_too_large_for_half_storage_are_not_finite(run, tmp_path, network):
-    photos = planted.folder_of(tmp_path / "photos", [5, 64 * 70_000])
+    photos = fake_backbone.folder_of(tmp_path / "photos", [5, 64 * 70_000])
     assert run(photos).summary.failed == 0
     cache = run(photos, store="fp16")
     assert cache.skipped == {"c0/4480000.png": SkipReason.NOT_FINITE}
@@ -91,11 +91,11 @@ def test_features_too_large_for_half_storage_are_not_finite(run, tmp_path, netwo
 
 
 def test_on_error_stop_names_the_photo_and_keeps_what_was_before(run, photos, network):
-    planted.put(photos / "c0" / "00009x.png", b"")  # ids sort it after c0/00008.png
+    fake_backbone.put(photos / "c0" / "00009x.png", b"")  # ids sort it after c0/00008.png
     with pytest.raises(SourceError) as caught:
         run(photos, on_error="stop", n_jobs=1, batch_size=1)
     assert caught.value.message == "c0/00009x.png: empty file"
-    assert caught.value.next_step == "mend or remove the photo, or leave it out with --on-error skip"
+    assert caught.value.next_step == "fix or remove the photo, or leave it out with --on-error skip"
     assert network.seen == [0, 2, 4, 6, 8]
     with pytest.raises(SourceError, match=r"c0/00009x\.png: empty file"):
         run(photos, on_error="stop")  # also where the cache is complete but for that photo
@@ -114,7 +114,7 @@ def test_on_error_stop_names_the_photo_and_keeps_what_was_before(run, photos, ne
 def change_behind(path: Path, number: int) -> None:
     """Change a photo's content and nothing that a listing shows."""
     before = path.stat()
-    planted.put(path, number)
+    fake_backbone.put(path, number)
     assert path.stat().st_size == before.st_size, "the planted photos are of one size"
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
@@ -122,15 +122,15 @@ def change_behind(path: Path, number: int) -> None:
 @pytest.fixture
 def bitmaps(tmp_path, monkeypatch) -> Path:
     """Photos whose files are all of one size."""
-    whole = planted.photo
-    monkeypatch.setattr(planted, "put", lambda path, number, side=16: _put_bitmap(path, whole(number, side)))
-    return planted.folder_of(tmp_path / "photos", range(12))
+    whole = fake_backbone.photo
+    monkeypatch.setattr(fake_backbone, "put", lambda path, number, side=16: _put_bitmap(path, whole(number, side)))
+    return fake_backbone.folder_of(tmp_path / "photos", range(12))
 
 
 def _put_bitmap(path: Path, image: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, "BMP")
-    planted.touch(path)
+    fake_backbone.touch(path)
 
 
 def test_rehash_finds_content_changed_behind_an_unchanged_size_and_time(run, bitmaps, network):
@@ -140,7 +140,7 @@ def test_rehash_finds_content_changed_behind_an_unchanged_size_and_time(run, bit
     cache = run(bitmaps, rehash=True)
     assert (network.seen, cache.summary.stored, cache.path) == ([77], 1, first.path)
     assert np.array_equal(
-        cache.features()[cache.ids.index("c0/00004.png")], planted.features_of([77], "penultimate")[0]
+        cache.features()[cache.ids.index("c0/00004.png")], fake_backbone.features_of([77], "penultimate")[0]
     )
     with CacheLock.shared(first.path):
         assert run(bitmaps, rehash=True).summary.inferred == 0  # nothing to write, so no lock is wanted
@@ -149,7 +149,7 @@ def test_rehash_finds_content_changed_behind_an_unchanged_size_and_time(run, bit
 def test_rehash_of_changed_photos_trusts_content_alone(run, bitmaps, network):
     run(bitmaps)
     change_behind(bitmaps / "c0" / "00004.png", 77)
-    planted.folder_of(bitmaps, [90])
+    fake_backbone.folder_of(bitmaps, [90])
     cache = run(bitmaps, rehash=True)
     assert sorted(network.seen) == [77, 90]
     assert (cache.summary.stored, cache.summary.reused) == (2, 11)
@@ -165,7 +165,7 @@ def test_recheck_finds_a_changed_photo_and_a_doctored_row(run, bitmaps, network)
     with pytest.raises(SourceError) as caught:
         run(bitmaps, recheck=12)
     assert caught.value.message == (
-        "c0/00004.png: wanted the image that the cache was made from, found other content behind the same size and time"
+        "c0/00004.png: expected the image that the cache was made from, got another content with the same size and time"
     )
     assert "--rehash" in caught.value.next_step
     change_behind(path, 4)
@@ -180,12 +180,12 @@ def test_a_few_reused_rows_are_rechecked_where_the_network_is_loaded_anyway(run,
     assert len(network.seen) == 12
     assert run(bitmaps, recheck=None).summary.rechecked == 0
     assert not network.opened, "it was loaded for nothing else"
-    planted.folder_of(bitmaps, [90])
+    fake_backbone.folder_of(bitmaps, [90])
     grown = run(bitmaps, recheck=None).summary
     assert (grown.inferred, grown.rechecked, grown.stored, grown.reused) == (1, 3, 1, 12)
     assert network.seen[0] == 90 and set(network.seen[1:]) < set(range(12)) and len(network.seen) == 4
     assert "1 went through the network; 3 rechecked; " in grown.text
-    planted.folder_of(bitmaps, [91])
+    fake_backbone.folder_of(bitmaps, [91])
     assert run(bitmaps, recheck=0).summary.rechecked == 0
     assert network.seen == [91]
 
@@ -194,7 +194,7 @@ def test_wrong_rows_are_not_handed_on_in_silence(run, bitmaps, network):
     cache = run(bitmaps)
     for row in cache.rows:
         doctor(cache.path, int(row))
-    planted.folder_of(bitmaps, [90])
+    fake_backbone.folder_of(bitmaps, [90])
     with pytest.raises(
         CacheError, match=r"penultimate features of .* are not what the network gives .*3 of 3"
     ) as caught:
@@ -206,12 +206,12 @@ def test_a_recheck_of_what_cannot_be_decoded_any_more_says_so(run, bitmaps, netw
     run(bitmaps)
 
     def without_decoder(self: Photo) -> Any:
-        raise UnreadablePhoto(SkipReason.NO_DECODER)
+        raise UnreadableImage(SkipReason.NO_DECODER)
 
     monkeypatch.setattr(Photo, "pixels", without_decoder)
-    with pytest.raises(SourceError, match="found needs a decoder that is not installed") as caught:
+    with pytest.raises(SourceError, match="got needs a decoder that is not installed") as caught:
         run(bitmaps, recheck=2)
-    assert "decoder is missing" in caught.value.next_step
+    assert "install the image decoder" in caught.value.next_step
 
 
 def test_a_recheck_of_rows_that_get_a_layer_more_looks_at_what_the_loaded_network_has(run, bitmaps, network):
@@ -223,11 +223,11 @@ def test_a_recheck_of_rows_that_get_a_layer_more_looks_at_what_the_loaded_networ
 
 def doctor(path: Path, row: int) -> None:
     """Change a stored feature and its checksum with it."""
-    from pipeline.cache.checksum import checksums
-    from pipeline.cache.rows import Rows
+    from pipeline.cache.create import RawFile
+    from pipeline.cache.reader import checksums
 
     header = FeatureCache.open(path).header
-    with Rows(path) as rows:
+    with RawFile(path) as rows:
         features = np.array(header.features("penultimate")[row])
         rows.write(header.fields["features/penultimate"], row, features + 1)
         rows.write(header.fields["crc32"], row, checksums(header.take(np.array([row]))))
@@ -238,9 +238,9 @@ def test_an_edit_between_listing_and_reading_cannot_come_back_as_the_listed_phot
     source = ImageSource.open(photos)
     path = photos / "c0" / "00004.png"
     before = path.read_bytes(), path.stat()
-    planted.put(path, 500)
+    fake_backbone.put(path, 500)
     cache = run(source)  # the row is of what was read, size and time too
-    assert np.array_equal(cache.features()[2], planted.features_of([500], "penultimate")[0])
+    assert np.array_equal(cache.features()[2], fake_backbone.features_of([500], "penultimate")[0])
     path.write_bytes(before[0])
     os.utime(path, ns=(before[1].st_atime_ns, before[1].st_mtime_ns))
     healed = run(ImageSource.open(photos))
@@ -264,7 +264,7 @@ def test_a_damaged_row_is_healed_bit_for_bit_and_no_other_is_computed(run, photo
     assert FeatureCache.open(cache.path).damaged().tolist() == [7]
     healed = run(photos)
     assert (healed.summary.inferred, healed.summary.stored, healed.path) == (1, 1, cache.path)
-    assert network.seen == [planted.number_of(cache.ids[7])]
+    assert network.seen == [fake_backbone.number_of(cache.ids[7])]
     assert cache.path.read_bytes() == content
 
 
@@ -275,7 +275,7 @@ def test_a_damaged_row_is_not_lent(run, photos, network, tmp_path):
         with open(cache.path, "r+b") as file:
             file.seek(field.offset + row * field.row_bytes)
             file.write(b"\xff")
-    planted.folder_of(photos, [20])
+    fake_backbone.folder_of(photos, [20])
     assert_planted(run(photos))
     assert len(network.seen) == 3
     damaged = FeatureCache.open(run(photos).path)
@@ -289,19 +289,19 @@ def test_a_damaged_row_is_not_lent(run, photos, network, tmp_path):
 
 def test_a_cache_under_the_name_of_another_is_refused(run, photos, tmp_path):
     first = run(photos)
-    other = run(planted.folder_of(tmp_path / "b" / "photos", range(30, 50)))
+    other = run(fake_backbone.folder_of(tmp_path / "b" / "photos", range(30, 50)))
     shutil.copy(other.path, first.path)
     with pytest.raises(CacheError) as caught:
         run(photos)
     assert caught.value.message == (
-        f"{first.path}: wanted the features that this name stands for, found those of another cache under it"
+        f"{first.path}: expected the features that belong to this name, got those of another cache"
     )
 
 
 def test_a_cache_that_a_person_renamed_lends_and_is_never_removed(run, photos, tmp_path, network):
     path = run(photos).path
     path.rename(tmp_path / "caches" / "mine.h5")
-    planted.folder_of(photos, [20])
+    fake_backbone.folder_of(photos, [20])
     assert_planted(run(photos))
     assert network.seen == [20]
     assert (tmp_path / "caches" / "mine.h5").exists()
@@ -312,7 +312,7 @@ def test_earlier_files_that_cannot_be_read_are_named(run, photos, network):
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(CacheError, match="truncated"):
         run(photos)
-    planted.folder_of(photos, [20])
+    fake_backbone.folder_of(photos, [20])
     cache = run(photos)
     assert len(network.seen) == 21
     assert [note for note in cache.summary.notes if note.startswith("an earlier cache cannot be used: ")]
@@ -336,7 +336,7 @@ def test_a_near_miss_says_what_differs_and_the_flag_that_would_use_it(run, photo
     half = run(photos, store="fp16", progress=heard)
     assert heard.notes == [f"{full.path.name} holds these images too, but differs in store; --store fp32 would use it"]
     assert half.summary.notes == tuple(heard.notes)
-    other = run(photos, backbone=planted.backbone(weights_sha256="0" * 64))
+    other = run(photos, backbone=fake_backbone.backbone(weights_sha256="0" * 64))
     assert f"{half.path.name} holds these images too, but differs in store, weights_sha256" in other.summary.notes
     assert f"{full.path.name} holds these images too, but differs in weights_sha256" in other.summary.notes
     assert run(photos, store="fp16").summary.notes == ()
@@ -344,10 +344,10 @@ def test_a_near_miss_says_what_differs_and_the_flag_that_would_use_it(run, photo
 
 def test_growing_says_that_it_costs_the_space_twice(run, photos):
     old = run(photos).path.name
-    planted.folder_of(photos, [20])
+    fake_backbone.folder_of(photos, [20])
     assert run(photos).summary.notes == (
-        f"images, labels or layers have changed: what {old} knows is copied into a new file of 0.1 MB, and it is "
-        "removed when nobody reads it",
+        f"images, labels or layers have changed: rows of {old} are copied into a new file of 0.1 MB, and the older "
+        "file is removed when no process reads it",
     )
 
 
@@ -362,7 +362,7 @@ def test_an_old_generation_is_kept_while_a_reader_holds_it(run, photos, tmp_path
     old = run(photos)
     features = old.features()
     with CacheLock.shared(old.path):
-        planted.folder_of(photos, [20])
+        fake_backbone.folder_of(photos, [20])
         new = run(photos)
         assert run.caches() == sorted([old.path.name, new.path.name])
         assert np.array_equal(features, FeatureCache.open(old.path).features())
@@ -376,13 +376,13 @@ def test_an_old_generation_is_kept_while_a_reader_holds_it(run, photos, tmp_path
 @pytest.mark.parametrize(
     ("option", "text"),
     [
-        ({"on_error": "ignore"}, "on_error: wanted skip or stop, found 'ignore'"),
-        ({"store": "int8"}, "store: wanted fp32 or fp16, found 'int8'"),
-        ({"precision": "fp8"}, "precision: wanted fp32, bf16, fp16, found 'fp8'"),
-        ({"batch_size": 0}, "batch_size: wanted 1 or more, found 0"),
-        ({"batch_size": -4}, "batch_size: wanted 1 or more, found -4"),
-        ({"n_jobs": 0}, "n_jobs: wanted a number of workers, found 0"),
-        ({"recheck": -1}, "recheck: wanted a number of rows, found -1"),
+        ({"on_error": "ignore"}, "on_error: expected skip or stop, got 'ignore'"),
+        ({"store": "int8"}, "store: expected fp32 or fp16, got 'int8'"),
+        ({"precision": "fp8"}, "precision: expected fp32, bf16, fp16, got 'fp8'"),
+        ({"batch_size": 0}, "batch_size: expected 1 or more, got 0"),
+        ({"batch_size": -4}, "batch_size: expected 1 or more, got -4"),
+        ({"n_jobs": 0}, "n_jobs: expected a number of workers, got 0"),
+        ({"recheck": -1}, "recheck: expected a number of rows, got -1"),
     ],
 )
 def test_options_that_make_no_sense_are_errors(run, photos, tmp_path, option, text):
@@ -401,7 +401,7 @@ def test_no_space_is_said_before_any_image_is_read_and_nothing_stays(run, photos
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(CacheError) as caught:
         run(photos)
-    assert caught.value.message == f"{tmp_path / 'caches'}: the cache needs 0 MB, found 0 MB free"
+    assert caught.value.message == f"{tmp_path / 'caches'}: expected 0 MB for the cache, got 0 MB free"
     assert not list((tmp_path / "caches").iterdir())
 
 
@@ -419,7 +419,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(run, photos, tmp_pat
     (tmp_path / "file").touch()
     with pytest.raises(CacheError) as caught:
         run(photos, cache=tmp_path / "file" / "caches")
-    assert caught.value.message.startswith(f"{tmp_path / 'file' / 'caches'}: wanted to write a cache here, found ")
+    assert caught.value.message.startswith(f"{tmp_path / 'file' / 'caches'}: expected to write a cache here, got ")
     assert caught.value.next_step == "give a folder that you may write with --cache DIR"
 
 
@@ -435,7 +435,7 @@ def test_provenance_says_what_is_recorded_and_not_keyed(run, photos):
 
 
 def test_files_that_a_cache_knows_are_listed_without_being_opened(run, tmp_path, monkeypatch):
-    photos = planted.folder_of(tmp_path / "photos", range(4))
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(4))
     for path in photos.rglob("*.png"):
         path.rename(path.with_suffix(""))
     first = run(photos)

@@ -6,22 +6,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fake_backbone
 import numpy as np
-import planted
 import pytest
+from fake_backbone import Extractor, assert_planted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from planted import Extractor, assert_planted
 
 from pipeline.cache import PENDING, STORED, FeatureCache
-from pipeline.cache import header as header_room
+from pipeline.cache import reader as header_room
 from pipeline.errors import SourceError
 from pipeline.images import ImageSource
 
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    return planted.folder_of(tmp_path / "photos", range(20))
+    return fake_backbone.folder_of(tmp_path / "photos", range(20))
 
 
 class Album:
@@ -33,7 +33,7 @@ class Album:
         self.put("00000.png", 0)
 
     def put(self, name: str, number: int | None) -> None:
-        planted.put(self.folder / name, b"no photo" if number is None else number)
+        fake_backbone.put(self.folder / name, b"no photo" if number is None else number)
         self.says[name] = number
 
     def change(self, what: str, which: int, number: int) -> None:
@@ -45,7 +45,7 @@ class Album:
         elif what == "break":
             self.put(name, None)
         elif what == "touch":
-            planted.touch(self.folder / name)
+            fake_backbone.touch(self.folder / name)
         elif what == "rename":
             self.says[f"{name[:-4]}x.png"] = self.says.pop(name)
             (self.folder / name).rename(self.folder / f"{name[:-4]}x.png")
@@ -81,14 +81,14 @@ def test_any_row_of_changes_infers_what_is_new_and_nothing_else(network, tmp_pat
         layers |= {layer}
         assert set(cache.layers) == layers
         for name in layers:
-            assert np.array_equal(cache.features(name), planted.features_of(numbers, name))
+            assert np.array_equal(cache.features(name), fake_backbone.features_of(numbers, name))
         assert run.caches() == [cache.path.name]
         contents = set(readable)
 
 
 def interrupted(run: Extractor, photos: Path) -> FeatureCache:
     """Return the cache of a run that was ended half way, rows pending in it."""
-    planted.put(photos / "c0" / "00009x.png", b"")
+    fake_backbone.put(photos / "c0" / "00009x.png", b"")
     with pytest.raises(SourceError):
         run(photos, on_error="stop", n_jobs=1, batch_size=1)
     (path,) = run.folder.glob("*.h5")
@@ -108,7 +108,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(run, photos, network):
 
 def test_an_interrupted_run_lends_to_the_next_when_photos_came_meanwhile(run, photos, network):
     half = interrupted(run, photos)
-    planted.folder_of(photos, [20])
+    fake_backbone.folder_of(photos, [20])
     cache = run(photos)
     assert cache.path != half.path and not half.path.exists()
     assert len(network.seen) == 16
@@ -160,10 +160,10 @@ def test_rows_are_copied_in_parts_that_fit_into_memory(run, photos, network, mon
     monkeypatch.setattr(header_room, "MEMORY", 20_000)  # three rows
     first = run(photos)
     assert first.header.rows_at_once == 3
-    planted.folder_of(photos, [20])
+    fake_backbone.folder_of(photos, [20])
     assert_planted(run(photos))
     assert network.seen == [20]
     assert_planted(run(photos, layer="early"))
-    planted.touch(photos / "c0" / "00004.png")
+    fake_backbone.touch(photos / "c0" / "00004.png")
     assert_planted(run(photos))
     assert network.seen == []

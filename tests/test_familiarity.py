@@ -14,9 +14,8 @@ from sklearn.neighbors import NearestNeighbors
 from test_model_folder import default_cache
 
 from pipeline.cache import FeatureCache
-from pipeline.model import Model, fit, training
-from pipeline.model.familiarity import distance_beyond
-from pipeline.model.training import Training, TrainingPhotos, key_of, training_photos
+from pipeline.model import Model, fit, training_set
+from pipeline.model.training_set import TrainingRef, TrainingSet, key_of, novelty_threshold
 from pipeline.progress import Progress
 
 FIT: dict[str, Any] = {"grid": {"logistic.C": 0.1}, "cv": 2, "n_jobs": 1}
@@ -50,27 +49,27 @@ class Heard(Progress):
 def test_the_distance_is_the_99th_percentile_of_those_to_the_nearest_other_photo() -> None:
     X = apart(300)
     wanted = np.quantile(to_nearest_other(X).astype(np.float64), 0.99)
-    assert distance_beyond(X, np.arange(300), contents(300)) == pytest.approx(wanted, abs=1e-6)
+    assert novelty_threshold(X, np.arange(300), contents(300)) == pytest.approx(wanted, abs=1e-6)
     rows = np.arange(0, 300, 3)
     wanted = np.quantile(to_nearest_other(X[rows]).astype(np.float64), 0.99)
-    assert distance_beyond(X, rows, contents(100)) == pytest.approx(wanted, abs=1e-6)
+    assert novelty_threshold(X, rows, contents(100)) == pytest.approx(wanted, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["exact", "same embedding", "near"])
 def test_copies_do_not_make_the_distance_zero(kind: str) -> None:
     X, digests = apart(200), contents(200)
-    wanted = distance_beyond(X, np.arange(200), digests)
+    wanted = novelty_threshold(X, np.arange(200), digests)
     noise = np.random.default_rng(1).normal(0, 0.01, X.shape) if kind == "near" else 0
     twice = np.vstack([X, (X + noise).astype(np.float32)])
     both = np.vstack([digests, digests if kind == "exact" else contents(200, seed=1)])
     assert to_nearest_other(twice).max() < 0.01  # what a plain percentile would be
-    assert distance_beyond(twice, np.arange(400), both) == pytest.approx(wanted, abs=0.01)
+    assert novelty_threshold(twice, np.arange(400), both) == pytest.approx(wanted, abs=0.01)
 
 
 def test_copies_that_are_all_there_is_leave_no_distance() -> None:
     X = np.repeat(apart(1), 20, axis=0)
-    assert distance_beyond(X, np.arange(20), contents(20)) is None
-    assert distance_beyond(X, np.arange(1), contents(1)) is None
+    assert novelty_threshold(X, np.arange(20), contents(20)) is None
+    assert novelty_threshold(X, np.arange(1), contents(1)) is None
 
 
 def test_look_alikes_without_end_are_photos_and_no_copies() -> None:
@@ -78,9 +77,9 @@ def test_look_alikes_without_end_are_photos_and_no_copies() -> None:
     rng = np.random.default_rng(0)
     X = np.repeat(apart(2), 150, axis=0) + rng.normal(0, 0.02, (300, 64)).astype(np.float32)
     wanted = np.quantile(to_nearest_other(X).astype(np.float64), 0.99)
-    assert distance_beyond(X, np.arange(300), contents(300)) == pytest.approx(wanted, abs=1e-6)
+    assert novelty_threshold(X, np.arange(300), contents(300)) == pytest.approx(wanted, abs=1e-6)
     few = np.vstack([X[:20], X[150:170]])  # too few to be without end: those of a clump are near-copies
-    between = distance_beyond(few, np.arange(40), contents(40))
+    between = novelty_threshold(few, np.arange(40), contents(40))
     assert between is not None and between > 20 * wanted
 
 
@@ -90,11 +89,11 @@ def test_look_alikes_without_end_are_photos_and_no_copies() -> None:
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("k", [1, 3, 500])
 def test_the_nearest_are_those_of_scikit_learn(k: int, in_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_BLOCK", 64)
+    monkeypatch.setattr(training_set, "_BLOCK", 64)
     if not in_memory:
-        monkeypatch.setattr(training, "IN_MEMORY", 0)
+        monkeypatch.setattr(training_set, "IN_MEMORY", 0)
     X, asked, rows = apart(400), apart(30, seed=5), np.arange(0, 400, 2)
-    photos = TrainingPhotos(X, rows, [f"{row}.jpg" for row in rows], [""] * 200, place="here")
+    photos = TrainingSet(X, rows, [f"{row}.jpg" for row in rows], [""] * 200, place="here")
     found = photos.nearest(asked, k)
     model = NearestNeighbors(n_neighbors=min(k, 200), metric="cosine", algorithm="brute").fit(X[rows])
     distances, places = model.kneighbors(asked)
@@ -103,7 +102,7 @@ def test_the_nearest_are_those_of_scikit_learn(k: int, in_memory: bool, monkeypa
 
 
 def test_a_row_of_zeros_is_like_nothing() -> None:
-    photos = TrainingPhotos(apart(10), np.arange(10), [""] * 10, [""] * 10, place="here")
+    photos = TrainingSet(apart(10), np.arange(10), [""] * 10, [""] * 10, place="here")
     assert photos.nearest(np.zeros((1, 64), np.float32)).cosine[0, 0] == 0
 
 
@@ -122,8 +121,8 @@ def model(made: FeatureCache) -> Model:
 
 
 def test_the_record_says_how_far_and_where(made: FeatureCache, model: Model, tmp_path: Path) -> None:
-    beyond = distance_beyond(made.features(), np.arange(60), made.digest)
-    assert model.training == Training("made-x-0123456789ab", key_of(made), beyond)
+    beyond = novelty_threshold(made.features(), np.arange(60), made.digest)
+    assert model.training == TrainingRef("made-x-0123456789ab", key_of(made), beyond)
     path = model.save(tmp_path / "m.model", weights=False)
     said = json.loads((path / "model.json").read_text())["training"]
     assert said["unfamiliar"]["beyond"] == beyond and said["key"] == key_of(made)
@@ -149,13 +148,11 @@ def test_without_the_embeddings_one_line_says_why(made: FeatureCache, model: Mod
     table = model.predict(made, neighbours=1, cache=tmp_path / "nowhere", progress=heard)
     assert table["unfamiliar"].isna().all() and table["neighbour"].isna().all() and not table["label"].isna().any()
     (note,) = heard.notes
-    assert note.startswith(
-        "nothing is said in unfamiliar and neighbours: their embeddings are not at hand: no cache in"
-    )
+    assert note.startswith("unfamiliar and neighbours stay empty: their embeddings are not available: no cache in")
     assert "made-x-0123456789ab" in note and "--keep-photos" in note
     heard = Heard()
     model.predict(made, cache=tmp_path / "nowhere", progress=heard)
-    assert heard.notes[0].startswith("nothing is said in unfamiliar: ")
+    assert heard.notes[0].startswith("unfamiliar stays empty: ")
 
 
 def test_a_cache_of_other_photos_or_of_another_recipe_is_not_taken(
@@ -166,11 +163,11 @@ def test_a_cache_of_other_photos_or_of_another_recipe_is_not_taken(
     default_cache(others / "a.h5", X, {}, name="others")  # other content
     make_cache(others / "b.h5", X, {}, changes={**model.recipe, "precision": "bf16"})
     default_cache(others / "c.h5", X[:-1], {})  # one is missing
-    assert training_photos(model, others)[0] is None
+    assert model.open_training_set(others)[0] is None
     moved = default_cache(
         others / "d.h5", X[::-1], {}, ids=[f"new/{row}" for row in range(60)], digests=made.digest[::-1]
     )
-    found, _ = training_photos(model, others)
+    found, _ = model.open_training_set(others)
     assert found is not None and found.place == str(moved.path)
     assert found.ids[0] == "new/59"  # joined by content, wherever it lies now
 
@@ -179,16 +176,16 @@ def test_copies_among_the_training_photos_are_each_named(model: Model, made: Fea
     digests = np.array(made.digest)
     digests[1] = digests[0]
     twice = default_cache(tmp_path / "twice" / "a.h5", np.asarray(made.features()), {}, digests=digests)
-    found, _ = training_photos(replace(model, training_digests=digests), twice.path.parent)
+    found, _ = replace(model, training_digests=digests).open_training_set(twice.path.parent)
     assert found is not None and sorted(found.ids) == sorted(made.ids)
 
 
 def test_a_model_of_an_earlier_version_says_that_it_knows_nothing(model: Model, made: FeatureCache) -> None:
     heard = Heard()
-    table = replace(model, training=Training()).predict(made, cache=made.path.parent, progress=heard)
+    table = replace(model, training=TrainingRef()).predict(made, cache=made.path.parent, progress=heard)
     assert table["unfamiliar"].isna().all()
     assert heard.notes == [
-        "nothing is said in unfamiliar: the model was fitted by a version that did not record them: fit it again"
+        "unfamiliar stays empty: the model was fitted by a version without this record: fit it again"
     ]
 
 

@@ -1,4 +1,4 @@
-"""README's picture is there, is the tool's own work, and shows what its run and study hold."""
+"""The picture of the guide is made by the tool itself, and shows the values of its run and study."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from PIL import Image
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource
 from pipeline.studies import METHODS, Study
-from pipeline.studies.points import Point
+from pipeline.studies.results import Point
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = ROOT / "docs" / "guide.md"
 SCRIPT = ROOT / "docs" / "first_screen.py"
 SIZES = (1, 5, 20)
 
@@ -39,10 +39,9 @@ def script() -> Iterator[Any]:
     plt.close("all")
 
 
-def test_readme_shows_the_picture_that_the_script_makes(script: Any) -> None:
-    first = README.partition("```")[0]
-    ((alt, target),) = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", first)
-    path = ROOT / target
+def test_the_guide_shows_the_picture_that_the_script_makes(script: Any) -> None:
+    ((alt, target),) = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", GUIDE.read_text(encoding="utf-8"))
+    path = GUIDE.parent / target
     assert path == script.PICTURE and len(alt.split()) > 20
     assert path.stat().st_size < 300_000
     with Image.open(path) as image:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import class_folders, done
+from fake_backbone import put
 from made_caches import blobs, make_cache
-from planted import put
 from tars import write_tar
 
 from pipeline.errors import CacheError, LabelError, SourceError

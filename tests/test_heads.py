@@ -162,10 +162,10 @@ def test_groups_give_the_heads_that_fit_each_once() -> None:
 def test_a_head_that_does_not_fit_is_never_substituted() -> None:
     with pytest.raises(HeadError) as caught:
         resolve_heads(["logistic"], kind="number")
-    assert caught.value.message == "head 'logistic': wanted one that learns numbers, found one that does not"
+    assert caught.value.message == "head 'logistic': expected one that learns numbers, got one that does not"
     assert "choose one of ridge, knn, svr, hist-gradient-boosting" in caught.value.next_step
     for head in ("sklearn.linear_model.Ridge", Ridge(), "svr"):
-        with pytest.raises(HeadError, match="wanted one that learns classes, found one that does not"):
+        with pytest.raises(HeadError, match="expected one that learns classes, got one that does not"):
             resolve_heads([head], kind="class")
 
 
@@ -181,17 +181,17 @@ def test_fits_says_which_label_sets_a_head_can_learn() -> None:
 @pytest.mark.parametrize(
     ("head", "message", "step"),
     [
-        ("logistc", "wanted a head, found 'logistc'; there are fast, all, logistic", "did you mean --head logistic"),
-        ("Random_Forest", "wanted a head, found 'Random_Forest'", "--head random-forest"),
-        ("xyzzy", "wanted a head, found 'xyzzy'", "import path like --head sklearn.svm.SVC"),
-        ("sklearn.svm.SVM", "wanted 'SVM' in sklearn.svm, found no such name", "sklearn.svm.SVC"),
-        ("sklearn.smv.SVC", "wanted a module 'sklearn.smv', found none that imports", "install its package"),
-        ("sklearn.svm", "head 'sklearn.svm': wanted a scikit-learn estimator class, found a module", "sklearn.svm.SVC"),
-        ("numpy.linalg.svd", "wanted a scikit-learn estimator class, found a", "the class itself"),
-        ("collections.Counter", "head Counter: wanted a scikit-learn estimator, found one without fit", "import path"),
-        ("sklearn.ensemble.VotingClassifier", "wanted a class that can be made without arguments", "pass the object"),
-        (3, "head int: wanted a scikit-learn estimator, found one without fit, predict, get_params", "pass a name"),
-        (".SVC", "wanted an import path", "sklearn.svm.SVC"),
+        ("logistc", "expected a head, got 'logistc'; there are fast, all, logistic", "did you mean --head logistic"),
+        ("Random_Forest", "expected a head, got 'Random_Forest'", "--head random-forest"),
+        ("xyzzy", "expected a head, got 'xyzzy'", "import path like --head sklearn.svm.SVC"),
+        ("sklearn.svm.SVM", "expected 'SVM' in sklearn.svm, got no such name", "sklearn.svm.SVC"),
+        ("sklearn.smv.SVC", "expected a module 'sklearn.smv', got none that imports", "install its package"),
+        ("sklearn.svm", "head 'sklearn.svm': expected a scikit-learn estimator class, got a module", "sklearn.svm.SVC"),
+        ("numpy.linalg.svd", "expected a scikit-learn estimator class, got a", "the class itself"),
+        ("collections.Counter", "head Counter: expected a scikit-learn estimator, got one without fit", "import path"),
+        ("sklearn.ensemble.VotingClassifier", "expected a class that can be made without arguments", "pass the object"),
+        (3, "head int: expected a scikit-learn estimator, got one without fit, predict, get_params", "pass a name"),
+        (".SVC", "expected an import path", "sklearn.svm.SVC"),
     ],
 )
 def test_what_is_no_head_says_what_was_found(head: Any, message: str, step: str) -> None:
@@ -219,12 +219,12 @@ def test_an_estimator_that_shows_predict_only_once_it_is_fitted_is_a_head(
 
 
 def test_a_pipeline_that_ends_in_no_estimator_is_no_head() -> None:
-    with pytest.raises(HeadError, match="head Pipeline: wanted a scikit-learn estimator, found one without predict"):
+    with pytest.raises(HeadError, match="head Pipeline: expected a scikit-learn estimator, got one without predict"):
         resolve_heads([make_pipeline(StandardScaler())], kind="class")
 
 
 def test_no_head_at_all_is_refused() -> None:
-    with pytest.raises(HeadError, match="wanted a head to train, found none"):
+    with pytest.raises(HeadError, match="expected a head to train, got none"):
         resolve_heads([], kind="class")
 
 
@@ -288,14 +288,14 @@ def test_a_grid_for_a_head_of_the_other_kind_waits_for_its_label_set() -> None:
 @pytest.mark.parametrize(
     ("grid", "message", "step"),
     [
-        (["logistic.c=1"], "wanted a parameter of StandardScaler() + LogisticRegression", "logistic.C=..."),
-        (["logistic.max_itr=1"], "found 'max_itr'", "did you mean --grid logistic.max_iter=..."),
-        (["logistic.zzz=1"], "found 'zzz'", "its parameters:"),
-        (["knn.n_neighbors=1"], "wanted one of the heads logistic, found 'knn'", "add --head knn"),
-        (["logstic.C=1"], "found 'logstic'", "did you mean --grid logistic.C=...?"),
-        (["logistic.C"], "wanted HEAD.PARAM=VALUE,VALUE, found 'logistic.C'", "--grid logistic.C=0.01,0.1,1"),
-        (["C=1"], "wanted HEAD.PARAM=VALUE", "logistic.C"),
-        ({"logistic.C": []}, "wanted at least one value, found none", "give a value"),
+        (["logistic.c=1"], "expected a parameter of StandardScaler() + LogisticRegression", "logistic.C=..."),
+        (["logistic.max_itr=1"], "got 'max_itr'", "did you mean --grid logistic.max_iter=..."),
+        (["logistic.zzz=1"], "got 'zzz'", "its parameters:"),
+        (["knn.n_neighbors=1"], "expected one of the heads logistic, got 'knn'", "add --head knn"),
+        (["logstic.C=1"], "got 'logstic'", "did you mean --grid logistic.C=...?"),
+        (["logistic.C"], "expected HEAD.PARAM=VALUE,VALUE, got 'logistic.C'", "--grid logistic.C=0.01,0.1,1"),
+        (["C=1"], "expected HEAD.PARAM=VALUE", "logistic.C"),
+        ({"logistic.C": []}, "expected at least one value, got none", "give a value"),
     ],
 )
 def test_a_grid_that_reaches_nothing_says_what_is_near(grid: Any, message: str, step: str) -> None:
@@ -307,7 +307,7 @@ def test_a_grid_that_reaches_nothing_says_what_is_near(grid: Any, message: str, 
 
 def test_a_short_name_that_means_two_parameters_asks_for_the_full_one() -> None:
     twice = VotingClassifier([("a", SVC()), ("b", LogisticRegression())])
-    with pytest.raises(HeadError, match=r"wanted one parameter, found a__C, b__C\ntry: write it in full"):
+    with pytest.raises(HeadError, match=r"expected one parameter, got a__C, b__C\ntry: write it in full"):
         resolve_heads([twice], kind="class", grid=["VotingClassifier.C=1"])
 
 

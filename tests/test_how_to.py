@@ -1,8 +1,8 @@
-"""The how-to pages keep their word: commands parse, Python compiles, and what is shown with its output is run.
+"""The guide and the how-to pages: their commands parse, their Python compiles, and their output is what is printed.
 
-`console` and `python` blocks run, in the order of their page, over the photos that the first page makes; what they
-print is compared with what is shown, figures apart. `sh` and `py` blocks want a network, a cluster or a reader's own
-files: they are parsed and compiled alone.
+`console` and `python` blocks run, in the order of their page, over the photos that the first page makes; their output
+is compared with the page, except for figures. `sh` and `py` blocks need a network, a cluster or the reader's files:
+they are only parsed and compiled. `record_markdown.py` writes new output into the pages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from commands import done, pipeline
-from prose import (
+from markdown_commands import (
     blocks,
     commands,
     fenced,
@@ -38,9 +38,9 @@ import pipeline as pl
 
 DOCS = Path(__file__).parent.parent / "docs"
 INDEX = DOCS / "how_to" / "index.md"
-PAGES = [DOCS / "why_is_my_score_lower.md", INDEX, *sorted((DOCS / "how_to").glob("[!i]*.md"))]
+PAGES = [DOCS / "why_is_my_score_lower.md", DOCS / "guide.md", INDEX, *sorted((DOCS / "how_to").glob("[!i]*.md"))]
 TEXT = {path.stem: path.read_text(encoding="utf-8") for path in PAGES}
-# A command's name alone is a mention of it, not something to type.
+# The name of a command without arguments is a mention, not an example.
 COMMANDS = [
     (page, command) for page, text in TEXT.items() for command in commands(text) if command not in leaves(the_app())
 ]
@@ -61,13 +61,13 @@ def test_a_page_starts_with_its_title(page: str) -> None:
 def test_the_first_page_names_all_others() -> None:
     (tree,) = blocks(TEXT["index"], "{toctree}")
     named = [line for line in tree.splitlines() if line and not line.startswith(":")]
-    assert sorted(named) == sorted(set(TEXT) - {"index", "why_is_my_score_lower"})
+    assert sorted(named) == sorted(set(TEXT) - {"index", "guide", "why_is_my_score_lower"})
     for name in named:
         assert f"]({name}.md)" in TEXT["index"]
 
 
 @page
-def test_a_link_leads_somewhere(page: str) -> None:
+def test_a_link_has_a_target(page: str) -> None:
     (path,) = [path for path in PAGES if path.stem == page]
     for target in re.findall(r"\]\(([^)]+)\)", TEXT[page]):
         if not target.startswith("https://"):
@@ -89,7 +89,7 @@ def test_every_option_that_is_named_exists(page: str) -> None:
 
 
 @page
-def test_python_compiles_and_names_what_there_is(page: str) -> None:
+def test_python_compiles_and_uses_existing_names(page: str) -> None:
     for code in blocks(TEXT[page], "py", "python"):
         for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.ImportFrom) and node.module == "pipeline":
@@ -100,8 +100,8 @@ def test_python_compiles_and_names_what_there_is(page: str) -> None:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder that the first page makes, with the cache of its photos: the pages run no network over them again."""
-    pytest.importorskip("skimage")
+    """The folder that the first page makes, with the cache of its photos, so that pages need no inference."""
+    pytest.importorskip("skimage", reason="scikit-image is not installed: pip install 'transfer-pipeline[demo]'")
     folder = tmp_path_factory.mktemp("how_to")
     (folder / "work").mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -114,23 +114,23 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.parametrize("page", [name for name, text in TEXT.items() if name != "index" and any(blocks(text, *RUN))])
 def test_what_is_shown_is_printed(page: str, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Always the same place: a cache is known by the place of its photos.
+    # Always the same folder: the key of a cache contains the location of its photos.
     shutil.rmtree(prepared / "work")
     shutil.copytree(prepared / "kept", prepared / "work")
     monkeypatch.chdir(prepared / "work")
     for shown, printed in follow(TEXT[page]):
-        said = [skeleton(line) for line in printed]
+        lines = [skeleton(line) for line in printed]
         for line in shown:
-            assert line == GAP or skeleton(line) in said, (line, printed)
+            assert line == GAP or skeleton(line) in lines, (line, printed)
 
 
 def skeleton(line: str) -> str:
-    """Return a line without its figures, and without a cache's key and generation: they come of the place."""
+    """Return a line without its figures, and without the key and version of a cache, which depend on the folder."""
     return without_figures(re.sub(r"-[0-9a-f]{8,12}\b", "-0", line))
 
 
 def follow(text: str) -> list[tuple[list[str], list[str]]]:
-    """Do what a page says in the current folder; return the lines that it shows, and those that were printed."""
+    """Run a page in the current folder; return the lines that it shows and those that were printed."""
     found: list[tuple[list[str], list[str]]] = []
     names: dict[str, Any] = {}
     all_blocks = fenced(text)
@@ -147,9 +147,9 @@ def follow(text: str) -> list[tuple[list[str], list[str]]]:
 
 
 def typed(command: str, shown: list[str]) -> list[str]:
-    """Return the lines that a command of a page prints; it ends well unless an error is shown."""
+    """Return the lines that a command of a page prints; its exit code is 0 unless the page shows an error."""
     if not command.startswith("pipeline "):
-        ended = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=True)
+        ended = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=300, check=True)
         return ended.stdout.splitlines()
     outcome = pipeline(*shlex.split(command, comments=True)[1:])
     wrong = any(line.startswith(("error: ", "try: ")) for line in shown)

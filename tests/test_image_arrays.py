@@ -55,12 +55,12 @@ def test_an_edited_array_is_another_place_and_one_row_another_digest():
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((2, 8, 8)), "this array: wanted images of uint8 (0 to 255), found float64 (2, 8, 8)"),
-        (np.zeros((8, 8, 3), np.uint8), "found uint8 (8, 8, 3), which looks like one photo"),
-        (np.zeros((2, 3, 8, 8), np.uint8), "found uint8 (2, 3, 8, 8), with the channels first"),
-        (np.zeros((2, 8, 8, 5), np.uint8), "found uint8 (2, 8, 8, 5)"),
-        (np.zeros((8, 8), np.uint8), "found uint8 (8, 8)"),
-        (np.zeros((0, 8, 8), np.uint8), "found uint8 (0, 8, 8), which holds none"),
+        (np.zeros((2, 8, 8)), "this array: expected images of uint8 (0 to 255), got float64 (2, 8, 8)"),
+        (np.zeros((8, 8, 3), np.uint8), "got uint8 (8, 8, 3), which looks like one photo"),
+        (np.zeros((2, 3, 8, 8), np.uint8), "got uint8 (2, 3, 8, 8), with the channels first"),
+        (np.zeros((2, 8, 8, 5), np.uint8), "got uint8 (2, 8, 8, 5)"),
+        (np.zeros((8, 8), np.uint8), "got uint8 (8, 8)"),
+        (np.zeros((0, 8, 8), np.uint8), "got uint8 (0, 8, 8), which holds none"),
     ],
 )
 def test_an_array_of_another_shape_or_type_is_refused(images, message):
@@ -109,10 +109,10 @@ def test_the_only_array_of_images_is_taken_and_two_are_refused(tmp_path):
     np.savez(tmp_path / "one.npz", pictures=images, more=np.zeros((3, 2)))
     assert len(ImageSource.open(tmp_path / "one.npz")) == 3
     np.savez(tmp_path / "two.npz", a=images, b=images)
-    assert "found a uint8 (3, 5, 6), b uint8 (3, 5, 6)" in refused(tmp_path / "two.npz").message
+    assert "got a uint8 (3, 5, 6), b uint8 (3, 5, 6)" in refused(tmp_path / "two.npz").message
     np.savez(tmp_path / "real.npz", images=images / 255)
     assert (
-        "real.npz: images: wanted images of uint8 (0 to 255), found float64" in refused(tmp_path / "real.npz").message
+        "real.npz: images: expected images of uint8 (0 to 255), got float64" in refused(tmp_path / "real.npz").message
     )
 
 
@@ -125,9 +125,9 @@ def test_nothing_is_ever_unpickled(tmp_path):
 
 def test_a_damaged_npz_and_ids_that_repeat_are_refused(tmp_path):
     put(tmp_path / "bad.npz", b"PK rubbish")
-    assert "bad.npz: wanted a NumPy file of arrays, cannot read it" in refused(tmp_path / "bad.npz").message
+    assert "bad.npz: expected a NumPy file of arrays, cannot read it" in refused(tmp_path / "bad.npz").message
     np.savez(tmp_path / "twice.npz", images=np.zeros((2, 5, 6), np.uint8), ids=np.array(["a", "a"]))
-    assert "ids[1] 'a' stands there twice" in refused(tmp_path / "twice.npz").message
+    assert "ids[1] 'a' occurs twice" in refused(tmp_path / "twice.npz").message
 
 
 def with_header(header: bytes, version: tuple[int, int] = (1, 0), data: bytes = bytes(400)) -> bytes:
@@ -167,7 +167,7 @@ def test_a_damaged_header_is_refused_in_words(tmp_path, header, version, why, in
     else:
         path.write_bytes(data)
     error = refused(path)
-    assert error.message.startswith(f"{path}: wanted a NumPy file of arrays, cannot read it: ")
+    assert error.message.startswith(f"{path}: expected a NumPy file of arrays, cannot read it: ")
     assert why in error.message
     assert error.next_step == "write it with numpy.savez(path, images=..., labels=...)"
 

@@ -47,13 +47,13 @@ def test_separators_quotes_and_line_ends_are_understood(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "t.csv: wanted a table with rows, found an empty file"),
-        (b"id,label\n", "t.csv: wanted a table with rows, found a header alone"),
-        (b"id,label\na,b\nc\n", "t.csv: line 3 has 1 fields, wanted 2 as in the header"),
-        (b'id,label\n"a\nb",c\nd,e,f\n', "t.csv: line 4 has 3 fields, wanted 2 as in the header"),
+        (b"", "t.csv: expected a table with rows, got an empty file"),
+        (b"id,label\n", "t.csv: expected a table with rows, got a header alone"),
+        (b"id,label\na,b\nc\n", "t.csv: line 3 has 1 fields, expected 2 as in the header"),
+        (b'id,label\n"a\nb",c\nd,e,f\n', "t.csv: line 4 has 3 fields, expected 2 as in the header"),
         (b'id,label\na,b\nc,"d\ne,f\n', "t.csv: line 3: unexpected end of data"),
-        (b"id,label\na,b\nc,Gr\xf6\xdfe\n", "t.csv: wanted text in UTF-8, found the byte 0xf6 in line 3"),
-        ("id,label\na,b\n".encode("utf-16"), "t.csv: wanted text in UTF-8, found UTF-16"),
+        (b"id,label\na,b\nc,Gr\xf6\xdfe\n", "t.csv: expected text in UTF-8, got the byte 0xf6 in line 3"),
+        ("id,label\na,b\n".encode("utf-16"), "t.csv: expected text in UTF-8, got UTF-16"),
         (b"id,id\na,b\n", "t.csv: two columns are called 'id'"),
     ],
 )
@@ -99,7 +99,7 @@ def test_parquet_becomes_plain_text(tmp_path):
         "day": ["2020-01-02", None, None],
     }
     parquet.write_table(pa.table({"id": ["a"], "list": [[1, 2]]}), tmp_path / "l.parquet")
-    with pytest.raises(SourceError, match="column 'list' holds list<element: int64>, wanted text or numbers"):
+    with pytest.raises(SourceError, match="column 'list' holds list<element: int64>, expected text or numbers"):
         read_text_table(tmp_path / "l.parquet")
 
 
@@ -155,18 +155,18 @@ def test_root_and_id_column_say_where_the_ids_start(album):
     assert source.columns == {"id": ["x", "y"]}
     assert [planted(source, row) for row in range(2)] == [0, 1]
     assert source.place == f"{path.resolve().as_posix()} over {(album / 'album').resolve().as_posix()}"
-    assert "found none" in refused(path, root=album / "nowhere").message
+    assert "got none" in refused(path, root=album / "nowhere").message
 
 
 def test_a_table_without_an_id_column_says_which_columns_it_has(album):
     error = refused(put(album / "t.csv", b"name,label\n0.png,a\n"))
     assert error.message == (
-        f"{album}/t.csv: wanted an id column (id, path, file, filename, image, filepath, file_name), "
-        "found the columns name, label"
+        f"{album}/t.csv: expected an id column (id, path, file, filename, image, filepath, file_name), "
+        "got the columns name, label"
     )
     assert error.next_step == "name the column that holds the ids or paths: --id name"
     error = refused(album / "t.csv", id_column="nam")
-    assert error.message == f"{album}/t.csv: wanted an id column 'nam', found the columns name, label"
+    assert error.message == f"{album}/t.csv: expected an id column 'nam', got the columns name, label"
 
 
 def test_rows_that_repeat_collapse_and_rows_that_disagree_are_refused(album):
@@ -188,10 +188,10 @@ def test_rows_that_repeat_collapse_and_rows_that_disagree_are_refused(album):
             r"C:\photos\a.jpg",
             r"row 1: expected a path below {root}, got the absolute path C:\photos\a.jpg, where there is no such file",
         ),
-        ("../a.png", "row 1: wanted a path below {root}, found ../a.png, which leaves it"),
-        ("album/../../a.png", "row 1: wanted a path below {root}, found album/../../a.png, which leaves it"),
-        (r"..\a.png", r"row 1: wanted a path below {root}, found ..\a.png, which leaves it"),
-        (".", "row 1: wanted a path below {root}, found ., which leaves it"),
+        ("../a.png", "row 1: expected a path below {root}, got ../a.png, which leaves it"),
+        ("album/../../a.png", "row 1: expected a path below {root}, got album/../../a.png, which leaves it"),
+        (r"..\a.png", r"row 1: expected a path below {root}, got ..\a.png, which leaves it"),
+        (".", "row 1: expected a path below {root}, got ., which leaves it"),
         ("NA", "row 1 has no id: its column id is empty"),
         ("a\x1bb.png", "row 1: a\\x1bb.png cannot be a path: its name holds a control character or a line break"),
     ],

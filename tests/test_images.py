@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images import ImageSource
 from pipeline.images import folder as folder_room
 from pipeline.images import photo as photo_room
-from pipeline.images.sniff import RAW_ENDINGS
+from pipeline.images.decode import RAW_ENDINGS
 
 on_posix = pytest.mark.skipif(os.name != "posix", reason="such files exist on POSIX systems alone")
 
@@ -48,7 +48,7 @@ def refused(data, **options) -> SourceError:
 
 
 def why(source: ImageSource, row: int) -> SkipReason:
-    with pytest.raises(UnreadablePhoto) as caught:
+    with pytest.raises(UnreadableImage) as caught:
         source.read(row).pixels()
     return caught.value.reason
 
@@ -328,7 +328,7 @@ def test_a_raw_file_named_by_hand_is_not_read_as_its_thumbnail(tmp_path):
     file = BytesIO()
     Image.new("RGB", (8, 8)).save(file, "TIFF")
     source = ImageSource.open(put(tmp_path / "shot.NEF", file.getvalue()))
-    with pytest.raises(UnreadablePhoto, match="a camera's raw file: export it as JPEG or TIFF") as caught:
+    with pytest.raises(UnreadableImage, match="a camera's raw file: export it as JPEG or TIFF") as caught:
         source.read(0)
     assert caught.value.reason == SkipReason.NO_DECODER
 
@@ -336,11 +336,11 @@ def test_a_raw_file_named_by_hand_is_not_read_as_its_thumbnail(tmp_path):
 def test_what_cannot_be_a_source_is_refused(tmp_path):
     good, table = put(tmp_path / "g.png"), put(tmp_path / "t.csv", b"id\ng.png\n")
     assert refused([good, tmp_path / "h.png"]).message == f"{tmp_path / 'h.png'}: no such file or folder"
-    assert "found " + str(table) in refused([good, table]).message
-    assert "found an empty list" in refused([]).message
-    assert "found int 3" in refused(3).message
-    assert "found NoneType None" in refused(None).message
-    assert "found str ''" in refused("").message
+    assert "got " + str(table) in refused([good, table]).message
+    assert "got an empty list" in refused([]).message
+    assert "got int 3" in refused(3).message
+    assert "got NoneType None" in refused(None).message
+    assert "got str ''" in refused("").message
     assert refused(put(tmp_path / "t.xlsx", b"PK")).next_step.startswith("save it as .xlsx or as CSV")
 
 

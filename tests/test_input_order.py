@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from planted import Extractor, features_of, folder_of, put
+from fake_backbone import Extractor, features_of, folder_of, put
 
 from pipeline.cache import FeatureCache
 from pipeline.evaluation import evaluate
@@ -201,16 +201,16 @@ def test_evaluate_uses_an_image_of_a_list_once_and_takes_labels_by_the_ids_as_gi
 
 def test_ids_as_given_win_where_they_are_other_photos_own_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``a/a/1.png`` lies at ``a/1.png`` below the common folder: by position of the names labels would be swapped."""
-    from pipeline.evaluation.collecting import Labelling, known_of
+    from pipeline.evaluation.dataset import LabelConfig, load_labels
 
     monkeypatch.chdir(tmp_path)
     for path, number in (("a/1.png", 1), ("a/a/1.png", 2)):
         put(tmp_path / path, number)
     source = ImageSource.open(["a/1.png", "a/a/1.png"])
     assert source.ids == ["1.png", "a/1.png"]
-    given = known_of(source, Labelling({"label": {"a/1.png": "one", "a/a/1.png": "two"}}))
+    given = load_labels(source, LabelConfig({"label": {"a/1.png": "one", "a/a/1.png": "two"}}))
     assert given.columns["label"] == ["one", "two"]
-    own = known_of(source, Labelling({"label": {"1.png": "one", "a/1.png": "two"}}))
+    own = load_labels(source, LabelConfig({"label": {"1.png": "one", "a/1.png": "two"}}))
     assert own.columns["label"] == ["one", "two"]
 
 

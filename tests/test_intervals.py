@@ -19,9 +19,17 @@ from sklearn.metrics import (
 )
 
 from pipeline.errors import EvaluationError, HeadError
-from pipeline.intervals import Score, compare_with_best, corrected_t_test, holm, resampling, score_with_interval, wilson
-from pipeline.intervals.intervals import _expanded_tails
-from pipeline.intervals.resampling import Sample, draws
+from pipeline.intervals import (
+    ScoreInterval,
+    bootstrap,
+    compare_with_best,
+    corrected_t_test,
+    holm,
+    score_with_interval,
+    wilson,
+)
+from pipeline.intervals.bootstrap import BootstrapSample, bootstrap_weights
+from pipeline.intervals.confidence import _expanded_tails
 from pipeline.search import Predictions, score_predictions
 
 CLASS_SCORINGS = ("accuracy", "balanced_accuracy", "f1_macro", "neg_log_loss")
@@ -36,7 +44,7 @@ def classes(n: int, k: int, right: float = 0.8, seed: int = 0) -> tuple[np.ndarr
     return y, Predictions(said, P / P.sum(axis=1, keepdims=True))
 
 
-def scored(scoring: str, y: np.ndarray, said: Predictions, k: int = 3, **options: object) -> Score:
+def scored(scoring: str, y: np.ndarray, said: Predictions, k: int = 3, **options: object) -> ScoreInterval:
     kind = "number" if scoring in NUMBER_SCORINGS else "class"
     return score_with_interval(scoring, y, said, kind=kind, n_classes=k, **options)  # type: ignore[arg-type]
 
@@ -96,7 +104,7 @@ def test_accuracy_without_groups_is_wilson_and_balanced_accuracy_is_mover() -> N
     assert "MOVER" in found.method
 
 
-def coverage(truth: float, draws: list[Score]) -> float:
+def coverage(truth: float, draws: list[ScoreInterval]) -> float:
     return float(np.mean([s.low <= truth <= s.high for s in draws]))
 
 
@@ -191,8 +199,8 @@ def test_sums_over_groups_say_what_scoring_each_resample_says(scoring: str) -> N
         y, said = classes(40, 5, seed=2)
         y[groups == 0] = 4  # a class that some resamples lack
         kind = "class"
-    weights = next(iter(draws(6, 50, 9))).astype(int)
-    fast = Sample(scoring, y, said, groups, 6, kind, 5).scores(weights)
+    weights = next(iter(bootstrap_weights(6, 50, 9))).astype(int)
+    fast = BootstrapSample(scoring, y, said, groups, 6, kind, 5).scores(weights)
     for value, counts in zip(fast, weights, strict=True):
         rows = np.concatenate([np.tile(np.flatnonzero(groups == g), count) for g, count in enumerate(counts)])
         slow = score_predictions(scoring, y[rows], said.take(rows), kind=kind, n_classes=5)
@@ -202,9 +210,9 @@ def test_sums_over_groups_say_what_scoring_each_resample_says(scoring: str) -> N
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     y, said = classes(60, 3)
     whole = scored("f1_macro", y, said)
-    monkeypatch.setattr(resampling, "_KEPT_DRAWS", 0)
+    monkeypatch.setattr(bootstrap, "_KEPT_DRAWS", 0)
     assert scored("f1_macro", y, said) == whole
-    monkeypatch.setattr(resampling, "_BLOCK_DRAWS", 60 * 7)
+    monkeypatch.setattr(bootstrap, "_BLOCK_DRAWS", 60 * 7)
     assert scored("f1_macro", y, said) == whole
 
 
@@ -389,9 +397,9 @@ def test_a_null_that_does_better_than_the_best_head_is_tied_however_sure_that_is
 
 
 def test_what_cannot_be_scored_says_so() -> None:
-    with pytest.raises(EvaluationError, match="found 3 labels, 2 predictions"):
+    with pytest.raises(EvaluationError, match="got 3 labels, 2 predictions"):
         scored("accuracy", np.zeros(3, int), Predictions(np.zeros(2, int)))
-    with pytest.raises(EvaluationError, match="found 0 labels"):
+    with pytest.raises(EvaluationError, match="got 0 labels"):
         scored("accuracy", np.zeros(0, int), Predictions(np.zeros(0, int)))
-    with pytest.raises(HeadError, match="wanted probabilities, found none"):
+    with pytest.raises(HeadError, match="expected probabilities, got none"):
         scored("neg_log_loss", np.zeros(3, int), Predictions(np.zeros(3, int)))

@@ -18,7 +18,6 @@ from test_familiarity import Heard
 from pipeline.errors import ModelError
 from pipeline.images import ImageSource, thumbnail
 from pipeline.model import Model, fit
-from pipeline.model.training import training_photos
 
 KEPT = "training.photos.parquet"
 QUICK: dict[str, Any] = {"cv": 2, "n_jobs": 1, "device": "cpu", "heads": "logistic", "grid": {"logistic.C": 0.1}}
@@ -67,10 +66,10 @@ def test_the_record_has_its_hash_and_a_changed_file_is_refused(place: Path, tmp_
     content = bytearray((copied / KEPT).read_bytes())
     content[len(content) // 2] ^= 1
     (copied / KEPT).write_bytes(content)
-    with pytest.raises(ModelError, match=rf"{KEPT}: wanted SHA-256 .*: another file"):
+    with pytest.raises(ModelError, match=rf"{KEPT}: expected SHA-256 [0-9a-f]{{12}}..., got [0-9a-f]{{12}}"):
         Model.open(copied)
     (copied / KEPT).unlink()
-    with pytest.raises(ModelError, match=f"{KEPT}: wanted a file of the model, found No such file"):
+    with pytest.raises(ModelError, match=f"{KEPT}: expected a file of the model, got No such file"):
         Model.open(copied)
 
 
@@ -99,16 +98,16 @@ def test_a_copied_model_keeps_what_it_was_given(model: Model, tmp_path: Path) ->
 def test_pictures_are_found_across_groups_of_rows(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.model import kept
+    from pipeline.model import training_set
 
     wanted = [model.kept.thumbnail(row) for row in range(21)]  # type: ignore[union-attr]
-    monkeypatch.setattr(kept, "ROWS_A_GROUP", 4)
+    monkeypatch.setattr(training_set, "ROWS_PER_GROUP", 4)
     assert model.kept is not None
-    kept.KeptPhotos(model.kept.ids, model.kept.labels, model.kept.embeddings, wanted.__getitem__).write(
-        tmp_path / KEPT, model.training_digests
-    )
+    training_set.EmbeddedTrainingSet(
+        model.kept.ids, model.kept.labels, model.kept.embeddings, wanted.__getitem__
+    ).write(tmp_path / KEPT, model.training_digests)
     with open(tmp_path / KEPT, "rb") as file:
-        again = kept.KeptPhotos.read(file, model.training_digests, "again")
+        again = training_set.EmbeddedTrainingSet.read(file, model.training_digests, "again")
     assert [again.thumbnail(row) for row in range(21)] == wanted
     (tmp_path / KEPT).write_bytes((tmp_path / KEPT).read_bytes() + b" ")
     assert again.thumbnail(3) == b""  # of a file that nobody checked nothing is shown
@@ -125,15 +124,15 @@ def test_of_a_cache_the_photos_are_found_where_they_were(place: Path, tmp_path: 
     heard = Heard()
     kept = fit(made, cache=cache, keep_photos=True, progress=heard, **QUICK).kept
     assert kept is not None and [row for row in range(12) if not kept.thumbnail(row)] == [0, 11]
-    assert "2 of 12 photos have no thumbnail: gone or changed since, e.g. ants/00.png" in heard.notes
+    assert "2 of 12 photos have no thumbnail (deleted or changed), e.g. ants/00.png" in heard.notes
     shutil.rmtree(tmp_path / "photos")
-    with pytest.raises(ModelError, match=r"--keep-photos: wanted the photos that .* was made of, found") as error:
+    with pytest.raises(ModelError, match=r"--keep-photos: expected the photos that .* was made of, got") as error:
         fit(made, cache=cache, keep_photos=True, **QUICK)
-    assert "give the photos themselves as DATA" in error.value.next_step
+    assert "give the photos as DATA" in error.value.next_step
 
 
 def test_the_kept_photos_come_before_a_cache(model: Model, place: Path) -> None:
-    found, why_not = training_photos(model, place / "caches")
+    found, why_not = model.open_training_set(place / "caches")
     assert found is not None and found.place == "the model folder" and not why_not
     assert found.labels[0] == "ants" and found.pictured
 
@@ -160,5 +159,5 @@ def test_on_the_command_line(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert row["similarity"] == pytest.approx(1, abs=1e-3) and row["neighbour_2"] != "ants/wide.png"
     done(*asked, "--out", "odd.name", "--format", "parquet")
     assert pd.read_parquet("odd.name")["neighbour"].tolist() == ["ants/wide.png"]
-    assert refused(*asked, "--format", "parquet")[0].startswith("--format parquet: wanted a file to write")
-    assert refused(*asked, "--format", "xml")[0] == "--format: wanted one of csv, parquet, jsonl, found 'xml'"
+    assert refused(*asked, "--format", "parquet")[0].startswith("--format parquet: expected a file to write")
+    assert refused(*asked, "--format", "xml")[0] == "--format: expected one of csv, parquet, jsonl, got 'xml'"

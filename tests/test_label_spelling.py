@@ -13,8 +13,8 @@ from test_model_folder import default_cache
 
 from pipeline.errors import LabelError
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.collecting import Labelling, known_of
-from pipeline.evaluation.questions import codes_of, questions
+from pipeline.evaluation.dataset import LabelConfig, load_labels
+from pipeline.evaluation.tasks import build_tasks, codes_of
 from pipeline.images.values import plain_spelling, value_key, value_text
 from pipeline.labels import match, read_label_table
 from pipeline.model import fit
@@ -114,11 +114,11 @@ def test_a_group_spelled_in_two_ways_is_one_group(tmp_path: Path) -> None:
     X, y = blobs(24, d=4, classes=2, apart=6.0)
     patients = [f"{row % 6}" if row < 12 else f"{float(row % 6)}" for row in range(24)]
     made = make_cache(tmp_path / "a.h5", X, {"kind": [f"k{v}" for v in y], "patient": patients})
-    known = known_of(made, Labelling(beside=("patient",)))
-    train = questions(known, column=["kind"], groups="patient")[0].train
+    known = load_labels(made, LabelConfig(beside=("patient",)))
+    train = build_tasks(known, column=["kind"], groups="patient")[0].train
     assert train.groups is not None and train.groups.tolist() == [str(row % 6) for row in range(24)]
     other = make_cache(tmp_path / "b.h5", X, {"kind": [f"k{v}" for v in y], "patient": ["5.0"] * 24}, name="b")
-    test = known_of(other, Labelling(beside=("patient",)))
-    question = questions(known, column=["kind"], groups="patient", test=test)[0]
+    test = load_labels(other, LabelConfig(beside=("patient",)))
+    question = build_tasks(known, column=["kind"], groups="patient", test=test)[0]
     assert question.test is not None and question.test.groups is not None and set(question.test.groups) == {"5"}
     assert any("lies on both sides of the fixed split, e.g. 5" in note for note in question.notes)

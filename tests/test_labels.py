@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import LabelError
-from pipeline.labels import LabelSet, group_codes, guess_kind, join, label_sets, read_label_table, tidy_id
+from pipeline.labels import LabelSet, group_codes, guess_kind, join_labels, label_sets, read_label_table, tidy_id
 
 IDS = [f"{i:03d}.jpg" for i in range(60)]
 
@@ -32,28 +32,28 @@ def one(values: list[str | None], entry: str = "label") -> LabelSet:
 
 def test_labels_join_by_id_and_never_by_position(tmp_path: Path) -> None:
     read = read_label_table(table(tmp_path, "file,species\nc.jpg,wasp\na.jpg,bee\nb.jpg,ant\n"))
-    assert join(["a.jpg", "b.jpg", "c.jpg"], read) == {"species": ["bee", "ant", "wasp"]}
+    assert join_labels(["a.jpg", "b.jpg", "c.jpg"], read) == {"species": ["bee", "ant", "wasp"]}
 
 
 @given(st.permutations(range(8)), st.permutations(range(8)))
 def test_any_order_of_rows_and_ids_joins_alike(rows: list[int], ids: list[int]) -> None:
     read = {"label": {f"f/{i}.png": f"class {i}" for i in rows}}
-    assert join([f"f/{i}.png" for i in ids], read)["label"] == [f"class {i}" for i in ids]
+    assert join_labels([f"f/{i}.png" for i in ids], read)["label"] == [f"class {i}" for i in ids]
 
 
 @pytest.mark.parametrize("text", ["./bees/1.jpg", "bees\\1.jpg", " bees/1.jpg ", ".\\bees\\1.jpg", "././bees/1.jpg"])
 def test_ids_are_compared_in_one_form(text: str) -> None:
     assert tidy_id(text) == "bees/1.jpg"
-    assert join(["bees/1.jpg"], {"label": {text: "bee"}})["label"] == ["bee"]
+    assert join_labels(["bees/1.jpg"], {"label": {text: "bee"}})["label"] == ["bee"]
 
 
 def test_composed_and_decomposed_letters_are_one_id() -> None:
-    assert join(["cafe\u0301.jpg"], {"label": {"caf\u00e9.jpg": "x"}})["label"] == ["x"]
+    assert join_labels(["cafe\u0301.jpg"], {"label": {"caf\u00e9.jpg": "x"}})["label"] == ["x"]
 
 
 def test_missing_rows_and_cells_are_none_and_strangers_are_named(tmp_path: Path) -> None:
     read = read_label_table(table(tmp_path, "id,label\na.jpg,007\nb.jpg,NA\nz.jpg,1\ny.jpg,1\n"))
-    joined = join(["a.jpg", "b.jpg", "c.jpg"], read)
+    joined = join_labels(["a.jpg", "b.jpg", "c.jpg"], read)
     assert joined == {"label": ["007", None, None]}
     assert joined.match is not None
     assert joined.match.notes == (f"{tmp_path / 'labels.csv'}: 2 of 4 ids are no image here, e.g. z.jpg",)
@@ -62,7 +62,7 @@ def test_missing_rows_and_cells_are_none_and_strangers_are_named(tmp_path: Path)
 def test_rows_without_an_id_are_counted(tmp_path: Path) -> None:
     read = read_label_table(table(tmp_path, "id,label\na.jpg,1\n,2\n"))
     assert "1 of 2 rows have no id and are left out" in read.notes[0]  # type: ignore[attr-defined]
-    with pytest.raises(LabelError, match="wanted ids in column 'id', found no row that has one"):
+    with pytest.raises(LabelError, match="expected ids in column 'id', got no row that has one"):
         read_label_table(table(tmp_path, "id,label\n,1\n,2\n"))
 
 
@@ -89,16 +89,16 @@ def test_duplicates_that_disagree_in_a_column_of_no_use_take_that_column_away(tm
 def test_a_table_without_an_id_column_names_its_columns_and_offers_id(tmp_path: Path) -> None:
     with pytest.raises(LabelError) as caught:
         read_label_table(table(tmp_path, "who,what\na,b\n"))
-    assert "wanted an id column" in caught.value.message
+    assert "expected an id column" in caught.value.message
     assert "who, what" in caught.value.message
     assert "--id" in caught.value.next_step
-    with pytest.raises(LabelError, match="wanted an id column 'whom', found the columns who, what"):
+    with pytest.raises(LabelError, match="expected an id column 'whom', got the columns who, what"):
         read_label_table(table(tmp_path, "who,what\na,b\n"), id_column="whom")
     assert read_label_table(table(tmp_path, "who,what\na,b\n"), id_column="who") == {"what": {"a": "b"}}
 
 
 def test_a_table_of_ids_alone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match="wanted a column of labels beside the ids, found 'id' alone"):
+    with pytest.raises(LabelError, match="expected a column of labels beside the ids, got 'id' alone"):
         read_label_table(table(tmp_path, "id\na.jpg\n"))
 
 
@@ -114,7 +114,7 @@ def test_a_table_of_ids_alone_is_refused(tmp_path: Path) -> None:
 )
 def test_ids_that_match_nothing_show_one_of_each_side_and_the_repair(image: str, key: str, step: str) -> None:
     with pytest.raises(LabelError) as caught:
-        join(["0/0.png", image], {"label": {"other": "x", key: "bee"}})
+        join_labels(["0/0.png", image], {"label": {"other": "x", key: "bee"}})
     assert "none in common" in caught.value.message
     assert step in caught.value.next_step
     if "paths in the id column" not in step:
@@ -179,7 +179,7 @@ def test_a_kind_that_was_said_counts() -> None:
 def test_text_among_numbers_names_row_and_value() -> None:
     with pytest.raises(LabelError) as caught:
         one(["1.5", "tall", "2"], "label:number")
-    assert caught.value.message == "column 'label': wanted a number for 001.jpg, found 'tall'"
+    assert caught.value.message == "column 'label': expected a number for 001.jpg, got 'tall'"
     assert "--column label:class" in caught.value.next_step
     with pytest.raises(LabelError, match="write decimals with a point"):
         one(["1", "1,5"], "label:number")
@@ -187,18 +187,18 @@ def test_text_among_numbers_names_row_and_value() -> None:
 
 @pytest.mark.parametrize("text", ["inf", "-Infinity", "1e999", "nan"])
 def test_numbers_that_are_not_finite_are_refused(text: str) -> None:
-    with pytest.raises(LabelError, match=r"wanted a finite number for 001\.jpg, found"):
+    with pytest.raises(LabelError, match=r"expected a finite number for 001\.jpg, got"):
         one(["1.5", text, "2"], "label:number")
-    with pytest.raises(LabelError, match=r"wanted (a )?finite number"):
+    with pytest.raises(LabelError, match=r"expected (a )?finite number"):
         one(["1.5", text, "2"])
 
 
 def test_one_class_only_is_named() -> None:
-    with pytest.raises(LabelError, match=r"column 'label': wanted two classes or more, found only 'bee' \(2 images\)"):
+    with pytest.raises(LabelError, match=r"column 'label': expected two classes or more, got only 'bee' \(2 images\)"):
         one(["bee", "bee", None])
-    with pytest.raises(LabelError, match="found only 'bee'"):
+    with pytest.raises(LabelError, match="got only 'bee'"):
         label_sets(IDS[:2], {"label": ["bee", "bee"]})
-    with pytest.raises(LabelError, match=r"wanted numbers that differ, found 1\.5 for all 2 images"):
+    with pytest.raises(LabelError, match=r"expected numbers that differ, got 1\.5 for all 2 images"):
         one(["1.5", "1.50"])
 
 
@@ -274,12 +274,12 @@ def test_globs_kinds_and_their_order() -> None:
 @pytest.mark.parametrize(
     ("column", "message", "step"),
     [
-        ("specie", "wanted a column 'specie', found 'species', 'sex'", "did you mean 'species'"),
-        ("Species", "wanted a column 'Species'", "did you mean 'species'"),
-        ("age:numbr", "wanted the kind class, number or multi, found 'numbr'", "--column age:number"),
-        ("s*:mutli", "wanted the kind class, number or multi, found 'mutli'", "--column s*:multi"),
-        ("empty", "column 'empty': wanted labels, found 60 empty cells", "fill it in"),
-        ("same", "found only 'x' (60 images)", "second class"),
+        ("specie", "expected a column 'specie', got 'species', 'sex'", "did you mean 'species'"),
+        ("Species", "expected a column 'Species'", "did you mean 'species'"),
+        ("age:numbr", "expected the kind class, number or multi, got 'numbr'", "--column age:number"),
+        ("s*:mutli", "expected the kind class, number or multi, got 'mutli'", "--column s*:multi"),
+        ("empty", "column 'empty': expected labels, got 60 empty cells", "fill it in"),
+        ("same", "got only 'x' (60 images)", "second class"),
     ],
 )
 def test_columns_that_cannot_be_had(column: str, message: str, step: str) -> None:
@@ -290,10 +290,10 @@ def test_columns_that_cannot_be_had(column: str, message: str, step: str) -> Non
 
 
 def test_nothing_to_learn_says_why() -> None:
-    with pytest.raises(LabelError, match="found none that can be learned: 'empty': it is empty; 'same': all"):
+    with pytest.raises(LabelError, match="got none that a head can be trained on: 'empty': it is empty; 'same': all"):
         label_sets(IDS, {"empty": [None] * 60, "same": ["x"] * 60})
     with pytest.raises(
-        LabelError, match=r"wanted a column of labels, found none that can be learned\ntry: pass a table"
+        LabelError, match=r"expected a column of labels, got none that a head can be trained on\ntry: pass a table"
     ):
         label_sets(IDS, {})
 
@@ -313,7 +313,7 @@ def test_groups_are_codes_and_a_labelled_image_without_one_is_refused() -> None:
     columns: dict[str, list[str | None]] = {"patient": ["p2", "p1", None, "p2"]}
     assert group_codes(IDS[:4], columns, "patient", rows=np.array([0, 1, 3])).tolist() == [1, 0, 1]
     with pytest.raises(
-        LabelError, match=r"wanted a group for every labelled image, found 1 image without one, e\.g\. 002"
+        LabelError, match=r"expected a group for every labelled image, got 1 image without one, e\.g\. 002"
     ):
         group_codes(IDS[:4], columns, "patient")
     with pytest.raises(LabelError, match="did you mean 'patient'"):

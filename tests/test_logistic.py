@@ -16,9 +16,8 @@ from sklearn.preprocessing import StandardScaler
 
 from pipeline.heads import resolve_heads
 from pipeline.search import make_scorer
-from pipeline.search.covered import shared_head
-from pipeline.search.logistic import Chain, Coefficients, gains, logistic_coefficients, logistic_predictions
-from pipeline.search.shared import SharedTask, shared_predictions, shared_scores
+from pipeline.search.engine import SharedTask, shared_grid, shared_predictions, shared_scores
+from pipeline.search.solvers.logistic import Chain, Coefficients, logistic_coefficients, logistic_predictions, pays_off
 
 DIGITS, DIGIT = load_digits(return_X_y=True)
 DIGITS = DIGITS.astype(np.float32)
@@ -102,7 +101,7 @@ def test_scores_are_those_of_scikit_learn_run_to_convergence(name: str) -> None:
 @pytest.mark.parametrize("scoring", ["balanced_accuracy", "neg_log_loss"])
 def test_the_same_c_is_chosen_as_by_gridsearchcv(scoring: str) -> None:
     head = resolve_heads(["logistic"], kind="class", grid=[])[0]
-    covered = shared_head(head.estimator, head.grid, "class")
+    covered = shared_grid(head.estimator, head.grid, "class")
     assert covered is not None and covered.solver == "logistic"
     rng = np.random.default_rng(5)
     sets = [DIGIT[:500], DIGIT[:500] % 2, DIGIT[:500] // 4, np.where(rng.random(500) < 0.3, 0, DIGIT[:500] % 2)]
@@ -127,7 +126,7 @@ def test_an_estimator_or_value_outside_the_range_is_gridsearchcv_s() -> None:
 
     def covered(Cs: list[float], **params: Any) -> bool:
         estimator = make_pipeline(StandardScaler(), LogisticRegression(**{"max_iter": 2000, **params}))
-        return shared_head(estimator, {key: Cs}, "class") is not None
+        return shared_grid(estimator, {key: Cs}, "class") is not None
 
     assert covered([1e-6, 1e4], random_state=7)  # lbfgs draws nothing
     assert not covered([1e-7, 1.0])
@@ -252,13 +251,13 @@ def test_a_feature_that_varies_elsewhere_alone_is_learnt_rightly_or_left_to_scik
 def test_a_label_set_that_gains_nothing_is_left_to_scikit_learn() -> None:
     X, y = wide(300)
     one = [Chain(y[:200] % 2, np.arange(200), CS, 2)]
-    assert not gains(one, 150)  # about as many rows as features
-    assert gains(one, 1280)
-    assert gains(one * 100, 150)
-    assert not gains(one, 64)
-    assert not gains([Chain(y, np.arange(300), [1.0], 3)] * 100, 150)  # a single C
-    assert gains(one, 64, device="cuda")
-    covered = shared_head(*_logistic(), "class")
+    assert not pays_off(one, 150)  # about as many rows as features
+    assert pays_off(one, 1280)
+    assert pays_off(one * 100, 150)
+    assert not pays_off(one, 64)
+    assert not pays_off([Chain(y, np.arange(300), [1.0], 3)] * 100, 150)  # a single C
+    assert pays_off(one, 64, device="cuda")
+    covered = shared_grid(*_logistic(), "class")
     assert covered is not None
     (said,) = shared_predictions(X[:, :64], [SharedTask([covered], y % 2, folds(y)[:1], 2)])
     assert said.predictions is None

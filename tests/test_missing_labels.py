@@ -40,7 +40,7 @@ def test_missing_values_in_columns_given_to_the_functions() -> None:
     ids = list("abcd")
     values: list = ["x", float("nan"), "y", pd.NA]
     assert label_sets(ids, {"kind": values})[0].rows.tolist() == [0, 2]
-    with pytest.raises(LabelError, match="found 2 images without one"):
+    with pytest.raises(LabelError, match="got 2 images without one"):
         group_codes(ids, {"g": values}, "g")
 
 

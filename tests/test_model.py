@@ -204,7 +204,7 @@ def test_own_weights_are_found_wherever_they_lie(photos: Path, tmp_path: Path, m
     assert saved.predict(photos)["label"].tolist() == model.predict(photos)["label"].tolist()
     assert str(tmp_path) not in (tmp_path / "own.model" / "model.json").read_text()
     weights.unlink()
-    with pytest.raises(CacheError, match=f"{cache.name}: .*wanted a weights file at {re.escape(str(weights))}"):
+    with pytest.raises(CacheError, match=f"{cache.name}: .*expected a weights file at {re.escape(str(weights))}"):
         fit(str(cache), **QUICK)
 
 
@@ -305,7 +305,7 @@ def test_progress_hears_of_every_image(bees: Model, new: Path) -> None:
 def test_photos_run_as_in_extraction_and_few_leave_nothing_behind(
     bees: Model, new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     heard: dict[str, Any] = {}
     opened = network_room.open_runtime
@@ -330,7 +330,7 @@ def test_another_decoder_is_a_note_and_no_error(bees: Model, new: Path) -> None:
 
     other = replace(bees, recipe={**bees.recipe, "decoder": "another"})
     other.predict(new / "a.png", n_jobs=1, progress=Heard())
-    assert heard[-1:] == ["this machine makes features a little otherwise than where the model was fitted: decoder"]
+    assert heard[-1:] == ["features differ slightly from those of the machine that fitted the model, in decoder"]
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +355,7 @@ def test_classes_come_in_the_order_of_their_probability(three: Model, tmp_path: 
     assert list(three.predict(planted(tmp_path / "b.h5", three, X), top=1).columns) == [
         "id", "label", "probability", "unfamiliar", "error",
     ]  # fmt: skip
-    with pytest.raises(ModelError, match="top: wanted 1 or more, found 0"):
+    with pytest.raises(ModelError, match="top: expected 1 or more, got 0"):
         three.predict(tmp_path, top=0)
 
 
@@ -391,19 +391,20 @@ def test_models_of_numbers_write_a_value(bees: Model, tmp_path: Path) -> None:
     assert np.isnan(table["value"][3]) and table["error"][3] == SkipReason.TOO_LARGE.text
     model.save(tmp_path / "size.model", weights=False)
     assert Model.open(tmp_path / "size.model").predict(made).equals(table)
-    assert "answers `size`: a number" in (tmp_path / "size.model" / "README.md").read_text()
+    assert "Predicts `size` for a photo: a number." in (tmp_path / "size.model" / "README.md").read_text()
 
 
 def test_a_cache_of_another_recipe_or_layer_is_refused_by_name(three: Model, tmp_path: Path) -> None:
     X, _ = blobs(10, d=8)
     other = make_cache(tmp_path / "a.h5", X, {}, changes={**three.recipe, "precision": "bf16", "backbone": "resnet50"})
     with pytest.raises(
-        ModelError, match=r"a\.h5: wanted features .*, found others: backbone, precision differ"
+        ModelError,
+        match=r"a\.h5: expected features made with the model's recipe, got another recipe: backbone, precision differ",
     ) as error:
         three.predict(other)
     assert error.value.next_step == "predict from the images themselves"
     late = make_cache(tmp_path / "b.h5", {"late": X}, {}, changes=three.recipe)
-    with pytest.raises(CacheError, match="wanted layer 'penultimate', found late"):
+    with pytest.raises(CacheError, match="expected layer 'penultimate', got late"):
         three.predict(late)
 
 
@@ -441,7 +442,7 @@ def test_scores_are_those_made_by_hand(three: Model, labelled: Any) -> None:
     assert found.seen_in_training == ()
     assert found.notes == (
         "1 of 20 photos have no label and are left out",
-        "1 labelled photos have no answer and are left out, e.g. 00009.jpg: empty file",
+        "1 labeled photos cannot be read and are left out, e.g. 00009.jpg: empty file",
         "classes that training never saw count as wrong: yak (2)",
     )
     json.dumps(found.as_dict(), allow_nan=False)
@@ -454,8 +455,8 @@ def test_photos_that_were_learned_from_are_named(bees: Model, photos: Path, tmp_
     found = bees.score(tmp_path / "some", n_jobs=1)
     assert found.seen_in_training == ("bee/renamed.png",)
     note = (
-        "1 of 3 photos were in the training data, e.g. bee/renamed.png: the score flatters, "
-        "and is given without them too"
+        "1 of 3 photos were in the training data, e.g. bee/renamed.png, which inflates the score; "
+        "it is also given without them"
     )
     assert found.notes == (note,)
     shutil.rmtree(tmp_path / "some" / "bee")
@@ -486,15 +487,15 @@ def test_labels_come_from_a_table_or_another_column(three: Model, labelled: Any,
 
 def test_what_cannot_be_scored_is_refused(three: Model, labelled: Any, bees: Model, new: Path, tmp_path: Path) -> None:
     made = labelled[0]
-    with pytest.raises(LabelError, match="--column: wanted the column 'knid', found 'kind', 'place', 'sort'") as error:
+    with pytest.raises(LabelError, match="--column: expected the column 'knid', got 'kind', 'place', 'sort'") as error:
         three.score(made, column="knid")
     assert error.value.next_step == "name the column with --column, or give a table with --labels"
-    with pytest.raises(LabelError, match="--groups: wanted the column 'patient'"):
+    with pytest.raises(LabelError, match="--groups: expected the column 'patient'"):
         three.score(made, groups="patient")
-    with pytest.raises(LabelError, match="a: wanted labels, found none: 1 images and no class folders"):
+    with pytest.raises(LabelError, match="a: expected labels, got none: 1 images and no class folders"):
         bees.score(new / "a.png", n_jobs=1)
     empty = planted(tmp_path / "e.h5", three, np.zeros((3, 8)), columns={"kind": [None] * 3})
-    with pytest.raises(EvaluationError, match="wanted labelled photos to score, found none in column 'kind'"):
+    with pytest.raises(EvaluationError, match="expected labelled photos to score, got none in column 'kind'"):
         three.score(empty)
     failed = planted(
         tmp_path / "f.h5", three, np.zeros((1, 8)), columns={"kind": ["ant"]}, failed={0: SkipReason.EMPTY}

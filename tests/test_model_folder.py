@@ -36,8 +36,8 @@ from pipeline.errors import EvaluationError, ModelError
 from pipeline.extraction import recipe_of
 from pipeline.heads import catalogue, resolve_heads
 from pipeline.model import Model, fit
-from pipeline.model.types import refuse_unsavable
-from pipeline.provenance import digest_of
+from pipeline.model.storage import check_savable
+from pipeline.provenance import sha256_json
 
 CANARY = "canary"
 
@@ -87,7 +87,7 @@ def rewrite(path: Path, **changes: Any) -> None:
     """Change entries of the record as one does who knows how its hash is made."""
     record = {**json.loads((path / "model.json").read_text()), **changes}
     del record["sha256"]
-    record["sha256"] = digest_of(record)
+    record["sha256"] = sha256_json(record)
     (path / "model.json").write_text(json.dumps(record))
 
 
@@ -130,10 +130,10 @@ def test_the_readme_says_what_it_is_and_how_good(bees: Path, model: Model) -> No
     text = (bees / "README.md").read_text()
     for line in (
         "# bees.model",
-        "Looks at a photo and answers `kind`: one of 3 classes: ant, bee, cat.",
+        "Predicts `kind` for a photo: one of 3 classes: ant, bee, cat.",
         f"> {model.verdict}",
         "pipeline predict bees.model new.jpg",
-        "Nested cross-validation: no photo was scored by a head that had seen it, or whose parameters had.",
+        "Nested cross-validation: neither a head nor the choice of its parameters used the photos it is scored on.",
         "trained on 60 photos",
     ):
         assert line in text
@@ -164,7 +164,7 @@ from pipeline.model import Model
 folder = Path(sys.argv[1])
 X = np.load(folder / "X.npy")
 for path in sorted(folder.glob("*.model")):
-    said = Model.open(path).ask(X)
+    said = Model.open(path).predict_features(X)
     values = {"labels": said.labels, "probabilities": said.probabilities, "scores": said.scores}
     np.savez(path.with_suffix(".npz"), **{name: value for name, value in values.items() if value is not None})
 """
@@ -197,7 +197,7 @@ def saved_heads(model: Model, tmp_path_factory: pytest.TempPathFactory) -> tuple
 @pytest.mark.parametrize("name", [f"{entry.kind}-{entry.name}" for entry in catalogue()])
 def test_a_loaded_head_answers_as_before_it_was_saved(name: str, saved_heads: tuple[Path, dict[str, Model]]) -> None:
     folder, models = saved_heads
-    wanted = models[name].ask(np.load(folder / "X.npy"))
+    wanted = models[name].predict_features(np.load(folder / "X.npy"))
     found = np.load(folder / f"{name}.npz")
     assert np.array_equal(found["labels"], wanted.labels)
     for what in ("probabilities", "scores"):
@@ -223,12 +223,12 @@ def test_a_file_that_was_changed_is_named(name: str, model: Model, tmp_path: Pat
     content[len(content) // 2] ^= 1
     (path / name).write_bytes(content)
     with pytest.raises(
-        ModelError, match=rf"{name}: wanted SHA-256 [0-9a-f]{{12}}\.\.\., found .*: another file"
+        ModelError, match=rf"{name}: expected SHA-256 [0-9a-f]{{12}}\.\.\., got [0-9a-f]{{12}}\.\.\."
     ) as error:
         Model.open(path)
     assert "copy the model folder again from where it was made" in error.value.next_step
     (path / name).unlink()
-    with pytest.raises(ModelError, match=f"{name}: wanted a file of the model, found No such file"):
+    with pytest.raises(ModelError, match=f"{name}: expected a file of the model, got No such file"):
         Model.open(path)
 
 
@@ -236,22 +236,22 @@ def test_a_record_that_was_changed_is_refused(copied: Path) -> None:
     record = copied / "model.json"
     text = record.read_text()
     record.write_text(text.replace('"bee"', '"wasp"', 1))
-    with pytest.raises(ModelError, match="wanted the record as it was written, found one that was changed since"):
+    with pytest.raises(ModelError, match="expected an unchanged record, got one that was edited"):
         Model.open(copied)
     record.write_text(text[: len(text) // 2])
-    with pytest.raises(ModelError, match=r"model\.json: wanted a model's record, found JSONDecodeError"):
+    with pytest.raises(ModelError, match=r"model\.json: expected a model's record, got JSONDecodeError"):
         Model.open(copied)
     record.write_text('["a list"]')
-    with pytest.raises(ModelError, match=r"model\.json: wanted a model's record, found TypeError"):
+    with pytest.raises(ModelError, match=r"model\.json: expected a model's record, got TypeError"):
         Model.open(copied)
     record.write_text('{"format": "tfjs", "kind": "graph-model"}')
-    with pytest.raises(ModelError, match="wanted a transfer-pipeline model, found 'graph-model'"):
+    with pytest.raises(ModelError, match="expected a transfer-pipeline model, got 'graph-model'"):
         Model.open(copied)
 
 
 def test_another_format_is_refused(copied: Path) -> None:
     rewrite(copied, format=2)
-    with pytest.raises(ModelError, match="wanted model format 1, found 2") as error:
+    with pytest.raises(ModelError, match="expected model format 1, got 2") as error:
         Model.open(copied)
     assert error.value.next_step == "install the version of transfer-pipeline that wrote it"
 
@@ -259,15 +259,15 @@ def test_another_format_is_refused(copied: Path) -> None:
 def test_another_scikit_learn_is_refused(copied: Path) -> None:
     versions = json.loads((copied / "model.json").read_text())["versions"]
     rewrite(copied, versions={**versions, "scikit-learn": "1.2.2"})
-    with pytest.raises(ModelError, match=r"wanted scikit-learn 1\.2, which fitted the head, found 1\.") as error:
+    with pytest.raises(ModelError, match=r"expected scikit-learn 1\.2, which fitted the head, got 1\.") as error:
         Model.open(copied)
     assert error.value.next_step == "pip install 'scikit-learn==1.2.*', or fit the model again"
 
 
 def test_no_folder_and_no_model_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="nowhere: wanted a model folder, found nothing there"):
+    with pytest.raises(ModelError, match="nowhere: expected a model folder, got no such path"):
         Model.open(tmp_path / "nowhere")
-    with pytest.raises(ModelError, match=r"wanted a model folder, found no model\.json in it"):
+    with pytest.raises(ModelError, match=r"expected a model folder, got no model\.json in it"):
         Model.open(tmp_path)
 
 
@@ -290,7 +290,7 @@ def test_a_type_that_is_not_on_the_list_is_refused_and_never_made(copied: Path, 
         put_head(copied, content)
         with pytest.raises(
             ModelError,
-            match=r"head\.skops: (expected only types that a model may hold, got|wanted a stored head, found)",
+            match=r"head\.skops: (expected only types that a model may hold, got|expected a stored head, got)",
         ):
             Model.open(copied)
         assert not canary.exists()
@@ -326,19 +326,19 @@ def _with_schema(head: bytes, schema: str) -> bytes:
 @pytest.mark.parametrize("head", [b"", b"not a zip", b"PK\x03\x04 damaged"])
 def test_a_head_that_is_none_is_refused(head: bytes, copied: Path) -> None:
     put_head(copied, head)
-    with pytest.raises(ModelError, match=r"head\.skops: wanted a stored head, found"):
+    with pytest.raises(ModelError, match=r"head\.skops: expected a stored head, got"):
         Model.open(copied)
 
 
 def test_a_head_that_could_not_be_stored_is_refused_before_any_work(tmp_path: Path) -> None:
     out = tmp_path / "x.model"
-    with pytest.raises(ModelError, match=r"head 'Strange': it cannot be saved: expected only types .*, got .*Strange"):
+    with pytest.raises(ModelError, match=r"head 'Strange': expected only types .*, got .*Strange"):
         fit(tmp_path / "nothing there", heads=Strange(), out=out)
-    with pytest.raises(ModelError, match=r"head 'LogisticRegression': it cannot be saved: .*, got .*len"):
+    with pytest.raises(ModelError, match=r"head 'LogisticRegression': expected only types .*, got .*len"):
         fit(tmp_path / "nothing there", heads=make_pipeline(FunctionTransformer(len), LogisticRegression()), out=out)
     # A tree appears only when it is fitted, so the head is fitted to a handful of rows.
     trees = KNeighborsClassifier(algorithm="kd_tree")
-    with pytest.raises(ModelError, match=r"it cannot be saved: .*, got .*KDTree"):
+    with pytest.raises(ModelError, match=r"expected only types .*, got .*KDTree"):
         fit(tmp_path / "nothing there", heads=["logistic", trees], out=out)
     assert not out.exists()
 
@@ -365,7 +365,7 @@ def test_a_head_of_scikit_learn_by_import_path_can_be_saved(cache: FeatureCache,
 def test_heads_made_of_other_heads_are_saved_and_answer_the_same(head: Any, model: Model, tmp_path: Path) -> None:
     X = np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
     y = np.arange(30) % 3
-    refuse_unsavable([head])
+    check_savable([head])
     estimator = clone(head).fit(X, y)
     made = replace(model, head="made", estimator=estimator)
     made.save(tmp_path / "made.model", weights=False)
@@ -377,18 +377,20 @@ def test_heads_made_of_other_heads_are_saved_and_answer_the_same(head: Any, mode
 
 def test_what_cannot_be_saved_is_named_with_what_can_be_done(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as raised:
-        refuse_unsavable(GridSearchCV(GaussianNB(), {"var_smoothing": [1e-9]}, cv=2))
+        check_savable(GridSearchCV(GaussianNB(), {"var_smoothing": [1e-9]}, cv=2))
     assert raised.value.message == (
-        "head 'GridSearchCV': it cannot be saved: expected only types that a model may hold, got "
+        "head 'GridSearchCV': expected only types that a model folder may hold, got "
         "sklearn.metrics._scorer._PassthroughScorer, sklearn.model_selection._split.StratifiedKFold "
-        "(no other type is built from a file)"
+        "(other types are not built from a file)"
     )
     assert "only score it with `pipeline evaluate`" in raised.value.next_step
 
 
 def test_a_model_that_is_not_saved_may_be_of_any_type(cache: FeatureCache, tmp_path: Path) -> None:
     fitted = fit(cache, column="kind", heads=Strange(), cv=2, n_jobs=1)
-    with pytest.raises(ModelError, match="head 'Strange': it cannot be saved"):
+    with pytest.raises(
+        ModelError, match=r"head 'Strange': expected only types that a model folder may hold, got .*Strange"
+    ):
         fitted.save(tmp_path / "x.model")
     assert list(tmp_path.iterdir()) == []
 
@@ -400,18 +402,18 @@ def test_what_is_no_model_is_never_overwritten(model: Model, bees: Path, tmp_pat
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "ant.jpg").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"found a folder that is not a model's alone: it holds ant\.jpg") as error:
+    with pytest.raises(ModelError, match=r"got a folder that also holds ant\.jpg") as error:
         model.save(folder)
     assert error.value.next_step == f"--out {tmp_path / 'photos.new.model'}"
     mixed = Path(shutil.copytree(bees, tmp_path / "mixed.model"))
     (mixed / "notes.txt").write_text("mine")
-    with pytest.raises(ModelError, match=r"it holds notes\.txt"):
+    with pytest.raises(ModelError, match=r"got a folder that also holds notes\.txt"):
         model.save(mixed)
     file = tmp_path / "file.model"
     file.write_text("")
-    with pytest.raises(ModelError, match="wanted a place for the model, found a file there"):
+    with pytest.raises(ModelError, match="expected a folder for the model, got a file"):
         model.save(file)
-    with pytest.raises(ModelError, match=r"file\.model/x: wanted to write the model here, found a file: .*file\.model"):
+    with pytest.raises(ModelError, match=r"file\.model/x: expected to write the model here, got a file: .*file\.model"):
         fit(tmp_path / "nothing there", out=file / "x")
     assert sorted(item.name for item in tmp_path.iterdir()) == ["file.model", "mixed.model", "photos"]
 
@@ -441,7 +443,7 @@ def test_an_earlier_model_stays_when_saving_fails(
         monkeypatch.setattr(Backbone, "save_weights", full)
     else:
         monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(ModelError, match="wanted to write the model here, found No space left on device"):
+    with pytest.raises(ModelError, match="expected to write the model here, got No space left on device"):
         replace(model, label_set="other").save(copied)
     assert Model.open(copied).label_set == "kind"
     assert [item.name for item in copied.parent.iterdir()] == ["bees.model"]
@@ -456,10 +458,10 @@ def test_several_label_sets_are_refused_before_anything_is_fitted(
         raise AssertionError("something was fitted")
 
     monkeypatch.setattr(fitting, "run_planned", never)
-    with pytest.raises(EvaluationError, match="fit: wanted one label set, found 2: kind, size") as error:
+    with pytest.raises(EvaluationError, match="fit: expected one label set, got 2: kind, size") as error:
         fit(cache, out=tmp_path / "x.model")
     assert error.value.next_step == "choose one with --column kind"
     X, y = blobs(20, d=8)
     other = default_cache(tmp_path / "b.h5", X, {"kind": names(y)}, name="other")
-    with pytest.raises(EvaluationError, match="fit: wanted one collection of images, found 2: made, other"):
+    with pytest.raises(EvaluationError, match="fit: expected one collection of images, got 2: made, other"):
         fit([cache, other], column="kind")

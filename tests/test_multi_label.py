@@ -25,7 +25,7 @@ from test_model_folder import default_cache
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, HeadError, LabelError
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.questions import codes_of
+from pipeline.evaluation.tasks import codes_of
 from pipeline.heads import catalogue, fits, resolve_heads
 from pipeline.intervals import score_with_interval
 from pipeline.labels import LabelSet, label_sets
@@ -41,7 +41,7 @@ from pipeline.search import (
     score_predictions,
     search,
 )
-from pipeline.search.covered import shared_head
+from pipeline.search.engine import shared_grid
 from pipeline.splits import inner_folds, outer_folds
 
 TAGS = ("dots", "moss", "red", "stripes")
@@ -106,8 +106,8 @@ def test_a_tag_on_all_images_is_left_out_and_named() -> None:
     ("values", "message"),
     [
         (["a;b", "A", "b"], "labels differ only in case: 'A' (1 image) and 'a' (1 image)"),
-        (["a", "a", ";"], "wanted two tags or more that some images have and some lack, found 'a' in 3 images"),
-        (["a;b", "a;b"], "wanted two tags or more that some images have and some lack, found none in 2 images"),
+        (["a", "a", ";"], "expected two tags or more that some images have and some lack, got 'a' in 3 images"),
+        (["a;b", "a;b"], "expected two tags or more that some images have and some lack, got none in 2 images"),
     ],
 )
 def test_tags_that_cannot_be_learned_are_refused(values: list[str | None], message: str) -> None:
@@ -179,7 +179,7 @@ def test_a_tag_that_a_training_part_cannot_teach_is_named() -> None:
     with pytest.raises(EvaluationError) as caught:
         outer_folds(y, "multi", cv=5, classes=("dots", "moss", "red"))
     assert caught.value.message == (
-        "tag 'moss': wanted images with and without it in every training part, found 1 image with it "
+        "tag 'moss': expected images with and without it in every training part, got 1 image with it "
         "(and 1 more such: 'red')"
     )
     assert caught.value.next_step == "add images with it, or take the tag out of the column"
@@ -188,7 +188,7 @@ def test_a_tag_that_a_training_part_cannot_teach_is_named() -> None:
         outer_folds(more.astype(np.int8), "multi", cv=5, classes=("dots", "moss", "red", "web"))
     assert caught.value.next_step == "pass --min-class-size 2 to leave such tags out, or add images with it"
     groups = np.arange(30) // 10
-    with pytest.raises(EvaluationError, match="found 10 images with it in 1 of 3 groups"):
+    with pytest.raises(EvaluationError, match="got 10 images with it in 1 of 3 groups"):
         outer_folds(y[:, :1], "multi", groups=groups, classes=("dots",))
 
 
@@ -252,7 +252,7 @@ def test_scorings_fit_the_kind() -> None:
     for scoring in (*SCORINGS["multi"], "accuracy", "recall_samples"):
         check_scoring(scoring, "multi", 4)
     for scoring, found in (("balanced_accuracy", "classes"), ("r2", "numbers"), ("f1", "classes")):
-        with pytest.raises(HeadError, match=f"wanted one for several tags an image, found one for {found}"):
+        with pytest.raises(HeadError, match=f"expected one for several tags per image, got one for {found}"):
             check_scoring(scoring, "multi", 4)
 
 
@@ -283,14 +283,14 @@ def test_resamples_score_what_scoring_each_says(scoring: str, grouped: bool) -> 
 
 
 def test_sums_over_units_say_what_scikit_learn_says() -> None:
-    from pipeline.intervals.resampling import Sample
+    from pipeline.intervals.bootstrap import BootstrapSample
 
     _, y = planted(60)
     answers = said(y)
     codes = np.arange(60) // 4
     weights = np.random.default_rng(0).integers(0, 3, (10, 15)).astype(float)
     for scoring in ("accuracy", "f1_macro", "f1_micro"):
-        found = Sample(scoring, y, answers, codes, 15, "multi", 4).scores(weights)
+        found = BootstrapSample(scoring, y, answers, codes, 15, "multi", 4).scores(weights)
         for value, counts in zip(found, weights, strict=True):
             rows = np.repeat(np.arange(60), counts[codes].astype(int))
             if scoring == "accuracy":
@@ -352,7 +352,7 @@ def test_the_choice_is_grid_searchs_from_shared_work_too() -> None:
     folds = inner_folds(y, "multi")
     for name in ("ridge", "knn"):
         (head,) = resolve_heads(name, kind="multi")
-        assert shared_head(head.estimator, head.grid, "multi") is not None
+        assert shared_grid(head.estimator, head.grid, "multi") is not None
         scoring = "f1_macro"
         found = search(head, X, y, splits=folds, scoring=scoring, labels=4, kind="multi")
         with warnings.catch_warnings():
@@ -367,7 +367,7 @@ def test_estimators_of_ones_own_fit_where_they_take_tags() -> None:
         assert fits(taken, "multi")
     for left in (LogisticRegression(), "sklearn.svm.SVC", "sklearn.linear_model.Ridge", "svr", "centroid"):
         assert not fits(left, "multi")
-    with pytest.raises(HeadError, match="wanted one that learns several tags an image, found one that does not"):
+    with pytest.raises(HeadError, match="expected one that learns several tags an image, got one that does not"):
         resolve_heads("centroid", kind="multi")
     assert {entry.name for entry in catalogue() if entry.kind == "multi"} >= {"logistic", "ridge", "knn", "dummy"}
 
@@ -435,7 +435,7 @@ def test_the_verdict_says_which_tags_are_told(run: Run) -> None:
         f"tags: mean average precision {shown.mean:.2f} ({shown.low:.2f} to {shown.high:.2f}) on new photos with the "
         "best of 2 heads ("
     )
-    assert f"; dummy: {dummy.mean:.2f}; colours and brightness alone: {pixels.mean:.2f}; best told: " in said
+    assert f"; dummy: {dummy.mean:.2f}; color statistics: {pixels.mean:.2f}; best: " in said
     assert "; worst: moss 0." in said or "; worst: stripes 0." in said
 
 

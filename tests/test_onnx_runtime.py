@@ -20,22 +20,22 @@ import torch
 from sklearn.datasets import load_sample_image
 from torchvision import models
 
-from pipeline.backbone import Backbone, bundled
+from pipeline.backbone import Backbone, registry
 from pipeline.backbone.layers import anatomy, extractor
 from pipeline.progress import Progress
 from pipeline.runtime import (
     Runtime,
-    graph_export,
-    graph_store,
-    graphs,
+    graph_cache,
+    graph_runtimes,
+    onnx_export,
     open_runtime,
     remove_unused_graphs,
     stored_graphs,
 )
-from pipeline.runtime.devices import may_have_gpu
-from pipeline.runtime.graph_store import DamagedGraph, graph_path, graph_recipe, read_graph, write_graph
+from pipeline.runtime.base import may_have_gpu
+from pipeline.runtime.graph_cache import DamagedGraph, graph_path, graph_recipe, read_graph, write_graph
 from pipeline.runtime.onnx_runtime import OnnxRuntime
-from pipeline.runtime.torch_runtime import Normalise, TorchRuntime
+from pipeline.runtime.torch_runtime import Normalize, TorchRuntime
 
 MANY = 10**6
 
@@ -61,7 +61,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def nothing_refused(monkeypatch):
-    monkeypatch.setattr(graphs, "_refused", set())
+    monkeypatch.setattr(graph_runtimes, "_failed", set())
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def no_export(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("a graph was exported")
 
-    monkeypatch.setattr(graph_export, "export_graph", refuse)
+    monkeypatch.setattr(onnx_export, "export_graph", refuse)
 
 
 def close(found, wanted, tolerance=1e-5):
@@ -107,7 +107,7 @@ def close(found, wanted, tolerance=1e-5):
 
 
 def eager(backbone: Backbone, layers: list[str], pixels: np.ndarray) -> dict[str, np.ndarray]:
-    images = Normalise(backbone.preprocessing, torch.device("cpu"))(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    images = Normalize(backbone.preprocessing, torch.device("cpu"))(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     with torch.inference_mode():
         return {layer: values.numpy() for layer, values in backbone.load(layers)(images.contiguous()).items()}
 
@@ -139,7 +139,7 @@ def test_every_layer_is_what_eager_torch_gives_at_any_batch_size(spec, pixels, t
 class Transformer:
     """What the export asks of a backbone, answered by a transformer of torchvision's, too small for its catalogue."""
 
-    preprocessing = bundled.PREPROCESSING
+    preprocessing = registry.PREPROCESSING
 
     def __init__(self, network: torch.nn.Module, final_layer: str) -> None:
         self.network = network.eval()
@@ -162,7 +162,7 @@ def test_transformers_export_too(kind, pixels):
             network = models.SwinTransformer([8, 8], 24, [1, 1], [1, 2], [7, 7], num_classes=7)
     backbone = Transformer(network, "heads.head" if kind == "vit" else "head")
     layers = ["early", "late", "penultimate"]
-    _, found = graph_export.export_graph(backbone, layers)
+    _, found = onnx_export.export_graph(backbone, layers)
     close(found(pixels), eager(backbone, layers, pixels))
 
 
@@ -213,7 +213,7 @@ def test_no_image_gives_no_row(runtime, backbone):
     ("shape", "kind"), [((2, 3, 224, 224), np.uint8), ((2, 224, 224, 3), np.float32), ((224, 224, 3), np.uint8)]
 )
 def test_pixels_of_another_shape_or_type_are_refused(runtime, shape, kind):
-    with pytest.raises(ValueError, match=r"wanted uint8 \(b, 224, 224, 3\), found"):
+    with pytest.raises(ValueError, match=r"expected uint8 \(b, 224, 224, 3\), got"):
         runtime(np.zeros(shape, kind))
 
 
@@ -233,7 +233,7 @@ def test_stored_graph_is_used_without_an_export_however_few_the_images(backbone,
 
 
 def test_graph_is_exported_only_for_many_images_into_a_folder(backbone, tmp_path, no_export):
-    enough = graphs.ENOUGH_FOR_THE_BUNDLED
+    enough = graph_runtimes.ENOUGH_FOR_THE_BUNDLED
     for folder, images in ((tmp_path, None), (tmp_path, enough - 1), (None, MANY)):
         found = open_runtime(backbone, ["penultimate"], device="cpu", images=images, graphs=folder)
         assert isinstance(found, TorchRuntime)
@@ -241,13 +241,13 @@ def test_graph_is_exported_only_for_many_images_into_a_folder(backbone, tmp_path
         open_runtime(backbone, ["penultimate"], device="cpu", images=enough, graphs=tmp_path)
     other = replace(backbone, name="resnet18")
     rest = {"folder": tmp_path, "progress": Progress()}
-    assert graphs.graph_runtime(other, ["penultimate"], images=enough, **rest) is None
+    assert graph_runtimes.graph_runtime(other, ["penultimate"], images=enough, **rest) is None
     with pytest.raises(AssertionError, match="a graph was exported"):
-        graphs.graph_runtime(other, ["penultimate"], images=graphs.ENOUGH_FOR_OTHERS, **rest)
+        graph_runtimes.graph_runtime(other, ["penultimate"], images=graph_runtimes.ENOUGH_FOR_OTHERS, **rest)
 
 
 def test_lower_precision_never_runs_with_onnx_runtime(backbone, store, monkeypatch):
-    monkeypatch.setattr("pipeline.runtime.has_openvino_bf16", lambda: False)
+    monkeypatch.setattr("pipeline.runtime.open.has_openvino_bf16", lambda: False)
     found = open_runtime(backbone, ["all"], device="cpu", precision="bf16", images=MANY, graphs=store)
     assert isinstance(found, TorchRuntime) and found.precision == "bf16"
 
@@ -260,7 +260,7 @@ def test_gpu_runs_torch_where_there_is_one(backbone, store, monkeypatch):
             asked.append(options["device"])
 
     monkeypatch.setattr("pipeline.runtime.torch_runtime.TorchRuntime", Gpu)
-    monkeypatch.setattr("pipeline.runtime.may_have_gpu", lambda: True)
+    monkeypatch.setattr("pipeline.runtime.open.may_have_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for device in ("auto", "cuda", "cuda:0"):
@@ -333,22 +333,22 @@ def test_graph_that_gives_other_features_is_not_used(backbone, store, tmp_path, 
     bias = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 1 and tensor.dims[0] == 32)
     wrong = onnx.numpy_helper.to_array(bias) * np.float32(1.001)
     bias.CopyFrom(onnx.numpy_helper.from_array(wrong, bias.name))
-    monkeypatch.setattr(graph_export, "_export", lambda *arguments: model.SerializeToString())
-    with pytest.raises(graph_export.NotExportable, match="its graph gives other early features than torch"):
-        graph_export.export_graph(backbone, ["all"])
+    monkeypatch.setattr(onnx_export, "_export", lambda *arguments: model.SerializeToString())
+    with pytest.raises(onnx_export.NotExportable, match="its graph gives other early features than torch"):
+        onnx_export.export_graph(backbone, ["all"])
 
 
 def test_values_that_are_not_finite_prove_nothing():
-    graph_export._prove("late", np.ones((2, 3)), np.ones((2, 3)) * (1 + 1e-6))
+    onnx_export._compare("late", np.ones((2, 3)), np.ones((2, 3)) * (1 + 1e-6))
     for found, wanted in ((np.nan, 1.0), (np.inf, np.inf), (1.0, np.nan), (1 + 1e-4, 1.0)):
-        with pytest.raises(graph_export.NotExportable, match="other late features"):
-            graph_export._prove("late", np.full((2, 3), found), np.full((2, 3), wanted))
+        with pytest.raises(onnx_export.NotExportable, match="other late features"):
+            onnx_export._compare("late", np.full((2, 3), found), np.full((2, 3), wanted))
 
 
 def test_weights_that_no_onnx_file_holds_are_not_exported(backbone, monkeypatch):
-    monkeypatch.setattr(graph_export, "LARGEST", 10**6)
-    with pytest.raises(graph_export.NotExportable, match=r"its weights take 0\.0 GB, and an ONNX file holds 2"):
-        graph_export.export_graph(backbone, ["penultimate"])
+    monkeypatch.setattr(onnx_export, "LARGEST", 10**6)
+    with pytest.raises(onnx_export.NotExportable, match=r"its weights take 0\.0 GB, and an ONNX file holds 2"):
+        onnx_export.export_graph(backbone, ["penultimate"])
 
 
 def test_stored_graph_that_onnx_runtime_refuses_runs_with_torch_and_says_so_once(backbone, pixels, tmp_path, no_export):
@@ -387,14 +387,14 @@ def test_key_changes_with_everything_that_changes_the_graph(backbone, monkeypatc
     }
     for name in ("torch", "torchvision", "onnxscript"):
         with monkeypatch.context() as patch:
-            patch.setattr(graph_store, "installed", lambda other, name=name: "0.0" if other == name else "1.0")
+            patch.setattr(graph_cache, "installed", lambda other, name=name: "0.0" if other == name else "1.0")
             keys[f"{name} 0.0"] = key()
     for name in ("OPSET", "REVISION"):
         with monkeypatch.context() as patch:
-            patch.setattr(graph_store, name, 99)
+            patch.setattr(graph_cache, name, 99)
             keys[name] = key()
     with monkeypatch.context() as patch:
-        patch.setitem(bundled.LAYERS, "late", ("blocks.12.project", 192))
+        patch.setitem(registry.LAYERS, "late", ("blocks.12.project", 192))
         keys["a layer's node"] = key()
     assert len(set(keys.values())) == len(keys)
     assert key() == key(layers=("penultimate", "late")) == keys["as it is"]
@@ -442,14 +442,14 @@ def test_any_changed_byte_is_found(recipe, tmp_path):
         with pytest.raises(DamagedGraph):
             read_graph(tmp_path, recipe)
     path.write_bytes(whole + b"x")
-    with pytest.raises(DamagedGraph, match="its SHA-256 is not the one written in it"):
+    with pytest.raises(DamagedGraph, match="its SHA-256 differs from the one recorded in it"):
         read_graph(tmp_path, recipe)
 
 
 def test_graph_of_another_recipe_under_this_ones_name_is_not_used(backbone, recipe, tmp_path):
     other = write_graph(tmp_path, graph_recipe(backbone, ["late"]), b"weights")
     other.rename(graph_path(tmp_path, recipe))
-    with pytest.raises(DamagedGraph, match="it was made of something else"):
+    with pytest.raises(DamagedGraph, match="it was exported from another recipe"):
         read_graph(tmp_path, recipe)
 
 
@@ -464,12 +464,12 @@ def test_damaged_graph_is_exported_again_and_said(backbone, store, pixels, tmp_p
         exported.append(layers)
         return model, OnnxRuntime(model, layers=backbone.resolve_layers(layers), crop=224)
 
-    monkeypatch.setattr(graph_export, "export_graph", export)
+    monkeypatch.setattr(onnx_export, "export_graph", export)
     path.write_bytes(sound[:-1000] + bytes(1000))
     notes = Notes()
     found = open_runtime(backbone, ["all"], device="cpu", graphs=tmp_path, progress=notes)
     assert notes.texts == [
-        f"{path}: damaged, its SHA-256 is not the one written in it; exporting efficientnet_lite0 again"
+        f"{path}: damaged, its SHA-256 differs from the one recorded in it; exporting efficientnet_lite0 again"
     ]
     assert found.name == "onnxruntime-cpu" and exported == [["all"]] and path.read_bytes() == sound
 
@@ -477,7 +477,7 @@ def test_damaged_graph_is_exported_again_and_said(backbone, store, pixels, tmp_p
 def test_graph_that_cannot_be_stored_is_used_and_said(backbone, store, tmp_path, monkeypatch):
     model = reread(store, backbone, ["all"])
     monkeypatch.setattr(
-        graph_export,
+        onnx_export,
         "export_graph",
         lambda backbone, layers: (model, OnnxRuntime(model, layers=backbone.resolve_layers(layers), crop=224)),
     )
@@ -486,7 +486,7 @@ def test_graph_that_cannot_be_stored_is_used_and_said(backbone, store, tmp_path,
     found = open_runtime(backbone, ["all"], device="cpu", images=MANY, graphs=tmp_path / "file", progress=notes)
     assert isinstance(found, OnnxRuntime)
     assert notes.texts[1:] == [
-        f"{tmp_path / 'file'}: wanted to store the exported graph, found File exists; used this once"
+        f"{tmp_path / 'file'}: expected to store the exported graph, got File exists; used this once"
     ]
 
 
@@ -506,7 +506,7 @@ def test_processes_that_store_the_same_graph_at_once_do_no_harm(backbone, recipe
     code = f"""
 from pathlib import Path
 from pipeline.backbone import Backbone
-from pipeline.runtime.graph_store import graph_recipe, write_graph
+from pipeline.runtime.graph_cache import graph_recipe, write_graph
 recipe = graph_recipe(Backbone.open(), ["penultimate"])
 for _ in range(40):
     write_graph(Path({str(tmp_path)!r}), recipe, bytes(range(256)) * 4000)
@@ -546,7 +546,7 @@ def test_graphs_are_listed_with_what_they_hold(backbone, store, tmp_path, monkey
 
     write_graph(tmp_path, graph_recipe(backbone, ["late"]), b"weights")
     with monkeypatch.context() as patch:
-        patch.setattr(graph_store, "REVISION", 0)
+        patch.setattr(graph_cache, "REVISION", 0)
         write_graph(tmp_path, graph_recipe(backbone, ["early"]), b"weights")
     (tmp_path / "resnet18-0123456789ab.onnx").write_bytes(b"of somebody else")
     listed = {tuple(graph.layers): graph.usable for graph in stored_graphs(tmp_path)}

@@ -21,9 +21,9 @@ from pipeline.errors import BackboneError
 from pipeline.extraction import extract
 from pipeline.images import ImageSource, preprocess
 from pipeline.progress import Progress
-from pipeline.runtime import Runtime, batch_size_of, graph_export, open_runtime, runtime_name, stored_graphs
-from pipeline.runtime.devices import has_openvino_bf16
-from pipeline.runtime.graph_store import graph_path, graph_recipe, read_graph, write_graph
+from pipeline.runtime import Runtime, batch_size_of, onnx_export, open_runtime, runtime_name, stored_graphs
+from pipeline.runtime.base import has_openvino_bf16
+from pipeline.runtime.graph_cache import graph_path, graph_recipe, read_graph, write_graph
 
 # Found and not imported: only the runtime imports it so that it tells nobody.
 if find_spec("openvino") is None:
@@ -96,7 +96,7 @@ def no_export(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("a graph was exported")
 
-    monkeypatch.setattr(graph_export, "export_graph", refuse)
+    monkeypatch.setattr(onnx_export, "export_graph", refuse)
 
 
 def close(found, wanted, tolerance):
@@ -176,7 +176,7 @@ def test_no_image_gives_no_row(runtime, backbone):
     ("shape", "kind"), [((2, 3, 224, 224), np.uint8), ((2, 224, 224, 3), np.float32), ((224, 224, 3), np.uint8)]
 )
 def test_pixels_of_another_shape_or_type_are_refused(runtime, shape, kind):
-    with pytest.raises(ValueError, match=r"wanted uint8 \(b, 224, 224, 3\), found"):
+    with pytest.raises(ValueError, match=r"expected uint8 \(b, 224, 224, 3\), got"):
         runtime(np.zeros(shape, kind))
 
 
@@ -216,7 +216,7 @@ def test_stored_graph_is_used_without_an_export(backbone, store, images, no_expo
 def test_graph_is_exported_however_few_the_images_and_kept_for_those_that_are_extracted(
     images, stored, backbone, model, pixels, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(graph_export, "export_graph", lambda backbone, layers: (model, None))
+    monkeypatch.setattr(onnx_export, "export_graph", lambda backbone, layers: (model, None))
     notes = Notes()
     for graphs in (tmp_path, None):
         found = open_runtime(
@@ -231,11 +231,11 @@ def test_damaged_graph_is_exported_again_and_said(backbone, model, tmp_path, mon
     path = write_graph(tmp_path, graph_recipe(backbone, ["all"]), model)
     sound = path.read_bytes()
     path.write_bytes(sound[:-1000] + bytes(1000))
-    monkeypatch.setattr(graph_export, "export_graph", lambda backbone, layers: (sound, None))
+    monkeypatch.setattr(onnx_export, "export_graph", lambda backbone, layers: (sound, None))
     notes = Notes()
     open_runtime(backbone, ["all"], device="cpu", precision="bf16", graphs=tmp_path, progress=notes)
     assert notes.texts == [
-        f"{path}: damaged, its SHA-256 is not the one written in it",
+        f"{path}: damaged, its SHA-256 differs from the one recorded in it",
         "exporting efficientnet_lite0 for OpenVINO: some seconds, once",
     ]
     assert path.read_bytes().endswith(sound)
@@ -251,24 +251,22 @@ def test_backbone_that_cannot_be_exported_is_an_error_and_never_torchs_rows_unde
     with pytest.raises(BackboneError) as error:
         open_runtime(backbone, ["penultimate"], device="cpu", precision="bf16", images=1, graphs=tmp_path)
     assert error.value.message == (
-        "wanted efficientnet_lite0 in bf16 with OpenVINO, found that it cannot run it "
+        "expected efficientnet_lite0 in bf16 with OpenVINO, but it cannot run it "
         "(RuntimeError: no ONNX function for aten.thing)"
     )
-    assert error.value.next_step == (
-        "--precision fp32, or take OpenVINO away (pip uninstall openvino), and torch runs it in bf16"
-    )
+    assert error.value.next_step == ("--precision fp32, or pip uninstall openvino, so that torch runs it in bf16")
 
 
 def test_graph_that_openvino_refuses_is_an_error(backbone, tmp_path):
     path = write_graph(tmp_path, graph_recipe(backbone, ["penultimate"]), b"sound by its hash, but no graph")
-    with pytest.raises(BackboneError, match=r"in bf16 with OpenVINO, found that it cannot run it \(\w+: .") as error:
+    with pytest.raises(BackboneError, match=r"in bf16 with OpenVINO, but it cannot run it \(\w+: .") as error:
         open_runtime(backbone, ["penultimate"], device="cpu", precision="bf16", graphs=tmp_path)
     assert "\n" not in error.value.message
     assert path == graph_path(tmp_path, graph_recipe(backbone, ["penultimate"])) and path.exists()
 
 
 def test_cache_names_the_runtime_that_made_it(model, pixels, tmp_path, monkeypatch, processor):
-    monkeypatch.setattr(graph_export, "export_graph", lambda backbone, layers: (model, None))
+    monkeypatch.setattr(onnx_export, "export_graph", lambda backbone, layers: (model, None))
     (tmp_path / "photos").mkdir()
     for i in range(3):
         Image.fromarray(pixels[i]).save(tmp_path / "photos" / f"{i}.png")
@@ -290,8 +288,8 @@ def test_nothing_heavy_is_imported_for_a_stored_graph_and_nobody_is_told(store, 
     code = f"""
 import sys
 import numpy as np
-import pipeline.runtime
-pipeline.runtime.has_openvino_bf16 = lambda: True
+import pipeline.runtime.open
+pipeline.runtime.open.has_openvino_bf16 = lambda: True
 from pipeline.backbone import Backbone
 assert "openvino" not in sys.modules
 fp32 = pipeline.runtime.open_runtime(Backbone.open(), ["all"], device="cpu", graphs={str(store)!r})
@@ -315,7 +313,7 @@ print(runtime.name, features["penultimate"].shape, heavy)
 
 
 def test_telemetry_that_somebody_else_loaded_is_left_to_him(monkeypatch):
-    from pipeline.runtime.telemetry import no_telemetry
+    from pipeline.runtime.base import no_telemetry
 
     theirs = object()
     monkeypatch.setitem(sys.modules, "openvino_telemetry", theirs)

@@ -19,7 +19,7 @@ from commands import class_folders, done, in_a_process, pipeline, refused
 from made_caches import blobs, make_cache, names
 
 from pipeline.cache import STORED, FeatureCache
-from pipeline.cli import demo, evaluate, export, extract, fit, predict, report, score, serve, study
+from pipeline.cli import maintenance, train, use
 from pipeline.cli.app import app
 from pipeline.demo import run_demo
 from pipeline.errors import PipelineError
@@ -50,15 +50,15 @@ OWN_OF = {
     "report": {"mlflow"},  # whether to log at all, and where
 }
 COMMANDS = {
-    "extract": extract.command,
-    "evaluate": evaluate.command,
-    "fit": fit.command,
-    "predict": predict.command,
-    "score": score.command,
-    "study": study.command,
-    "report": report.command,
-    "export": export.command,
-    "serve": serve.command,
+    "extract": train.extract_command,
+    "evaluate": train.evaluate_command,
+    "fit": train.fit_command,
+    "predict": use.predict_command,
+    "score": use.score_command,
+    "study": train.study_command,
+    "report": use.report_command,
+    "export": use.export_command,
+    "serve": use.serve_command,
 }
 # The root command is a group of commands: `cache` holds four more.
 ROOT = typer.main.get_command(app)
@@ -69,8 +69,8 @@ def functions() -> dict[str, list[Callable[..., Any]]]:
     from pipeline.evaluation import evaluate
     from pipeline.extraction import extract
     from pipeline.model import Model, fit
-    from pipeline.report.tracking import log_report
-    from pipeline.report.writing import write_report
+    from pipeline.report.html.write import write_report
+    from pipeline.report.mlflow import log_report
     from pipeline.server import serve
     from pipeline.studies import study
 
@@ -137,7 +137,11 @@ def test_what_is_not_given_reaches_the_function_as_its_default(monkeypatch: pyte
 
         return function
 
-    calls = {"extract": ["extract", "x"], "evaluate": ["evaluate", "x"], "fit": ["fit", "x", "--out", "y"]}
+    calls = {
+        "extract": ["extract", "x"],
+        "evaluate": ["evaluate", "x"],
+        "fit": ["fit", "x", "--out", "y"],
+    }
     wanted = {name: keywords(name) for name in calls}
     monkeypatch.setattr("pipeline.extraction.extract", listen("extract"))
     monkeypatch.setattr("pipeline.evaluation.evaluate", listen("evaluate"))
@@ -146,9 +150,8 @@ def test_what_is_not_given_reaches_the_function_as_its_default(monkeypatch: pyte
         assert refused(*words) == ("heard", "nothing")
         for keyword in ("progress", "out", "run"):
             heard[name].pop(keyword, None)
-        assert heard[name] == {
-            keyword: wanted[name][keyword] for keyword in wanted[name].keys() - {"data", "out", "run"}
-        }
+        # What is not passed on keeps the function's own default.
+        assert heard[name].items() <= wanted[name].items() and "data" not in heard[name]
 
 
 def test_a_flag_is_named_as_its_keyword() -> None:
@@ -162,12 +165,53 @@ def test_a_flag_is_named_as_its_keyword() -> None:
 
 
 def test_demo_has_the_keywords_of_its_function() -> None:
-    ours = inspect.signature(demo.command).parameters
+    ours = inspect.signature(maintenance.demo_command).parameters
     theirs = inspect.signature(run_demo).parameters
     assert set(ours) - OWN == set(theirs) - {"progress"}
     assert {name: ours[name].default for name in set(ours) - OWN} == {
         name: theirs[name].default for name in ours.keys() - OWN
     }
+
+
+GROUPS = ["Features", "Labels", "Heads", "Output", "Advanced"]
+
+
+@pytest.mark.parametrize("name", commands())
+def test_common_options_come_first_and_the_others_in_groups(name: str) -> None:
+    options = [parameter for parameter in commands()[name].params if parameter.param_type_name == "option"]
+    panels = [getattr(parameter, "rich_help_panel", None) for parameter in options]
+    common = [panel for panel in panels if panel is None]
+    assert panels[: len(common)] == common and len(common) + 1 <= 12  # with --help
+    rest = panels[len(common) :]
+    assert rest == sorted(rest, key=GROUPS.index)
+    assert len(options) + 1 <= 35
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_help_has_an_example_that_parses(name: str) -> None:
+    command = commands()[name]
+    words = re.search(r"Example: pipeline (.*)", command.help)
+    assert words, name
+    rest = words[1].removeprefix(name).split()
+    assert len(rest) < len(words[1].split())
+    command.make_context(name, rest)
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "step"),
+    [
+        ("evaluate --cvv 3 x", "pipeline evaluate: there is no option --cvv", "pipeline evaluate --cv ..."),
+        ("evaluate", "pipeline evaluate: expected DATA, got nothing", "pipeline evaluate --help"),
+        ("fit x", "pipeline fit: expected --out, got nothing", "pipeline fit --help"),
+        ("evalute x", "pipeline: there is no command 'evalute'", "pipeline evaluate"),
+        ("cache lst", "pipeline cache: there is no command 'lst'", "pipeline cache list"),
+        ("report a b", "pipeline report: expected no further argument, got b", "pipeline report --help"),
+        ("report a\x1b[31m b", r"pipeline report: expected no further argument, got b", "pipeline report --help"),
+    ],
+)
+def test_a_usage_error_has_two_lines_and_exit_code_2(words: str, message: str, step: str) -> None:
+    outcome = pipeline(*words.split(" "))
+    assert (outcome.code, outcome.err) == (2, f"error: {message}\ntry: {step}\n")
 
 
 @pytest.mark.parametrize("name", ["", *commands()])
@@ -232,11 +276,11 @@ def test_wrong_usage_exits_2(words: list[str]) -> None:
     outcome = pipeline(*words)
     assert outcome.code == 2
     assert outcome.out == ""
-    assert "Usage: pipeline" in outcome.err
+    assert re.fullmatch(r"error: .+\ntry: pipeline .*\n", outcome.err)
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted", "step"),
+    ("words", "expected", "step"),
     [
         (["--precision", "fp64"], "fp32, bf16, fp16", "--precision fp32"),
         (["--store", "fp8"], "fp32 or fp16", "--store fp32"),
@@ -248,14 +292,14 @@ def test_wrong_usage_exits_2(words: list[str]) -> None:
 )
 @pytest.mark.parametrize("command", ["extract", "evaluate"])
 def test_wrong_choices_say_what_there_is(
-    command: str, words: list[str], wanted: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, words: list[str], expected: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     class_folders(tmp_path / "photos", 2)
     error, way = (
         refused(command, "photos", "--cv", "2", *words) if command == "evaluate" else refused(command, "photos", *words)
     )
-    assert wanted in error and repr(words[1]) in error
+    assert expected in error and repr(words[1]) in error
     assert way == step
     assert not list(tmp_path.glob("features_cache/*.h5"))
 
@@ -272,12 +316,12 @@ def interrupted(
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not until(process.pid) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process.poll() is None, process.communicate()
     os.killpg(process.pid, number)  # as a terminal does: to the command and to all of its workers
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
@@ -350,7 +394,7 @@ class TestCtrlC:
         words = ["evaluate", str(cache.path), "--head", "mlp", "--jobs", "2"]
         ended = interrupted(words, tmp_path, lambda pid: bool(workers(pid)) and not seen.append(pid), number)
         assert_stopped(ended, code)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while workers(seen[0]) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not workers(seen[0])

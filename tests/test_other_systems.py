@@ -13,7 +13,7 @@ import pytest
 from commands import class_folders
 
 import pipeline as pl
-from pipeline.cache.rows import Rows
+from pipeline.cache.create import RawFile
 from pipeline.images.listing import short_name
 
 HERE = Path(__file__).parent
@@ -26,9 +26,9 @@ COMMANDS = [
     ["predict", "m.model", "new", "--jobs", "1", "--device", "cpu"],
     ["score", "m.model", "new", "--jobs", "1", "--device", "cpu"],
     ["report", "run"],
-    ["serve", "--help"],
-    ["study", "--help"],
-    ["export", "--help"],
+    ["serve", "m.model", "--port", "0", "--jobs", "1", "--device", "cpu"],
+    ["study", "photos", "--head", "ridge", "--budget", "0.05", "--jobs", "1", "--device", "cpu", "--out", "study"],
+    ["export", "m.model", "--out", "exported"],
     ["cache", "list"],
     ["cache", "verify", "{cache}"],
     ["doctor", "--json"],
@@ -40,19 +40,23 @@ def test_every_command_runs_without_the_calls_of_posix(tmp_path: Path) -> None:
     class_folders(tmp_path / "new", 2, first=50)
     (tmp_path / "commands.json").write_text(json.dumps(COMMANDS), encoding="utf-8")
     words = [sys.executable, str(HERE / "without_posix.py"), str(tmp_path)]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=1200)
     assert ended.returncode == 0, ended.stderr
     found = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [one["words"] for one in found] == COMMANDS
     for one in found:
         assert one["code"] == 0, (one["words"], one["err"])
     assert len(found[4]["out"].splitlines()) == 5  # a header and a row per photo
+    served = found[7]
+    assert served["status"] == 200 and served["label"] in ("ants", "bees"), served
+    assert (tmp_path / "study" / "study.json").is_file()
+    assert list((tmp_path / "exported").glob("*.onnx")) or (tmp_path / "exported").is_file()
 
 
 def test_rows_are_written_at_their_place_without_pwrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "pwrite", raising=False)
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    with Rows(tmp_path / "rows", new=True) as rows:
+    with RawFile(tmp_path / "rows", new=True) as rows:
         rows._write_at(6, b"later\r\n")
         rows._write_at(0, b"first\n")
     assert (tmp_path / "rows").read_bytes() == b"first\nlater\r\n"

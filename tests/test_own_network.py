@@ -22,7 +22,7 @@ from torchvision import transforms
 import pipeline as pl
 from pipeline.backbone import Backbone, describe
 from pipeline.errors import BackboneError, CacheError, ExportError, PipelineError
-from pipeline.extraction.extraction import recipe_of
+from pipeline.extraction.api import recipe_of
 from pipeline.runtime import open_runtime
 
 HOW: dict[str, Any] = {"resize": 48, "crop": 40, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
@@ -185,20 +185,20 @@ def test_a_model_keeps_it_and_predicts_without_the_original(photos: Path, tmp_pa
     assert said["label"].tolist() == [name.split("/")[0] for name in said["id"]]
 
     cache = next(tmp_path.glob("*.h5"))
-    with pytest.raises(CacheError, match=f"{cache.name}: {re.escape(str(path))}: wanted a network as an ONNX file"):
+    with pytest.raises(CacheError, match=f"{cache.name}: {re.escape(str(path))}: expected a network as an ONNX file"):
         pl.fit(str(cache), **QUICK)
     pl.save_backbone(network(seed=1), path, **HOW)
-    with pytest.raises(CacheError, match=r"wanted the ONNX file with SHA-256 \w{12}\.\.\., found"):
+    with pytest.raises(CacheError, match=r"expected the ONNX file with SHA-256 \w{12}\.\.\., got"):
         pl.fit(str(cache), **QUICK)
 
     (tmp_path / "mine.model" / "backbone.onnx").write_bytes(path.read_bytes())
-    with pytest.raises(PipelineError, match=r"backbone\.onnx: wanted SHA-256"):
+    with pytest.raises(PipelineError, match=r"backbone\.onnx: expected SHA-256"):
         pl.Model.open(tmp_path / "mine.model")
 
 
 def test_a_model_without_it_says_what_is_missing(photos: Path, mine: Path, tmp_path: Path) -> None:
     pl.fit(photos, backbone=str(mine), cache=tmp_path, **QUICK).save(tmp_path / "small.model", weights=False)
-    with pytest.raises(BackboneError, match=r"wanted the ONNX file \(SHA-256 \w{12}\.\.\.\), which was not stored"):
+    with pytest.raises(BackboneError, match=r"expected the ONNX file \(SHA-256 \w{12}\.\.\.\), which was not stored"):
         pl.Model.open(tmp_path / "small.model")
 
 
@@ -209,9 +209,7 @@ def test_its_export_answers_as_predict_does(photos: Path, mine: Path, tmp_path: 
     assert exported.proofs[0].changed == 0 and exported.proofs[0].largest < 1e-5
     whole = onnx.load(tmp_path / "whole.onnx")
     assert [output.name for output in whole.graph.output] == ["label", "probabilities"]
-    with pytest.raises(
-        ExportError, match=r"wanted a network of torchvision's, found mine\.onnx, which is an ONNX file"
-    ):
+    with pytest.raises(ExportError, match=r"expected a torchvision network, got mine\.onnx, which is an ONNX file"):
         model.export(tmp_path / "whole.torch", format="torch")
 
 
@@ -282,25 +280,25 @@ def fixed_batch(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (outside, "wanted the whole network in one file, found weights in another: "),
-        (outside_in_a_branch, "wanted the whole network in one file, found weights in another: secret"),
+        (outside, "expected the whole network in one file, got weights in another: "),
+        (outside_in_a_branch, "expected the whole network in one file, got weights in another: secret"),
         (
             no_preprocessing,
-            "wanted 'preprocessing' in its metadata, which says how photos are prepared for it, found none",
+            "expected 'preprocessing' in its metadata, which describes how photos are prepared, got none",
         ),
-        (preprocessing(mean=[1, 2]), "wanted its preprocessing as JSON, found ValueError"),
-        (preprocessing(crop=10**9, resize=10**9), "wanted 1 <= crop <= resize <= 4096, found crop 1000000000"),
+        (preprocessing(mean=[1, 2]), "expected its preprocessing as JSON, got ValueError"),
+        (preprocessing(crop=10**9, resize=10**9), "expected 1 <= crop <= resize <= 4096, got crop 1000000000"),
         (
             preprocessing(interpolation="magic"),
-            "wanted the interpolation nearest, bilinear, bicubic, lanczos, found 'magic'",
+            "expected the interpolation nearest, bilinear, bicubic, lanczos, got 'magic'",
         ),
         (
             preprocessing(crop=20),
-            r"wanted one input, pixels uint8 \(b, 20, 20, 3\), found pixels uint8 \(b, 40, 40, 3\)",
+            r"expected one input, pixels uint8 \(b, 20, 20, 3\), got pixels uint8 \(b, 40, 40, 3\)",
         ),
-        (another_input, r"wanted one input, pixels uint8 \(b, 40, 40, 3\), found pixels float \(b, 40, 40, 3\)"),
-        (another_output, r"wanted outputs features/LAYER float32 \(b, width\), found logits float \(b, 6\)"),
-        (fixed_batch, r"wanted outputs features/LAYER float32 \(b, width\), found features/mean float \(2, 6\)"),
+        (another_input, r"expected one input, pixels uint8 \(b, 40, 40, 3\), got pixels float \(b, 40, 40, 3\)"),
+        (another_output, r"expected outputs features/LAYER float32 \(b, width\), got logits float \(b, 6\)"),
+        (fixed_batch, r"expected outputs features/LAYER float32 \(b, width\), got features/mean float \(2, 6\)"),
     ],
 )
 def test_a_file_that_is_no_backbone_is_refused(
@@ -313,27 +311,27 @@ def test_a_file_that_is_no_backbone_is_refused(
 
 def test_damage_absence_and_a_change_are_named(mine: Path, tmp_path: Path) -> None:
     path = tmp_path / "broken.onnx"
-    with pytest.raises(BackboneError, match="wanted a network as an ONNX file, found No such file"):
+    with pytest.raises(BackboneError, match="expected a network as an ONNX file, got No such file"):
         Backbone.open(str(path))
     path.write_bytes(b"not a network at all")
-    with pytest.raises(BackboneError, match="wanted an ONNX file, found something else, or damage"):
+    with pytest.raises(BackboneError, match="expected an ONNX file, got another file, or a damaged one"):
         Backbone.open(str(path))
     path.write_bytes(mine.read_bytes())
     opened = Backbone.open(str(path))
     path.write_bytes(mine.read_bytes() + b"\x00")
-    with pytest.raises(BackboneError, match="changed since the backbone was opened: wanted SHA-256"):
+    with pytest.raises(BackboneError, match="changed since the backbone was opened: expected SHA-256"):
         open_runtime(opened, ["penultimate"])
 
 
 def test_what_only_torch_can_is_refused(mine: Path) -> None:
     own = Backbone.open(str(mine))
-    with pytest.raises(BackboneError, match="wanted bf16, found an ONNX file, which computes as it was saved"):
+    with pytest.raises(BackboneError, match="expected bf16, got an ONNX file, which computes as it was saved"):
         open_runtime(own, ["penultimate"], precision="bf16", device="cpu")
-    with pytest.raises(BackboneError, match="wanted the device cuda, found an ONNX file, which runs on the CPU"):
+    with pytest.raises(BackboneError, match="expected the device cuda, got an ONNX file, which runs on the CPU"):
         open_runtime(own, ["penultimate"], device="cuda")
-    with pytest.raises(BackboneError, match=r"'mine\.onnx': wanted a torch network, found an ONNX file"):
+    with pytest.raises(BackboneError, match=r"'mine\.onnx': expected a torch network, got an ONNX file"):
         own.load_network()
-    with pytest.raises(BackboneError, match=r"'mine\.onnx': wanted a final layer, found an ONNX file"):
+    with pytest.raises(BackboneError, match=r"'mine\.onnx': expected a final layer, got an ONNX file"):
         own.final_layer()
 
 
@@ -356,13 +354,17 @@ class Nothing(nn.Module):
 @pytest.mark.parametrize(
     ("made", "how", "text"),
     [
-        (Maps(), {}, r"wanted embeddings \(b, width\), found \(b, 3, 20, 20\) as 'penultimate'"),
-        (Nothing(), {}, r"wanted embeddings \(b, width\), found none"),
-        (nn.Linear(5, 2), {}, r"wanted a network of float32 \(b, 3, 40, 40\), found RuntimeError"),
-        (Undecided(), {}, "wanted a network that can be an ONNX graph, found that it cannot"),
-        (Texture(), {"mean": (0.5, 0.5)}, r"wanted mean and std as 3 numbers each, one a channel, found \(0.5, 0.5\)"),
-        (Texture(), {"std": (0.5, 0.0, 0.5)}, r"wanted std and value_range above 0, found std \(0.5, 0.0, 0.5\)"),
-        (Texture(), {"crop": 60}, "wanted 1 <= crop <= resize <= 4096, found crop 60 and resize 48"),
+        (Maps(), {}, r"expected embeddings \(b, width\), got \(b, 3, 20, 20\) as 'penultimate'"),
+        (Nothing(), {}, r"expected embeddings \(b, width\), got none"),
+        (nn.Linear(5, 2), {}, r"expected a network of float32 \(b, 3, 40, 40\), got RuntimeError"),
+        (Undecided(), {}, "expected a network that can be exported to ONNX, but it cannot"),
+        (
+            Texture(),
+            {"mean": (0.5, 0.5)},
+            r"expected mean and std as 3 numbers each, one per channel, got \(0.5, 0.5\)",
+        ),
+        (Texture(), {"std": (0.5, 0.0, 0.5)}, r"expected std and value_range above 0, got std \(0.5, 0.0, 0.5\)"),
+        (Texture(), {"crop": 60}, "expected 1 <= crop <= resize <= 4096, got crop 60 and resize 48"),
     ],
 )
 def test_a_network_that_gives_no_embeddings_is_refused(
@@ -375,5 +377,5 @@ def test_a_network_that_gives_no_embeddings_is_refused(
 
 
 def test_the_ending_says_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match=r"wanted a path that ends in \.onnx, found '\.pt'"):
+    with pytest.raises(BackboneError, match=r"expected a path that ends in \.onnx, got '\.pt'"):
         pl.save_backbone(Texture(), tmp_path / "mine.pt", **HOW)

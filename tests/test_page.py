@@ -9,11 +9,8 @@ from typing import Any
 
 import pytest
 from browser import browser, drop, resize, until
+from browser_checks import contrasts
 from commands import class_folders, photo
-from sights import contrasts
-
-pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install 'transfer-pipeline[serve]'")
-
 from test_server import QUICK, TOKEN, Caller, running
 
 from pipeline.model import fit
@@ -60,7 +57,7 @@ def page(shared: Any, call: Caller) -> Any:
     shared.get(call.server.url)
     until(shared, "#lead")
     for _ in range(600):
-        if "Learned from" in text(shared, "#lead"):
+        if "Trained on" in text(shared, "#lead"):
             return shared
         shared.implicitly_wait(0.1)
     raise AssertionError(text(shared, "#lead"))
@@ -80,7 +77,7 @@ def focus(opened: Any) -> str:
 
 def test_a_dropped_photo_is_answered(page: Any, call: Caller, place: Path) -> None:
     drop(page, place / "new ants.png")
-    (said,) = until(page, ".said")
+    (said,) = until(page, ".predicted")
     _, wanted = call("/predict?neighbours=4", (place / "new ants.png").read_bytes())
     assert said.text.split()[0] == wanted["label"] == "ants"
     assert text(page, ".name") == "new ants.png" and text(page, "#status") == "1 photo"
@@ -104,7 +101,7 @@ def test_a_dropped_photo_is_answered(page: Any, call: Caller, place: Path) -> No
 
 def test_two_photos_have_an_answer_each(page: Any, place: Path) -> None:
     drop(page, place / "new ants.png", place / f"{BROKEN}.png")
-    assert {one.text.split()[0] for one in until(page, ".said", 2)} == {"ants", "<img"}
+    assert {one.text.split()[0] for one in until(page, ".predicted", 2)} == {"ants", "<img"}
     assert text(page, "#status") == "2 photos"
 
 
@@ -113,7 +110,7 @@ def test_a_text_that_is_called_a_photo_is_refused_in_words(page: Any, place: Pat
     (problem,) = until(page, ".problem")
     assert "not an image" in problem.text and "send a JPEG" in problem.text
     drop(page, place / "new ants.png")
-    until(page, ".said")
+    until(page, ".predicted")
 
 
 def test_an_unfamiliar_photo_is_flagged(page: Any, tmp_path: Path) -> None:
@@ -137,7 +134,7 @@ def test_with_the_keyboard_alone(page: Any, place: Path) -> None:
     outline = page.execute_script("return getComputedStyle(document.getElementById('drop')).outlineStyle")
     assert outline == "solid"  # where one is can be seen, though the field itself is not
     page.switch_to.active_element.send_keys(f"{place / 'new ants.png'}\n{place / 'text.jpg'}")
-    until(page, ".said"), until(page, ".problem")
+    until(page, ".predicted"), until(page, ".problem")
     press(Keys.TAB)
     assert focus(page) == "clear"
     press(Keys.TAB)
@@ -151,7 +148,7 @@ def test_with_the_keyboard_alone(page: Any, place: Path) -> None:
 def test_names_from_outside_are_text_and_nothing_is_asked_for_elsewhere(page: Any, call: Caller, place: Path) -> None:
     drop(page, place / f"{BROKEN}.png")
     until(page, ".nearest img[src^='blob:']", 4)
-    assert text(page, "h1") == BROKEN and BROKEN in text(page, ".said") and BROKEN in text(page, "#lead")
+    assert text(page, "h1") == BROKEN and BROKEN in text(page, ".predicted") and BROKEN in text(page, "#lead")
     assert page.execute_script("return document.querySelectorAll('[onerror], img[src=x]').length") == 0
     asked = page.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
     assert asked and all(name.startswith((call.server.url, "blob:")) for name in asked)
@@ -169,7 +166,7 @@ def test_it_fits_a_phone_and_can_be_read_in_both_lights(dark: bool, call: Caller
     with browser(width=390, height=844, dark=dark) as opened:
         opened.get(call.server.url)
         drop(opened, place / "new ants.png", place / f"{BROKEN}.png", place / "text.jpg")
-        until(opened, ".said", 2), until(opened, ".problem")
+        until(opened, ".predicted", 2), until(opened, ".problem")
         for width in (390, 320, 1440):
             resize(opened, width, 844)
             assert opened.execute_script("return document.documentElement.scrollWidth <= innerWidth"), width
@@ -199,4 +196,4 @@ def test_photos_wait_while_the_server_is_full(shared: Any, place: Path) -> None:
     with running(place / f"{BROKEN}.model", cache=place / "caches", limits=Limits(places=1)) as call:
         shared.get(call.server.url)
         drop(shared, *[place / "new ants.png"] * 6)
-        assert {one.text.split()[0] for one in until(shared, ".said", 6)} == {"ants"}
+        assert {one.text.split()[0] for one in until(shared, ".predicted", 6)} == {"ants"}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from planted import Extractor, Planted, assert_planted, folder_of, touch
+from fake_backbone import Extractor, Planted, assert_planted, folder_of, touch
 from pyarrow import parquet
 from tars import write_parquet
 from test_images import photo_bytes, planted, put, refused, why
@@ -92,7 +92,7 @@ def test_the_id_column_can_be_named(tmp_path):
     path = write_parquet(tmp_path / "t.parquet", [struct(1, "p"), struct(0, "q")], name=["y", "x"], id=[1, 2])
     source = ImageSource.open(path, id_column="Name")
     assert (source.ids, source.columns) == (["x", "y"], {"id": ["2", "1"]})
-    assert refused(path, id_column="nam").message == f"{path}: wanted an id column 'nam', found the columns name, id"
+    assert refused(path, id_column="nam").message == f"{path}: expected an id column 'nam', got the columns name, id"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_of_several_columns_of_images_the_one_named_so_is_taken_without_a_look(t
     monkeypatch.setattr(parquet_room, "_holds_images", right)
     parquet.write_table(pa.table({"left": [photo_bytes(1)], "right": [photo_bytes(2)]}), path)
     error = refused(path)
-    assert error.message == f"{path}: wanted one column of images, found 2: left, right"
+    assert error.message == f"{path}: expected one column of images, got 2: left, right"
     assert error.next_step == "call the one that is meant `image`, or leave the others out"
     parquet.write_table(pa.table({"left": [photo_bytes(1)], "sound": [{"bytes": b"RIFF", "path": "a.wav"}]}), path)
     assert planted(ImageSource.open(path), 0) == 1
@@ -152,14 +152,14 @@ def test_a_label_table_leaves_its_images_out_unread(tmp_path, monkeypatch):
     assert read_text_table(path) == {"id": ["a", "b"], "label": ["x", "y"]}
     assert asked == [{"columns": ["id", "label"]}]
     write_parquet(path, [1, 2])
-    with pytest.raises(Exception, match="column 'image' holds binary, wanted text or numbers"):
+    with pytest.raises(Exception, match="column 'image' holds binary, expected text or numbers"):
         read_text_table(path)
 
 
 def test_a_table_without_rows_and_one_that_is_damaged_are_refused(tmp_path):
     path = tmp_path / "t.parquet"
     parquet.write_table(pa.table({"image": pa.array([], pa.binary())}), path)
-    assert refused(path).message == f"{path}: wanted a table with rows, found none"
+    assert refused(path).message == f"{path}: expected a table with rows, got none"
     data = write_parquet(path, [1, 2]).read_bytes()
     path.write_bytes(data[:-20])
     assert refused(path).message.startswith(f"{path}: not a Parquet file that can be read: ")
@@ -270,7 +270,7 @@ def test_a_table_that_changed_after_it_was_listed_is_not_read(shuffled):
 
 
 def test_a_table_is_inferred_once_each_row_group_read_once_and_again_for_no_new_time(tmp_path, monkeypatch, loads):
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     network = Planted()
     monkeypatch.setattr(network_room, "open_runtime", network)
@@ -324,5 +324,5 @@ def test_a_table_that_says_it_has_more_rows_than_it_has_is_refused(tmp_path, mor
     two, three = b"\x16\x04\x19", b"\x16\x06\x19"  # the number of rows in the footer, before the list of row groups
     assert content.count(two) == 1
     path.write_bytes(content.replace(two, three))
-    with pytest.raises(SourceError, match="wanted as many rows as it says it has, 3, found others"):
+    with pytest.raises(SourceError, match="expected as many rows as it says it has, 3, got others"):
         ImageSource.open(path)

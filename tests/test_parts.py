@@ -8,10 +8,10 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import fake_backbone
 import numpy as np
-import planted
 import pytest
-from planted import assert_planted, features_of, number_of
+from fake_backbone import assert_planted, features_of, number_of
 
 from pipeline.cache import FeatureCache, caches_in, resolve, retire
 from pipeline.errors import CacheError, PipelineError, SourceError
@@ -23,21 +23,21 @@ COUNT = 40
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    return planted.folder_of(tmp_path / "photos", range(COUNT))
+    return fake_backbone.folder_of(tmp_path / "photos", range(COUNT))
 
 
 def shard(path: Path, numbers: list[int]) -> Path:
-    """Write a tar of photos, ``c{n % 2}/{n:05d}.png`` as `planted.folder_of` names them."""
+    """Write a tar of photos, ``c{n % 2}/{n:05d}.png`` as `fake_backbone.folder_of` names them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for number in numbers:
             content = io.BytesIO()
-            planted.photo(number).save(content, "PNG")
+            fake_backbone.photo(number).save(content, "PNG")
             member = tarfile.TarInfo(f"c{number % 2}/{number:05d}.png")
             member.size = content.tell()
             content.seek(0)
             tar.addfile(member, content)
-    planted.touch(path)
+    fake_backbone.touch(path)
     return path
 
 
@@ -89,7 +89,7 @@ def test_each_image_is_in_one_part_and_is_inferred_there_alone(run, photos, netw
 def test_a_new_photo_changes_one_part_and_moves_no_other(run, photos, network):
     for number in (1, 2, 3):
         run(photos, part=f"{number}/3")
-    planted.put(photos / "c1" / "00099.png", 99)
+    fake_backbone.put(photos / "c1" / "00099.png", 99)
     inferred = []
     for number in (1, 2, 3):
         cache = run(photos, part=f"{number}/3")
@@ -105,15 +105,15 @@ def test_parts_that_are_missing_are_named_and_nothing_is_read_without_them(run, 
     assert cache.missing_parts == ["2/3"] and not cache.complete
     with pytest.raises(CacheError) as caught:
         cache.features()
-    assert "wanted every part, found 2; still to be made: 2/3" in caught.value.message
+    assert "expected every part, got 2; missing: 2/3" in caught.value.message
     assert caught.value.next_step == "run the same `pipeline extract` with --part 2/3"
 
 
 def test_a_share_has_the_labels_of_the_whole_folder(run, tmp_path):
     """A share may hold one class alone, or no photo of the validation set; its labels do not change by that."""
     for number in range(12):
-        planted.put(tmp_path / "photos" / "train" / f"c{number % 2}" / f"{number:05d}.png", number)
-    planted.put(tmp_path / "photos" / "val" / "c0" / "00050.png", 50)
+        fake_backbone.put(tmp_path / "photos" / "train" / f"c{number % 2}" / f"{number:05d}.png", number)
+    fake_backbone.put(tmp_path / "photos" / "val" / "c0" / "00050.png", 50)
     for number in range(1, 7):
         source = ImageSource.open(tmp_path / "photos", share=(number, 6))
         assert set(source.columns) == {"split", "label"}
@@ -139,14 +139,14 @@ def test_resuming_a_part_infers_only_what_is_missing(run, photos, network):
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/0", "a/b", "-1/3"])
 def test_a_part_that_cannot_be_is_refused(run, photos, text):
-    with pytest.raises(PipelineError, match="wanted I/N with I from 1 to N, found"):
+    with pytest.raises(PipelineError, match="expected I/N with I from 1 to N, got"):
         run(photos, part=text)
 
 
 def test_a_share_without_images_is_an_error(run, tmp_path):
-    planted.folder_of(tmp_path / "few", range(2))
+    fake_backbone.folder_of(tmp_path / "few", range(2))
     empty = next(n for n in range(1, 51) if not len(ImageSource.open(tmp_path / "few", share=(n, 50))))
-    with pytest.raises(SourceError, match=f"part {empty}/50: wanted a share of the images"):
+    with pytest.raises(SourceError, match=f"part {empty}/50: expected a share of the images"):
         run(tmp_path / "few", part=f"{empty}/50")
 
 
@@ -180,7 +180,7 @@ def test_a_job_array_over_shards_makes_each_of_them_once(run, shards, network):
         seen += network.seen
     assert sorted(seen) == list(range(COUNT))
     assert_whole(cache, range(COUNT))
-    with pytest.raises(SourceError, match="part 5/9: wanted a share of the shards, found 4 in all"):
+    with pytest.raises(SourceError, match="part 5/9: expected at most as many parts as shards, got 4 shards"):
         run(shards, part="5/9")
 
 
@@ -208,7 +208,7 @@ def test_ids_that_two_shards_share_are_refused_by_name(run, shards):
     shard(shards / "train-004.tar", [3])
     with pytest.raises(CacheError) as caught:
         run(shards).ids  # noqa: B018
-    assert "wanted ids that are unique, found 'c1/00003.png' in part_train_000-" in caught.value.message
+    assert "expected ids that are unique, got 'c1/00003.png' in part_train_000-" in caught.value.message
     assert "and in part_train_004-" in caught.value.message
 
 
@@ -226,7 +226,7 @@ def test_a_parquet_of_images_and_a_tar_are_shards_of_one_cache(run, shards):
     content = []
     for number in (70, 71):
         file = io.BytesIO()
-        planted.photo(number).save(file, "PNG")
+        fake_backbone.photo(number).save(file, "PNG")
         content.append(file.getvalue())
     table = pa.table({"id": ["c0/00070.png", "c1/00071.png"], "image": content, "label": ["c0", "c1"]})
     parquet.write_table(table, shards / "train-004.parquet")
@@ -251,7 +251,7 @@ def test_evaluating_shards_joins_by_id_whatever_shard_holds_the_image(run, shard
     found = evaluate(
         str(shards),
         labels=tmp_path / "labels.csv",
-        backbone=planted.backbone(),
+        backbone=fake_backbone.backbone(),
         cache=run.folder,
         heads="knn",
         grid=["knn.n_neighbors=1"],
@@ -303,7 +303,7 @@ def test_parquet_shards_keep_the_id_column_that_was_named(run, tmp_path):
         content = []
         for number in (2 * shard_number, 2 * shard_number + 1):
             file = io.BytesIO()
-            planted.photo(number).save(file, "PNG")
+            fake_backbone.photo(number).save(file, "PNG")
             content.append(file.getvalue())
         columns = {"id": ["same", "twice"], "name": [f"{2 * shard_number + k:05d}" for k in (0, 1)], "image": content}
         parquet.write_table(pa.table(columns), tmp_path / "tables" / f"{shard_number}.parquet")
@@ -318,11 +318,11 @@ def test_strangers_among_the_parts_are_refused(run, shards, photos, tmp_path):
     cache = run(shards)
     other = run(photos, part="1/2")
     shutil.copy(other.files[0], cache.path / other.files[0].name)
-    with pytest.raises(CacheError, match="found another: they are parts of two caches"):
+    with pytest.raises(CacheError, match="got another: they are parts of two caches"):
         FeatureCache.open(cache.path)
     (cache.path / other.files[0].name).unlink()
     shutil.copy(run(photos).path, cache.path / "part_x-y-z-00000000.h5")
-    with pytest.raises(CacheError, match="wanted a part of a cache, found a cache of its own"):
+    with pytest.raises(CacheError, match="expected a part of a cache, got a whole cache"):
         FeatureCache.open(cache.path)
 
 

@@ -14,7 +14,7 @@ from pipeline.errors import SourceError
 from pipeline.images import ImageSource, builtin
 from pipeline.images.builtin import MAX_ZOOM, PHOTOGRAPHS, SIDE, _photograph, draw, photo_crops
 
-pytest.importorskip("skimage")
+pytest.importorskip("skimage", reason="scikit-image is not installed: pip install 'transfer-pipeline[demo]'")
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fake_backbone
 import numpy as np
-import planted
 import pytest
+from fake_backbone import Extractor
 from PIL import Image
-from planted import Extractor
 
 from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache
 from pipeline.evaluation import evaluate
-from pipeline.extraction import extraction, recipe_of
+from pipeline.extraction import api, recipe_of
 from pipeline.extraction.embedder import ImageEmbedder
-from pipeline.extraction.known import KnownDigests
+from pipeline.extraction.reuse import DigestIndex
 from pipeline.images import EARLIER_RULES, PHOTO_RULES
 from pipeline.model import Model, fit
 from pipeline.progress import Progress
@@ -47,7 +47,7 @@ def under_rules_1(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
     def call(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         with monkeypatch.context() as patched:
-            patched.setattr(extraction, "PHOTO_RULES", RULES_1)
+            patched.setattr(api, "PHOTO_RULES", RULES_1)
             return function(*args, **options)
 
     return call
@@ -55,9 +55,9 @@ def under_rules_1(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 def deep(path: Path, number: int) -> Path:
     """Write the photo that says `number` in grey of 16 bits; what it says is then another number."""
-    grey = np.asarray(planted.photo(number).convert("L")).astype(np.uint16)
+    grey = np.asarray(fake_backbone.photo(number).convert("L")).astype(np.uint16)
     Image.fromarray(grey * 16).save(path, "PNG" if path.suffix == ".png" else "TIFF")
-    planted.touch(path)
+    fake_backbone.touch(path)
     return path
 
 
@@ -67,8 +67,8 @@ def photos(tmp_path: Path) -> Path:
     for number, (ending, kind) in enumerate(FORMATS.items()):
         path = tmp_path / "photos" / f"c{number % 2}" / f"{number:05d}.{ending}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        planted.photo(number, 64).save(path, kind)
-        planted.touch(path)
+        fake_backbone.photo(number, 64).save(path, kind)
+        fake_backbone.touch(path)
     (tmp_path / "photos" / "c0" / "00002.gif").rename(tmp_path / "photos" / "c0" / "00002.png")  # by content
     deep(tmp_path / "photos" / "c0" / "00006.png", 6)
     deep(tmp_path / "photos" / "c1" / "00007.tiff", 7)
@@ -81,7 +81,7 @@ def test_the_literal_rules_of_the_version_before_are_known() -> None:
         hashlib.sha256(RULES_1.encode()).hexdigest()
         == "a67f6a90d75ea30ced2dd981a7374be9114102665f453b2d5d14646df4a0aab7"
     )
-    assert recipe_of(planted.backbone()).photo_rules == PHOTO_RULES != RULES_1
+    assert recipe_of(fake_backbone.backbone()).photo_rules == PHOTO_RULES != RULES_1
 
 
 def test_rows_that_the_rules_do_not_touch_are_reused_without_inference(
@@ -109,18 +109,18 @@ def test_rows_that_the_rules_do_not_touch_are_reused_without_inference(
 def test_a_collection_without_touched_photos_is_reused_whole(
     run: Extractor, tmp_path: Path, under_rules_1: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = planted.folder_of(tmp_path / "photos", range(5))
+    folder = fake_backbone.folder_of(tmp_path / "photos", range(5))
     under_rules_1(run, folder, layer=["late", "penultimate"])
-    monkeypatch.setattr("pipeline.extraction.embedding.prepare", None)  # nothing is decoded either
+    monkeypatch.setattr("pipeline.extraction.encoder.prepare", None)  # nothing is decoded either
     made = run(folder)
     assert run.network.seen == [] and made.summary.reused == 5
-    planted.assert_planted(made)
+    fake_backbone.assert_planted(made)
 
 
 def test_a_layer_that_the_cache_before_lacks_is_inferred(
     run: Extractor, tmp_path: Path, under_rules_1: Callable[..., Any]
 ) -> None:
-    folder = planted.folder_of(tmp_path / "photos", range(3))
+    folder = fake_backbone.folder_of(tmp_path / "photos", range(3))
     before = under_rules_1(run, folder)
     made = run(folder, layer="late")
     assert sorted(run.network.seen) == [0, 1, 2]
@@ -130,41 +130,41 @@ def test_a_layer_that_the_cache_before_lacks_is_inferred(
 def test_a_damaged_row_of_the_cache_before_is_not_reused(
     run: Extractor, tmp_path: Path, under_rules_1: Callable[..., Any]
 ) -> None:
-    folder = planted.folder_of(tmp_path / "photos", range(3))
+    folder = fake_backbone.folder_of(tmp_path / "photos", range(3))
     before = under_rules_1(run, folder)
     field = before.header.fields["features/penultimate"]
     with before.path.open("r+b") as file:
         file.seek(field.offset + field.row_bytes)
         file.write(b"\xff" * 8)
-    planted.assert_planted(run(folder))
+    fake_backbone.assert_planted(run(folder))
     assert run.network.seen == [2], "the damaged row is that of the second id, c1/00001 comes last"
 
 
 def test_other_rules_than_those_of_a_version_before_lend_nothing(
     run: Extractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = planted.folder_of(tmp_path / "photos", range(3))
+    folder = fake_backbone.folder_of(tmp_path / "photos", range(3))
     with monkeypatch.context() as patched:
-        patched.setattr(extraction, "PHOTO_RULES", "0: rules of nobody")
+        patched.setattr(api, "PHOTO_RULES", "0: rules of nobody")
         run(folder)
     run(folder)
     assert sorted(run.network.seen) == [0, 1, 2]
 
 
 def test_parts_and_arrays_are_reused_too(run: Extractor, tmp_path: Path, under_rules_1: Callable[..., Any]) -> None:
-    folder = planted.folder_of(tmp_path / "photos", range(12))
+    folder = fake_backbone.folder_of(tmp_path / "photos", range(12))
     for part in ("1/2", "2/2"):
         under_rules_1(run, folder, part=part)
     assert run(folder, part="1/2").summary.inferred == 0 == run(folder).summary.inferred
-    array = np.stack([np.asarray(planted.photo(number)) for number in range(10, 13)])
+    array = np.stack([np.asarray(fake_backbone.photo(number)) for number in range(10, 13)])
     under_rules_1(run, array)
     assert run(array).summary.inferred == 0
 
 
 def test_the_embedder_reuses_what_it_made_under_the_rules_before(
-    network: planted.Planted, photos: Path, tmp_path: Path, under_rules_1: Callable[..., Any]
+    network: fake_backbone.Planted, photos: Path, tmp_path: Path, under_rules_1: Callable[..., Any]
 ) -> None:
-    embedder = ImageEmbedder(backbone=planted.backbone(), cache=tmp_path / "caches")
+    embedder = ImageEmbedder(backbone=fake_backbone.backbone(), cache=tmp_path / "caches")
     paths = sorted(str(path) for path in photos.rglob("*.*"))
     before = under_rules_1(embedder.transform, paths)
     network.forget()
@@ -178,9 +178,9 @@ def test_other_processes_find_the_same_rows(run: Extractor, photos: Path, under_
     import pickle
 
     before = under_rules_1(run, photos)
-    known = KnownDigests([], [before])
+    known = DigestIndex([], [before])
     sent = pickle.loads(pickle.dumps(known))
-    filed = known.filed(photos.parent / "known.npy")
+    filed = known.write_file(photos.parent / "known.npy")
     for row, name in enumerate(before.ids):
         content, digest = (photos / name).read_bytes(), before.digest[row].tobytes()
         found = [one.find(digest, content) for one in (known, sent, filed)]
@@ -193,11 +193,11 @@ def test_other_processes_find_the_same_rows(run: Extractor, photos: Path, under_
 
 
 @pytest.fixture
-def old(tmp_path: Path, photos: Path, network: planted.Planted, under_rules_1: Callable[..., Any]) -> Path:
+def old(tmp_path: Path, photos: Path, network: fake_backbone.Planted, under_rules_1: Callable[..., Any]) -> Path:
     """A model that was fitted and saved under the rules before, and its cache."""
 
     def make() -> None:
-        planted.folder_of(tmp_path / "many", range(20, 36))
+        fake_backbone.folder_of(tmp_path / "many", range(20, 36))
         cache = Extractor(network, tmp_path / "caches")(tmp_path / "many", backbone=Backbone.open())
         fit(cache, heads="centroid", cv=2, n_jobs=1, nested=False).save(tmp_path / "old.model", weights=False)
 
@@ -215,7 +215,7 @@ def test_a_model_of_the_rules_before_predicts_with_a_note_on_the_photos_they_cha
     assert table["error"].tolist() == [""] * 8
     assert notes.texts == [
         "the photo rules for grey PNG and TIFF photos of 16 bits, 32 bits or floats have changed since the model was "
-        "fitted: 2 of 8 photos are read by the new ones, the first is c0/00006.png; fit the model again for "
+        "fitted: 2 of 8 photos are read by the new rules, the first is c0/00006.png; fit the model again for "
         "predictions that match"
     ]
     notes = Notes()
@@ -236,7 +236,7 @@ def test_a_model_of_the_rules_before_predicts_from_its_own_cache(old: Path, tmp_
 def test_a_cache_of_the_rules_before_is_evaluated_with_test_photos_of_now(
     run: Extractor, tmp_path: Path, under_rules_1: Callable[..., Any]
 ) -> None:
-    before = under_rules_1(run, planted.folder_of(tmp_path / "photos", range(12)))
-    test = run(planted.folder_of(tmp_path / "test", range(20, 26)))
+    before = under_rules_1(run, fake_backbone.folder_of(tmp_path / "photos", range(12)))
+    test = run(fake_backbone.folder_of(tmp_path / "test", range(20, 26)))
     result = evaluate(before, test=test, heads="centroid", n_jobs=1)
     assert any("test" in note and "photo_rules" in note for note in result.notes)

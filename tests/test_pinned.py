@@ -24,7 +24,7 @@ import pipeline as pl
 from pipeline.cache import FeatureCache
 from pipeline.errors import ModelError
 from pipeline.provenance import Preprocessing, Recipe
-from pipeline.runs import Cell
+from pipeline.runs import UnitKey
 from pipeline.studies import Study
 
 PINNED = Path(__file__).parent / "pinned"
@@ -171,7 +171,7 @@ def test_the_default_recipe_is_that_of_the_pinned_cache(v1: Path) -> None:
     """Every field of the default recipe is as it was, except those that depend on the machine or have a number."""
     cache = FeatureCache.open(only(v1 / "features_cache", "photos-*.h5"))
     before = dict(cache.recipe)
-    from pipeline.extraction.extraction import recipe_of
+    from pipeline.extraction.api import recipe_of
 
     now = recipe_of(pl.Backbone.open("efficientnet_lite0")).as_dict()
     apart = ("decoder", "photo_rules")
@@ -180,7 +180,7 @@ def test_the_default_recipe_is_that_of_the_pinned_cache(v1: Path) -> None:
 
 def test_the_key_of_a_fixed_unit_is_literal() -> None:
     """A changed key computes every stored result again."""
-    unit = Cell(
+    unit = UnitKey(
         features="f", label_set="l", head="h", estimator="e", params="{}", outer_fold="1", rows="r", inner_fold=2,
         scoring="s", seed=0, versions="v",
     )  # fmt: skip
@@ -189,10 +189,10 @@ def test_the_key_of_a_fixed_unit_is_literal() -> None:
 
 def test_the_recipe_of_training_from_scratch_is_literal() -> None:
     """It hashes the constants of two modules: a changed one trains every network of every study again."""
-    from pipeline.studies.ledger import recipe_text
-    from pipeline.studies.lessons import ScratchLesson
+    from pipeline.studies.memo import recipe_text
+    from pipeline.studies.trials import ScratchTrial
 
-    lesson = object.__new__(ScratchLesson)
+    lesson = object.__new__(ScratchTrial)
     object.__setattr__(lesson, "small", True)
     assert recipe_text(lesson) == "f85b770f49a247d743f51c34"
 
@@ -207,9 +207,9 @@ def test_the_names_in_the_pinned_files_are_the_listed_ones() -> None:
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The same files made by today's version, with a planted network."""
-    import planted
+    import fake_backbone
 
-    import pipeline.extraction.network as network_module
+    import pipeline.extraction.encoder as network_module
 
     folder = tmp_path_factory.mktemp("pinned") / "now"
     before = Path.cwd()
@@ -224,7 +224,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             (folder / "output" / keep).write_text(text, encoding="utf-8")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network_module, "open_runtime", planted.Planted())
+        patch.setattr(network_module, "open_runtime", fake_backbone.Planted())
         try:
             make(folder, run)
             yield folder

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.placing import placed
+from pipeline.files import atomic_path
 
 
 def put(path: Path, text: str, folder: bool) -> None:
-    with placed(path, folder=folder) as made:
+    with atomic_path(path, folder=folder) as made:
         assert made.name == path.name and made.exists() is folder
         (made / "text" if folder else made).write_text(text)
 
@@ -31,7 +31,7 @@ def test_what_is_new_takes_the_place_of_what_was_there(folder: bool, tmp_path: P
 def test_an_error_leaves_what_was_there(folder: bool, tmp_path: Path) -> None:
     path = tmp_path / "it"
     put(path, "one", folder)
-    with pytest.raises(ValueError, match="half way"), placed(path, folder=folder) as made:
+    with pytest.raises(ValueError, match="half way"), atomic_path(path, folder=folder) as made:
         (made / "text" if folder else made).write_text("tw")
         raise ValueError("half way")
     assert read(path) == "one" and list(tmp_path.iterdir()) == [path]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.images import PIXEL_STATISTICS, pixel_statistics, preprocess
-from pipeline.images.statistics import PERCENTILES
+from pipeline.images.preprocess import PERCENTILES
 from pipeline.provenance import Preprocessing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

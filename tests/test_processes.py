@@ -6,22 +6,22 @@ import os
 import signal
 from pathlib import Path
 
+import fake_backbone
 import numpy as np
-import planted
 import pytest
-from planted import PlantedRuntime
+from fake_backbone import PlantedRuntime
 
-import pipeline.extraction.processes as processes
+import pipeline.extraction.encode as encode
 from pipeline.cache import STORED, FeatureCache
 from pipeline.errors import PipelineError
-from pipeline.extraction import Block, embed_blocks
-from pipeline.extraction.known import KnownDigests
-from pipeline.extraction.network import InProcesses, Network, claim
+from pipeline.extraction import EncodedBatch, iter_batches
+from pipeline.extraction.encoder import LazyNetwork, NetworkHandle, claim
+from pipeline.extraction.reuse import DigestIndex
 from pipeline.images import ImageSource
 from pipeline.runtime import batch_size_of, devices_of
 
 
-class InPlanted(InProcesses):
+class InPlanted(NetworkHandle):
     """What travels: in the process it is a planted network that leaves a note of where it ran."""
 
     notes: str
@@ -45,7 +45,7 @@ class Noting(PlantedRuntime):
         (self.notes / f"opened-{device}-{os.getpid()}").touch()
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        numbers = planted.numbers_in(pixels)
+        numbers = fake_backbone.numbers_in(pixels)
         if self.deadly in numbers:
             deaths = len(list(self.notes.glob("died-*")))
             if deaths < (1 if self.deadly >= 0 else 99):
@@ -56,14 +56,14 @@ class Noting(PlantedRuntime):
         return super().__call__(pixels)
 
 
-class ManyDevices(Network):
+class ManyDevices(LazyNetwork):
     """A network for two devices that are not there."""
 
     def __init__(self, notes: Path, deadly: int | None = None) -> None:
-        super().__init__(planted.backbone(), ["early"], device="cpu", graphs=notes / "graphs")
+        super().__init__(fake_backbone.backbone(), ["early"], device="cpu", graphs=notes / "graphs")
         self.devices, self.notes, self.deadly = ["one", "two"], notes, deadly
 
-    def in_processes(self, claims: Path | None) -> InPlanted:
+    def make_handle(self, claims: Path | None) -> InPlanted:
         travelling = InPlanted((), tuple(self.devices), str(claims))
         travelling.notes, travelling.deadly = str(self.notes), self.deadly
         return travelling
@@ -71,13 +71,13 @@ class ManyDevices(Network):
 
 @pytest.fixture(autouse=True)
 def small_spans(monkeypatch) -> None:
-    monkeypatch.setattr(processes, "BLOCKS_A_SPAN", 2)
-    monkeypatch.setattr(processes, "SPANS_A_WAVE", 3)
+    monkeypatch.setattr(encode, "BATCHES_PER_SPAN", 2)
+    monkeypatch.setattr(encode, "SPANS_PER_WAVE", 3)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> ImageSource:
-    return ImageSource.open(planted.folder_of(tmp_path_factory.mktemp("processes"), range(60)))
+    return ImageSource.open(fake_backbone.folder_of(tmp_path_factory.mktemp("processes"), range(60)))
 
 
 @pytest.fixture
@@ -86,18 +86,18 @@ def notes(tmp_path) -> Path:
     return tmp_path / "notes"
 
 
-def all_of(source: ImageSource, network: Network, **options: object) -> list[Block]:
-    with embed_blocks(source, range(len(source)), network, planted.SMALL, batch_size=4, **options) as blocks:
+def all_of(source: ImageSource, network: LazyNetwork, **options: object) -> list[EncodedBatch]:
+    with iter_batches(source, range(len(source)), network, fake_backbone.SMALL, batch_size=4, **options) as blocks:
         return list(blocks)
 
 
-def assert_each_once(source: ImageSource, blocks: list[Block]) -> None:
+def assert_each_once(source: ImageSource, blocks: list[EncodedBatch]) -> None:
     rows = np.concatenate([block.rows for block in blocks])
     assert sorted(rows.tolist()) == list(range(len(source)))
     for block in blocks:
-        numbers = [planted.number_of(source.ids[row]) for row in block.rows]
+        numbers = [fake_backbone.number_of(source.ids[row]) for row in block.rows]
         assert (block.status == STORED).all()
-        assert np.array_equal(block.features["early"], planted.features_of(numbers, "early"))
+        assert np.array_equal(block.features["early"], fake_backbone.features_of(numbers, "early"))
         assert np.array_equal(block.stat, source.stat[block.rows])
 
 
@@ -105,7 +105,7 @@ def assert_each_once(source: ImageSource, blocks: list[Block]) -> None:
 def test_one_process_a_device_and_each_image_once(source, notes):
     blocks = all_of(source, ManyDevices(notes))
     assert_each_once(source, blocks)
-    assert sum(block.inferred for block in blocks) == 60 and all(block.spent.decode > 0 for block in blocks)
+    assert sum(block.inferred for block in blocks) == 60 and all(block.timing.decode > 0 for block in blocks)
     opened = [path.name.split("-")[1] for path in notes.glob("opened-*")]
     assert sorted(opened) == ["one", "two"]
     for device in ("one", "two"):
@@ -120,42 +120,42 @@ def test_a_process_that_dies_loses_nothing(source, notes):
 
 @pytest.mark.slow
 def test_processes_that_keep_dying_are_an_error_that_says_so(source, notes, monkeypatch):
-    monkeypatch.setattr(processes, "_work", _die)
-    with pytest.raises(PipelineError, match="wanted worker processes that live, found that they die"):
+    monkeypatch.setattr(encode, "_run_numbered", _die)
+    with pytest.raises(PipelineError, match="worker processes keep crashing"):
         all_of(source, ManyDevices(notes))
 
 
-def _die(number: int, span: object) -> None:
+def _die(number: int, task: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.slow
 def test_whoever_leaves_early_is_let_go(source, notes):
-    with embed_blocks(source, range(60), ManyDevices(notes), planted.SMALL, batch_size=4) as blocks:
+    with iter_batches(source, range(60), ManyDevices(notes), fake_backbone.SMALL, batch_size=4) as blocks:
         next(blocks)
 
 
 @pytest.mark.slow
 def test_images_that_only_the_workers_do_not_see_end_the_run(source, notes, monkeypatch):
-    monkeypatch.setattr(processes, "_work", _blind)
+    monkeypatch.setattr(encode, "_run_numbered", _blind)
     with pytest.raises(PipelineError) as caught:
         all_of(source, ManyDevices(notes))
-    assert ".png: wanted workers that see the images under the same path, found one that" in caught.value.message
+    assert ".png: expected workers that see the images under the same path, got one that" in caught.value.message
 
 
-def _blind(number: int, span: processes._Span) -> tuple[int, Block]:
-    object.__setattr__(span.how.source.reader, "root", "/nowhere")
-    return number, span.work()
+def _blind(number: int, task: encode._EncodeTask) -> tuple[int, EncodedBatch]:
+    object.__setattr__(task.encoder.source.reader, "root", "/nowhere")
+    return number, task.run()
 
 
 @pytest.mark.slow
 def test_content_that_a_cache_knows_is_known_to_the_workers_too(source, notes, tmp_path, monkeypatch):
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
-    network = planted.Planted()
+    network = fake_backbone.Planted()
     monkeypatch.setattr(network_room, "open_runtime", network)
-    cache = planted.Extractor(network, tmp_path / "caches")(source.take(range(20)), layer="early")
-    blocks = all_of(source, ManyDevices(notes), known=KnownDigests([FeatureCache.open(cache.path)]))
+    cache = fake_backbone.Extractor(network, tmp_path / "caches")(source.take(range(20)), layer="early")
+    blocks = all_of(source, ManyDevices(notes), known=DigestIndex([FeatureCache.open(cache.path)]))
     assert sum(block.inferred for block in blocks) == 40
     known = {int(row) for block in blocks for row in block.rows[block.known >= 0]}
     assert known == set(range(20))
@@ -163,8 +163,8 @@ def test_content_that_a_cache_knows_is_known_to_the_workers_too(source, notes, t
 
 @pytest.mark.slow
 def test_a_worker_that_decodes_otherwise_is_refused(source, notes, monkeypatch):
-    monkeypatch.setattr(processes, "decoder_of", lambda mode: "of another Pillow")
-    with pytest.raises(PipelineError, match="wanted workers that decode photos as this machine does"):
+    monkeypatch.setattr(encode, "decoder_of", lambda mode: "of another Pillow")
+    with pytest.raises(PipelineError, match="expected workers that decode photos as this machine does"):
         all_of(source, ManyDevices(notes))
 
 

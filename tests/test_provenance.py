@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.backbone import Backbone
 from pipeline.extraction import recipe_of
-from pipeline.provenance import Preprocessing, Recipe, canonical_json, digest_of
+from pipeline.provenance import Preprocessing, Recipe, canonical_json, sha256_json
 from pipeline.runtime import runtime_name
 
 PREPROCESSING = Preprocessing(256, 224, "bicubic", True, (0.4, 0.5, 0.6), (0.2, 0.2, 0.3))
@@ -98,7 +98,7 @@ def test_a_recipe_comes_back_from_json_as_it_was():
 
 def test_what_is_no_number_has_no_canonical_text():
     with pytest.raises(ValueError, match="Out of range float"):
-        digest_of({"value": float("nan")})
+        sha256_json({"value": float("nan")})
 
 
 @given(st.dictionaries(st.text(max_size=5), st.one_of(st.integers(), st.text(max_size=5), st.none()), max_size=6))
@@ -158,7 +158,7 @@ def test_where_the_weights_lie_is_not_in_the_key(tmp_path):
 
 @pytest.mark.parametrize(("name", "value"), [("decoder_of", lambda _: "other"), ("PHOTO_RULES", "other")])
 def test_another_decoder_and_other_photo_rules_have_another_key(monkeypatch, name, value):
-    from pipeline.extraction import extraction as room
+    from pipeline.extraction import api as room
 
     before = recipe_of(Backbone.open()).key(PLACE)
     monkeypatch.setattr(room, name, value)

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import asked_for, browser, frames, lights, resize
-from made_caches import blobs, make_cache
-from sights import (
+from browser_checks import (
     contrasts,
     crowded_ticks,
     cut_labels,
@@ -34,6 +33,7 @@ from sights import (
     walled_in,
     without_words,
 )  # fmt: skip
+from made_caches import blobs, make_cache
 from sklearn.neighbors import KNeighborsClassifier
 from test_study import Eyes, fewer_draws
 
@@ -41,8 +41,8 @@ pytest.importorskip("bokeh", reason="Bokeh is not installed: pip install 'transf
 
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource
-from pipeline.report.pages.canvas import HUES
-from pipeline.report.writing import write_report
+from pipeline.report.html.charts import HUES
+from pipeline.report.html.write import write_report
 from pipeline.studies import study
 
 GRID = {"ridge.alpha": 1.0, "logistic.C": 1.0, "centroid.shrink_threshold": [None]}
@@ -107,7 +107,7 @@ def data(of: str) -> tuple[ImageSource, tuple[str, ...], tuple[str, ...]]:
 @pytest.fixture(scope="module", autouse=True)
 def eyes() -> Iterator[None]:
     """Stands where the network stood: the pages are tried here, not what it sees."""
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network_room, "open_runtime", Eyes)
@@ -245,6 +245,27 @@ def test_every_shade_of_a_confusion_can_be_read(pages: Shelf, shared: Any) -> No
         assert len(found) == len(shades) and found[0][0] >= READABLE, found[:4]
 
 
+@pytest.mark.parametrize("width", [DESK, PHONE])
+def test_a_cell_of_the_confusion_matrix_shows_its_photos(width: int, pages: Shelf, shared: Any) -> None:
+    show(shared, pages["run digits"], width=width)
+    buttons = shared.find_elements("css selector", "[data-cells='0'] button[data-cell]")
+    wrong = [one for one in buttons if len(set(one.get_attribute("data-cell").split(","))) == 2]
+    other = next(one for one in buttons if one != wrong[0])
+    for button in (wrong[0], other):
+        shared.execute_script("arguments[0].click()", button)
+        assert button.get_attribute("aria-expanded") == "true"
+        title = shared.execute_script("return document.querySelector('#cell-photos-0 h3').textContent")
+        assert title == f"{button.get_attribute('aria-label')}"
+        wide = shared.execute_script(
+            "return [...document.querySelectorAll('#cell-photos-0 li img')].map(e => e.getBoundingClientRect().width)"
+        )
+        assert len(wide) == min(int(button.text.replace(",", "")), 60) and min(wide) >= 60
+        assert sticking_out(shared) == []
+    shared.execute_script("arguments[0].click()", other)
+    assert shared.execute_script("return document.querySelector('#cell-photos-0').childElementCount") == 0
+    assert errors(shared) == []
+
+
 def maps(opened: Any) -> list[Any]:
     return [plot for plot in plots(opened) if plot.get_attribute("data-map")]
 
@@ -340,7 +361,7 @@ def test_twenty_thousand_points_stay_usable(crowd: Path, shared: Any) -> None:
         CanvasRenderingContext2D.prototype.fill = function (...of) { window.marks++; return fill.apply(this, of); };
         window.marks = 0;"""
     )
-    tip = met(shared, plot)
+    tip = met(shared, plot, pictured=True)
     assert tip["pictures"] and tip["pictures"][0][0] > 0 and tip["lines"][0].startswith("class ")
     leave(shared)
     assert shared.execute_script("return marks") == 0  # to tell of a point paints none of the others

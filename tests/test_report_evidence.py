@@ -19,10 +19,15 @@ from pipeline.errors import EvaluationError, SkipReason
 from pipeline.evaluation import evaluate
 from pipeline.extraction import extract
 from pipeline.images import ImageSource
-from pipeline.report.findings.answers import answers_of, number_answers_of, probable_result, tag_rows
-from pipeline.report.findings.evidence import evidence_of, photos_of
-from pipeline.report.findings.photos import open_photos
-from pipeline.runs import Run, said_by
+from pipeline.report.diagnostics.predictions import (
+    best_probabilistic_result,
+    load_class_predictions,
+    load_number_predictions,
+    load_tag_rows,
+    open_cache_images,
+)
+from pipeline.report.diagnostics.summary import diagnose, open_run_images
+from pipeline.runs import Run, predictions_of
 
 TAGS = ("big", "odd", "red")
 
@@ -75,7 +80,7 @@ def test_the_probability_of_the_own_class_is_that_of_the_head_refitted(
     made: tuple[Run, FeatureCache, FeatureCache],
 ) -> None:
     run, cache, _ = made
-    table = said_by(run.predictions, probable_result(run, run.info("kind")), part="out of fold")
+    table = predictions_of(run.predictions, best_probabilistic_result(run, run.info("kind")), part="out of fold")
     y, X = np.array(cache.columns["kind"]), np.asarray(cache.stored()[:])
     row_of = {name: row for row, name in enumerate(cache.ids)}
     rows = np.array([row_of[name] for name in table["id"]])
@@ -95,8 +100,8 @@ def test_the_probability_of_the_own_class_is_that_of_the_head_refitted(
 
 def test_a_class_that_training_never_saw_has_no_probability(made: tuple[Run, FeatureCache, FeatureCache]) -> None:
     run = made[0]
-    result = probable_result(run, run.info("kind"))
-    found = answers_of(run, run.info("kind"), part="test", result=result)
+    result = best_probabilistic_result(run, run.info("kind"))
+    found = load_class_predictions(run, run.info("kind"), part="test", result=result)
     assert found is not None and found.classes == ("ant", "bee", "cat", "yak")
     yak = found.true == 3
     assert yak.sum() == 1 and found.probability_true[yak] == 0.0 and 3 not in found.predicted
@@ -115,7 +120,7 @@ def test_answers_are_those_of_the_best_head_or_of_the_one_named(made: tuple[Run,
     info = run.info("kind")
     best = run.best("kind")
     for result in (best, next(one for one in run.of("kind") if one.head == "ridge")):
-        found = answers_of(run, info, result=None if result is best else result)
+        found = load_class_predictions(run, info, result=None if result is best else result)
         assert found is not None and (found.head, found.layer, found.cache) == (result.head, result.layer, result.cache)
         table = run.predictions.query("label_set == 'kind' and part != 'test' and head == @result.head")
         assert list(found.ids) == table["id"].tolist() and list(found.labels) == table["true"].tolist()
@@ -124,20 +129,24 @@ def test_answers_are_those_of_the_best_head_or_of_the_one_named(made: tuple[Run,
             next(one.mean for one in run.of("kind", scoring="accuracy") if (one.head, one.null) == (result.head, False))
         )
         assert found.has_probabilities == (result.head == "logistic") == found.has_own_probabilities
-    assert answers_of(run, info, result=run.of("kind")[-1]) is None, "a null has no table"
+    assert load_class_predictions(run, info, result=run.of("kind")[-1]) is None, "a null has no table"
 
 
 def test_numbers_and_tags_are_joined_too(made: tuple[Run, FeatureCache, FeatureCache]) -> None:
     run, cache, _ = made
     size, marks = run.info("size"), run.info("marks")
-    assert answers_of(run, size) is None and tag_rows(run, size) is None and number_answers_of(run, marks) is None
-    numbers = number_answers_of(run, size)
+    assert (
+        load_class_predictions(run, size) is None
+        and load_tag_rows(run, size) is None
+        and load_number_predictions(run, marks) is None
+    )
+    numbers = load_number_predictions(run, size)
     assert numbers is not None and len(numbers) == 79
     known = dict(zip(cache.ids, cache.columns["size"], strict=True))
     assert numbers.true.tolist() == [float(str(known[name])) for name in numbers.ids]
-    rows = tag_rows(run, marks)
+    rows = load_tag_rows(run, marks)
     assert rows is not None and [row.name for row in rows] == list(TAGS)
-    table = said_by(run.predictions, run.best("marks"), part="out of fold")
+    table = predictions_of(run.predictions, run.best("marks"), part="out of fold")
     for row in rows:
         was, said = (np.array([row.name in cell.split(";") for cell in table[name]]) for name in ("true", "predicted"))
         assert (row.n, row.found, row.wrong) == (was.sum(), (was & said).sum(), (said & ~was).sum())
@@ -148,9 +157,9 @@ def test_numbers_and_tags_are_joined_too(made: tuple[Run, FeatureCache, FeatureC
 
 def test_all_there_is_to_show_is_about_the_same_images(made: tuple[Run, FeatureCache, FeatureCache]) -> None:
     run, cache, _ = made
-    found = evidence_of(run, run.info("kind"))
-    assert found.answers is not None and found.confusion is not None and found.per_class is not None
-    assert found.confusion.counts.sum() == len(found.answers) == 79
+    found = diagnose(run, run.info("kind"))
+    assert found.predictions is not None and found.confusion is not None and found.per_class is not None
+    assert found.confusion.counts.sum() == len(found.predictions) == 79
     assert sum(row.n for row in found.per_class) == 79
     assert found.test_confusion is not None and found.test_confusion.counts.sum() == 30
     assert [one.head for one in found.results] == [one.head for one in run.of("kind")]
@@ -158,19 +167,21 @@ def test_all_there_is_to_show_is_about_the_same_images(made: tuple[Run, FeatureC
     assert found.map is not None and sorted(found.map.ids) == sorted(cache.ids[:79])
     kinds = dict(zip(cache.ids, cache.columns["kind"], strict=True))
     assert [kinds[name] for name in found.map.ids] == found.map.labels.tolist()
-    assert found.copies is not None
-    assert [(pair.one, pair.other, pair.exact) for pair in found.copies.pairs] == [("00006.jpg", "00007.jpg", False)]
-    assert found.copies.pairs[0].label_of_one == kinds["00006.jpg"]
-    part = dict(zip(found.answers.ids, found.answers.part, strict=True))
+    assert found.duplicates is not None
+    assert [(pair.one, pair.other, pair.exact) for pair in found.duplicates.pairs] == [
+        ("00006.jpg", "00007.jpg", False)
+    ]
+    assert found.duplicates.pairs[0].label_of_one == kinds["00006.jpg"]
+    part = dict(zip(found.predictions.ids, found.predictions.part, strict=True))
     assert found.mistakes and all(
         part[near.id] != part[one.id] and kinds[near.id] == near.label
         for one in found.mistakes
         for near in one.neighbours
     )
     assert all(len(one.neighbours) == 3 for one in found.mistakes)
-    assert found.suspects is not None and found.suspected_by == "logistic"
-    assert evidence_of(run, run.info("size")).map is not None
-    assert evidence_of(run, run.info("marks")).tags == tag_rows(run, run.info("marks"))
+    assert found.label_issues is not None and found.label_issues_by == "logistic"
+    assert diagnose(run, run.info("size")).map is not None
+    assert diagnose(run, run.info("marks")).tags == load_tag_rows(run, run.info("marks"))
 
 
 def test_a_cache_that_is_gone_leaves_a_note_and_all_the_rest(
@@ -180,12 +191,12 @@ def test_a_cache_that_is_gone_leaves_a_note_and_all_the_rest(
     gone = str(tmp_path / "gone.h5")
     table = run.predictions.assign(cache=gone)
     moved = replace(run, results=tuple(replace(one, cache=gone) for one in run.results), predictions=table)
-    found = evidence_of(moved, moved.info("kind"))
-    assert found.map is None and found.copies is None
-    assert found.notes[0].startswith(f"no map, no copies and no nearest photos: {gone}: ")
-    assert found.confusion is not None and found.calibration == evidence_of(run, run.info("kind")).calibration
+    found = diagnose(moved, moved.info("kind"))
+    assert found.map is None and found.duplicates is None
+    assert found.notes[0].startswith(f"no map, no duplicates and no similar photos: {gone}: ")
+    assert found.confusion is not None and found.calibration == diagnose(run, run.info("kind")).calibration
     assert found.mistakes and all(one.neighbours == () for one in found.mistakes)
-    source, note = photos_of(moved, moved.info("kind"))
+    source, note = open_run_images(moved, moved.info("kind"))
     assert source is None and gone in note and "--photos DIR" in note
 
 
@@ -204,7 +215,7 @@ def test_a_cache_is_found_from_another_working_folder(
     )
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert evidence_of(moved, moved.info("kind")).map is not None
+    assert diagnose(moved, moved.info("kind")).map is not None
 
 
 def test_a_run_of_an_earlier_version_lacks_its_suspects_and_says_so(
@@ -222,9 +233,9 @@ def test_a_run_of_an_earlier_version_lacks_its_suspects_and_says_so(
         old / "predictions.parquet"
     )
     opened = Run.open(old)
-    found = evidence_of(opened, opened.info("kind"))
-    assert found.suspects is None
-    assert any("kept by an earlier version" in note and "computes nothing anew" in note for note in found.notes)
+    found = diagnose(opened, opened.info("kind"))
+    assert found.label_issues is None
+    assert any("written by an earlier version" in note and "reuses all results" in note for note in found.notes)
     assert found.map is not None and len(found.map) == 79, "a test set of the same ids is no part of this cache"
     if found.best.head == "logistic":
         assert found.calibration is not None
@@ -235,43 +246,43 @@ def test_no_head_with_probabilities_suspects_nobody_and_says_so(
 ) -> None:
     run = made[0]
     alone = replace(run, results=tuple(one for one in run.results if one.head not in ("logistic", "chosen")))
-    found = evidence_of(alone, alone.info("kind"))
-    assert found.suspects is None and found.calibration is None and found.suspected_by == ""
+    found = diagnose(alone, alone.info("kind"))
+    assert found.label_issues is None and found.calibration is None and found.label_issues_by == ""
     assert any("no head gives probabilities" in note and "logistic" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "wanted", "step"),
+    ("spoil", "expected", "step"),
     [
-        (lambda f: (f / "run.json").unlink(), "run.json: wanted a run, found No such file", "pipeline evaluate DATA"),
-        (lambda f: (f / "run.json").write_text("{"), "run.json: wanted a run, found no JSON", "make it again"),
-        (lambda f: (f / "run.json").write_text("[]"), "wanted a run of format 1, found list", "make it again"),
-        (lambda f: (f / "run.json").write_text('{"format": 9}'), "wanted a run of format 1, found 9", "make it again"),
-        (lambda f: (f / "run.json").write_text('{"format": 1}'), "found one that is not whole", "make it again"),
-        (lambda f: (f / "predictions.parquet").unlink(), "predictions.parquet: wanted the run's", "make it again"),
-        (lambda f: (f / "predictions.parquet").write_bytes(b"PAR1"), "predictions.parquet: wanted", "make it again"),
+        (lambda f: (f / "run.json").unlink(), "run.json: expected a run, got No such file", "pipeline evaluate DATA"),
+        (lambda f: (f / "run.json").write_text("{"), "run.json: expected a run, got no JSON", "make it again"),
+        (lambda f: (f / "run.json").write_text("[]"), "expected a run of format 1, got list", "make it again"),
+        (lambda f: (f / "run.json").write_text('{"format": 9}'), "expected a run of format 1, got 9", "make it again"),
+        (lambda f: (f / "run.json").write_text('{"format": 1}'), "got one that is not whole", "make it again"),
+        (lambda f: (f / "predictions.parquet").unlink(), "predictions.parquet: expected the run's", "make it again"),
+        (lambda f: (f / "predictions.parquet").write_bytes(b"PAR1"), "predictions.parquet: expected", "make it again"),
         (
             lambda f: pd.DataFrame({"id": ["a"]}).to_parquet(f / "predictions.parquet"),
-            "found no column label_set, source, cache, layer, head, part",
+            "got no column label_set, source, cache, layer, head, part",
             "make it again",
         ),
         (
             lambda f: ((f / "run.json").unlink(), (f / "study.json").write_text("{}")),
-            "wanted a run of evaluate, found a study",
+            "expected a run of evaluate, got a study",
             "Study.open",
         ),
     ],
     ids=["none", "cut", "list", "later", "empty", "no table", "cut table", "other table", "study"],
 )
 def test_what_is_no_run_is_refused_with_the_way_out(
-    made: tuple[Run, FeatureCache, FeatureCache], tmp_path: Path, spoil, wanted: str, step: str
+    made: tuple[Run, FeatureCache, FeatureCache], tmp_path: Path, spoil, expected: str, step: str
 ) -> None:
     assert made[0].folder is not None
     folder = shutil.copytree(made[0].folder, tmp_path / "run")
     spoil(folder)
     with pytest.raises(EvaluationError) as error:
         Run.open(folder)
-    assert wanted in error.value.message and str(folder) in error.value.message
+    assert expected in error.value.message and str(folder) in error.value.message
     assert step in error.value.next_step
 
 
@@ -287,21 +298,21 @@ def folder_of_photos(path: Path, n: int = 4) -> Path:
 def test_photos_are_found_where_they_were_and_where_they_are_now(tmp_path: Path) -> None:
     photos = folder_of_photos(tmp_path / "photos")
     cache = extract(photos, cache=tmp_path / "caches")
-    source, note = open_photos(cache)
+    source, note = open_cache_images(cache)
     assert source is not None and source.ids == cache.ids and note == ""
     assert source.read(3).digest == cache.digest[3].tobytes()
     moved = photos.rename(tmp_path / "moved")
-    source, note = open_photos(cache)
+    source, note = open_cache_images(cache)
     assert source is None and str(photos) in note and "--photos DIR" in note
-    source, note = open_photos(cache, moved)
+    source, note = open_cache_images(cache, moved)
     assert source is not None and source.read(0).digest == cache.digest[0].tobytes() and note == ""
     (moved / "ants" / "2.png").unlink()
-    source, note = open_photos(cache, moved)
+    source, note = open_cache_images(cache, moved)
     assert source is not None and note.startswith(f"1 of 8 photos are not in {moved}, e.g. ants/2.png")
     other = folder_of_photos(tmp_path / "other")
     (other / "ants").rename(other / "wasps")
     (other / "bees").rename(other / "hornets")
-    source, note = open_photos(cache, other)
+    source, note = open_cache_images(cache, other)
     assert source is None and "has none of the 8 ids" in note
 
 
@@ -327,10 +338,10 @@ def test_photos_of_every_kind_of_source_are_opened_again(kind: str, tmp_path: Pa
     else:
         source = ImageSource.open("digits").take(range(4))
     cache = extract(source, cache=tmp_path / "caches")
-    found, note = open_photos(cache)
+    found, note = open_cache_images(cache)
     if kind == "array":
         assert found is None and "an array in memory" in note and "photos=DIR" in note
-        found, note = open_photos(cache, source)
+        found, note = open_cache_images(cache, source)
     assert found is not None and note == ""
     row_of = {name: row for row, name in enumerate(found.ids)}
     for row, name in enumerate(cache.ids):
@@ -341,9 +352,9 @@ def test_the_photos_of_a_list_that_are_gone_are_counted(tmp_path: Path) -> None:
     files = sorted(folder_of_photos(tmp_path / "photos").rglob("*.png"))
     cache = extract(ImageSource.open(files), cache=tmp_path / "caches")
     files[0].unlink()
-    found, note = open_photos(cache)
+    found, note = open_cache_images(cache)
     assert found is not None and len(found) == 7 and note.startswith("1 of 8 photos are not in")
     for file in files[1:]:
         file.unlink()
-    found, note = open_photos(cache)
-    assert found is None and "wanted 8 photos, found none of them" in note
+    found, note = open_cache_images(cache)
+    assert found is None and "expected 8 photos, got none of them" in note

@@ -15,11 +15,11 @@ pytest.importorskip("bokeh", reason="Bokeh is not installed: pip install 'transf
 
 from pipeline.cache import CacheLock, add_reference
 from pipeline.evaluation import evaluate
-from pipeline.report.findings.answers import answers_of, fold_text
-from pipeline.report.findings.mistakes import most_confident_mistakes
-from pipeline.report.findings.models import saved_models
-from pipeline.report.pages.part_view import sure_text
-from pipeline.report.pages.run import run_page
+from pipeline.report.diagnostics.mistakes import most_confident_mistakes
+from pipeline.report.diagnostics.predictions import describe_fold, load_class_predictions
+from pipeline.report.diagnostics.summary import saved_models
+from pipeline.report.html.run_page import run_page
+from pipeline.report.html.sections import format_confidence
 from pipeline.runs import Run
 
 
@@ -42,7 +42,7 @@ def words_of(page: str) -> str:
 
 
 def test_a_probability_names_the_fold_that_it_is_by(run: Run) -> None:
-    answers = answers_of(run, run.info())
+    answers = load_class_predictions(run, run.info())
     assert answers is not None
     mistakes = most_confident_mistakes(answers, None)
     assert mistakes
@@ -57,13 +57,17 @@ def test_a_probability_names_the_fold_that_it_is_by(run: Run) -> None:
         "Each probability is by the model of one fold, trained without that photo; a saved model, trained on all "
         "photos, gives another one."
     ) in words
-    assert "Out of fold, by the models of the folds; on the dashed line" in words
+    assert "Out of fold, by the models of the folds. On the dashed line" in words
 
 
 def test_a_test_set_s_probability_is_no_fold_s() -> None:
-    assert (fold_text("0"), fold_text("4"), fold_text("test")) == ("the model of fold 1", "the model of fold 5", "")
-    assert sure_text(0.994, "2") == "99% by the model of fold 3"
-    assert sure_text(0.994, "test") == "99% sure"
+    assert (describe_fold("0"), describe_fold("4"), describe_fold("test")) == (
+        "the model of fold 1",
+        "the model of fold 5",
+        "",
+    )
+    assert format_confidence(0.994, "2") == "99% by the model of fold 3"
+    assert format_confidence(0.994, "test") == "99%"
 
 
 def test_the_parameters_of_a_saved_model_stand_beside_those_of_the_folds(run: Run, tmp_path: Path) -> None:
@@ -86,7 +90,7 @@ def test_the_parameters_of_a_saved_model_stand_beside_those_of_the_folds(run: Ru
     page = run_page(run)
     assert "<b>.model" not in page
     assert (
-        "The saved model <b>.model: logistic on penultimate, parameters C=0.01, chosen and trained on 40 photos."
+        "The saved model <b>.model: logistic on penultimate, parameters C=0.01, selected and trained on 40 photos."
     ) in words_of(page)
 
 

@@ -22,11 +22,12 @@ from test_scored import photos_and_model, planted
 
 from pipeline.errors import ReportError
 from pipeline.images import ImageSource
-from pipeline.intervals import Score
+from pipeline.intervals import ScoreInterval
 from pipeline.model import Model, ModelScore
-from pipeline.report.pages.scored import findings_of
-from pipeline.report.writing import open_run, write_report
+from pipeline.report.html.score_page import diagnose_score
+from pipeline.report.html.write import open_run, write_report
 from pipeline.runs import Run
+from pipeline.runs.directory import report_name
 
 
 @pytest.fixture(scope="module")
@@ -79,27 +80,28 @@ def picture(page: Page, card: str) -> Image.Image:
     return Image.open(BytesIO(b64decode(json.loads(page.scripts["pictures"])[int(number[1])]))).convert("RGB")
 
 
-def shown(one: Score) -> list[str]:
-    return [f"{one.value:.3f}", f"{one.low:.3f} to {one.high:.3f}"]
+def shown(one: ScoreInterval) -> list[str]:
+    ends = sorted(abs(end) for end in (one.low, one.high))  # a loss is shown positive
+    return [f"{abs(one.value):.3f}", f"{ends[0]:.3f} to {ends[1]:.3f}"]
 
 
 def test_the_figures_are_those_of_the_answers(page: Page, score: ModelScore) -> None:
     table = score.predictions
     right, n = int((table["true"] == table["predicted"]).sum()), len(table)
     accuracy = next(one for one in score.scores if one.scoring == "accuracy")
-    first = f"Right on {right} of {n} photos, {right / n:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})."
+    first = f"Correct on {right} of {n} photos, {right / n:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})."
     most, times = table["true"].value_counts().index[0], table["true"].value_counts().iloc[0]
-    rest = f"Always saying {most}, the commonest here, would be right on {times / n:.1%}."
+    rest = f"Baseline, always predicting {most}, the most common class: {times / n:.1%}."
     assert page.said.index(first) < page.said.index(rest) < page.said.index("balanced accuracy")
     new = table[~table["learned"]]
     assert (
-        f"Without the {n - len(new)} photos that it learned from: {(new['true'] == new['predicted']).mean():.1%}"
+        f"Without the {n - len(new)} photos that it was trained on: {(new['true'] == new['predicted']).mean():.1%}"
         in page.said
     )
     assert cells(section(page, "Scores"))[1:] == [
-        [name, *shown(one), f"{score.guessing[one.scoring]:.3f}", *shown(apart)]
+        [name, *shown(one), f"{abs(score.guessing[one.scoring]):.3f}", *shown(apart)]
         for name, one, apart in zip(
-            ("balanced accuracy", "accuracy", "macro F1", "−log loss"), score.scores, score.scores_apart, strict=True
+            ("balanced accuracy", "accuracy", "macro F1", "log loss"), score.scores, score.scores_apart, strict=True
         )
     ]
 
@@ -109,7 +111,7 @@ def test_the_confusion_and_the_classes_are_counted_from_the_answers(page: Page, 
     counts = pd.crosstab(score.predictions["true"], score.predictions["predicted"]).reindex(
         index=names, columns=names, fill_value=0
     )
-    whole = section(page, "Right and wrong")
+    whole = section(page, "Confusion matrix")
     assert cells(whole)[1:] == [
         [name, *(str(times) if times else "·" for times in counts.loc[name]), str(counts.loc[name].sum())]
         for name in names
@@ -125,14 +127,15 @@ def test_the_surest_mistakes_stand_beside_their_nearest_training_photos(
 ) -> None:
     table = score.predictions
     wrong = table[table["true"] != table["predicted"]].sort_values("probability", ascending=False, kind="stable")
-    shown = cards(section(page, "Right and wrong"))
+    wrong = wrong[~wrong["id"].isin([one.id for one in diagnose_score(score).label_issues or ()])]  # shown elsewhere
+    shown = cards(section(page, "Most confident mistakes"))
     assert len(shown) == min(len(wrong), 12)
     assert {re.search(r'alt="([^"]+)"', card)[1] for card in shown} == set(wrong["id"][:12])  # type: ignore[index]
     rows = table.set_index("id")
     for card in shown:
         name, *near = re.findall(r'alt="([^"]+)"', card)
         row = rows.loc[name]
-        assert f"said</span> <b>{row['predicted']}</b><small>{row['probability']:.0%} sure" in card
+        assert f"predicted</span> <b>{row['predicted']}</b><small>{row['probability']:.0%}" in card
         assert near == [row["neighbour"], row["neighbour_2"], row["neighbour_3"]]
         assert f"cosine {row['similarity']:.2f}" in card
     # The pictures are of the photos that are named; the small one is of the training photo.
@@ -159,20 +162,20 @@ def most_like(shown: Image.Image, folder: Path) -> set[bytes]:
 
 
 def test_what_is_to_be_handled_with_care_is_named(page: Page, score: ModelScore) -> None:
-    learned = section(page, "Photos that it learned from", "h3")
-    assert f"{len(score.seen_in_training)} of the {score.n} photos are ones that the model learned from" in learned
+    learned = section(page, "Training photos among the scored ones", "h3")
+    assert f"{len(score.seen_in_training)} of the {score.n} photos are training photos, by content" in learned
     assert [row[0] for row in cells(learned.partition("<details>")[2])[1:]] == list(score.seen_in_training)
     assert all("cosine 1.00" in card and card.count("<img") == 2 for card in cards(learned))  # the photo itself
-    assert "with their photos: wasps (4)." in section(page, "Classes that it never saw", "h3")
+    assert "with their photos: wasps (4)." in section(page, "Classes that the model does not have", "h3")
     strange = score.predictions[score.predictions["unfamiliar"]]
     told = section(page, "Unfamiliar photos", "h3")
-    assert "1 of the 15 photos lies further" in told and "The model is wrong about 1 of them." in told
+    assert "1 of the 15 photos is further" in told and "The model is wrong on 1 of them." in told
     rows = cells(told.partition("<details>")[2])[1:]
     assert [row[0] for row in rows] == strange["id"].tolist() == ["ants/lime.png"]
 
 
 def test_a_planted_wrong_label_is_suspected_and_what_cannot_be_asked_is_not(page: Page, score: ModelScore) -> None:
-    suspected = [one.id for one in findings_of(score).suspects or ()]
+    suspected = [one.id for one in diagnose_score(score).label_issues or ()]
     table = score.predictions
     asked = table[~table["learned"] & (table["true"] != "wasps")]
     sure_of = asked.groupby("true")["probability_true"].mean()
@@ -180,28 +183,30 @@ def test_a_planted_wrong_label_is_suspected_and_what_cannot_be_asked_is_not(page
     margin = accused["probability_true"] - accused["probability"]
     assert suspected == accused.loc[margin.sort_values(kind="stable").index, "id"].tolist()
     assert {"bees/90.png", "bees/91.png"} <= set(suspected)
-    shown = section(page, "Labels that may be wrong", "h3")
-    assert f"{len(suspected)} images are taken for another class by logistic, which had not seen them" in shown
+    shown = section(page, "Possible label errors")
+    assert f"{len(suspected)} photos: logistic, which was not trained on them, predicts another class" in shown
     assert [re.search(r'alt="([^"]+)"', card)[1] for card in cards(shown)] == suspected  # type: ignore[index]
     # Of a photo that it learned from, and of a class that it never saw, the model cannot say that the label is wrong.
     learned = table.assign(learned=table["learned"] | (table["id"] == "bees/90.png"))
-    assert "bees/90.png" not in {one.id for one in findings_of(replace(score, predictions=learned)).suspects or ()}
+    assert "bees/90.png" not in {
+        one.id for one in diagnose_score(replace(score, predictions=learned)).label_issues or ()
+    }
     everything = replace(score, predictions=score.predictions.assign(learned=True))
-    assert findings_of(everything).suspects is None
-    assert "Labels that may be wrong" not in written(everything, out=score.folder / "report.html").said
+    assert diagnose_score(everything).label_issues is None
+    assert "Possible label errors" not in written(everything, out=score.folder / "report.html").said
 
 
 def test_the_map_has_every_scored_photo_by_its_own_label(page: Page, score: ModelScore) -> None:
-    ground = findings_of(score).ground
+    ground = diagnose_score(score).map_layer
     assert ground is not None and ground.map is not None
     assert list(ground.map.ids) == score.predictions["id"].tolist()
     assert ground.labels["label"] == dict(zip(score.predictions["id"], score.predictions["true"], strict=True))
     assert {f">{name}</button>" in page.text for name in ("ants", "bees", "wasps")} == {True}
-    assert "ground-0" in page.scripts
+    assert "map-layer-0" in page.scripts
 
 
-def test_it_says_how_it_was_made(page: Page, score: ModelScore, place: Path) -> None:
-    made = section(page, "How it was made")
+def test_it_has_its_provenance(page: Page, score: ModelScore, place: Path) -> None:
+    made = section(page, "Provenance")
     for text in (score.about["question"]["model"], str(place / "bees.model"), str(place / "new"), "logistic"):
         assert text in made
     assert score.about["model"]["recipe"]["weights_sha256"] in made
@@ -212,13 +217,13 @@ def test_without_the_photos_it_says_so_and_shows_the_rest(place: Path, tmp_path:
     shutil.move(place / "new", moved)
     try:
         without = written(place / "run", out=tmp_path / "a.html")
-        assert f"No photos are shown: {place / 'new'}: no such file or folder; say where they are now" in without.said
-        first = cards(section(without, "Right and wrong"))[0]
+        assert f"No photos are shown: {place / 'new'}: no such file or folder; name their folder" in without.said
+        first = cards(section(without, "Most confident mistakes"))[0]
         assert 'class="blank"' in first and first.count("<img") == 3, "the model keeps its own photos"
-        assert "The map" in without.said and "Calibration" in without.said
+        assert "Map" in without.said and "Calibration" in without.said
         there = written(place / "run", out=tmp_path / "b.html", photos=moved)
         assert "No photos are shown" not in there.said
-        assert "<img" in cards(section(there, "Right and wrong"))[0].partition("<ul")[0]
+        assert "<img" in cards(section(there, "Most confident mistakes"))[0].partition("<ul")[0]
         Image.new("RGB", (64, 64), "green").save(moved / "bees/90.png")
         changed = written(place / "run", out=tmp_path / "c.html", photos=ImageSource.open(moved))
         assert "1 photo is not shown, e.g. bees/90.png: missing, unreadable, or not as when" in changed.said
@@ -233,8 +238,8 @@ def test_without_the_cache_there_is_no_map(place: Path, tmp_path: Path) -> None:
     shutil.move(place / "caches", moved)
     try:
         without = written(place / "run", out=tmp_path / "a.html")
-        assert "No map: " in without.said and "ground-0" not in without.scripts
-        assert len(cards(section(without, "Right and wrong"))) and "pictures" in without.scripts
+        assert "No map: " in without.said and "map-layer-0" not in without.scripts
+        assert len(cards(section(without, "Most confident mistakes"))) and "pictures" in without.scripts
     finally:
         shutil.move(moved, place / "caches")
 
@@ -245,12 +250,12 @@ def test_without_the_model_its_photos_are_named_and_not_shown(place: Path, tmp_p
     try:
         without = written(place / "run", out=tmp_path / "a.html")
         assert "Training photos are named and not shown: " in without.said
-        first = cards(section(without, "Right and wrong"))[0]
+        first = cards(section(without, "Most confident mistakes"))[0]
         assert first.count("<img") == 1 and first.count('class="blank small"') == 3
         replace(Model.open(moved), notes=("another",)).save(place / "bees.model")
         other = written(place / "run", out=tmp_path / "b.html")
         assert (
-            f"named and not shown: {place / 'bees.model'}: wanted the model that was scored, found another one"
+            f"named and not shown: {place / 'bees.model'}: expected the model that was scored, got another one"
             in other.said
         )
     finally:
@@ -263,30 +268,30 @@ def test_every_kind_of_labels_has_a_page(kind: str, head: str, tmp_path: Path) -
     model, other = planted(tmp_path, kind, head=head)
     score = model.score(other, cache=tmp_path, out=tmp_path / "run")
     table, said = score.predictions, written(score)
-    assert "No photos are shown" in said.said and "The map" in said.said
+    assert "No photos are shown" in said.said and "Map" in said.said
     main = f"{score.scores[0].value:.3f} ({score.scores[0].low:.3f} to {score.scores[0].high:.3f}) on 40 photos."
     if kind == "number":
         off, mean = table["predicted_value"] - table["true_value"], table["true_value"].mean()
         guessing = (table["true_value"] - mean).abs().mean()
         assert f"R² {main}" in said.said
         assert (
-            f"It is off by {off.abs().mean():.3g} on average; always saying their mean, by {guessing:.3g}." in said.said
+            f"The mean error is {off.abs().mean():.3g}; always predicting the mean, it is {guessing:.3g}." in said.said
         )
-        assert table["id"][off.abs().idxmax()] in cards(section(said, "Right and wrong"))[0]
-        assert "never saw" not in said.said and "may be wrong" not in said.said
+        assert table["id"][off.abs().idxmax()] in cards(section(said, "Largest errors"))[0]
+        assert "does not have" not in said.said and "label errors" not in said.said
     elif kind == "multi":
         assert f"Average precision {main}" in said.said
         common = np.mean([table["true"].str.contains(tag).mean() for tag in model.classes])
-        assert f"Always saying how common each tag is here would score {common:.3f}." in said.said
+        assert f"Baseline, always predicting how common each tag is here: {common:.3f}." in said.said
         both = [table[name].str.contains("red") for name in ("true", "predicted")]
-        row = next(row for row in cells(section(said, "Right and wrong"))[1:] if row[0] == "red")
+        row = next(row for row in cells(section(said, "Tags"))[1:] if row[0] == "red")
         counts = (both[0].sum(), (both[0] & both[1]).sum(), (both[0] & ~both[1]).sum(), (~both[0] & both[1]).sum())
         assert row[1:5] == [str(one) for one in counts]
         assert "Intervals of average precision, macro F1 and micro F1: " in said.said
-        assert "Every tag here is one that the model learned." in said.said
+        assert "The model has every tag of these photos." in said.said
     else:
         assert "ridge gives no probabilities" in said.said or not (table["true"] != table["predicted"]).any()
-        assert "How sure" not in said.said and "may be wrong" not in said.said
+        assert "Calibration" not in said.said and "label errors" not in said.said
 
 
 def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
@@ -302,15 +307,15 @@ def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
 
 def test_a_score_that_was_not_kept_has_no_page(place: Path, tmp_path: Path) -> None:
     plain = Model.open(place / "bees.model").score(place / "new", n_jobs=1)
-    with pytest.raises(ReportError, match="wanted a score with its answers, found one that was not kept") as error:
+    with pytest.raises(ReportError, match="expected a score with its predictions, got one without") as error:
         write_report(plain, out=tmp_path / "report.html")
-    assert error.value.next_step == "keep it: Model.score(..., out=RUN), or pipeline score MODEL DATA --out RUN"
+    assert error.value.next_step == "write it: Model.score(..., out=RUN), or pipeline score MODEL DATA --out RUN"
 
 
 def test_the_command_writes_into_the_score_s_folder(place: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(place / "run", run)
-    assert done("report", run).lines == [str(run / "report.html")]
+    assert done("report", run).lines == [str(run / report_name(open_run(run).name))]
     told = json.loads(done("report", run, "--json", "--out", tmp_path / "a.html").out)
     assert told == {
         "report": str(tmp_path / "a.html"), "of": "score", "name": "new", "bytes": (tmp_path / "a.html").stat().st_size,
@@ -318,9 +323,9 @@ def test_the_command_writes_into_the_score_s_folder(place: Path, tmp_path: Path)
     }  # fmt: skip
     assert isinstance(open_run(run), ModelScore)
     (run / "score.json").write_text("{")
-    assert refused("report", run)[1] == "make it again: pipeline score MODEL DATA --out RUN"
+    assert refused("report", run)[1] == "score again: pipeline score MODEL DATA --out RUN"
     (run / "score.json").unlink()
-    with pytest.raises(Exception, match=r"run\.json: wanted a run"):
+    with pytest.raises(Exception, match=r"run\.json: expected a run"):
         Run.open(run)
 
 

@@ -13,14 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import cross_val_predict
 
-from pipeline.report.findings.answers import Answers
-from pipeline.report.findings.calibration import calibration
-from pipeline.report.findings.confusion import confusion, per_class
-from pipeline.report.findings.copies import copies_among
-from pipeline.report.findings.embedding_map import embedding_map
-from pipeline.report.findings.features import Features
-from pipeline.report.findings.mistakes import most_confident_mistakes
-from pipeline.report.findings.suspects import suspects
+from pipeline.report.diagnostics.confusion import calibration, confusion, per_class
+from pipeline.report.diagnostics.embedding_map import embedding_map
+from pipeline.report.diagnostics.mistakes import find_duplicate_pairs, label_issues, most_confident_mistakes
+from pipeline.report.diagnostics.predictions import ClassPredictions, StoredFeatures
 
 
 def answers(
@@ -30,10 +26,10 @@ def answers(
     own: list[float] | np.ndarray | None = None,
     part: list[int] | np.ndarray | None = None,
     classes: tuple[str, ...] = ("ant", "bee", "cat"),
-) -> Answers:
+) -> ClassPredictions:
     n = len(true)
     nothing = np.full(n, np.nan)
-    return Answers(
+    return ClassPredictions(
         ids=tuple(f"{row:03d}.jpg" for row in range(n)),
         part=np.array([str(one) for one in (np.zeros(n, int) if part is None else part)]),
         true=np.asarray(true, np.int64),
@@ -49,10 +45,10 @@ def answers(
     )
 
 
-def features(X: np.ndarray, has: np.ndarray | None = None) -> Features:
+def features(X: np.ndarray, has: np.ndarray | None = None) -> StoredFeatures:
     n = len(X)
     digests = np.arange(n, dtype=np.uint64)[:, None].view(np.uint8)
-    return Features([f"{row:03d}.jpg" for row in range(n)], X, np.ones(n, bool) if has is None else has, digests)
+    return StoredFeatures([f"{row:03d}.jpg" for row in range(n)], X, np.ones(n, bool) if has is None else has, digests)
 
 
 @settings(max_examples=50, deadline=None)
@@ -130,7 +126,7 @@ def test_few_images_make_few_bins_and_none_are_made_without_probabilities() -> N
     assert calibration(answers([], [])) is None
 
 
-def out_of_fold(X: np.ndarray, y: np.ndarray) -> Answers:
+def out_of_fold(X: np.ndarray, y: np.ndarray) -> ClassPredictions:
     P = cross_val_predict(LogisticRegression(C=0.1), X, y, cv=5, method="predict_proba")
     rows = np.arange(len(y))
     return answers(y, P.argmax(axis=1), P.max(axis=1), P[rows, y])
@@ -143,7 +139,7 @@ def test_planted_wrong_labels_are_found_and_ranked_first() -> None:
     swapped = np.sort(rng.permutation(300)[:24])
     y = truth.copy()
     y[swapped] = (truth[swapped] + 1) % 3
-    found = suspects(out_of_fold(X, y))
+    found = label_issues(out_of_fold(X, y))
     assert found is not None
     rows = [int(one.id[:3]) for one in found]
     assert len(set(rows) & set(swapped)) >= 16, "two thirds of what was swapped"
@@ -161,7 +157,7 @@ def test_right_labels_are_hardly_ever_suspected() -> None:
     rng = np.random.default_rng(4)
     y = np.arange(300) % 3
     X = rng.normal(size=(300, 20)) + 4 * np.eye(3, 20)[y]
-    found = suspects(out_of_fold(X, y))
+    found = label_issues(out_of_fold(X, y))
     assert found is not None and len(found) <= 6
 
 
@@ -170,19 +166,19 @@ def test_the_threshold_of_a_class_is_how_sure_the_head_is_of_it() -> None:
     true = [1, 1, 0, 0, 0, 0]
     said = [1, 1, 1, 1, 0, 0]
     own = [0.9, 0.9, 0.2, 0.05, 0.6, 0.6]
-    found = suspects(answers(true, said, [0.9, 0.9, 0.8, 0.95, 0.6, 0.6], own))
+    found = label_issues(answers(true, said, [0.9, 0.9, 0.8, 0.95, 0.6, 0.6], own))
     assert found is not None
     assert [(one.id, one.label, one.suggested) for one in found] == [("003.jpg", "ant", "bee")]
     assert found[0].margin == pytest.approx(0.05 - 0.95)
 
 
 def test_nobody_is_suspected_of_a_class_without_labels_or_without_probabilities() -> None:
-    assert suspects(answers([0, 0], [2, 0], [0.9, 0.9], [0.1, 0.9])) == ()
-    assert suspects(answers([0, 1], [1, 0], [0.9, 0.9])) is None
-    assert suspects(answers([0, 1], [1, 0])) is None
+    assert label_issues(answers([0, 0], [2, 0], [0.9, 0.9], [0.1, 0.9])) == ()
+    assert label_issues(answers([0, 1], [1, 0], [0.9, 0.9])) is None
+    assert label_issues(answers([0, 1], [1, 0])) is None
 
 
-def made(n: int = 60, seed: int = 5) -> tuple[Answers, np.ndarray]:
+def made(n: int = 60, seed: int = 5) -> tuple[ClassPredictions, np.ndarray]:
     rng = np.random.default_rng(seed)
     true = rng.integers(0, 3, n)
     said = np.where(rng.random(n) < 0.5, true, (true + 1) % 3)
@@ -308,7 +304,7 @@ def test_copies_with_different_labels_stand_first() -> None:
     X[12] = X[10]
     labels = ["ant"] * 80
     labels[41] = "bee"
-    copies = copies_among(found, list(found.ids), labels, folds=5)
+    copies = find_duplicate_pairs(found, list(found.ids), labels, folds=5)
     assert not copies.too_alike and copies.images == 5
     assert [(pair.one, pair.other, pair.exact, pair.differs) for pair in copies.pairs] == [
         ("040.jpg", "041.jpg", False, True),
@@ -316,11 +312,11 @@ def test_copies_with_different_labels_stand_first() -> None:
         ("010.jpg", "012.jpg", True, False),
     ]
     assert copies.pairs[0].label_of_other == "bee" and 0.99 < copies.pairs[0].cosine < 1
-    assert copies_among(found, list(found.ids)[13:40], labels[13:40], folds=5).pairs == ()
+    assert find_duplicate_pairs(found, list(found.ids)[13:40], labels[13:40], folds=5).pairs == ()
 
 
 def test_look_alikes_are_no_copies() -> None:
     rng = np.random.default_rng(11)
     X = (rng.normal(size=(60, 1)) * rng.normal(size=64) + 0.001 * rng.normal(size=(60, 64))).astype(np.float32)
-    copies = copies_among(features(X), [f"{row:03d}.jpg" for row in range(60)], ["ant"] * 60, folds=5)
+    copies = find_duplicate_pairs(features(X), [f"{row:03d}.jpg" for row in range(60)], ["ant"] * 60, folds=5)
     assert copies.pairs == () and (copies.too_alike or copies.images == 0)

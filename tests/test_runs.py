@@ -15,7 +15,7 @@ from made_caches import blobs, make_cache, names
 from pipeline import runs
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import evaluate
-from pipeline.runs import Run, Subject, place_for, plain_params
+from pipeline.runs import Run, RunScope, plain_params, run_directory
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return evaluate(made, heads="knn", grid=grid, cv=2, n_jobs=1)
 
 
-def about(run: Run) -> Subject:
-    return Subject.of_run(run.as_dict())
+def about(run: Run) -> RunScope:
+    return RunScope.of_run(run.as_dict())
 
 
 def test_a_saved_run_is_read_back_by_pandas(run: Run, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_file_that_cannot_be_written_leaves_the_earlier_one(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(
-        EvaluationError, match="wanted to write the results here, found No space left on device"
+        EvaluationError, match="expected to write the results here, got No space left on device"
     ) as error:
         run.save(tmp_path)
     assert error.value.next_step == "give a folder that you may write with --out DIR"
@@ -70,25 +70,25 @@ def test_a_file_that_cannot_be_written_leaves_the_earlier_one(
 
 def test_a_place_that_is_a_file_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EvaluationError, match="file/run: wanted to write the results here, found Not a directory"):
+    with pytest.raises(EvaluationError, match="file/run: expected to write the results here, got Not a directory"):
         run.save(tmp_path / "file" / "run")
 
 
 def test_a_run_is_not_put_among_other_things(run: Run, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(EvaluationError, match=r"wanted a run or an empty folder .* found thesis.tex and no run.json"):
+    with pytest.raises(EvaluationError, match=r"expected a run or an empty folder .* got thesis.tex and no run.json"):
         run.save(tmp_path)
     assert [item.name for item in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_run_takes_the_place_of_the_same_question_alone(run: Run, tmp_path: Path) -> None:
     place = tmp_path / "made"
-    assert place_for(about(run), place) == (place, None)
+    assert run_directory(about(run), place) == (place, None)
     run.save(place)
-    assert place_for(about(run), place) == (place, None)
+    assert run_directory(about(run), place) == (place, None)
     # More images, other scores and other folds are no other question; other classes, a kind, a head or a cache are.
     grown = replace(run, label_sets=tuple(replace(info, n=99, folds=7) for info in run.label_sets))
-    assert place_for(about(grown), place) == (place, None)
+    assert run_directory(about(grown), place) == (place, None)
     classes = replace(run.label_sets[0], classes=("red", "blue"))
     other_heads = [replace(one, head="lda" if one.head == "knn" else one.head) for one in run.results]
     other_cache = [replace(one, cache="b.h5") for one in run.results]
@@ -98,30 +98,30 @@ def test_a_run_takes_the_place_of_the_same_question_alone(run: Run, tmp_path: Pa
         (replace(run, results=tuple(other_cache)), "images or features"),
     ):
         said = f"{place}/ holds a run over other {words}; this run goes to {place}-2/"
-        assert place_for(about(other), place) == (tmp_path / "made-2", said)
+        assert run_directory(about(other), place) == (tmp_path / "made-2", said)
     replace(run, results=tuple(other_heads)).save(tmp_path / "made-2")
-    assert place_for(about(replace(run, results=tuple(other_heads))), place)[0] == tmp_path / "made-2"
-    assert place_for(about(replace(run, results=tuple(other_cache))), place)[0] == tmp_path / "made-3"
+    assert run_directory(about(replace(run, results=tuple(other_heads))), place)[0] == tmp_path / "made-2"
+    assert run_directory(about(replace(run, results=tuple(other_cache))), place)[0] == tmp_path / "made-3"
 
 
 def test_a_run_over_more_goes_on_where_it_stood_and_one_over_less_does_not(run: Run, tmp_path: Path) -> None:
     place = tmp_path / "made"
     run.save(place)
     one = replace(run, label_sets=run.label_sets[:1], results=tuple(r for r in run.results if r.label_set == "kind"))
-    assert place_for(about(one), place)[0] == tmp_path / "made-2"
+    assert run_directory(about(one), place)[0] == tmp_path / "made-2"
     one.save(tmp_path / "less")
     more = replace(run, results=(*run.results, replace(run.results[0], head="lda")))
-    assert place_for(about(more), tmp_path / "less") == (tmp_path / "less", None)
-    assert Subject.from_json(about(more).as_json()) == about(more)
+    assert run_directory(about(more), tmp_path / "less") == (tmp_path / "less", None)
+    assert RunScope.from_json(about(more).as_json()) == about(more)
 
 
 def test_what_a_stopped_save_left_is_replaced_and_what_cannot_be_read_is_not(run: Run, tmp_path: Path) -> None:
     place = tmp_path / "made"
     place.mkdir()
     (place / "leaderboard.csv").touch()
-    assert place_for(about(run), place) == (place, None)
+    assert run_directory(about(run), place) == (place, None)
     (place / "run.json").write_text("{")
-    assert place_for(about(run), place) == (
+    assert run_directory(about(run), place) == (
         tmp_path / "made-2",
         f"{place}/ holds a run.json that cannot be read; this run goes to {tmp_path / 'made-2'}/",
     )
@@ -131,12 +131,12 @@ def test_label_sets_are_found_by_name(run: Run) -> None:
     assert run.info("kind").classes == ("ant", "bee", "cat")
     assert run.best("größe").scoring == "r2"
     assert [result.scoring for result in run.of("kind", scoring="accuracy")] == ["accuracy"] * 3
-    with pytest.raises(EvaluationError, match="wanted one label set, found kind, größe") as error:
+    with pytest.raises(EvaluationError, match="expected one label set, got kind, größe") as error:
         run.best()
     assert error.value.next_step == "--column kind"
-    with pytest.raises(EvaluationError, match="wanted the label set 'sort', found kind, größe"):
+    with pytest.raises(EvaluationError, match="expected the label set 'sort', got kind, größe"):
         run.best("sort")
-    with pytest.raises(EvaluationError, match="wanted the label set 'kind' of elsewhere"):
+    with pytest.raises(EvaluationError, match="expected the label set 'kind' of elsewhere"):
         run.info("kind", source="elsewhere")
 
 

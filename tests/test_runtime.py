@@ -19,12 +19,9 @@ from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
 from pipeline.progress import Progress
 from pipeline.runtime import Runtime, open_runtime
-from pipeline.runtime import gpu as gpu_room
-from pipeline.runtime.buffers import Buffers
-from pipeline.runtime.compiled import Compiled
-from pipeline.runtime.folding import fold_batch_norm
-from pipeline.runtime.gpu import UNDER_WAY, Gpu, Sizes
-from pipeline.runtime.torch_runtime import Normalise, TorchRuntime, resolve_device
+from pipeline.runtime import cuda as gpu_room
+from pipeline.runtime.cuda import IN_FLIGHT, BatchSizes, GpuRunner, PinnedBuffers
+from pipeline.runtime.torch_runtime import Compiled, Normalize, TorchRuntime, fold_batch_norm, resolve_device
 
 CPU = torch.device("cpu")
 
@@ -72,17 +69,17 @@ def test_normalisation_is_bit_equal_to_torchvisions_preset():
         preset = weights.transforms()
         resized = functional.resize(photo, preset.resize_size, preset.interpolation, antialias=preset.antialias)
         crop = np.array(functional.center_crop(resized, preset.crop_size))
-        from pipeline.backbone import architectures
+        from pipeline.backbone import registry
 
         name = "resnet50" if weights.name == "IMAGENET1K_V2" else "efficientnet_v2_l"
-        how = architectures.preprocessing_of(name, weights.name)
-        found = Normalise(how, CPU)(torch.from_numpy(crop)[None].permute(0, 3, 1, 2))
+        how = registry.preprocessing_of(name, weights.name)
+        found = Normalize(how, CPU)(torch.from_numpy(crop)[None].permute(0, 3, 1, 2))
         assert torch.equal(found[0], preset(photo))
 
 
 def test_normalisation_in_grey_levels(backbone):
     grey = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
-    found = Normalise(backbone.preprocessing, CPU)(grey)
+    found = Normalize(backbone.preprocessing, CPU)(grey)
     assert torch.equal(found, (grey.double() - 127).div(128).float())
 
 
@@ -251,12 +248,12 @@ def made() -> list[int]:
 
 
 @pytest.fixture
-def buffers(made) -> Buffers:
+def buffers(made) -> PinnedBuffers:
     def make(size):
         made.append(size)
         return torch.empty(size, dtype=torch.uint8)
 
-    return Buffers(2, make)
+    return PinnedBuffers(2, make)
 
 
 def test_buffers_hold_the_pixels_and_are_used_again(buffers, made, pixels):
@@ -325,7 +322,7 @@ def happened(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(gpu_room, "_Event", End)
     monkeypatch.setattr(gpu_room, "pinned", lambda size: torch.empty(size, dtype=torch.uint8))
-    monkeypatch.setattr(gpu_room, "_brought", torch.Tensor.clone)
+    monkeypatch.setattr(gpu_room, "_copy_to_cpu", torch.Tensor.clone)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(happened))
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "stream", stream)
@@ -336,7 +333,7 @@ def happened(monkeypatch) -> list[str]:
 
 def as_if_on_a_gpu(backbone) -> TorchRuntime:
     found = TorchRuntime(backbone, ["penultimate"], device="cpu")
-    found._gpu = Gpu(CPU)
+    found._gpu = GpuRunner(CPU)
     return found
 
 
@@ -379,7 +376,7 @@ def test_memory_that_ends_over_filled_up_images_is_tried_without_them(backbone, 
 
 
 def test_few_sizes_are_ever_run():
-    sizes = Sizes()
+    sizes = BatchSizes()
     assert [sizes.fitting(n) for n in (100, 37, 100, 99)] == [100] * 4  # a collection in blocks of 100
     assert [sizes.fitting(n) for n in (101, 128, 90)] == [128, 128, 100]
     assert [sizes.fitting(3) for _ in range(gpu_room.PATIENCE + 1)] == [100] * gpu_room.PATIENCE + [4]
@@ -401,7 +398,7 @@ def test_network_that_cannot_be_compiled_runs_as_it_comes_and_that_is_said_once(
     images = torch.arange(12.0).reshape(3, 2, 2)
     for _ in range(3):
         assert torch.equal(network(images), images.flatten(1))
-    assert notes.texts == ["torch.compile cannot (RuntimeError: no such back end); running without it"]
+    assert notes.texts == ["torch.compile failed (RuntimeError: no such back end); running without it"]
 
 
 def test_only_blocks_of_the_first_size_run_compiled(monkeypatch):
@@ -451,12 +448,12 @@ def shaken(network: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "efficientnet_lite0"])
 def test_folded_network_is_the_same_function(name):
-    from pipeline.backbone import architectures
+    from pipeline.backbone import registry
     from pipeline.backbone.layers import extractor
     from pipeline.backbone.weights import random_network
 
     network = shaken(random_network(name, classes=5, architecture={}, random_state=0))
-    plan = architectures.anatomy_of(name, classes=5, architecture={}, crop=224)
+    plan = registry.anatomy_of(name, classes=5, architecture={}, crop=224)
     layers = ["early", "penultimate"]
     x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -474,12 +471,12 @@ def test_folded_network_is_the_same_function(name):
 
 
 def test_convolution_that_is_itself_asked_for_is_not_folded():
-    from pipeline.backbone import architectures
+    from pipeline.backbone import registry
     from pipeline.backbone.layers import extractor
     from pipeline.backbone.weights import random_network
 
     network = shaken(random_network("resnet18", classes=5, architecture={}, random_state=0))
-    plan = architectures.anatomy_of("resnet18", classes=5, architecture={}, crop=224)
+    plan = registry.anatomy_of("resnet18", classes=5, architecture={}, crop=224)
     module = extractor(network, ["conv1", "layer1.0.conv1"], plan)
     x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -498,7 +495,7 @@ def test_auto_takes_the_gpu_only_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device("auto") == torch.device("cuda")
     assert resolve_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(BackboneError, match=r"wanted the device 'cuda:2', found 2 CUDA GPU\(s\), counted from cuda:0"):
+    with pytest.raises(BackboneError, match=r"expected the device 'cuda:2', got 2 CUDA GPU\(s\), counted from cuda:0"):
         resolve_device("cuda:2")
 
 
@@ -506,22 +503,22 @@ def test_gpu_that_is_not_there_is_refused(backbone, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BackboneError) as error:
         open_runtime(backbone, ["penultimate"], device="cuda")
-    assert error.value.message == "wanted the device 'cuda', found no CUDA GPU"
+    assert error.value.message == "expected the device 'cuda', got no CUDA GPU"
     assert error.value.next_step == "--device cpu"
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu:0", ""])
 def test_unknown_device_is_refused(device):
-    with pytest.raises(BackboneError, match="wanted a device auto, cpu, cuda or cuda:0, found"):
+    with pytest.raises(BackboneError, match="expected a device auto, cpu, cuda or cuda:0, got"):
         resolve_device(device)
 
 
 def test_fp16_on_a_cpu_and_unknown_precisions_are_refused(backbone):
     with pytest.raises(BackboneError) as error:
         open_runtime(backbone, ["penultimate"], device="cpu", precision="fp16")
-    assert error.value.message == "wanted the precision fp16, which needs a GPU, found the device 'cpu'"
+    assert error.value.message == "expected the precision fp16, which needs a GPU, got the device 'cpu'"
     assert error.value.next_step == "--precision bf16 or fp32"
-    with pytest.raises(BackboneError, match="wanted a precision fp32, bf16, fp16, found 'fp8'"):
+    with pytest.raises(BackboneError, match="expected a precision fp32, bf16, fp16, got 'fp8'"):
         open_runtime(backbone, ["penultimate"], device="cpu", precision="fp8")
 
 
@@ -535,7 +532,7 @@ def test_runtime_keeps_its_protocol(runtime):
     ("shape", "kind"), [((2, 3, 224, 224), np.uint8), ((2, 224, 224, 3), np.float32), ((224, 224, 3), np.uint8)]
 )
 def test_pixels_of_another_shape_or_type_are_refused(runtime, shape, kind):
-    with pytest.raises(ValueError, match=r"wanted uint8 \(b, 224, 224, 3\), found"):
+    with pytest.raises(ValueError, match=r"expected uint8 \(b, 224, 224, 3\), got"):
         runtime(np.zeros(shape, kind))
 
 
@@ -584,7 +581,7 @@ def test_gpu_pins_no_more_than_a_few_buffers(backbone, pixels, monkeypatch):
     monkeypatch.setattr(gpu_room, "pinned", pin)
     gpu = open_runtime(backbone, ["penultimate"], device="cuda")
     shared_by_threads(lambda i: [gpu(pixels) for _ in range(10)], 8)
-    assert 1 <= len(made) <= UNDER_WAY
+    assert 1 <= len(made) <= IN_FLIGHT
 
 
 @pytest.mark.gpu

@@ -19,7 +19,7 @@ from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, PipelineError
 from pipeline.images import ImageSource
-from pipeline.model import Model, ModelScore, fit, scored
+from pipeline.model import Model, ModelScore, fit, model_score
 from pipeline.runs import Run
 from pipeline.runtime import GRAPHS_FOLDER, open_runtime
 
@@ -168,7 +168,7 @@ def test_every_kind_of_labels_is_kept(kind: str, head: str, columns: list[str], 
     if kind == "number":
         np.testing.assert_allclose(found.predictions["predicted_value"], model.estimator.predict(X), rtol=1e-5)
     if kind == "multi":
-        P = model.ask(X).probabilities
+        P = model.predict_features(X).probabilities
         np.testing.assert_allclose(found.predictions["probability of red"], P[:, model.classes.index("red")])
         assert found.predictions["true"].tolist() == list(other.columns["mark"])
     if kind == "class":
@@ -185,27 +185,27 @@ def test_the_same_question_is_answered_anew_and_no_other_one_is(score: ModelScor
     with pytest.raises(EvaluationError) as error:
         model.score(place / "photos", cache=place / "caches", out=run, n_jobs=1)
     assert error.value.message == (
-        f"--out {run}: wanted this score or an empty folder to put the results in, found a score of other photos"
+        f"--out {run}: expected this score or an empty folder to put the results in, got a score of other photos"
     )
     assert error.value.next_step == f"--out {tmp_path / 'run-score'}"
-    with pytest.raises(EvaluationError, match="found a score of another model"):
+    with pytest.raises(EvaluationError, match="got a score of another model"):
         replace(model, sha256="0" * 64).score(place / "new", cache=place / "caches", out=run, n_jobs=1)
-    with pytest.raises(EvaluationError, match="found a score of another model"):  # one that no folder holds
+    with pytest.raises(EvaluationError, match="got a score of another model"):  # one that no folder holds
         replace(model, sha256="").score(place / "new", cache=place / "caches", out=run, n_jobs=1)
     (run / "score.json").write_text("{")
-    with pytest.raises(EvaluationError, match=r"found a score\.json that cannot be read"):
+    with pytest.raises(EvaluationError, match=r"got a score\.json that cannot be read"):
         score.save(run)
     for file, words in (("run.json", "a run of evaluate"), ("thesis.tex", r"thesis\.tex and no score\.json")):
         (tmp_path / file).mkdir()
         (tmp_path / file / file).write_text("{}")
-        with pytest.raises(EvaluationError, match=f"found {words}"):
+        with pytest.raises(EvaluationError, match=f"got {words}"):
             score.save(tmp_path / file)
 
 
 def test_an_evaluation_does_not_take_a_score_s_folder(place: Path, score: ModelScore) -> None:
     said = refused("evaluate", place / "photos", "--out", place / "run", "--cache", place / "caches")
-    assert said[0].startswith(f"{place / 'run'}: wanted a run or an empty folder to put the results in, found score")
-    with pytest.raises(EvaluationError, match="wanted a run of evaluate, found a score of a model") as error:
+    assert said[0].startswith(f"{place / 'run'}: expected a run or an empty folder to put the results in, got score")
+    with pytest.raises(EvaluationError, match="expected a run of evaluate, got a score of a model") as error:
         Run.open(place / "run")
     assert error.value.next_step == f"open it as what it is: ModelScore.open({str(place / 'run')!r})"
 
@@ -244,20 +244,20 @@ def test_a_damaged_score_is_refused(score: ModelScore, place: Path, tmp_path: Pa
         )
     ]
     assert said == [
-        "RUN/score.json: wanted a score, found No such file or directory",
-        "RUN/score.json: wanted a score, found no JSON (Expecting property name enclosed in double quotes: line 1 "
-        "column 2 (char 1))",
-        "RUN/score.json: wanted a score of format 1, found list",
-        "RUN/score.json: wanted a score of format 1, found 2",
-        "RUN/score.json: wanted a score, found one that is not whole (ValueError: the kind 'taste')",
-        "RUN/score.json: wanted a score, found one that is not whole (ValueError: 11 photos, and predictions of 12)",
-        "RUN/score.json: wanted a score, found one that is not whole (TypeError: a text that is 1)",
-        "RUN/score.json: wanted a score, found one that is not whole (KeyError: 'value')",
-        "RUN/score.json: wanted a score, found one that is not whole (ValueError: no column true_value, "
-        "predicted_value in predictions.parquet)",
-        "RUN/predictions.parquet: wanted the predictions of the score, found No such file or directory",
-        "RUN/predictions.parquet: wanted the predictions that score.json was written with, found others: changed "
-        "since, or left by a score that was stopped",
+        "RUN/score.json: expected a score, got No such file or directory",
+        "RUN/score.json: expected a score in JSON, got Expecting property name enclosed in double quotes: line 1 "
+        "column 2 (char 1)",
+        "RUN/score.json: expected a score of format 1, got list",
+        "RUN/score.json: expected a score of format 1, got 2",
+        "RUN/score.json: expected a complete score, got ValueError: expected class, number or multi, got 'taste'",
+        "RUN/score.json: expected a complete score, got ValueError: 11 photos, but predictions for 12",
+        "RUN/score.json: expected a complete score, got TypeError: expected a text, got 1",
+        "RUN/score.json: expected a complete score, got KeyError: 'value'",
+        "RUN/score.json: expected a complete score, got ValueError: no column true_value, "
+        "predicted_value in predictions.parquet",
+        "RUN/predictions.parquet: expected the predictions of the score, got No such file or directory",
+        "RUN/predictions.parquet: expected the predictions that score.json was written with, got other ones (changed "
+        "later, or written by a run that was stopped)",
     ]
 
 
@@ -266,7 +266,7 @@ def test_without_the_training_photos_it_says_why_nothing_is_unfamiliar(place: Pa
     found = model.score(place / "new", cache=tmp_path / "none", out=tmp_path / "run", n_jobs=1)
     assert found.unfamiliar is None and found.predictions["unfamiliar"].isna().all()
     assert found.notes[-1].startswith(
-        "which photos are unfamiliar is not known, nor what they are most like: their embeddings are not at hand"
+        "unfamiliar photos and neighbours are not given: their embeddings are not available"
     )
     assert "neighbour" not in found.predictions
 
@@ -275,7 +275,7 @@ def test_the_command_keeps_it_and_says_where(place: Path, score: ModelScore, tmp
     words = ("score", place / "bees.model", place / "new", "--cache", place / "caches")
     outcome = done(*words, "--out", tmp_path / "run")
     assert outcome.err.splitlines()[-2:] == [
-        f"kept in {tmp_path / 'run'}/: every answer in predictions.parquet, the scores in scores.csv",
+        f"kept in {tmp_path / 'run'}/: every prediction in predictions.parquet, the scores in scores.csv",
         f"next: pipeline report {tmp_path / 'run'}",
     ]
     assert ModelScore.open(tmp_path / "run").scores == score.scores
@@ -283,7 +283,7 @@ def test_the_command_keeps_it_and_says_where(place: Path, score: ModelScore, tmp
     assert said["run"] == str(tmp_path / "run") and said["unfamiliar"] == score.unfamiliar
     (tmp_path / "file").touch()
     assert refused(*words, "--out", tmp_path / "file") == (
-        f"--out {tmp_path / 'file'}: wanted this score or an empty folder to put the results in, found a file",
+        f"--out {tmp_path / 'file'}: expected this score or an empty folder to put the results in, got a file",
         f"--out {tmp_path / 'file-score'}",
     )
 
@@ -300,28 +300,30 @@ def test_a_score_that_was_stopped_is_not_taken_for_one_and_the_same_command_mend
         raise AssertionError("a photo was read")
 
     with monkeypatch.context() as patch:
-        whole = scored.replace_file
+        whole = model_score.replace_file
 
         def stops(path: Path, content: bytes) -> None:
             if path.name == "score.json":
                 raise KeyboardInterrupt
             whole(path, content)
 
-        patch.setattr(scored, "replace_file", stops)
+        patch.setattr(model_score, "replace_file", stops)
         with pytest.raises(KeyboardInterrupt):
             again()
-        with pytest.raises(EvaluationError, match=r"score\.json: wanted a score, found No such file"):
+        with pytest.raises(EvaluationError, match=r"score\.json: expected a score, got No such file"):
             ModelScore.open(run)
         # What stands there already is the beginning of a score; for the rest of it no photo is read again.
-        patch.setattr(scored, "replace_file", whole)
+        patch.setattr(model_score, "replace_file", whole)
         patch.setattr(ImageSource, "read", unread)
         assert again() == score
         # A later one that is stopped leaves other predictions than the scores are of.
-        patch.setattr(scored, "replace_file", stops)
+        patch.setattr(model_score, "replace_file", stops)
         other = replace(score, predictions=score.predictions.assign(probability=0.5))
         with pytest.raises(KeyboardInterrupt):
             other.save(run)
-        with pytest.raises(EvaluationError, match="found others: changed since, or left by a score that was stopped"):
+        with pytest.raises(
+            EvaluationError, match=r"got other ones .changed later, or written by a run that was stopped"
+        ):
             ModelScore.open(run)
     assert again() == score == ModelScore.open(run)
 
@@ -330,12 +332,12 @@ def test_a_study_does_not_take_a_score_s_folder_nor_a_score_a_study_s(
     place: Path, score: ModelScore, tmp_path: Path
 ) -> None:
     said = refused("study", place / "photos", "--out", place / "run", "--cache", place / "caches")
-    assert said[0].startswith(f"{place / 'run'}: wanted a run or an empty folder to put the results in, found score")
+    assert said[0].startswith(f"{place / 'run'}: expected a run or an empty folder to put the results in, got score")
     (tmp_path / "study").mkdir()
     for file in ("results.sqlite", "study.json"):
         (tmp_path / "study" / file).touch()
     said = refused("score", place / "bees.model", place / "new", "--out", tmp_path / "study")
     assert said == (
-        f"--out {tmp_path / 'study'}: wanted this score or an empty folder to put the results in, found a study",
+        f"--out {tmp_path / 'study'}: expected this score or an empty folder to put the results in, got a study",
         f"--out {tmp_path / 'study-score'}",
     )

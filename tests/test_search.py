@@ -70,7 +70,7 @@ def test_a_single_combination_is_fitted_without_a_search() -> None:
 
 
 def test_a_grid_without_folds_is_refused() -> None:
-    with pytest.raises(HeadError, match="wanted folds to choose among 2 combinations, found none"):
+    with pytest.raises(HeadError, match="expected folds to choose among 2 combinations, got none"):
         search(head(SVC(), {"C": [1, 2]}), X, Y, splits=[], scoring="accuracy", labels=3, kind="class")
 
 
@@ -82,7 +82,7 @@ def test_more_neighbours_than_rows_are_left_out_aloud() -> None:
     assert found.warnings == ("knn: n_neighbors 20, 10 left out: the smallest training part has 9 rows",)
     assert found.params["kneighborsclassifier__n_neighbors"] <= 9
     (fixed,) = resolve_heads(["knn"], kind="class", grid=["knn.n_neighbors=50", "knn.weights=uniform"])
-    with pytest.raises(HeadError, match=r"wanted 50 neighbours, found 18 rows to learn from\ntry: pass --grid knn"):
+    with pytest.raises(HeadError, match=r"expected 50 neighbours, got 18 training rows\ntry: pass --grid knn"):
         search(fixed, X[rows], Y[rows], splits=splits, scoring="accuracy", labels=3, kind="class")
 
 
@@ -128,7 +128,7 @@ def test_other_warnings_come_back_as_text_with_a_count() -> None:
 def test_an_estimators_own_error_names_the_head_and_the_cause(grid: dict[str, list[Any]]) -> None:
     with pytest.raises(HeadError) as caught:
         run(head(Odd("fail"), grid))
-    assert caught.value.message == "head 'mine': wanted it to learn and predict, found ZeroDivisionError: no such thing"
+    assert caught.value.message == "head 'mine': expected it to learn and predict, got ZeroDivisionError: no such thing"
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     with pytest.raises(HeadError, match="The 'C' parameter of SVC must be"):
         run(head(SVC(), {"C": [-1]}))
@@ -268,19 +268,19 @@ def test_a_score_that_a_fold_does_not_have_is_left_out_of_the_choice_aloud() -> 
     found = run(head(KNeighborsClassifier(), {"n_neighbors": [3, 5]}), y=y, labels=2, scoring="roc_auc", splits=splits)
     assert found.warnings == ("mine: roc_auc is undefined in 1 of 2 inner folds",)
     assert found.score is not None and np.isfinite(found.score)
-    with pytest.raises(HeadError, match="wanted a score that is defined in an inner fold, found none"):
+    with pytest.raises(HeadError, match="expected a score that is defined in an inner fold, got none"):
         run(head(KNeighborsClassifier(), {"n_neighbors": [3, 5]}), y=y, labels=2, scoring="roc_auc", splits=splits[1:])
 
 
 @pytest.mark.parametrize(
     ("scoring", "kind", "message", "step"),
     [
-        ("acuracy", "class", "wanted a scoring, found 'acuracy'", "did you mean --scoring accuracy"),
-        ("zzz", "number", "wanted a scoring, found 'zzz'", "use r2, neg_mean_absolute_error"),
-        ("r2", "class", "wanted one for classes, found one for numbers", "use balanced_accuracy, accuracy"),
-        ("accuracy", "number", "wanted one for numbers, found one for classes", "use r2"),
-        ("f1", "class", "wanted two classes, found 3", "--scoring f1_macro"),
-        ("roc_auc", "class", "wanted two classes, found 3", "--scoring roc_auc_ovr"),
+        ("acuracy", "class", "expected a scoring, got 'acuracy'", "did you mean --scoring accuracy"),
+        ("zzz", "number", "expected a scoring, got 'zzz'", "use r2, neg_mean_absolute_error"),
+        ("r2", "class", "expected one for classes, got one for numbers", "use balanced_accuracy, accuracy"),
+        ("accuracy", "number", "expected one for numbers, got one for classes", "use r2"),
+        ("f1", "class", "expected two classes, got 3", "--scoring f1_macro"),
+        ("roc_auc", "class", "expected two classes, got 3", "--scoring roc_auc_ovr"),
     ],
 )
 def test_scorings_that_cannot_be_had(scoring: str, kind: str, message: str, step: str) -> None:
@@ -293,9 +293,9 @@ def test_scorings_that_cannot_be_had(scoring: str, kind: str, message: str, step
 def test_scorings_about_probabilities_say_so() -> None:
     assert needs_probabilities("neg_log_loss") and needs_probabilities("roc_auc_ovr")
     assert not needs_probabilities("accuracy") and not needs_probabilities("roc_auc")
-    with pytest.raises(HeadError, match="scoring 'neg_log_loss': wanted probabilities, found none: head 'ridge'"):
+    with pytest.raises(HeadError, match="scoring 'neg_log_loss': expected probabilities, got none: head 'ridge'"):
         run(resolve_heads(["ridge"], kind="class")[0], scoring="neg_log_loss")
-    with pytest.raises(HeadError, match="wanted probabilities, found none"):
+    with pytest.raises(HeadError, match="expected probabilities, got none"):
         score_predictions("neg_log_loss", Y, Predictions(Y), kind="class", n_classes=3)
 
 

@@ -22,10 +22,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pipeline import SharedGridSearchCV, search_many
 from pipeline.heads import resolve_heads
-from pipeline.search import candidate_scores, candidates_of, searcher, shared
-from pipeline.search.arrays import arrays_on
-from pipeline.search.covered import SharedHead, shared_head
-from pipeline.search.shared import SharedTask, shared_predictions
+from pipeline.search import candidate_scores, candidates_of, engine, shared_grid_search
+from pipeline.search.engine import SharedGrid, SharedTask, shared_grid, shared_predictions
+from pipeline.search.solvers.backend import arrays_on
 
 X, DIGIT = load_digits(return_X_y=True)
 X, DIGIT = X[:300], DIGIT[:300]
@@ -189,8 +188,8 @@ def test_missing_labels_leave_rows_out_of_their_own_label_set_alone(splits: Any)
 
 def test_label_sets_share_one_decomposition_a_fold(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    real = shared.spectrum
-    monkeypatch.setattr(shared, "spectrum", lambda *parts: asked.append(parts) or real(*parts))
+    real = engine.spectrum
+    monkeypatch.setattr(engine, "spectrum", lambda *parts: asked.append(parts) or real(*parts))
     searches = [SharedGridSearchCV(head, grid, cv=FOLDS) for head, grid in ((ridge(), ALPHAS), (LDA, SHRINKAGES))]
     found = search_many(searches, X, [NAMES, DIGIT % 2, DIGIT % 3])
     assert len(asked) == 3
@@ -247,7 +246,7 @@ HEADS = [
 def test_torch_says_what_numpy_says(device: str) -> None:
     rows, splits = X.astype(np.float32), list(FOLDS.split(X))
     assert arrays_on(device).xp.__name__ == "torch"
-    heads: Any = [shared_head(estimator, grid, "class") for _, estimator, grid in HEADS]
+    heads: Any = [shared_grid(estimator, grid, "class") for _, estimator, grid in HEADS]
     for some in (splits, [(train[:50], test) for train, test in splits]):  # more rows than columns, and fewer
         task = SharedTask(heads, DIGIT, some, 10)
         here, there = (
@@ -264,7 +263,7 @@ def test_torch_says_what_numpy_says(device: str) -> None:
 def test_an_exception_in_a_thread_is_raised_and_who_stops_asking_stops_the_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    head = SharedHead("ridge", "class", [{}, {}], [(1.0,), (10.0,)])
+    head = SharedGrid("ridge", "class", [{}, {}], [(1.0,), (10.0,)])
     task = SharedTask([head], DIGIT, list(FOLDS.split(X)), 10)
     for _ in shared_predictions(X, [task], n_jobs=2):
         break
@@ -272,7 +271,7 @@ def test_an_exception_in_a_thread_is_raised_and_who_stops_asking_stops_the_threa
     def broken(*_: Any) -> None:
         raise MemoryError("no room for it")
 
-    monkeypatch.setattr(shared, "spectrum", broken)
+    monkeypatch.setattr(engine, "spectrum", broken)
     with pytest.raises(MemoryError, match="no room"):
         list(shared_predictions(X, [task], n_jobs=2))
 
@@ -284,9 +283,9 @@ TAGS = np.column_stack([DIGIT % 2, DIGIT > 4, np.isin(DIGIT, [1, 4, 7]), DIGIT =
 def test_an_indicator_is_learned_as_scikit_learn_learns_it(rows: np.ndarray) -> None:
     train, test = next(iter(FOLDS.split(X)))
     heads = [
-        SharedHead("ridge", "multi", [], [(1000.0,), (1.0,)]),
-        SharedHead("lda", "multi", [], [(0.9,), (0.1,)]),
-        SharedHead("knn", "multi", [], [(5, "uniform"), (4, "uniform"), (5, "distance")]),
+        SharedGrid("ridge", "multi", [], [(1000.0,), (1.0,)]),
+        SharedGrid("lda", "multi", [], [(0.9,), (0.1,)]),
+        SharedGrid("knn", "multi", [], [(5, "uniform"), (4, "uniform"), (5, "distance")]),
     ]
     models: dict[str, Any] = {
         "ridge": lambda alpha: RidgeClassifier(alpha=alpha),
@@ -323,9 +322,9 @@ def test_tags_are_scored_as_by_gridsearchcv(name: str, scoring: str) -> None:
         )[0]
         for share in (True, False)
     )
-    assert shared_head(head.estimator, head.grid, "multi") is not None
+    assert shared_grid(head.estimator, head.grid, "multi") is not None
     np.testing.assert_allclose(ours, oracle, rtol=1e-6)
 
 
 def test_the_docstring_is_true() -> None:
-    assert doctest.testmod(searcher).failed == 0
+    assert doctest.testmod(shared_grid_search).failed == 0

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from commands import class_folders, done
-from planted import Extractor, Planted, assert_planted, folder_of
+from fake_backbone import Extractor, Planted, assert_planted, folder_of
 from tars import write_parquet, write_tar
 from test_images import planted, put, refused
 
@@ -110,11 +110,11 @@ def test_the_first_shard_of_a_range_that_is_missing_is_named(shards):
 def test_ranges_that_mean_nothing_or_too_much_are_refused(shards):
     pattern = f"{shards}/{{3..1}}.tar"
     error = not_meant(pattern)
-    assert error.message == f"{pattern}: wanted a range such as {{000..099}}, found {{3..1}}"
+    assert error.message == f"{pattern}: expected a range such as {{000..099}}, got {{3..1}}"
     assert error.next_step == "write the lower number first"
     pattern = f"{shards}/{{0..999}}{{0..999}}{{0..9}}.tar"
-    assert not_meant(pattern).message == f"{pattern}: wanted up to 1,000,000 shards, it means 10,000,000"
-    assert "wanted a range such as" in not_meant(f"{shards}/{{0..99999999999}}.tar").message
+    assert not_meant(pattern).message == f"{pattern}: expected up to 1,000,000 shards, it means 10,000,000"
+    assert "expected a range such as" in not_meant(f"{shards}/{{0..99999999999}}.tar").message
 
 
 def test_a_pattern_of_tables_without_images_is_refused(tmp_path):
@@ -124,7 +124,7 @@ def test_a_pattern_of_tables_without_images_is_refused(tmp_path):
     parquet.write_table(pa.table({"id": ["a"]}), tmp_path / "a.parquet")
     error = not_meant(f"{tmp_path}/*.parquet")
     assert error.message == (
-        f"{tmp_path}/a.parquet: wanted a tar or a Parquet table with a column of images, found a table without images"
+        f"{tmp_path}/a.parquet: expected a tar or a Parquet table with a column of images, got a table without images"
     )
     assert error.next_step == "name it alone: a table of paths is a source of its own"
     write_parquet(tmp_path / "b.parquet", [1])
@@ -165,7 +165,7 @@ def test_whatever_else_is_no_shards(shards, tmp_path):
     ]
     assert [shards_of(data) for data in others] == [None] * len(others)
     assert len(ImageSource.open(odd)) == 1
-    assert "found " + str(shards / "train-000.tar") in refused([shards / "train-000.tar", photo]).message
+    assert "got " + str(shards / "train-000.tar") in refused([shards / "train-000.tar", photo]).message
 
 
 # --- one source -------------------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def test_an_id_that_two_shards_have_is_refused_with_both(tmp_path):
     one = write_tar(tmp_path / "one.tar", [("a.png", 1), ("b.png", 2)])
     two = write_tar(tmp_path / "two.tar", [("b.png", 2)])
     error = refused(tmp_path)
-    assert error.message == f"wanted ids that are unique over 2 shards, found b.png in {one} and in {two}"
+    assert error.message == f"expected unique ids over 2 shards, got b.png in {one} and in {two}"
     assert error.next_step == "leave one of the shards out, or give each image a name of its own"
 
 
@@ -242,7 +242,7 @@ def test_notes_of_many_shards_are_cut_short(tmp_path):
 
 
 def test_shards_are_inferred_once(tmp_path, monkeypatch):
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     network = Planted()
     monkeypatch.setattr(network_room, "open_runtime", network)

@@ -87,7 +87,7 @@ def test_a_class_lost_to_unreadable_images_is_named_before_what_follows(tmp_path
         function(photos, cache=tmp_path / "caches")
     assert caught.value.message == (
         "half: 5 of 13 images cannot be read, e.g. b/00.png: not an image; no image of 'b' (5) can be read; so: "
-        "column 'label': wanted two classes or more, found only 'ants' (8 images)"
+        "column 'label': expected two classes or more, got only 'ants' (8 images)"
     )
     assert caught.value.next_step == LOOK
 
@@ -113,7 +113,7 @@ def test_a_class_too_small_without_its_unreadable_images_names_them(tmp_path: Pa
         "expected 5 images per class, one per fold, got 2 images of 'bee'"
     )
     # An error that has nothing to do with them stays as it is.
-    with pytest.raises(LabelError, match=r"^wanted a column 'size'"):
+    with pytest.raises(LabelError, match=r"^expected a column 'size'"):
         run_of(made, column="size")
 
 

@@ -115,20 +115,24 @@ def test_a_class_within_a_single_group_is_noted() -> None:
     y, groups = np.tile([0, 1], 30), np.repeat(np.arange(6), 10)
     y[groups == 5] = 2
     _, notes = outer_folds(y, "class", groups=groups, classes=("ant", "bee", "wasp"))
-    assert notes == ("'wasp' lies within a single group: never both learned and tested, so its images count as wrong",)
+    assert notes == (
+        "'wasp' lies within a single group: never both trained on and tested, so its images count as wrong",
+    )
 
 
 def test_too_few_groups_and_folds_of_one_class_are_refused() -> None:
     y = np.tile([0, 1], 10)
-    with pytest.raises(EvaluationError, match="wanted 2 groups or more to split by, found 1"):
+    with pytest.raises(EvaluationError, match="expected 2 groups or more to split by, got 1"):
         outer_folds(y, "class", groups=np.zeros(20, int))
-    with pytest.raises(EvaluationError, match=r"would learn from 'b.*' alone: the other classes lie within the groups"):
+    with pytest.raises(
+        EvaluationError, match=r"would be trained on 'b.*' alone: the other classes lie within the groups"
+    ):
         outer_folds(np.repeat([0, 1], 10), "class", groups=np.repeat([0, 1], 10), classes=("bee", "bug"))
-    with pytest.raises(EvaluationError, match="wanted two classes or more, found 'ant' alone"):
+    with pytest.raises(EvaluationError, match="expected two classes or more, got 'ant' alone"):
         outer_folds(np.zeros(10, int), "class", classes=("ant", "bee"))
-    with pytest.raises(EvaluationError, match="wanted 2 folds or more, found --cv 1"):
+    with pytest.raises(EvaluationError, match="expected 2 folds or more, got --cv 1"):
         outer_folds(y, "class", cv=1)
-    with pytest.raises(EvaluationError, match="wanted 2 labelled images or more, found 1"):
+    with pytest.raises(EvaluationError, match="expected 2 labelled images or more, got 1"):
         outer_folds(np.array([1.0]), "number")
 
 
@@ -144,10 +148,10 @@ def test_inner_folds_are_cut_to_the_smallest_class_and_the_groups_left() -> None
 @pytest.mark.parametrize(
     ("y", "groups", "message"),
     [
-        (np.tile([0, 1], 5), np.zeros(10, int), "wanted 2 groups in every training part, found 1"),
+        (np.tile([0, 1], 5), np.zeros(10, int), "expected 2 groups in every training part, got 1"),
         (np.repeat([0, 1], 5), np.repeat([0, 1], 5), "the groups hold one class each"),
-        (np.zeros(5, int), None, "found a single class"),
-        (np.arange(3), None, "found a single image of each class"),
+        (np.zeros(5, int), None, "got a single class"),
+        (np.arange(3), None, "got a single image of each class"),
     ],
 )
 def test_what_leaves_nothing_to_choose_on_says_so(y: np.ndarray, groups: np.ndarray | None, message: str) -> None:
@@ -189,10 +193,10 @@ def test_with_val_and_test_val_learns_and_that_is_said() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (["1", "2", "1"], r"column 'fold': wanted train and test \(or val\), found '1' \(2\), '2' \(1\)"),
-        (["train", "train"], r"found no test rows: 'train' \(2\)"),
-        (["test", "val"], "found no training rows"),
-        ([None, ""], "found no training rows: nothing"),
+        (["1", "2", "1"], r"column 'fold': expected train and test \(or val\), got '1' \(2\), '2' \(1\)"),
+        (["train", "train"], r"got no test rows: 'train' \(2\)"),
+        (["test", "val"], "got no training rows"),
+        ([None, ""], "got no training rows: nothing"),
     ],
 )
 def test_other_values_are_named(values: list[str | None], message: str) -> None:

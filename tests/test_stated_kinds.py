@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from fake_backbone import Extractor, folder_of
 from made_caches import make_cache
-from planted import Extractor, folder_of
 from pyarrow import parquet
 from tars import write_tar
 from test_images import photo_bytes, put
 
 from pipeline.cache import FeatureCache
-from pipeline.cache.parts import PartedHeader
+from pipeline.cache.feature_cache import PartsHeader
 from pipeline.errors import SourceError
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.collecting import Labelling, known_of
-from pipeline.evaluation.questions import questions
+from pipeline.evaluation.dataset import LabelConfig, load_labels
+from pipeline.evaluation.tasks import build_tasks
 from pipeline.images import ImageSource
 from pipeline.labels import label_sets, read_label_table
 
@@ -29,7 +29,7 @@ QUICK = {"heads": "centroid", "cv": 2, "n_jobs": 1}
 
 
 def kind_and_classes(source: ImageSource | FeatureCache, column: tuple[str, ...] = ()) -> tuple[str, tuple[str, ...]]:
-    (question,) = questions(known_of(source, Labelling()), column=column)
+    (question,) = build_tasks(load_labels(source, LabelConfig()), column=column)
     return question.kind, question.classes
 
 
@@ -151,7 +151,7 @@ def test_a_cache_in_parts_states_what_its_parts_state(tmp_path: Path) -> None:
         stated = {"kinds": {"label": "class"}} if number == 2 else {}
         provenance = {**part.provenance, "place": str(number), "part": whole, **stated}
         headers.append(replace(part._header, provenance=provenance))  # type: ignore[type-var]
-    assert FeatureCache(PartedHeader(tmp_path, headers)).kinds == {"label": "class"}  # type: ignore[arg-type]
+    assert FeatureCache(PartsHeader(tmp_path, headers)).kinds == {"label": "class"}  # type: ignore[arg-type]
 
 
 def test_a_cache_records_what_its_source_stated(run: Extractor, tmp_path: Path) -> None:

@@ -20,11 +20,11 @@ from made_caches import Spy, blobs, make_cache, names
 from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, ModelError
-from pipeline.evaluation import batches, evaluate, units
+from pipeline.evaluation import evaluate, executor, units
 from pipeline.extraction import recipe_of
 from pipeline.model import fit
 from pipeline.progress import Progress
-from pipeline.runs import Cell, Known, Run, Store, Under
+from pipeline.runs import Run, RunsDir, Store, StoredResult, UnitKey
 
 X, Y = blobs(60, apart=1.5)
 LABELS: dict[str, list[str | None]] = {
@@ -44,15 +44,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """What was computed: each unit's head with how many of its choices were scored."""
     heard: list[tuple[str, int]] = []
-    real = batches.run_batch
+    real = executor.run_batch
 
-    def listening(batch: batches.Batch, **how: Any) -> list[units.UnitResult]:
+    def listening(batch: executor.JobBatch, **how: Any) -> list[units.FitResult]:
         results = real(batch, **how)
         by_key = {unit.key: unit for unit in batch.units}
         heard.extend((by_key[one.key].head.name, len(one.scores)) for one in results if not one.refused)
         return results
 
-    monkeypatch.setattr(batches, "run_batch", listening)
+    monkeypatch.setattr(executor, "run_batch", listening)
     return heard
 
 
@@ -188,13 +188,13 @@ COMMAND = """
 import sys
 from pathlib import Path
 from pipeline.cache import FeatureCache
-from pipeline.evaluation import evaluate, batches
+from pipeline.evaluation import evaluate, executor
 import time
-real = batches.run_batch
+real = executor.run_batch
 def slow(batch, **how):
     time.sleep(0.15)
     return real(batch, **how)
-batches.run_batch = slow
+executor.run_batch = slow
 grid = {"random-forest.n_estimators": [5, 10], "ridge.alpha": [1.0, 100.0]}
 heads = ["random-forest", "ridge"]
 cache = FeatureCache.open(sys.argv[1])
@@ -235,13 +235,13 @@ def fitted(folder: Path) -> int:
 
 
 def test_an_unfinished_run_keeps_its_folder_to_itself(cache: FeatureCache, tmp_path: Path) -> None:
-    from pipeline.runs import Under
+    from pipeline.runs import RunsDir
 
     class Stop(Progress):
         def advance(self, stage: str, done: int, total: int) -> None:
             raise KeyboardInterrupt
 
-    under: Any = Under(tmp_path)
+    under: Any = RunsDir(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run_of(cache, under, progress=Stop())
     assert [item.name for item in tmp_path.glob("*/*")] == ["results.sqlite"]
@@ -337,7 +337,7 @@ def test_fit_takes_from_an_earlier_run_what_it_computed_and_gives_the_same_model
     assert np.array_equal(reused.estimator.predict(X), fresh.estimator.predict(X))
     # A further head is computed alone.
     more = {**options, "heads": ["logistic", "knn", "centroid"]}
-    fit(cache, run=Under(tmp_path), **{**more, "column": "odd"})
+    fit(cache, run=RunsDir(tmp_path), **{**more, "column": "odd"})
     assert {head for head, _ in asked} >= {"logistic", "knn", "centroid"}  # of another label set, all are new
     asked.clear()
     fit(cache, run=tmp_path / "run", **more)
@@ -350,9 +350,9 @@ def test_fit_reads_every_run_over_the_images_and_passes_by_a_damaged_one(
     cache = own_cache(tmp_path / "made.h5")
     options: dict[str, Any] = {"heads": "centroid", "cv": 3, "n_jobs": 1}
     for column in ("kind", "odd"):
-        evaluate(cache, out=Under(tmp_path / "runs"), column=column, **options)
+        evaluate(cache, out=RunsDir(tmp_path / "runs"), column=column, **options)
     asked.clear()
-    fit(cache, run=Under(tmp_path / "runs"), column="odd", **options)
+    fit(cache, run=RunsDir(tmp_path / "runs"), column="odd", **options)
     assert asked == []
     (damaged,) = (tmp_path / "runs").glob("*-2/results.sqlite")
     damaged.write_bytes(b"no store" * 100)
@@ -362,7 +362,7 @@ def test_fit_reads_every_run_over_the_images_and_passes_by_a_damaged_one(
         def note(self, text: str) -> None:
             heard.append(text)
 
-    fit(cache, run=Under(tmp_path / "runs"), column="odd", progress=Listening(), **options)
+    fit(cache, run=RunsDir(tmp_path / "runs"), column="odd", progress=Listening(), **options)
     assert asked
     assert [text for text in heard if text.startswith(f"its results are computed again: {damaged}: ")]
     with pytest.raises(ModelError, match=r"expected the folder of a run, got one without results\.sqlite"):
@@ -371,7 +371,7 @@ def test_fit_reads_every_run_over_the_images_and_passes_by_a_damaged_one(
 
 def test_a_file_that_is_no_store_is_named_with_the_way_out(cache: FeatureCache, tmp_path: Path) -> None:
     (tmp_path / "results.sqlite").write_text("no store at all, whatever its name says" * 50)
-    with pytest.raises(EvaluationError, match=r"results.sqlite: wanted a store of results, found a file that") as error:
+    with pytest.raises(EvaluationError, match=r"results.sqlite: expected a store of results, got a file that") as error:
         run_of(cache, tmp_path)
     assert error.value.next_step.startswith("move it away, e.g. mv ")
 
@@ -380,7 +380,7 @@ def test_a_store_of_another_format_is_refused(cache: FeatureCache, tmp_path: Pat
     run_of(cache, tmp_path, column="odd", heads="ridge", grid={"ridge.alpha": 1.0})
     with sqlite3.connect(tmp_path / "results.sqlite") as connection:
         connection.execute("UPDATE facts SET value = '99' WHERE name = 'format'")
-    with pytest.raises(EvaluationError, match="wanted results of format 1, found format 99"):
+    with pytest.raises(EvaluationError, match="expected results of format 1, got format 99"):
         run_of(cache, tmp_path)
 
 
@@ -405,12 +405,12 @@ def test_the_store_can_be_read_by_anyone(cache: FeatureCache, tmp_path: Path) ->
 
 
 def test_what_is_put_is_got_and_every_part_of_a_cell_tells() -> None:
-    cell = Cell("f", "l", "h", "e", "{}", "0", "r", 1, "accuracy", 0, "v")
+    cell = UnitKey("f", "l", "h", "e", "{}", "0", "r", 1, "accuracy", 0, "v")
     arrays = {"labels": np.arange(3), "probabilities": np.eye(3)}
-    undefined = Known(float("nan"), {}, (), 0.5)
+    undefined = StoredResult(float("nan"), {}, (), 0.5)
     with Store.open(None) as store:
-        fitted = Cell(**{**cell.__dict__, "inner_fold": None, "scoring": None})
-        store.put([(cell, undefined), (fitted, Known(float("nan"), arrays, ("a", "ü"), 1.25))])
+        fitted = UnitKey(**{**cell.__dict__, "inner_fold": None, "scoring": None})
+        store.put([(cell, undefined), (fitted, StoredResult(float("nan"), arrays, ("a", "ü"), 1.25))])
         found = store.get([cell.key(), fitted.key(), b"0" * 16])
         assert set(found) == {cell.key(), fitted.key()} and len(store) == 2
         assert np.isnan(found[cell.key()].score) and found[fitted.key()].warnings == ("a", "ü")
@@ -418,4 +418,4 @@ def test_what_is_put_is_got_and_every_part_of_a_cell_tells() -> None:
             np.testing.assert_array_equal(found[fitted.key()].arrays[name], values)
     for name, value in cell.__dict__.items():
         changed = {**cell.__dict__, name: value + 1 if isinstance(value, int) else f"{value}!"}
-        assert Cell(**changed).key() != cell.key(), name
+        assert UnitKey(**changed).key() != cell.key(), name

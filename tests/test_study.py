@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import fake_backbone
 import numpy as np
 import pandas as pd
-import planted
 import pytest
 from commands import class_folders, done, photo, refused
 from PIL import Image
@@ -25,21 +25,34 @@ from pipeline.backbone import Backbone
 from pipeline.errors import CacheError, EvaluationError
 from pipeline.progress import Progress
 from pipeline.runs import Store
-from pipeline.studies import Study, draws, ledger, methods, study, studying
-from pipeline.studies.crossover import crossovers_of, few
-from pipeline.studies.doubts import doubts_about
-from pipeline.studies.lessons import AnyLesson, Learned, Lesson
-from pipeline.studies.points import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER, Point
+from pipeline.studies import Study, api, data, memo, study, trials
+from pipeline.studies.analysis import (
+    CLEARLY,
+    caveats,
+    crossovers_of,
+    depth_text,
+    low_label_point,
+    summary_of,
+    verdicts_of,
+)
 from pipeline.studies.results import (
+    DUMMY,
     GENERALISATION,
     LABELS,
+    METHODS,
     NOT_HERE,
     NOT_SHOWN,
     PERFORMANCE,
+    RANDOM,
+    RAW,
+    SCRATCH,
+    STATISTICS,
     TIME,
+    TRANSFER,
     YES,
+    Point,
 )
-from pipeline.studies.verdict import CLEARLY, depth_text, summary_of, verdicts_of
+from pipeline.studies.trials import AnyTrial, Trial, TrialResult
 
 QUICK: dict[str, Any] = {"budget": 0.05, "n_jobs": 1, "device": "cpu"}
 LAYERS = ("early", "middle", "late", "penultimate")
@@ -58,12 +71,12 @@ class Eyes:
         self.sighted, self.layers = backbone.weights != "random", tuple(layers)
 
     def workers(self, count: int) -> Any:
-        return planted.PlantedRuntime.workers(self, count)  # type: ignore[arg-type]
+        return fake_backbone.PlantedRuntime.workers(self, count)  # type: ignore[arg-type]
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         answer = {}
         for layer in self.layers:
-            width = planted.WIDTHS.get(layer, 112)
+            width = fake_backbone.WIDTHS.get(layer, 112)
             seeds = [int(image.astype(np.int64).sum()) for image in pixels]
             found = np.stack([np.random.default_rng(seed).normal(size=width) for seed in seeds])
             if self.sighted:
@@ -75,7 +88,7 @@ class Eyes:
 
 @pytest.fixture(scope="module", autouse=True)
 def eyes() -> Iterator[None]:
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network_room, "open_runtime", Eyes)
@@ -85,10 +98,10 @@ def eyes() -> Iterator[None]:
 
 def fewer_draws(patch: pytest.MonkeyPatch) -> None:
     """As many as show what they do."""
-    patch.setattr(draws, "DRAWS", {1: 4, 2: 4})
-    patch.setattr(methods, "SCRATCH_DRAWS", {1: 3, 2: 3})
-    for room in (draws, methods):
-        patch.setattr(room, "FEWEST_DRAWS" if room is draws else "FEWEST_SCRATCH_DRAWS", 2)
+    patch.setattr(data, "DRAWS", {1: 4, 2: 4})
+    patch.setattr(trials, "SCRATCH_DRAWS", {1: 3, 2: 3})
+    for room in (data, trials):
+        patch.setattr(room, "FEWEST_DRAWS" if room is data else "FEWEST_SCRATCH_DRAWS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -101,31 +114,29 @@ def asked_of(photos: Any, folder: Path, **options: Any) -> Study:
 
 
 @pytest.fixture(scope="module")
-def taught() -> list[AnyLesson]:
-    """Every lesson of the study that `found` is."""
+def taught() -> list[AnyTrial]:
+    """Every trial of the study that `found` is."""
     return []
 
 
 @pytest.fixture(scope="module")
-def found(
-    photos: Path, taught: list[AnyLesson], subjects: list[Any], tmp_path_factory: pytest.TempPathFactory
-) -> Study:
-    real = studying.run_lessons
+def found(photos: Path, taught: list[AnyTrial], subjects: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Study:
+    real = api.run_trials
 
-    def listening(lessons: Any, **how: Any) -> Any:
-        taught.extend(lessons)
-        return real(lessons, **how)
+    def listening(trials: Any, **how: Any) -> Any:
+        taught.extend(trials)
+        return real(trials, **how)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studying, "run_lessons", listening)
+        patch.setattr(api, "run_trials", listening)
         remember_subjects(patch, subjects)
         return asked_of(photos, tmp_path_factory.mktemp("study"))
 
 
 def remember_subjects(patch: pytest.MonkeyPatch, subjects: list[Any]) -> None:
     """Append what each study is about."""
-    real = studying.Teacher
-    patch.setattr(studying, "Teacher", lambda subject, *rest: (subjects.append(subject), real(subject, *rest))[1])
+    real = api.TrialFactory
+    patch.setattr(api, "TrialFactory", lambda subject, *rest: (subjects.append(subject), real(subject, *rest))[1])
 
 
 @pytest.fixture(scope="module")
@@ -178,22 +189,22 @@ def test_every_layer_is_studied_at_a_few_numbers_of_labels(found: Study) -> None
     assert found.about_depth == depth_text(found.points) != ""
 
 
-def test_no_draw_touches_the_test_images(found: Study, taught: list[AnyLesson]) -> None:
+def test_no_draw_touches_the_test_images(found: Study, taught: list[AnyTrial]) -> None:
     assert len(taught) > 60
-    for lesson in taught:
-        assert lesson.rows.max() < found.train
-        if lesson.key.method == DUMMY:
+    for trial in taught:
+        assert trial.rows.max() < found.train
+        if trial.key.method == DUMMY:
             continue
-        learned = {image.tobytes() for image in lesson.material.X[lesson.rows]}
-        asked = {image.tobytes() for image in lesson.material.asked}
-        assert len(learned) == len(lesson.rows) and len(asked) == found.test
+        learned = {image.tobytes() for image in trial.material.X[trial.rows]}
+        asked = {image.tobytes() for image in trial.material.test_X}
+        assert len(learned) == len(trial.rows) and len(asked) == found.test
         assert not learned & asked
 
 
-def test_all_methods_learn_the_same_draws(taught: list[AnyLesson]) -> None:
+def test_all_methods_learn_the_same_draws(taught: list[AnyTrial]) -> None:
     drawn: dict[tuple[int, int], set[bytes]] = {}
-    for lesson in taught:
-        drawn.setdefault((lesson.key.rung, lesson.key.draw), set()).add(lesson.rows.tobytes())
+    for trial in taught:
+        drawn.setdefault((trial.key.level, trial.key.draw), set()).add(trial.rows.tobytes())
     assert all(len(rows) == 1 for rows in drawn.values())
     assert len(set().union(*drawn.values())) > 10
 
@@ -208,7 +219,7 @@ def subject_of(photos: Any, folder: Path, **options: Any) -> Any:
         raise Enough(subject)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studying, "Teacher", stop)
+        patch.setattr(api, "TrialFactory", stop)
         with pytest.raises(Enough) as caught:
             asked_of(photos, folder, **options)
     assert not (folder / "run").exists()  # nothing was kept, so nothing is left
@@ -220,7 +231,7 @@ def test_copies_of_what_is_learned_are_no_test(photos: Path, tmp_path: Path) -> 
     shutil.copy(photos / "ants" / "00.png", test / "ants" / "copy.png")
     subject = subject_of(photos, tmp_path, test=str(test))
     assert (len(subject.train.part), len(subject.test.part)) == (32, 6)
-    assert "1 of 7 test images are copies of training images, and are left out" in subject.notes
+    assert "1 of 7 test images are duplicates of training images, and are left out" in subject.notes
     assert not set(map(bytes, subject.train.part.digests())) & set(map(bytes, subject.test.part.digests()))
 
 
@@ -244,16 +255,21 @@ def test_few_groups_and_absent_classes_are_told(photos: Path, tmp_path: Path) ->
     subject = subject_of(photos, tmp_path, labels=str(table), groups="nest")
     lacking = set(kinds) - {subject.question.classes[code] for code in subject.test.part.y}
     assert lacking
-    told = list(doubts_about(subject, (), 1.0))
-    assert f"the test images are of {len(set(subject.test.part.groups))} groups alone: intervals are wide" in told[0]
-    assert told[1] == f"no test image is of {', '.join(sorted(lacking))}: the scores are about the other classes"
+    listed_scores = list(caveats(subject, (), 1.0))
+    assert (
+        f"the test images are of {len(set(subject.test.part.groups))} groups alone: intervals are wide"
+        in listed_scores[0]
+    )
+    assert (
+        listed_scores[1] == f"no test image is of {', '.join(sorted(lacking))}: the scores are about the other classes"
+    )
 
 
 def test_at_most_so_many_images_are_studied_and_it_is_said(photos: Path, tmp_path: Path) -> None:
     subject = subject_of(photos, tmp_path, most_labels=6)
     assert [np.bincount(side.part.y).tolist() for side in (subject.train, subject.test)] == [[3, 3], [3, 3]]
-    assert "6 of 24 images are drawn to learn from (--most-labels)" in subject.notes
-    assert "6 of 8 images are drawn to be tested on (--most-labels)" in subject.notes
+    assert "6 of 24 images are drawn for training (--most-labels)" in subject.notes
+    assert "6 of 8 images are drawn for testing (--most-labels)" in subject.notes
 
 
 # --- what follows
@@ -334,23 +350,23 @@ def test_a_study_is_kept_whole_and_opened_again(found: Study) -> None:
 
 def test_the_same_study_again_learns_nothing(found: Study, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.folder is not None
-    monkeypatch.setattr(Lesson, "learn", lambda self: pytest.fail("learned again"))
+    monkeypatch.setattr(Trial, "learn", lambda self: pytest.fail("learned again"))
     again = study(photos, cache=found.folder.parent / "caches", out=found.folder, **QUICK)
     assert again.points == found.points and again.verdicts == found.verdicts
 
 
-def test_another_seed_or_draw_is_another_lesson(found: Study, taught: list[AnyLesson], subjects: list[Any]) -> None:
-    lesson = next(one for one in taught if one.key.method == TRANSFER)
-    other_draw = replace(lesson, key=replace(lesson.key, draw=99))  # which happens to draw the same labels
-    other_seed = replace(lesson, seed=99)
+def test_another_seed_or_draw_is_another_lesson(found: Study, taught: list[AnyTrial], subjects: list[Any]) -> None:
+    trial = next(one for one in taught if one.key.method == TRANSFER)
+    other_draw = replace(trial, key=replace(trial.key, draw=99))  # which happens to draw the same labels
+    other_seed = replace(trial, seed=99)
     with Store.open(None) as store:
         (subject,) = subjects
-        kept = ledger.Ledger(store, subject, {(lesson.key.method, lesson.key.layer): "features"})
-        learned = Learned(np.zeros(found.test, np.int64), 0.75, 1.5, "fixed")
-        kept.keep(lesson, learned)
-        known, waiting = kept.look_up([lesson, other_draw])
-        assert list(known) == [lesson.key] and waiting == [other_draw]
-        assert known[lesson.key].seconds == 1.5 and known[lesson.key].train == 0.75
+        kept = memo.TrialCache(store, subject, {(trial.key.method, trial.key.layer): "features"})
+        learned = TrialResult(np.zeros(found.test, np.int64), 0.75, 1.5, "fixed")
+        kept.keep(trial, learned)
+        known, waiting = kept.look_up([trial, other_draw])
+        assert list(known) == [trial.key] and waiting == [other_draw]
+        assert known[trial.key].seconds == 1.5 and known[trial.key].train == 0.75
         assert kept.look_up([other_seed])[1] == [other_seed]
 
 
@@ -358,19 +374,19 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import os, signal
-import pipeline.extraction.network as network_room
+import pipeline.extraction.encoder as network_room
 from test_study import Eyes, QUICK, fewer_draws
 import pytest
-from pipeline.studies import ledger, study
+from pipeline.studies import memo, study
 network_room.open_runtime = Eyes
 fewer_draws(pytest.MonkeyPatch())
-kept = ledger.Ledger.keep
-def keep(self, lesson, learned, done=[]):
-    kept(self, lesson, learned)
-    done.append(lesson)
+kept = memo.TrialCache.keep
+def keep(self, trial, learned, done=[]):
+    kept(self, trial, learned)
+    done.append(trial)
     if len(done) == 40:
         os.kill(os.getpid(), signal.SIGKILL)
-ledger.Ledger.keep = keep
+memo.TrialCache.keep = keep
 study(sys.argv[2], cache=sys.argv[3] + "/caches", out=sys.argv[3] + "/run", **QUICK)
 """
 
@@ -379,22 +395,22 @@ study(sys.argv[2], cache=sys.argv[3] + "/caches", out=sys.argv[3] + "/run", **QU
 @pytest.mark.slow
 def test_a_killed_study_goes_on_and_says_the_same(found: Study, photos: Path, tmp_path: Path) -> None:
     here = str(Path(__file__).parent)
-    ended = subprocess.run([sys.executable, "-c", KILLED, here, str(photos), str(tmp_path)], timeout=300)
+    ended = subprocess.run([sys.executable, "-c", KILLED, here, str(photos), str(tmp_path)], timeout=900)
     assert ended.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / "study.json").exists()
     notes: list[str] = []
-    learned: list[AnyLesson] = []
+    learned: list[AnyTrial] = []
 
     class Listener(Progress):
         def note(self, text: str) -> None:
             notes.append(text)
 
     with pytest.MonkeyPatch.context() as patch:
-        keep = ledger.Ledger.keep
-        patch.setattr(ledger.Ledger, "keep", lambda self, one, what: (learned.append(one), keep(self, one, what))[0])
+        keep = memo.TrialCache.keep
+        patch.setattr(memo.TrialCache, "keep", lambda self, one, what: (learned.append(one), keep(self, one, what))[0])
         again = asked_of(photos, tmp_path, progress=Listener())
-    (said,) = [text for text in notes if text.endswith("lessons are known from before")]
-    assert said == f"40 of {40 + len(learned)} lessons are known from before"
+    (said,) = [text for text in notes if text.endswith("trials are reused")]
+    assert said == f"40 of {40 + len(learned)} trials are reused"
     # The small network's budget here is so short that where it ends is a matter of the clock.
     steady = [[point for point in one.points if point.method != SCRATCH] for one in (again, found)]
     assert without_seconds(steady[0]) == without_seconds(steady[1])
@@ -412,11 +428,11 @@ def test_a_cache_is_enough_while_its_photos_are_there(photos: Path, tmp_path: Pa
 
     (there / "bees" / "03.png").unlink()
     with pytest.raises(
-        CacheError, match=r"wanted the photos that the cache was made of, found: 1 of 32 gone, e.g. bee"
+        CacheError, match=r"expected the photos that the cache was made of, got: 1 of 32 gone, e.g. bee"
     ):
         asked_of(cache, tmp_path)
     shutil.rmtree(there)
-    with pytest.raises(CacheError, match="a study trains on the pixels, so it wanted the photos") as caught:
+    with pytest.raises(CacheError, match="a study trains on the pixels, so it expected the photos") as caught:
         asked_of(str(cache.path), tmp_path)
     assert "pipeline study PHOTOS" in str(caught.value)
 
@@ -429,14 +445,14 @@ def test_what_cannot_be_studied_is_refused_before_the_network_runs(photos: Path,
         asked_of(tmp_path / "few", tmp_path)
     rows = [f"{kind}/{number:02d}.png,{kind},{number / 7:.3f}" for kind in ("ants", "bees") for number in range(16)]
     (tmp_path / "labels.csv").write_text("\n".join(["id,kind,wing", *rows]), encoding="utf-8")
-    told = {"labels": str(tmp_path / "labels.csv")}
-    with pytest.raises(EvaluationError, match="wanted one label set, found 2: kind, wing"):
-        asked_of(photos, tmp_path, **told)
-    with pytest.raises(EvaluationError, match="wanted labels that are classes, found numbers in 'wing'"):
-        asked_of(photos, tmp_path, column="wing", **told)
-    with pytest.raises(EvaluationError, match="wanted labels and seconds to learn with"):
+    listed_scores = {"labels": str(tmp_path / "labels.csv")}
+    with pytest.raises(EvaluationError, match="expected one label set, got 2: kind, wing"):
+        asked_of(photos, tmp_path, **listed_scores)
+    with pytest.raises(EvaluationError, match="expected labels that are classes, got numbers in 'wing'"):
+        asked_of(photos, tmp_path, column="wing", **listed_scores)
+    with pytest.raises(EvaluationError, match="expected labels and seconds to train with"):
         asked_of(photos, tmp_path, budget=0)
-    with pytest.raises(EvaluationError, match="wanted one head, found "):
+    with pytest.raises(EvaluationError, match="expected one head, got "):
         asked_of(photos, tmp_path, head="fast")
     assert not (tmp_path / "caches").exists() and not (tmp_path / "run").exists()
 
@@ -453,11 +469,11 @@ def test_a_study_of_another_format_is_refused(found: Study, tmp_path: Path) -> N
     assert found.folder is not None
     said = json.loads((found.folder / "study.json").read_text(encoding="utf-8"))
     (tmp_path / "study.json").write_text(json.dumps({**said, "format": 99}), encoding="utf-8")
-    with pytest.raises(EvaluationError, match="wanted a study of format 1, found 99"):
+    with pytest.raises(EvaluationError, match="expected a study of format 1, got 99"):
         Study.open(tmp_path)
-    with pytest.raises(EvaluationError, match="wanted a study, found No such file"):
+    with pytest.raises(EvaluationError, match="expected a study, got No such file"):
         Study.open(tmp_path / "nothing")
-    with pytest.raises(EvaluationError, match=r"wanted one of the methods transfer, .* found 'magic'"):
+    with pytest.raises(EvaluationError, match=r"expected one of the methods transfer, .* got 'magic'"):
         found.curve("magic")
 
 
@@ -487,11 +503,11 @@ def test_the_command_says_it_in_plain_words(found: Study, photos: Path, monkeypa
     words = ("study", photos, "--cache", "caches", "--out", "run", "--budget", 0.05, "--jobs", 1, "--device", "cpu")
     outcome = done(*words)
     assert outcome.lines[0].split()[:3] == ["labels", "a", "class"]
-    told = " ".join(outcome.out.split())
+    listed_scores = " ".join(outcome.out.split())
     for verdict in found.verdicts:
-        assert f"{verdict.promise}: {verdict.answer}. {verdict.text}" in told
+        assert f"{verdict.promise}: {verdict.answer}. {verdict.text}" in listed_scores
     assert outcome.lines[-1] == found.summary
-    assert found.crossovers[0].text in told
+    assert found.crossovers[0].text in listed_scores
     assert "kept in run/: every point in points.csv, all of it in study.json" in outcome.err
     assert outcome.next_command[:2] == ["pipeline", "evaluate"]
     said = json.loads(done(*words, "--json").out)
@@ -505,7 +521,7 @@ def test_the_command_refuses_a_cache_whose_photos_are_gone(tmp_path: Path, monke
     path = done("extract", there).out.strip()
     shutil.rmtree(there)
     error, step = refused("study", path, "--out", "run")
-    assert "so it wanted the photos that the cache was made of, found: " in error
+    assert "so it expected the photos that the cache was made of, got: " in error
     assert step.startswith("give the photos themselves: pipeline study PHOTOS")
     assert not Path("run").exists()
 
@@ -518,7 +534,7 @@ def test_where_the_pixels_tell_more_than_the_backbone_it_is_said(
 ) -> None:
     """A backbone that sees little, over squares whose brightness says it all."""
     monkeypatch.setattr(Eyes, "noise", dict.fromkeys(LAYERS, 30.0))
-    monkeypatch.setattr(draws, "DRAWS", {5: 10})  # two would show nothing
+    monkeypatch.setattr(data, "DRAWS", {5: 10})  # two would show nothing
     rng = np.random.default_rng(0)
     for kind, level in (("dark", 60), ("light", 180)):
         for number in range(40):
@@ -531,5 +547,5 @@ def test_where_the_pixels_tell_more_than_the_backbone_it_is_said(
     assert made.summary.startswith("transfer was not worth it here: with all 60 labels transfer scores ")
     crossing = {one.rival: one for one in made.crossovers}[RAW]
     assert crossing.meets == 1 and "with as many labels as transfer it is never behind here" in crossing.text
-    at: Point = few(made.curve(TRANSFER))
+    at: Point = low_label_point(made.curve(TRANSFER))
     assert at.per_class == 5 and at.score < 0.8 < {p.per_class: p for p in made.curve(RAW)}[5].score

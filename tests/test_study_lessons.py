@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.studies import network, training
-from pipeline.studies.draws import DRAWS, FEWEST_DRAWS, at_most, rungs
-from pipeline.studies.lessons import CHOSEN, FIXED, Key, Material, ScratchLesson, balanced_accuracy
-from pipeline.studies.network import varied
-from pipeline.studies.pixels import Sizes, raw_features
-from pipeline.studies.training import Try, batch_for, steps_for, train_from_scratch
+from pipeline.studies import scratch
+from pipeline.studies.data import DRAWS, FEWEST_DRAWS, PixelSizes, at_most, label_budgets, raw_features
+from pipeline.studies.scratch import TrainingConfig, augment, batch_for, steps_for, train_from_scratch
+from pipeline.studies.trials import CHOSEN, FIXED, ScratchTrial, TrialData, TrialKey, balanced_accuracy
 
 Y = np.random.default_rng(3).permutation(np.repeat([0, 1, 2], (90, 60, 7)))
 
@@ -23,30 +21,30 @@ Y = np.random.default_rng(3).permutation(np.repeat([0, 1, 2], (90, 60, 7)))
 
 
 def test_the_ladder_is_1_2_5_10_and_so_on_up_to_all() -> None:
-    found = rungs(Y, random_state=0)
-    assert [rung.labels for rung in found] == [3, 6, 15, 27, 47, 107, 157]  # of the third class there are 7
-    assert [rung.per_class for rung in found] == pytest.approx([rung.labels / 3 for rung in found])
-    assert [rung.everything for rung in found] == [False] * 6 + [True]
-    assert [len(rung.draws) for rung in found] == [DRAWS[size] for size in (1, 2, 5, 10, 20, 50)] + [FEWEST_DRAWS]
-    assert [rung.labels for rung in rungs(np.repeat([0, 1], 55), random_state=0)] == [2, 4, 10, 20, 40, 110]
+    found = label_budgets(Y, random_state=0)
+    assert [level.labels for level in found] == [3, 6, 15, 27, 47, 107, 157]  # of the third class there are 7
+    assert [level.per_class for level in found] == pytest.approx([level.labels / 3 for level in found])
+    assert [level.everything for level in found] == [False] * 6 + [True]
+    assert [len(level.draws) for level in found] == [DRAWS[size] for size in (1, 2, 5, 10, 20, 50)] + [FEWEST_DRAWS]
+    assert [level.labels for level in label_budgets(np.repeat([0, 1], 55), random_state=0)] == [2, 4, 10, 20, 40, 110]
 
 
 def test_every_draw_has_as_many_of_each_class_and_none_twice() -> None:
-    for rung, size in zip(rungs(Y, random_state=0), (1, 2, 5, 10, 20, 50, 90), strict=True):
-        for draw in rung.draws:
+    for level, size in zip(label_budgets(Y, random_state=0), (1, 2, 5, 10, 20, 50, 90), strict=True):
+        for draw in level.draws:
             assert np.array_equal(draw, np.unique(draw))
             assert np.bincount(Y[draw]).tolist() == np.minimum((90, 60, 7), size).tolist()
 
 
 def test_a_draw_lies_within_the_same_draw_of_the_next_rung() -> None:
-    found = rungs(Y, random_state=0)
+    found = label_budgets(Y, random_state=0)
     for before, after in itertools.pairwise(found):
         for small, large in zip(before.draws, after.draws, strict=False):
             assert np.isin(small, large).all()
 
 
 def test_draws_differ_and_the_seed_repeats_them() -> None:
-    first, again, other = (rungs(Y, random_state=seed) for seed in (0, 0, 1))
+    first, again, other = (label_budgets(Y, random_state=seed) for seed in (0, 0, 1))
     assert all(
         np.array_equal(a, b)
         for one, two in zip(first, again, strict=True)
@@ -89,14 +87,14 @@ def left_or_right(code: int) -> tuple[int, int]:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """A schedule and a network that corners need no more of."""
-    monkeypatch.setattr(network, "WIDTHS", (8, 16, 16, 16))
-    monkeypatch.setattr(training, "FEWEST_VIEWS", 1_000)
-    monkeypatch.setattr(training, "VIEWS", 1)
+    monkeypatch.setattr(scratch, "WIDTHS", (8, 16, 16, 16))
+    monkeypatch.setattr(scratch, "FEWEST_VIEWS", 1_000)
+    monkeypatch.setattr(scratch, "VIEWS", 1)
 
 
 PARTS = (np.arange(8, 40), np.arange(8))
 HOW = {"classes": 2, "seconds": 60.0, "device": "cpu", "seed": 0}
-PLAIN = (Try(5e-3, False),)
+PLAIN = (TrainingConfig(5e-3, False),)
 
 
 @pytest.mark.usefixtures("short")
@@ -128,7 +126,7 @@ def test_mirroring_is_chosen_by_what_was_held_out() -> None:
     """Left or right is lost in a mirror: with mirrored images nothing can be learned."""
     pixels, y = squares(40, 0, left_or_right)
     new, truth = squares(60, 1, left_or_right)
-    tries = (Try(5e-3, True), Try(5e-3, False))
+    tries = (TrainingConfig(5e-3, True), TrainingConfig(5e-3, False))
     found = train_from_scratch(pixels, y, new, held_out=PARTS, tries=tries, **HOW)
     assert found.tried == tries[1]
     assert balanced_accuracy(truth, found.predicted) >= 0.95
@@ -144,7 +142,7 @@ def test_a_training_is_made_as_short_as_its_budget_and_it_is_told() -> None:
         assert found.cut_short and found.predicted.shape == (40,)
         # A clock that stands still: there is always time.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "clock_of", lambda device: lambda: 0.0)
+            patch.setattr(scratch, "clock_of", lambda device: lambda: 0.0)
             assert not train_from_scratch(pixels, y, pixels, held_out=held_out, tries=PLAIN, **HOW).cut_short
 
 
@@ -155,7 +153,7 @@ def test_a_shortened_schedule_is_gone_through_to_its_end(
 ) -> None:
     """By a clock on which every step takes a second and nothing else takes any."""
     steps: list[float] = []
-    real = training._Run.go
+    real = scratch._TrainingRun.go
 
     def counted(self: Any, *how: Any, **more: Any) -> bool:
         broken_off = real(self, *how, **more)
@@ -164,16 +162,16 @@ def test_a_shortened_schedule_is_gone_through_to_its_end(
         return broken_off
 
     lengths: list[int] = []
-    monkeypatch.setattr(training._Run, "go", counted)
-    monkeypatch.setattr(training, "varied", lambda images, generator, flips: (steps.append(1.0), images)[1])
-    monkeypatch.setattr(training, "clock_of", lambda device: lambda: float(len(steps)))
+    monkeypatch.setattr(scratch._TrainingRun, "go", counted)
+    monkeypatch.setattr(scratch, "augment", lambda images, generator, flips: (steps.append(1.0), images)[1])
+    monkeypatch.setattr(scratch, "clock_of", lambda device: lambda: float(len(steps)))
     pixels, y = squares(40, 0, above_or_below)
     trainings = 1 if held_out is None else 2 + 1 / 3
     for seconds in (20.0, 130.0):
         lengths.clear()
         steps.clear()
         found = train_from_scratch(pixels, y, pixels, held_out=held_out, tries=PLAIN, **{**HOW, "seconds": seconds})
-        assert len(steps) <= seconds + 2 * training.PACE_STEPS  # which are nobody's time
+        assert len(steps) <= seconds + 2 * scratch.PACE_STEPS  # which are nobody's time
         # With too little time for choosing one training has it all.
         share = trainings if seconds > 100 else 1
         whole = int(0.9 * seconds / share)
@@ -183,17 +181,17 @@ def test_a_shortened_schedule_is_gone_through_to_its_end(
 
 def test_the_schedule_grows_with_the_images_and_is_bounded() -> None:
     looks = {n: steps_for(n) * batch_for(n) / n for n in (2, 100, 500, 1_000, 10_000)}
-    assert looks[2] * 2 == pytest.approx(training.FEWEST_VIEWS, rel=0.01)
-    assert looks[500] == pytest.approx(training.VIEWS, rel=0.1)
-    assert looks[1_000] * 1_000 == pytest.approx(training.MOST_VIEWS, rel=0.01)
-    assert looks[10_000] == pytest.approx(training.VIEWS_OF_MANY, rel=0.01)
+    assert looks[2] * 2 == pytest.approx(scratch.FEWEST_VIEWS, rel=0.01)
+    assert looks[500] == pytest.approx(scratch.VIEWS, rel=0.1)
+    assert looks[1_000] * 1_000 == pytest.approx(scratch.MOST_VIEWS, rel=0.01)
+    assert looks[10_000] == pytest.approx(scratch.VIEWS_OF_MANY, rel=0.01)
 
 
 def test_images_are_varied_a_little_and_mirrored_only_where_they_may_be() -> None:
     image = torch.zeros(64, 3, 32, 32)
     image[:, :, 12:20, 18:26] = 1.0  # right of the middle, and stays there whatever moves it
     for flips, both in ((False, False), (True, True)):
-        found = varied(image, torch.Generator().manual_seed(0), flips=flips)
+        found = augment(image, torch.Generator().manual_seed(0), flips=flips)
         heavy = found - found.amin((1, 2, 3), keepdim=True)
         right = heavy[..., 16:].sum((1, 2, 3)) > heavy[..., :16].sum((1, 2, 3))
         assert bool(right.all()) != both and bool(right.any())
@@ -203,11 +201,11 @@ def test_images_are_varied_a_little_and_mirrored_only_where_they_may_be() -> Non
 @pytest.mark.usefixtures("short")
 def test_parameters_are_chosen_where_there_are_labels_to_choose_by(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels, y = squares(40, 0, above_or_below)
-    monkeypatch.setattr(training, "TRIES_OF_SMALL", PLAIN)
-    material = Material(pixels, pixels, y, None, None, 2)
+    monkeypatch.setattr(scratch, "TRIES_OF_SMALL", PLAIN)
+    material = TrialData(pixels, pixels, y, None, None, 2)
     for rows, params in ((np.arange(4), FIXED), (np.arange(20), CHOSEN)):
-        key = Key("from scratch", "", 0, 0)
-        learned = ScratchLesson(key, rows, material, seed=0, small=True, budget=60.0, device="cpu").learn()
+        key = TrialKey("from scratch", "", 0, 0)
+        learned = ScratchTrial(key, rows, material, seed=0, small=True, budget=60.0, device="cpu").learn()
         assert learned.params == params and learned.predicted.shape == (40,)
         assert learned.seconds > 0 and not learned.cut_short
 
@@ -219,4 +217,4 @@ def test_raw_pixels_of_grey_images_are_not_said_thrice() -> None:
     colour = grey.copy()
     colour[0, 0, 0, 1] += 1
     assert [part.shape for part in raw_features(grey, colour)] == [(2, 48), (2, 48)]
-    assert Sizes(32, 8).small and not Sizes(64, 16).small
+    assert PixelSizes(32, 8).small and not PixelSizes(64, 16).small

@@ -10,28 +10,43 @@ from scipy import stats
 
 from pipeline.intervals import score_with_interval
 from pipeline.search import Predictions
-from pipeline.studies.crossover import crossovers_of, labels_text, met, needed
-from pipeline.studies.points import DUMMY, RANDOM, RAW, SCRATCH, TRANSFER, Point
+from pipeline.studies.analysis import (
+    Estimate,
+    TestSet,
+    crossovers_of,
+    depth_text,
+    labels_needed,
+    labels_text,
+    match_of,
+    mean_lead,
+    mean_score,
+    summary_of,
+    verdicts_of,
+)
 from pipeline.studies.results import (
+    DUMMY,
     GENERALISATION,
     LABELS,
     NOT_HERE,
     NOT_SHOWN,
     PERFORMANCE,
     PROMISES,
+    RANDOM,
+    RAW,
+    SCRATCH,
     TIME,
+    TRANSFER,
     YES,
+    Point,
     Verdict,
 )
-from pipeline.studies.spread import Exam, Spread, mean_lead, mean_score
-from pipeline.studies.verdict import depth_text, summary_of, verdicts_of
 
 LAYER = "penultimate"
 SIZES = (1, 10, 100)
 
 
 def curve(method: str, scores: Sequence[float], sizes: Sequence[float] = SIZES, **more: object) -> list[Point]:
-    """Points of two classes; the lead over a rival is 0.1 with limits of 0.05 and 0.15 unless told."""
+    """Points of two classes; the lead over a rival is 0.1 with limits of 0.05 and 0.15 unless listed_scores."""
     said = {"train": 1.0, "seconds": 1.0, "extraction_seconds": 0.0, "low": 0.0, "high": 1.0}
     if method != TRANSFER:
         said |= dict(zip(("lead", "lead_low", "lead_high"), (0.1, 0.05, 0.15), strict=True))
@@ -54,24 +69,24 @@ def verdicts(points: Sequence[Point]) -> dict[str, Verdict]:
 
 def test_what_a_rival_needs_is_read_off_its_curve_in_the_logarithm_of_the_labels() -> None:
     rival = curve(SCRATCH, (0.5, 0.7, 0.9))
-    assert needed(rival, 0.8) == (pytest.approx(10**1.5), False)
-    assert needed(rival, 0.55) == (pytest.approx(10**0.25), False)
-    assert needed(rival, 0.7) == (pytest.approx(10), False)
-    assert needed(rival, 0.4) == (1, True)
-    assert needed(rival, 0.91) == (None, False)
+    assert labels_needed(rival, 0.8) == (pytest.approx(10**1.5), False)
+    assert labels_needed(rival, 0.55) == (pytest.approx(10**0.25), False)
+    assert labels_needed(rival, 0.7) == (pytest.approx(10), False)
+    assert labels_needed(rival, 0.4) == (1, True)
+    assert labels_needed(rival, 0.91) == (None, False)
 
 
 def test_what_a_rival_needs_is_where_a_curve_with_a_dip_first_reaches_it() -> None:
-    assert needed(curve(SCRATCH, (0.5, 0.8, 0.6)), 0.65) == (pytest.approx(10**0.5), False)
+    assert labels_needed(curve(SCRATCH, (0.5, 0.8, 0.6)), 0.65) == (pytest.approx(10**0.5), False)
 
 
 def test_curves_meet_where_the_rival_is_behind_no_longer() -> None:
     mine = curve(TRANSFER, (0.6, 0.8, 0.85))
-    assert met(mine, curve(SCRATCH, (0.5, 0.7, 0.9))) == pytest.approx(10 ** (1 + 2 / 3))
-    assert met(mine, curve(SCRATCH, (0.5, 0.7, 0.84))) is None
-    assert met(mine, curve(SCRATCH, (0.6, 0.9, 0.9))) == 1
+    assert match_of(mine, curve(SCRATCH, (0.5, 0.7, 0.9))) == pytest.approx(10 ** (1 + 2 / 3))
+    assert match_of(mine, curve(SCRATCH, (0.5, 0.7, 0.84))) is None
+    assert match_of(mine, curve(SCRATCH, (0.6, 0.9, 0.9))) == 1
     # Level once and behind again: what counts is from where on it stays level.
-    assert met(mine, curve(SCRATCH, (0.7, 0.7, 0.85))) == pytest.approx(100)
+    assert match_of(mine, curve(SCRATCH, (0.7, 0.7, 0.85))) == pytest.approx(100)
 
 
 def test_a_crossover_says_it_in_a_sentence() -> None:
@@ -82,12 +97,12 @@ def test_a_crossover_says_it_in_a_sentence() -> None:
     assert scratch.rival == SCRATCH
     assert scratch.matches[1].needed == pytest.approx(10**1.5)
     assert scratch.text == (
-        "from scratch needs about 32 labels a class to match 5 with transfer (0.800); with as many labels as transfer "
-        "it has caught up from about 100 a class on"
+        "from scratch needs about 32 labels per class to match 5 with transfer (0.800); with as many labels as "
+        "transfer it has caught up from about 100 per class on"
     )
     assert raw.rival == RAW and raw.meets is None
     assert raw.text == (
-        "raw pixels matches 5 with transfer (0.800) at no number of labels here, up to 100 a class; with as many "
+        "raw pixels matches 5 with transfer (0.800) at no number of labels here, up to 100 per class; with as many "
         "labels as transfer it never catches up here"
     )
 
@@ -135,7 +150,7 @@ def test_a_rival_shown_ahead_decides_before_one_that_may_be_further_ahead() -> N
     found = verdicts([*mine, *raw, *curve(SCRATCH, (0.6, 0.7, 0.8), **AHEAD)])[LABELS]
     assert found.answer == NOT_SHOWN
     assert found.text == (
-        "with 10 labels a class transfer scores 0.800, raw pixels 0.900 (lead -0.200, -0.500 to +0.100); raw pixels "
+        "with 10 labels per class transfer scores 0.800, raw pixels 0.900 (lead -0.200, -0.500 to +0.100); raw pixels "
         "needs at most 1 for as much"
     )
 
@@ -201,7 +216,9 @@ def test_what_has_learned_little_is_no_measure_of_generalisation() -> None:
     points = [*curve(TRANSFER, (0.7, 0.8, 0.9)), *curve(SCRATCH, (0.3, 0.3, 0.4), **more)]
     found = verdicts(points)[GENERALISATION]
     assert found.answer == NOT_SHOWN
-    assert found.text.endswith("knows its own images no better than transfer knows new ones, so its gap tells little")
+    assert found.text.endswith(
+        "fits its training images no better than transfer predicts new ones: its gap says little"
+    )
 
 
 def test_depth_names_every_layer_in_the_order_of_the_network() -> None:
@@ -210,7 +227,7 @@ def test_depth_names_every_layer_in_the_order_of_the_network() -> None:
         for layer, score in {"late": 0.966, "early": 0.55, "penultimate": 0.938, "middle": 0.95}.items()
     ]
     assert depth_text(points).startswith(
-        "by depth, with 10 labels a class: early 0.550, middle 0.950, late 0.966, penultimate 0.938; the best is late"
+        "by depth, with 10 labels per class: early 0.550, middle 0.950, late 0.966, penultimate 0.938; the best is late"
     )
     assert depth_text(points[:1]) == ""
 
@@ -218,13 +235,13 @@ def test_depth_names_every_layer_in_the_order_of_the_network() -> None:
 # --- intervals
 
 Y = np.repeat([0, 1], 40)
-EXAM = Exam(Y, 2, None)
+EXAM = TestSet(Y, 2, None)
 
 
 def test_one_draw_has_the_interval_of_a_single_score() -> None:
     said = np.where(np.arange(80) % 5, Y, 1 - Y)
     single = score_with_interval("balanced_accuracy", Y, Predictions(said), kind="class", n_classes=2, random_state=0)
-    assert mean_score(EXAM, [said], random_state=0) == Spread(single.value, single.low, single.high)
+    assert mean_score(EXAM, [said], random_state=0) == Estimate(single.value, single.low, single.high)
     assert mean_score(EXAM, [said] * 4, random_state=0).low == pytest.approx(single.low)  # draws that tell the same
 
 
@@ -261,10 +278,10 @@ def test_images_of_one_group_count_as_one() -> None:
     said = [np.where(np.arange(80) % 10 < 8, Y, 1 - Y)]
     other = [np.where(np.arange(80) % 10 < 5, Y, 1 - Y)]
     alone = mean_lead(EXAM, said, other, np.zeros(1))
-    repeated = Exam(np.repeat(Y, 4), 2, np.repeat(np.arange(80), 4))
+    repeated = TestSet(np.repeat(Y, 4), 2, np.repeat(np.arange(80), 4))
     found = mean_lead(repeated, [np.repeat(said[0], 4)], [np.repeat(other[0], 4)], np.zeros(1))
     assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=1e-9)
-    blind = Exam(np.repeat(Y, 4), 2, None)
+    blind = TestSet(np.repeat(Y, 4), 2, None)
     closer = mean_lead(blind, [np.repeat(said[0], 4)], [np.repeat(other[0], 4)], np.zeros(1))
     assert closer.high - closer.low < 0.6 * (alone.high - alone.low)
 
@@ -272,11 +289,11 @@ def test_images_of_one_group_count_as_one() -> None:
 def test_a_class_of_one_group_does_not_tell_how_groups_differ() -> None:
     """Four photographs, a class each, a hundred crops of each: right on all crops of one more is no proof."""
     y = np.repeat(np.arange(4), 100)
-    exam = Exam(y, 4, y.astype(str))
+    test_set = TestSet(y, 4, y.astype(str))
     wrong = np.where(y < 2, y, 0)
-    lead = mean_lead(exam, [np.where(y < 3, y, 0)], [wrong], np.zeros(1))
+    lead = mean_lead(test_set, [np.where(y < 3, y, 0)], [wrong], np.zeros(1))
     assert lead.value == 0.25 and lead.low < 0
-    assert mean_lead(Exam(y, 4, None), [np.where(y < 3, y, 0)], [wrong], np.zeros(1)).low > 0
+    assert mean_lead(TestSet(y, 4, None), [np.where(y < 3, y, 0)], [wrong], np.zeros(1)).low > 0
 
 
 def test_the_interval_of_a_lead_is_that_of_a_mean_over_the_classes() -> None:
@@ -284,7 +301,7 @@ def test_the_interval_of_a_lead_is_that_of_a_mean_over_the_classes() -> None:
     rng = np.random.default_rng(2)
     y = np.repeat([0, 1, 2], (90, 60, 30))
     mine, other = (np.where(rng.random(180) < chance, y, (y + 1) % 3) for chance in (0.8, 0.6))
-    lead = mean_lead(Exam(y, 3, None), [mine], [other], np.zeros(1))
+    lead = mean_lead(TestSet(y, 3, None), [mine], [other], np.zeros(1))
     differences = (mine == y).astype(float) - (other == y)
     variance = sum(np.var(differences[y == code], ddof=1) / np.sum(y == code) for code in range(3)) / 9
     assert lead.high - lead.value == pytest.approx(stats.t.ppf(0.975, 179) * np.sqrt(variance), rel=0.02)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from planted import Extractor, Planted
+from fake_backbone import Extractor, Planted
 
-from pipeline.extraction import network as network_room
+from pipeline.extraction import encoder as network_room
 from pipeline.images import ImageSource
 
 

@@ -13,11 +13,11 @@ import pytest
 from test_images import planted, put, refused
 
 from pipeline.errors import LabelError, SourceError
-from pipeline.evaluation.collecting import Labelling, known_of
+from pipeline.evaluation.dataset import LabelConfig, load_labels
 from pipeline.images import ImageSource, image_folder, read_text_table
 from pipeline.images import spreadsheet as spreadsheets
-from pipeline.labels import join, label_sets, merge_one_hot, read_label_table, split_one_hot
-from pipeline.labels.onehot import one_hot_notes
+from pipeline.labels import join_labels, label_sets, merge_one_hot, read_label_table, split_one_hot
+from pipeline.labels.one_hot import one_hot_notes
 
 ROWS: list[list[Any]] = [
     ["id", "code", "count", "size", "ok", "day", "when", "none"],
@@ -226,16 +226,16 @@ def test_a_spreadsheet_of_entities_or_of_too_many_bytes_is_refused(tmp_path: Pat
 def test_the_separator_is_found_outside_quotes(tmp_path: Path, text: str, expected: Any) -> None:
     path = put(tmp_path / "t.csv", text.encode())
     if expected is None:
-        with pytest.raises(SourceError, match="line 2 has 2 fields, wanted 1"):
+        with pytest.raises(SourceError, match="line 2 has 2 fields, expected 1"):
             read_text_table(path)
     else:
         assert read_text_table(path) == expected
 
 
 def test_lines_are_numbered_as_in_the_file_after_a_separator_line(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="line 4 has 1 fields, wanted 2"):
+    with pytest.raises(SourceError, match="line 4 has 1 fields, expected 2"):
         read_text_table(put(tmp_path / "t.csv", b"sep=;\rid;label\ra;x\rb\r"))
-    with pytest.raises(SourceError, match="found the byte 0xf6 in line 3"):
+    with pytest.raises(SourceError, match="got the byte 0xf6 in line 3"):
         read_text_table(put(tmp_path / "u.csv", b"id;label\ra;x\rb;sch\xf6n\r"))
 
 
@@ -254,7 +254,7 @@ def test_decimal_commas_are_numbers_where_the_separator_is_not_a_comma(tmp_path:
         assert found.notes == ()
     assert read_label_table(put(tmp_path / "c.csv", b'id,w\na,"1,5"\n'))["w"] == {"a": "1,5"}  # tags, or thousands
     tabs = put(tmp_path / "t.tsv", b"id\tw\na\t1,5\nb\t0,25\n")
-    columns = join(["a", "b"], read_label_table(tabs))
+    columns = join_labels(["a", "b"], read_label_table(tabs))
     assert label_sets(["a", "b"], columns, column=["w:number"])[0].y.tolist() == [1.5, 0.25]
 
 
@@ -264,9 +264,9 @@ def test_decimal_commas_in_a_table_of_images_stay_text_where_that_is_asked_for(t
     source = ImageSource.open(put(tmp_path / "t.csv", b"id;w\n1.png;0,25\n0.png;1,5\n"))
     assert source.columns == {"w": ["1.5", "0.25"]}
     assert source.notes[0].endswith("0,25 is read as 0.25; --column w:class for text")
-    assert known_of(source, Labelling(used=("w:multi",))).columns == {"w": ["1,5", "0,25"]}
-    assert known_of(source, Labelling(used=("w",))).columns == {"w": ["1.5", "0.25"]}
-    assert known_of(source.take([1]), Labelling(used=("w:class",))).columns == {"w": ["0,25"]}
+    assert load_labels(source, LabelConfig(used=("w:multi",))).columns == {"w": ["1,5", "0,25"]}
+    assert load_labels(source, LabelConfig(used=("w",))).columns == {"w": ["1.5", "0.25"]}
+    assert load_labels(source.take([1]), LabelConfig(used=("w:class",))).columns == {"w": ["0,25"]}
 
 
 def test_json_lines_are_a_table(tmp_path: Path) -> None:
@@ -308,17 +308,19 @@ def test_a_text_file_of_paths_and_labels_is_a_table(tmp_path: Path) -> None:
 
 
 def test_ids_without_a_file_ending_match_the_only_image_of_that_name() -> None:
-    joined = join(["a/1.png", "a/2.png", "b/1.jpg"], {"label": {"a/1": "x", "a/2.png": "y", "b/1": "z", "c": "w"}})
+    joined = join_labels(
+        ["a/1.png", "a/2.png", "b/1.jpg"], {"label": {"a/1": "x", "a/2.png": "y", "b/1": "z", "c": "w"}}
+    )
     assert joined["label"] == ["x", "y", "z"]
     assert joined.notes == ("the label table: 2 of 4 ids have no file ending and are matched by name, e.g. a/1",)
     assert joined.match is not None and joined.match.stranger == "c"
     with pytest.raises(LabelError) as caught:
-        join(["a/1.png", "a/1.jpg"], {"label": {"a/1": "x"}})
+        join_labels(["a/1.png", "a/1.jpg"], {"label": {"a/1": "x"}})
     assert caught.value.message.endswith("expected one image for the id 'a/1', got 2: a/1.png and a/1.jpg")
     with pytest.raises(LabelError, match=r"rows of 1.png disagree in column 'label': 'x' and 'y'"):
-        join(["1.png"], {"label": {"1.png": "x", "1": "y"}})
+        join_labels(["1.png"], {"label": {"1.png": "x", "1": "y"}})
     with pytest.raises(LabelError, match="none in common"):
-        join(["1.png"], {"label": {"1.jpg": "x"}})
+        join_labels(["1.png"], {"label": {"1.jpg": "x"}})
 
 
 def test_a_table_of_images_may_leave_out_the_file_ending(tmp_path: Path) -> None:
@@ -343,8 +345,8 @@ def test_absolute_paths_below_the_root_are_relative(tmp_path: Path) -> None:
             assert source.ids == ["p/0.png", "p/1.png", "p/2.png"]
             assert [planted(source, row) for row in range(3)] == [0, 1, 2]
             table = read_label_table(path)
-            assert known_of(ImageSource.open(root), Labelling(table)).columns["label"] == ["0", "1", "2"]
-            assert known_of(ImageSource.open(root / "p"), Labelling(table)).columns["label"] == ["0", "1", "2"]
+            assert load_labels(ImageSource.open(root), LabelConfig(table)).columns["label"] == ["0", "1", "2"]
+            assert load_labels(ImageSource.open(root / "p"), LabelConfig(table)).columns["label"] == ["0", "1", "2"]
     assert ImageSource.open(path).ids == ["link/p/0.png", "link/p/1.png", "link/p/2.png"]
     assert ImageSource.open(path, root="/").ids[0] == f"{tmp_path}/link/p/0.png"[1:]
 
@@ -362,7 +364,7 @@ def test_absolute_paths_outside_the_root_get_advice_that_helps(tmp_path: Path) -
     assert gone.message.endswith(r"got the absolute path D:\photos\1.png, where there is no such file")
     assert "--root" not in gone.next_step
     missing = refused(put(tmp_path / "g.csv", f"id,label\n{tmp_path}/photos/9.png,x\n".encode()))
-    assert "found none of 1" in missing.message and "--root" not in missing.next_step
+    assert "got none of 1" in missing.message and "--root" not in missing.next_step
 
 
 def test_drive_letters_are_compared_in_any_case_and_names_are_not() -> None:
@@ -380,12 +382,12 @@ def test_ids_of_a_label_table_are_relative_to_the_root_that_is_named(tmp_path: P
         put(tmp_path / "photos" / "train" / f"{value}.png", value)
     source = ImageSource.open(tmp_path / "photos" / "train")
     table = {"label": {"photos/train/0.png": "x", "photos/train/1.png": "y", "photos/test/0.png": "z"}}
-    found = known_of(source, Labelling(table, root=tmp_path))
+    found = load_labels(source, LabelConfig(table, root=tmp_path))
     assert found.columns["label"] == ["x", "y"]
     assert found.match is not None and found.match.strangers == 1
     absolute = {"label": {"/somewhere/0.png": "x", "/somewhere/1.png": "y"}}
     with pytest.raises(LabelError) as caught:
-        known_of(source, Labelling(absolute))
+        load_labels(source, LabelConfig(absolute))
     assert caught.value.message.endswith(
         f"expected ids of the 2 images below {tmp_path}/photos/train, got 2 absolute paths (such as /somewhere/0.png) "
         "and none of these images"
@@ -423,7 +425,7 @@ def test_labels_of_metadata_replace_folder_names_and_a_file_without_names_is_not
     put(file, b'{"caption": "no names"}')
     source = ImageSource.open(tmp_path)
     assert source.columns == {"label": ["a", "b"]}
-    assert source.notes[-1].startswith(f"not used: {file}: wanted an id column")
+    assert source.notes[-1].startswith(f"not used: {file}: expected an id column")
 
 
 HOT = {"is_ant": ["1", "0", None, "0"], "is_bee": ["0", "1.0", None, "0"], "is_wasp": ["0", "0", None, "TRUE"]}
@@ -456,7 +458,7 @@ def test_one_hot_columns_are_one_label_set() -> None:
         ({"a": ["1"], "b": ["2"]}, "column 'b': expected 0 or 1 for x.png, got '2'"),
         ({"a": ["1"]}, "expected two columns or more, got 'a' alone"),
         ({"a": ["1"], "b": ["0"], "label": ["x"]}, "expected no other column 'label', got one in the table"),
-        ({"c": ["1"]}, "wanted a column 'a', found 'c'"),
+        ({"c": ["1"]}, "expected a column 'a', got 'c'"),
     ],
 )
 def test_columns_that_are_not_one_hot_are_refused(cells: Any, message: str) -> None:
@@ -476,10 +478,10 @@ def test_one_hot_columns_of_a_table_or_of_the_images_are_joined(tmp_path: Path) 
         put(tmp_path / f"{value}.png", value)
     path = put(tmp_path / "t.csv", b"id,is_ant,is_bee\n0.png,1,0\n1.png,0,1\n2.png,,\n")
     for source, labels in ((ImageSource.open(path), None), (ImageSource.open(tmp_path), path)):
-        asked = Labelling.of(
+        asked = LabelConfig.of(
             labels, id_column=None, columns=["is_*:onehot"], beside=(), root=None, level=None, missing=()
         )
-        found = known_of(source, asked)
+        found = load_labels(source, asked)
         assert found.columns == {"is": ["ant", "bee", None]}
-        plain = known_of(source, Labelling(labels))
+        plain = load_labels(source, LabelConfig(labels))
         assert "--column 'is_*:onehot' reads them as one label set" in plain.notes[-1]

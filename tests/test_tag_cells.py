@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.errors import LabelError
 from pipeline.images.values import list_text
 from pipeline.labels import label_sets
-from pipeline.labels.tags import CellError, list_items, read_tags, separator_of
+from pipeline.labels.label_sets import CellError, list_items, read_tags, separator_of
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_backbone import Extractor, Planted, assert_planted, folder_of, photo, put, touch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import Extractor, Planted, assert_planted, folder_of, photo, put, touch
 from tars import BLOCK, header, with_checksum, write_tar
 from test_images import on_posix, photo_bytes, planted, refused, why
 
-from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images import ImageSource
 from pipeline.images import tar as tar_room
 from pipeline.images.listing import name_trouble
@@ -344,20 +344,20 @@ def test_the_error_names_the_byte(tmp_path, whole):
     second = whole.index(b"1.png\0")
     spoilt = whole[: second + 3] + b"?" + whole[second + 4 :]
     error = refused(_cut(path, spoilt))
-    assert error.message == f"{path}: wanted a whole tar, this one is damaged at byte {second:,}"
+    assert error.message == f"{path}: expected a whole tar, this one is damaged at byte {second:,}"
     assert error.next_step == step
     data = second + BLOCK
     error = refused(_cut(path, whole[: data + 10]))
     size = len(photo_bytes(1))
     assert error.message == (
-        f"{path}: wanted a whole tar, this one is cut short: '1.png' should end at byte {data + size:,}, "
+        f"{path}: expected a whole tar, this one is cut short: '1.png' should end at byte {data + size:,}, "
         f"the file ends at byte {data + 10:,}"
     )
     error = refused(_cut(path, whole[: second + 10]))
-    assert error.message == f"{path}: wanted a whole tar, this one is cut short in the header at byte {second:,}"
-    assert refused(_cut(path, b"")).message == f"{path}: wanted a whole tar, this one is an empty file"
+    assert error.message == f"{path}: expected a whole tar, this one is cut short in the header at byte {second:,}"
+    assert refused(_cut(path, b"")).message == f"{path}: expected a whole tar, this one is an empty file"
     assert refused(_cut(path, b"<html>" * 200)).message == (
-        f"{path}: wanted a whole tar, this one is no tar: it begins with b'<html><html>'"
+        f"{path}: expected a whole tar, this one is no tar: it begins with b'<html><html>'"
     )
 
 
@@ -397,7 +397,7 @@ def test_wrong_bytes_are_refused_or_change_an_image_and_nothing_else_breaks(tmp_
         assert error.message.startswith(f"{path}: ") and error.next_step
         return
     for row in range(len(source)):
-        with contextlib.suppress(UnreadablePhoto):
+        with contextlib.suppress(UnreadableImage):
             source.read(row).pixels()
 
 
@@ -417,7 +417,7 @@ def test_a_compressed_tar_is_refused_with_the_way_to_a_plain_one(tmp_path, name,
     path = _cut(tmp_path / name, head + b"rest")
     error = refused(path)
     assert error.message == (
-        f"{path}: wanted a plain tar, found a compressed one, in which no image can be reached without all before it"
+        f"{path}: expected a plain tar, got a compressed one, in which no image can be reached without all before it"
     )
     assert error.next_step == step.replace("{}", str(path))
     assert str(path) in refused([path, put(tmp_path / "a.png", 1)]).message
@@ -465,13 +465,13 @@ def test_eight_threads_read_their_own_images(fifty, monkeypatch, pread):
 
 def test_one_descriptor_serves_a_process_and_closes_when_nobody_holds_it(fifty, monkeypatch):
     source, numbers, right = ImageSource.open(fifty), [], os.open
-    tar_room.opened.cache_clear()
+    tar_room.open_shared.cache_clear()
     monkeypatch.setattr(os, "open", lambda *given: numbers.append(right(*given)) or numbers[-1])
     for row in range(50):
         source.read(row)
     assert len(numbers) == 1
     os.fstat(numbers[0])
-    tar_room.opened.cache_clear()
+    tar_room.open_shared.cache_clear()
     with pytest.raises(OSError):
         os.fstat(numbers[0])
 
@@ -497,7 +497,7 @@ def test_a_tar_that_changed_after_it_was_listed_is_not_read(fifty):
     data = fifty.read_bytes()
     os.utime(fifty, ns=(1, 1))  # the same bytes, in place
     assert why(source, 1) == SkipReason.UNREADABLE
-    tar_room.opened.cache_clear()
+    tar_room.open_shared.cache_clear()
     fifty.unlink()
     assert why(source, 1) == SkipReason.MISSING
     fifty.write_bytes(data[: len(data) // 2])
@@ -520,7 +520,7 @@ def test_a_tar_that_is_written_to_while_it_is_listed_is_refused(fifty, monkeypat
 
 @pytest.fixture
 def extractor(monkeypatch, tmp_path) -> Extractor:
-    import pipeline.extraction.network as network_room
+    import pipeline.extraction.encoder as network_room
 
     network = Planted()
     monkeypatch.setattr(network_room, "open_runtime", network)

@@ -16,9 +16,8 @@ import pytest
 from commands import done, pipeline, refused
 from made_caches import blobs, make_cache
 
-from pipeline.cli import guard
-from pipeline.cli.escaping import escape_json, escape_text, quote_shell
-from pipeline.cli.terminal import Terminal
+from pipeline.cli import errors
+from pipeline.cli.console import Console, escape_json, escape_text, quote_shell
 from pipeline.errors import PipelineError
 
 ESCAPE, OVERRIDE = "\x1b[31mred", "a\u202egnp.exe"
@@ -87,7 +86,7 @@ def test_nothing_that_a_terminal_prints_is_obeyed() -> None:
     out, err = ATerminal(), ATerminal()
     with redirect_stdout(out), redirect_stderr(err):
         nasty = f"{ESCAPE}\x07\n{OVERRIDE}[bold]"
-        with Terminal() as terminal:
+        with Console() as terminal:
             terminal.say(nasty)
             terminal.note(nasty)
             terminal.next("pipeline", nasty)
@@ -108,7 +107,7 @@ def test_nothing_that_a_terminal_prints_is_obeyed() -> None:
 def test_the_result_is_exact_to_a_program_and_json_has_no_raw_controls() -> None:
     out = io.StringIO()
     with redirect_stdout(out):
-        terminal = Terminal()
+        terminal = Console()
         terminal.result(OVERRIDE)
         terminal.object({"id": OVERRIDE + "\x9b"})
     first, second = out.getvalue().splitlines()
@@ -120,7 +119,7 @@ def test_the_result_is_exact_to_a_program_and_json_has_no_raw_controls() -> None
 def test_columns_are_as_wide_as_what_is_printed() -> None:
     out = io.StringIO()
     with redirect_stdout(out):
-        Terminal().table(["name", "n"], [["\x1b[31mred", "1"], ["b", "2"]])
+        Console().table(["name", "n"], [["\x1b[31mred", "1"], ["b", "2"]])
     assert out.getvalue().splitlines() == ["name         n", "\\x1b[31mred  1", "b            2"]
 
 
@@ -155,16 +154,16 @@ def test_tracebacks_warnings_and_threads_are_escaped(monkeypatch: pytest.MonkeyP
     with redirect_stderr(err), monkeypatch.context() as patched:
         patched.setattr(warnings, "formatwarning", warnings.formatwarning)
         patched.setattr("threading.excepthook", lambda about: None)
-        guard.escape_other_output()
+        errors.escape_other_output()
         assert_harmless(warnings.formatwarning(OVERRIDE + ESCAPE, UserWarning, "x.py", 1))
-        guard.print_traceback(ValueError(OVERRIDE + ESCAPE))
+        errors.print_traceback(ValueError(OVERRIDE + ESCAPE))
     assert err.getvalue().endswith("ValueError: a\\u202egnp.exe\\x1b[31mred\n")
     assert_harmless(err.getvalue())
 
 
 def in_a_shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = command.replace("PIPELINE", f"{sys.executable} -m pipeline")
-    return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
@@ -195,7 +194,7 @@ class TestStreams:
         assert ended.returncode == 1
         assert ended.stderr.splitlines() == [
             "error: the system refused: No space left on device",
-            "try: make room on the disk, then run the same command again",
+            "try: free space on the disk, then run the same command again",
         ]
         ended = in_a_shell(f"{unbuffered} PIPELINE cache list 2>/dev/full", tmp_path)
         assert ended.returncode == 0
@@ -224,7 +223,7 @@ def test_memory_that_runs_out_is_two_lines(error: BaseException) -> None:
 
     err = io.StringIO()
     with redirect_stderr(err), pytest.raises(SystemExit) as end:
-        guard.guarded(command)()
+        errors.handle_errors(command)()
     assert end.value.code == 1
     first, second = err.getvalue().splitlines()
     assert first.startswith("error: expected enough memory for this command, got: ")
@@ -237,7 +236,7 @@ def test_other_errors_are_not_taken_for_memory(error: Exception) -> None:
         raise error
 
     with pytest.raises((ValueError, RuntimeError)) as raised:
-        guard.guarded(command)()
+        errors.handle_errors(command)()
     assert raised.value is error or raised.value.__cause__ is error
 
 
@@ -247,5 +246,5 @@ def test_a_message_of_several_lines_is_two_lines() -> None:
 
     err = io.StringIO()
     with redirect_stderr(err), pytest.raises(SystemExit):
-        guard.guarded(command)()
+        errors.handle_errors(command)()
     assert err.getvalue() == "error: expected a, got b\\x1b\ntry: do c or d\n"

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, HeadError, LabelError, PipelineError, SkipReason, SourceError
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.collecting import backbone_of
+from pipeline.evaluation.dataset import backbone_of
 from pipeline.intervals import wilson
 from pipeline.runs import Run
 
@@ -149,12 +149,12 @@ def test_images_without_a_place_in_the_split_are_left_out_and_counted(tmp_path: 
 def test_a_split_that_is_not_one_is_refused(tmp_path: Path) -> None:
     X, y = blobs(30, classes=2)
     made = make_cache(tmp_path / "a.h5", X, {"kind": names(y), "part": ["one" if code else "two" for code in y]})
-    with pytest.raises(EvaluationError, match="column 'part': wanted train and test \\(or val\\), found"):
+    with pytest.raises(EvaluationError, match="column 'part': expected train and test \\(or val\\), got"):
         run_of(made, split="part")
-    with pytest.raises(LabelError, match="--split prat: wanted a column 'prat', found 'kind', 'part'") as error:
+    with pytest.raises(LabelError, match="--split prat: expected a column 'prat', got 'kind', 'part'") as error:
         run_of(made, split="prat")
     assert error.value.next_step == "did you mean 'part'?"
-    with pytest.raises(LabelError, match="--groups patient: wanted a column 'patient'"):
+    with pytest.raises(LabelError, match="--groups patient: expected a column 'patient'"):
         run_of(made, groups="patient")
 
 
@@ -216,7 +216,7 @@ def test_groups_of_a_test_set_make_its_intervals(two: Any, tmp_path: Path) -> No
 
 
 def test_a_test_set_beside_a_split_column_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="wanted one test set, found both a split column and test data"):
+    with pytest.raises(EvaluationError, match="expected one test set, got both a split column and test data"):
         run_of(tmp_path / "nothing", test=tmp_path / "nothing either", split="part")
 
 
@@ -232,12 +232,12 @@ def test_a_test_set_has_precedence_over_a_split_that_was_not_asked_for(two: Any,
 def test_a_test_set_without_the_column_or_its_labels_is_refused(two: Any, tmp_path: Path) -> None:
     X = np.array(two[1].features())
     other = make_cache(tmp_path / "c.h5", X, {"sort": ["x"] * 9}, name="other")
-    with pytest.raises(LabelError, match="other: wanted the label column 'kind' in the test data, found sort"):
+    with pytest.raises(LabelError, match="other: expected the label column 'kind' in the test data, got sort"):
         run_of(two[0], test=other, column="kind")
     empty = make_cache(tmp_path / "d.h5", X, {"kind": [None] * 9}, name="empty")
-    with pytest.raises(EvaluationError, match="empty: wanted labelled test images, found none in column 'kind'"):
+    with pytest.raises(EvaluationError, match="empty: expected labelled test images, got none in column 'kind'"):
         run_of(two[0], test=empty, column="kind")
-    with pytest.raises(EvaluationError, match="test: wanted one test set, found 2"):
+    with pytest.raises(EvaluationError, match="test: expected one test set, got 2"):
         run_of(two[0], test=[two[1], empty], column="kind")
 
 
@@ -245,7 +245,7 @@ def test_a_number_that_is_none_in_the_test_set_is_refused(tmp_path: Path) -> Non
     X, _ = blobs(20)
     train = make_cache(tmp_path / "a.h5", X, {"size": [f"{v:.3f}" for v in X[:, 0]]})
     test = make_cache(tmp_path / "b.h5", X[:3], {"size": ["1.5", "1_000", "2"]}, name="b")
-    with pytest.raises(LabelError, match=r"00001\.jpg: wanted a finite number, found '1_000'"):
+    with pytest.raises(LabelError, match=r"00001\.jpg: expected a finite number, got '1_000'"):
         run_of(train, test=test)
 
 
@@ -256,7 +256,7 @@ def test_copies_of_training_images_in_the_test_set_are_said(two: Any, tmp_path: 
     copied = make_cache(tmp_path / "c.h5", X, {"kind": two[1].columns["kind"]}, digests=digests, name="copied")
     run = run_of(two[0], test=copied, column="kind", **QUICK)
     note = (
-        "2 of 8 test images are exact copies of training images: 00003.jpg of 00000.jpg, 00004.jpg of 00001.jpg; "
+        "2 of 8 test images are exact duplicates of training images: 00003.jpg of 00000.jpg, 00004.jpg of 00001.jpg; "
         "the test score is given with and without them"
     )
     assert note in run.notes
@@ -273,7 +273,8 @@ def test_copies_among_the_images_are_said_unless_a_group_holds_them_together(tmp
     }
     made = make_cache(tmp_path / "a.h5", X, columns, digests=digests)
     note = (
-        "2 images are exact copies of one another, e.g. 00007.jpg and 00021.jpg: they stay on one side of every split"
+        "2 images are exact duplicates of one another, e.g. 00007.jpg and 00021.jpg: "
+        "they stay on one side of every split"
     )
     assert note in run_of(made, column="kind", **QUICK).notes
     assert note in run_of(made, column="kind", groups="spot", **QUICK).notes
@@ -285,14 +286,14 @@ def test_a_test_cache_of_another_recipe_or_without_the_layer_is_refused(two: Any
     other = make_cache(tmp_path / "c.h5", X, columns, changes={"backbone": "resnet", "precision": "bf16"})
     with pytest.raises(
         EvaluationError,
-        match=r"c\.h5: wanted test features made as those of train\.h5, found others: backbone, precision",
+        match=r"c\.h5: expected test features made as those of train\.h5, got others: backbone, precision",
     ):
         run_of(two[0], test=other, column="kind")
     decoded = make_cache(tmp_path / "d.h5", X, columns, changes={"decoder": "another"}, name="decoded")
     run = run_of(two[0], test=decoded, column="kind", **QUICK)
     assert "the features of decoded were made a little otherwise: decoder" in run.notes
     late = make_cache(tmp_path / "e.h5", {"late": X}, columns)
-    with pytest.raises(PipelineError, match=r"e\.h5: wanted layer 'penultimate', found late"):
+    with pytest.raises(PipelineError, match=r"e\.h5: expected layer 'penultimate', got late"):
         run_of(two[0], test=late, column="kind")
 
 
@@ -370,7 +371,7 @@ def test_a_test_set_in_class_folders_keeps_its_own_labels_beside_a_table_about_t
 
 def test_a_table_that_matches_nothing_shows_one_id_of_each_side(two: Any, tmp_path: Path) -> None:
     labels = table(tmp_path / "t.csv", "id,kind", ["a.png,ant", "b.png,bee"])
-    with pytest.raises(LabelError, match=r"\(such as 00000.jpg\), found 2 ids \(such as a.png\) and none in common"):
+    with pytest.raises(LabelError, match=r"\(such as 00000.jpg\), got 2 ids \(such as a.png\) and none in common"):
         run_of(two[0], labels=labels)
 
 
@@ -400,12 +401,12 @@ def test_images_without_features_in_one_cache_are_left_out_of_all(tmp_path: Path
 def test_nothing_and_images_without_labels_are_refused_before_the_network_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.evaluation import collecting
+    from pipeline.evaluation import dataset
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the network was asked for")
 
-    monkeypatch.setattr(collecting, "extract", never)
+    monkeypatch.setattr(dataset, "extract", never)
     flat, classed = tmp_path / "flat", tmp_path / "classed"
     for number in range(4):
         for place in (flat, classed / ("ant" if number % 2 else "bee")):
@@ -413,22 +414,22 @@ def test_nothing_and_images_without_labels_are_refused_before_the_network_runs(
             Image.new("RGB", (8, 8), (number, 0, 0)).save(place / f"{number}.png")
     photos = [flat / "0.png", flat / "1.png"]
     for data, name, count in ((flat, "flat", 4), (photos, "flat", 2), (photos[0], "0", 1)):
-        with pytest.raises(LabelError, match=f"{name}: wanted labels, found none: {count} images") as error:
+        with pytest.raises(LabelError, match=f"{name}: expected labels, got none: {count} images") as error:
             run_of(data, cache=tmp_path / "caches")
         assert "--labels TABLE" in error.value.next_step
-    with pytest.raises(EvaluationError, match="wanted images or a cache, found an empty list"):
+    with pytest.raises(EvaluationError, match="expected images or a cache, got an empty list"):
         run_of([])
     with pytest.raises(SourceError, match="nothing"):
         run_of(tmp_path / "nothing", cache=tmp_path / "caches")
     # Whatever else is wrong is found as early.
     early: list[tuple[dict[str, Any], type[PipelineError], str]] = [
-        ({"heads": "logstic"}, HeadError, "wanted a head, found 'logstic'"),
-        ({"scoring": "acuracy"}, HeadError, "wanted a scoring, found 'acuracy'"),
+        ({"heads": "logstic"}, HeadError, "expected a head, got 'logstic'"),
+        ({"scoring": "acuracy"}, HeadError, "expected a scoring, got 'acuracy'"),
         ({"cv": 5}, EvaluationError, "expected 5 images per class"),
-        ({"column": "labels"}, LabelError, "wanted a column 'labels', found 'label'"),
+        ({"column": "labels"}, LabelError, "expected a column 'labels', got 'label'"),
         ({"groups": "patient"}, LabelError, "--groups patient"),
-        ({"grid": "knn.k=3"}, HeadError, "wanted one of the heads logistic"),
-        ({"test": flat}, LabelError, "flat: wanted the label column 'label' in the test data, found none"),
+        ({"grid": "knn.k=3"}, HeadError, "expected one of the heads logistic"),
+        ({"test": flat}, LabelError, "flat: expected the label column 'label' in the test data, got none"),
     ]
     for options, kind, text in early:
         with pytest.raises(kind, match=text):
@@ -436,7 +437,7 @@ def test_nothing_and_images_without_labels_are_refused_before_the_network_runs(
 
 
 def test_an_unknown_label_column_names_the_nearest(two: Any) -> None:
-    with pytest.raises(LabelError, match="wanted a column 'knid', found 'kind', 'place'"):
+    with pytest.raises(LabelError, match="expected a column 'knid', got 'kind', 'place'"):
         run_of(two[0], column="knid")
 
 

@@ -19,13 +19,12 @@ if find_spec("mlflow") is None:  # looked for, not loaded: how it is loaded is t
 
 from pipeline.errors import ReportError
 from pipeline.evaluation import evaluate
-from pipeline.report.entries import entries
-from pipeline.report.tracking import load_mlflow, log_report, without_password
-from pipeline.report.writing import Report, write_report
+from pipeline.report.html.write import Report, write_report
+from pipeline.report.mlflow import load_mlflow, log_report, tracked_runs, without_password
 from pipeline.runs import Run
+from pipeline.runs.directory import report_name
 from pipeline.studies import Study
-from pipeline.studies.points import NO_LAYER, SCRATCH, TRANSFER, Point
-from pipeline.studies.results import Verdict
+from pipeline.studies.results import NO_LAYER, SCRATCH, TRANSFER, Point, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +83,8 @@ def test_the_page_is_kept_byte_for_byte(run: Run, store: str, tmp_path: Path) ->
     report = write_report(run)
     logged = log_report(report, store, experiment="mine")
     client, whole, _ = kept(store, "mine")
-    assert [one.path for one in client.list_artifacts(logged.run_id)] == ["report.html"]
-    place = Path(client.download_artifacts(whole.info.run_id, "report.html", str(tmp_path)))
+    assert [one.path for one in client.list_artifacts(logged.run_id)] == [report.path.name]
+    place = Path(client.download_artifacts(whole.info.run_id, report.path.name, str(tmp_path)))
     assert place.read_bytes() == report.path.read_bytes()
 
 
@@ -143,12 +142,12 @@ def test_a_score_is_one_run_with_its_figures_and_the_model_s_hash(store: str, tm
     assert whole.data.metrics["unfamiliar"] == score.unfamiliar and whole.data.metrics["of_unknown_classes"] == 0
     assert (whole.data.params["model_sha256"], whole.data.params["n"]) == (model.sha256, "40")
     assert whole.data.params["logistic.C"] == str(model.params["C"]) and whole.data.tags["pipeline"] == "score"
-    assert [one.path for one in client.list_artifacts(whole.info.run_id)] == ["report.html"]
+    assert [one.path for one in client.list_artifacts(whole.info.run_id)] == [report_name(whole.info.run_name)]
     assert "runs in it" not in done("report", tmp_path / "run", "--mlflow", store).err
 
 
 def test_names_that_mlflow_would_refuse_are_made_fit(run: Run) -> None:
-    whole, parts = entries(run)
+    whole, parts = tracked_runs(run)
     from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
     for entry in (whole, *parts):
@@ -171,7 +170,7 @@ def test_a_log_that_breaks_off_is_marked_as_failed(run: Run, store: str, monkeyp
 
     monkeypatch.setattr(client, "log_batch", breaks)
     report = write_report(run)
-    with pytest.raises(ReportError, match=r"wanted to log to MLflow here, found OSError: the cable was pulled"):
+    with pytest.raises(ReportError, match=r"expected to log to MLflow here, got OSError: the cable was pulled"):
         log_report(report, store)
     _, whole, children = kept(store)
     assert whole.info.status == "FAILED"
@@ -187,18 +186,18 @@ def test_the_command_says_where_it_logged(run: Run, store: str, capfd: pytest.Ca
         "uri": store, "experiment": "transfer-pipeline", "run_id": whole.info.run_id, "children": len(children)
     }  # fmt: skip
     said = done("report", run.folder, "--mlflow", store, "--experiment", "mine")
-    assert said.lines == [str(run.folder / "report.html")]
+    assert said.lines == [str(run.folder / report_name(run.name))]
     assert f"logged to {store}, experiment mine, as run " in said.err
     assert "INFO" not in capfd.readouterr().err  # MLflow's own words
 
 
 def test_what_mlflow_refuses_is_told_in_two_lines(run: Run, tmp_path: Path) -> None:
     error, step = refused("report", run.folder, "--mlflow", tmp_path / "folder")
-    assert error.startswith(f"{tmp_path / 'folder'}: wanted to log to MLflow here, found MlflowException: ")
+    assert error.startswith(f"{tmp_path / 'folder'}: expected to log to MLflow here, got MlflowException: ")
     assert "maintenance mode" in error and step.startswith("--mlflow sqlite:///mlflow.db")
     error, _ = refused("report", run.folder, "--mlflow", "foo://me:secret@host/x")
-    assert error.startswith("foo://host/x: wanted") and "secret" not in error
-    assert (run.folder / "report.html").exists()  # type: ignore[operator]
+    assert error.startswith("foo://host/x: expected") and "secret" not in error
+    assert (run.folder / report_name(run.name)).exists()  # type: ignore[operator]
 
 
 def test_without_mlflow_the_extra_is_named_before_a_page_is_drawn(
@@ -207,7 +206,7 @@ def test_without_mlflow_the_extra_is_named_before_a_page_is_drawn(
     monkeypatch.setitem(sys.modules, "mlflow", None)
     page = tmp_path / "page.html"
     assert refused("report", run.folder, "--out", page, "--mlflow", "sqlite:///x.db") == (
-        "the report: wanted mlflow, found that it is not installed", "pip install 'transfer-pipeline[mlflow]'"
+        "the report: expected mlflow, but it is not installed", "pip install 'transfer-pipeline[mlflow]'"
     )  # fmt: skip
     assert not page.exists()
 
@@ -228,7 +227,7 @@ def test_mlflow_s_maker_is_told_nothing_and_the_settings_are_as_they_were() -> N
     program = """
 import os
 before = dict(os.environ)
-from pipeline.report.tracking import load_mlflow
+from pipeline.report.mlflow import load_mlflow
 load_mlflow()
 assert dict(os.environ) == before
 from mlflow.telemetry import get_telemetry_client

@@ -15,7 +15,7 @@ from made_caches import blobs, make_cache, names
 from sklearn.metrics import accuracy_score, mean_absolute_error, r2_score
 
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.verdict import Evidence, verdict
+from pipeline.evaluation.verdict import VerdictInput, verdict
 from pipeline.intervals import wilson
 from pipeline.runs import CHOSEN, LabelSetInfo, Result, Run
 
@@ -41,7 +41,7 @@ def ties(run: Run, label_set: str) -> str:
     tied = {null.layer for null in lines if null.null and null.tied and null.high >= shown.low}
     if not tied:
         return ""
-    name = "the dummy" if "none" in tied else "colours and brightness alone"
+    name = "the dummy" if "none" in tied else "color statistics"
     return f"; tied with {name}: 5 folds cannot tell them apart"
 
 
@@ -55,7 +55,7 @@ def test_the_verdict_on_classes_is_recomputed_from_the_table(run: Run) -> None:
     pattern = (
         rf"kind: right on {100 * right:.0f} of 100 new photos \({100 * low:.0f} to {100 * high:.0f}\) with the best of "
         rf"2 heads \((knn|ridge) in \d of 5 folds\); always guessing the commonest: {100 * dummy:.0f}; "
-        rf"colours and brightness alone: {100 * pixels:.0f}; most confused: (\w+) taken for (\w+), {times} times"
+        rf"color statistics: {100 * pixels:.0f}; most confused: (\w+) taken for (\w+), {times} times"
         rf"{ties(run, 'kind')}"
     )
     found = re.fullmatch(pattern, run.verdicts[0])
@@ -73,7 +73,7 @@ def test_the_verdict_on_numbers_is_recomputed_from_the_table(run: Run) -> None:
     assert run.verdicts[1] == (
         f"size: r2 {r2:.3g} ({shown.low:.3g} to {shown.high:.3g}) on new photos with the best of 2 heads "
         f"({picked} in {folds} of 5 folds); always guessing the mean: {dummy:.3g}; "
-        f"colours and brightness alone: {pixels:.3g}; off by {off:.3g} on average{ties(run, 'size')}"
+        f"color statistics: {pixels:.3g}; off by {off:.3g} on average{ties(run, 'size')}"
     )
 
 
@@ -86,16 +86,16 @@ def result(**changes: Any) -> Result:
     return Result(**{**values, **changes})
 
 
-def evidence(*shown: Result, **changes: Any) -> Evidence:
+def evidence(*shown: Result, **changes: Any) -> VerdictInput:
     dummy = result(
         head="dummy", layer="none", mean=0.5, low=0.4, high=0.6, null=True, test=0.55, test_low=0.4, test_high=0.7
     )
     pixels = result(head="logistic", layer="pixel_statistics", mean=0.6, low=0.5, high=0.7, null=True, test=0.65)
     values: dict[str, Any] = {
-        "best": shown[0], "shown": shown, "nulls": [pixels, dummy], "true": ["ant", "ant", "bee"],
+        "best": shown[0], "shown": shown, "baselines": [pixels, dummy], "true": ["ant", "ant", "bee"],
         "predicted": ["ant", "bee", "bee"], "on_test": False, "new_groups": False, "heads": 1,
     }  # fmt: skip
-    return Evidence(**{**values, **changes})
+    return VerdictInput(**{**values, **changes})
 
 
 INFO = LabelSetInfo("kind", "class", 100, ("ant", "bee"), 0, None, 5, None, "accuracy")
@@ -104,7 +104,7 @@ INFO = LabelSetInfo("kind", "class", 100, ("ant", "bee"), 0, None, 5, None, "acc
 def test_the_whole_sentence() -> None:
     assert verdict(INFO, evidence(result())) == (
         "kind: right on 90 of 100 new photos (80 to 95) with knn; always guessing the commonest: 50; "
-        "colours and brightness alone: 60; most confused: ant taken for bee, 1 time"
+        "color statistics: 60; most confused: ant taken for bee, 1 time"
     )
 
 
@@ -116,11 +116,11 @@ def test_numbers_speak_of_groups_too() -> None:
     info = replace(INFO, kind="number", scoring="r2", classes=())
     shown = (result(scoring="r2"), result(scoring="neg_mean_absolute_error", mean=-0.25))
     said = verdict(
-        info, evidence(*shown, new_groups=True, nulls=[result(head="dummy", layer="none", scoring="r2", mean=-0.1)])
+        info, evidence(*shown, new_groups=True, baselines=[result(head="dummy", layer="none", scoring="r2", mean=-0.1)])
     )
     assert said == (
         "kind: r2 0.9 (0.8 to 0.95) on photos of new groups with knn; always guessing the mean: -0.1; "
-        "colours and brightness alone: ?; off by 0.25 on average"
+        "color statistics: ?; off by 0.25 on average"
     )
 
 
@@ -139,21 +139,23 @@ def test_a_null_that_is_tied_with_the_best_is_said() -> None:
     tied = "tied with the dummy: 5 folds cannot tell them apart"
     dummy = result(head="dummy", layer="none", mean=0.5, null=True, tied=True, p_best=0.2)
     pixels = result(head="logistic", layer="pixel_statistics", mean=0.6, null=True, tied=True, p_best=0.3)
-    both = verdict(INFO, evidence(result(), nulls=[pixels, dummy]))
+    both = verdict(INFO, evidence(result(), baselines=[pixels, dummy]))
     assert both.endswith(tied)
-    said = verdict(INFO, evidence(result(), nulls=[pixels, replace(dummy, tied=False)]))
-    assert said.endswith("tied with colours and brightness alone: 5 folds cannot tell them apart")
+    said = verdict(INFO, evidence(result(), baselines=[pixels, replace(dummy, tied=False)]))
+    assert said.endswith("tied with color statistics: 5 folds cannot tell them apart")
     behind = [replace(null, high=0.51) for null in (pixels, dummy)]
-    assert "tied" not in verdict(INFO, evidence(result(low=0.6), nulls=behind)), "the intervals have told them apart"
+    assert "tied" not in verdict(INFO, evidence(result(low=0.6), baselines=behind)), (
+        "the intervals have told them apart"
+    )
     for tells in (False, None):
         untied = [replace(null, tied=tells) for null in (pixels, dummy)]
-        assert "tied" not in verdict(INFO, evidence(result(), nulls=untied))
+        assert "tied" not in verdict(INFO, evidence(result(), baselines=untied))
     # The interval says it already, and a sentence about a test set is about that alone.
-    reaching = verdict(INFO, evidence(result(low=0.45), nulls=[pixels, dummy]))
+    reaching = verdict(INFO, evidence(result(low=0.45), baselines=[pixels, dummy]))
     assert "tied" not in reaching and reaching.endswith("the interval reaches down to the dummy's score")
     tested = result(test=0.9, test_low=0.8, test_high=0.95)
     null = replace(dummy, test=0.5)
-    assert "tied" not in verdict(INFO, evidence(tested, nulls=[null], on_test=True))
+    assert "tied" not in verdict(INFO, evidence(tested, baselines=[null], on_test=True))
 
 
 def test_the_test_set_is_what_the_sentence_is_about_when_there_is_one() -> None:

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torchvision import models
 
-from pipeline.backbone import Backbone, architectures, weights
+from pipeline.backbone import Backbone, registry, weights
 from pipeline.errors import BackboneError
 
 NAME = "shufflenet_v2_x0_5"  # the smallest file that torchvision has: 5 MB
@@ -86,7 +86,7 @@ def refusal(spec):
 def test_offline_names_the_url_the_place_and_the_bundled_backbone(hub):
     error = refusal(NAME)
     assert error.message == (
-        f"backbone '{NAME}': wanted its weights IMAGENET1K_V1 from {URL}, could not download them "
+        f"backbone '{NAME}': expected its weights IMAGENET1K_V1 from {URL}, but could not download them "
         "(<urlopen error no route to host>)"
     )
     assert error.next_step == (
@@ -100,10 +100,10 @@ def test_file_in_torch_hubs_folder_is_used_without_a_network(hub, monkeypatch):
     hub.mkdir(parents=True)
     torch.save(full.state_dict(), hub / FILE)
     digest = weights.file_sha256(hub / FILE)
-    monkeypatch.setattr(architectures, "hash_prefix", lambda url: digest[:10])
+    monkeypatch.setattr(registry, "hash_prefix", lambda url: digest[:10])
     backbone = Backbone.open(f"{NAME}:IMAGENET1K_V1")
     assert (backbone.weights, backbone.weights_sha256, backbone.file) == ("IMAGENET1K_V1", digest, hub / FILE)
-    assert backbone.preprocessing == architectures.preprocessing_of(NAME, "IMAGENET1K_V1")
+    assert backbone.preprocessing == registry.preprocessing_of(NAME, "IMAGENET1K_V1")
     torch.testing.assert_close(penultimate(backbone), embedding(full), rtol=1e-6, atol=1e-6)
     assert backbone.categories()[:2] == ["tench", "goldfish"]
     assert Backbone.open(NAME) == backbone
@@ -113,10 +113,10 @@ def test_file_with_another_hash_is_refused(hub):
     hub.mkdir(parents=True)
     (hub / FILE).write_bytes(b"half a file")
     error = refusal(NAME)
-    assert f"{hub / FILE}: wanted the weights IMAGENET1K_V1 of {NAME}, whose SHA-256 starts with f707e7126e" in str(
+    assert f"{hub / FILE}: expected the weights IMAGENET1K_V1 of {NAME}, whose SHA-256 starts with f707e7126e" in str(
         error
     )
-    assert error.next_step == f"delete the file and run the same command again, to download it anew from {URL}"
+    assert error.next_step == f"delete the file and run the same command again, to download it again from {URL}"
 
 
 @pytest.fixture
@@ -130,9 +130,9 @@ def served(tmp_path, monkeypatch, network):
     torch.save(models.shufflenet_v2_x0_5(weights=None).state_dict(), source)
     real = models.ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1
     enum = SimpleNamespace(name=real.name, url=source.as_uri(), meta=real.meta, transforms=real.transforms)
-    monkeypatch.setattr(architectures, "enums", lambda name: {real.name: enum})
+    monkeypatch.setattr(registry, "enums", lambda name: {real.name: enum})
     digest = weights.file_sha256(source)
-    monkeypatch.setattr(architectures, "hash_prefix", lambda url: digest[:8])
+    monkeypatch.setattr(registry, "hash_prefix", lambda url: digest[:8])
     return source
 
 
@@ -145,7 +145,7 @@ def test_download_lands_in_torch_hubs_folder(served, hub):
 
 
 def test_download_with_a_wrong_hash_leaves_nothing(served, hub, monkeypatch):
-    monkeypatch.setattr(architectures, "hash_prefix", lambda url: "00000000")
+    monkeypatch.setattr(registry, "hash_prefix", lambda url: "00000000")
     assert 'invalid hash value (expected "00000000"' in refusal(NAME).message
     assert not list(hub.iterdir())
 
@@ -154,7 +154,7 @@ def test_headless_weights_are_refused_before_any_download():
     error = refusal("vgg16:IMAGENET1K_FEATURES")
     assert error.message == (
         "backbone 'vgg16': the weights IMAGENET1K_FEATURES have no classifier: they lack valid values for the final "
-        "layer (classifier.6.weight, classifier.6.bias) and what leads to it"
+        "layer (classifier.6.weight, classifier.6.bias) and the layers before it"
     )
     assert error.next_step == "--backbone vgg16:IMAGENET1K_V1"
 
@@ -195,12 +195,14 @@ def test_a_bare_file_must_say_whose_preprocessing_it_has(tmp_path, state):
     path = tmp_path / "mine.pth"
     torch.save(state, path)
     error = refusal(f"{NAME}:{path}")
-    assert f"{path}: a bare file does not say how photos were prepared for it" in error.message
-    assert f"its SHA-256 {weights.file_sha256(path)[:8]}... is none of {NAME}'s" in error.message
-    assert error.message.endswith("one of IMAGENET1K_V1")
+    assert f"{path}: expected the name of the weights whose preprocessing the file uses" in error.message
+    assert f"whose SHA-256 {weights.file_sha256(path)[:8]}... is none of {NAME}'s" in error.message
+    assert "one of IMAGENET1K_V1, got" in error.message
     assert error.next_step == f"--backbone {NAME}:{path}@IMAGENET1K_V1"
     error = refusal(f"{NAME}:{path}@IMAGENET1K_V9")
-    assert error.message == (f"{path}: wanted the preprocessing of 'IMAGENET1K_V9', but {NAME} has only IMAGENET1K_V1")
+    assert error.message == (
+        f"{path}: expected the preprocessing of 'IMAGENET1K_V9', but {NAME} has only IMAGENET1K_V1"
+    )
 
 
 def test_a_bare_file_with_a_published_hash_needs_no_name(tmp_path, state, monkeypatch):
@@ -208,7 +210,7 @@ def test_a_bare_file_with_a_published_hash_needs_no_name(tmp_path, state, monkey
     torch.save(state, path)
     digest = weights.file_sha256(path)
     published = {models.ResNet50_Weights.IMAGENET1K_V1.url: "0" * 8}
-    monkeypatch.setattr(architectures, "hash_prefix", lambda url: published.get(url, digest[:8]))
+    monkeypatch.setattr(registry, "hash_prefix", lambda url: published.get(url, digest[:8]))
     assert Backbone.open(f"{NAME}:{path}").weights == "renamed.pth@IMAGENET1K_V1"
     error = refusal(f"resnet50:{path}@IMAGENET1K_V1")
     assert error.message == (
@@ -244,13 +246,13 @@ def damaged(state, how):
     [
         (
             "headless",
-            f"wanted all of {NAME} with its final layer, found a file without it: it lacks fc.weight, fc.bias",
+            f"expected all tensors of {NAME} with its final layer, got a file that lacks fc.weight, fc.bias",
         ),
-        ("missing", f"wanted the 338 tensors of {NAME}, found 337: it lacks conv5.0.weight"),
-        ("unexpected", f"wanted the 338 tensors of {NAME}, found 339: unexpected are extra.weight"),
+        ("missing", f"expected the 338 tensors of {NAME}, got 337: missing conv5.0.weight"),
+        ("unexpected", f"expected the 338 tensors of {NAME}, got 339: unexpected extra.weight"),
         ("shape", f"its tensors do not fit {NAME}: size mismatch for conv1.0.weight"),
-        ("not finite", f"wanted finite weights for {NAME}, found values that are not finite in conv5.0.weight"),
-        ("not tensors", "wanted a state dict (names and tensors), found entries that are not tensors: epochs"),
+        ("not finite", f"expected finite weights for {NAME}, got values that are not finite in conv5.0.weight"),
+        ("not tensors", "expected a state dict (names and tensors), got entries that are not tensors: epochs"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_for_what_it_lacks(tmp_path, state, how, text):
@@ -272,7 +274,7 @@ def test_pickled_objects_are_never_loaded(tmp_path):
     path = tmp_path / "evil.pth"
     torch.save({"state_dict": Payload()}, path)
     error = refusal(f"{NAME}:{path}@IMAGENET1K_V1")
-    assert "such objects are never loaded, as they can run code" in error.message
+    assert "such objects are never loaded, because they can run code" in error.message
     path.with_suffix(".pt").write_bytes(pickle.dumps(Payload()))
     assert "such objects are never loaded" in refusal(f"{NAME}:{path.with_suffix('.pt')}@IMAGENET1K_V1").message
 
@@ -285,18 +287,20 @@ def test_truncated_file_is_named(tmp_path, state, ending):
     else:
         safetensors.torch.save_file(state, path)
     path.write_bytes(path.read_bytes()[:100_000])
-    assert refusal(f"{NAME}:{path}@IMAGENET1K_V1").message.startswith(f"{path}: wanted a weights file, could not read")
+    assert refusal(f"{NAME}:{path}@IMAGENET1K_V1").message.startswith(
+        f"{path}: expected a weights file, but could not read"
+    )
 
 
 def test_missing_file_and_wrong_ending_are_named(tmp_path):
     path = tmp_path / "none.pth"
     assert refusal(f"{NAME}:{path}").message == (
-        f"backbone '{NAME}': wanted a weights file at {path}, found no such file"
+        f"backbone '{NAME}': expected a weights file at {path}, but there is no such file"
     )
     other = tmp_path / "weights.h5"
     other.write_bytes(b"")
     assert refusal(f"{NAME}:{other}").message == (
-        f"{other}: wanted a weights file that ends in .safetensors, .pth, .pt, found '.h5'"
+        f"{other}: expected a weights file that ends in .safetensors, .pth, .pt, got '.h5'"
     )
 
 
@@ -305,10 +309,10 @@ def test_file_changed_after_opening_is_not_loaded(tmp_path, state):
     torch.save(state, path)
     backbone = Backbone.open(f"{NAME}:{path}@IMAGENET1K_V1")
     torch.save({**state, "fc.bias": state["fc.bias"] + 1}, path)
-    with pytest.raises(BackboneError, match="changed since the backbone was opened: wanted SHA-256"):
+    with pytest.raises(BackboneError, match="changed since the backbone was opened: expected SHA-256"):
         backbone.load_network()
     path.unlink()
-    with pytest.raises(BackboneError, match="found no such file"):
+    with pytest.raises(BackboneError, match="but there is no such file"):
         backbone.load_network()
 
 
@@ -330,7 +334,7 @@ def test_googlenet_files_bring_transform_input_and_leave_auxiliaries(tmp_path):
 
 def zeros_like_a(name, **arguments):
     """Return a state dict of a family's shapes that takes no memory."""
-    network = architectures.build_on_meta(name, classes=5, architecture=arguments)
+    network = registry.build_on_meta(name, classes=5, architecture=arguments)
     return {key: torch.zeros((), dtype=value.dtype).expand(value.shape) for key, value in network.state_dict().items()}
 
 
@@ -338,7 +342,7 @@ def test_old_names_of_densenet_and_vision_transformers_are_understood():
     densenet = zeros_like_a("densenet121")
     old = {key.replace(".norm1.", ".norm.1.").replace(".conv2.", ".conv.2."): value for key, value in densenet.items()}
     assert old.keys() != densenet.keys()
-    assert weights.in_our_names("densenet121", old).keys() == densenet.keys()
+    assert weights.rename_tensors("densenet121", old).keys() == densenet.keys()
     transformer = zeros_like_a("vit_b_32", image_size=224)
     old = {
         key.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): transformer[key]
@@ -422,7 +426,9 @@ def test_record_of_a_file_keeps_its_classes(tmp_path, state, network):
     again = Backbone.from_record(backbone.record(), tmp_path / "backbone.safetensors")
     assert again.classes == 7
     torch.testing.assert_close(penultimate(again), embedding(network), rtol=1e-6, atol=1e-6)
-    with pytest.raises(BackboneError, match=r"wanted the weights file 'mine.pth' \(SHA-256 .*\), which was not stored"):
+    with pytest.raises(
+        BackboneError, match=r"expected the weights file 'mine.pth' \(SHA-256 .*\), which was not stored"
+    ):
         Backbone.from_record(backbone.record())
 
 
@@ -430,11 +436,11 @@ def test_damaged_or_foreign_records_are_refused(tmp_path):
     record = Backbone.open().record()
     with pytest.raises(BackboneError, match="there is no backbone 'efficientnet_lite9'; nearest: efficientnet_lite0"):
         Backbone.from_record({**record, "name": "efficientnet_lite9"}, tmp_path / "x.safetensors")
-    with pytest.raises(BackboneError, match=r"found one that is damaged \(KeyError: 'classes'\)"):
+    with pytest.raises(BackboneError, match=r"got a damaged one \(KeyError: 'classes'\)"):
         Backbone.from_record({key: value for key, value in record.items() if key != "classes"}, tmp_path / "x")
-    with pytest.raises(BackboneError, match=r"wanted the architecture arguments \[\], found \['progress'\]"):
+    with pytest.raises(BackboneError, match=r"expected the architecture arguments \[\], got \['progress'\]"):
         Backbone.from_record({**record, "architecture": {"progress": True}}, tmp_path / "x")
-    with pytest.raises(BackboneError, match=r"with SHA-256 000000000000..., found 579344248a93..."):
+    with pytest.raises(BackboneError, match=r"with SHA-256 000000000000..., got 579344248a93..."):
         Backbone.from_record({**record, "weights_sha256": "0" * 64})
-    with pytest.raises(BackboneError, match="found no such file"):
+    with pytest.raises(BackboneError, match="but there is no such file"):
         Backbone.from_record(record, tmp_path / "gone.safetensors").load(["penultimate"])

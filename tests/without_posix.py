@@ -1,7 +1,8 @@
 """Run commands in one process with hidden what Windows and macOS lack: the modules, calls and links of POSIX and Linux.
 
 `python without_posix.py FOLDER` reads one command per line of ``FOLDER/commands.json`` (lists of words) and prints one
-JSON object per command: its words, exit code and what went to stderr.
+JSON object per command: its words, exit code and what went to stdout and stderr. A server is sent one photo and
+stopped.
 """
 
 from __future__ import annotations
@@ -50,6 +51,48 @@ def run(words: list[str]) -> dict[str, Any]:
     return {"words": words, "code": outcome.code, "out": outcome.out, "err": outcome.err}
 
 
+def serve(words: list[str]) -> dict[str, Any]:
+    """Start the server that a `serve` command starts, send it one photo, stop it, and return what it answered."""
+    import threading
+    import time
+    from http.client import HTTPConnection
+
+    import uvicorn
+
+    started: list[uvicorn.Server] = []
+    whole = uvicorn.Server.run
+
+    def note(server: uvicorn.Server, *given: Any, **options: Any) -> Any:
+        started.append(server)
+        return whole(server, *given, **options)
+
+    answer: dict[str, Any] = {}
+
+    def ask() -> None:
+        while not (started and started[0].started):
+            time.sleep(0.05)
+        try:
+            connection = HTTPConnection(started[0].url.removeprefix("http://"), timeout=300)
+            photo = next(Path("new").rglob("*.png")).read_bytes()
+            connection.request("POST", "/predict", photo, {"Content-Type": "image/png"})
+            response = connection.getresponse()
+            body = json.loads(response.read())
+            answer.update(status=response.status, label=body.get("label"))
+        finally:
+            started[0].should_exit = True
+
+    uvicorn.Server.run = note  # type: ignore[method-assign]
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    try:
+        outcome = run(words)
+    finally:
+        uvicorn.Server.run = whole  # type: ignore[method-assign]
+    if outcome["code"] == 0:
+        asking.join()
+    return {**outcome, **answer}
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     # Libraries are loaded first: some of them ask for what a Linux Python always has.
@@ -61,4 +104,4 @@ if __name__ == "__main__":
     hide()
     os.chdir(folder)
     for command in json.loads(Path("commands.json").read_text(encoding="utf-8")):
-        print(json.dumps(run(command)), flush=True)
+        print(json.dumps((serve if command[0] == "serve" else run)(command)), flush=True)

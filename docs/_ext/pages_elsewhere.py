@@ -1,4 +1,4 @@
-"""Texts that stand elsewhere in the repository are pages too; a link to one leads to its page, wherever it is read."""
+"""Make pages from texts elsewhere in the repository, and rewrite links to these texts into links to their pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 # A text, from the repository's root, and the page that includes it.
 PAGES = {
-    "README.md": "docs/guide.md",
+    "README.md": "docs/start.md",
+    "CONTRIBUTING.md": "docs/contributing.md",
     "CHANGELOG.md": "docs/changelog.md",
     "benchmarks/README.md": "docs/benchmarks.md",
     "features_cache/README.md": "docs/cache-format.md",
@@ -19,9 +20,9 @@ _FENCE = re.compile(r"(^ *(`{3,}).*?^ *\2`*\s*?$)", re.MULTILINE | re.DOTALL)
 
 
 def with_links_led_to_pages(text: str, root: Path, folder: Path, page_folder: Path) -> str:
-    """Return Markdown that lies in `folder` with its links as they are from a page in `page_folder`.
+    """Return Markdown of a file in `folder` with its links rewritten for a page in `page_folder`.
 
-    Links in code blocks are code, and stay.
+    Links in code blocks are not changed.
     """
 
     def led(link: re.Match[str]) -> str:
@@ -44,7 +45,7 @@ def on_page(app: Any, name: str, text: list[str]) -> None:
 def on_include(app: Any, path: Path, name: str, text: list[str]) -> None:
     root = Path(app.srcdir).parent
     folder = (Path(app.srcdir) / path).resolve().parent
-    text[0] = with_links_led_to_pages(text[0], root, folder, Path(app.srcdir))  # pages that include lie there
+    text[0] = with_links_led_to_pages(text[0], root, folder, Path(app.srcdir))  # including pages are there
 
 
 def setup(app: Any) -> dict[str, bool]:

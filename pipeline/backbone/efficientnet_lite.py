@@ -1,14 +1,13 @@
-"""EfficientNet-Lite0, written from torchvision's building blocks.
+"""How is the default backbone, EfficientNet-Lite0, built from torchvision's blocks?
 
 It is EfficientNet-B0 made for small devices: no squeeze-and-excitation, ReLU6 for swish, stem and head not scaled
 (Tan and Le, "EfficientNet", ICML 2019; `tensorflow/tpu`, `models/official/efficientnet/lite`). The weights were
 trained in TensorFlow, so two things follow TensorFlow: batch normalisation's epsilon is 1e-3, and padding is "same".
 
-"Same" padding gives an output of ``ceil(size / stride)``. For an even input that takes ``kernel - stride`` zeros in
-all, the smaller half before and the larger after. At stride 1 the halves are equal, and the convolution pads by
-itself; at stride 2 they are not, and a `ZeroPad2d` goes in front. Every stride-2 convolution of this network sees an
-even size (224, 112, 56, 28, 14), so the padding is static: the network traces, and exports, without a size in its
-graph.
+"Same" padding gives an output of ``ceil(size / stride)``. For an even input it adds ``kernel - stride`` zeros, the
+smaller half before and the larger half after. At stride 1 the halves are equal, and the convolution itself can pad; at
+stride 2 they are not, and a `ZeroPad2d` comes first. Every stride-2 convolution of this network gets an even size (224,
+112, 56, 28, 14), so the padding is static: the network can be traced and exported without a size in its graph.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def same_padding(kernel: int, stride: int) -> tuple[int, int, int, int]:
 def convolution(
     channels_in: int, channels_out: int, kernel: int, *, stride: int = 1, groups: int = 1, activate: bool = True
 ) -> Conv2dNormActivation:
-    """Return convolution, batch normalisation and, where asked for, ReLU6; at stride 2 the input comes padded."""
+    """Return convolution, batch normalisation and optionally ReLU6; at stride 2 the input must be padded already."""
     return Conv2dNormActivation(
         channels_in,
         channels_out,
@@ -70,7 +69,7 @@ def convolution(
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel by itself, project; added to its input where the shapes agree."""
+    """Expand, filter each channel separately, project; add the input if the shapes are equal."""
 
     def __init__(self, channels_in: int, channels_out: int, *, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -121,8 +120,8 @@ class EfficientNetLite0(nn.Module):
         self.classifier = nn.Linear(HEAD, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                # Fan-in keeps the variance through depthwise convolutions, where torchvision's fan-out
-                # does not: the features of a random network stay in a sane range.
+                # Fan-in keeps the variance in depthwise convolutions, unlike torchvision's fan-out, so that the
+                # features of a network with random weights do not overflow.
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -148,13 +147,13 @@ _PACKAGE_NAMES = (
 
 
 def from_package_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the state dict with the names of the package's file turned into ours; our own names stay."""
-    return {_our_name(name): tensor for name, tensor in state.items()}
+    """Return the state dict of the weights package under the names of this module; such names are kept."""
+    return {_rename(name): tensor for name, tensor in state.items()}
 
 
-def _our_name(name: str) -> str:
-    for pattern, ours in _PACKAGE_NAMES:
-        renamed, found = re.subn(pattern, ours, name)
+def _rename(name: str) -> str:
+    for pattern, replacement in _PACKAGE_NAMES:
+        renamed, found = re.subn(pattern, replacement, name)
         if found:
             return renamed
     return name

@@ -1,14 +1,14 @@
-"""Layers by name: what can be read off a network, where its quarters end, and the extractor that reads it.
+"""Which layers of a network can be used as features, and how are they extracted?
 
 A network is traced once (`torch.fx`, evaluation mode); its nodes have torchvision's names
-(`torchvision.models.feature_extraction`). Four names mean something on every backbone:
+(`torchvision.models.feature_extraction`). Four names are defined for every backbone:
 
 - ``penultimate`` is the input of the final layer.
 - ``early``, ``middle`` and ``late`` are the last cut points within the first quarter, half and three quarters of the
-  network. A cut point is a node that every path from the image to the final layer runs through, and that is a
-  map or a row of tokens; depth is counted in layers with weights (convolutions, linear layers) executed so far.
+  network. A cut point is a node on every path from the image to the final layer whose output is a feature map or a
+  sequence of tokens. Depth is counted in layers with weights (convolutions, linear layers) that have run.
 
-Maps and tokens become vectors by their mean over positions.
+Feature maps and tokens become vectors by their mean over positions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TRACING = threading.Lock()
 
 @dataclass(frozen=True)
 class Node:
-    """One step of the network whose output can be read as a vector per photo.
+    """A node of the network whose output can be used as one vector per photo.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Node:
     width : int
         Length of the vector.
     depth : float
-        Share of the layers with weights that have run when this node has.
+        Share of the layers with weights that have run after this node.
     cut : bool
         Whether every path from the image to the final layer runs through it.
     """
@@ -65,7 +65,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The readable nodes of one network, in order of execution, and its four named layers."""
+    """The usable nodes of a network, in order of execution, and its four named layers."""
 
     backbone: str
     nodes: tuple[Node, ...]
@@ -81,7 +81,7 @@ class Anatomy:
         Raises
         ------
         BackboneError
-            If there is none; it lists the nearest names.
+            There is no such layer; the message lists the nearest names.
         """
         if layer in self.named:
             return self.named[layer]
@@ -90,9 +90,9 @@ class Anatomy:
         inside = [node for node in self.nodes if node.name.startswith(f"{layer}.")]
         if inside and layer:
             return inside[-1]
-        known = [*self.named, *self._by_name]
+        names = [*self.named, *self._by_name]
         raise BackboneError(
-            f"backbone {self.backbone!r} has no layer {layer!r}; {nearest(layer, known)}",
+            f"backbone {self.backbone!r} has no layer {layer!r}; {nearest(layer, names)}",
             f"pipeline backbones {self.backbone}",
         )
 
@@ -103,14 +103,14 @@ def trace(network: nn.Module, backbone: str) -> tuple[fx.Graph, dict[fx.Node, st
     Raises
     ------
     BackboneError
-        If the network cannot be traced.
+        The network cannot be traced.
     """
     leaves = [kind for _, kind in inspect.getmembers(torchvision.ops, inspect.isclass) if issubclass(kind, nn.Module)]
     tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), leaf_modules=leaves)
     with _TRACING:
         try:
             graph = tracer.trace(network.eval())
-        except Exception as error:  # torch.fx raises whatever the network's own code runs into
+        except Exception as error:  # tracing runs the network's code, which may raise anything
             raise BackboneError(
                 f"backbone {backbone!r}: its layers cannot be read, torch.fx cannot trace it ({error})",
                 "pipeline backbones",
@@ -119,7 +119,7 @@ def trace(network: nn.Module, backbone: str) -> tuple[fx.Graph, dict[fx.Node, st
 
 
 def anatomy(network: nn.Module, *, backbone: str, crop: int, final_layer: str) -> Anatomy:
-    """Return what can be read off a network; a network on the meta device costs no arithmetic.
+    """Return the usable nodes and named layers of a network; on the meta device this costs no arithmetic.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def anatomy(network: nn.Module, *, backbone: str, crop: int, final_layer: str) -
         if node not in ancestors or node not in from_image or node is final or not shape or node not in names:
             continue
         if shape[0] != _BATCH or len(shape) not in (2, 3, 4):
-            continue  # windows, or one number a photo: no vector a photo to be had
+            continue  # windows of tokens, or one number per photo: there is no vector per photo
         pooled = _pooled_axes(shape)
         if pooled is None:
             continue
@@ -172,28 +172,29 @@ def named_layers(nodes: Sequence[Node], penultimate: Node) -> dict[str, Node]:
 
 
 def extractor(network: nn.Module, layers: Sequence[str], plan: Anatomy) -> fx.GraphModule:
-    """Return a network that gives ``{layer: (b, width)}`` in one pass and stops at the deepest layer asked for.
+    """Return a network that computes ``{layer: (b, width)}`` in one pass and stops at the deepest of these layers.
 
-    Each layer is pooled the moment it exists: torchvision's networks go on to overwrite some outputs in place.
+    Each layer is pooled directly after its node, because later nodes of torchvision's networks overwrite some outputs
+    in place.
     """
     graph, names = trace(network, plan.backbone)
     by_name = {name: node for node, name in names.items()}
-    for node in reversed(graph.nodes):
-        # Assertions on the input's size count as side effects, and would keep dead layers alive.
-        if node.op == "output" or node.target is torch._assert:
-            graph.erase_node(node)
+    for step in reversed(graph.nodes):
+        # Assertions on the input's size count as side effects, and would keep layers that are not needed.
+        if step.op == "output" or step.target is torch._assert:
+            graph.erase_node(step)
     pooled: dict[str, fx.Node] = {}
     outputs = {}
     for layer in layers:
-        wanted = plan.node(layer)
-        if wanted.name not in pooled:
-            source = by_name[wanted.name]
+        node = plan.node(layer)
+        if node.name not in pooled:
+            source = by_name[node.name]
             with graph.inserting_after(source):
-                if wanted.pooled:
-                    pooled[wanted.name] = graph.call_function(torch.mean, (source,), {"dim": wanted.pooled})
+                if node.pooled:
+                    pooled[node.name] = graph.call_function(torch.mean, (source,), {"dim": node.pooled})
                 else:
-                    pooled[wanted.name] = graph.call_function(torch.clone, (source,))
-        outputs[layer] = pooled[wanted.name]
+                    pooled[node.name] = graph.call_function(torch.clone, (source,))
+        outputs[layer] = pooled[node.name]
     graph.output(outputs)
     module = fx.GraphModule(network, graph, class_name=f"{type(network).__name__}Layers")
     module.graph.eliminate_dead_code()
@@ -230,7 +231,7 @@ def _upstream(final: fx.Node) -> set[fx.Node]:
 
 
 def _downstream(image: fx.Node, tensors: dict[fx.Node, tuple[int, ...]]) -> set[fx.Node]:
-    """Return the nodes that carry something of the image: reached through tensors, not through their sizes."""
+    """Return the nodes that depend on the image through tensors, not only through its size."""
     seen, stack = {image}, [image]
     while stack:
         for node in stack.pop().users:
@@ -241,19 +242,19 @@ def _downstream(image: fx.Node, tensors: dict[fx.Node, tuple[int, ...]]) -> set[
 
 
 def _cut_points(graph: fx.Graph, final: fx.Node, path: set[fx.Node]) -> set[fx.Node]:
-    """Return the nodes of `path` that no edge within it jumps over."""
+    """Return the nodes of `path` that no edge within it bypasses."""
     order = [node for node in graph.nodes if node in path]
-    place = {node: i for i, node in enumerate(order)}
+    position = {node: i for i, node in enumerate(order)}
     cuts, furthest = set(), 0
     for node in order:
-        if furthest <= place[node]:
+        if furthest <= position[node]:
             cuts.add(node)
-        furthest = max([furthest, *(place[user] for user in node.users if user in path)])
+        furthest = max([furthest, *(position[user] for user in node.users if user in path)])
     return cuts
 
 
 def _depths(graph: fx.Graph, network: nn.Module, ancestors: set[fx.Node]) -> dict[fx.Node, float]:
-    """Return, for each node, the share of the layers with weights that have run once it has."""
+    """Return for each node the share of the layers with weights that have run after it."""
     weighted = {name for name, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))}
     done: set[str] = set()
     counts = {}
@@ -266,21 +267,54 @@ def _depths(graph: fx.Graph, network: nn.Module, ancestors: set[fx.Node]) -> dic
 
 
 def _weights_of(node: fx.Node, weighted: set[str]) -> Iterable[str]:
-    """Return the layers with weights that run in this node: its module's, or those whose weight it is handed."""
+    """Return the layers with weights that run in this node: those of its module, or those whose weight it takes."""
     if node.op == "call_module":
         target = str(node.target)
         return {name for name in weighted if name == target or name.startswith(f"{target}.")}
     if node.op == "call_function":
-        handed = (str(source.target) for source in node.all_input_nodes if source.op == "get_attr")
-        return {name for name in (re.sub(r"\.weight$", "", target) for target in handed) if name in weighted}
+        targets = (str(source.target) for source in node.all_input_nodes if source.op == "get_attr")
+        return {name for name in (re.sub(r"\.weight$", "", target) for target in targets) if name in weighted}
     return ()
 
 
 def _pooled_axes(shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Return the axes of positions: of a map its two equal neighbours (rather the last two), of tokens the first.
+    """Return the axes of positions: of a map two adjacent axes of equal size, preferably the last; of tokens the first.
 
-    None for four axes without equal neighbours: windows of tokens, which are not a map.
+    None for four axes without equal neighbours, which are windows of tokens.
     """
     if len(shape) == 4:
         return (2, 3) if shape[2] == shape[3] else (1, 2) if shape[1] == shape[2] else None
     return (1,) if len(shape) == 3 else ()
+
+
+# A prime number that is not the width of any layer of these networks, so that only the final layer has this size.
+UNMISTAKABLE_CLASSES = 997
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # GoogLeNet's and Inception v3's side branches, used in training only
+
+
+def find_final_layer(network: nn.Module, num_classes: int, *, backbone: str = "") -> str:
+    """Return the qualified name of the only Linear or Conv2d with `num_classes` outputs, without auxiliary branches.
+
+    The final layer applied to the penultimate embedding gives the network's logits for every torchvision family except
+    SqueezeNet, where the final layer is a convolution, followed by ReLU and only then by the mean over positions.
+
+    Raises
+    ------
+    BackboneError
+        No layer, or more than one, has that many outputs.
+    """
+    found = [
+        name
+        for name, module in network.named_modules()
+        if (isinstance(module, nn.Linear) and module.out_features == num_classes)
+        or (isinstance(module, nn.Conv2d) and module.out_channels == num_classes)
+    ]
+    found = [name for name in found if not name.startswith(AUXILIARY)]
+    if len(found) != 1:
+        got = f"{len(found)}: {', '.join(found)}" if found else "none"
+        raise BackboneError(
+            f"backbone {backbone or type(network).__name__!r}: expected one Linear or Conv2d with {num_classes} "
+            f"outputs as its final layer, got {got}",
+            "pipeline backbones",
+        )
+    return found[0]

@@ -1,47 +1,55 @@
-"""`FeatureCache`: the HDF5 file, crash-proof writes, reads without a copy."""
+"""The feature cache: an HDF5 file with crash-safe writes and memory-mapped reads.
 
-from pipeline.cache.creation import create, remove_left_over
-from pipeline.cache.feature_cache import FeatureCache
-from pipeline.cache.folder import (
+`FeatureCache` reads a cache, `create_cache` and `CacheWriter` write one, `lookup` and `retire` manage the folder that
+holds them. The format is described in ``features_cache/README.md``.
+"""
+
+from pipeline.cache.create import cannot_write, create_cache, make_folder, remove_left_over
+from pipeline.cache.directory import (
     DEFAULT_FOLDER,
     cache_at,
     caches_in,
     file_stem,
-    generation_of,
-    generation_path,
     latest_version,
     lookup,
     resolve,
     retire,
     retire_unreferenced,
     stem_of,
+    version_hash,
+    version_path,
 )
-from pipeline.cache.layout import PENDING, STORED
+from pipeline.cache.feature_cache import PREFIX, FeatureCache, part_files
+from pipeline.cache.format import DIGEST_BYTES, PENDING, STATISTICS, STORE_TYPES, STORED, features_name
 from pipeline.cache.lock import CacheLock
-from pipeline.cache.parts import part_files
+from pipeline.cache.reader import LazyRows, RowSubset, valid_rows
 from pipeline.cache.references import add_reference, is_referenced, records_of
-from pipeline.cache.stored import StoredRows, TakenRows
 from pipeline.cache.writer import CacheWriter
 
 __all__ = [
     "DEFAULT_FOLDER",
+    "DIGEST_BYTES",
     "PENDING",
+    "PREFIX",
+    "STATISTICS",
     "STORED",
+    "STORE_TYPES",
     "CacheLock",
     "CacheWriter",
     "FeatureCache",
-    "StoredRows",
-    "TakenRows",
+    "LazyRows",
+    "RowSubset",
     "add_reference",
     "cache_at",
     "caches_in",
-    "create",
+    "cannot_write",
+    "create_cache",
+    "features_name",
     "file_stem",
-    "generation_of",
-    "generation_path",
     "is_referenced",
     "latest_version",
     "lookup",
+    "make_folder",
     "part_files",
     "records_of",
     "remove_left_over",
@@ -49,4 +57,7 @@ __all__ = [
     "retire",
     "retire_unreferenced",
     "stem_of",
+    "valid_rows",
+    "version_hash",
+    "version_path",
 ]

@@ -1,4 +1,7 @@
-"""One writer a cache: an operating-system lock on a file beside it, which dies with its holder."""
+"""How is it ensured that only one process writes a cache?
+
+With an operating-system lock on a file beside the cache, which ends with the process that holds it.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,15 @@ from portalocker import LockFlags
 
 from pipeline.errors import CacheError, CacheLocked
 
-# Others take a lock for an instant when they tidy up; only who holds it longer is at work.
+# A process that cleans up takes a lock for an instant; a lock held for longer means that the cache is in use.
 SECONDS_TO_WAIT = 0.3
 _BETWEEN_TRIES = 0.02
 
 
 class CacheLock:
-    """Hold a lock on a cache until `release`, or until the process ends however it ends.
+    """A lock on a cache, held until `release` or until the process ends, however it ends.
 
-    The lock lies on ``X.h5.lock`` and not on the cache, because a lock on the HDF5 file fights h5py's own.
+    The locked file is ``X.h5.lock`` and not the cache, because a lock on the HDF5 file would conflict with h5py's own.
     """
 
     def __init__(self, cache: Path, handle: IO[bytes] | None) -> None:
@@ -30,12 +33,12 @@ class CacheLock:
 
     @classmethod
     def exclusive(cls, cache: Path, *, wait: float = SECONDS_TO_WAIT) -> CacheLock:
-        """Lock for making, writing or removing; a lock that others hold is waited for `wait` seconds.
+        """Lock a cache to create, write or remove it; wait up to `wait` seconds for a lock that another process holds.
 
         Raises
         ------
         CacheLocked
-            Somebody else writes, or reads under a lock.
+            Another process writes the cache, or reads it under a lock.
         OSError
             The folder cannot be written.
         """
@@ -43,14 +46,14 @@ class CacheLock:
 
     @classmethod
     def shared(cls, cache: Path) -> CacheLock:
-        """Lock against writing and removal while workers read; any number may.
+        """Lock a cache against writing and removal while workers read it; any number of processes may hold this lock.
 
-        Without effect where there can be no lock: in a folder that is read-only, or cannot lock.
+        It has no effect in a folder where no lock is possible: a read-only one, or one on a file system without locks.
 
         Raises
         ------
         CacheError
-            Somebody writes it, or it is gone.
+            Another process writes the cache, or the cache is gone.
         """
         try:
             lock = cls(cache, _acquire(cache, LockFlags.SHARED, SECONDS_TO_WAIT))
@@ -61,7 +64,7 @@ class CacheLock:
         if not cache.exists():
             lock.release_and_forget()
             raise CacheError(
-                f"{cache}: wanted to read the cache, found that it is gone: removed, or followed by a newer one",
+                f"{cache}: expected a cache, got no file: it was removed, or replaced by a newer version",
                 "run the same command again",
             )
         return lock
@@ -72,7 +75,7 @@ class CacheLock:
             self._handle = None
 
     def release_and_forget(self) -> None:
-        """Release, and remove the lock file too: where there is no cache, there is nothing to lock."""
+        """Release the lock and remove its file, for a cache that is gone."""
         if self._handle is not None:
             with suppress(OSError):
                 lock_path(self.cache).unlink(missing_ok=True)
@@ -101,22 +104,23 @@ def _acquire(cache: Path, kind: LockFlags, wait: float) -> IO[bytes]:
             if time.monotonic() >= give_up:
                 raise CacheLocked(
                     f"{cache}: another process is using this cache",
-                    "wait for it to end, then run the same command again",
+                    "wait until it has finished, then run the same command again",
                 ) from error
             time.sleep(_BETWEEN_TRIES)
             continue
         except portalocker.LockException as error:
             handle.close()
             raise CacheError(
-                f"{cache.parent}: wanted a folder that can lock files, found one that cannot ({error})",
+                f"{cache.parent}: expected a folder that can lock files, got one that cannot ({error})",
                 "give a folder on a local disk with --cache DIR",
             ) from error
         except BaseException:
             handle.close()
             raise
-        if _is_still(path, handle):
+        if _is_at(path, handle):
             return handle
-        # Its last holder removed the cache and the lock file between our open and our lock.
+        # The last holder removed the cache and its lock file between our open and our lock: a lock on the removed file
+        # would exclude no other process.
         handle.close()
 
 
@@ -126,10 +130,11 @@ def _open(path: Path, kind: LockFlags) -> IO[bytes]:
     except OSError:
         if kind != LockFlags.SHARED:
             raise
-        return open(path, "rb")  # somebody else's lock file, in a folder that we may only read
+        return open(path, "rb")  # the lock file of another user, in a folder that we can only read
 
 
-def _is_still(path: Path, handle: IO[bytes]) -> bool:
+def _is_at(path: Path, handle: IO[bytes]) -> bool:
+    """Return whether the open file is still the one at `path`."""
     try:
         return os.path.samestat(path.stat(), os.fstat(handle.fileno()))
     except FileNotFoundError:

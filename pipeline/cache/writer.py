@@ -1,4 +1,4 @@
-"""`CacheWriter`: the one process that may fill a cache's rows."""
+"""How are the rows of a cache written so that a crash cannot damage them?"""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from pipeline.cache.checksum import checksums
+from pipeline.cache.create import RawFile
 from pipeline.cache.feature_cache import FeatureCache
-from pipeline.cache.layout import PENDING, as_fixed_text, features_name, is_labels, labels_name
+from pipeline.cache.format import PENDING, as_fixed_text, features_name, is_labels, labels_name
 from pipeline.cache.lock import CacheLock
-from pipeline.cache.rows import Rows
+from pipeline.cache.reader import checksums
 from pipeline.errors import CacheError
 
 SECONDS_BETWEEN_SYNCS = 2.0
 
 
 class CacheWriter:
-    """Fill the rows of one cache under its lock, which stays the caller's to release.
+    """Write the rows of one cache under its lock, which the caller holds and releases.
 
-    A row's data and checksum are written first, synced to the disk, and only then is its status set: a row that
-    counts is a row that is there, whatever happened in between.
+    A row's data and checksum are written first and synced to the disk; only then its status is set. A row whose status
+    is set is therefore complete, whatever ends the process in between.
 
     Parameters
     ----------
     cache : FeatureCache
     lock : CacheLock
-        Held exclusively, over this cache.
+        An exclusive lock on this cache.
 
     Raises
     ------
@@ -41,32 +41,32 @@ class CacheWriter:
             raise ValueError(f"the lock is on {lock.cache}, the cache is {cache.path}")
         self.cache = cache
         self._fields = cache.header.fields
-        with self._telling():
-            self._rows = Rows(cache.path)
-        # Written when the file is made, and part of a row's checksum.
-        self._given = {name: cache.header.map(name) for name in self._fields if name == "ids" or is_labels(name)}
+        with self._cache_errors():
+            self._file = RawFile(cache.path)
+        # Written when the file was created, and part of each row's checksum.
+        self._text = {name: cache.header.map(name) for name in self._fields if name == "ids" or is_labels(name)}
         self._unacknowledged: list[tuple[np.ndarray, np.ndarray]] = []
         self._last_sync = time.monotonic()
 
     def reset(
         self, rows: np.ndarray, ids: Sequence[str], stat: np.ndarray, columns: Mapping[str, Sequence[str | None]]
     ) -> None:
-        """Make rows pending again, with what the source says of them written anew.
+        """Set rows to pending and write their ids, file sizes, times and labels again.
 
         Parameters
         ----------
         rows : ndarray of int64, shape (k,)
         ids, stat, columns
-            The source's, of all n rows.
+            Of all n rows of the source.
         """
         texts: dict[str, Sequence[str | None]] = {"ids": ids, **{labels_name(name): columns[name] for name in columns}}
-        with self._telling():
+        with self._cache_errors():
             for _, start, stop in _runs(rows):
                 self._put("status", start, np.full(stop - start, PENDING))
                 self._put("stat", start, stat[start:stop])
                 for name, values in texts.items():
                     self._put(name, start, as_fixed_text(values[start:stop], self._fields[name].dtype.itemsize))
-            self._rows.sync()
+            self._file.sync()
 
     def write(
         self,
@@ -78,7 +78,7 @@ class CacheWriter:
         statistics: np.ndarray,
         features: Mapping[str, np.ndarray],
     ) -> None:
-        """Write k rows; they count once `acknowledge` has run, which `write` calls every two seconds.
+        """Write k rows; they count after `acknowledge`, which `write` calls every two seconds.
 
         Parameters
         ----------
@@ -95,10 +95,10 @@ class CacheWriter:
         data |= {features_name(layer): features[layer] for layer in self.cache.layers}
         data = {name: np.asarray(values, self._fields[name].dtype) for name, values in data.items()}
         status = np.asarray(status, self._fields["status"].dtype)
-        given = {name: np.asarray(values[rows]) for name, values in self._given.items()}
-        data["crc32"] = checksums({**given, **data, "status": status})
+        text = {name: np.asarray(values[rows]) for name, values in self._text.items()}
+        data["crc32"] = checksums({**text, **data, "status": status})
 
-        with self._telling():
+        with self._cache_errors():
             for at, start, stop in _runs(rows):
                 for name, values in data.items():
                     self._put(name, start, values[at : at + stop - start])
@@ -107,23 +107,23 @@ class CacheWriter:
             self.acknowledge()
 
     def acknowledge(self) -> None:
-        """Return when every row written so far is on the disk and counts."""
+        """Sync every row written so far and set its status; return when both are on the disk."""
         if self._unacknowledged:
-            with self._telling():
+            with self._cache_errors():
                 self._sync_data()
                 for rows, status in self._unacknowledged:
                     for at, start, stop in _runs(rows):
                         self._put("status", start, status[at : at + stop - start])
                 self._unacknowledged.clear()
-                self._rows.sync()
+                self._file.sync()
         self._last_sync = time.monotonic()
 
     def close(self) -> None:
-        """Acknowledge what was written and let go of the file."""
+        """Acknowledge the rows written so far and close the file."""
         try:
             self.acknowledge()
         finally:
-            self._rows.close()
+            self._file.close()
 
     def __enter__(self) -> CacheWriter:
         return self
@@ -133,24 +133,24 @@ class CacheWriter:
 
     def _sync_data(self) -> None:
         try:
-            self._rows.sync()
+            self._file.sync()
         except OSError:
-            # The system forgets what it could not write, and the next sync would call it written.
+            # After a failed sync the system drops the unwritten pages, and the next sync would report success.
             self._unacknowledged.clear()
             raise
 
     def _put(self, name: str, row: int, values: np.ndarray) -> None:
-        self._rows.write(self._fields[name], row, values)
+        self._file.write(self._fields[name], row, values)
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Turn what the system says into the error that a person is told."""
+    def _cache_errors(self) -> Iterator[None]:
+        """Turn an `OSError` into a `CacheError` that names the file and the next step."""
         try:
             yield
         except OSError as error:
             raise CacheError(
-                f"{self.cache.path}: wanted to write the cache, found {error.strerror or error}",
-                "mend it, then run the same command again, or give another folder with --cache DIR",
+                f"{self.cache.path}: expected to write the cache, got {error.strerror or error}",
+                "fix that and run the same command again, or give another folder with --cache DIR",
             ) from error
 
 

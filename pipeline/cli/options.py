@@ -1,16 +1,27 @@
-"""The options that several commands share, each the keyword of the Python function behind it."""
+"""The options of all commands, each declared once under the keyword of the Python function that it is passed to.
+
+`with_options` builds the signature of a command from this table, so a command lists which options it has, not their
+flags, types, defaults and help. A test compares names and defaults with the Python functions, which are not imported
+here: ``--help`` must load neither torch nor scikit-learn.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 FEATURES = "Features"
 LABELS = "Labels"
 HEADS = "Heads"
-WORK = "Work"
-ALWAYS = "Always"
+OUTPUT = "Output"
+ADVANCED = "Advanced"
+GROUPS = (FEATURES, LABELS, HEADS, OUTPUT, ADVANCED)  # in the order of the help, after the common options
 
 FLAG = ""  # the metavar of an option that takes no value
 
@@ -18,7 +29,7 @@ DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder, one photo, a table, a tar or Parquet file of images or a pattern of such shards "
+        help="A folder of photos, one photo, a table, a tar or Parquet file of images or a pattern of such files "
         "(train-{000..099}.tar), an array file, a built-in name (photo-crops, digits), or a cache.",
     ),
 ]
@@ -26,7 +37,7 @@ DataArguments = Annotated[
     list[str],
     typer.Argument(
         metavar="DATA",
-        help="Folders, photos, tables, tar or Parquet files of images or patterns of such shards "
+        help="Folders of photos, photos, tables, tar or Parquet files of images or patterns of such files "
         "(train-{000..099}.tar), array files, built-in names (photo-crops, digits), or caches.",
     ),
 ]
@@ -37,7 +48,8 @@ Backbone = Annotated[
     typer.Option(
         "--backbone",
         metavar="NAME[:WEIGHTS]",
-        help="The pretrained network; WEIGHTS is a torchvision enum name, a file, or `random`. May be repeated.",
+        help="The pretrained network that computes the features; WEIGHTS is a torchvision name, a file, or `random`. "
+        "May be repeated.",
         show_default="efficientnet_lite0",
         rich_help_panel=FEATURES,
     ),
@@ -47,25 +59,36 @@ Layer = Annotated[
     typer.Option(
         "--layer",
         metavar="NAME",
-        help="early, middle, late, penultimate, all, or an exact node name. May be repeated.",
+        help="The layer whose output is used: early, middle, late, penultimate, all, or a node name. May be repeated.",
         show_default="penultimate",
         rich_help_panel=FEATURES,
     ),
 ]
-Cache = Annotated[str, typer.Option("--cache", metavar="DIR", help="The folder of caches.", rich_help_panel=FEATURES)]
+Cache = Annotated[
+    str,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="The folder in which features are stored.",
+        rich_help_panel=FEATURES,
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(
         "--precision",
         metavar="fp32|bf16|fp16",
-        help="The network's arithmetic; changes the features, so it is keyed.",
-        rich_help_panel=FEATURES,
+        help="The network's arithmetic. Each precision has its own cache.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 Store = Annotated[
     str,
     typer.Option(
-        "--store", metavar="fp32|fp16", help="The type of the stored features; keyed too.", rich_help_panel=FEATURES
+        "--store",
+        metavar="fp32|fp16",
+        help="The type of the stored features. Each type has its own cache.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 Decode = Annotated[
@@ -73,8 +96,8 @@ Decode = Annotated[
     typer.Option(
         "--decode",
         metavar="exact|fast",
-        help="How photos become pixels; fast is hardly a grey level off (extra `fast`), and keyed.",
-        rich_help_panel=FEATURES,
+        help="How photos are decoded; fast differs by less than one gray level (extra `fast`) and has its own cache.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 BatchSize = Annotated[
@@ -83,9 +106,9 @@ BatchSize = Annotated[
         "--batch-size",
         metavar="N",
         min=1,
-        help="Images that go through the network together.",
+        help="Images per call of the network.",
         show_default="the runtime's choice",
-        rich_help_panel=FEATURES,
+        rich_help_panel=ADVANCED,
     ),
 ]
 OnError = Annotated[
@@ -93,8 +116,8 @@ OnError = Annotated[
     typer.Option(
         "--on-error",
         metavar="skip|stop",
-        help="Whether a photo that cannot be read is listed and left out, or ends the run.",
-        rich_help_panel=FEATURES,
+        help="Leave out a photo that cannot be read and list it, or stop.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 Rehash = Annotated[
@@ -102,8 +125,8 @@ Rehash = Annotated[
     typer.Option(
         "--rehash",
         metavar=FLAG,
-        help="Compare the content of every image, not its size and time.",
-        rich_help_panel=FEATURES,
+        help="Compare the content of every file instead of its size and time.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 Recheck = Annotated[
@@ -112,9 +135,9 @@ Recheck = Annotated[
         "--recheck",
         metavar="N",
         min=0,
-        help="Recompute N reused rows at random and compare.",
-        show_default="3 where the network runs anyway, otherwise 0",
-        rich_help_panel=FEATURES,
+        help="Recompute N stored rows, chosen at random, and compare.",
+        show_default="3 if the network runs, otherwise 0",
+        rich_help_panel=ADVANCED,
     ),
 ]
 
@@ -123,8 +146,8 @@ Part = Annotated[
     typer.Option(
         "--part",
         metavar="I/N",
-        help="Make only part I of N, for job arrays; N runs, here or elsewhere, make the whole cache.",
-        rich_help_panel=FEATURES,
+        help="Compute only part I of N, for job arrays; N runs on any machines make the whole cache.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 
@@ -133,7 +156,8 @@ Labels = Annotated[
     typer.Option(
         "--labels",
         metavar="TABLE",
-        help="A table with an id column: CSV, TSV, Excel (FILE.xlsx or FILE.xlsx:SHEET), .ods, Parquet, JSON Lines.",
+        help="A table of labels with a column `id`: CSV, TSV, Excel (FILE.xlsx or FILE.xlsx:SHEET), .ods, Parquet, "
+        "JSON Lines.",
         rich_help_panel=LABELS,
     ),
 ]
@@ -142,7 +166,7 @@ Id = Annotated[
     typer.Option(
         "--id",
         metavar="COLUMN",
-        help="The table's column of ids: paths as they stand under DATA.",
+        help="The table's column with the path of each photo inside DATA.",
         show_default="id, path, file, ...",
         rich_help_panel=LABELS,
     ),
@@ -157,9 +181,10 @@ Column = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
-        metavar="GLOB[:class|number|multi|onehot]",
-        help="Label columns; of the kind multi a cell holds several tags, split at ; or | or comma, or a list; "
-        "'tags:multi(/)' splits at a slash; onehot reads columns of 0 and 1 as one label set. May be repeated.",
+        metavar="NAME[:KIND]",
+        help="The columns with the labels; * matches any text. KIND is class, number, multi (a cell holds several "
+        "tags, separated by ; or | or comma; multi(/) separates at a slash) or onehot (columns of 0 and 1 that are "
+        "one label). May be repeated.",
         show_default="all that look like labels",
         rich_help_panel=LABELS,
     ),
@@ -169,8 +194,8 @@ OneColumn = Annotated[
     typer.Option(
         "--column",
         metavar="NAME",
-        help="The column of true labels.",
-        show_default="the one that the model learned",
+        help="The column of the true labels.",
+        show_default="the one that the model was trained on",
         rich_help_panel=LABELS,
     ),
 ]
@@ -179,9 +204,9 @@ LabelLevel = Annotated[
     typer.Option(
         "--label-level",
         metavar="N",
-        help="The level of the folders that name the classes: 1 is the top level of DATA, -1 the folder that an image "
-        "lies in.",
-        show_default="found from the names",
+        help="The level of the folders that name the classes: 1 is the top level of DATA, -1 the folder that "
+        "contains the image.",
+        show_default="found from the folder names",
         rich_help_panel=LABELS,
     ),
 ]
@@ -191,8 +216,8 @@ MinClassSize = Annotated[
         "--min-class-size",
         metavar="N",
         min=1,
-        help="Leave out classes, or tags, with fewer than N labelled images to train on.",
-        show_default="a class too small stops the run",
+        help="Leave out classes or tags with fewer than N labelled images to train on.",
+        show_default="a class that is too small is an error",
         rich_help_panel=LABELS,
     ),
 ]
@@ -201,7 +226,7 @@ Missing = Annotated[
     typer.Option(
         "--missing",
         metavar="TEXT",
-        help='A text that means "not known" in the labels, such as NULL. May be repeated.',
+        help='A text that means "no label", such as NULL. May be repeated.',
         show_default="empty, NA, NaN",
         rich_help_panel=LABELS,
     ),
@@ -211,7 +236,7 @@ Groups = Annotated[
     typer.Option(
         "--groups",
         metavar="COLUMN",
-        help="Images of one group stay on one side of every split.",
+        help="A column that names related photos, such as those of one animal: they are never separated.",
         rich_help_panel=LABELS,
     ),
 ]
@@ -220,13 +245,13 @@ Split = Annotated[
     typer.Option(
         "--split",
         metavar="COLUMN",
-        help="A column that fixes train and test; `none` ignores one.",
+        help="A column that says which photos train and which test; `none` ignores one.",
         rich_help_panel=LABELS,
     ),
 ]
 Test = Annotated[
     str | None,
-    typer.Option("--test", metavar="DATA", help="A test set of its own, scored once.", rich_help_panel=LABELS),
+    typer.Option("--test", metavar="DATA", help="A separate test set, scored once.", rich_help_panel=LABELS),
 ]
 
 Head = Annotated[
@@ -234,8 +259,8 @@ Head = Annotated[
     typer.Option(
         "--head",
         metavar="HEAD",
-        help="What is trained on the features: a name of `pipeline heads`, `fast`, `all`, or an import path. "
-        "May be repeated.",
+        help="The classifier that is trained on the features: a name from `pipeline heads`, `fast`, `all`, or an "
+        "import path. May be repeated.",
         show_default="logistic; ridge for numbers",
         rich_help_panel=HEADS,
     ),
@@ -245,18 +270,27 @@ Grid = Annotated[
     typer.Option(
         "--grid",
         metavar="HEAD.PARAM=V,V",
-        help="Values to choose among; one value fixes the parameter. May be repeated.",
+        help="Values of a head's parameter to choose from; one value fixes it. May be repeated.",
         show_default="see `pipeline heads`",
         rich_help_panel=HEADS,
     ),
 ]
-Cv = Annotated[int, typer.Option("--cv", metavar="N", min=2, help="Outer and inner folds.", rich_help_panel=HEADS)]
+Cv = Annotated[
+    int,
+    typer.Option(
+        "--cv",
+        metavar="N",
+        min=2,
+        help="Number of folds: parts of the photos, each predicted by a head that was trained on the others.",
+        rich_help_panel=HEADS,
+    ),
+]
 Nested = Annotated[
     bool,
     typer.Option(
         "--nested/--no-nested",
         metavar=FLAG,
-        help="--no-nested is faster, and its scores are optimistic.",
+        help="--no-nested is faster, but its scores are too optimistic.",
         rich_help_panel=HEADS,
     ),
 ]
@@ -265,7 +299,7 @@ Scoring = Annotated[
     typer.Option(
         "--scoring",
         metavar="NAME",
-        help="scikit-learn scorers; the first one chooses. May be repeated.",
+        help="scikit-learn scorers; the first one selects. May be repeated.",
         show_default="balanced_accuracy; r2 for numbers; average_precision for multi",
         rich_help_panel=HEADS,
     ),
@@ -276,33 +310,35 @@ Device = Annotated[
     typer.Option(
         "--device",
         metavar="auto|cpu|cuda[:i]",
-        help="Where the network runs; heads are searched there too where a GPU is named.",
-        rich_help_panel=WORK,
+        help="Where the network runs; if a GPU is named, heads are trained there too.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", metavar="N", min=1, help="Workers.", show_default="as many as cores", rich_help_panel=WORK),
+    typer.Option(
+        "--jobs", metavar="N", min=1, help="Number of workers.", show_default="one per core", rich_help_panel=ADVANCED
+    ),
 ]
 Dask = Annotated[
     str | None,
     typer.Option(
         "--dask",
         metavar="ADDRESS",
-        help="Work on the Dask cluster of this scheduler, such as tcp://10.0.0.1:8786.",
+        help="Use the Dask cluster of this scheduler, such as tcp://10.0.0.1:8786.",
         show_default="this machine",
-        rich_help_panel=WORK,
+        rich_help_panel=ADVANCED,
     ),
 ]
 Seed = Annotated[
-    int, typer.Option("--seed", metavar="N", min=0, help="Everything random is drawn from it.", rich_help_panel=WORK)
+    int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything that is random.", rich_help_panel=ADVANCED)
 ]
 
 Json = Annotated[
-    bool, typer.Option("--json", metavar=FLAG, help="Print one JSON object on stdout.", rich_help_panel=ALWAYS)
+    bool, typer.Option("--json", metavar=FLAG, help="Print one JSON object on stdout.", rich_help_panel=OUTPUT)
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", metavar=FLAG, help="Nothing on stderr but errors.", rich_help_panel=ALWAYS)
+    bool, typer.Option("--quiet", metavar=FLAG, help="Print only errors on stderr.", rich_help_panel=OUTPUT)
 ]
 
 OneBackbone = Annotated[
@@ -319,8 +355,8 @@ OneLayer = Annotated[
     typer.Option(
         "--layer",
         metavar="NAME",
-        help="The layer of the curves: early, middle, late, penultimate, or an exact node name. The four are compared "
-        "at a few numbers of labels anyhow.",
+        help="The layer of the curves: early, middle, late, penultimate, or a node name. The four named layers are "
+        "always compared at two numbers of labels.",
         rich_help_panel=FEATURES,
     ),
 ]
@@ -329,7 +365,7 @@ OneHead = Annotated[
     typer.Option(
         "--head",
         metavar="HEAD",
-        help="What learns from features: a name of `pipeline heads` or an import path.",
+        help="The classifier that is trained on the features: a name from `pipeline heads` or an import path.",
         show_default="logistic",
         rich_help_panel=HEADS,
     ),
@@ -340,8 +376,8 @@ MostLabels = Annotated[
         "--most-labels",
         metavar="N",
         min=1,
-        help="Images to learn from, and to be tested on, at most; so many are drawn where there are more.",
-        rich_help_panel=WORK,
+        help="At most N training and N test images; of more, N are drawn.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 TimeLimit = Annotated[
@@ -349,9 +385,8 @@ TimeLimit = Annotated[
     typer.Option(
         "--time-limit",
         metavar="SECONDS",
-        help="What the whole study may take by the clock; trainings that do not fit are skipped and named. "
-        "inf skips none.",
-        rich_help_panel=WORK,
+        help="Time limit of the whole study; trainings that do not fit are skipped and named. inf: no limit.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 Budget = Annotated[
@@ -359,26 +394,35 @@ Budget = Annotated[
     typer.Option(
         "--budget",
         metavar="SECONDS",
-        help="What one training from scratch may take at most: of one core, or by the clock on a GPU.",
-        rich_help_panel=WORK,
+        help="Limit of one training from scratch: processor time of one core, on a GPU elapsed time.",
+        rich_help_panel=ADVANCED,
     ),
 ]
 
 RunFolder = Annotated[
     str | None,
-    typer.Option("--out", metavar="RUN", help="The folder to keep the results in.", show_default="runs/<name>"),
+    typer.Option(
+        "--out", metavar="RUN", help="The folder for the results.", show_default="runs/<name>", rich_help_panel=OUTPUT
+    ),
 ]
 StudyFolder = Annotated[
     str | None,
-    typer.Option("--out", metavar="RUN", help="The folder to keep the results in.", show_default="runs/<name>-study"),
+    typer.Option(
+        "--out",
+        metavar="RUN",
+        help="The folder for the results.",
+        show_default="runs/<name>-study",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 ScoreFolder = Annotated[
     str | None,
     typer.Option(
         "--out",
         metavar="RUN",
-        help="The folder to keep scores and answers in, for `pipeline report`; the photos' features go to the cache.",
-        show_default="nothing is kept",
+        help="The folder for scores and predictions, for `pipeline report`; the features go to the cache.",
+        show_default="nothing is saved",
+        rich_help_panel=OUTPUT,
     ),
 ]
 EarlierRun = Annotated[
@@ -386,15 +430,19 @@ EarlierRun = Annotated[
     typer.Option(
         "--run",
         metavar="RUN",
-        help="The folder of an earlier run: what it has computed is not computed again.",
+        help="The folder of an earlier run, whose results are reused.",
         show_default="the runs of these photos in runs/",
+        rich_help_panel=OUTPUT,
     ),
 ]
-ModelFolder = Annotated[str, typer.Option("--out", metavar="MODEL", help="The model folder to write, e.g. bees.model.")]
+ModelFolder = Annotated[
+    str,
+    typer.Option("--out", metavar="MODEL", help="The model folder to write, e.g. bees.model.", rich_help_panel=OUTPUT),
+]
 Weights = Annotated[
     bool,
     typer.Option(
-        "--weights/--no-weights", metavar=FLAG, help="Whether the backbone's weights are saved with the model."
+        "--weights/--no-weights", metavar=FLAG, help="Save the backbone's weights in the model.", rich_help_panel=OUTPUT
     ),
 ]
 KeepPhotos = Annotated[
@@ -402,63 +450,75 @@ KeepPhotos = Annotated[
     typer.Option(
         "--keep-photos",
         metavar=FLAG,
-        help="Keep small pictures and the embeddings of the training photos in the model; whoever has it sees them.",
+        help="Keep thumbnails and features of the training photos in the model; anyone who has it can see them.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Neighbours = Annotated[
     int,
-    typer.Option("--neighbours", metavar="K", min=0, help="How many of the most similar training photos to name."),
+    typer.Option("--neighbours", metavar="K", min=0, help="Number of most similar training photos to name."),
 ]
 TrainingCache = Annotated[
     str,
     typer.Option(
         "--cache",
         metavar="DIR",
-        help="The folder of caches: the training photos' embeddings are looked for there, unless the model keeps them.",
+        help="The folder of caches, which has the features of the training photos unless the model keeps them.",
     ),
 ]
 AnswerFormat = Annotated[
     str | None,
-    typer.Option("--format", metavar="csv|parquet|jsonl", help="Of the answers.", show_default="by the ending; csv"),
+    typer.Option(
+        "--format",
+        metavar="csv|parquet|jsonl",
+        help="Format of the predictions.",
+        show_default="from the file ending; csv",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 CsvCells = Annotated[
     str,
     typer.Option(
         "--csv",
         metavar="safe|plain",
-        help="safe puts an apostrophe before a cell that a spreadsheet would compute; plain writes cells as they are.",
+        help="safe: an apostrophe before a cell that a spreadsheet would run as a formula; plain: cells unchanged.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Host = Annotated[
     str,
-    typer.Option("--host", metavar="ADDRESS", help="Where to listen; anything but this machine itself needs a token."),
+    typer.Option("--host", metavar="ADDRESS", help="Where to listen; an address that others can reach needs a token."),
 ]
-Port = Annotated[
-    int, typer.Option("--port", metavar="N", min=0, max=65535, help="The port to listen on; 0 takes a free one.")
-]
+Port = Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="The port; 0 takes a free one.")]
 TokenFile = Annotated[
     str | None,
     typer.Option(
         "--token-file",
         metavar="FILE",
-        help="A file with the token that every request has to show.",
-        show_default="none is wanted on this machine",
+        help="A file with the token that every request must send.",
+        show_default="no token on this machine",
     ),
 ]
-Top = Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes to name, the likeliest first.")]
+Top = Annotated[
+    int, typer.Option("--top", metavar="N", min=1, help="Number of classes per photo, the most probable first.")
+]
 AnswerFile = Annotated[
     str | None,
     typer.Option(
         "--out",
         metavar="FILE.csv|.parquet|.jsonl",
-        help="Write the answers to this file.",
+        help="The file for the predictions.",
         show_default="CSV on stdout",
+        rich_help_panel=OUTPUT,
     ),
 ]
 ExportPlace = Annotated[
     str,
     typer.Option(
-        "--out", metavar="PATH", help="The file to write, e.g. bees.onnx; for torch a folder, e.g. bees.torch."
+        "--out",
+        metavar="PATH",
+        help="The file to write, e.g. bees.onnx; for torch a folder, e.g. bees.torch.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 ExportFormat = Annotated[
@@ -467,6 +527,7 @@ ExportFormat = Annotated[
         "--format",
         metavar="onnx|torch",
         help="One ONNX file, or a folder for plain torchvision (linear heads), with a torch.export program in it.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Check = Annotated[
@@ -474,7 +535,140 @@ Check = Annotated[
     typer.Option(
         "--check",
         metavar="DIR",
-        help="Photos to check it on.",
-        show_default="those it learned from, or others at hand",
+        help="Photos to check the export on.",
+        show_default="the training photos, or built-in ones",
     ),
 ]
+
+# Keyword -> type with flag and help, default on the command line. None: not passed on, so the function's own default
+# holds.
+OPTIONS: dict[str, tuple[Any, Any]] = {
+    "backbone": (Backbone, None),
+    "layer": (Layer, None),
+    "cache": (Cache, "features_cache"),
+    "precision": (Precision, "fp32"),
+    "store": (Store, "fp32"),
+    "decode": (Decode, "exact"),
+    "batch_size": (BatchSize, None),
+    "on_error": (OnError, "skip"),
+    "rehash": (Rehash, False),
+    "recheck": (Recheck, None),
+    "part": (Part, None),
+    "labels": (Labels, None),
+    "id_column": (Id, None),
+    "root": (Root, None),
+    "label_level": (LabelLevel, None),
+    "min_class_size": (MinClassSize, None),
+    "column": (Column, None),
+    "missing": (Missing, None),
+    "groups": (Groups, None),
+    "split": (Split, None),
+    "test": (Test, None),
+    "heads": (Head, None),
+    "grid": (Grid, None),
+    "cv": (Cv, 5),
+    "nested": (Nested, True),
+    "scoring": (Scoring, None),
+    "most_labels": (MostLabels, 2000),
+    "budget": (Budget, 120),
+    "time_limit": (TimeLimit, 540),
+    "device": (Device, "auto"),
+    "n_jobs": (Jobs, None),
+    "dask": (Dask, None),
+    "random_state": (Seed, 0),
+    "weights": (Weights, True),
+    "keep_photos": (KeepPhotos, False),
+    "run": (EarlierRun, None),
+    "top": (Top, 3),
+    "neighbours": (Neighbours, 0),
+    "csv": (CsvCells, "safe"),
+    "check": (Check, None),
+    "host": (Host, "127.0.0.1"),
+    "port": (Port, 8000),
+    "token_file": (TokenFile, None),
+    "as_json": (Json, False),
+    "quiet": (Quiet, False),
+}
+
+# Groups of options that several commands have.
+EXTRACTION = ("backbone", "layer", "cache", "precision", "store", "decode", "batch_size", "on_error")
+LABELLING = ("labels", "id_column", "root", "label_level", "column", "missing", "groups")
+WORKERS = ("device", "n_jobs", "dask")
+ALWAYS = ("as_json", "quiet")
+EVALUATION = (
+    *EXTRACTION,
+    *LABELLING,
+    *("min_class_size", "split", "test", "heads", "grid", "cv", "nested", "scoring"),
+    *WORKERS,
+    "random_state",
+    *ALWAYS,
+)
+
+
+def with_options(*common: str, more: tuple[str, ...] = (), **replaced: tuple[Any, Any]) -> Callable[[Command], Command]:
+    """Give a command its options: the common ones first in the help, the others in their groups.
+
+    Parameters
+    ----------
+    *common : str
+        Keywords of `OPTIONS`, in the order of the help.
+    more : tuple of str
+        Further keywords, shown in their groups; those that are common are shown once.
+    **replaced : (type, default)
+        Options that differ in this command, such as ``--out``; one that is neither common nor in `more` is shown after
+        the common ones in its own group.
+    """
+    table = OPTIONS | replaced
+    rest = [name for name in dict.fromkeys((*replaced, *more)) if name not in common]
+    rest.sort(key=lambda name: GROUPS.index(_group(table[name][0])))
+
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)  # Typer takes a signature that is set as it is
+        own = [given for given in signature.parameters.values() if given.kind is not given.VAR_KEYWORD]
+        options = {name: _in_first_panel(table[name][0]) for name in common} | {name: table[name][0] for name in rest}
+        made = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=annotation,
+                default=inspect.Parameter.empty if table[name][1] is ... else table[name][1],
+            )
+            for name, annotation in options.items()
+        ]
+        command.__signature__ = signature.replace(parameters=[*own, *made])  # type: ignore[attr-defined]
+        command.__annotations__ = {given.name: given.annotation for given in own} | options
+        return command
+
+    return decorate
+
+
+def in_one_panel(command: Command) -> Command:
+    """Show all options of a command in the first panel of its help; for commands with few options.
+
+    The options are the parameters of the command itself.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [
+        parameter.replace(annotation=_in_first_panel(parameter.annotation))
+        for parameter in signature.parameters.values()
+    ]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def passed(given: Mapping[str, Any], *, without: tuple[str, ...] = ALWAYS) -> dict[str, Any]:
+    """Return the options to pass on to the Python function: those that were given, or have a default here."""
+    return {name: value for name, value in given.items() if name not in without and value is not None and value != []}
+
+
+def _group(annotation: Any) -> str:
+    panel = get_args(annotation)[1].rich_help_panel
+    return panel if panel in GROUPS else OUTPUT
+
+
+def _in_first_panel(annotation: Any) -> Any:
+    kind, info = get_args(annotation)[:2]
+    info = copy.copy(info)
+    info.rich_help_panel = None
+    return Annotated[kind, info]

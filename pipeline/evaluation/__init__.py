@@ -1,5 +1,5 @@
-"""`evaluate`: nested cross-validation of heads over caches and label sets, held against the nulls."""
+"""`evaluate`: nested cross-validation of heads over caches and label sets, held against the baselines."""
 
-from pipeline.evaluation.evaluation import evaluate
+from pipeline.evaluation.api import evaluate
 
 __all__ = ["evaluate"]

@@ -1,4 +1,4 @@
-"""Images that are copies of one another: kept on one side of every split, named across a fixed one."""
+"""Which images are duplicates? They stay on one side of every split, and are reported across a fixed split."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from functools import cached_property
 
 import numpy as np
 
-from pipeline.cache import TakenRows
-from pipeline.duplicates import Copies, Twins, find_copies, find_copies_between
-from pipeline.evaluation.collecting import Collection
-from pipeline.evaluation.question import Part
+from pipeline.cache import RowSubset
+from pipeline.evaluation.dataset import Dataset, LabeledRows
+from pipeline.near_duplicates import CrossDuplicates, DuplicateGroups, find_duplicates, find_duplicates_between
 from pipeline.splits import tied
 
 MOST_NAMED = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Guard:
-    """The copies among the images of a collection, and between them and those of a test set of its own.
+class DuplicateGuard:
+    """Duplicates among the images of a dataset, and between them and those of a separate test set.
 
     Found once, from the penultimate layer of the first cache (or the first layer that both have), for all label sets.
 
@@ -31,25 +30,25 @@ class Guard:
         Into which the collection is to be split.
     """
 
-    collection: Collection
-    test: Collection | None
+    collection: Dataset
+    test: Dataset | None
     folds: int
 
     @cached_property
-    def found(self) -> Copies:
-        """The copies among the rows of the collection, as they were found."""
-        return find_copies(self._features(self.collection), self._digests(self.collection))
+    def found(self) -> DuplicateGroups:
+        """All duplicates among the rows of the dataset, before `suits` is applied."""
+        return find_duplicates(self._features(self.collection), self._digests(self.collection))
 
     @cached_property
-    def copies(self) -> Copies:
+    def copies(self) -> DuplicateGroups:
         """The same, without the near ones where they mean too little to be acted on."""
         return self.found if self.found.suits(self.folds) else self.found.exact_only()
 
     @cached_property
-    def across(self) -> Copies:
-        """The copies between the collection's rows and, after them, the test set's."""
+    def across(self) -> DuplicateGroups:
+        """Duplicates between the dataset's rows and, after them, the test set's."""
         assert self.test is not None
-        pairs = find_copies_between(
+        pairs = find_duplicates_between(
             self._features(self.collection),
             self._digests(self.collection),
             self._features(self.test),
@@ -57,62 +56,67 @@ class Guard:
         )
         return pairs if self.found.suits(self.folds) else pairs.exact_only()
 
-    def together(self, part: Part) -> tuple[np.ndarray | None, list[str]]:
-        """Return what is to stay together of a part, one code a set of copies, and what is worth saying about it.
+    def together(self, part: LabeledRows) -> tuple[np.ndarray | None, list[str]]:
+        """Return which rows of a part stay together, one code per set of duplicates, and notes on it.
 
-        None where no two rows are copies. Near-copies are let go where they would tie groups or classes so that too
-        little is left to split, and so are exact ones that tie all groups to one.
+        None where there are no duplicates. Near-duplicates are ignored where they would tie groups or classes so that
+        too
+        little is left to split, and so are exact duplicates that tie all groups to one.
         """
         at = self._positions(part.rows)
         clusters, exact = self.copies.clusters[at], self.copies.content[at]
         codes, notes = clusters, []
         if len(np.unique(clusters)) < len(np.unique(exact)) and not self._leaves_enough(part, clusters, exact):
             codes = exact
-            notes.append("near-copies would tie too many groups or whole classes: exact copies alone stay together")
+            notes.append(
+                "near-duplicates would tie too many groups or whole classes: only exact duplicates stay together"
+            )
         if len(np.unique(codes)) == len(part):
             return None, notes
         if part.groups is not None and len(np.unique(part.groups)) > 1 == len(np.unique(tied(part.groups, codes))):
-            return None, ["copies tie all groups to one another: groups alone are kept whole"]
+            return None, ["duplicates tie all groups to one another: only groups are kept whole"]
         return codes, notes
 
-    def twins(self, train: Part, test: Part) -> Twins:
-        """Return which rows of a test part are copies of rows of the training part."""
+    def twins(self, train: LabeledRows, test: LabeledRows) -> CrossDuplicates:
+        """Return which test rows duplicate training rows."""
         learned = self._positions(train.rows)
         if test.collection is train.collection:
             return self.copies.twins(learned, self._positions(test.rows))
-        asked = len(self._rows) + np.searchsorted(test.collection.rows, test.rows)
-        return self.across.twins(learned, asked)
+        test_rows = len(self._rows) + np.searchsorted(test.collection.rows, test.rows)
+        return self.across.twins(learned, test_rows)
 
-    def about(self, parts: Sequence[Part]) -> list[str]:
-        """Say how many images of these training parts are copies of one another, and what is done about them."""
+    def about(self, parts: Sequence[LabeledRows]) -> list[str]:
+        """Return notes on the duplicates among these training parts, and how splits treat them."""
         rows, first = np.unique(np.concatenate([part.rows for part in parts]), return_index=True)
         at, place = self._positions(rows), np.arange(len(rows))
         if parts[0].groups is not None:
             place = np.unique(np.concatenate([part.groups for part in parts])[first], return_inverse=True)[1]
         clusters, content = self.copies.clusters[at], self.copies.content[at]
-        # Copies within one group stay together anyhow, and are no news.
+        # Duplicates within one group stay together anyway, so no note is needed.
         apart = np.bincount(np.unique(np.column_stack([clusters, place]), axis=0)[:, 0]) > 1
         copies = np.flatnonzero(apart[clusters])
         notes = []
         if len(copies):
             exact = int((np.bincount(content[copies])[content[copies]] > 1).sum())
-            one, other = np.flatnonzero(clusters == clusters[copies[0]])[:2]
-            what = "exact copies" if exact == len(copies) else "copies" if exact else "near-copies"
-            some = f" ({exact} exactly)" if 0 < exact < len(copies) else ""
+            first_row, second_row = np.flatnonzero(clusters == clusters[copies[0]])[:2]
+            what = "exact duplicates" if exact == len(copies) else "duplicates" if exact else "near-duplicates"
+            part_exact = f" ({exact} exactly)" if 0 < exact < len(copies) else ""
             ids = self.collection.ids
             notes.append(
-                f"{len(copies)} images are {what} of one another{some}, e.g. {ids[rows[one]]} and {ids[rows[other]]}: "
+                f"{len(copies)} images are {what} of one another{part_exact}, "
+                f"e.g. {ids[rows[first_row]]} and {ids[rows[second_row]]}: "
                 "they stay on one side of every split"
             )
         if not self.found.suits(self.folds):
             notes.append(
-                f"{self.collection.name}: too many images look nearly alike to tell near-copies from look-alikes: "
-                "exact copies alone are kept on one side; name scenes or subjects with --groups COLUMN"
+                f"{self.collection.name}: too many images look nearly alike "
+                "to separate near-duplicates from similar images: "
+                "only exact duplicates are kept on one side; name scenes or subjects with --groups COLUMN"
             )
         return notes
 
-    def about_labels(self, part: Part, names: Sequence[str]) -> list[str]:
-        """Name copies that bear different labels: one of the two may be wrong."""
+    def about_labels(self, part: LabeledRows, names: Sequence[str]) -> list[str]:
+        """Return a note on duplicates with different labels: one of the two may be wrong."""
         at = self._positions(part.rows)
         content = self.copies.content[at]
         first = np.full(int(self.copies.content.max(initial=-1)) + 1, -1)  # of each content: its first row in the part
@@ -125,14 +129,14 @@ class Guard:
         if not len(differing):
             return []
         ids = part.ids
-        one, other = (f"{ids[row]} ({names[part.y[row]]})" for row in sorted(differing[0].tolist()))
-        what = "copies" if len(exact) else "near-copies"
-        some = "1 pair" if len(pairs) == 1 else f"{len(differing)} of {len(pairs)} pairs"
+        left, right = (f"{ids[row]} ({names[part.y[row]]})" for row in sorted(differing[0].tolist()))
+        what = "duplicates" if len(exact) else "near-duplicates"
+        count = "1 pair" if len(pairs) == 1 else f"{len(differing)} of {len(pairs)} pairs"
         have = "has" if len(differing) == 1 else "have"
-        return [f"{some} of {what} {have} different labels, e.g. {one} and {other}: one may be wrong"]
+        return [f"{count} of {what} {have} different labels, e.g. {left} and {right}: one may be wrong"]
 
-    def _leaves_enough(self, part: Part, clusters: np.ndarray, exact: np.ndarray) -> bool:
-        """Say whether near-copies leave groups enough to deal, and no class whole that exact copies do not."""
+    def _leaves_enough(self, part: LabeledRows, clusters: np.ndarray, exact: np.ndarray) -> bool:
+        """Return whether near-duplicates leave enough groups, and keep no class whole that exact duplicates do not."""
         if part.groups is not None:
             before, after = _sizes(part.groups), _sizes(tied(part.groups, clusters))
             largest = max(before.max(), len(part) / self.folds)
@@ -141,14 +145,14 @@ class Guard:
             return True
         return not (_within_one(clusters, part.y) & ~_within_one(exact, part.y)).any()
 
-    def _features(self, collection: Collection) -> TakenRows:
+    def _features(self, collection: Dataset) -> RowSubset:
         name = self._layer
-        return TakenRows(
+        return RowSubset(
             collection.caches[0].stored(name), self._rows if collection is self.collection else collection.rows
         )
 
     @staticmethod
-    def _digests(collection: Collection) -> np.ndarray:
+    def _digests(collection: Dataset) -> np.ndarray:
         return np.asarray(collection.caches[0].digest)[collection.rows]
 
     @cached_property
@@ -168,24 +172,26 @@ class Guard:
         return name
 
 
-def guard_of(collection: Collection, test: Collection | None, folds: int) -> Guard | None:
+def find_leakage(collection: Dataset, test: Dataset | None, folds: int) -> DuplicateGuard | None:
     """Return the guard over a collection and its test set; None before their features are extracted."""
-    return Guard(collection, test, folds) if collection.caches and (test is None or test.caches) else None
+    return DuplicateGuard(collection, test, folds) if collection.caches and (test is None or test.caches) else None
 
 
-def about_twins(twins: Twins, train: Part, test: Part) -> list[str]:
-    """Name the test images that are copies of training images."""
+def describe_leakage(twins: CrossDuplicates, train: LabeledRows, test: LabeledRows) -> list[str]:
+    """Return a note on the test images that duplicate training images."""
     if not len(twins):
         return []
     ids, of = test.ids, train.ids
     exact = int(twins.exact.sum())
     shown = [
-        f"{ids[asked]} of {of[learned]}{'' if same else f' (cosine {cosine:.3f})'}"
-        for asked, learned, cosine, same in zip(
-            twins.asked[:MOST_NAMED], twins.learned, twins.cosine, twins.exact, strict=False
+        f"{ids[tested]} of {of[learned]}{'' if same else f' (cosine {cosine:.3f})'}"
+        for tested, learned, cosine, same in zip(
+            twins.test[:MOST_NAMED], twins.train, twins.cosine, twins.exact, strict=False
         )
     ]
-    exactly = " exact copies" if exact == len(twins) else f" copies ({exact} exact)" if exact else " near-copies"
+    exactly = (
+        " exact duplicates" if exact == len(twins) else f" duplicates ({exact} exact)" if exact else " near-duplicates"
+    )
     return [
         f"{len(twins)} of {len(test)} test images are{exactly} of training images: {', '.join(shown)}"
         f"{', ...' if len(twins) > MOST_NAMED else ''}; the test score is given with and without them"

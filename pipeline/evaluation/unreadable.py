@@ -1,4 +1,4 @@
-"""Images that no features could be made of: how many, the first one with its reason, and the classes they were."""
+"""Which images have no features? How many, the first with its reason, and the classes that only they have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import EvaluationError, LabelError, PipelineError, SkipReason
-from pipeline.evaluation.collecting import Collection
+from pipeline.evaluation.dataset import Dataset
 
 MOST_CLASSES = 20  # a column of more values than that is not searched for classes
 MOST_LOST = 3  # that a sentence names
@@ -25,7 +25,7 @@ _NEXT_STEPS = {
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnreadableImages:
     """The images of one collection without features.
 
     Attributes
@@ -35,11 +35,11 @@ class Unreadable:
         In the collection, ascending; not empty.
     """
 
-    collection: Collection
+    collection: Dataset
     rows: np.ndarray
 
     @classmethod
-    def of(cls, collection: Collection) -> Unreadable | None:
+    def of(cls, collection: Dataset) -> UnreadableImages | None:
         """Return the images without features, None where there are none."""
         rows = np.setdiff1d(np.arange(len(collection.ids)), collection.rows)
         return cls(collection, rows) if len(rows) else None
@@ -98,8 +98,8 @@ class Unreadable:
         return f"no image of {named} can be read"
 
 
-def blame_unreadable(
-    error: LabelError | EvaluationError, collections: Sequence[Collection], rehearse: Callable[[], object]
+def explain_by_unreadable(
+    error: LabelError | EvaluationError, collections: Sequence[Dataset], rehearse: Callable[[], object]
 ) -> PipelineError:
     """Return the error to raise: with the images that cannot be read named first, where they are the cause.
 
@@ -112,10 +112,10 @@ def blame_unreadable(
     rehearse : callable
         Does the same with all images; where that raises too, the images that cannot be read are not the cause.
     """
-    found = [one for collection in collections if (one := Unreadable.of(collection)) is not None]
+    found = [images for collection in collections if (images := UnreadableImages.of(collection)) is not None]
     if not found:
         return error
-    whole = next((one for one in found if one.all), None)
+    whole = next((images for images in found if images.all), None)
     if whole is not None:
         return EvaluationError(whole.text, whole.next_step)
     try:
@@ -123,7 +123,7 @@ def blame_unreadable(
     except PipelineError:
         return error
     texts = []
-    for one in found:
-        lost = next((text for column in one.collection.columns if (text := one.about_lost(column))), "")
-        texts.append(f"{one.text}{f'; {lost}' if lost else ''}")
+    for images in found:
+        lost = next((text for column in images.collection.columns if (text := images.about_lost(column))), "")
+        texts.append(f"{images.text}{f'; {lost}' if lost else ''}")
     return type(error)(f"{'; '.join(texts)}; so: {error.message}", found[0].next_step)

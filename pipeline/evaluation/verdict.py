@@ -1,4 +1,4 @@
-"""What a run found, in one plain sentence a label set."""
+"""How is a result put in words? One sentence per label set."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from pipeline.runs import CHOSEN, DUMMY, PIXELS, LabelSetInfo, Result
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
-    """What a verdict is made of.
+class VerdictInput:
+    """The results and predictions that a verdict describes.
 
     Attributes
     ----------
     best : Result
         The best head under the scoring of the choice.
     shown : sequence of Result
-        What the sentence is about, every scoring: the whole procedure of choosing where there was a choice; the best
+        The results that the sentence describes, one per scoring: the whole procedure of choosing where there was a
+        choice; the best
         head itself otherwise.
-    nulls : sequence of Result
+    baselines : sequence of Result
     true, predicted : sequence of str, length m
-        What `shown` said of each row.
+        The true and the predicted label of each row under `shown`.
     on_test : bool
         Whether that is the fixed test set.
     new_groups : bool
-        Whether each row is of a group that was not learned from.
+        Whether each row is of a group that is not in training.
     heads : int
         How many candidates there were to choose from.
     tags : mapping of str to float
-        Of several tags an image: the average precision of each, as `shown` tells it.
+        For several tags per image: the average precision of each under `shown`.
     """
 
     best: Result
     shown: Sequence[Result]
-    nulls: Sequence[Result]
+    baselines: Sequence[Result]
     true: Sequence[str]
     predicted: Sequence[str]
     on_test: bool
@@ -53,25 +54,25 @@ class Evidence:
             return result.test, result.test_low, result.test_high
         return result.mean, result.low, result.high
 
-    def of_null(self, name: str, scoring: str) -> float | None:
-        """Return what a null scores: ``dummy`` or ``pixel_statistics``."""
-        null = self._null(name, scoring)
+    def baseline_score(self, name: str, scoring: str) -> float | None:
+        """Return the score of a baseline: ``dummy`` or ``pixel_statistics``."""
+        null = self._baseline(name, scoring)
         return None if null is None else self.values(null)[0]
 
     def tied(self, name: str, scoring: str, low: float | None) -> bool:
-        """Return whether a null is tied with the best head over the folds, and its interval reaches up to `low`.
+        """Return whether a baseline is tied with the best head over the folds, and its interval reaches up to `low`.
 
-        Few folds have little power: where the intervals leave each other behind, a tie is no news worth a verdict.
+        Few folds have little power: where the intervals do not overlap, a tie is not reported.
         """
-        null = self._null(name, scoring)
+        null = self._baseline(name, scoring)
         return null is not None and bool(null.tied) and (null.high is None or low is None or null.high >= low)
 
-    def _null(self, name: str, scoring: str) -> Result | None:
-        found = [null for null in self.nulls if null.scoring == scoring and name in (null.head, null.layer)]
+    def _baseline(self, name: str, scoring: str) -> Result | None:
+        found = [null for null in self.baselines if null.scoring == scoring and name in (null.head, null.layer)]
         return found[0] if found else None
 
 
-def verdict(info: LabelSetInfo, evidence: Evidence) -> str:
+def verdict(info: LabelSetInfo, evidence: VerdictInput) -> str:
     """Return the verdict on one label set."""
     shown = {result.scoring: result for result in evidence.shown}
     head = evidence.shown[0].head
@@ -79,13 +80,13 @@ def verdict(info: LabelSetInfo, evidence: Evidence) -> str:
     about = {"class": _of_classes, "number": _of_numbers, "multi": _of_tags}[info.kind]
     parts = about(info, evidence, shown, who)
     low = evidence.values(shown[info.scoring])[1]
-    guessing = evidence.of_null(DUMMY, info.scoring)
+    guessing = evidence.baseline_score(DUMMY, info.scoring)
     tied = [] if evidence.on_test else [name for name in (DUMMY, PIXELS) if evidence.tied(name, info.scoring, low)]
     if low is not None and guessing is not None and low <= guessing:
         parts.append("no better than guessing: the interval reaches down to the dummy's score")
     elif tied:
-        than = {DUMMY: "the dummy", PIXELS: "colours and brightness alone"}[tied[0]]
-        # The best one's interval leaves the null's score behind; the folds do not bear it out.
+        than = {DUMMY: "the dummy", PIXELS: "color statistics"}[tied[0]]
+        # The interval of the best is above the baseline's score, but the paired test over the folds is not significant.
         parts.append(f"tied with {than}: {info.folds} folds cannot tell them apart")
     if evidence.best.optimistic and not evidence.on_test:
         parts.append("optimistic: the parameters were chosen on these same photos (--no-nested)")
@@ -94,11 +95,11 @@ def verdict(info: LabelSetInfo, evidence: Evidence) -> str:
     return "; ".join(parts)
 
 
-def _of_classes(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
+def _of_classes(info: LabelSetInfo, evidence: VerdictInput, shown: dict[str, Result], who: str) -> list[str]:
     value, low, high = (_percent(number) for number in evidence.values(shown["accuracy"]))
     parts = [f"{info.name}: right on {value} of 100 {evidence.photos} ({low} to {high}) with {who}"]
     parts += _apart(info, evidence, shown["accuracy"], _percent)
-    parts += _nulls(evidence, "accuracy", "always guessing the commonest", _percent)
+    parts += _baselines(evidence, "accuracy", "always guessing the commonest", _percent)
     wrong = Counter((t, p) for t, p in zip(evidence.true, evidence.predicted, strict=True) if t != p)
     if wrong:
         (was, taken), times = wrong.most_common(1)[0]
@@ -106,18 +107,18 @@ def _of_classes(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result]
     return parts
 
 
-def _of_numbers(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
+def _of_numbers(info: LabelSetInfo, evidence: VerdictInput, shown: dict[str, Result], who: str) -> list[str]:
     value, low, high = (_plain(number) for number in evidence.values(shown[info.scoring]))
     parts = [f"{info.name}: {info.scoring} {value} ({low} to {high}) on {evidence.photos} with {who}"]
     parts += _apart(info, evidence, shown[info.scoring], _plain)
-    parts += _nulls(evidence, info.scoring, "always guessing the mean", _plain)
+    parts += _baselines(evidence, info.scoring, "always guessing the mean", _plain)
     error = evidence.values(shown["neg_mean_absolute_error"])[0]
     if error is not None:
         parts.append(f"off by {_plain(abs(error))} on average")
     return parts
 
 
-def _apart(info: LabelSetInfo, evidence: Evidence, shown: Result, text: Callable[[float | None], str]) -> list[str]:
+def _apart(info: LabelSetInfo, evidence: VerdictInput, shown: Result, text: Callable[[float | None], str]) -> list[str]:
     """Return what is left of a test score without the photos that training holds copies of."""
     if not evidence.on_test or info.test_apart is None:
         return []
@@ -130,30 +131,30 @@ def _apart(info: LabelSetInfo, evidence: Evidence, shown: Result, text: Callable
     return [f"{without} {holds}: {value} ({low} to {high})"]
 
 
-def _of_tags(info: LabelSetInfo, evidence: Evidence, shown: dict[str, Result], who: str) -> list[str]:
+def _of_tags(info: LabelSetInfo, evidence: VerdictInput, shown: dict[str, Result], who: str) -> list[str]:
     value, low, high = (_hundredths(number) for number in evidence.values(shown[info.scoring]))
     scoring = {"average_precision": "mean average precision"}.get(info.scoring, info.scoring)
     parts = [f"{info.name}: {scoring} {value} ({low} to {high}) on {evidence.photos} with {who}"]
-    parts += _nulls(evidence, info.scoring, "dummy", _hundredths)
+    parts += _baselines(evidence, info.scoring, "dummy", _hundredths)
     parts += _apart(info, evidence, shown[info.scoring], _hundredths)
     if len(evidence.tags) > 1:
         ranked = sorted(evidence.tags, key=lambda tag: (-evidence.tags[tag], tag))
         best, worst = ranked[0], ranked[-1]
-        parts.append(f"best told: {best} {_hundredths(evidence.tags[best])}")
+        parts.append(f"best: {best} {_hundredths(evidence.tags[best])}")
         parts.append(f"worst: {worst} {_hundredths(evidence.tags[worst])}")
     return parts
 
 
-def _who_was_chosen(evidence: Evidence) -> str:
+def _who_was_chosen(evidence: VerdictInput) -> str:
     picked = evidence.shown[0].params["in_each_fold"]
     name, times = Counter(picked).most_common(1)[0]
     what = "combinations" if "/" in name else "heads"  # of head, backbone and layer
     return f"the best of {evidence.heads} {what} ({name} in {times} of {len(picked)} folds)"
 
 
-def _nulls(evidence: Evidence, scoring: str, guessing: str, text: Callable[[float | None], str]) -> list[str]:
-    named = ((guessing, DUMMY), ("colours and brightness alone", PIXELS))
-    return [f"{what}: {text(evidence.of_null(name, scoring))}" for what, name in named]
+def _baselines(evidence: VerdictInput, scoring: str, guessing: str, text: Callable[[float | None], str]) -> list[str]:
+    named = ((guessing, DUMMY), ("color statistics", PIXELS))
+    return [f"{what}: {text(evidence.baseline_score(name, scoring))}" for what, name in named]
 
 
 def _percent(value: float | None) -> str:

@@ -1,8 +1,8 @@
-"""Backbone and head as one model that runs elsewhere, in ONNX or in plain torch, with the proof that it is the same."""
+"""How is a model exported to ONNX or plain torch, and how is it checked that the export predicts the same?"""
 
 from __future__ import annotations
 
-from pipeline.export.formats import FORMATS, Exported, export_model, refuse_export
-from pipeline.export.proof import Kinds, Proof, Witnesses
+from pipeline.export.api import FORMATS, Exported, check_export, export_model
+from pipeline.export.verify import CheckImages, DecodeCheckImages, ParityCheck
 
-__all__ = ["FORMATS", "Exported", "Kinds", "Proof", "Witnesses", "export_model", "refuse_export"]
+__all__ = ["FORMATS", "CheckImages", "DecodeCheckImages", "Exported", "ParityCheck", "check_export", "export_model"]

@@ -1,8 +1,10 @@
-"""A head as one linear layer: its scaler folded in, its classes in order, and how outputs become answers.
+"""Which heads can be written as one linear layer, and how do its outputs become predictions?
 
-A standardised column is ``(x - mean) / scale``, so a layer on standardised features is another layer on the features
-themselves: ``W (x - mean) / scale + b = (W / scale) x + (b - (W / scale) mean)``. The distance to a centroid is linear
-too, but for a term that no class changes: ``-|x - c|^2 = 2 c.x - |c|^2 - |x|^2``.
+The layer includes the scaler of the head; its outputs are in the order of the classes.
+
+A standardized column is ``(x - mean) / scale``, so a layer on standardized features equals another layer on the
+features themselves: ``W (x - mean) / scale + b = (W / scale) x + (b - (W / scale) mean)``. The distance to a centroid
+is linear too, up to a term that is the same for all classes: ``-|x - c|^2 = 2 c.x - |c|^2 - |x|^2``.
 """
 
 from __future__ import annotations
@@ -13,26 +15,26 @@ from typing import Any
 
 import numpy as np
 
-# How the outputs z become answers; `standalone` says the same in torch, `head_graph` in ONNX.
+# How the outputs z become predictions; `standalone.answers` implements it in torch, `append_answers` in ONNX.
 SOFTMAX = "softmax"  # the largest z is the class, softmax(z) the probabilities
 NEAREST = "nearest"  # of 2k outputs the largest of the first k is the class, softmax of the others the probabilities
 ONE_VS_REST = "one-vs-rest"  # the largest z is the class, sigmoid(z) the probabilities once they sum to 1
 SCORES = "scores"  # the largest z is the class, and z its scores: the head has no probabilities
 TAGS = "tags"  # a tag where z > 0, of probability sigmoid(z)
 TAG_SCORES = "tag-scores"  # a tag where z > 0, z its score
-NUMBER = "number"  # the one z is the answer
+NUMBER = "number"  # z is the predicted number
 
 
 @dataclass(frozen=True, eq=False)
-class Linear:
-    """``outputs = features @ weight.T + bias``, (n, d) -> (n, m), and what they mean.
+class LinearLayer:
+    """The layer ``outputs = features @ weight.T + bias``, (n, d) -> (n, m), and the meaning of its outputs.
 
     Attributes
     ----------
     weight : ndarray of float64, shape (m, d)
     bias : ndarray of float64, shape (m,)
     answer : str
-        One of the names above.
+        One of the constants of this module, such as `SOFTMAX`.
     """
 
     weight: np.ndarray
@@ -44,8 +46,8 @@ class Linear:
         return X @ self.weight.T + self.bias
 
 
-def fold(estimator: Any, kind: str, width: int) -> Linear | None:
-    """Return the head as one layer on features of this width; None where it is not linear, or not known to be.
+def fold(estimator: Any, kind: str, width: int) -> LinearLayer | None:
+    """Return the head as one layer on features of this width; None if it is not a known linear head.
 
     Parameters
     ----------
@@ -62,7 +64,7 @@ def fold(estimator: Any, kind: str, width: int) -> Linear | None:
 
 
 def steps_of(estimator: Any) -> tuple[list[Any], Any]:
-    """Return what features go through before the head, and the head."""
+    """Return the transformers before the head, and the head."""
     from sklearn.pipeline import Pipeline
 
     if not isinstance(estimator, Pipeline):
@@ -72,9 +74,9 @@ def steps_of(estimator: Any) -> tuple[list[Any], Any]:
 
 
 def without_target_scaling(estimator: Any) -> tuple[Any, float, float]:
-    """Return a head that learned standardised numbers without what brings them back: a scale and a shift.
+    """Return a regressor without its target scaling, and the scale and shift that restore the target's units.
 
-    Any other head comes back as it is, with 1 and 0.
+    A head without target scaling is returned unchanged, with 1 and 0.
     """
     from sklearn.compose import TransformedTargetRegressor
     from sklearn.pipeline import Pipeline
@@ -90,8 +92,8 @@ def without_target_scaling(estimator: Any) -> tuple[Any, float, float]:
     return inner, scale, 0.0 if scaler.mean_ is None else float(scaler.mean_[0])
 
 
-def before(steps: Sequence[Any], layer: Linear) -> Linear | None:
-    """Return the layer that does on features what `layer` does on what the steps make of them; None if none can."""
+def before(steps: Sequence[Any], layer: LinearLayer) -> LinearLayer | None:
+    """Return a layer on raw features that equals the steps followed by `layer`; None for unknown steps."""
     from sklearn.decomposition import PCA
     from sklearn.feature_selection import VarianceThreshold
     from sklearn.preprocessing import StandardScaler
@@ -116,8 +118,8 @@ def before(steps: Sequence[Any], layer: Linear) -> Linear | None:
     return layer
 
 
-def _layer(head: Any, kind: str, width: int) -> Linear | None:
-    """Return a bare head as a layer. Types are compared as they are: a subclass may decide otherwise."""
+def _layer(head: Any, kind: str, width: int) -> LinearLayer | None:
+    """Return a bare head as a layer. Types must match exactly: a subclass may predict differently."""
     from sklearn.dummy import DummyClassifier, DummyRegressor
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.neighbors import NearestCentroid
@@ -127,22 +129,22 @@ def _layer(head: Any, kind: str, width: int) -> Linear | None:
     if kind == "number":
         return _number(head)
     if type(head) is OneVsRestClassifier:
-        return _one_each(head, kind)
+        return _one_vs_rest(head, kind)
     if type(head) is NearestCentroid:
         return _centroids(head)
     return _decision(head, kind)
 
 
-def _number(head: Any) -> Linear | None:
+def _number(head: Any) -> LinearLayer | None:
     from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, Ridge, RidgeCV
 
     if type(head) not in (Ridge, RidgeCV, LinearRegression, Lasso, ElasticNet):
         return None
     weight, bias = _coefficients(head)
-    return Linear(weight, bias, NUMBER) if len(weight) == 1 else None
+    return LinearLayer(weight, bias, NUMBER) if len(weight) == 1 else None
 
 
-def _decision(head: Any, kind: str) -> Linear | None:
+def _decision(head: Any, kind: str) -> LinearLayer | None:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.linear_model import LogisticRegression, RidgeClassifier, RidgeClassifierCV
     from sklearn.svm import LinearSVC
@@ -152,35 +154,35 @@ def _decision(head: Any, kind: str) -> Linear | None:
         return None
     weight, bias = _coefficients(head)
     if kind == "multi":
-        return None if with_probabilities else Linear(weight, bias, TAG_SCORES)
+        return None if with_probabilities else LinearLayer(weight, bias, TAG_SCORES)
     if len(weight) == 1:  # two classes: one signed distance z, of which sigmoid(z) is softmax(-z / 2, z / 2)
         share = 0.5 if with_probabilities else 1.0
         weight, bias = np.concatenate([-weight, weight]) * share, np.concatenate([-bias, bias]) * share
-    return Linear(weight, bias, SOFTMAX if with_probabilities else SCORES)
+    return LinearLayer(weight, bias, SOFTMAX if with_probabilities else SCORES)
 
 
-def _one_each(head: Any, kind: str) -> Linear | None:
-    """Return the layer of a classifier a tag, or a class against all others."""
+def _one_vs_rest(head: Any, kind: str) -> LinearLayer | None:
+    """Return the layer of one binary classifier per tag, or per class against all others."""
     each = [_decision(estimator, "class") for estimator in head.estimators_]
-    if any(one is None or one.answer != each[0].answer for one in each):  # type: ignore[union-attr]
+    found = [layer for layer in each if layer is not None]
+    if len(found) < len(each) or any(layer.answer != found[0].answer for layer in found):
         return None
-    found = [one for one in each if one is not None]
     halved = found[0].answer == SOFTMAX
     if kind == "class" and len(found) == 1:  # two classes, one signed distance
         return found[0]
-    # Of each pair of rows, minus and plus the signed distance (or half of it), the second one.
-    weight = np.concatenate([one.weight[1:] for one in found]) * (2.0 if halved else 1.0)
-    bias = np.concatenate([one.bias[1:] for one in found]) * (2.0 if halved else 1.0)
+    # Each binary layer has two rows, minus and plus the signed distance (or half of it): the second row is used.
+    weight = np.concatenate([layer.weight[1:] for layer in found]) * (2.0 if halved else 1.0)
+    bias = np.concatenate([layer.bias[1:] for layer in found]) * (2.0 if halved else 1.0)
     if kind == "class":
-        return Linear(weight, bias, ONE_VS_REST if halved else SCORES)
-    return Linear(weight, bias, TAGS if halved else TAG_SCORES)
+        return LinearLayer(weight, bias, ONE_VS_REST if halved else SCORES)
+    return LinearLayer(weight, bias, TAGS if halved else TAG_SCORES)
 
 
-def _centroids(head: Any) -> Linear | None:
-    """Return both distances to the centroids: the one it predicts by, and that over the spread, for probabilities.
+def _centroids(head: Any) -> LinearLayer | None:
+    """Return the distances to the centroids: plain for the class, divided by the spread for the probabilities.
 
-    Tibshirani et al., 2002, as `sklearn.neighbors.NearestCentroid` has it: with equal priors it predicts by the plain
-    distance, and otherwise by the discriminant score, which its probabilities come from in either case.
+    Tibshirani et al. (2002), as in `sklearn.neighbors.NearestCentroid`: with equal priors it predicts by the plain
+    distance, otherwise by the discriminant score. Its probabilities always come from the discriminant score.
     """
     if head.metric != "euclidean":
         return None
@@ -189,38 +191,38 @@ def _centroids(head: Any) -> Linear | None:
     plain = _nearness(centroids, np.zeros(len(centroids)), np.ones_like(spread))
     scored = _nearness(centroids, 2 * np.log(head.class_prior_), spread)
     if not np.isclose(head.class_prior_, 1 / len(centroids)).all():
-        return Linear(*scored, SOFTMAX)
-    return Linear(np.concatenate([plain[0], scored[0]]), np.concatenate([plain[1], scored[1]]), NEAREST)
+        return LinearLayer(*scored, SOFTMAX)
+    return LinearLayer(np.concatenate([plain[0], scored[0]]), np.concatenate([plain[1], scored[1]]), NEAREST)
 
 
 def _nearness(centroids: np.ndarray, offset: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return weight and bias of minus the squared distance over the spread, but for what all classes share.
+    """Return weight and bias of minus the squared distance over the spread, without terms that all classes share.
 
-    The mean over the classes is taken away too: softmax does not see it, and what is left is small enough for float32.
+    The mean over the classes is subtracted: softmax does not depend on it, and smaller values lose less in float32.
     """
     weight = 2 * centroids / spread**2
     bias = offset - ((centroids / spread) ** 2).sum(axis=1)
     return weight - weight.mean(axis=0), bias - bias.mean()
 
 
-def _constant(head: Any, kind: str, width: int) -> Linear | None:
-    """Return a dummy as a layer that looks at nothing."""
+def _constant(head: Any, kind: str, width: int) -> LinearLayer | None:
+    """Return a dummy as a layer with zero weights."""
     if kind == "number":
         values = np.ravel(head.constant_)
-        return Linear(np.zeros((1, width)), values, NUMBER) if len(values) == 1 else None
+        return LinearLayer(np.zeros((1, width)), values, NUMBER) if len(values) == 1 else None
     if head.strategy != "prior":
         return None
     if kind == "class":
         bias = np.log(np.asarray(head.class_prior_, np.float64))
-        return Linear(np.zeros((len(bias), width)), bias, SOFTMAX)
-    priors = np.array([prior[np.asarray(seen) == 1].sum() for prior, seen in zip(*_by_tag(head), strict=True)])
-    with np.errstate(divide="ignore"):  # a tag that all images have, or none: infinite odds are what it says
-        return Linear(np.zeros((len(priors), width)), np.log(priors) - np.log1p(-priors), TAGS)
+        return LinearLayer(np.zeros((len(bias), width)), bias, SOFTMAX)
+    priors = np.array([prior[np.asarray(seen) == 1].sum() for prior, seen in zip(*_priors_by_tag(head), strict=True)])
+    with np.errstate(divide="ignore"):  # a tag that all or no training images have has infinite log odds
+        return LinearLayer(np.zeros((len(priors), width)), np.log(priors) - np.log1p(-priors), TAGS)
 
 
-def _by_tag(head: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    one = head.n_outputs_ == 1
-    return ([head.class_prior_], [head.classes_]) if one else (head.class_prior_, head.classes_)
+def _priors_by_tag(head: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    single = head.n_outputs_ == 1
+    return ([head.class_prior_], [head.classes_]) if single else (head.class_prior_, head.classes_)
 
 
 def _coefficients(head: Any) -> tuple[np.ndarray, np.ndarray]:

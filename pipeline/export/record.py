@@ -1,4 +1,4 @@
-"""What is exported, and what an exported model says of itself."""
+"""Which models can be exported, and which metadata does an export contain?"""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ FORMAT = 1
 KIND = "transfer-pipeline export"
 
 
-class Exportable(Protocol):
-    """What an export needs of a model; `pipeline.model.Model` is one."""
+class ExportSpec(Protocol):
+    """The attributes of a model that an export needs; `pipeline.model.Model` has them."""
 
     @property
     def label_set(self) -> str: ...
@@ -48,8 +48,8 @@ class Exportable(Protocol):
     def separator(self) -> str: ...
 
 
-def record_of(model: Exportable) -> dict[str, Any]:
-    """Return what the exported model says of itself, as plain JSON values."""
+def record_of(model: ExportSpec) -> dict[str, Any]:
+    """Return the metadata of an exported model as plain JSON values."""
     preprocessing = asdict(model.backbone.preprocessing)
     return {
         "kind": KIND,
@@ -77,21 +77,20 @@ def record_of(model: Exportable) -> dict[str, Any]:
     }
 
 
-def refuse_unexportable(model: Exportable) -> None:
-    """Raise `ExportError` for a model whose answers no exported network could give.
+def check_exportable(model: ExportSpec) -> None:
+    """Raise `ExportError` for a model whose predictions no exported network can reproduce.
 
-    Exported networks compute in fp32, and their outputs stand in the order of the head's own classes.
+    Exported networks compute in fp32, and their outputs are in the order of the head's classes.
     """
     precision = str(model.recipe["precision"])
     if precision != "fp32":
         raise ExportError(
-            f"wanted a head that learned from fp32 features, as the exported network makes them, found {precision}: "
-            "it would answer otherwise than `pipeline predict`",
+            f"expected a head that was trained on fp32 features, which exported networks compute, got {precision}",
             "fit again with --precision fp32",
         )
-    seen = getattr(model.estimator, "classes_", None)
-    if model.kind == "class" and seen is not None and list(seen) != list(range(len(model.classes))):
+    trained = getattr(model.estimator, "classes_", None)
+    if model.kind == "class" and trained is not None and list(trained) != list(range(len(model.classes))):
         raise ExportError(
-            f"head {model.head!r}: wanted one that learned all {len(model.classes)} classes, found {len(seen)} of them",
+            f"head {model.head!r}: expected a head trained on all {len(model.classes)} classes, got {len(trained)}",
             "fit again on photos of every class",
         )

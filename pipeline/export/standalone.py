@@ -7,7 +7,7 @@ In Python, with the folder on the path:
     from model import FromPixels, load, prepare
 
     network = load()              # nn.Module: normalised float32 (n, 3, crop, crop) to outputs (n, m)
-    whole = FromPixels(network)   # nn.Module: uint8 (n, crop, crop, 3), as `prepare` makes them, to answers
+    whole = FromPixels(network)   # nn.Module: uint8 (n, crop, crop, 3), as `prepare` makes them, to predictions
 
 Needs torch, torchvision, safetensors and Pillow.
 """
@@ -49,7 +49,7 @@ def load(folder: Path = HERE) -> nn.Module:
 
 def build(how: Mapping[str, Any], folder: Path = HERE) -> nn.Module:
     """Return the network without its weights."""
-    if how["builder"] == "efficientnet_lite0":  # not in torchvision: its few lines are in the folder
+    if how["builder"] == "efficientnet_lite0":  # not in torchvision: its code is in the folder
         network = runpy.run_path(str(folder / OWN_ARCHITECTURE))["EfficientNetLite0"](**how["arguments"])
     else:
         network = models.get_model_builder(how["builder"])(weights=None, **how["arguments"])
@@ -80,11 +80,11 @@ class FromPixels(nn.Module):
     def __init__(self, network: nn.Module, record: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         record = read_record() if record is None else record
-        how = record["preprocessing"]
+        preprocessing = record["preprocessing"]
         self.network, self.answer = network, str(record["network"]["answer"])
-        self.grey_levels = 255.0 / how["value_range"]
-        self.register_buffer("mean", torch.tensor(how["mean"])[:, None, None])
-        self.register_buffer("std", torch.tensor(how["std"])[:, None, None])
+        self.grey_levels = 255.0 / preprocessing["value_range"]
+        self.register_buffer("mean", torch.tensor(preprocessing["mean"])[:, None, None])
+        self.register_buffer("std", torch.tensor(preprocessing["std"])[:, None, None])
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         images = pixels.permute(0, 3, 1, 2).to(torch.float32) / self.grey_levels  # (n, h, w, 3) -> (n, 3, h, w)
@@ -92,7 +92,7 @@ class FromPixels(nn.Module):
 
 
 def answers(outputs: torch.Tensor, answer: str) -> dict[str, torch.Tensor]:
-    """Return what the network's outputs (n, m) mean; `answer` is what `model.json` says of them."""
+    """Return predictions from the network's outputs, (n, m); `answer` is their kind in `model.json`."""
     if answer == "number":
         return {"value": outputs.squeeze(1)}
     if answer == "tags":
@@ -104,16 +104,18 @@ def answers(outputs: torch.Tensor, answer: str) -> dict[str, torch.Tensor]:
     if answer == "one-vs-rest":
         each = outputs.sigmoid()
         return {"label": outputs.argmax(1), "probabilities": each / each.sum(1, keepdim=True)}
-    if answer == "nearest":  # the class by the distance to its centroid, probabilities by that over the spread
+    if (
+        answer == "nearest"
+    ):  # the class by the distance to its centroid, the probabilities by that distance over the spread
         nearness, scored = outputs.chunk(2, dim=1)
         return {"label": nearness.argmax(1), "probabilities": scored.softmax(1)}
     return {"label": outputs.argmax(1), "probabilities": outputs.softmax(1)}
 
 
 def prepare(photo: Image.Image, record: Mapping[str, Any] | None = None, folder: Path = HERE) -> np.ndarray:
-    """Return a photo as the network wants it: upright RGB, resized, the centre cut out; uint8 (crop, crop, 3).
+    """Return a photo as network input: upright RGB, resized, cropped to the center; uint8 (crop, crop, 3).
 
-    `photo` is the image as `Image.open` gives it: what says that it is turned or transparent is lost in conversions.
+    `photo` must be the image that `Image.open` returns: a conversion loses its EXIF rotation and its transparency.
     """
     how = (read_record(folder) if record is None else record)["preprocessing"]
     reader = _photo_reader(folder)
@@ -123,25 +125,27 @@ def prepare(photo: Image.Image, record: Mapping[str, Any] | None = None, folder:
 
 @cache
 def _photo_reader(folder: Path) -> dict[str, Any]:
-    """Return the functions of the file that reads photos: beside this one, or where the package has it."""
+    """Return the functions of the file that reads photos, next to this file or in the package."""
     beside, in_package = folder / PHOTO_READER, folder.parent / "images" / PHOTO_READER
     return runpy.run_path(str(beside if beside.exists() else in_package))
 
 
 def main(paths: Sequence[str]) -> None:
-    """Print a line a photo."""
+    """Print one line per photo."""
     record = read_record()
     network = FromPixels(load(), record)
     for path in paths:
         with Image.open(path) as photo:
-            said = network(torch.from_numpy(prepare(photo, record))[None])
-        if "value" in said:
-            print(f"{path}\t{said['value'].item():.6g}")
+            prediction = network(torch.from_numpy(prepare(photo, record))[None])
+        if "value" in prediction:
+            print(f"{path}\t{prediction['value'].item():.6g}")
             continue
-        sure = said.get("probabilities", said.get("scores"))
-        assert sure is not None
-        there = [int(said["label"])] if "label" in said else said["tags"][0].nonzero().flatten().tolist()
-        print("\t".join([path, *(f"{record['classes'][code]}\t{sure[0, code].item():.6g}" for code in there)]))
+        confidence = prediction.get("probabilities", prediction.get("scores"))
+        assert confidence is not None
+        codes = (
+            [int(prediction["label"])] if "label" in prediction else prediction["tags"][0].nonzero().flatten().tolist()
+        )
+        print("\t".join([path, *(f"{record['classes'][code]}\t{confidence[0, code].item():.6g}" for code in codes)]))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,18 @@
-"""`extract`: from images to a complete cache, with the network run only where nothing knows the features."""
+"""Extraction: from images to a complete feature cache, running the network only on images that no cache holds."""
 
-from pipeline.extraction.block import Block
-from pipeline.extraction.blocks import embed_blocks
-from pipeline.extraction.extraction import check_options, extract, recipe_of
-from pipeline.extraction.known import known_ids
-from pipeline.extraction.network import Network
-from pipeline.extraction.summary import ExtractionSummary
+from pipeline.extraction.api import ExtractionSummary, check_options, extract, recipe_of
+from pipeline.extraction.batch import EncodedBatch
+from pipeline.extraction.encode import iter_batches
+from pipeline.extraction.encoder import LazyNetwork
+from pipeline.extraction.reuse import known_ids
 
 __all__ = [
-    "Block",
+    "EncodedBatch",
     "ExtractionSummary",
-    "Network",
+    "LazyNetwork",
     "check_options",
-    "embed_blocks",
     "extract",
+    "iter_batches",
     "known_ids",
     "recipe_of",
 ]

@@ -1,22 +1,31 @@
-"""Images in a fixed order: ids, bytes, RGB pixels, digests and pixel statistics."""
+"""How images are listed and read: ids in a fixed order, bytes, RGB pixels, digests and pixel statistics.
+
+`ImageSource.open` opens every kind of source; there is one module per reader (folder, table, tar, shards, Parquet,
+arrays, built-in sets).
+"""
 
 from __future__ import annotations
 
+from pipeline.images.check_images import kinds_source
 from pipeline.images.decode import CHANGED_PHOTOS, EARLIER_RULES, PHOTO_RULES, reads_alike
 from pipeline.images.fingerprint import decode_mode, decoder_fingerprint, decoder_of
-from pipeline.images.kinds import kinds_source
-from pipeline.images.labelling import folder_labels
+from pipeline.images.folder import folder_labels
 from pipeline.images.listing import Ignored, image_folder, skipped_text
 from pipeline.images.paths import images_by_stem, is_absolute, relative_to, spellings
 from pipeline.images.photo import Photo
-from pipeline.images.preparation import DECODES, prepare, squared
-from pipeline.images.preprocess import preprocess
+from pipeline.images.preprocess import (
+    DECODES,
+    PIXEL_STATISTICS,
+    pixel_statistics,
+    prepare,
+    preprocess,
+    squared,
+    thumbnail,
+)
 from pipeline.images.shards import name_and_place, shards_of
 from pipeline.images.source import BUILTIN_NAMES, ImageSource, check_root
 from pipeline.images.split_names import is_fixed_split, split_parts
-from pipeline.images.statistics import PIXEL_STATISTICS, pixel_statistics
 from pipeline.images.table import clean_text, find_id_column, read_text_table
-from pipeline.images.thumbnail import thumbnail
 
 __all__ = [
     "BUILTIN_NAMES",

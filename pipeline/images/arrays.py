@@ -1,4 +1,4 @@
-"""Images that are rows of an array: in memory, in a `.npz` or in a `.npy` file."""
+"""How images that are rows of an array are read: in memory, in a `.npz` or in a `.npy` file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images.listing import Columns, Listing, id_trouble, printable, short_name
 from pipeline.images.photo import Photo, array_digest, array_stat
 from pipeline.images.values import cell_text, value_text
@@ -73,9 +73,9 @@ class ArrayFileReader:
             if self.flat is not None:
                 pixels = np.ascontiguousarray(pixels.reshape(self.flat).transpose(1, 2, 0))
         except FileNotFoundError as error:
-            raise UnreadablePhoto(SkipReason.MISSING) from error
+            raise UnreadableImage(SkipReason.MISSING) from error
         except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
-            raise UnreadablePhoto(SkipReason.UNREADABLE, str(error)[:120]) from error
+            raise UnreadableImage(SkipReason.UNREADABLE, str(error)[:120]) from error
         return Photo(array_digest(pixels), self.stat, pixels)
 
     def take(self, rows: Sequence[int]) -> ArrayFileReader:
@@ -91,7 +91,7 @@ def open_array(
     ----------
     images : ndarray of uint8, (n, h, w), (n, h, w, 1), (n, h, w, 3) or (n, h, w, 4)
     """
-    _refuse_other(images.dtype, images.shape, "this array")
+    _check_images(images.dtype, images.shape, "this array")
     digests = [array_digest(image) for image in images]
     return Listing(
         name=name,
@@ -129,7 +129,7 @@ def open_array_file(path: str) -> Listing:
         shape, dtype = headers[member]
         flat = _flat_shape(shape, dtype)
         if flat is None:
-            _refuse_other(dtype, shape, f"{shown}: {member}" if member else shown)
+            _check_images(dtype, shape, f"{shown}: {member}" if member else shown)
         label = next((name for name in _LABELS if name in headers and _are_labels(headers[name][0], shape)), None)
         texts = {
             name: _texts(_load(place, name), f"{shown}: array {name!r}")
@@ -145,7 +145,7 @@ def open_array_file(path: str) -> Listing:
                 notes.append(f"left out: {error.message}")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise SourceError(
-            f"{shown}: wanted a NumPy file of arrays, cannot read it: {str(error)[:120]}",
+            f"{shown}: expected a NumPy file of arrays, cannot read it: {str(error)[:120]}",
             "write it with numpy.savez(path, images=..., labels=...)",
         ) from error
     ids = _named(texts.pop("ids"), shown) if "ids" in texts else _row_ids(shape[0])
@@ -198,7 +198,7 @@ def _open_parts(
         shape, dtype = headers[images]
         flat = _flat_shape(shape, dtype)
         if flat is None:
-            _refuse_other(dtype, shape, f"{shown}: {images}")
+            _check_images(dtype, shape, f"{shown}: {images}")
         else:
             notes.append(_about_flat(f"{shown}: {images}", flat))
         count = shape[0]
@@ -262,7 +262,7 @@ def _label_texts(values: np.ndarray, where: str) -> tuple[list[str | None], str]
 
 
 class _NoLabels(SourceError):
-    """An array of the name of labels that holds something else."""
+    """An array that is named like labels but holds other values."""
 
 
 def _flat_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int] | None:
@@ -281,26 +281,26 @@ def _row_ids(count: int) -> list[str]:
     return [f"{row:0{digits}d}" for row in range(count)]
 
 
-def _refuse_other(dtype: np.dtype, shape: tuple[int, ...], shown: str) -> None:
-    found = f"found {dtype} {shape}"
+def _check_images(dtype: np.dtype, shape: tuple[int, ...], shown: str) -> None:
+    found = f"got {dtype} {shape}"
     if dtype != np.uint8:
         raise SourceError(
-            f"{shown}: wanted images of uint8 (0 to 255), {found}",
+            f"{shown}: expected images of uint8 (0 to 255), {found}",
             "scale the values to 0..255, then .astype('uint8')",
         )
     if len(shape) == 3 and shape[2] in (1, 3, 4):
         raise SourceError(
-            f"{shown}: wanted images of shape {_SHAPES}, {found}, which looks like one photo", "pass images[None]"
+            f"{shown}: expected images of shape {_SHAPES}, {found}, which looks like one photo", "pass images[None]"
         )
     if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] not in (1, 3, 4):
         raise SourceError(
-            f"{shown}: wanted images of shape {_SHAPES}, {found}, with the channels first",
+            f"{shown}: expected images of shape {_SHAPES}, {found}, with the channels first",
             "put them last: images.transpose(0, 2, 3, 1)",
         )
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
-        raise SourceError(f"{shown}: wanted images of shape {_SHAPES}, {found}", "reshape it")
+        raise SourceError(f"{shown}: expected images of shape {_SHAPES}, {found}", "reshape it")
     if 0 in shape:
-        raise SourceError(f"{shown}: wanted images of shape {_SHAPES}, {found}, which holds none", "check the array")
+        raise SourceError(f"{shown}: expected images of shape {_SHAPES}, {found}, which holds none", "check the array")
 
 
 def _find_images(headers: dict[str, tuple[tuple[int, ...], np.dtype]], shown: str) -> str:
@@ -316,7 +316,7 @@ def _find_images(headers: dict[str, tuple[tuple[int, ...], np.dtype]], shown: st
     if len(images) != 1:
         held = ", ".join(f"{name} {dtype} {shape}" for name, (shape, dtype) in headers.items()) or "nothing"
         raise SourceError(
-            f"{shown}: wanted one array of uint8 images, called {', '.join(_IMAGES)} or the only one; found {held}",
+            f"{shown}: expected one array of uint8 images, called {', '.join(_IMAGES)} or the only one; got {held}",
             "write it with numpy.savez(path, images=..., labels=...)",
         )
     return images[0]
@@ -418,7 +418,7 @@ def _named(ids: list[str | None], shown: str) -> list[str]:
     for row, image_id in enumerate(ids):
         trouble = "it is empty" if image_id is None else id_trouble(image_id, "file")
         if image_id is None or trouble or image_id in seen:
-            what = f"cannot be an id: {trouble}" if trouble else f"{image_id!r} stands there twice"
-            raise SourceError(f"{shown}: ids[{row}] {what}", "give each image one id of its own")
+            what = f"cannot be an id: {trouble}" if trouble else f"{image_id!r} occurs twice"
+            raise SourceError(f"{shown}: ids[{row}] {what}", "give each image a unique id")
         seen.add(image_id)
     return [image_id for image_id in ids if image_id is not None]

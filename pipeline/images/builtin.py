@@ -192,7 +192,7 @@ def _package_file(file: str) -> Path:
         raise SourceError(f"this built-in source needs {distribution}, which is not installed", install)
     if not (folder / inside).is_file():
         raise SourceError(
-            f"wanted {inside} inside {distribution}, found none in version {version(distribution)}",
+            f"expected {inside} inside {distribution}, got none in version {version(distribution)}",
             f"install another version of it: pip install --upgrade {distribution}",
         )
     return folder / inside

@@ -1,4 +1,4 @@
-"""What the schema of a Parquet table says about its label columns: names of classes, and cells that are lists."""
+"""How the schema of a Parquet table states labels: the names of classes, and columns whose cells are lists."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _categoricals(schema: pa.Schema) -> set[str]:
     """Return the columns that pandas wrote from categoricals; Parquet keeps their dictionaries for texts alone."""
     try:
         columns = json.loads((schema.metadata or {})[b"pandas"])["columns"]
-        return {str(one["field_name"]) for one in columns if one["pandas_type"] == "categorical"}
+        return {str(column["field_name"]) for column in columns if column["pandas_type"] == "categorical"}
     except (KeyError, TypeError, ValueError, RecursionError):
         return set()
 

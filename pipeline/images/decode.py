@@ -1,4 +1,4 @@
-"""From an image file's bytes to RGB pixels, by content alone, under one set of rules.
+"""How an image file's bytes become RGB pixels: by content alone, under one set of rules.
 
 The readers of the formats are called by name, one for each first bytes: no other format that PIL knows (EPS, PSD, PDF)
 can be reached, and PIL's own global limit on sizes, which warns, is not in the way of a phone's 108 megapixels.
@@ -16,9 +16,76 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageFile, features
 
-from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images.rgb import upright_rgb
-from pipeline.images.sniff import HEAD, sniff
+
+HEAD = 32  # bytes that `sniff` wants to see
+
+# fmt: off
+IMAGE_ENDINGS = frozenset((
+    "jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "gif", "bmp", "dib", "webp", "tif", "tiff", "ppm", "pgm", "pbm",
+    "pnm", "avif", "avifs", "heic", "heif", "hif", "jp2", "j2k", "jpf", "jpx",
+))
+
+# A raw file is a TIFF whose first picture is a thumbnail: to read it would put a stamp in the photo's place.
+RAW_ENDINGS = frozenset((
+    "3fr", "arw", "cr2", "cr3", "dcr", "dng", "erf", "fff", "iiq", "kdc", "mef", "mos", "mrw", "nef", "nrw", "orf",
+    "pef", "raf", "raw", "rw2", "rwl", "sr2", "srf", "srw", "x3f",
+))
+# fmt: on
+
+_HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
+_BMP_HEADERS = frozenset((12, 16, 40, 52, 56, 64, 108, 124))  # the sizes a BMP's second header can have
+
+
+def ending(name: str) -> str:
+    """Return the lower-case ending of a file's name, without the dot: "" where it has none."""
+    stem, dot, tail = name.rpartition(".")
+    return tail.lower() if dot and stem else ""
+
+
+def sniff(head: bytes) -> str | None:
+    """Return the format that a file's first `HEAD` bytes announce, or None where they announce no image.
+
+    Parameters
+    ----------
+    head : bytes
+        The first bytes of the file; fewer than `HEAD` only where the file is shorter.
+
+    Returns
+    -------
+    str or None
+        "JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "HEIC" or "JPEG2000".
+    """
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):  # the last two are BigTIFF
+        return "TIFF"
+    if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    if len(head) > 3 and head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace():
+        # "P6 640", or a comment: a sentence that begins "P1 is" is no picture.
+        return "PPM" if head[3:4].isdigit() or head[3:4] == b"#" or head[3:4].isspace() else None
+    if head[4:8] == b"ftyp":
+        return _sniff_boxes(head)
+    if head.startswith((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")):
+        return "JPEG2000"
+    return None
+
+
+def _sniff_boxes(head: bytes) -> str | None:
+    """Return "AVIF" or "HEIC" for the brands of an ISO media file; films have the same first box."""
+    brands = {head[8:12], *(head[start : start + 4] for start in range(16, len(head) - 3, 4))}
+    if brands & {b"avif", b"avis"}:  # before mif1, which an AVIF may bear too
+        return "AVIF"
+    return "HEIC" if brands & _HEIC_BRANDS else None
+
 
 MAX_PIXELS = 200_000_000
 MAX_ASPECT = 50
@@ -28,8 +95,8 @@ MAX_ASPECT = 50
 BOMB_PIXELS = 64_000_000
 BOMB_PIXELS_A_BYTE = 50
 
-#: What the pixels of a photo depend on besides the decoder. A changed rule gets the next number. Features made under an
-#: earlier number are used again for the photos that the change does not touch: see `reads_alike`.
+#: The rules that determine the pixels of a photo, besides the decoder. A changed rule gets the next number. Features
+#: made under an earlier number are used again for the photos that the change does not touch: see `reads_alike`.
 PHOTO_RULES = (
     "2: first frame; EXIF orientation applied, unless it is damaged; alpha and transparent colours composited on white;"
     " CMYK and palettes as PIL has them; ICC profiles not applied; 16-bit colour by its high byte; grey of 16 bits, 32"
@@ -86,62 +153,62 @@ def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
 
     Raises
     ------
-    UnreadablePhoto
+    UnreadableImage
         EMPTY, NOT_AN_IMAGE, NO_DECODER, TOO_LARGE (over `most`, or over `BOMB_PIXELS` from too few bytes) or
         TOO_LONG (over `MAX_ASPECT` to 1), the last two from the header, before any pixel is decoded; UNREADABLE for
         whatever the decoder trips over.
     """
     if not data:
-        raise UnreadablePhoto(SkipReason.EMPTY)
+        raise UnreadableImage(SkipReason.EMPTY)
     found = sniff(data[:HEAD])
     if found is None:
-        raise UnreadablePhoto(SkipReason.NOT_AN_IMAGE, f"begins with {data[:12]!r}")
+        raise UnreadableImage(SkipReason.NOT_AN_IMAGE, f"begins with {data[:12]!r}")
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         # Half a photo would become features without a word, and PIL keeps the switch for the whole process.
         raise SourceError(
             "photos must be read whole, but PIL.ImageFile.LOAD_TRUNCATED_IMAGES is switched on in this process",
             "set PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False",
         )
-    _hush()
+    _silence_pillow()
     try:
         image = _open_heic(BytesIO(data), most) if found == "HEIC" else _opener(found)(BytesIO(data))
         check_size(*image.size, len(data), most)
         if found == "HEIC":
             image.format = "HEIF"  # `upright_rgb` is to know that it is upright
         return upright_rgb(image)
-    except UnreadablePhoto:
+    except UnreadableImage:
         raise
     except Image.DecompressionBombError as error:
-        raise UnreadablePhoto(SkipReason.TOO_LARGE, _short(error)) from error
+        raise UnreadableImage(SkipReason.TOO_LARGE, _short(error)) from error
     except Exception as error:
         # Damaged bytes reach every corner of the decoders: OSError, SyntaxError, ValueError, struct.error, zlib.error,
         # IndexError and MemoryError have all been seen. None of them may end a run of a million photos.
-        raise UnreadablePhoto(SkipReason.UNREADABLE, _short(error)) from error
+        raise UnreadableImage(SkipReason.UNREADABLE, _short(error)) from error
 
 
-def _hush() -> None:
-    """Let PIL get over damage in silence: where a process makes errors of warnings, another would read the photo."""
+def _silence_pillow() -> None:
+    """Ignore PIL's warnings of damage: a process that turns warnings into errors must read the same images."""
     if warnings.filters[:1] != [_SILENCE]:  # the first that fits decides
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def check_size(width: int, height: int, size: int | None = None, most: int = MAX_PIXELS) -> None:
-    """Raise `UnreadablePhoto` for a size that would blow up in memory, or in the resize.
+    """Raise `UnreadableImage` for a size that would blow up in memory, or in the resize.
 
     `size` is that of the file in bytes, where there is one; `most` the pixels that a photo may have.
     """
     if width < 1 or height < 1:
-        raise UnreadablePhoto(SkipReason.UNREADABLE, f"{width} x {height} pixels")
+        raise UnreadableImage(SkipReason.UNREADABLE, f"{width} x {height} pixels")
     if width * height > most:
-        raise UnreadablePhoto(SkipReason.TOO_LARGE, f"{width} x {height} pixels")
+        raise UnreadableImage(SkipReason.TOO_LARGE, f"{width} x {height} pixels")
     if size is not None and width * height > max(BOMB_PIXELS, size * BOMB_PIXELS_A_BYTE):
-        raise UnreadablePhoto(SkipReason.TOO_LARGE, f"{width} x {height} pixels from {size:,} bytes")
+        raise UnreadableImage(SkipReason.TOO_LARGE, f"{width} x {height} pixels from {size:,} bytes")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise UnreadablePhoto(SkipReason.TOO_LONG, f"{width} x {height} pixels")
+        raise UnreadableImage(SkipReason.TOO_LONG, f"{width} x {height} pixels")
 
 
 def reads_alike(content: bytes | np.ndarray, rules: str) -> bool:
-    """Whether a photo has the same pixels under these rules as under `PHOTO_RULES`; no pixel is decoded.
+    """Return whether a photo has the same pixels under these rules as under `PHOTO_RULES`; no pixel is decoded.
 
     Parameters
     ----------
@@ -162,7 +229,7 @@ def reads_alike(content: bytes | np.ndarray, rules: str) -> bool:
         return content[12:16] != b"IHDR" or content[24:26] != b"\x10\x00"
     if found != "TIFF":
         return True
-    _hush()
+    _silence_pillow()
     try:
         return _opener(found)(BytesIO(content)).mode[0] not in "IF"
     except Exception:  # damaged: it fails under both rules, or is read once more
@@ -176,7 +243,7 @@ def _opener(found: str) -> Callable[[BytesIO], Image.Image]:
         return _jpeg_class()
     module, name, codec = _MODULES[found]
     if codec and not features.check(codec):
-        raise UnreadablePhoto(SkipReason.NO_DECODER, f"this Pillow was built without {found}")
+        raise UnreadableImage(SkipReason.NO_DECODER, f"this Pillow was built without {found}")
     return getattr(importlib.import_module(f"PIL.{module}"), name)
 
 
@@ -196,7 +263,7 @@ def _open_heic(file: BytesIO, most: int) -> Image.Image:
     try:
         import pillow_heif
     except ImportError:
-        raise UnreadablePhoto(SkipReason.NO_DECODER, "a HEIC photo: pip install 'transfer-pipeline[heif]'") from None
+        raise UnreadableImage(SkipReason.NO_DECODER, "a HEIC photo: pip install 'transfer-pipeline[heif]'") from None
     photo = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)
     width, height = photo.size
     check_size(width, height, file.getbuffer().nbytes, most)  # to_pillow decodes; opening did not

@@ -1,4 +1,4 @@
-"""How this machine turns bytes into pixels, as one digest: it changes when a decoder or the resize does.
+"""How this machine decodes and resizes images, as one digest that changes with a decoder or the resize.
 
 The embedded samples were written once by Pillow 13 from a 32 x 24 gradient with noise and a red patch, or from a
 smaller one where the format is bulky; `tests/test_decode.py` says what is in each.
@@ -13,9 +13,9 @@ from hashlib import blake2b
 import numpy as np
 from PIL import Image
 
-from pipeline.errors import UnreadablePhoto
+from pipeline.errors import UnreadableImage
 from pipeline.images.decode import decode
-from pipeline.images.fast_resize import preprocess_fast
+from pipeline.images.preprocess import preprocess_fast
 from pipeline.provenance import Preprocessing
 
 _FAST = "fast:"  # a recipe's decoder begins with it; no digest does
@@ -33,7 +33,7 @@ def decoder_fingerprint() -> str:
         seen.update(name.encode())
         try:
             image = decode(b64decode(text))
-        except UnreadablePhoto:
+        except UnreadableImage:
             seen.update(b"none")
             continue
         seen.update(image.tobytes())

@@ -1,4 +1,4 @@
-"""Images in a fixed order, listed and not yet read: what every kind of source comes down to."""
+"""The listing that every kind of source becomes: images in a fixed order, not yet read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from zlib import crc32
 import numpy as np
 
 from pipeline.errors import SourceError
+from pipeline.images.decode import ending
 from pipeline.images.photo import Photo
-from pipeline.images.sniff import ending
 
 Columns = dict[str, list[str | None]]
 
@@ -143,28 +143,28 @@ class Listing:
         array in memory have `array_stat` instead; those in a `.npz` or `.npy` file have that file's.
     reader : Reader
     columns : dict of list
-        What the source says of each image: text, or None where it says nothing; in the order of `ids`.
+        The source's columns: text or None per image, in the order of `ids`.
     skipped : list of (what, why)
         Never candidates, but worth naming.
     notes : list of str
-        What a person should be told of how the source was read.
+        Sentences on how the source was read.
     ignored : Ignored
         The files that are no images.
     label_error : SourceError or None
-        Why no label can be read from the names of the folders; for whoever needs labels to raise.
+        Why no label can be read from the names of the folders; raised only where labels are needed.
     lies : ndarray of int64, (n,), optional
         Where each image lies in the file or files that hold them, in any unit; None where the order is all the same.
     shards : tuple of str
-        The files that hold the images, where they are several and all of them was asked for.
+        The files that hold the images, where there are several and all of them are opened.
     id_column : str or None
-        Which of the shards' columns was asked for as the id.
+        The requested id column of the shards.
     kinds : dict of str
         The kind of each column whose kind the source itself states, whatever its values look like: "class" for class
         folders, `.cls` members and `ClassLabel` columns, "multi" for lists.
     verbatim : dict of list
         The cells as they are written, of columns in which decimal commas became points.
     label_level : int or None
-        Which level of the shards' folders was asked for as the label.
+        The requested level of the shards' folders for the label.
     requested : Requested or None
         The inputs in input order where the source is a list or a table; None where they are the ids, in this order.
     """
@@ -191,7 +191,7 @@ class Listing:
         return len(self.ids)
 
     def read(self, row: int) -> Photo:
-        """Return the photo of this row, its bytes read once, or raise `UnreadablePhoto` with the reason."""
+        """Return the photo of this row, its bytes read once, or raise `UnreadableImage` with the reason."""
         return self.reader.read(row, self.ids[row])
 
     def reading_order(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -204,8 +204,7 @@ class Listing:
 
         A part has a place of its own: extracting it must not retire the cache of the whole.
 
-        It is small to pickle: of an array it holds only the rows taken. What was skipped, noted and requested stays
-        behind.
+        It is small to pickle: of an array it holds only the rows taken. `skipped`, `notes` and `requested` are dropped.
         """
         rows = sorted(rows)
         ids = [self.ids[row] for row in rows]

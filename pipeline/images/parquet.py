@@ -1,4 +1,4 @@
-"""Images that are bytes in a column of a Parquet table; a few row groups are held at a time."""
+"""How images in a column of a Parquet table are read; a few row groups are held in memory at a time."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute, parquet
 
-from pipeline.errors import SkipReason, SourceError, UnreadablePhoto
+from pipeline.errors import SkipReason, SourceError, UnreadableImage
 from pipeline.images.class_labels import class_names, column_kinds, holds_tags
-from pipeline.images.descriptor import Stat
+from pipeline.images.decode import HEAD, sniff
 from pipeline.images.listing import Columns, Listing, Requested, id_trouble, printable, short_name
-from pipeline.images.photo import Photo
-from pipeline.images.sniff import HEAD, sniff
+from pipeline.images.photo import Photo, Stat
 from pipeline.images.table import ID_COLUMNS, Column, column_text, find_id_column, holds_bytes, tidy_names
 
 #: The names that say of a column of bytes that it holds the images, first match first, in any case.
 IMAGE_COLUMNS = ("image", "img", "images", "photo", "picture", "image_bytes", "jpg", "jpeg", "png")
 
-KEPT_BYTES = 128 << 20  # of row groups, a process
+KEPT_BYTES = 128 << 20  # of row groups, per process
 KEPT_GROUPS = 2  # whatever their size: where one ends, some threads are in it still and others in the next
 LARGE_GROUP = 1 << 30
 
@@ -55,15 +54,15 @@ class ParquetReader:
             cells = _kept.get((self.path, self.column, self.stat, group), lambda: self._load(group))
             data = cells[place - int(self.starts[group])].as_py()
         except FileNotFoundError as error:
-            raise UnreadablePhoto(SkipReason.MISSING, "the table is gone") from error
+            raise UnreadableImage(SkipReason.MISSING, "the table is gone") from error
         except PermissionError as error:
-            raise UnreadablePhoto(SkipReason.FORBIDDEN) from error
+            raise UnreadableImage(SkipReason.FORBIDDEN) from error
         except (OSError, pa.ArrowException, UnicodeDecodeError, IndexError, KeyError) as error:
-            raise UnreadablePhoto(SkipReason.UNREADABLE, " ".join(str(error).split())[:120]) from error
+            raise UnreadableImage(SkipReason.UNREADABLE, " ".join(str(error).split())[:120]) from error
         if data is None:
-            raise UnreadablePhoto(SkipReason.NO_BYTES)
+            raise UnreadableImage(SkipReason.NO_BYTES)
         if not data:
-            raise UnreadablePhoto(SkipReason.EMPTY, "no bytes in its cell")
+            raise UnreadableImage(SkipReason.EMPTY, "no bytes in its cell")
         return Photo(blake2b(data, digest_size=16).digest(), self.stat, data)
 
     def take(self, rows: Sequence[int]) -> ParquetReader:
@@ -98,7 +97,7 @@ def image_column(path: str) -> str | None:
         names = [name for name in names if _holds_images(file, name)]
     if len(names) > 1:
         raise SourceError(
-            f"{shown}: wanted one column of images, found {len(names)}: {', '.join(names)}",
+            f"{shown}: expected one column of images, got {len(names)}: {', '.join(names)}",
             "call the one that is meant `image`, or leave the others out",
         )
     return names[0] if names else None
@@ -117,16 +116,16 @@ def open_parquet(path: str, column: str, *, id_column: str | None = None) -> Lis
         schema, metadata = file.schema_arrow, file.metadata
         others = [(name, kind) for name, kind in zip(schema.names, schema.types, strict=True) if name != column]
         classes = class_names(schema)
-        told = [
+        plain = [
             name
             for name, kind in others
             if holds_tags(kind, name in classes) or not (holds_bytes(kind) or pa.types.is_nested(kind))
         ]
-        left_out = [name for name, _ in others if name not in told]
-        table = file.read(columns=told)
-        names = tidy_names(told, shown)
+        left_out = [name for name, _ in others if name not in plain]
+        table = file.read(columns=plain)
+        names = tidy_names(plain, shown)
         columns: Columns = {
-            name: column_text(table[at], f"{shown}: column {name!r}", classes.get(told[at], ()))
+            name: column_text(table[at], f"{shown}: column {name!r}", classes.get(plain[at], ()))
             for at, name in enumerate(names)
         }
         paths = _paths(file, column)
@@ -136,11 +135,11 @@ def open_parquet(path: str, column: str, *, id_column: str | None = None) -> Lis
     lengths = {len(values) for values in (*columns.values(), *([] if paths is None else [paths]))}
     if sum(groups) != count or min(groups, default=0) < 0 or lengths - {count} or count > stat[0]:
         raise SourceError(
-            f"{shown}: wanted as many rows as it says it has, {count:,}, found others in a file of {stat[0]:,} bytes",
+            f"{shown}: expected as many rows as it says it has, {count:,}, got others in a file of {stat[0]:,} bytes",
             "write it again",
         )
     if count == 0:
-        raise SourceError(f"{shown}: wanted a table with rows, found none", "fill it")
+        raise SourceError(f"{shown}: expected a table with rows, got none", "fill it")
     notes = [f"{shown}: its columns {', '.join(left_out)} hold no plain values and are left out"] if left_out else []
     if largest > LARGE_GROUP:
         notes.append(
@@ -200,7 +199,7 @@ def _leaf(schema: pa.Schema, column: str) -> str:
 def _holds_images(file: parquet.ParquetFile, column: str) -> bool:
     """Return whether the first rows may be images: one looks like it, or they say nothing.
 
-    It is asked only where the name leaves it open: Arrow writes the bytes as one page, so that to look at one cell is
+    It is called only where the names do not decide: Arrow writes the bytes as one page, so that to look at one cell is
     to read the row group.
     """
     cells: list[Any] = []
@@ -235,11 +234,11 @@ def _largest_group(metadata: parquet.FileMetaData) -> int:
 
 @contextmanager
 def _opened(path: str, shown: str) -> Iterator[parquet.ParquetFile]:
-    """Give the file; what Arrow says while it is opened or read becomes the error that a person is told."""
+    """Yield the open file; an exception of Arrow while it is opened or read becomes a `SourceError`."""
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as file:
             yield file
-    except (pa.ArrowException, UnicodeDecodeError) as error:  # its texts are decoded when they are asked for
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # Arrow decodes texts when they are accessed
         raise _cannot_read(shown, error) from error
     except OSError as error:
         if error.errno is None:  # Arrow's own, for a damaged page
@@ -250,8 +249,8 @@ def _opened(path: str, shown: str) -> Iterator[parquet.ParquetFile]:
 
 
 def _cannot_read(shown: str, error: Exception) -> SourceError:
-    said = " ".join(str(error).split())[:120]
-    return SourceError(f"{shown}: not a Parquet file that can be read: {said}", "write it again")
+    detail = " ".join(str(error).split())[:120]
+    return SourceError(f"{shown}: not a Parquet file that can be read: {detail}", "write it again")
 
 
 def _stat(path: str) -> Stat:
@@ -272,14 +271,14 @@ class _RowGroups:
         self._groups: OrderedDict[tuple, Future[pa.ChunkedArray]] = OrderedDict()
 
     def get(self, key: tuple, load: Callable[[], pa.ChunkedArray]) -> pa.ChunkedArray:
-        """Return the row group, read by this thread or by the one that asked first."""
+        """Return the row group, read by this thread or by the first thread that requested it."""
         with self._lock:
             future = self._groups.get(key)
-            mine = future is None
+            is_first = future is None
             if future is None:
                 future = self._groups[key] = Future()
             self._groups.move_to_end(key)
-        if mine:
+        if is_first:
             self._fill(key, future, load)
         return future.result()
 
@@ -288,7 +287,7 @@ class _RowGroups:
             future.set_result(load())
         except BaseException as error:
             with self._lock:
-                self._groups.pop(key, None)  # the next who asks tries again
+                self._groups.pop(key, None)  # the next request tries again
             future.set_exception(error)
             return
         with self._lock:

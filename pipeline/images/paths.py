@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from pipeline.errors import SourceError
+from pipeline.images.decode import IMAGE_ENDINGS, ending
 from pipeline.images.listing import printable
-from pipeline.images.sniff import IMAGE_ENDINGS, ending
 
 
 def is_absolute(text: str) -> bool:
@@ -105,7 +105,7 @@ class Stems:
                 names = []
             self._folders[folder] = images_by_stem(names)
         found = self._folders[folder].get(unicodedata.normalize("NFC", stem), [])
-        refuse_ambiguous(name, found, where)
+        check_unambiguous(name, found, where)
         return f"{folder}{slash}{found[0]}" if found else None
 
 
@@ -118,7 +118,7 @@ def images_by_stem(names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def refuse_ambiguous(name: str, found: Sequence[str], where: str) -> None:
+def check_unambiguous(name: str, found: Sequence[str], where: str) -> None:
     """Raise `SourceError` where several images have a name that is given without file ending."""
     if len(found) > 1:
         raise SourceError(

@@ -1,4 +1,4 @@
-"""Several files that hold images, tars or Parquet tables, as one source; and which files DATA means by that."""
+"""How several tars or Parquet tables are read as one source, and which files a pattern or folder means."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.images.labelling import archive_columns, with_folder_labels
+from pipeline.images.decode import IMAGE_ENDINGS, ending
+from pipeline.images.folder import archive_columns, with_folder_labels
 from pipeline.images.listing import Ignored, Listing, Reader, printable, short_name
 from pipeline.images.photo import Photo
-from pipeline.images.sniff import IMAGE_ENDINGS, ending
 from pipeline.images.tar import list_tar
 
 SHARD_ENDINGS = frozenset(("tar", "parquet", "pq"))
@@ -74,7 +74,7 @@ def open_shards(
     ----------
     paths : sequence of str
     called : sequence of str
-        What was asked for: their folder, a pattern, or themselves.
+        DATA as given: their folder, a pattern, or the paths.
     id_column : str, optional
         Of Parquet tables.
     level : int, optional
@@ -92,12 +92,12 @@ def open_shards(
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
     ids = [ids[row] for row in order]
     shard, inside = shard[order], inside[order]
-    for at, (one, other) in enumerate(itertools.pairwise(ids)):
-        if one == other:
+    for at, (image_id, following) in enumerate(itertools.pairwise(ids)):
+        if image_id == following:
             first, second = sorted((int(shard[at]), int(shard[at + 1])))
             raise SourceError(
-                f"wanted ids that are unique over {len(paths)} shards, found {one} in {printable(paths[first])} and in "
-                f"{printable(paths[second])}",
+                f"expected unique ids over {len(paths)} shards, got {image_id} in {printable(paths[first])} and "
+                f"in {printable(paths[second])}",
                 "leave one of the shards out, or give each image a name of its own",
             )
     names = dict.fromkeys(name for part in parts for name in part.columns)
@@ -170,13 +170,13 @@ def name_and_place(called: Any, paths: Sequence[str]) -> tuple[str, str]:
     Parameters
     ----------
     called : path or sequence of paths
-        What was asked for.
+        DATA as given.
     paths : sequence of str
-        What that means.
+        The shards that it means.
     """
-    asked = [called] if isinstance(called, str | os.PathLike) else list(called)
-    if len(asked) == 1:
-        path = Path(asked[0]).expanduser()
+    given = [called] if isinstance(called, str | os.PathLike) else list(called)
+    if len(given) == 1:
+        path = Path(given[0]).expanduser()
         home = path if path.is_dir() else path.parent
         resolved = home.resolve()
         named = "" if path.is_dir() else re.split(r"[*?\[{]", path.name)[0].strip("-_. ")
@@ -209,9 +209,9 @@ class ShardReader:
         kept = np.unique(shard)
         readers = []
         for number in kept:
-            mine = shard == number
-            readers.append(self.readers[number].take(inside[mine].tolist()))
-            inside[mine] = np.arange(mine.sum())
+            in_shard = shard == number
+            readers.append(self.readers[number].take(inside[in_shard].tolist()))
+            inside[in_shard] = np.arange(in_shard.sum())
         return ShardReader(tuple(readers), np.searchsorted(kept, shard), inside)
 
 
@@ -247,7 +247,7 @@ def _in_folder(folder: str) -> list[str] | None:
                     return None
                 if tail in SHARD_ENDINGS and entry.name[0] != "." and entry.is_file():
                     found.append(entry.path)
-    except OSError:  # whoever lists the folder says so
+    except OSError:  # listing the folder reports it
         return None
     if not found or _holds_image_below(folder):
         return None
@@ -286,12 +286,12 @@ def _expanded(pattern: str) -> list[str]:
     paths: list[str] = []
     for name in _without_braces(pattern):
         if glob.has_magic(name):
-            there = sorted(glob.glob(name))  # noqa: PTH207 - a pattern of whole paths
-            if not there:
+            matches = sorted(glob.glob(name))  # noqa: PTH207 - a pattern of whole paths
+            if not matches:
                 raise SourceError(
                     f"{printable(name)}: no shard of such a name", f"see what is there: ls {_parent(name)}"
                 )
-            paths += there
+            paths += matches
         elif Path(name).is_file():
             paths.append(name)
         else:
@@ -313,7 +313,9 @@ def _without_braces(pattern: str) -> list[str]:
     for choice in choices:
         many *= len(choice)
     if many > MOST_SHARDS:
-        raise SourceError(f"{printable(pattern)}: wanted up to {MOST_SHARDS:,} shards, it means {many:,}", "name fewer")
+        raise SourceError(
+            f"{printable(pattern)}: expected up to {MOST_SHARDS:,} shards, it means {many:,}", "name fewer"
+        )
     return ["".join(choice) for choice in itertools.product(*choices)]
 
 
@@ -322,7 +324,7 @@ def _choices(inside: str, pattern: str) -> list[str]:
         first, last = int(found[1]), int(found[2])
         if not first <= last < first + MOST_SHARDS:
             raise SourceError(
-                f"{printable(pattern)}: wanted a range such as {{000..099}}, found {{{inside}}}",
+                f"{printable(pattern)}: expected a range such as {{000..099}}, got {{{inside}}}",
                 "write the lower number first",
             )
         width = max(map(len, found.groups())) if found[1][0] == "0" else 0
@@ -339,6 +341,6 @@ def _parent(name: str) -> str:
 
 def _no_shard(path: str) -> SourceError:
     return SourceError(
-        f"{printable(path)}: wanted a tar or a Parquet table with a column of images, found a table without images",
+        f"{printable(path)}: expected a tar or a Parquet table with a column of images, got a table without images",
         "name it alone: a table of paths is a source of its own",
     )

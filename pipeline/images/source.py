@@ -1,4 +1,4 @@
-"""`ImageSource`: whatever holds images, opened by one call."""
+"""`ImageSource`: how any source of images is opened with one call."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import SourceError
-from pipeline.images.labelling import folder_labels, with_folder_labels
+from pipeline.images.decode import ending
+from pipeline.images.folder import folder_labels, with_folder_labels
 from pipeline.images.listing import Listing, printable
 from pipeline.images.shards import open_shards, shards_of
-from pipeline.images.sniff import ending
 from pipeline.images.spreadsheet import split_sheet
-from pipeline.images.tar import open_tar, refuse_compressed
+from pipeline.images.tar import check_not_compressed, open_tar
 
 BUILTIN_NAMES = ("photo-crops", "digits")
 
 
 class ImageSource(Listing):
-    """Images with ids in a fixed order; listed when it is opened, each read when it is asked for.
+    """Images with ids in a fixed order; listed when it is opened, each image is read on request.
 
     See `Listing` for its attributes.
     """
@@ -70,12 +70,12 @@ class ImageSource(Listing):
             The level of the folders whose names are the labels: 1 is the top level of `data`, -1 the folder that an
             image lies in. Found from the names when not given; see `FolderLabels`.
         with_columns : bool
-            Whether the other columns of a CSV or TSV table are wanted; without them, rows of one image may disagree.
+            Whether to read the other columns of a CSV or TSV table; without them, rows of one image may disagree.
 
         Raises
         ------
         SourceError
-            There is nothing at that path, no image in it, or it cannot be read as asked.
+            There is nothing at that path, no image in it, or it cannot be read with these options.
         """
         check_root(root)
         if share is not None and isinstance(data, str | os.PathLike) and Path(data).expanduser().is_dir():
@@ -106,7 +106,7 @@ def check_root(root: str | os.PathLike[str] | None) -> None:
     """Raise `SourceError` where the folder that ids start from is not there."""
     if root is not None and not Path(root).expanduser().is_dir():
         raise SourceError(
-            f"{printable(os.fspath(root))}: wanted the folder that the ids start from, found none", "check --root"
+            f"{printable(os.fspath(root))}: expected the folder that the ids start from, got none", "check --root"
         )
 
 
@@ -124,7 +124,7 @@ def _open(
 
         return open_array(data)
     paths = _paths(data)
-    # A name that is right as it stands is asked for nothing: the built-in sets and one file are no shards.
+    # A built-in name or a single file is never a pattern of shards.
     if paths[0] not in BUILTIN_NAMES and (shards := shards_of(paths if len(paths) > 1 else paths[0])):
         if len(shards) > 1:
             return open_shards(shards, paths, id_column=id_column, level=level)
@@ -134,11 +134,11 @@ def _open(
 
         given, paths = paths, [str(Path(path).expanduser()) for path in paths]
         for path in paths:
-            _refuse_missing(path)
-            refuse_compressed(path)
+            _check_exists(path)
+            check_not_compressed(path)
             if ending(path) in _NOT_PHOTOS:
                 raise SourceError(
-                    f"wanted photos or folders in a list of {len(paths)}, found {printable(path)}",
+                    f"expected photos or folders in a list of {len(paths)}, got {printable(path)}",
                     "name it alone: a table, a tar or an array file is a source of its own",
                 )
         return _at_level(open_files(paths, known, given=given), level)
@@ -151,7 +151,7 @@ def _open(
             listing.notes.append(f"{path} is the built-in source; for the folder of that name write ./{path}")
         return _at_level(listing, level)
     called, path = path, str(Path(path).expanduser())
-    _refuse_missing(path)
+    _check_exists(path)
     if Path(path).is_dir():
         from pipeline.images.folder import open_folder
         from pipeline.images.metadata import attach_metadata
@@ -193,7 +193,7 @@ def _open_file(
         from pipeline.images.arrays import open_array_file
 
         return open_array_file(path)
-    refuse_compressed(path)
+    check_not_compressed(path)
     from pipeline.images.folder import open_files
 
     return open_files([path], known, given=[given])
@@ -210,15 +210,15 @@ def _paths(data: Any) -> list[str]:
             if all(isinstance(text, str) and text and "\0" not in text for text in texts):
                 return texts
         if not paths:
-            raise SourceError("wanted images, found an empty list", "name a folder, photos or a table")
+            raise SourceError("expected images, got an empty list", "name a folder, photos or a table")
         data = next((path for path in paths if not isinstance(path, str | os.PathLike) or not str(path)), paths[0])
     raise SourceError(
-        f"wanted a path, paths, a built-in name or an array of uint8 images, found {type(data).__name__} {data!r:.60}",
+        f"expected a path, paths, a built-in name or an array of uint8 images, got {type(data).__name__} {data!r:.60}",
         "name a folder, photos or a table",
     )
 
 
-def _refuse_missing(path: str) -> None:
+def _check_exists(path: str) -> None:
     """Raise `SourceError` for a path where nothing is, with the nearest name that exists."""
     path = split_sheet(path)[0]
     if Path(path).exists():

@@ -1,4 +1,4 @@
-"""Spreadsheets (.xlsx, .ods) as columns of text: cells are typed, so that nothing has to be guessed."""
+"""How spreadsheets (.xlsx, .ods) are read as columns of text; cells are typed, so that no value is guessed."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _check_archive(archive: zipfile.ZipFile, file: str, shown: str) -> None:
 
 def _check_xml(archive: zipfile.ZipFile, info: zipfile.ZipInfo, shown: str) -> None:
     parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = _refuse_doctype
+    parser.StartDoctypeDeclHandler = _raise_doctype
     try:
         with archive.open(info) as member:
             parser.ParseFile(member)
@@ -167,7 +167,7 @@ class _Doctype(Exception):
     """An XML file begins with a document type, which no spreadsheet program writes."""
 
 
-def _refuse_doctype(*_: Any) -> None:
+def _raise_doctype(*_: Any) -> None:
     raise _Doctype
 
 
@@ -312,7 +312,7 @@ class _OdsBook:
 
         self.kinds = table
         self.tables = {
-            str(one.getAttribute("name")): one for one in load(self.file).body.getElementsByType(table.Table)
+            str(sheet.getAttribute("name")): sheet for sheet in load(self.file).body.getElementsByType(table.Table)
         }
         self.sheets = list(self.tables)
         return self

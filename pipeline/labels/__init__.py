@@ -1,46 +1,63 @@
-"""Label sets: one column of labels joined to the ids of the images, by id and never by position.
+"""How labels reach the images: columns of labels, joined by id and never by position.
 
-A table is read as text and nothing is guessed away: `007` stays `007`, a missing cell stays missing. What a
-column means (classes, numbers or tags) is decided here, in the open: every choice that was not asked for is a note.
+A table is read as text and no value is converted: `007` stays `007`, a missing cell stays missing. The kind of a column
+(classes, numbers or tags) is decided here. Every choice that the user did not make is a note.
 """
 
 from __future__ import annotations
 
-from pipeline.labels.columns import KINDS, Reading, group_codes, split_kind
-from pipeline.labels.given import given_labels, is_in_order
-from pipeline.labels.joined import Joined, JoinedSet, Match, Skipped
-from pipeline.labels.onehot import OneHot, merge_one_hot, one_hot_notes, split_one_hot
-from pipeline.labels.sets import (
+from pipeline.labels.given_labels import given_labels, is_in_order
+from pipeline.labels.join import (
+    KINDS,
+    ColumnOptions,
+    IdMatch,
+    JoinedLabelSet,
+    JoinReport,
+    LabelColumns,
+    SkippedColumn,
+    group_codes,
+    join_labels,
+    match_ids,
+    read_label_table,
+    split_kind,
+    text_columns,
+    tidy_id,
+    without_missing,
+)
+from pipeline.labels.label_sets import (
     LabelSet,
     LabelSets,
     guess_kind,
+    indicator,
+    joined_tags,
     label_sets,
     label_text,
     marker_notes,
     missing_options,
+    separator_of,
+    split_tags,
     tag_cells,
 )
+from pipeline.labels.one_hot import OneHot, merge_one_hot, one_hot_notes, split_one_hot
 from pipeline.labels.spelling import match, spelling_notes, unify
-from pipeline.labels.table import Columns, join, match_ids, read_label_table, text_columns, tidy_id, without_missing
-from pipeline.labels.tags import indicator, joined_tags, separator_of, split_tags
 
 __all__ = [
     "KINDS",
-    "Columns",
-    "Joined",
-    "JoinedSet",
+    "ColumnOptions",
+    "IdMatch",
+    "JoinReport",
+    "JoinedLabelSet",
+    "LabelColumns",
     "LabelSet",
     "LabelSets",
-    "Match",
     "OneHot",
-    "Reading",
-    "Skipped",
+    "SkippedColumn",
     "given_labels",
     "group_codes",
     "guess_kind",
     "indicator",
     "is_in_order",
-    "join",
+    "join_labels",
     "joined_tags",
     "label_sets",
     "label_text",

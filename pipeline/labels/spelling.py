@@ -1,4 +1,4 @@
-"""Spellings of the same label made one, within a table and between tables; what is ambiguous is refused."""
+"""How spellings of the same label are unified, within a table and between tables; ambiguous ones are errors."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.errors import LabelError
 from pipeline.images.values import CODE, NUMBER, plain_spelling, value_key
-from pipeline.labels.columns import count
+from pipeline.labels.join import count
 
-#: Texts that often mean "not known" in exported tables, in lower case. They are reported, never dropped unasked.
+#: Texts that often mean "not known" in exported tables, in lower case. They are reported, and read as missing
+#: only with --missing.
 LIKELY_MISSING = frozenset((
     "null", "none", "nil", "na", "nan", "n/a", "n.a.", "#n/a", "#na", "<na>", "nat", "#null!", "#value!", "#ref!",
     "#div/0!", "#name?", "#num!", "-", "--", ".", "?", "??", "\\n",
 ))  # fmt: skip
-#: The same among numbers alone: as classes they are as good as any.
+#: The same in a column of numbers; in a column of classes the additional ones are ordinary labels.
 MISSING_AMONG_NUMBERS = LIKELY_MISSING | {"unknown", "missing", "not available", "not measured", "inf", "-inf"}
 
 
@@ -77,7 +78,7 @@ def match(texts: Iterable[str], classes: Sequence[str], what: str = "class") -> 
         if text in exact or key in by_value:
             found[text] = text if text in exact else by_value[key]
             continue
-        near = next((loose[one] for one in _loose_keys(text) if one in loose), None)
+        near = next((loose[loose_key] for loose_key in _loose_keys(text) if loose_key in loose), None)
         if near is not None:
             raise LabelError(
                 f"expected the spelling of the {what} {near!r}, got {text!r}: they differ {_difference(near, text)}",
@@ -106,7 +107,7 @@ def _folded(text: str) -> str:
 
 
 def _loose_keys(text: str) -> list[object]:
-    """Return keys that two labels share which a person may have meant as one."""
+    """Return keys that are equal for two labels that may be spellings of one label."""
     folded = _folded(text)
     keys: list[object] = [folded]
     if CODE.match(text) and NUMBER.fullmatch(text):
@@ -118,12 +119,12 @@ def _loose_keys(text: str) -> list[object]:
     return keys
 
 
-def _difference(one: str, other: str) -> str:
+def _difference(text: str, other: str) -> str:
     """Return how two labels differ that share a loose key."""
-    if one.casefold() == other.casefold():
+    if text.casefold() == other.casefold():
         return "only in case"
-    if _folded(one) == _folded(other):
+    if _folded(text) == _folded(other):
         return "only in spaces or case"
-    if "true" in (one.lower(), other.lower()) or "false" in (one.lower(), other.lower()):
+    if "true" in (text.lower(), other.lower()) or "false" in (text.lower(), other.lower()):
         return "only in that one is a truth value and the other a number"
     return "only in leading zeros"

@@ -1,155 +1,81 @@
-"""`Model`: photos in, answers out, by the same road as extraction."""
+"""`Model`: how does a user open, save, apply, score and export a trained model?"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.arguments import check_arguments
-from pipeline.backbone import Backbone
 from pipeline.cache import DEFAULT_FOLDER, FeatureCache, cache_at
-from pipeline.engines import engine
 from pipeline.errors import ModelError
 from pipeline.images import ImageSource, skipped_text
-from pipeline.model.answering import answer_for
-from pipeline.model.kept import KeptPhotos
-from pipeline.model.training import Near, Training, TrainingPhotos, training_photos
+from pipeline.model.predict import predict_source
+from pipeline.model.spec import ModelSpec
+from pipeline.model.training_set import TrainingSet
+from pipeline.parallel import engine
 from pipeline.progress import SILENT, Progress
 from pipeline.runtime import GRAPHS_FOLDER
-from pipeline.search import Predictions, predict_all
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline.export import Exported
-    from pipeline.model.scored import ModelScore
+    from pipeline.model.model_score import ModelScore
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
-    """A frozen backbone and the head that was trained on its features.
+class Model(ModelSpec):
+    """A frozen backbone and the head that was trained on its features; see `ModelSpec` for the attributes.
 
-    Attributes
-    ----------
-    label_set : str
-        The column it learned.
-    kind : {"class", "number", "multi"}
-    classes : tuple of str
-        In the order of the head's codes, or the tags in that of its columns; empty for numbers.
-    head : str
-        The head's name.
-    estimator : fitted scikit-learn estimator
-        Maps features ``(n, d)`` to codes into `classes`, to numbers, or to an indicator of tags.
-    params : dict
-        What the search chose for it.
-    layer : str
-    backbone : Backbone
-    recipe : mapping
-        All that changes a feature, as it was for the training photos.
-    scores : tuple of mapping
-        The results of the evaluation it was chosen by: nested, with intervals, the nulls beside them.
-    training_digests : ndarray of uint8, shape (m, 16)
-        Content of the photos it learned from.
-    notes : tuple of str
-    verdict : str
-        What the evaluation found, in a sentence.
-    versions : mapping
-        Of the libraries it was fitted with.
-    separator : str
-        Between the tags of a cell; empty for the other kinds.
-    evidence : mapping
-        What it learned from and how it was wrong, as `evidence_of` counts it; empty for models of before.
-    training : Training
-        Where the embeddings of the training photos are, and how far from one another they lie.
-    kept : KeptPhotos or None
-        Their embeddings and small pictures, where it keeps them.
-    folder : Path or None
-        Where it was opened; None of one that `fit` has just made.
-    sha256 : str
-        Of the record of that folder, which holds the hash of every other file of it; empty likewise.
+    Examples
+    --------
+    >>> model = pl.fit("photos/", heads="logistic")  # doctest: +SKIP
+    >>> model.predict("new_photos/")  # doctest: +SKIP
     """
-
-    label_set: str
-    kind: str
-    classes: tuple[str, ...]
-    head: str
-    estimator: Any = field(repr=False)
-    params: Mapping[str, Any]
-    layer: str
-    backbone: Backbone = field(repr=False)
-    recipe: Mapping[str, Any] = field(repr=False)
-    scores: tuple[Mapping[str, Any], ...] = field(repr=False)
-    training_digests: np.ndarray = field(repr=False)
-    notes: tuple[str, ...] = field(default=(), repr=False)
-    verdict: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict, repr=False)
-    separator: str = field(default="", repr=False)
-    evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    training: Training = field(default=Training(), repr=False)
-    kept: KeptPhotos | None = field(default=None, repr=False)
-    folder: Path | None = field(default=None, repr=False)
-    sha256: str = field(default="", repr=False)
 
     @classmethod
     @check_arguments
     def open(cls, path: str | os.PathLike[str]) -> Model:
-        """Open a model folder, every file checked against its hash before it is read; nothing is unpickled.
+        """Open a model folder; every file is checked against its hash before it is read, and nothing is unpickled.
 
         Raises
         ------
         ModelError
-            No model there, damaged, made by another format or another scikit-learn, or holding a type that is not
-            on the fixed list.
-        """
-        from pipeline.model.storage import load
+            The folder is missing or damaged, has another format, was fitted with another scikit-learn, or holds a type
+            that is not on the fixed list.
 
-        return load(Path(path))
+        Examples
+        --------
+        >>> model = pl.Model.open("bees.model")  # doctest: +SKIP
+        """
+        from pipeline.model.storage import load_model
+
+        return cls(**vars(load_model(Path(path))))
 
     @check_arguments
     def save(self, path: str | os.PathLike[str], *, weights: bool = True) -> Path:
-        """Write the model folder whole, or leave what was there; return its path.
+        """Write the model folder and return its path; if it fails, an earlier folder is unchanged.
 
         Parameters
         ----------
         path : path
-            Such as ``bees.model``; an earlier model there is replaced.
+            For example ``bees.model``; an earlier model at this path is replaced.
         weights : bool
-            Whether the backbone's weights go with it, so that it predicts on a machine without a network.
+            Whether to include the backbone's weights, so that the model predicts without internet access.
 
         Raises
         ------
         ModelError
-            The folder holds something else, cannot be written, or the head cannot be stored safely.
+            The folder holds other files, it cannot be written, or the head cannot be stored without pickling.
         """
-        from pipeline.model.storage import save
+        from pipeline.model.storage import save_model
 
-        return save(self, Path(path), weights=weights)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what the model is and how it scored, as plain JSON values."""
-        return {
-            "label_set": self.label_set,
-            "task": self.kind,
-            "classes": list(self.classes),
-            "head": self.head,
-            "params": dict(self.params),
-            "layer": self.layer,
-            "backbone": self.backbone.record(),
-            "recipe": dict(self.recipe),
-            "verdict": self.verdict,
-            "scores": [dict(score) for score in self.scores],
-            "training_images": len(self.training_digests),
-            "training": self.training.as_dict(),
-            "notes": list(self.notes),
-            "versions": dict(self.versions),
-            **({"separator": self.separator} if self.kind == "multi" else {}),
-            "evidence": dict(self.evidence),
-        }
+        return save_model(self, Path(path), weights=weights)
 
     @check_arguments
     def predict(
@@ -167,54 +93,59 @@ class Model:
         dask: str | None = None,
         progress: Progress = SILENT,
     ) -> pd.DataFrame:
-        """Return one row an image, always: ``id, label, probability, label_2, ..., unfamiliar, error``.
+        """Return one row per image: ``id, label, probability, label_2, ..., unfamiliar, error``.
 
         Parameters
         ----------
         data : as for `extract`, or a FeatureCache of the same recipe
         top : int
-            How many classes to name, the likeliest first.
+            Number of classes per row, the most probable first.
         neighbours : int
-            How many of the most similar training photos to name, by the cosine of the embeddings, exactly.
+            Number of most similar training photos per row, by the cosine of the embeddings (exact search).
         cache : path
-            The folder of caches: the training photos' embeddings are looked for there where the model does not keep
-            them, and exported networks are kept there.
+            The folder of caches. The training photos' embeddings are read from it if the model does not keep them, and
+            exported networks are kept in it.
         id_column, root, batch_size, device, n_jobs, dask, progress
             As for `extract`.
 
         Returns
         -------
         DataFrame
-            In the source's order: of a list or a table (CSV, TSV, or one Parquet file) one row per input, in input
-            order, with the id as given; an image that is there twice runs through the network once. Of a folder, a tar
-            or several shards one row per image, sorted by id.
+            For a list or a table (CSV, TSV, or one Parquet file): one row per input, in input order, with the id as
+            given; a repeated image runs through the network once. For a folder, a tar or several shards: one row per
+            image, sorted by id.
 
-            Heads without probabilities have ``score`` columns instead; models of numbers
-            have ``value``. Models of tags have ``label``, all tags of the image in one cell, and the likeliest tags,
-            said of it or not: ``tag, probability, tag_2, probability_2, ...``. `unfamiliar` says whether an image lies
-            further from the nearest training photo than 99% of those do from one another, and is empty where the
-            training photos' embeddings are not at hand, which `progress` hears. Then come ``neighbour, similarity,
-            neighbour_2, ...``. `error` says why an image has no answer, and is empty for the others.
+            Heads without probabilities have ``score`` columns instead; models of numbers have ``value``. Models of tags
+            have ``label`` (all predicted tags in one cell) and the most probable tags, predicted or not: ``tag,
+            probability, tag_2, probability_2, ...``. ``unfamiliar`` is true if an image is further from its nearest
+            training photo than 99% of the training photos are from theirs; it is empty, with a note to `progress`, if
+            the training photos' embeddings are not available. ``neighbour, similarity, neighbour_2, ...`` follow.
+            ``error`` gives the reason why an image has no prediction, and is empty for the others.
 
         Raises
         ------
         PipelineError
-            No images, a cache of another recipe, or less than one class to name.
+            There are no images, the cache has another recipe, or `top` is below 1.
+
+        Examples
+        --------
+        >>> model = pl.Model.open("bees.model")  # doctest: +SKIP
+        >>> model.predict("new_photos/", top=1)  # doctest: +SKIP
         """
-        from pipeline.model.table import answer_table
+        from pipeline.model.predict import prediction_frame
 
         if top < 1:
-            raise ModelError(f"top: wanted 1 or more, found {top}", "--top 3")
+            raise ModelError(f"top: expected 1 or more, got {top}", "--top 3")
         if neighbours < 0:
-            raise ModelError(f"neighbours: wanted 0 or more, found {neighbours}", "--neighbours 3")
-        given = _open_data(data, id_column, root, with_columns=False)
-        ids, rows = _requested(given)
-        source = given.base if isinstance(given, FeatureCache) else given
+            raise ModelError(f"neighbours: expected 0 or more, got {neighbours}", "--neighbours 3")
+        opened = _open_data(data, id_column, root, with_columns=False)
+        ids, rows = _requested_rows(opened)
+        source = opened.base if isinstance(opened, FeatureCache) else opened
         if isinstance(source, ImageSource) and source.skipped:
             progress.note(f"{source.name}: {skipped_text(source.skipped)}")
-        training = self._training(Path(cache), neighbours, progress)
+        training = self._open_training(Path(cache), neighbours, progress)
         with engine(dask):
-            answer = answer_for(
+            prediction = predict_source(
                 self,
                 source,
                 training=training,
@@ -226,8 +157,8 @@ class Model:
                 progress=progress,
             )
         if rows is not None:
-            answer = answer.take(rows)
-        return answer_table(self, ids, answer, training, top=top, neighbours=neighbours)
+            prediction = prediction.take(rows)
+        return prediction_frame(self, ids, prediction, training, top=top, neighbours=neighbours)
 
     @check_arguments
     def score(
@@ -250,49 +181,54 @@ class Model:
         random_state: int = 0,
         progress: Progress = SILENT,
     ) -> ModelScore:
-        """Return scores with intervals on labelled photos, with strange classes and photos seen in training named.
+        """Return scores with 95% intervals on labeled photos, with counts of unknown classes and training photos.
 
         Parameters
         ----------
         data : as for `predict`
         labels : path, DataFrame, Series, mapping, list or array, optional
-            As for `evaluate`; the source's own labels when not given. Another spelling of a class, such as 1.0 for 1,
-            is that class.
+            As for `evaluate`; the source's own labels when not given. Another spelling of a class, such as
+            1.0 for 1, is read as that class.
         column : str, optional
-            The column of true labels; the one that the model learned when not given. NAME:multi(SEPARATOR) says what
-            stands between tags.
+            The column of true labels; by default that of the training labels. NAME:multi(SEPARATOR) gives the separator
+            of tags.
         missing : str or sequence of str
-            Texts that mean "not known", as for `evaluate`.
+            Texts that mean "no label", as for `evaluate`.
         groups : str, optional
-            Column of groups that the intervals resample whole.
+            Column of groups; the bootstrap intervals resample whole groups.
         label_level : int, optional
             The level of the folders whose names are the labels: 1 is the top level of `data`, -1 the folder that an
-            image lies in. Found from the names when not given.
+            image is in. By default it is inferred from the names of the classes.
         cache : path
-            The folder of caches: of exported networks, and with `out` of the features of these photos.
+            The folder of caches. Exported networks are kept in it, and with `out` the features of these photos.
         out : path, optional
-            A run's folder: the scores and all answers are kept there, for `write_report` and `ModelScore.open`. The
-            features of the photos are then kept in `cache` as `extract` keeps them, and each photo is told from the
-            training photos, where their embeddings are at hand.
+            A run directory: the scores and all predictions are written to it, for `write_report` and `ModelScore.open`.
+            The features of the photos are then kept in `cache`, as by `extract`, and each photo is compared with the
+            training photos if their embeddings are available.
         id_column, root, batch_size, device, n_jobs, dask, random_state, progress
             As for `extract`.
 
         Raises
         ------
         PipelineError
-            No labels, none of that column, or nothing to score; a folder that holds anything but this model's score
-            on these photos.
+            There are no labels, the column is missing, or no photo can be scored; or `out` holds anything but this
+            model's score on these photos.
 
         Notes
         -----
-        A score that is read back is equal to the one written, bit for bit. A score computed again is equal to within
-        1e-5: batch size, threads and the runtime (torch, or ONNX Runtime where `cache` holds an exported network) move
-        the last bits of fp32 features, and of the scores that use probabilities.
-        """
-        from pipeline.model.scoring import Asked, score
+        A score that is read back is equal to the written one, bit for bit. A score computed again is equal to within
+        1e-5: batch size, threads and the runtime (torch, or ONNX Runtime if `cache` holds an exported network) change
+        the last bits of fp32 features, and of scores that use probabilities.
 
-        answering = {"batch_size": batch_size, "device": device, "n_jobs": n_jobs, "progress": progress}
-        asked = Asked(
+        Examples
+        --------
+        >>> model = pl.Model.open("bees.model")  # doctest: +SKIP
+        >>> model.score("test_photos/", "labels.csv").table()  # doctest: +SKIP
+        """
+        from pipeline.model.score import ScoreConfig, score_source
+
+        inference = {"batch_size": batch_size, "device": device, "n_jobs": n_jobs, "progress": progress}
+        config = ScoreConfig(
             labels=labels,
             column=column,
             groups=groups,
@@ -305,7 +241,7 @@ class Model:
             missing=(missing,) if isinstance(missing, str) else tuple(missing),
         )
         with engine(dask):
-            return score(self, _open_data(data, id_column, root, label_level), asked, answering)
+            return score_source(self, _open_data(data, id_column, root, label_level), config, inference)
 
     @check_arguments
     def export(
@@ -316,70 +252,65 @@ class Model:
         check: Any = None,
         progress: Progress = SILENT,
     ) -> Exported:
-        """Write backbone and head as one model that runs without this package; checked first, put in place only then.
+        """Write backbone and head as one model that runs without this package; it is checked before it is put in place.
 
         Parameters
         ----------
         out : path
-            A file such as ``bees.onnx``, or for ``torch`` a folder such as ``bees.torch``; an earlier export there is
-            replaced.
+            A file such as ``bees.onnx``, or for ``torch`` a folder such as ``bees.torch``; an earlier export at this
+            path is replaced.
         format : {"onnx", "torch"}
-            ``onnx``: one file, uint8 images (n, crop, crop, 3) in, answers out. ``torch``: the network with its final
-            layer replaced, for plain torchvision, and the same as a `torch.export` program; for linear heads.
+            ``onnx``: one file, uint8 images (n, crop, crop, 3) in, predictions out. ``torch``: the network with its
+            final layer replaced, for plain torchvision, and as a `torch.export` program; linear heads only.
         check : as `data` for `extract`, optional
-            Photos to check it on: the answers are to be those of `predict`, to 1e-4 and without a changed label. By
-            default those it learned from, where they are at hand. Images that are transparent, CMYK, of 16 bits or
-            turned by EXIF are always checked as well.
+            Photos on which the export must agree with `predict`: to 1e-4, and without a changed label. By default the
+            training photos, if they are available. Transparent, CMYK, 16-bit and EXIF-rotated images are always
+            checked too.
         progress : Progress
 
         Returns
         -------
         Exported
-            The path, and the figures of the check.
+            The path, and the results of the checks.
 
         Raises
         ------
         ExportError
-            It cannot be exported, or answers otherwise; nothing is left behind.
+            The model cannot be exported, or the export predicts something else; nothing is written then.
+
+        Examples
+        --------
+        >>> pl.Model.open("bees.model").export("bees.onnx")  # doctest: +SKIP
         """
         from pipeline.export import export_model
-        from pipeline.model.exporting import kinds, witnesses
+        from pipeline.model.check_images import check_images, decode_check_images
 
         return export_model(
             self,
             Path(out),
             format,
-            lambda: witnesses(self, check, progress),
-            kinds=lambda: kinds(self),
+            lambda: check_images(self, check, progress),
+            kinds=lambda: decode_check_images(self),
             progress=progress,
         )
 
-    def ask(self, X: np.ndarray) -> Predictions:
-        """Return what the head says of features, ``(n, d)``."""
-        return predict_all(self.estimator, X, len(self.classes), self.kind)
-
-    def is_unfamiliar(self, near: Near) -> np.ndarray | None:
-        """Return whether each image is too far from its nearest training photo, (n,); None where no distance is."""
-        beyond = self.training.beyond
-        return None if beyond is None else 1 - near.cosine[:, 0].astype(np.float64) > beyond
-
-    def _training(self, folder: Path, neighbours: int, progress: Progress) -> TrainingPhotos | None:
-        """Return the training photos; what cannot be said, and why, `progress` hears."""
-        found, why_not = training_photos(self, folder)
-        unsaid = [name for name, there in (("unfamiliar", True), ("neighbours", neighbours > 0)) if there]
-        if found is None:
-            progress.note(f"nothing is said in {' and '.join(unsaid)}: {why_not}")
+    def _open_training(self, folder: Path, neighbours: int, progress: Progress) -> TrainingSet | None:
+        """Return the training photos; note to `progress` which columns stay empty without them, and why."""
+        training, why_not = self.open_training_set(folder)
+        empty = [name for name, requested in (("unfamiliar", True), ("neighbours", neighbours > 0)) if requested]
+        if training is None:
+            progress.note(f"{' and '.join(empty)} {'stay' if len(empty) > 1 else 'stays'} empty: {why_not}")
         elif self.training.beyond is None:
-            progress.note("nothing is said in unfamiliar: no training photo has another one that is no copy of it")
-        return found
+            progress.note("unfamiliar stays empty: every training photo is a duplicate of every other one")
+        return training
 
 
-def _requested(source: ImageSource | FeatureCache) -> tuple[Sequence[str], np.ndarray | None]:
-    """Return the ids of the answers, and which image each is about; None where they are the images in their order."""
+def _requested_rows(source: ImageSource | FeatureCache) -> tuple[Sequence[str], np.ndarray | None]:
+    """Return the requested ids and the image of each, (n,); None instead if they are the images in their order."""
     if isinstance(source, FeatureCache):
         return source.ids, None if source.base is source else source.base_rows
-    asked = source.requested
-    return (source.ids, None) if asked is None else (asked.ids, asked.rows)
+    requested = source.requested
+    return (source.ids, None) if requested is None else (requested.ids, requested.rows)
 
 
 def _open_data(

@@ -1,10 +1,18 @@
-"""Runs: what an evaluation found, the folder it is kept in, and the store that it grows in."""
+"""Runs: the results of an evaluation, the directory they are written to, and the store of finished units."""
 
 from __future__ import annotations
 
-from pipeline.runs.counting import ON_TEST, OUT_OF_FOLD, confusion_counts, said_by, tag_counts
-from pipeline.runs.folder import DEFAULT_FOLDER, Subject, Under, feature, place_for, refuse_foreign, stores_of
-from pipeline.runs.results import (
+from pipeline.runs.directory import (
+    DEFAULT_FOLDER,
+    RunScope,
+    RunsDir,
+    check_is_run_directory,
+    earlier_stores,
+    feature_name,
+    run_directory,
+)
+from pipeline.runs.predictions import ON_TEST, OUT_OF_FOLD, confusion_counts, predictions_of, tag_counts
+from pipeline.runs.run import (
     ALL_ROWS,
     CHOSEN,
     DUMMY,
@@ -15,10 +23,12 @@ from pipeline.runs.results import (
     PIXELS,
     LabelSetInfo,
     Result,
+    Run,
     TestCopy,
+    as_table,
+    plain_params,
 )
-from pipeline.runs.run import Run, as_table, plain_params
-from pipeline.runs.store import Cell, Known, Store
+from pipeline.runs.store import Store, StoredResult, UnitKey
 
 __all__ = [
     "ALL_ROWS",
@@ -32,22 +42,22 @@ __all__ = [
     "ON_TEST",
     "OUT_OF_FOLD",
     "PIXELS",
-    "Cell",
-    "Known",
     "LabelSetInfo",
     "Result",
     "Run",
+    "RunScope",
+    "RunsDir",
     "Store",
-    "Subject",
+    "StoredResult",
     "TestCopy",
-    "Under",
+    "UnitKey",
     "as_table",
+    "check_is_run_directory",
     "confusion_counts",
-    "feature",
-    "place_for",
+    "earlier_stores",
+    "feature_name",
     "plain_params",
-    "refuse_foreign",
-    "said_by",
-    "stores_of",
+    "predictions_of",
+    "run_directory",
     "tag_counts",
 ]

@@ -1,7 +1,7 @@
-"""`Store`: the results of an evaluation's units in one SQLite file, each kept as soon as it is known.
+"""`Store`: the results of an evaluation's units in one SQLite file, each written as soon as it is computed.
 
-A unit is known by everything that could change its result. So an evaluation that was stopped goes on, one with a new
-value or label set does only what is new, and nothing that changed is ever answered from here.
+The key of a unit hashes every input that could change its result. So an evaluation that was stopped continues, a new
+parameter value or label set computes only the new units, and a stored result is never used for changed inputs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS units (
     seed INTEGER NOT NULL,
     versions TEXT NOT NULL,
     score REAL,                -- of an inner fold; NULL where it is undefined
-    predictions BLOB,          -- of the whole training part: an .npz, or NULL where nothing was asked
+    predictions BLOB,          -- of the whole training part: an .npz, or NULL where nothing was predicted
     warnings TEXT NOT NULL,    -- JSON
     seconds REAL NOT NULL,
     crc32 INTEGER NOT NULL     -- of score, predictions, warnings and seconds
@@ -54,8 +54,8 @@ CREATE TABLE IF NOT EXISTS units (
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What one unit is: the whole of what could change its result.
+class UnitKey:
+    """The key of one unit: every input that could change its result. The field names are hashed.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class Cell:
     outer_fold : str
         The fold's number, or ``all``.
     rows : str
-        Digest of the rows to learn from and of those to be asked about.
+        Digest of the training rows and of the rows to predict.
     inner_fold : int or None
     scoring : str or None
     seed : int
@@ -98,15 +98,15 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
-    """What came of a unit.
+class StoredResult:
+    """The result of one unit.
 
     Parameters
     ----------
     score : float
         NaN where it is undefined, or where the unit is no inner fold.
     arrays : mapping of str to ndarray
-        What was predicted; empty where nothing was asked.
+        The predictions; empty where no rows were to be predicted.
     warnings : tuple of str
     seconds : float
     """
@@ -126,7 +126,7 @@ class Store:
     path : Path or None
         None for memory.
     others : sequence of Store
-        Those of other runs, which are read where this one does not know a unit; closed with it.
+        Stores of other runs, read for units that this one lacks; closed with it.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path | None, others: Sequence[Store] = ()) -> None:
@@ -141,7 +141,7 @@ class Store:
         ----------
         folder : path or None
         others : sequence of Store
-            As `read` gives them: units that they know are not computed again. Nothing is written to them.
+            As `read` returns them: their units are not computed again. Nothing is written to them.
 
         Raises
         ------
@@ -150,7 +150,7 @@ class Store:
         """
         path = None if folder is None else Path(folder) / RESULTS
         place = "memory" if path is None else str(path)
-        with _refusals(place):
+        with _store_errors(place):
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(":memory:" if path is None else path, timeout=_PATIENCE)
@@ -161,7 +161,7 @@ class Store:
                 with connection:
                     connection.executescript(_TABLES)
                     connection.execute("INSERT OR IGNORE INTO facts VALUES ('format', ?)", (str(FORMAT),))
-                store._refuse_other_format()
+                store._check_format()
             except BaseException:
                 connection.close()
                 raise
@@ -177,12 +177,12 @@ class Store:
             There is none, it is of another format, damaged, or being written.
         """
         path = Path(folder) / RESULTS
-        with _refusals(str(path)):
+        with _store_errors(str(path)):
             connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_PATIENCE_TO_READ)
             store = cls(connection, path)
             try:
                 connection.execute("PRAGMA trusted_schema = OFF")
-                store._refuse_other_format()
+                store._check_format()
                 store.get([b""])
             except BaseException:
                 connection.close()
@@ -200,40 +200,40 @@ class Store:
 
     @property
     def subject(self) -> str | None:
-        """What the run was about that wrote here last, as JSON; None before any did."""
+        """The scope of the last run that wrote here, as JSON; None before the first one."""
         return self._fact("subject")
 
     def begin(self, subject: str) -> None:
-        """Keep what the run that begins is about."""
-        with _refusals(self._place), self._connection:
+        """Write the scope of the run that begins."""
+        with _store_errors(self._place), self._connection:
             self._connection.execute("INSERT OR REPLACE INTO facts VALUES ('subject', ?)", (subject,))
 
-    def get(self, keys: Iterable[bytes]) -> dict[bytes, Known]:
-        """Return what is known of the units with these keys, here or in the others; a damaged row counts as unknown."""
-        wanted = list(keys)
-        found = self._own(wanted)
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, StoredResult]:
+        """Return the stored results of these keys, here or in the other stores; a damaged row counts as missing."""
+        requested = list(keys)
+        found = self._select(requested)
         for other in self._others:
-            found = {**other._own([key for key in wanted if key not in found]), **found}
+            found = {**other._select([key for key in requested if key not in found]), **found}
         return found
 
-    def _own(self, keys: Sequence[bytes]) -> dict[bytes, Known]:
-        wanted = list(keys)
-        found: dict[bytes, Known] = {}
-        with _refusals(self._place):
-            for start in range(0, len(wanted), _AT_ONCE):
-                some = wanted[start : start + _AT_ONCE]
+    def _select(self, keys: Sequence[bytes]) -> dict[bytes, StoredResult]:
+        requested = list(keys)
+        found: dict[bytes, StoredResult] = {}
+        with _store_errors(self._place):
+            for start in range(0, len(requested), _AT_ONCE):
+                batch = requested[start : start + _AT_ONCE]
                 rows = self._connection.execute(
                     "SELECT key, score, predictions, warnings, seconds, crc32 FROM units "
-                    f"WHERE key IN ({','.join('?' * len(some))})",
-                    some,
+                    f"WHERE key IN ({','.join('?' * len(batch))})",
+                    batch,
                 )
                 for key, score, predictions, warnings, seconds, crc in rows:
-                    known = _known(score, predictions, warnings, seconds, crc)
+                    known = _parse_row(score, predictions, warnings, seconds, crc)
                     if known is not None:
                         found[key] = known
         return found
 
-    def put(self, units: Sequence[tuple[Cell, Known]]) -> None:
+    def put(self, units: Sequence[tuple[UnitKey, StoredResult]]) -> None:
         """Keep units, all of them or none.
 
         Raises
@@ -253,10 +253,10 @@ class Store:
                     cell.scoring, cell.seed, cell.versions, *values, _checksum(*values),
                 )
             )  # fmt: skip
-        with _refusals(self._place), self._connection:
+        with _store_errors(self._place), self._connection:
             self._connection.executemany(f"INSERT OR REPLACE INTO units VALUES ({','.join('?' * 15)})", rows)
 
-    def leave_no_trace(self) -> None:
+    def remove_if_empty(self) -> None:
         """Remove a file that holds no unit, and its folder where that holds nothing else: nothing was begun."""
         if self._path is not None and not len(self):
             self._connection.close()
@@ -267,27 +267,27 @@ class Store:
                 folder.rmdir()
 
     def __len__(self) -> int:
-        with _refusals(self._place):
+        with _store_errors(self._place):
             (count,) = self._connection.execute("SELECT COUNT(*) FROM units").fetchone()
         return int(count)
 
     def _fact(self, name: str) -> str | None:
-        with _refusals(self._place):
+        with _store_errors(self._place):
             row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
-    def _refuse_other_format(self) -> None:
+    def _check_format(self) -> None:
         found = self._fact("format")
         if found != str(FORMAT):
             raise EvaluationError(
-                f"{self._place}: wanted results of format {FORMAT}, found format {found}",
+                f"{self._place}: expected results of format {FORMAT}, got format {found}",
                 "use the version that wrote it, or give another folder with --out DIR",
             )
 
 
 @contextmanager
-def _refusals(place: str) -> Iterator[None]:
-    """Turn what SQLite or the system refuses into an error with the way out."""
+def _store_errors(place: str) -> Iterator[None]:
+    """Turn errors of SQLite or the system into `EvaluationError` with a next step."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -299,27 +299,27 @@ def _refusals(place: str) -> Iterator[None]:
         step = "free some space, then run the same command again" if "full" in text else None
         step = step or ("wait until the other run ends" if "locked" in text else None)
         raise EvaluationError(
-            f"{place}: wanted to keep results here, found: {text}",
+            f"{place}: expected to keep results here, got: {text}",
             step or "give a folder that you may write with --out DIR",
         ) from error
     except (sqlite3.Error, sqlite3.Warning, OverflowError, TypeError, UnicodeError) as error:
         raise _damaged(place, error) from error
     except OSError as error:
         raise EvaluationError(
-            f"{place}: wanted to keep results here, found {error.strerror or error}",
+            f"{place}: expected to keep results here, got {error.strerror or error}",
             "give a folder that you may write with --out DIR",
         ) from error
 
 
 def _damaged(place: str, error: Exception) -> EvaluationError:
     return EvaluationError(
-        f"{place}: wanted a store of results, found a file that SQLite cannot read ({error})",
+        f"{place}: expected a store of results, got a file that SQLite cannot read ({error})",
         f"move it away, e.g. mv {place} {place}.damaged; its results are computed again",
     )
 
 
-def _known(score: Any, predictions: Any, warnings: Any, seconds: Any, crc: Any) -> Known | None:
-    """Return what a row holds; None where it was damaged or changed, whatever a column holds instead."""
+def _parse_row(score: Any, predictions: Any, warnings: Any, seconds: Any, crc: Any) -> StoredResult | None:
+    """Return the result in a row; None where its checksum or the type of a column is wrong."""
     fits = (
         isinstance(score, float | None)
         and isinstance(predictions, bytes | None)
@@ -329,13 +329,13 @@ def _known(score: Any, predictions: Any, warnings: Any, seconds: Any, crc: Any) 
     if not fits or crc != _checksum(score, predictions, warnings, seconds):
         return None
     try:
-        told = json.loads(warnings)
+        texts = json.loads(warnings)
         arrays = _arrays(predictions)
     except (ValueError, KeyError, OSError, EOFError, RecursionError, zipfile.BadZipFile, zlib.error):
         return None
-    if not isinstance(told, list) or not all(isinstance(text, str) for text in told):
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         return None
-    return Known(math.nan if score is None else score, arrays, tuple(told), seconds)
+    return StoredResult(math.nan if score is None else score, arrays, tuple(texts), seconds)
 
 
 def _blob(arrays: Mapping[str, np.ndarray]) -> bytes:

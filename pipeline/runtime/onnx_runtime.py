@@ -1,4 +1,4 @@
-"""The ONNX Runtime runtime: uint8 images in, float32 embeddings out, on a CPU in fp32; torch is not imported."""
+"""How are ONNX graphs run on a CPU in fp32, with ONNX Runtime? Torch is not imported here."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipeline.backbone.graph_file import INPUT, OUTPUTS
-from pipeline.runtime.devices import batch_size_of
-from pipeline.runtime.pixels import check_pixels, no_features
-from pipeline.runtime.telemetry import no_telemetry
+from pipeline.backbone import INPUT, OUTPUTS
+from pipeline.runtime.base import batch_size_of, check_pixels, no_features, no_telemetry
 
 with no_telemetry():
     import onnxruntime
 
 
 class OnnxRuntime:
-    """Run an exported graph with ONNX Runtime; safe to call from several threads at once, a core each.
+    """Run an exported graph with ONNX Runtime; safe to call from several threads at once, one core each.
 
-    All threads share one session: two sessions are no faster (273 images a second, against 277) and hold the weights
-    twice.
+    All threads share one session: two sessions are not faster (273 images per second instead of 277) and hold the
+    weights twice.
 
     Parameters
     ----------
     model : bytes
-        An ONNX model: uint8 `pixels` (b, crop, crop, 3) to one float32 ``features/<layer>`` (b, width) a layer.
+        An ONNX model: from uint8 `pixels` (b, crop, crop, 3) to a float32 ``features/<layer>`` (b, width) per layer.
     layers : mapping of layer name to width
     crop : int
         Side of the square images.
@@ -33,7 +31,7 @@ class OnnxRuntime:
     Raises
     ------
     Exception
-        Whatever ONNX Runtime says of a model that it cannot run.
+        ONNX Runtime cannot run the model; its errors have no common type.
     """
 
     name = "onnxruntime-cpu"
@@ -52,7 +50,7 @@ class OnnxRuntime:
         Raises
         ------
         ValueError
-            If the images are not of that shape and type.
+            The images have another shape or type.
         """
         check_pixels(pixels, self._crop)
         if not len(pixels):
@@ -61,18 +59,18 @@ class OnnxRuntime:
         return dict(zip(self.layers, features, strict=True))
 
     def workers(self, count: int) -> contextlib.AbstractContextManager[None]:
-        """Share the cores among `count` callers at once: each runs on the thread that it calls from."""
+        """Do nothing: each call runs on the caller's thread."""
         return contextlib.nullcontext()
 
 
 def _options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    # The caller's thread alone: no pool of threads is made, so none spins while it waits.
+    # Only the caller's thread: without a thread pool, no thread uses a core while it waits.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # Convolutions in blocks of channels are among the last optimisations: 3.5 times as fast as without.
+    # The last optimisations include convolutions in blocks of channels, which are 3.5 times as fast.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # Without the arena every call asks the system for fresh pages: 0.8 of the speed at 4 images a call.
+    # Without the arena every call requests fresh pages from the system: 0.8 of the speed at 4 images per call.
     options.enable_cpu_mem_arena = options.enable_mem_pattern = True
-    options.log_severity_level = 3  # errors; its warnings are about its own optimisations
+    options.log_severity_level = 3  # errors only; its warnings concern its optimisations
     return options

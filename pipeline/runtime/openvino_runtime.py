@@ -1,4 +1,7 @@
-"""The OpenVINO runtime: uint8 images in, float32 embeddings out, on a CPU with bf16; torch is not imported."""
+"""How are ONNX graphs run on a CPU in bf16, with OpenVINO?
+
+OpenVINO is an extra, and only this module imports it.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.backbone.graph_file import INPUT, OUTPUTS
-from pipeline.runtime.devices import batch_size_of, cores
-from pipeline.runtime.pixels import check_pixels, no_features
-from pipeline.runtime.telemetry import no_telemetry
+from pipeline.backbone import INPUT, OUTPUTS
+from pipeline.runtime.base import batch_size_of, check_pixels, cores, no_features, no_telemetry
 
 with no_telemetry():
     import openvino
@@ -22,10 +23,10 @@ _ARITHMETIC = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVinoRuntime:
-    """Run an exported graph with OpenVINO; safe to call from several threads at once, a core each.
+    """Run an exported graph with OpenVINO; safe to call from several threads at once, one core each.
 
-    The answer is the same, bit for bit, whatever the batch and however many threads call: measured on the bundled
-    backbone in bf16, at 1 to 32 images and 1 to 8 threads.
+    Features are the same, bit for bit, for every batch size and number of threads: measured on the bundled backbone in
+    bf16, at 1 to 32 images and 1 to 8 threads.
 
     Parameters
     ----------
@@ -35,12 +36,12 @@ class OpenVinoRuntime:
     crop : int
         Side of the square images.
     precision : str
-        ``bf16``; in ``fp32`` it is no faster than ONNX Runtime (0.97 to 1.03 times).
+        ``bf16``; in ``fp32`` it is not faster than ONNX Runtime (0.97 to 1.03 times).
 
     Raises
     ------
     Exception
-        Whatever OpenVINO says of a model that it cannot run.
+        OpenVINO cannot run the model; its errors have no common type.
     """
 
     name = "openvino-cpu"
@@ -52,7 +53,7 @@ class OpenVinoRuntime:
         self._crop = crop
         core = openvino.Core()
         self._network = core.compile_model(core.read_model(model), "CPU", _options(precision))
-        self._idle: deque[Any] = deque()  # requests: each holds the memory of one call under way
+        self._idle: deque[Any] = deque()  # requests of calls that have returned; each holds the memory of one call
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Map prepared images, uint8 (b, crop, crop, 3), to ``{layer: float32 (b, width)}``, C-contiguous.
@@ -60,7 +61,7 @@ class OpenVinoRuntime:
         Raises
         ------
         ValueError
-            If the images are not of that shape and type.
+            The images have another shape or type.
         """
         check_pixels(pixels, self._crop)
         if not len(pixels):
@@ -70,22 +71,22 @@ class OpenVinoRuntime:
         except IndexError:
             request = self._network.create_infer_request()
         request.infer({INPUT: np.ascontiguousarray(pixels)}, share_inputs=True)
-        # Copied: the request's memory is the next call's.
+        # Copied, because the next call overwrites the request's memory.
         features = {layer: np.array(request.get_tensor(f"{OUTPUTS}{layer}").data) for layer in self.layers}
         self._idle.append(request)
         return features
 
     def workers(self, count: int) -> contextlib.AbstractContextManager[None]:
-        """Share the cores among `count` callers at once: each runs on the thread that it calls from."""
+        """Do nothing: each call runs on the caller's thread."""
         return contextlib.nullcontext()
 
 
 def _options(precision: str) -> dict[str, str | int | bool]:
     return {
         "INFERENCE_PRECISION_HINT": _ARITHMETIC[precision],
-        # A stream a core with one thread in it; those that nobody calls cost nothing.
+        # One stream with one thread per core; streams that are not used cost nothing.
         "NUM_STREAMS": cores(),
         "INFERENCE_NUM_THREADS": cores(),
-        # Threads tied to cores wait for what else runs there.
+        # A pinned thread would wait for other programs on its core.
         "ENABLE_CPU_PINNING": False,
     }

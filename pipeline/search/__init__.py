@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from pipeline.search.covered import SharedHead, shared_candidates
-from pipeline.search.grid import (
+from pipeline.search.engine import SharedGrid, SharedTask, shared_candidates, shared_predictions, shared_scores
+from pipeline.search.grid_search import (
     Fitted,
-    about_scores,
     best_of,
     candidate_scores,
     candidates_of,
+    check_scoring_fits,
+    describe_scores,
     fit_head,
-    refuse_scoring,
     search,
 )
-from pipeline.search.guard import one_thread, summary
-from pipeline.search.predictions import Predictions, best_guess, predict_all, replay
+from pipeline.search.predictions import (
+    Predictions,
+    average_precisions,
+    best_guess,
+    counted_f1,
+    predict_all,
+    replay,
+    resampled_precision,
+)
 from pipeline.search.scoring import (
     SCORINGS,
     Scorer,
@@ -24,31 +31,30 @@ from pipeline.search.scoring import (
     needs_probabilities,
     score_predictions,
 )
-from pipeline.search.shared import SharedTask, shared_predictions, shared_scores
-from pipeline.search.tags import average_precisions, counted_f1, resampled_precision
+from pipeline.search.solvers.backend import one_thread, summarize_warnings
 
 __all__ = [
     "SCORINGS",
     "Fitted",
     "Predictions",
     "Scorer",
-    "SharedHead",
+    "SharedGrid",
     "SharedTask",
-    "about_scores",
     "average_precisions",
     "best_guess",
     "best_of",
     "candidate_scores",
     "candidates_of",
     "check_scoring",
+    "check_scoring_fits",
     "counted_f1",
+    "describe_scores",
     "fit_head",
     "log_losses",
     "make_scorer",
     "needs_probabilities",
     "one_thread",
     "predict_all",
-    "refuse_scoring",
     "replay",
     "resampled_precision",
     "score_predictions",
@@ -56,5 +62,5 @@ __all__ = [
     "shared_candidates",
     "shared_predictions",
     "shared_scores",
-    "summary",
+    "summarize_warnings",
 ]

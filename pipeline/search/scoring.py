@@ -1,4 +1,4 @@
-"""Scores: scikit-learn's numbers, over all the classes, without its warnings where a fold lacks one."""
+"""How are predictions scored? As scikit-learn does, over all classes, without warnings where a fold lacks a class."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import HeadError
-from pipeline.search.guard import first_line
-from pipeline.search.predictions import Predictions, over_all_classes, predict_all, replay
-from pipeline.search.tags import TAG_SCORINGS, score_tags
+from pipeline.search.predictions import TAG_SCORINGS, Predictions, over_all_classes, predict_all, replay, score_tags
+from pipeline.search.solvers.backend import first_line
 
 # The first one chooses; the others stand beside it.
 SCORINGS = {
@@ -66,9 +65,9 @@ class OverAllClasses:
         return self.scoring in LABELS_ONLY
 
     def __call__(self, estimator: Any, X: np.ndarray, y: np.ndarray) -> float:
-        """Return the score of what a fitted estimator says of X."""
-        said = predict_all(estimator, X, self.n_classes, self.kind, labels_only=self.labels_only)
-        return self.of(y, said)
+        """Return the score of a fitted estimator's predictions for X."""
+        predicted = predict_all(estimator, X, self.n_classes, self.kind, labels_only=self.labels_only)
+        return self.of(y, predicted)
 
     def of(self, y: np.ndarray, predictions: Predictions) -> float:
         """Return the score of predictions."""
@@ -83,19 +82,19 @@ def check_scoring(scoring: str, kind: str, n_classes: int = 0) -> None:
     if scoring not in known:
         near = difflib.get_close_matches(scoring, known, n=3, cutoff=0.5)
         raise HeadError(
-            f"wanted a scoring, found {scoring!r}",
+            f"expected a scoring, got {scoring!r}",
             f"did you mean --scoring {' or --scoring '.join(near)}?" if near else f"use {', '.join(SCORINGS[kind])}",
         )
     if not (scoring in TAG_SCORINGS if kind == "multi" else _scoring_kind(scoring) == kind):
-        wanted = {"class": "classes", "number": "numbers", "multi": "several tags an image"}
+        names = {"class": "classes", "number": "numbers", "multi": "several tags per image"}
         raise HeadError(
-            f"scoring {scoring!r}: wanted one for {wanted[kind]}, found one for {wanted[_scoring_kind(scoring)]}",
+            f"scoring {scoring!r}: expected one for {names[kind]}, got one for {names[_scoring_kind(scoring)]}",
             f"use {', '.join(SCORINGS[kind])}",
         )
     if kind == "class" and n_classes > 2 and scoring in _TWO_CLASSES:
         near = [f"{scoring}_macro", f"{scoring}_ovr", "matthews_corrcoef"]
         raise HeadError(
-            f"scoring {scoring!r}: wanted two classes, found {n_classes}",
+            f"scoring {scoring!r}: expected two classes, got {n_classes}",
             f"use --scoring {next(name for name in near if name in known)}",
         )
 
@@ -127,14 +126,14 @@ def score_predictions(scoring: str, y: np.ndarray, predictions: Predictions, *, 
         right = np.bincount(y[labels == y], minlength=n_classes)
         return float(np.mean(right[true > 0] / true[true > 0]))
     if scoring == "f1_macro":
-        true, said = np.bincount(y, minlength=n_classes), np.bincount(labels, minlength=n_classes)
+        true, predicted = np.bincount(y, minlength=n_classes), np.bincount(labels, minlength=n_classes)
         right = np.bincount(y[labels == y], minlength=n_classes)
-        some = true + said > 0
-        return float(np.mean(2 * right[some] / (true + said)[some]))
+        present = true + predicted > 0
+        return float(np.mean(2 * right[present] / (true + predicted)[present]))
     if scoring == "neg_log_loss":
         if P is None:
             raise HeadError(
-                "scoring 'neg_log_loss': wanted probabilities, found none: this head gives none",
+                "scoring 'neg_log_loss': expected probabilities, got none: this head gives none",
                 "choose a head that gives them (see pipeline heads), or another --scoring",
             )
         return -float(np.mean(log_losses(y, P)))
@@ -150,17 +149,17 @@ def score_predictions(scoring: str, y: np.ndarray, predictions: Predictions, *, 
 def log_losses(y: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return each row's log loss, probabilities clipped as in `sklearn.metrics.log_loss`; shape (n,)."""
     eps = np.finfo(probabilities.dtype).eps
-    said = probabilities[np.arange(len(y)), y]
-    return -np.log(np.clip(said, eps, 1 - eps))
+    true_class = probabilities[np.arange(len(y)), y]
+    return -np.log(np.clip(true_class, eps, 1 - eps))
 
 
 def _scikit_learns_score(scoring: str, y: np.ndarray, predictions: Predictions, kind: str, n_classes: int) -> float:
-    """Return what scikit-learn's scorer of that name says; NaN where it is undefined for these rows."""
+    """Return the score of scikit-learn's scorer of that name; NaN where it is undefined for these rows."""
     from sklearn.metrics import get_scorer
 
     rows = np.arange(len(y)).reshape(-1, 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # classes that are absent, undefined parts: every score says its n
+        warnings.simplefilter("ignore")  # classes that are absent, undefined parts: every score is shown with its n
         try:
             return float(get_scorer(scoring)(replay(predictions, kind, n_classes), rows, y))
         except Exception as error:
@@ -171,13 +170,13 @@ def _scikit_learns_score(scoring: str, y: np.ndarray, predictions: Predictions, 
             if kind == "class" and len(present) == 1 < n_classes:
                 return math.nan
             raise HeadError(
-                f"scoring {scoring!r}: wanted a score of {len(y)} rows, found {first_line(error)}",
+                f"scoring {scoring!r}: expected a score of {len(y)} rows, got {first_line(error)}",
                 f"use one of {', '.join(SCORINGS[kind])}",
             ) from error
 
 
 def _over_present(y: np.ndarray, predictions: Predictions, present: np.ndarray) -> tuple[np.ndarray, Predictions]:
-    """Return y and predictions recoded to the classes in y, as if only they had been on offer."""
+    """Return y and predictions recoded to the classes in y, as if there were no other classes."""
     assert predictions.probabilities is not None
     P = over_all_classes(predictions.probabilities[:, present], np.arange(len(present)), len(present))
     return np.searchsorted(present, y), Predictions(P.argmax(axis=1), P)

@@ -1,4 +1,7 @@
-"""`serve`: a model over HTTP, and one page on which a person drops photos. Light until a server is opened."""
+"""Serve a model over HTTP, with a page for dropping photos.
+
+Importing this package loads neither FastAPI nor torch; `open_server` does.
+"""
 
 from __future__ import annotations
 

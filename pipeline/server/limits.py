@@ -1,4 +1,4 @@
-"""What the server takes on at once, and how long it waits for anybody."""
+"""Which limits does the server set on photos, requests and time?"""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what strangers can ask for.
+    """Limits on untrusted clients.
 
     Attributes
     ----------
     bytes, pixels : int
-        The largest photo.
+        Size of the largest photo.
     places : int
-        Requests in the house: those beyond are sent away at once (503).
+        Number of requests that run at once; a further one gets 503.
     connections : int
-        Open at a time; requests on more of them are sent away.
+        Number of open connections; a request on a further one gets 503.
     body_seconds : float
-        For a client to send its photo.
+        Time for a client to send its photo.
     request_seconds : float
-        For a client to send a whole request, its first line on: who needs longer is cut off.
+        Time for a client to send a whole request, from its first line; then the connection is closed.
     decode_seconds : float
-        For a photo to become pixels; the process that needs longer is ended.
+        Time to decode a photo; then the decoding process is killed.
     answer_seconds : float
-        For everything after the photo is here, waiting for others included.
+        Time for everything after the photo was received, waiting for other requests included.
     decoder_memory : int
-        Bytes of address space that a decoding process may have.
+        Address space of a decoding process, in bytes.
     neighbours : int
-        The most training photos that may be asked for.
+        The largest number of training photos in an answer.
     """
 
     bytes: int = 10_000_000
@@ -41,3 +41,21 @@ class Limits:
     answer_seconds: float = 60.0
     decoder_memory: int = 3 << 30
     neighbours: int = 20
+
+
+class RequestError(Exception):
+    """A request that gets an error response; the server goes on.
+
+    Parameters
+    ----------
+    status : int
+        HTTP status code.
+    error : str
+        What the server expected and got.
+    next_step : str
+        What the client can do.
+    """
+
+    def __init__(self, status: int, error: str, next_step: str) -> None:
+        super().__init__(status, error, next_step)
+        self.status, self.error, self.next_step = status, error, next_step

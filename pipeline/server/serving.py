@@ -1,4 +1,4 @@
-"""`serve`: everything checked and loaded before the first request is listened to."""
+"""How is a server opened, and what is checked before it accepts requests?"""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 PORT = 8000
 SHORTEST_TOKEN = 16
-MANY = 1_000_000  # images that a server is there for: a graph is worth exporting
-SECONDS_TO_END = 10
+MANY = 1_000_000  # images that a server is assumed to get, so that exporting a graph always pays
+SECONDS_TO_END = 10  # for running requests, after Ctrl-C
 
 
 @check_arguments
@@ -37,33 +37,38 @@ def serve(
     ready: Callable[[str], None] = lambda url: None,
     progress: Progress = SILENT,
 ) -> None:
-    """Answer for photos over HTTP until Ctrl-C; requests in the house are answered before it ends.
+    """Serve predictions over HTTP until Ctrl-C; running requests finish first.
 
     Parameters
     ----------
     model : path or Model
     host : str
-        Where to listen. Anything but this machine itself needs a token.
+        Address to listen on. Any other than this machine's own needs a token.
     port : int
-        0 takes a free one.
+        0 for a free one.
     token_file : path, optional
-        A file that holds the token which every request has to show.
+        A file with the token that every request must send.
     cache : path
-        The folder of caches: the training photos' embeddings are looked for there where the model does not keep them,
-        and exported networks are kept there.
+        The folder of caches. The training photos' embeddings are read from there if the model does not keep them, and
+        exported networks are kept there.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
     n_jobs : int, optional
-        Decoding processes, and threads that run the network; the number of cores when not given.
+        Number of decoding processes, and of threads that run the network; by default the number of cores.
     limits : Limits
     ready : callable
-        Hears the URL when requests are listened to.
+        Called with the URL when the server accepts requests.
     progress : Progress
 
     Raises
     ------
     PipelineError
-        The model cannot be opened, the port is taken, a token is wanted, or FastAPI is not installed.
+        The model cannot be opened, the port is taken, a token is missing, or FastAPI is not installed.
+
+    Examples
+    --------
+    >>> import pipeline as pl
+    >>> pl.serve("runs/bees/label.model", port=8000)  # doctest: +SKIP
     """
     open_server(
         model,
@@ -93,43 +98,34 @@ def open_server(
     ready: Callable[[str], None] = lambda url: None,
     progress: Progress = SILENT,
 ) -> Any:
-    """Return the server, its network loaded and its port taken: `run` answers until `should_exit` is set.
+    """Return a server with its network loaded and its port open; its `run` serves until `should_exit` is set.
 
     Parameters and errors as for `serve`.
     """
     token = None if token_file is None else _token(Path(token_file))
     if token is None and not _is_this_machine(host):
         raise ServerError(
-            f"--host {host}: wanted a token, because others can reach it, found none",
-            "write a secret into a file that only you may read, and pass it with --token-file FILE",
+            f"--host {host}: expected a token, because other machines can reach this address, got none",
+            "write a secret into a file that only you can read, and pass it with --token-file FILE",
         )
-    try:
-        import uvicorn
+    import uvicorn
 
-        from pipeline.server.app import application
-        from pipeline.server.protocol import impatient
-    except ImportError as error:
-        raise ServerError(
-            f"wanted FastAPI and uvicorn, found that {error.name} is not installed",
-            "pip install 'transfer-pipeline[serve]'",
-        ) from error
-    from pipeline.engines import workers
     from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES
-    from pipeline.model import Model
-    from pipeline.model.answering import decode_of, network_of
-    from pipeline.model.training import training_photos
+    from pipeline.model import Model, decode_mode_of, network_of
+    from pipeline.parallel import workers
     from pipeline.runtime import GRAPHS_FOLDER
-    from pipeline.server.answerer import Answerer
-    from pipeline.server.decoders import Decoders
-    from pipeline.server.gate import Gate
+    from pipeline.server.app import application
+    from pipeline.server.batcher import MicroBatcher
+    from pipeline.server.decode_pool import DecodePool
+    from pipeline.server.security import AuthMiddleware, timeout_protocol
 
     opened = model if isinstance(model, Model) else Model.open(model)
     name = opened.label_set if isinstance(model, Model) else Path(model).name.removesuffix(".model")
     listening = _listen(host, port)
     try:
-        training, why_not = training_photos(opened, Path(cache))
+        training, why_not = opened.open_training_set(Path(cache))
         if why_not:
-            progress.note(f"nothing is said of unfamiliar photos and of the nearest training photos: {why_not}")
+            progress.note(f"unfamiliar photos are not marked, and nearest training photos are not shown: {why_not}")
         graphs = Path(cache) / GRAPHS_FOLDER
         if opened.recipe["photo_rules"] in EARLIER_RULES:
             progress.note(f"the photo rules for {CHANGED_PHOTOS} have changed since the model was fitted")
@@ -139,16 +135,16 @@ def open_server(
         listening.close()
         raise
     count = workers(n_jobs)
-    answerer = Answerer(opened, network, training, threads=count, neighbours=limits.neighbours)
-    decoders = Decoders(opened.backbone.preprocessing, decode_of(opened), count=count, limits=limits)
+    batcher = MicroBatcher(opened, network, training, threads=count, neighbours=limits.neighbours)
+    decoders = DecodePool(opened.backbone.preprocessing, decode_mode_of(opened), count=count, limits=limits)
     app = application(
-        opened, name, answerer=answerer, decoders=decoders, training=training, why_not=why_not, limits=limits
+        opened, name, batcher=batcher, decoders=decoders, training=training, why_not=why_not, limits=limits
     )
     address, found = listening.getsockname()[:2]
     url = f"http://{f'[{address}]' if ':' in address else address}:{found}"
 
     class Server(uvicorn.Server):
-        """Says when it listens; knows where."""
+        """uvicorn's server on the socket that is open already; calls `ready` when it accepts requests."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -158,8 +154,8 @@ def open_server(
             super().run(sockets or [listening])
 
     config = uvicorn.Config(
-        Gate(app, token=token, hosts=frozenset(("localhost", "127.0.0.1", "::1", host.lower()))),
-        http=impatient(limits.request_seconds),
+        AuthMiddleware(app, token=token, hosts=frozenset(("localhost", "127.0.0.1", "::1", host.lower()))),
+        http=timeout_protocol(limits.request_seconds),
         ws="none",
         log_config=None,
         log_level="error",
@@ -169,7 +165,7 @@ def open_server(
         timeout_graceful_shutdown=SECONDS_TO_END,
     )
     server = Server(config)
-    server.url, server.answerer = url, answerer  # type: ignore[attr-defined]
+    server.url, server.batcher = url, batcher  # type: ignore[attr-defined]
     return server
 
 
@@ -184,29 +180,29 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _token(path: Path) -> str:
-    """Return the secret in a file; `ServerError` where there is none worth the name."""
+    """Return the token in a file; raise `ServerError` if it is missing, too short or not plain ASCII."""
     try:
         token = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        found = error.strerror if isinstance(error, OSError) else "something else than plain letters"
+        found = error.strerror if isinstance(error, OSError) else "characters that are not ASCII"
         raise ServerError(
-            f"--token-file {path}: wanted a file with the token, found {found}", _make_token(path)
+            f"--token-file {path}: expected a file with the token, got {found}", _make_token(path)
         ) from error
     if len(token) < SHORTEST_TOKEN or not token.isprintable() or " " in token:
-        found = "other characters" if len(token) >= SHORTEST_TOKEN else f"{len(token)}"
+        found = "blanks or control characters" if len(token) >= SHORTEST_TOKEN else f"{len(token)}"
         raise ServerError(
-            f"--token-file {path}: wanted {SHORTEST_TOKEN} letters or more without blanks, found {found}",
+            f"--token-file {path}: expected at least {SHORTEST_TOKEN} characters without blanks, got {found}",
             _make_token(path),
         )
     return token
 
 
 def _make_token(path: Path) -> str:
-    return f"make one: python3 -c 'import secrets; print(secrets.token_urlsafe())' > {path}; chmod 600 {path}"
+    return f"create one: python3 -c 'import secrets; print(secrets.token_urlsafe())' > {path}; chmod 600 {path}"
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound there."""
+    """Return a socket that is bound to this address."""
     listening = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -219,7 +215,7 @@ def _listen(host: str, port: int) -> socket.socket:
             listening.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise ServerError(
-            f"--host {host} --port {port}: wanted to listen there, found: {reason}",
+            f"--host {host} --port {port}: expected to listen there, got: {reason}",
             f"--port {port + 1 if port < 65535 else 0}",
         ) from error
     return listening

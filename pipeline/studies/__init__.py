@@ -1,25 +1,24 @@
-"""Studies: whether transfer was worth it, measured on a person's own photos.
+"""Was transfer worth it for your photos? A study compares it with other methods by learning curves.
 
-The room is not named `study`: `pipeline.study` is the function.
+The package is not named `study`: `pipeline.study` is the function.
 """
 
 from __future__ import annotations
 
-from pipeline.runs.folder import STUDY
-from pipeline.studies.points import METHODS, Point
-from pipeline.studies.results import PROMISES, Crossover, Match, Study, Verdict
-from pipeline.studies.schedule import PartialPoint, Skipped, StudyStopped
-from pipeline.studies.studying import study
+from pipeline.runs.directory import STUDY
+from pipeline.studies.api import study
+from pipeline.studies.results import METHODS, PROMISES, Crossover, LabelMatch, Point, Study, Verdict
+from pipeline.studies.schedule import PartialPoint, SkippedTrials, StudyStopped
 
 __all__ = [
     "METHODS",
     "PROMISES",
     "STUDY",
     "Crossover",
-    "Match",
+    "LabelMatch",
     "PartialPoint",
     "Point",
-    "Skipped",
+    "SkippedTrials",
     "Study",
     "StudyStopped",
     "Verdict",

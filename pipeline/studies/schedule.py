@@ -1,65 +1,39 @@
-"""How long a study takes, when it has to end, and what it leaves out for that."""
+"""How long does a study take, when must its trials end, and which are skipped to keep the time limit?"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.studies.draws import Rung
-from pipeline.studies.lessons import (
+from pipeline.studies.data import LabelBudget
+from pipeline.studies.results import METHODS, SkippedTrials
+from pipeline.studies.trials import (
     CHOOSE_FROM,
-    AnyLesson,
+    AnyTrial,
     Deadline,
-    Key,
-    Learned,
-    Lesson,
-    ScratchLesson,
+    ScratchTrial,
+    Trial,
+    TrialKey,
+    TrialResult,
     balanced_accuracy,
 )
-from pipeline.studies.points import METHODS
 
 # Seconds. With the embeddings and the clocks at the end, 350 photos on two slow cores stay below ten minutes.
 TIME_LIMIT = 540.0
 SHARE_OF_TRAINING = 0.5  # of the limit, at least: many photos may take longer than that to embed
 SHARE_OF_HEADS = 0.5  # of the time for training, at most: a slow head must not use up that of the small networks
 FIXED_SHARE = 0.05  # of the time of a head whose parameters are chosen: what one with fixed parameters takes
-SECONDS_PER_LESSON = 0.01  # to hand one to a process
+SECONDS_PER_TRIAL = 0.01  # to hand one to a process
 MARGIN = 1.2  # processes side by side are slower than one alone
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """Trainings of one method with so many labels that the time limit left out.
-
-    Attributes
-    ----------
-    method, layer : str
-    labels : int
-    draws : int
-        How many were left out.
-    of : int
-        How many there would have been.
-    """
-
-    method: str
-    layer: str
-    labels: int
-    draws: int
-    of: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
 class PartialPoint:
-    """What a study that was stopped knows of one method with so many labels.
+    """The results of a stopped study for one method and label budget.
 
     Attributes
     ----------
@@ -82,14 +56,14 @@ class PartialPoint:
 
 
 class StudyStopped(KeyboardInterrupt):
-    """A study was interrupted; what it knows so far is kept where it has a folder, and the same call goes on.
+    """A study was interrupted; stored results remain in its run directory, and the same call continues.
 
     Attributes
     ----------
     points : tuple of PartialPoint
         By method, the fewest labels first.
     done, of : int
-        Lessons.
+        Trials.
     """
 
     def __init__(self, points: tuple[PartialPoint, ...], done: int, of: int) -> None:
@@ -98,8 +72,8 @@ class StudyStopped(KeyboardInterrupt):
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """How long lessons are expected to take, from a short trial run on this machine.
+class TimeEstimate:
+    """How long trials are expected to take, from a short trial run on this machine.
 
     Attributes
     ----------
@@ -108,81 +82,83 @@ class Estimate:
     networks : mapping of Key to float
     """
 
-    heads: Mapping[Key, float]
-    networks: Mapping[Key, float]
+    heads: Mapping[TrialKey, float]
+    networks: Mapping[TrialKey, float]
 
     def seconds(self, head_jobs: int, network_jobs: int) -> float:
-        """Return how long all of them take on so many processes."""
+        """Return the expected seconds of all trials on this number of processes."""
         return sum(self.heads.values()) / max(1, head_jobs) + _in_parallel(self.networks.values(), network_jobs)
 
     def text(self, head_jobs: int, network_jobs: int, left: float) -> str:
-        """Return what is to be trained and how long that takes, in a sentence."""
+        """Return one sentence on the number of trials and their expected time."""
         counts = [(len(self.heads), "head"), (len(self.networks), "network from scratch")]
-        told = " and ".join(_counted(count, name) for count, name in counts if count)
+        listed_scores = " and ".join(_counted(count, name) for count, name in counts if count)
         expected = self.seconds(head_jobs, network_jobs)
-        text = f"{told} to train: about {_duration(expected)} (estimated from a short trial run)"
+        text = f"{listed_scores} to train: about {_duration(expected)} (estimated from a short trial run)"
         if expected > left:
             text += f"; the time limit leaves {_duration(left)}, so some of them will be skipped and named"
         return text
 
 
-def estimate(
-    heads: Sequence[Lesson], networks: Sequence[ScratchLesson], measured: tuple[Lesson, float] | None
-) -> Estimate:
-    """Return how long lessons take, by one head that was timed and a few steps of the small network.
+def estimate_time(
+    heads: Sequence[Trial], networks: Sequence[ScratchTrial], measured: tuple[Trial, float] | None
+) -> TimeEstimate:
+    """Return how long trials take, by one head that was timed and a few steps of the small network.
 
     Parameters
     ----------
-    heads, networks : sequence of lessons
-    measured : (Lesson, float) or None
+    heads, networks : sequence of trials
+    measured : (Trial, float) or None
         A head and the seconds that it took.
     """
-    of_heads: dict[Key, float] = {lesson.key: SECONDS_PER_LESSON for lesson in heads}
+    of_heads: dict[TrialKey, float] = {trial.key: SECONDS_PER_TRIAL for trial in heads}
     if measured is not None:
         unit = measured[1] / _work(measured[0])
-        of_heads = {lesson.key: SECONDS_PER_LESSON + unit * _work(lesson) for lesson in heads}
-    return Estimate(of_heads, _of_networks(networks))
+        of_heads = {trial.key: SECONDS_PER_TRIAL + unit * _work(trial) for trial in heads}
+    return TimeEstimate(of_heads, _of_networks(networks))
 
 
 def time_for_training(time_limit: float, spent: float) -> float:
-    """Return how many seconds are left for trainings when so many were spent before them."""
+    """Return the seconds left for training after the seconds already spent."""
     return max(time_limit - spent, SHARE_OF_TRAINING * time_limit)
 
 
-def deadline_of_heads(heads: Iterable[AnyLesson], left: float) -> Deadline:
-    """Return when heads have to end; the first draw of each is learned in any case, so that every curve is there."""
-    always = frozenset(lesson.key for lesson in heads if lesson.key.draw == 0)
+def deadline_of_heads(heads: Iterable[AnyTrial], left: float) -> Deadline:
+    """Return when heads have to end; the first draw of each level has no deadline, so that every curve is complete."""
+    always = frozenset(trial.key for trial in heads if trial.key.draw == 0)
     return Deadline(time.time() + SHARE_OF_HEADS * left, {}, always)
 
 
-def deadline_of_networks(expected: Estimate, end: float, jobs: int) -> Deadline:
+def deadline_of_networks(expected: TimeEstimate, end: float, jobs: int) -> Deadline:
     """Return when small networks have to end: `end`, in seconds since the epoch."""
     fits = _in_parallel(expected.networks.values(), jobs) <= end - time.time()
     return Deadline(end, expected.networks, shortest_first=not fits)
 
 
-def skipped_of(left_out: Iterable[Key], lessons: Sequence[AnyLesson], rungs: Sequence[Rung]) -> tuple[Skipped, ...]:
-    """Return what was left out, method by method, the fewest labels first."""
-    gone, planned = _places(left_out), _places(lesson.key for lesson in lessons)
+def skipped_of(
+    left_out: Iterable[TrialKey], trials: Sequence[AnyTrial], budgets: Sequence[LabelBudget]
+) -> tuple[SkippedTrials, ...]:
+    """Return the skipped trials by method, the fewest labels first."""
+    gone, planned = _places(left_out), _places(trial.key for trial in trials)
     return tuple(
-        Skipped(method, layer, rungs[number].labels, count, planned[method, layer, number])
-        for (method, layer, number), count in sorted(gone.items(), key=lambda one: _order(one[0]))
+        SkippedTrials(method, layer, budgets[number].labels, count, planned[method, layer, number])
+        for (method, layer, number), count in sorted(gone.items(), key=lambda item: _order(item[0]))
     )
 
 
-def skipped_text(skipped: Sequence[Skipped], time_limit: float) -> str:
-    """Return what was left out in a sentence; empty where nothing was."""
+def skipped_text(skipped: Sequence[SkippedTrials], time_limit: float) -> str:
+    """Return one sentence on the skipped trials; empty if there are none."""
     if not skipped:
         return ""
     parts = []
-    for method in dict.fromkeys(one.method for one in skipped):
-        rows = [one for one in skipped if one.method == method]
-        labels = sorted({one.labels for one in rows})
+    for method in dict.fromkeys(item.method for item in skipped):
+        rows = [item for item in skipped if item.method == method]
+        labels = sorted({item.labels for item in rows})
         between = f"{labels[0]:,}" if len(labels) == 1 else f"{labels[0]:,} to {labels[-1]:,}"
         parts.append(
-            f"{sum(one.draws for one in rows)} of {sum(one.of for one in rows)} of {method} ({between} labels)"
+            f"{sum(item.draws for item in rows)} of {sum(item.of for item in rows)} of {method} ({between} labels)"
         )
-    count = sum(one.draws for one in skipped)
+    count = sum(item.draws for item in skipped)
     return (
         f"{_counted(count, 'training')} skipped for the time limit of {time_limit:g} seconds: {', '.join(parts)}; "
         "the same command again adds them, --time-limit inf skips none"
@@ -190,67 +166,67 @@ def skipped_text(skipped: Sequence[Skipped], time_limit: float) -> str:
 
 
 def partial_points(
-    learned: Mapping[Key, Learned], lessons: Sequence[AnyLesson], rungs: Sequence[Rung], y: np.ndarray
+    learned: Mapping[TrialKey, TrialResult], trials: Sequence[AnyTrial], budgets: Sequence[LabelBudget], y: np.ndarray
 ) -> tuple[PartialPoint, ...]:
-    """Return the mean score of what is done, method by method, the fewest labels first.
+    """Return the mean scores of the completed trials by method, the fewest labels first.
 
     Parameters
     ----------
     learned : mapping of Key to Learned
-    lessons : sequence of lessons
+    trials : sequence of trials
         All, done or not.
-    rungs : sequence of Rung
+    budgets : sequence of LabelBudget
     y : ndarray of int64, (m,)
         Labels of the test images.
     """
-    planned = _places(lesson.key for lesson in lessons)
+    planned = _places(trial.key for trial in trials)
     scores: dict[tuple[str, str, int], list[float]] = {}
-    for key, one in learned.items():
-        scores.setdefault((key.method, key.layer, key.rung), []).append(balanced_accuracy(y, one.predicted))
+    for key, item in learned.items():
+        scores.setdefault((key.method, key.layer, key.level), []).append(balanced_accuracy(y, item.predicted))
     return tuple(
         PartialPoint(
-            place[0], place[1], rungs[place[2]].labels, rungs[place[2]].per_class, len(values), planned[place],
+            place[0], place[1], budgets[place[2]].labels, budgets[place[2]].per_class, len(values), planned[place],
             float(np.mean(values)),
         )
-        for place, values in sorted(scores.items(), key=lambda one: _order(one[0]))
+        for place, values in sorted(scores.items(), key=lambda item: _order(item[0]))
     )  # fmt: skip
 
 
-def _of_networks(networks: Sequence[ScratchLesson]) -> dict[Key, float]:
+def _of_networks(networks: Sequence[ScratchTrial]) -> dict[TrialKey, float]:
     if not networks:
         return {}
-    from pipeline.studies import training
+    from pipeline.studies import scratch
 
-    longest = max(networks, key=lambda lesson: len(lesson.rows))
-    per_image = training.seconds_per_image(
+    longest = max(networks, key=lambda trial: len(trial.rows))
+    per_image = scratch.seconds_per_image(
         longest.material.X[longest.rows], longest.material.y[longest.rows], longest.material.classes, longest.device
     )
-    tries = len(training.TRIES)
+    tries = len(scratch.TRIES)
     found = {}
-    for lesson in networks:
-        n = len(lesson.rows)
-        steps = training.expected_steps(n, chosen=n >= CHOOSE_FROM * lesson.material.classes, tries=tries)
-        found[lesson.key] = MARGIN * min(lesson.budget, steps * training.batch_for(n) * per_image)
+    for trial in networks:
+        n = len(trial.rows)
+        steps = scratch.expected_steps(n, chosen=n >= CHOOSE_FROM * trial.material.classes, tries=tries)
+        found[trial.key] = MARGIN * min(trial.budget, steps * scratch.batch_for(n) * per_image)
     return found
 
 
-def _work(lesson: Lesson) -> float:
-    """Return a measure of what a head has to do: values that it sees, fewer where nothing is chosen."""
-    n = len(lesson.rows)
-    width = float(np.prod(lesson.material.X.shape[1:]))
-    return n * width * (1.0 if n >= CHOOSE_FROM * lesson.material.classes else FIXED_SHARE)
+def _work(trial: Trial) -> float:
+    """Return a measure of a head's work: the number of values it is trained on, fewer without a parameter search."""
+    n = len(trial.rows)
+    width = float(np.prod(trial.material.X.shape[1:]))
+    return n * width * (1.0 if n >= CHOOSE_FROM * trial.material.classes else FIXED_SHARE)
 
 
 def _in_parallel(seconds: Iterable[float], jobs: int) -> float:
-    """Return how long tasks take on so many processes: their share, and at least the longest."""
+    """Return the seconds that tasks take on this number of processes: the mean share, at least the longest task."""
     values = list(seconds)
     return max(sum(values) / max(1, jobs), max(values, default=0.0))
 
 
-def _places(keys: Iterable[Key]) -> dict[tuple[str, str, int], int]:
+def _places(keys: Iterable[TrialKey]) -> dict[tuple[str, str, int], int]:
     found: dict[tuple[str, str, int], int] = {}
     for key in keys:
-        place = (key.method, key.layer, key.rung)
+        place = (key.method, key.layer, key.level)
         found[place] = found.get(place, 0) + 1
     return found
 

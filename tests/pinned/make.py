@@ -113,7 +113,7 @@ def keep_small(folder: Path) -> None:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     (folder / "output" / "export_metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
     (folder / "photos.onnx").unlink()
-    (folder / "run" / "report.html").unlink()
+    (folder / "run" / "photos-report.html").unlink()
     shutil.rmtree(folder / "study_cache")
     with closing(sqlite3.connect(folder / "study" / "results.sqlite")) as results:
         results.execute("DELETE FROM units WHERE key NOT IN (SELECT key FROM units ORDER BY key LIMIT 12)")

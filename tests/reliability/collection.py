@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import planted
+import fake_backbone
 import pytest
 
-import pipeline.extraction.network as network_room
+import pipeline.extraction.encoder as network_room
 from pipeline.cache import FeatureCache
 
 LAYERS = ["penultimate", "early"]
@@ -35,7 +35,7 @@ class Collection:
     photos: Path
     before: Path
     expected: FeatureCache
-    run: planted.Extractor
+    run: fake_backbone.Extractor
     scratch: Path
     count: int = 0
 
@@ -57,14 +57,14 @@ class Collection:
         cache = self.run(self.photos, layer=LAYERS, batch_size=2, n_jobs=1)
         summary = cache.summary
         assert summary.images == summary.stored + summary.reused + summary.failed
-        planted.assert_equal(cache, self.expected)
+        fake_backbone.assert_equal(cache, self.expected)
         # The empty lock of a cache that another run has removed may stay for a while.
         assert {entry.name for entry in caches.iterdir() if entry.suffix != ".lock"} == {cache.path.name}
         return self.run.network.seen
 
     def assert_resumed(self, caches: Path) -> None:
         """A broken run has left nothing wrong, and the next one completes it without computing a row that counted."""
-        counted = planted.assert_nothing_wrong(caches) if caches.exists() else {}
+        counted = fake_backbone.assert_nothing_wrong(caches) if caches.exists() else {}
         seen = self.resume(caches)
         kept = {
             number for path, numbers in counted.items() if path.name == self.expected.path.name for number in numbers
@@ -84,17 +84,17 @@ def in_memory() -> Iterator[Path]:
 def collection() -> Iterator[Collection]:
     """Give the collection; the planted network stands in for the real one as long as it is open."""
     with in_memory() as root, pytest.MonkeyPatch.context() as patch:
-        photos, before = planted.folder_of(root / "photos", range(10)), root / "before"
-        network = planted.Planted()
+        photos, before = fake_backbone.folder_of(root / "photos", range(10)), root / "before"
+        network = fake_backbone.Planted()
         patch.setattr(network_room, "open_runtime", network)
-        run = planted.Extractor(network, before)
+        run = fake_backbone.Extractor(network, before)
         run(photos, layer="penultimate")
-        planted.folder_of(photos, range(40, 42))
-        planted.put(photos / "c0" / "00002.png", 2, side=8)  # edited
-        planted.touch(photos / "c0" / "00008.png")
+        fake_backbone.folder_of(photos, range(40, 42))
+        fake_backbone.put(photos / "c0" / "00002.png", 2, side=8)  # edited
+        fake_backbone.touch(photos / "c0" / "00008.png")
         (photos / "c0" / "00004.png").rename(photos / "c1" / "00004.png")
         (photos / "c0" / "00006.png").unlink()
-        planted.put(photos / "c1" / "00101.png", b"broken")
+        fake_backbone.put(photos / "c1" / "00101.png", b"broken")
         run.folder = Path(shutil.copytree(before, root / "expected"))
         expected = run(photos, layer=LAYERS)
         (root / "scratch").mkdir()
@@ -102,5 +102,5 @@ def collection() -> Iterator[Collection]:
 
 
 def order(collection: Collection, caches: Path) -> dict[str, object]:
-    """Return what a child of a nursery needs to be told, beside how it is to fail."""
+    """Return what a child of a fork_server needs to be told, beside how it is to fail."""
     return {"photos": collection.photos, "caches": caches, "layers": LAYERS}

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from nursery import Nursery
+from fork_server import ForkServer
 from promises import Promise, on_trial
 
 T = TypeVar("T")
@@ -55,9 +55,9 @@ def promise(request: pytest.FixtureRequest) -> Callable[[str], AbstractContextMa
 
 
 @pytest.fixture(scope="session")
-def shaken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Nursery]]:
-    """``shaken()``: the nursery of `shaken.py`, started when it is first called; where it cannot be, a skip."""
-    from shaken import shaken
+def shaken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], ForkServer]]:
+    """``shaken()``: the fork server of `fault_process.py`, started at the first call; skips where it cannot be."""
+    from fault_process import shaken
 
     with ExitStack() as held:
         yield cache(lambda: held.enter_context(shaken(tmp_path_factory.mktemp("shaken"))))

@@ -29,14 +29,14 @@ except ImportError:  # no wheel for this system
     atheris = None
 
 with atheris.instrument_imports(include=["pipeline"]) if atheris else contextlib.nullcontext():
-    import pipeline.cache.header
+    import pipeline.cache.reader
     import pipeline.images.parquet  # noqa: F401
     from pipeline.cache import FeatureCache
-    from pipeline.errors import PipelineError, UnreadablePhoto
+    from pipeline.errors import PipelineError, UnreadableImage
     from pipeline.images import ImageSource, read_text_table
     from pipeline.labels import read_label_table
     from pipeline.model import Model
-    from pipeline.provenance import digest_of
+    from pipeline.provenance import sha256_json
 
 
 class CacheTarget:
@@ -98,7 +98,7 @@ class ModelTarget:
             record = json.loads(text)
             record.pop("sha256", None)
             record["files"]["head.skops"] = hashlib.sha256(head.getvalue()).hexdigest()
-            record["sha256"] = digest_of(record)
+            record["sha256"] = sha256_json(record)
             text = json.dumps(record).encode()
         (self.path / "model.json").write_bytes(text)
         Model.open(self.path)
@@ -125,7 +125,7 @@ class TableTarget:
 
 
 def _first_photo(path: Path) -> None:
-    with contextlib.suppress(UnreadablePhoto):
+    with contextlib.suppress(UnreadableImage):
         ImageSource.open(path).read(0)
 
 

@@ -142,7 +142,7 @@ CACHES: dict[str, tuple[Make, str]] = {
     ),
     "text of any length": (
         _in_place_of("ids", lambda f, _: f.create_dataset("ids", data=["a"] * N, dtype=h5py.string_dtype())),
-        "found ids of object",
+        "got ids of object",
     ),
     "compression": (
         _in_place_of(FEATURES, lambda f, _: f.create_dataset(FEATURES, (N, 5), "<f4", compression="gzip")),
@@ -150,30 +150,33 @@ CACHES: dict[str, tuple[Make, str]] = {
     ),
     "a filter that nobody knows": (_in_place_of(FEATURES, _unknown_filter), "contiguous datasets within the file"),
     "a circle of groups": (_in_place_of(FEATURES, lambda f, _: f.__setitem__("features/up", f["/"])), "something else"),
-    "two names for one place": (_in_place_of(FEATURES, _overlapping), "wanted every dataset in a place of its own"),
-    "rows beyond the end": (_beyond_the_end, "found"),
-    "an end beyond the end": (_superblock("<Q", 28, 1 << 60), "found the file truncated"),
+    "two names for one place": (_in_place_of(FEATURES, _overlapping), "expected datasets that do not overlap"),
+    "rows beyond the end": (_beyond_the_end, "got"),
+    "an end beyond the end": (_superblock("<Q", 28, 1 << 60), "got a truncated file"),
     "an extension of the superblock": (_superblock("<Q", 20, 4096), "another kind of HDF5 file"),
     "a base that is not the beginning": (_superblock("<Q", 12, 512), "another kind of HDF5 file"),
     "an older superblock": (_superblock("<B", 8, 2), "another kind of HDF5 file"),
     "a block of the user's own": (_user_block, "a file that is not HDF5"),
     "a name that is no text": (
         _in_place_of(FEATURES, lambda f, _: f["features"].create_dataset(b"\xff\xfe", (N, 5), "<f4")),
-        "wanted plain names",
+        "expected plain names",
     ),
     "a second spelling of a layer": (
         _in_place_of("labels/label", lambda f, _: f.__setitem__("features/penulti%6Date", np.zeros((N, 5), "<f4"))),
-        "wanted the datasets of cache format 1",
+        "expected the datasets of cache format 1",
     ),
-    "a pipe": (_pipe, "found no regular file"),
+    "a pipe": (_pipe, "got no regular file"),
     "a long attribute": (_attribute("kind", np.bytes_(b"x" * 60_000)), "another kind of HDF5 file"),
-    "a list for a number": (_attribute("format", np.arange(1000)), "wanted cache format 1, found format None"),
+    "a list for a number": (_attribute("format", np.arange(1000)), "expected cache format 1, got format None"),
     "an attribute of any length": (_attribute("kind", "transfer-pipeline feature cache"), "another kind of HDF5 file"),
-    "a provenance without end": (_provenance("[" * 200_000), "wanted a recipe and a place"),
-    "a provenance of numbers": (_provenance('{"recipe": {}, "place": 7, "source": 8}'), "wanted a recipe and a place"),
+    "a provenance without end": (_provenance("[" * 200_000), "expected a recipe, a place"),
+    "a provenance of numbers": (
+        _provenance('{"recipe": {}, "place": 7, "source": 8}'),
+        "expected a recipe, a place",
+    ),
     "one part of a billion": (
         _provenance(json.dumps({**PROVENANCE, "part": _PART})),
-        "wanted to know which part of what this is",
+        "expected the number and the whole of this part",
     ),
 }  # fmt: skip
 

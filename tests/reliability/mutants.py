@@ -21,7 +21,7 @@ from pathlib import Path
 from promises import on_trial
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("pipeline", "tests", "features_cache/README.md", "pyproject.toml", "README.md", "docs")
+COPIED = ("pipeline", "tests", "features_cache/README.md", "pyproject.toml", "README.md", "CONTRIBUTING.md", "docs")
 PATIENCE = 1800  # seconds for the tests of one mutant
 
 
@@ -40,7 +40,7 @@ class Patch:
             path: path.read_text(encoding="utf-8") for path in ([place] if place.is_file() else place.rglob("*.py"))
         }
         found = sum(text.count(self.old) for text in texts.values())
-        assert found == self.times, f"{self.file}: wanted {self.times} of {self.old!r}, found {found}"
+        assert found == self.times, f"{self.file}: expected {self.times} of {self.old!r}, got {found}"
         for path, text in texts.items():
             path.write_text(text.replace(self.old, self.new), encoding="utf-8")
 
@@ -58,9 +58,9 @@ def mutant(without: str, file: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(without, (Patch(file, old, new),), tests)
 
 
-WRITER, CREATION = "pipeline/cache/writer.py", "pipeline/cache/creation.py"
-CHECKSUM, HEADER = "pipeline/cache/checksum.py", "pipeline/cache/header.py"
-FOLDS, CELLS = "pipeline/splits/folds.py", "pipeline/evaluation/cells.py"
+WRITER, CREATION = "pipeline/cache/writer.py", "pipeline/cache/create.py"
+CHECKSUM, HEADER = "pipeline/cache/reader.py", "pipeline/cache/reader.py"
+FOLDS, CELLS = "pipeline/splits.py", "pipeline/evaluation/memo.py"
 POWER = "tests/reliability/test_power.py::test_a_power_failure_at_any_moment_loses_no_acknowledged_row"
 FLIPS = "tests/reliability/test_flips.py::test_no_damage_is_silent"
 KNOWN = "tests/test_store.py::test_changed_labels_features_seeds_and_folds_are_computed_anew"
@@ -71,7 +71,7 @@ MUTANTS = (
     mutant(
         "the fsync after the status",
         WRITER,
-        "                self._unacknowledged.clear()\n                self._rows.sync()\n",
+        "                self._unacknowledged.clear()\n                self._file.sync()\n",
         "                self._unacknowledged.clear()\n",
         POWER,
     ),
@@ -82,7 +82,7 @@ MUTANTS = (
         "            raise\n",
         "tests/reliability/test_power.py::test_a_power_failure_after_a_failed_sync_loses_no_acknowledged_row",
     ),
-    mutant("the fsync before a new file gets its name", CREATION, "            rows.sync()\n", "", POWER),
+    mutant("the fsync before a new file gets its name", CREATION, "            file.sync()\n", "", POWER),
     mutant("the fsync of a new name", CREATION, "        _sync_folder(path.parent)\n    except", "    except", POWER),
     mutant("the fsync of a new folder's name", CREATION, "        _sync_folder(folder.parent)\n", "", POWER),
     mutant(
@@ -101,14 +101,14 @@ MUTANTS = (
     ),
     mutant(
         "the lock of those who read",
-        "pipeline/evaluation/running.py",
+        "pipeline/evaluation/executor.py",
         "            held.enter_context(CacheLock.shared(path))",
         "            held.enter_context(ExitStack())",
         "tests/reliability/test_company.py::test_an_update_during_a_grid_search_leaves_the_search_its_own_generation",
     ),
     mutant(
         "the reserved disk space",
-        "pipeline/cache/rows.py",
+        "pipeline/cache/create.py",
         '        if hasattr(os, "posix_fallocate"):\n',
         "        if fields:\n            return\n" + '        if hasattr(os, "posix_fallocate"):\n',
         "tests/test_cache.py::test_disk_space_is_reserved_when_the_file_is_made",
@@ -116,7 +116,7 @@ MUTANTS = (
     ),
     mutant(
         "finishing a short write",
-        "pipeline/cache/rows.py",
+        "pipeline/cache/create.py",
         "            left, position = left[written:], position + written\n",
         "            left = left[len(left) :]\n",
         "tests/reliability/test_errors.py::test_an_error_at_any_call_is_told_and_the_next_run_completes",
@@ -142,7 +142,7 @@ MUTANTS = (
     ),
     mutant(
         "checksums of HDF5's own metadata",
-        "pipeline/cache/skeleton.py",
+        "pipeline/cache/create.py",
         'libver=("v110", "v110")',
         'libver=("earliest", "v110")',
         "tests/test_cache.py::test_every_block_of_metadata_carries_a_checksum",
@@ -156,16 +156,16 @@ MUTANTS = (
     ),
     mutant(
         "making damaged rows anew",
-        "pipeline/extraction/completion.py",
-        "[doubts, cache.damaged(), pending]",
-        "[doubts, pending]",
+        "pipeline/extraction/build.py",
+        "[stale, cache.damaged(), pending]",
+        "[stale, pending]",
         "tests/test_extraction_doubts.py::test_a_damaged_row_is_healed_bit_for_bit_and_no_other_is_computed",
     ),
     mutant(
         "refusing to lend damaged rows",
-        "pipeline/extraction/known.py",
-        "    return block.where(sound(held))\n",
-        '    return block.where(held["status"] != PENDING)\n',
+        "pipeline/extraction/reuse.py",
+        "    return batch.select(valid_rows(held))\n",
+        '    return batch.select(held["status"] != PENDING)\n',
         "tests/test_extraction_doubts.py::test_a_damaged_row_is_not_lent",
     ),
     mutant(
@@ -178,7 +178,7 @@ MUTANTS = (
     # What a feature is, and whose
     mutant(
         "the id join",
-        "pipeline/labels/table.py",
+        "pipeline/labels/join.py",
         "[values.get(key) for key in keys]",
         "[*values.values(), *[None] * len(keys)][: len(keys)]",
         "tests/test_labels.py::test_labels_join_by_id_and_never_by_position",
@@ -188,8 +188,8 @@ MUTANTS = (
         (
             Patch("pipeline/backbone/weights.py", "network.eval()", "network.train()", 2),
             Patch("pipeline/backbone/layers.py", "module.eval()", "module.train()"),
-            Patch("pipeline/runtime/folding.py", "module.eval()", "module.train()"),
-            Patch("pipeline/runtime/graph_export.py", "self.eval()", "self.train()"),
+            Patch("pipeline/runtime/torch_runtime.py", "module.eval()", "module.train()"),
+            Patch("pipeline/runtime/onnx_export.py", "self.eval()", "self.train()"),
         ),
         ("tests/test_runtime.py::test_batch_size_and_order_move_only_the_last_bits",),
     ),
@@ -203,17 +203,17 @@ MUTANTS = (
     mutant(
         "the place in the key",
         "pipeline/provenance.py",
-        'digest_of({"recipe": self.as_dict(), "place": place})',
-        'digest_of({"recipe": self.as_dict()})',
+        'sha256_json({"recipe": self.as_dict(), "place": place})',
+        'sha256_json({"recipe": self.as_dict()})',
         "tests/test_provenance.py::test_recipe_and_place_cannot_be_taken_for_each_other",
     ),
     # Files from strangers
     Mutant(
         "the allowlist",
         (
-            Patch("pipeline/model/types.py", "data=content)) - set(ALLOWED_TYPES)", "data=content)[:0])"),
+            Patch("pipeline/model/storage.py", "data=content)) - set(ALLOWED_TYPES)", "data=content)[:0])"),
             Patch(
-                "pipeline/model/types.py",
+                "pipeline/model/storage.py",
                 "trusted=list(ALLOWED_TYPES)",
                 "trusted=skops.io.get_untrusted_types(data=content)",
             ),
@@ -223,8 +223,8 @@ MUTANTS = (
     mutant(
         "the hashes of a model's files",
         "pipeline/model/storage.py",
-        '    if found != wanted:\n        raise ModelError(\n            f"{path / name}: wanted SHA-256',
-        '    if False:\n        raise ModelError(\n            f"{path / name}: wanted SHA-256',
+        '    if found != expected:\n        raise ModelError(\n            f"{path / name}: expected SHA-256',
+        '    if False:\n        raise ModelError(\n            f"{path / name}: expected SHA-256',
         "tests/test_model_folder.py::test_a_file_that_was_changed_is_named",
     ),
     # Scores

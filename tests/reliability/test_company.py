@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fake_backbone
 import h5py
 import numpy as np
-import planted
 import pytest
 from collection import LAYERS, Collection, collection, order
-from nursery import Nursery
+from fork_server import ForkServer
 
 from pipeline.cache import STORED, FeatureCache
 from pipeline.errors import CacheError
@@ -39,8 +39,8 @@ def photos() -> Iterator[Collection]:
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory) -> Iterator[Nursery]:
-    with Nursery(tmp_path_factory.mktemp("reports")) as found:
+def fork_server(tmp_path_factory) -> Iterator[ForkServer]:
+    with ForkServer(tmp_path_factory.mktemp("reports")) as found:
         yield found
 
 
@@ -52,7 +52,7 @@ def assert_one_clear_line(said: dict[str, Any], *words: str) -> None:
         assert word in said["message"], said
 
 
-def test_two_writers_never_do_damage(photos, nursery, promise, size):
+def test_two_writers_never_do_damage(photos, fork_server, promise, size):
     # They start within a few milliseconds, and most meet.
     with promise(
         "two runs over the same photos at once: one completes the cache, the other does too or says in one line that "
@@ -63,9 +63,9 @@ def test_two_writers_never_do_damage(photos, nursery, promise, size):
             chance = random.Random(seed)
             with on_trial.trial(f"seed {seed}"), photos.caches(empty=chance.random() < 0.5) as caches:
                 told = order(photos, caches)
-                both = [nursery.start(**told, slowness=chance.choice([0.0, 0.01, 0.1]), pause=0.001)]
+                both = [fork_server.start(**told, slowness=chance.choice([0.0, 0.01, 0.1]), pause=0.001)]
                 time.sleep(chance.choice([0.0, 0.01, 0.05]))
-                both.append(nursery.start(**told, slowness=chance.choice([0.0, 0.01, 0.1])))
+                both.append(fork_server.start(**told, slowness=chance.choice([0.0, 0.01, 0.1])))
                 said = [child.wait() for child in both]
                 losers = [one for one in said if "error" in one]
                 assert len(losers) < 2, said
@@ -76,7 +76,7 @@ def test_two_writers_never_do_damage(photos, nursery, promise, size):
         assert refused, "they never met"
 
 
-def test_a_reader_sees_whole_rows_while_the_cache_is_written(photos, nursery, promise, size):
+def test_a_reader_sees_whole_rows_while_the_cache_is_written(photos, fork_server, promise, size):
     with promise(
         "a reader while the cache is written: every row that counts is whole and right, what is not complete is "
         "refused in one line"
@@ -84,7 +84,7 @@ def test_a_reader_sees_whole_rows_while_the_cache_is_written(photos, nursery, pr
         looks = 0
         for seed in range(size(quick=3, full=50)):
             with on_trial.trial(f"seed {seed}"), photos.caches(empty=seed % 2 == 0) as caches:
-                child = nursery.start(**order(photos, caches), slowness=0.01, pause=0.001)
+                child = fork_server.start(**order(photos, caches), slowness=0.01, pause=0.001)
                 path = caches / photos.expected.path.name
                 while not child.report.exists() or not child.report.read_bytes():
                     looks += path.exists() and look(path)
@@ -98,13 +98,13 @@ def look(path: Path) -> bool:
     """Check what a reader gets; return whether the cache was not complete."""
     with h5py.File(path) as file:
         stored = np.flatnonzero(file["status"][:] == STORED)
-        numbers = [planted.number_of(name.decode()) for name in file["ids"][:][stored]]
+        numbers = [fake_backbone.number_of(name.decode()) for name in file["ids"][:][stored]]
         for layer in LAYERS:
-            assert np.array_equal(file[f"features/{layer}"][:][stored], planted.features_of(numbers, layer))
+            assert np.array_equal(file[f"features/{layer}"][:][stored], fake_backbone.features_of(numbers, layer))
     cache = FeatureCache.open(path)
     assert not cache.damaged().size
     try:
-        assert np.array_equal(cache.features("early"), planted.features_of(photos_in(cache), "early"))
+        assert np.array_equal(cache.features("early"), fake_backbone.features_of(photos_in(cache), "early"))
     except CacheError as error:
         assert "still pending" in error.message and "\n" not in error.message
         return True
@@ -112,10 +112,10 @@ def look(path: Path) -> bool:
 
 
 def photos_in(cache: FeatureCache) -> list[int]:
-    return [planted.number_of(cache.ids[row]) for row in cache.rows]
+    return [fake_backbone.number_of(cache.ids[row]) for row in cache.rows]
 
 
-def test_a_folder_or_a_file_that_is_not_ours_is_told_in_one_line(photos, nursery, promise):
+def test_a_folder_or_a_file_that_is_not_ours_is_told_in_one_line(photos, fork_server, promise):
     with promise(
         "a read-only folder, another user's folder, cache file or lock: a complete cache is read, anything else is one "
         "clear line, and nothing is changed"
@@ -128,25 +128,25 @@ def test_a_folder_or_a_file_that_is_not_ours_is_told_in_one_line(photos, nursery
                 lock.unlink()
             caches.chmod(0o555)
             before = content_of(caches)
-            said = nursery.run(**order(photos, caches), user=NOBODY)
+            said = fork_server.run(**order(photos, caches), user=NOBODY)
             assert said["status"] == 0 and said["summary"]["reused"] == len(photos.expected.rows), said
             assert content_of(caches) == before
         with on_trial.trial("a cache to be grown in another user's folder"), photos.caches() as caches:
             before = content_of(caches)
-            said = nursery.run(**order(photos, caches), user=NOBODY)
-            assert_one_clear_line(said, f"{caches}: wanted to write a cache here, found Permission denied")
+            said = fork_server.run(**order(photos, caches), user=NOBODY)
+            assert_one_clear_line(said, f"{caches}: expected to write a cache here, got Permission denied")
             assert content_of(caches) == before
         with on_trial.trial("no folder where none may be made"), photos.caches() as caches:
-            said = nursery.run(**order(photos, caches / "new"), user=NOBODY)
-            assert_one_clear_line(said, f"{caches / 'new'}: wanted to write a cache here, found Permission denied")
+            said = fork_server.run(**order(photos, caches / "new"), user=NOBODY)
+            assert_one_clear_line(said, f"{caches / 'new'}: expected to write a cache here, got Permission denied")
         with on_trial.trial("another user's file that we may not read"), photos.caches() as caches:
             photos.resume(caches)
             (path,) = caches.glob("*.h5")
             path.chmod(0o600)
             caches.chmod(0o777)
             before = content_of(caches)
-            said = nursery.run(**order(photos, caches), user=NOBODY)
-            assert_one_clear_line(said, f"{path}: wanted to read the cache, found no permission")
+            said = fork_server.run(**order(photos, caches), user=NOBODY)
+            assert_one_clear_line(said, f"{path}: expected to read the cache, got no permission")
             assert content_of(caches) == before
         with (
             on_trial.trial("another user's incomplete file that we may not write"),
@@ -159,8 +159,8 @@ def test_a_folder_or_a_file_that_is_not_ours_is_told_in_one_line(photos, nursery
             for lock in caches.glob("*.lock"):
                 lock.unlink()
             before = content_of(caches, "*.h5")
-            said = nursery.run(**order(photos, caches), user=NOBODY)
-            assert_one_clear_line(said, f"{path}: wanted to write the cache, found Permission denied")
+            said = fork_server.run(**order(photos, caches), user=NOBODY)
+            assert_one_clear_line(said, f"{path}: expected to write the cache, got Permission denied")
             assert content_of(caches, "*.h5") == before
         with on_trial.trial("another user's lock"), photos.caches() as caches:
             photos.resume(caches)
@@ -169,7 +169,7 @@ def test_a_folder_or_a_file_that_is_not_ours_is_told_in_one_line(photos, nursery
             caches.chmod(0o777)
             path.chmod(0o666)
             path.with_name(path.name + ".lock").touch(mode=0o600)
-            said = nursery.run(**order(photos, caches), user=NOBODY)
+            said = fork_server.run(**order(photos, caches), user=NOBODY)
             assert_one_clear_line(said, "Permission denied")
             photos.assert_resumed(caches)
 
@@ -199,7 +199,7 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_told_in_one_line(photos, nursery, tmp_path, promise):
+def test_a_full_disk_is_told_in_one_line(photos, fork_server, tmp_path, promise):
     needed = photos.expected.path.stat().st_size
     with promise(
         "a disk too small for the cache (a real one of a few kilobytes): one clear line with what is needed, nothing "
@@ -207,8 +207,8 @@ def test_a_full_disk_is_told_in_one_line(photos, nursery, tmp_path, promise):
     ) as on_trial:
         for share in (0.1, 0.5, 0.9):
             with on_trial.trial(share), small_disk(tmp_path / str(share), int(needed * share) >> 10) as disk:
-                said = nursery.run(**order(photos, disk / "caches"))
-                assert_one_clear_line(said, f"{disk}/caches: the cache needs 0 MB, found ")
+                said = fork_server.run(**order(photos, disk / "caches"))
+                assert_one_clear_line(said, f"{disk}/caches: expected 0 MB for the cache, got ")
                 assert not list((disk / "caches").glob("*.h5*")) and not list((disk / "caches").glob(".*"))
     with (
         promise(
@@ -217,7 +217,7 @@ def test_a_full_disk_is_told_in_one_line(photos, nursery, tmp_path, promise):
         on_trial.trial(),
         small_disk(tmp_path / "filled", (needed >> 10) + 300) as disk,
     ):
-        child = nursery.start(**order(photos, disk / "caches"), slowness=0.02)
+        child = fork_server.start(**order(photos, disk / "caches"), slowness=0.02)
         while not list(disk.glob("caches/*.h5")):
             time.sleep(0.002)
         with open(disk / "more", "wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
@@ -231,8 +231,8 @@ def test_a_full_disk_is_told_in_one_line(photos, nursery, tmp_path, promise):
         for share in (0.1, 0.5, 0.9):
             with on_trial.trial(share), photos.caches() as caches:
                 before = content_of(caches, "*.h5")
-                said = nursery.run(**order(photos, caches), largest_file=int(needed * share))
-                assert_one_clear_line(said, "the cache needs 0 MB, found File too large")
+                said = fork_server.run(**order(photos, caches), largest_file=int(needed * share))
+                assert_one_clear_line(said, "expected 0 MB for the cache, got File too large")
                 assert content_of(caches, "*.h5") == before
                 photos.assert_resumed(caches)
 
@@ -240,12 +240,12 @@ def test_a_full_disk_is_told_in_one_line(photos, nursery, tmp_path, promise):
 class _Update(Progress):
     """Add photos and extract again, once some of an evaluation is done."""
 
-    def __init__(self, photos: Path, run: planted.Extractor) -> None:
+    def __init__(self, photos: Path, run: fake_backbone.Extractor) -> None:
         self.photos, self.run, self.made = photos, run, ""
 
     def advance(self, stage: str, done: int, total: int) -> None:
         if not self.made and 0 < done < total:
-            planted.folder_of(self.photos, range(200, 220))
+            fake_backbone.folder_of(self.photos, range(200, 220))
             self.made = self.run(self.photos, layer="early").path.name
 
 
@@ -256,7 +256,7 @@ def test_an_update_during_a_grid_search_leaves_the_search_its_own_generation(tmp
     ) as on_trial:
         for n_jobs in size(quick=(1,), full=(1, 2)):
             with on_trial.trial(f"{n_jobs} jobs"):
-                photos = planted.folder_of(tmp_path / f"photos{n_jobs}", range(40))
+                photos = fake_backbone.folder_of(tmp_path / f"photos{n_jobs}", range(40))
                 run.folder = tmp_path / f"caches{n_jobs}"
                 old = run(photos, layer="early").path
                 undisturbed = search(FeatureCache.open(old), n_jobs)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from collection import Collection, collection, order
-from shaken import ALWAYS, CHANGES, FAIL, SHORTEN
+from fault_process import ALWAYS, CHANGES, FAIL, SHORTEN
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -55,15 +55,15 @@ def test_an_error_at_any_call_is_told_and_the_next_run_completes(photos, shaken,
         f"{fault}, at the k-th call for every k: two clear lines and exit code 1, or no harm at all; no crash of "
         "the interpreter, no row that counts is wrong, the same command completes the cache"
     ) as on_trial:
-        nursery = shaken()
+        fork_server = shaken()
         for road in ("made", "grown"):
             empty = road == "made"
             with photos.caches(empty=empty) as caches:
-                calls = nursery.run(**order(photos, caches))["calls"]
+                calls = fork_server.run(**order(photos, caches))["calls"]
             places = [at for at, kind in enumerate(calls, start=1) if kind in kinds]
             for at in places[size(quick=7, full=0) :: size(quick=100, full=1)]:
                 with on_trial.trial(f"{road}, call {at} ({calls[at - 1]})"), photos.caches(empty=empty) as caches:
-                    said = nursery.run(**order(photos, caches), at=at, kinds=kinds, exit=True, **how)
+                    said = fork_server.run(**order(photos, caches), at=at, kinds=kinds, exit=True, **how)
                     assert said["fired"], said
                     assert_told(said)
                     if fault in HARMLESS:

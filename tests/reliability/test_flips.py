@@ -13,8 +13,8 @@ from collection import in_memory
 from commands import pipeline
 
 from pipeline.cache import PENDING, STORED, FeatureCache
-from pipeline.cache.header import read_header
-from pipeline.cache.layout import is_features
+from pipeline.cache.format import is_features
+from pipeline.cache.reader import read_header
 from pipeline.errors import CacheError
 
 SECTOR = 512

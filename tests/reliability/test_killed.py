@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 from collection import Collection, collection, order
-from nursery import Nursery
-from shaken import KILL, changes
+from fault_process import KILL, changes
+from fork_server import ForkServer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -31,16 +31,16 @@ def test_a_kill_at_any_call_loses_nothing(photos, shaken, promise, size, road):
     )
     empty = road == "made"
     with promise(text) as on_trial:
-        nursery = shaken()
+        fork_server = shaken()
         with photos.caches(empty=empty) as caches:
-            said = nursery.run(**order(photos, caches))
+            said = fork_server.run(**order(photos, caches))
             assert (said["code"], said["status"]) == (0, 0), said
             photos.resume(caches)
         assert set("OWASR") <= set(said["calls"])
         ways = [(at, half) for at, kind in changes(said["calls"]) for half in ((0, 1) if kind == "W" else (0,))]
         for at, half in ways[:: size(quick=20, full=1)]:
             with on_trial.trial(f"call {at}, half {half}"), photos.caches(empty=empty) as caches:
-                killed = nursery.run(**order(photos, caches), at=at, action=KILL, error=half)
+                killed = fork_server.run(**order(photos, caches), at=at, action=KILL, error=half)
                 assert killed["status"] == signal.SIGKILL, killed
                 photos.assert_resumed(caches)
 
@@ -49,11 +49,11 @@ def test_a_kill_at_a_random_moment_loses_nothing(photos, tmp_path, promise, size
     text = (
         "`kill -9` at a random moment: the file opens, no row that counts is wrong or lost, the next run completes it"
     )
-    with promise(text) as on_trial, Nursery(tmp_path) as nursery:
+    with promise(text) as on_trial, ForkServer(tmp_path) as fork_server:
         slowness = {"slowness": 0.001, "pause": 0.001}
         started = time.perf_counter()
         with photos.caches() as caches:
-            nursery.run(**order(photos, caches), **slowness)
+            fork_server.run(**order(photos, caches), **slowness)
         seconds = time.perf_counter() - started
         for seed in range(size(quick=200, full=2000)):
             chance = random.Random(seed)
@@ -61,7 +61,7 @@ def test_a_kill_at_a_random_moment_loses_nothing(photos, tmp_path, promise, size
             with on_trial.trial(f"seed {seed}"):
                 while alive:  # what was done before its moment came is no trial
                     with photos.caches(empty=chance.random() < 0.3) as caches:
-                        child = nursery.start(**order(photos, caches), **slowness)
+                        child = fork_server.start(**order(photos, caches), **slowness)
                         time.sleep(chance.uniform(0, seconds))
                         child.send(signal.SIGKILL)
                         alive = child.wait()["status"] != signal.SIGKILL

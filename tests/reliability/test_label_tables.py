@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import PipelineError
-from pipeline.labels import join, read_label_table
+from pipeline.labels import join_labels, read_label_table
 
 Table = dict[str, list[str | None]]
 
@@ -178,7 +178,7 @@ def test_a_label_table_is_joined_right_or_refused_precisely(promise, size, tmp_p
 
 def _joined(path: Path) -> Table | None:
     try:
-        return dict(join(IDS, read_label_table(path)))
+        return dict(join_labels(IDS, read_label_table(path)))
     except PipelineError as error:
         assert str(path) in error.message and error.next_step
         return None

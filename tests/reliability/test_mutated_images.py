@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bad_images import mutation, seeds
-from contained import MEMORY, SECONDS, Contained
+from sandbox import MEMORY, SECONDS, Contained
 
 from pipeline.images import ImageSource
 
@@ -61,7 +61,7 @@ def test_what_is_mutated_is_a_photo_or_a_bomb(tmp_path):
 
 def test_a_worker_that_dies_is_told_from_one_that_answers(tmp_path):
     """The limits are there: a reader that breaks them is found out."""
-    from contained import READERS
+    from sandbox import READERS
 
     assert set(READERS) >= {"photo", "crash", "hang", "gluttony"}
     said = {}
@@ -73,7 +73,7 @@ def test_a_worker_that_dies_is_told_from_one_that_answers(tmp_path):
     assert said == {
         "crash": "SIGSEGV",
         "hang": "still at it after 1 s of work, or 120 s of waiting",
-        "gluttony": f"wanted more than {MEMORY >> 20} MB",
+        "gluttony": f"expected more than {MEMORY >> 20} MB",
     }
 
 

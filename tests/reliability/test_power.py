@@ -12,16 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cachefiles
+import fake_backbone
 import numpy as np
-import planted
 import pytest
 from collection import Collection, collection, order
-from nursery import Nursery
+from fault_process import FAIL
+from fork_server import ForkServer
 from power import Disk, Entry, read_log
-from shaken import FAIL
 
 from pipeline.cache import STORED, FeatureCache
-from pipeline.cache.checksum import sound
+from pipeline.cache.reader import valid_rows
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -46,13 +46,15 @@ def set_out(photos: Collection, road: str, caches: Path) -> None:
             cachefiles.flip(path, "status", row, mask=int(FeatureCache.open(path).status[row]))  # pending
 
 
-def logged(nursery: Nursery, photos: Collection, road: str, folder: Path, **how: object) -> tuple[list[Entry], str]:
+def logged(
+    fork_server: ForkServer, photos: Collection, road: str, folder: Path, **how: object
+) -> tuple[list[Entry], str]:
     """Return what a run does to the disk, and its calls, each by its kind; `how` is how the system fails it."""
     folder.mkdir()
     set_out(photos, road, folder / "caches")
     log = folder.with_suffix(".log")
     told = {"watched": str(folder), "log": str(log), "blocks_a_sync": 2}
-    said = nursery.run(**order(photos, folder / "caches"), **told, **how)
+    said = fork_server.run(**order(photos, folder / "caches"), **told, **how)
     assert said["code"] == (1 if how else 0) and said["status"] == 0, said
     return read_log(log), said["calls"]
 
@@ -82,15 +84,19 @@ def assert_survived(photos: Collection, caches: Path, rows: set[int], *, may_be_
     for one in caches.glob("*.h5"):
         cache = FeatureCache.open(one)
         assert may_be_damaged or not cache.damaged().size, one
-        counts = sound(cache.header.take(slice(None)))
+        counts = valid_rows(cache.header.take(slice(None)))
         if one == path:
             assert safe <= {cache.ids[row] for row in np.flatnonzero(counts)}
         stored = np.flatnonzero(counts & (cache.status == STORED))
-        numbers = [planted.number_of(cache.ids[row]) for row in stored]
+        numbers = [fake_backbone.number_of(cache.ids[row]) for row in stored]
         for layer in cache.layers:
-            assert np.array_equal(cache.header.features(layer)[stored], planted.features_of(numbers, layer)), layer
+            assert np.array_equal(cache.header.features(layer)[stored], fake_backbone.features_of(numbers, layer)), (
+                layer
+            )
     seen = photos.resume(caches)
-    assert not {planted.number_of(name) for name in safe} & set(seen), "a row that was acknowledged is computed again"
+    assert not {fake_backbone.number_of(name) for name in safe} & set(seen), (
+        "a row that was acknowledged is computed again"
+    )
 
 
 def test_a_power_failure_at_any_moment_loses_no_acknowledged_row(photos, shaken, tmp_path, promise, size):

@@ -8,10 +8,11 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import fake_backbone
 import numpy as np
-import planted
 import pytest
 from cachefiles import flip
+from fork_server import ForkServer
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -21,7 +22,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from nursery import Nursery
 from sklearn.neighbors import KNeighborsClassifier
 
 from pipeline.cache import FeatureCache
@@ -38,15 +38,15 @@ _CLASSES = st.sampled_from(["ant", "bee", "=cat"])
 class Collection(RuleBasedStateMachine):
     """The plain model is two dicts: what each photo says (None: it cannot be read), and its label."""
 
-    network: planted.Planted
-    nursery: Nursery
+    network: fake_backbone.Planted
+    fork_server: ForkServer
     scratch: Path
     tried: Counter[str]  # how often each of the things that the pipeline does was done
 
     def __init__(self) -> None:
         super().__init__()
         self.root = self.scratch / str(next(_count))
-        self.run = planted.Extractor(self.network, self.root / "caches")
+        self.run = fake_backbone.Extractor(self.network, self.root / "caches")
         self.photos: dict[str, int | None] = {}
         self.labels: dict[str, str] = {}
         self.names = itertools.count()
@@ -65,14 +65,14 @@ class Collection(RuleBasedStateMachine):
     @rule(number=_NUMBERS, label=_CLASSES)
     def add(self, number: int, label: str) -> None:
         name = f"{'ab'[number % 2]}/{next(self.names):03d}.png"
-        planted.put(self.folder / name, number)
+        fake_backbone.put(self.folder / name, number)
         self.photos[name], self.labels[name] = number, label
         self._changed()
 
     @rule()
     def add_what_cannot_be_read(self) -> None:
         name = f"a/{next(self.names):03d}.png"
-        planted.put(self.folder / name, b"\x89PNG\r\n\x1a\n damaged")
+        fake_backbone.put(self.folder / name, b"\x89PNG\r\n\x1a\n damaged")
         self.photos[name] = None
         self._changed()
 
@@ -88,7 +88,7 @@ class Collection(RuleBasedStateMachine):
     @rule(data=st.data(), number=_NUMBERS)
     def edit(self, data: st.DataObject, number: int) -> None:
         name = self._one(data)
-        planted.put(self.folder / name, number)
+        fake_backbone.put(self.folder / name, number)
         self.photos[name] = number
         self._changed()
 
@@ -121,7 +121,7 @@ class Collection(RuleBasedStateMachine):
         assert cache.ids == sorted(self.photos)
         assert sorted(cache.skipped) == sorted(name for name, number in self.photos.items() if number is None)
         good = [self.photos[cache.ids[row]] for row in cache.rows]
-        assert np.array_equal(cache.features(), planted.features_of(good, LAYER))
+        assert np.array_equal(cache.features(), fake_backbone.features_of(good, LAYER))
         assert done.images == len(self.photos) == done.stored + done.reused + done.failed
         assert set(self.network.seen) <= set(good)
         if self.known is not None:
@@ -133,7 +133,7 @@ class Collection(RuleBasedStateMachine):
     @rule(step=st.integers(1, 25))
     def kill(self, step: int) -> None:
         self.tried["kill"] += 1
-        said = self.nursery.run(self.folder, self.root / "caches", [LAYER], die_at=step)
+        said = self.fork_server.run(self.folder, self.root / "caches", [LAYER], die_at=step)
         assert "error" not in said, said
         for path in (self.root / "caches").glob("*.h5"):  # whatever is under its own name opens, and no row is wrong
             assert path in self.hurt or not FeatureCache.open(path).damaged().size
@@ -245,9 +245,9 @@ def test_a_living_collection_agrees_with_a_plain_model(promise, size, network, t
     tried: Counter[str] = Counter()
     with (
         promise("extract, kill, damage, resume, fit and predict agree with two dicts in memory") as on_trial,
-        Nursery(tmp_path) as nursery,
+        ForkServer(tmp_path) as fork_server,
     ):
-        given = {"network": network, "nursery": nursery, "scratch": tmp_path, "tried": tried}
+        given = {"network": network, "fork_server": fork_server, "scratch": tmp_path, "tried": tried}
         run_state_machine_as_test(
             type("LivingCollection", (Collection,), given),
             settings=settings(

@@ -22,8 +22,8 @@ import pytest
 import skops.io
 import torch
 from cachefiles import filled
-from canary import Canary
 from made_caches import blobs, names
+from sandbox_probe import Canary
 from tars import write_parquet
 from test_model_folder import Touch, default_cache, put_head, rewrite
 
@@ -100,11 +100,11 @@ def test_no_plugin_is_loaded_for_a_file(canary, tmp_path):
     path = tmp_path / "x.h5"
     hostile_caches.make("a filter that nobody knows", path, canary.path)
     program = (
-        "import sys, h5py\nfrom pathlib import Path\nfrom pipeline.cache.superblock import without_plugins\n"
+        "import sys, h5py\nfrom pathlib import Path\nfrom pipeline.cache.format import disable_plugins\n"
         "from pipeline.cache import FeatureCache\nfrom pipeline.errors import CacheError\n"
         "try: FeatureCache.open(sys.argv[1])\nexcept CacheError: pass\n"
         "def filters(): return h5py.h5z.filter_avail(32_123)\n"
-        "with without_plugins(): assert not filters()\n"
+        "with disable_plugins(): assert not filters()\n"
         "if sys.argv[2] == 'plain': filters()\n"
     )
     environment = {**os.environ, "HDF5_PLUGIN_PATH": str(plugins), "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -148,7 +148,7 @@ def _written(path: Path, text: str) -> None:
 
 
 MODELS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
-    "a pickle for a head": (_head(lambda song: pickle.dumps(Singing(song))), "wanted a stored head, found"),
+    "a pickle for a head": (_head(lambda song: pickle.dumps(Singing(song))), "expected a stored head, got"),
     "a type of its own": (_head(lambda song: skops.io.dumps(Touch(str(song)))), "expected only types that a model"),
     "a bomb for a head": (
         _head(lambda song: _archive("schema.json", bytes(200_000_000), zipfile.ZIP_DEFLATED)),
@@ -156,14 +156,14 @@ MODELS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     ),
     "a schema without end": (
         _head(lambda song: _archive("schema.json", b"[" * 200_000, zipfile.ZIP_STORED)),
-        "wanted a stored head, found",
+        "expected a stored head, got",
     ),
-    "a head that is a dict": (_head(lambda song: skops.io.dumps({"a": 1})), "found a dict, which predicts nothing"),
-    "a record without end": (lambda path, song: _written(path, "[" * 200_000), "found RecursionError"),
-    "classes that are none": (_record(classes={"a": 1}), "wanted a classes such as a model has"),
-    "a recipe that is none": (_record(recipe={"store": "fp8"}), "wanted a recipe such as a model has"),
-    "a task that is none": (_record(task=["class"]), "wanted a task such as a model has"),
-    "another scikit-learn": (_record(versions={"scikit-learn": "0.1.2"}), "wanted scikit-learn 0.1"),
+    "a head that is a dict": (_head(lambda song: skops.io.dumps({"a": 1})), "got a dict, which predicts nothing"),
+    "a record without end": (lambda path, song: _written(path, "[" * 200_000), "got RecursionError"),
+    "classes that are none": (_record(classes={"a": 1}), "expected a valid 'classes'"),
+    "a recipe that is none": (_record(recipe={"store": "fp8"}), "expected a valid 'recipe'"),
+    "a task that is none": (_record(task=["class"]), "expected a valid 'task'"),
+    "another scikit-learn": (_record(versions={"scikit-learn": "0.1.2"}), "expected scikit-learn 0.1"),
 }  # fmt: skip
 
 
@@ -270,7 +270,7 @@ def _tar(name: str, kind: bytes = tarfile.REGTYPE) -> Callable[[Path, Canary], N
 
 
 OTHERS: dict[str, tuple[Callable[[Path, Canary], None], type[PipelineError], str]] = {
-    "weights that are a pickle": (_pickled_weights, BackboneError, "other Python objects in it"),
+    "weights that are a pickle": (_pickled_weights, BackboneError, "other Python objects"),
     "images that are a pickle": (_pickled_array, SourceError, ""),
     "ids that are a pickle": (_pickled_ids, SourceError, ""),
     "a table that climbs out": (_table("x/../../aviary/canary.h5"), SourceError, "which leaves it"),

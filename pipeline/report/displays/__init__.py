@@ -1,7 +1,7 @@
-"""The pictures of a run or a study in a notebook, in the way of scikit-learn's displays.
+"""Displays of a run or a study for notebooks, in the way of scikit-learn.
 
-`from_run`, `from_study` or `from_cache` finds what there is to show; `plot` draws it and returns the axis. What was
-drawn stays at hand as `ax_` and `figure_`.
+`from_run`, `from_study` or `from_cache` loads the data; `plot` draws it and returns the axis. The attributes `ax_` and
+`figure_` hold the drawing.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from pipeline.report.displays.calibration import CalibrationDisplay
 from pipeline.report.displays.confusion import ConfusionDisplay
 from pipeline.report.displays.embedding_map import EmbeddingMapDisplay
 from pipeline.report.displays.leaderboard import LeaderboardDisplay
+from pipeline.report.displays.learning_curve import DepthDisplay, LearningCurveDisplay
 from pipeline.report.displays.mistakes import MistakesDisplay
-from pipeline.report.displays.study import DepthDisplay, LearningCurveDisplay
 
 __all__ = [
     "CalibrationDisplay",

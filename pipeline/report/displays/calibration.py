@@ -1,4 +1,4 @@
-"""How sure a head was, held against how often it was right."""
+"""The probabilities of a head against its accuracy."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import ReportError
-from pipeline.report.displays.look import BLUE, GREY, PALE, axis_for, entitle, figure_of, quiet
-from pipeline.report.displays.look import shortened as short
-from pipeline.report.displays.picked import about, label_set_of, picked_answers
-from pipeline.report.findings.answers import FOLDS, Answers, probable_result
-from pipeline.report.findings.calibration import Calibration, calibration
+from pipeline.report.diagnostics.confusion import Calibration, calibration
+from pipeline.report.diagnostics.predictions import FOLDS, ClassPredictions, best_probabilistic_result
+from pipeline.report.displays._style import (
+    BLUE,
+    GREY,
+    PALE,
+    about,
+    axis_for,
+    figure_of,
+    hide_spines,
+    select_label_set,
+    select_predictions,
+    set_title,
+)
+from pipeline.report.displays._style import shorten as short
 from pipeline.runs import Run
 
 if TYPE_CHECKING:
@@ -20,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class CalibrationDisplay:
-    """Images in bins of about equally many by how sure the head was; each bin's share of right answers above it.
+    """The share of correct predictions in bins of about equally many images, by probability.
 
-    Points on the diagonal are right as often as the head says; below it the head is too sure.
+    On the diagonal the two are equal; below it the probabilities are too high.
 
     Parameters
     ----------
-    answers : Answers
+    predictions : ClassPredictions
     calibration : Calibration
 
     Attributes
@@ -35,7 +45,7 @@ class CalibrationDisplay:
     figure_ : matplotlib Figure
     """
 
-    answers: Answers
+    predictions: ClassPredictions
     calibration: Calibration
     ax_: Any = field(init=False, repr=False)
     figure_: Any = field(init=False, repr=False)
@@ -51,7 +61,7 @@ class CalibrationDisplay:
         part: str = FOLDS,
         bins: int = 10,
     ) -> CalibrationDisplay:
-        """Return how sure the best head that gives probabilities was, held against how often it was right.
+        """Return the calibration of the best head that gives probabilities.
 
         Parameters
         ----------
@@ -59,7 +69,7 @@ class CalibrationDisplay:
         label_set : str, optional
             By default the only one.
         source : str, optional
-            The name of the images, where several DATA have a label set of this name.
+            The name of the data set, where several DATA have a label set of this name.
         part : {"folds", "test"}
         bins : int
             At the most.
@@ -71,15 +81,15 @@ class CalibrationDisplay:
         ReportError
             No classes, no such part, or no head that gives probabilities.
         """
-        info = label_set_of(run, label_set, source, part)
-        answers = picked_answers(run, info, part, probable_result(run, info))
-        found = calibration(answers, bins=bins)
+        info = select_label_set(run, label_set, source, part)
+        predictions = select_predictions(run, info, part, best_probabilistic_result(run, info))
+        found = calibration(predictions, bins=bins)
         if found is None:
             raise ReportError(
-                f"{info.name}: wanted a head that gives probabilities, found {answers.head} alone or others like it",
+                f"{info.name}: expected a head that gives probabilities, got only others, e.g. {predictions.head}",
                 'evaluate one that does, e.g. heads=["logistic"]',
             )
-        return cls(answers, found)
+        return cls(predictions, found)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the curve and return the axis.
@@ -99,14 +109,17 @@ class CalibrationDisplay:
         ax.plot(x, y, "o-", color=BLUE, linewidth=1.4, markersize=6)
         ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
         lead = self.calibration.lead
-        told = (
-            f"{abs(lead):.3f} too {'sure' if lead > 0 else 'modest'} on average; "
+        lead_text = (
+            f"{abs(lead):.3f} too {'high' if lead > 0 else 'low'} on average; "
             f"calibration error {self.calibration.error:.3f}"
         )
-        ax.set(xlabel=f"how sure the head was\n{told}", ylabel="how often it was right, with 95% interval")
+        ax.set(
+            xlabel=f"probability of the prediction\n{lead_text}",
+            ylabel="share of correct predictions, with 95% interval",
+        )
         ax.grid(color=PALE, linewidth=0.6)
         ax.set_axisbelow(True)
-        entitle(ax, f"{short(self.answers.label_set, 24)}: {about(self.answers)}")
-        quiet(ax, "left", "bottom")
+        set_title(ax, f"{short(self.predictions.label_set, 24)}: {about(self.predictions)}")
+        hide_spines(ax, "left", "bottom")
         self.ax_, self.figure_ = ax, figure_of(ax)
         return ax

@@ -1,4 +1,4 @@
-"""The confusion matrix of one label set: what is right in blue, what is wrong in vermillion."""
+"""The confusion matrix of one label set: correct predictions in blue, mistakes in vermillion."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.arguments import check_arguments
-from pipeline.report.displays.look import BLUE, INK, VERMILLION, axis_for, entitle, figure_of, quiet
-from pipeline.report.displays.look import shortened as short
-from pipeline.report.displays.picked import label_set_of, picked_answers
-from pipeline.report.findings.answers import FOLDS, Answers
-from pipeline.report.findings.confusion import Confusion, confusion
+from pipeline.report.diagnostics.confusion import Confusion, confusion
+from pipeline.report.diagnostics.predictions import FOLDS, ClassPredictions
+from pipeline.report.displays._style import (
+    BLUE,
+    INK,
+    VERMILLION,
+    axis_for,
+    figure_of,
+    hide_spines,
+    select_label_set,
+    select_predictions,
+    set_title,
+)
+from pipeline.report.displays._style import shorten as short
 from pipeline.runs import ON_TEST, Run
 
 if TYPE_CHECKING:
@@ -23,13 +32,13 @@ _MOST_COUNTED = 40  # classes; of more the counts would not be read, and the sha
 
 @dataclass(eq=False)
 class ConfusionDisplay:
-    """How often each class, a row, was said to be each class, a column.
+    """The count of each label (row) and prediction (column).
 
-    The shade is the share of the row. It is darker for mistakes than for right answers, so that few of them are seen.
+    The shade is the share of the row. It is darker for mistakes, so that rare mistakes are visible.
 
     Parameters
     ----------
-    answers : Answers
+    predictions : ClassPredictions
     confusion : Confusion
 
     Attributes
@@ -38,7 +47,7 @@ class ConfusionDisplay:
     figure_ : matplotlib Figure
     """
 
-    answers: Answers
+    predictions: ClassPredictions
     confusion: Confusion
     ax_: Any = field(init=False, repr=False)
     figure_: Any = field(init=False, repr=False)
@@ -48,7 +57,7 @@ class ConfusionDisplay:
     def from_run(
         cls, run: Run, label_set: str | None = None, *, source: str | None = None, part: str = FOLDS
     ) -> ConfusionDisplay:
-        """Return what the best head of a label set took for what.
+        """Return the confusion matrix of the best head of a label set.
 
         Parameters
         ----------
@@ -58,7 +67,7 @@ class ConfusionDisplay:
         source : str, optional
             The name of the images, where several DATA have a label set of this name.
         part : {"folds", "test"}
-            What was said out of fold, or of the fixed test set.
+            The predictions out of fold, or of the fixed test set.
 
         Raises
         ------
@@ -67,8 +76,8 @@ class ConfusionDisplay:
         ReportError
             No classes, or no such part.
         """
-        answers = picked_answers(run, label_set_of(run, label_set, source, part), part)
-        return cls(answers, confusion(answers))
+        predictions = select_predictions(run, select_label_set(run, label_set, source, part), part)
+        return cls(predictions, confusion(predictions))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the matrix and return the axis.
@@ -102,11 +111,11 @@ class ConfusionDisplay:
         ax.set_yticks(np.arange(k - 1) + 0.5, minor=True)
         ax.grid(which="minor", color="white", linewidth=1.0)
         ax.tick_params(which="minor", length=0)
-        where = "on the test set" if self.answers.part[0] == ON_TEST else "out of fold"
-        ax.set(xlabel=f"what {self.answers.head} said, {where}", ylabel="what it is")
+        where = "on the test set" if self.predictions.part[0] == ON_TEST else "out of fold"
+        ax.set(xlabel=f"predicted by {self.predictions.head}, {where}", ylabel="label")
         right = int(np.trace(self.confusion.counts))
-        entitle(ax, f"{short(self.answers.label_set, 26)}\n{right:,} of {len(self.answers):,} right")
-        quiet(ax)
+        set_title(ax, f"{short(self.predictions.label_set, 26)}\n{right:,} of {len(self.predictions):,} correct")
+        hide_spines(ax)
         self.ax_, self.figure_ = ax, figure_of(ax)
         return ax
 
@@ -118,8 +127,8 @@ def _shades(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # A root for the mistakes: one in a hundred is to be seen.
     strength = np.where(wrong, np.sqrt(shares), 0.85 * shares)
     hue = np.where(wrong[..., None], from_hex[1], from_hex[0])
-    ground = np.where(shares > 0, 1.0, 0.965)[..., None]  # a breath of grey where there is nothing
-    return ground * (1 - strength[..., None]) + hue * strength[..., None], strength > 0.55
+    map_layer = np.where(shares > 0, 1.0, 0.965)[..., None]  # a breath of grey where there is nothing
+    return map_layer * (1 - strength[..., None]) + hue * strength[..., None], strength > 0.55
 
 
 def _size(k: int, count: int) -> float:

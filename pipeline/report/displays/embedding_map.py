@@ -9,15 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.arguments import check_arguments
-from pipeline.cache import FeatureCache, TakenRows
+from pipeline.cache import FeatureCache, RowSubset
 from pipeline.errors import ReportError
-from pipeline.report.displays.look import GREY, HUES, MARKS, PALE, axis_for, entitle, figure_of, pixels_of, quiet
-from pipeline.report.displays.look import shortened as short
-from pipeline.report.displays.picked import label_set_of
-from pipeline.report.findings.embedding_map import MOST, EmbeddingMap, embedding_map
-from pipeline.report.findings.evidence import features_of, labelled, open_cache
-from pipeline.report.findings.features import Features
-from pipeline.report.findings.photos import open_photos
+from pipeline.report.diagnostics.embedding_map import MOST, EmbeddingMap, embedding_map
+from pipeline.report.diagnostics.predictions import StoredFeatures, open_cache_images
+from pipeline.report.diagnostics.summary import labelled, load_features, open_result_cache
+from pipeline.report.displays._style import (
+    GREY,
+    HUES,
+    MARKS,
+    PALE,
+    axis_for,
+    figure_of,
+    hide_spines,
+    read_square,
+    select_label_set,
+    set_title,
+)
+from pipeline.report.displays._style import shorten as short
 from pipeline.runs import Run
 
 if TYPE_CHECKING:
@@ -94,14 +103,14 @@ class EmbeddingMapDisplay:
         ReportError
             The cache is gone, or fewer than three images; with `pictures`, the photos are gone.
         """
-        info = label_set_of(run, label_set, source)
+        info = select_label_set(run, label_set, source)
         best = run.best(info.name, source=info.source)
-        features, notes = features_of(run, best)
+        features, notes = load_features(run, best)
         if features is None:
             raise ReportError(notes[0].partition("; ")[0], notes[0].partition("; ")[2])
         ids, labels = labelled(run, best, features)
-        return cls._made(
-            features, ids, labels, open_cache(run, best), info.name,
+        return cls._provenance(
+            features, ids, labels, open_result_cache(run, best), info.name,
             most=most, pictures=pictures, photos=photos, side=side, random_state=random_state,
         )  # fmt: skip
 
@@ -146,7 +155,7 @@ class EmbeddingMapDisplay:
         values = np.asarray(cache.labels(labels) if isinstance(labels, str) else labels)
         if values.shape != (len(rows),):
             raise ReportError(
-                f"{cache.path.name}: wanted a label for each of {len(rows):,} images, found {values.shape}",
+                f"{cache.path.name}: expected a label for each of {len(rows):,} images, got {values.shape}",
                 "give them in the order of cache.rows, or name a column",
             )
         if values.dtype == object:
@@ -155,16 +164,16 @@ class EmbeddingMapDisplay:
             values = values.astype(str)  # True and False too
         # Of a list that names an image twice, the map shows it once, and the photos are found by their stored ids.
         rows, first = np.unique(cache.base_rows[rows], return_index=True)
-        features = Features.of(cache.base, layer)
-        return cls._made(
+        features = StoredFeatures.of(cache.base, layer)
+        return cls._provenance(
             features, [features.ids[row] for row in rows], values[first], cache.base, title,
             most=most, pictures=pictures, photos=photos, side=side, random_state=random_state,
         )  # fmt: skip
 
     @classmethod
-    def _made(
+    def _provenance(
         cls,
-        features: Features,
+        features: StoredFeatures,
         ids: Sequence[str],
         labels: np.ndarray,
         cache: FeatureCache,
@@ -177,24 +186,24 @@ class EmbeddingMapDisplay:
         random_state: int,
     ) -> EmbeddingMapDisplay:
         rows = features.rows(ids)
-        there = np.flatnonzero(rows >= 0)
+        present = np.flatnonzero(rows >= 0)
         drawn = embedding_map(
-            TakenRows(features.X, rows[there]), [ids[place] for place in there.tolist()], labels[there],
+            RowSubset(features.X, rows[present]), [ids[place] for place in present.tolist()], labels[present],
             most=most, random_state=random_state,
         )  # fmt: skip
         if drawn is None:
             raise ReportError(
-                f"{cache.path.name}: wanted three images or more for a map, found {len(there)}", "extract more"
+                f"{cache.path.name}: expected three images or more for a map, got {len(present)}", "extract more"
             )
         made = cls(drawn, title, {}, side)
         if pictures:
-            source, note = open_photos(cache, photos)
+            source, note = open_cache_images(cache, photos)
             if source is None:
                 raise ReportError(note.partition("; ")[0], note.partition("; ")[2])
             row_of = {name: row for row, name in enumerate(source.ids)}
             for place in made._apart(pictures, random_state):
                 row = row_of.get(drawn.ids[place])
-                pixels = None if row is None else pixels_of(source, row)
+                pixels = None if row is None else read_square(source, row)
                 if pixels is not None:
                     made.pictures[place] = pixels
         return made
@@ -242,28 +251,28 @@ class EmbeddingMapDisplay:
         ax.set(xticks=[], yticks=[])
         ax.set(xlabel=f"first principal component, {first} of the variance", ylabel=f"second, {second}")
         n = f"{len(drawn):,} images" if len(drawn) == drawn.of else f"{len(drawn):,} of {drawn.of:,} images, drawn"
-        entitle(ax, f"{short(self.title, 36)}: {n}" if self.title else n)
-        quiet(ax, "left", "bottom")
+        set_title(ax, f"{short(self.title, 36)}: {n}" if self.title else n)
+        hide_spines(ax, "left", "bottom")
         for spine in ax.spines.values():
             spine.set_color(PALE)
         self.ax_, self.figure_ = ax, figure_of(ax)
         return ax
 
     def _draw_classes(self, ax: Axes, size: float) -> None:
-        drawn, named = self.map, self.classes
-        rest = ~np.isin(drawn.labels, named)
+        drawn, result_name = self.map, self.classes
+        rest = ~np.isin(drawn.labels, result_name)
         if rest.any():
             others = set(drawn.labels[rest].tolist()) - {_NO_LABEL}
             text = f"{_OTHERS} ({len(others):,} classes)" if others else _NO_LABEL
             ax.scatter(drawn.x[rest], drawn.y[rest], s=0.7 * size, c=GREY, alpha=0.5, linewidths=0, label=text)
-        for name in named:
-            mine = drawn.labels == name
+        for name in result_name:
+            of_class = drawn.labels == name
             colour, mark = self.hue(name)
             ax.scatter(
-                drawn.x[mine], drawn.y[mine], s=size, c=colour, marker=mark, alpha=0.75, linewidths=0,
+                drawn.x[of_class], drawn.y[of_class], s=size, c=colour, marker=mark, alpha=0.75, linewidths=0,
                 label=short(name, 22) or " ",
             )  # fmt: skip
-        if len(named) + bool(rest.any()) > 1:
+        if len(result_name) + bool(rest.any()) > 1:
             handles, labels = ax.get_legend_handles_labels()
             if rest.any():  # the others last
                 handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]

@@ -1,4 +1,4 @@
-"""The mistakes a head was surest of, as photos, each beside the training photos that are most like it."""
+"""The most confident mistakes as photos, each beside the most similar training photos."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ import numpy as np
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import ReportError
-from pipeline.report.displays.look import BLUE, GREY, PALE, VERMILLION, figure_of, framed, pixels_of
-from pipeline.report.displays.look import shortened as short
-from pipeline.report.displays.picked import label_set_of, picked_answers
-from pipeline.report.findings.answers import FOLDS, Answers
-from pipeline.report.findings.evidence import features_of, photos_of
-from pipeline.report.findings.mistakes import Mistake, most_confident_mistakes
-from pipeline.report.needs import needed
+from pipeline.report import load_library
+from pipeline.report.diagnostics.mistakes import Mistake, most_confident_mistakes
+from pipeline.report.diagnostics.predictions import FOLDS, ClassPredictions
+from pipeline.report.diagnostics.summary import load_features, open_run_images
+from pipeline.report.displays._style import (
+    BLUE,
+    GREY,
+    PALE,
+    VERMILLION,
+    figure_of,
+    read_square,
+    render_page,
+    select_label_set,
+    select_predictions,
+)
+from pipeline.report.displays._style import shorten as short
 from pipeline.runs import Run
 
 if TYPE_CHECKING:
@@ -27,14 +36,14 @@ _LINE = 2  # mistakes, where there is more than one
 
 @dataclass(eq=False)
 class MistakesDisplay:
-    """A row a mistake: the photo, then the photos most like it among those that the head had learned from.
+    """One row per mistake: the photo, then the most similar training photos.
 
     A neighbour's frame is vermillion where it is of the class that was said by mistake, blue where it is of the true
     one: neighbours tell why the head said what it said.
 
     Parameters
     ----------
-    answers : Answers
+    predictions : ClassPredictions
     mistakes : tuple of Mistake
     pixels : mapping of str to ndarray
         The photos that could be read, by id: uint8 ``(side, side, 3)``.
@@ -47,7 +56,7 @@ class MistakesDisplay:
     figure_ : matplotlib Figure
     """
 
-    answers: Answers
+    predictions: ClassPredictions
     mistakes: tuple[Mistake, ...]
     pixels: Mapping[str, np.ndarray] = field(repr=False)
     neighbours: int = 3
@@ -66,7 +75,7 @@ class MistakesDisplay:
         most: int = 6,
         neighbours: int = 3,
     ) -> MistakesDisplay:
-        """Return the mistakes out of fold that the best head of a label set was surest of.
+        """Return the most confident mistakes of the best head of a label set, out of fold.
 
         Parameters
         ----------
@@ -88,22 +97,22 @@ class MistakesDisplay:
         ReportError
             No classes, or the photos are gone.
         """
-        info = label_set_of(run, label_set, source, FOLDS)
-        answers = picked_answers(run, info)
-        features, _ = features_of(run, run.best(info.name, source=info.source))
-        found = most_confident_mistakes(answers, features, most=most, neighbours=neighbours)
+        info = select_label_set(run, label_set, source, FOLDS)
+        predictions = select_predictions(run, info)
+        features, _ = load_features(run, run.best(info.name, source=info.source))
+        found = most_confident_mistakes(predictions, features, most=most, neighbours=neighbours)
         if features is None or not any(one.neighbours for one in found):
             neighbours = 0
         if not found:
-            return cls(answers, (), {}, neighbours)
-        opened, note = photos_of(run, info, photos)
+            return cls(predictions, (), {}, neighbours)
+        opened, note = open_run_images(run, info, photos)
         if opened is None:
             text, _, step = note.partition("; ")
             raise ReportError(text, step)
         row_of = {name: row for row, name in enumerate(opened.ids)}
         shown = {name for one in found for name in (one.id, *(near.id for near in one.neighbours))}
-        read = {name: pixels_of(opened, row_of[name]) for name in shown if name in row_of}
-        return cls(answers, found, {name: one for name, one in read.items() if one is not None}, neighbours)
+        read = {name: read_square(opened, row_of[name]) for name in shown if name in row_of}
+        return cls(predictions, found, {name: one for name, one in read.items() if one is not None}, neighbours)
 
     def plot(self, ax: np.ndarray | None = None) -> np.ndarray:
         """Draw the photos and return their axes.
@@ -130,7 +139,7 @@ class MistakesDisplay:
             axes = np.asarray(ax, dtype=object)
             if axes.shape != shape:
                 raise ReportError(
-                    f"wanted axes of shape {shape}, a row a mistake, found {axes.shape}", "plot() makes them itself"
+                    f"expected axes of shape {shape}, one row per mistake, got {axes.shape}", "plot() makes them itself"
                 )
             self.figure_ = figure_of(axes.flat[0]) if axes.size else None
         for line, mistake in zip(axes, self.mistakes, strict=True):
@@ -140,11 +149,11 @@ class MistakesDisplay:
 
     def _axes(self, shape: tuple[int, int]) -> np.ndarray:
         """Make a figure with a place for each photo: two mistakes a line, a gap between."""
-        pyplot = needed("matplotlib.pyplot")
+        pyplot = load_library("matplotlib.pyplot")
         mistakes, wide = shape
         if not mistakes:
             self.figure_ = pyplot.figure(figsize=(5, 0.8), layout="constrained")
-            self.figure_.text(0.5, 0.5, f"no mistake among {len(self.answers):,} images", ha="center", va="center")
+            self.figure_.text(0.5, 0.5, f"no mistake among {len(self.predictions):,} images", ha="center", va="center")
             return np.empty(shape, dtype=object)
         beside = _LINE if mistakes > 1 and wide <= 5 else 1
         lines = -(-mistakes // beside)
@@ -183,5 +192,5 @@ class MistakesDisplay:
             ax.imshow(self.pixels[name])
         else:
             ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor=PALE)
-            ax.text(0.5, 0.5, "not there", ha="center", va="center", fontsize="small", color=GREY)
-        framed(ax, hue, width)
+            ax.text(0.5, 0.5, "no photo", ha="center", va="center", fontsize="small", color=GREY)
+        render_page(ax, hue, width)
