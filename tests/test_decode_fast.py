@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,9 @@ from pipeline.images.preprocess import preprocess_fast, resizing_library
 from pipeline.model import Model, fit
 from pipeline.progress import Progress
 from pipeline.provenance import Preprocessing
+
+# The package exports a function of the same name.
+preprocess_module = importlib.import_module("pipeline.images.preprocess")
 
 LITE = fake_backbone.REAL  # 256, 224, bicubic
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -132,9 +136,9 @@ def test_other_formats_and_arrays_take_the_fast_resize_too() -> None:
 def test_a_large_photo_handed_over_in_strips_is_the_same_as_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     image = picture(700, 500)
     whole = preprocess_fast(image, LITE)
-    monkeypatch.setattr(preprocess, "_STRIP", 4 * 700 * 7)
+    monkeypatch.setattr(preprocess_module, "_STRIP", 4 * 700 * 7)
     assert np.array_equal(preprocess_fast(image, LITE), whole)
-    monkeypatch.setattr(preprocess, "_STRIP", 1)
+    monkeypatch.setattr(preprocess_module, "_STRIP", 1)
     assert np.array_equal(preprocess_fast(image, LITE), whole)
 
 
@@ -244,7 +248,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return lambda image, how: (seen.append(mode), resize(image, how))[1]
 
     monkeypatch.setattr(
-        preprocess, "_RESIZES", {mode: telling(mode, resize) for mode, resize in preprocess._RESIZES.items()}
+        preprocess_module,
+        "_RESIZES",
+        {mode: telling(mode, resize) for mode, resize in preprocess_module._RESIZES.items()},
     )
     return seen
 
