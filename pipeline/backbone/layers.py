@@ -28,7 +28,6 @@ from torchvision.models.feature_extraction import NodePathTracer
 from pipeline.errors import BackboneError, nearest
 
 QUARTERS = {"early": 0.25, "middle": 0.5, "late": 0.75}
-NAMED = (*QUARTERS, "penultimate")
 
 _BATCH = 5  # a batch size that no channel count, token count or window count of a network is likely to equal
 # Tracing patches `nn.Module.__call__` for the whole process, so two threads must not trace at once.

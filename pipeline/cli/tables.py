@@ -4,11 +4,11 @@ sets one line a label set."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pipeline.cli.console import Console, RightAligned
 from pipeline.runs import CHOSEN, DUMMY, MOST_FOLDS, NOTHING, PIXELS, LabelSetInfo, Result, Run
+from pipeline.runs.leaderboard import params_text, result_name
 
 MANY = 6  # label sets; of more, each gets a line instead of a table
 LOW_SCORES = "see: docs/why_is_my_score_lower.md (the score is not shown to be better than a baseline)"
@@ -77,9 +77,9 @@ def _overview(run: Run, info: LabelSetInfo, several: bool) -> list[str]:
     heads = [one for one in rated if one.head != CHOSEN and not one.null]
     tied = [one.head for one in rated if one.null and one.tied and one.head == DUMMY]
     tied += ["colours alone" for one in rated if one.layer == PIXELS and one.tied]
-    tied += [_name(one, heads) for one in heads if one.tied and one is not best]
+    tied += [result_name(one, heads, "/") for one in heads if one.tied and one is not best]
     more = len(tied) - MOST_TIED
-    cells = [info.name, *([info.source] if several else []), _short(info.scoring), _name(best, heads)]
+    cells = [info.name, *([info.source] if several else []), _short(info.scoring), result_name(best, heads, "/")]
     cells.append(_score(*_values(shown, info)) + ("" if shown.nested or info.test is not None else " *"))
     cells += [
         _number(next((_values(one, info)[0] for one in rated if one.null and one.layer == layer), None))
@@ -94,17 +94,6 @@ def _values(result: Result, info: LabelSetInfo) -> tuple[float | None, float | N
     if info.test is not None:
         return result.test, result.test_low, result.test_high
     return result.mean, result.low, result.high
-
-
-def _name(one: Result, among: Sequence[Result]) -> str:
-    """Return a head with as much of backbone and layer as tells it from the others."""
-    parts = [one.head]
-    if len({other.cache for other in among}) > 1:
-        same = len({other.backbone for other in among}) < len({other.cache for other in among})
-        parts.append(Path(one.cache).stem if same else one.backbone)
-    if len({other.layer for other in among}) > 1:
-        parts.append(one.layer)
-    return "/".join(parts)
 
 
 def _of(run: Run, info: LabelSetInfo) -> list[Result]:
@@ -209,12 +198,7 @@ def _row(
         other = by_scoring.get(scoring)
         # All further scores of a table are of one kind: the test set's where there is one.
         cells.append("-" if other is None else _number(other.test) if tested else _number(other.mean) + mark)
-    params = "" if chosen else ", ".join(f"{name}={_value(value)}" for name, value in first.params.items())
-    return [*cells, params, f"{first.seconds:.1f}"]
-
-
-def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return [*cells, params_text(first), f"{first.seconds:.1f}"]
 
 
 def _score(value: float | None, low: float | None, high: float | None) -> str:

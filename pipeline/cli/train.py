@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from pipeline.cache import FeatureCache
 
 
-# The common options of `evaluate` and `fit`; `--help` shows them first.
-COMMON = ("labels", "column", "groups", "min_class_size", "test", "heads", "device", "as_json", "quiet")
+# The common options, which `--help` shows first: of `evaluate` and `fit`, and the last ones of every command here.
+COMMON = ("labels", "column", "groups", "min_class_size", "test", "heads")
+LAST = ("device", *o.ALWAYS)
 EXTRACT = (*o.EXTRACTION, "rehash", "recheck", "part", "id_column", "root", "label_level", *o.WORKERS, "random_state")
 STUDY = (
     *(name for name in o.EVALUATION if name not in ("heads", "grid", "cv", "nested", "scoring")),
@@ -88,13 +89,12 @@ def _skip_reasons(cache: FeatureCache) -> dict[str, str]:
 MOST_WARNINGS = 5  # that are shown of a run over many label sets
 
 
-@o.with_options(*COMMON[:-3], "cv", "out", *COMMON[-3:], more=o.EVALUATION, out=(o.RunFolder, None))
+@o.with_options(*COMMON, "cv", "out", *LAST, more=o.EVALUATION, out=(o.RunFolder, None))
 def evaluate_command(ctx: typer.Context, data: o.DataArguments, **given: Any) -> None:
     """Measure how well each head predicts the labels of photos that it was not trained on.
 
     A head is a classifier that is trained on the features of the photos. Each score has its interval (95%) and stands
     beside two baselines: always guessing the most frequent class, and color statistics.
-
 
     Example: pipeline evaluate photos/ --labels labels.xlsx --column species
     """
@@ -156,13 +156,9 @@ PREDICT = frozenset(("cache", "batch_size", "device", "n_jobs", "dask"))
 NEW_PHOTOS = "NEW_PHOTOS"  # for the person to replace: of the training photos the model knows the answers
 
 
-@o.with_options(
-    "out", *COMMON[:-3], "run", *COMMON[-3:], more=("weights", "keep_photos", *o.EVALUATION), out=(o.ModelFolder, ...)
-)
+@o.with_options("out", *COMMON, "run", *LAST, more=("weights", "keep_photos", *o.EVALUATION), out=(o.ModelFolder, ...))
 def fit_command(ctx: typer.Context, data: o.DataArgument, **given: Any) -> None:
     """Evaluate, select the best head, train it on all labelled photos, and save the model.
-
-
 
     Example: pipeline fit photos/ --out bees.model
     """
@@ -199,11 +195,11 @@ def print_when_stopped(console: Console) -> Iterator[None]:
 
 
 @o.with_options(
-    *(name for name in COMMON[:-3] if name != "heads"),
+    *(name for name in COMMON if name != "heads"),
     "head",
     "time_limit",
     "out",
-    *COMMON[-3:],
+    *LAST,
     more=STUDY,
     backbone=(o.OneBackbone, "efficientnet_lite0"),
     layer=(o.OneLayer, "penultimate"),
@@ -212,8 +208,6 @@ def print_when_stopped(console: Console) -> Iterator[None]:
 )
 def study_command(ctx: typer.Context, data: o.DataArgument, **given: Any) -> None:
     """Measure whether transfer learning is worth it: learning curves against training from scratch and on pixels.
-
-
 
     Example: pipeline study photos/
     """

@@ -22,8 +22,6 @@ from pipeline.images.listing import Columns, Listing, id_trouble, printable, sho
 from pipeline.images.photo import Photo, array_digest, array_stat
 from pipeline.images.values import cell_text, value_text
 
-ARRAY_ENDINGS = frozenset(("npz", "npy"))
-
 _IMAGES = ("images", "x", "X", "arr_0", "data")  # the names that the images may have in a .npz, first match first
 # The names that are read as column "label", first match first; CIFAR-100 has fine and coarse ones.
 _LABELS = ("labels", "label", "y", "fine_labels")

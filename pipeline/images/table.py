@@ -29,7 +29,7 @@ from pipeline.images.spreadsheet import is_spreadsheet, read_spreadsheet, split_
 from pipeline.images.values import MISSING as MISSING
 from pipeline.images.values import cell_text as cell_text
 from pipeline.images.values import clean_text as clean_text
-from pipeline.images.values import is_missing, list_text, value_key
+from pipeline.images.values import is_missing, list_text
 from pipeline.images.values import number_text as number_text
 
 if TYPE_CHECKING:
@@ -528,10 +528,6 @@ def _relative_paths(cells: Column, origin: str | os.PathLike[str], base: Path, s
             )
         found[row] = relative
     return found
-
-
-def _meaning(text: str | None) -> object:
-    return None if text is None else value_key(text)
 
 
 def find_id_column(columns: Columns, requested: str | None, shown: str) -> str:

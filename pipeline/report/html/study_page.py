@@ -14,7 +14,6 @@ from pipeline.studies.results import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATI
 
 HUE = {TRANSFER: 0, SCRATCH: 1, RANDOM: 3, RAW: 4, STATISTICS: 2, DUMMY: GREY}
 CLOSE = 1.5  # times as many labels: names of ticks that lie nearer would run into one another
-FIRST = ("head", "backbone", "layer", "seed", "device", "cores")
 
 
 def study_page(study: Study) -> str:
