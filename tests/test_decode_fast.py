@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_caches import blobs, make_cache, names
 from PIL import Image
+from progress_notes import Notes
 
 import pipeline.extraction.encoder as network_room
 from pipeline.backbone import Backbone
@@ -37,7 +38,6 @@ from pipeline.images import (
 )
 from pipeline.images.preprocess import preprocess_fast, resizing_library
 from pipeline.model import Model, fit
-from pipeline.progress import Progress
 from pipeline.provenance import Preprocessing
 
 # The package exports a function of the same name.
@@ -262,14 +262,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_backbone.Extrac
     return fake_backbone.Extractor(network, tmp_path / "caches")
 
 
-class Notes(Progress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def test_the_modes_have_a_cache_each_and_each_names_the_other(
     run: fake_backbone.Extractor, tmp_path: Path, decoded: list[str]
 ) -> None:
@@ -281,7 +273,7 @@ def test_the_modes_have_a_cache_each_and_each_names_the_other(
     assert decoded == ["exact"] * 6 + ["fast"] * 6
     assert fast.path != exact.path
     assert np.array_equal(fast.pixel_statistics(), exact.pixel_statistics())
-    assert heard.notes == [
+    assert heard.texts == [
         f"{exact.path.name} holds these images too, but differs in decoder; --decode exact would use it"
     ]
     exact.path.unlink()
@@ -352,7 +344,7 @@ def test_a_model_decodes_as_it_was_trained(model: Model, tmp_path: Path, decoded
     new = class_folders(tmp_path / "new", 1)
     said = model.predict(new, n_jobs=1, progress=heard)
     assert decoded == ["fast"] * 2
-    assert not any("features differ slightly" in note for note in heard.notes)
+    assert not any("features differ slightly" in note for note in heard.texts)
     assert list(said["error"]) == ["", ""]
     model.score(new, n_jobs=1)
     assert decoded == ["fast"] * 4

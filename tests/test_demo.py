@@ -5,19 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from progress_notes import Notes
 
 from pipeline import demo
 from pipeline.images import ImageSource
-from pipeline.progress import Progress
 from pipeline.runs import Run
-
-
-class Notes(Progress):
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
 
 
 @pytest.mark.slow

@@ -9,26 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from progress_notes import Notes
 
 from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
-from pipeline.progress import Progress
 from pipeline.runtime import base, open_runtime, runtime_name
 
 ZEN4 = "flags\t\t: fpu vme avx512f avx512_bf16 avx512_vnni\n"
 SAPPHIRE_RAPIDS = "flags\t\t: fpu avx512f amx_bf16 amx_tile\n"
 ICE_LAKE = "flags\t\t: fpu avx512f avx512_vnni\n"
 GRAVITON = "Features\t: fp asimd bf16 i8mm\n"
-
-
-class Notes(Progress):
-    """Keep what is said."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
 
 
 @pytest.fixture

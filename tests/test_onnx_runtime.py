@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from progress_notes import Notes
 from sklearn.datasets import load_sample_image
 from torchvision import models
 
@@ -38,16 +39,6 @@ from pipeline.runtime.onnx_runtime import OnnxRuntime
 from pipeline.runtime.torch_runtime import Normalize, TorchRuntime
 
 MANY = 10**6
-
-
-class Notes(Progress):
-    """Keep what is said."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from progress_notes import Notes
 from sklearn.datasets import load_sample_image
 
 from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
 from pipeline.extraction import extract
 from pipeline.images import ImageSource, preprocess
-from pipeline.progress import Progress
 from pipeline.runtime import Runtime, batch_size_of, onnx_export, open_runtime, runtime_name, stored_graphs
 from pipeline.runtime.base import has_openvino_bf16
 from pipeline.runtime.graph_cache import graph_path, graph_recipe, read_graph, write_graph
@@ -32,16 +32,6 @@ if find_spec("openvino") is None:
 from pipeline.runtime.openvino_runtime import OpenVinoRuntime
 
 native = pytest.mark.skipif(not has_openvino_bf16(), reason="on this CPU OpenVINO computes in fp32")
-
-
-class Notes(Progress):
-    """Keep what is said."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
 
 
 @pytest.fixture(autouse=True)

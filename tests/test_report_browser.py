@@ -37,8 +37,6 @@ from made_caches import blobs, make_cache
 from sklearn.neighbors import KNeighborsClassifier
 from test_study import Eyes, fewer_draws
 
-pytest.importorskip("bokeh", reason="Bokeh is not installed: pip install 'transfer-pipeline[report]'")
-
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource
 from pipeline.report.html.charts import HUES

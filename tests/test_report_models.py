@@ -11,8 +11,6 @@ import pytest
 from commands import class_folders
 from made_caches import blobs, make_cache, names
 
-pytest.importorskip("bokeh", reason="Bokeh is not installed: pip install 'transfer-pipeline[report]'")
-
 from pipeline.cache import CacheLock, add_reference
 from pipeline.evaluation import evaluate
 from pipeline.report.diagnostics.mistakes import most_confident_mistakes

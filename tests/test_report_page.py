@@ -17,8 +17,6 @@ from commands import class_folders, done, refused
 from made_caches import blobs, make_cache, names
 from PIL import Image
 
-pytest.importorskip("bokeh", reason="Bokeh is not installed: pip install 'transfer-pipeline[report]'")
-
 from pipeline.errors import ReportError
 from pipeline.evaluation import evaluate
 from pipeline.images import ImageSource

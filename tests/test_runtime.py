@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from progress_notes import Notes
 from sklearn.datasets import load_sample_image
 from torch import nn
 from torchvision import models
@@ -166,16 +167,6 @@ class Small(nn.Module):
         if len(images) > self.holds:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return self.network(images)
-
-
-class Notes(Progress):
-    """Keep what is said."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
 
 
 def test_batch_that_does_not_fit_is_run_in_halves_and_that_is_kept_and_said_once(backbone, pixels):
