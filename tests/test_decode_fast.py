@@ -1,4 +1,4 @@
-"""`--decode fast`: hardly a grey level from the exact pixels, the same errors and statistics, and another key."""
+"""`--decode fast`: pixels near the exact ones, large JPEGs decoded at a reduced scale, the same errors, another key."""
 
 from __future__ import annotations
 
@@ -26,16 +26,20 @@ from pipeline.errors import EvaluationError, SkipReason, SourceError, Unreadable
 from pipeline.evaluation import evaluate
 from pipeline.extraction import extract, recipe_of
 from pipeline.images import (
+    FAST_FULL_SIZE,
     ImageSource,
     Photo,
     decode_mode,
     decoder_fingerprint,
     decoder_of,
     fingerprint,
+    is_reduced,
     pixel_statistics,
     prepare,
     preprocess,
+    thumbnail,
 )
+from pipeline.images.decode import decode, decode_reduced, reduced_scale
 from pipeline.images.preprocess import preprocess_fast, resizing_library
 from pipeline.model import Model, fit
 from pipeline.provenance import Preprocessing
@@ -192,6 +196,137 @@ def test_photos_that_cannot_be_read_have_the_same_reasons(reason: SkipReason, co
     assert found == [(reason, found[0][1])] * 2
 
 
+# --- large JPEGs ------------------------------------------------------------------------------------------------------
+
+
+def stripes(width: int, height: int) -> Image.Image:
+    """Return a smooth pattern that a shift changes everywhere."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    share = width / 12
+    waves = [np.sin(x / share), np.sin(y / share), np.sin((x + 2 * y) / share)]
+    return Image.fromarray(np.rint(128 + 100 * np.stack(waves, -1)).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "scale"),
+    [
+        ((640, 480), 512, 1),
+        ((1023, 4000), 512, 1),
+        ((1024, 4000), 512, 2),
+        ((2047, 3000), 512, 2),
+        ((4000, 3000), 512, 4),
+        ((4095, 4096), 512, 4),
+        ((8000, 6000), 512, 8),
+        ((12000, 9000), 512, 8),
+    ],
+)
+def test_the_scale_is_the_coarsest_whose_short_side_suffices(size: tuple[int, int], side: int, scale: int) -> None:
+    assert reduced_scale(size, side) == reduced_scale(size[::-1], side) == scale
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("size", "scale"), [((131, 97), 2), ((263, 201), 4), ((523, 405), 8), ((405, 523), 8)])
+def test_a_reduced_photo_lies_where_the_full_size_one_does(orientation: int, size: tuple[int, int], scale: int) -> None:
+    """The sides are no multiples of the scale, so that the photo ends within a pixel of the reduced image."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = jpeg(stripes(*size), exif=exif, subsampling=0).content
+    wanted = how(24, 20, "bicubic")
+    full = decode(content)
+    reduced = decode_reduced(content, lambda size: scale)
+    assert (reduced.scale, reduced.size) == (scale, full.size)
+    left, top, right, bottom = reduced.box
+    assert (right - left, bottom - top) == (full.width / scale, full.height / scale)
+    exact = preprocess(full, wanted).astype(int)
+    off = np.abs(preprocess_fast(reduced.image, wanted, reduced.size, reduced.box) - exact)
+    careless = np.abs(preprocess_fast(reduced.image, wanted) - exact)  # the whole reduced image taken for the photo
+    assert off.mean() < 0.5
+    assert off.max() <= 3
+    assert careless.mean() > 4
+
+
+@pytest.mark.parametrize("options", [{"subsampling": kind} for kind in (0, 1, 2)] + [{"progressive": True}], ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_large_jpegs_of_every_kind_are_near(mode: str, options: Any) -> None:
+    photo = jpeg(stripes(1400, 1060).convert(mode), **options)
+    assert is_reduced(photo.content, LITE)
+    exact, statistics = prepare(photo, LITE)
+    fast, reduced_statistics = prepare(photo, LITE, "fast")
+    full_size, same_statistics = prepare(photo, LITE, FAST_FULL_SIZE)
+    assert 0 < np.abs(fast.astype(int) - exact).mean() < 0.6
+    assert_near(full_size, exact)
+    assert np.array_equal(same_statistics, statistics)
+    assert not np.array_equal(reduced_statistics, statistics)
+    assert np.abs(reduced_statistics - statistics).max() < 0.01  # of a scale of 0 to 1
+
+
+def test_the_size_of_the_crop_decides_which_photos_are_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
+    side = 2 * preprocess_module.REDUCED_SIDE * LITE.resize
+    small, large = jpeg(picture(side, side - 1)).content, jpeg(picture(side, side)).content
+    assert (is_reduced(small, LITE), is_reduced(large, LITE)) == (False, True)
+    file = BytesIO()
+    picture(side, side).save(file, "PNG")
+    assert not is_reduced(file.getvalue(), LITE)  # only libjpeg can
+    assert not is_reduced(np.zeros((side, side, 3), np.uint8), LITE)
+    assert not is_reduced(large[:30], LITE)  # damaged
+    assert not is_reduced(jpeg(picture(side, 2 * side)).content, LITE)  # tall: PIL resizes it, at full size
+    assert not is_reduced(jpeg(picture(2 * side, side)).content, LITE)  # its orientation may make it tall
+    assert not is_reduced(large, replace(LITE, interpolation="nearest"))
+
+
+def test_a_large_jpeg_that_ends_early_is_unreadable_in_both_modes() -> None:
+    content = jpeg(picture(1400, 1100)).content
+    for mode in ("exact", "fast", FAST_FULL_SIZE):
+        with pytest.raises(UnreadableImage) as caught:
+            prepare(Photo(bytes(16), (1, 1), content[: len(content) // 2]), LITE, mode)
+        assert caught.value.reason == SkipReason.UNREADABLE
+
+
+def test_thumbnails_of_large_jpegs_look_as_those_of_the_full_size() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = jpeg(stripes(1400, 1060), exif=exif)
+    small = Image.open(BytesIO(thumbnail(photo)))
+    full = photo.pixels()
+    full.thumbnail((160, 160))
+    assert small.size == full.size == (121, 160)
+    assert not small.getexif()
+    assert np.abs(np.asarray(small, int) - np.asarray(full, int)).mean() < 3  # what JPEG itself loses
+
+
+def test_rows_of_an_earlier_fast_cache_are_reused_except_those_of_large_jpegs(
+    run: fake_backbone.Extractor, tmp_path: Path, decoded: list[str]
+) -> None:
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(4), side=80)  # PNG
+    for number, side in ((4, 48), (5, 80)):  # JPEG: 80 pixels are reduced to 40, 48 are not
+        path = photos / "c0" / f"{number:05d}.jpg"
+        fake_backbone.photo(number, side).save(path, "JPEG", quality=100, subsampling=0)
+        fake_backbone.touch(path)
+    before = run(photos, decode=FAST_FULL_SIZE)
+    assert sorted(run.network.seen) == list(range(6))
+    run.network.forget()
+    heard = Notes()
+    after = run(photos, decode="fast", progress=heard)
+    assert run.network.seen == [5]
+    assert decoded == [FAST_FULL_SIZE] * 6 + ["fast"]
+    assert before.recipe["decoder"].startswith("fast:") and after.recipe["decoder"].startswith("fast2:")
+    fake_backbone.assert_planted(after)
+    assert heard.texts == [
+        f"{before.path.name} was made before `--decode fast` reduced large photos: its rows are reused, except those "
+        "of large JPEG photos, which are computed again"
+    ]
+
+
+def test_a_model_of_an_earlier_version_decodes_at_full_size(model: Model, tmp_path: Path, decoded: list[str]) -> None:
+    new = class_folders(tmp_path / "new", 1)
+    earlier = replace(model, recipe={**model.recipe, "decoder": decoder_of(FAST_FULL_SIZE)})
+    heard = Notes()
+    earlier.predict(new, n_jobs=1, progress=heard)
+    earlier.score(new, n_jobs=1)
+    assert decoded == [FAST_FULL_SIZE] * 4
+    assert not any("features differ slightly" in note for note in heard.texts)
+
+
 # --- the key ----------------------------------------------------------------------------------------------------------
 
 
@@ -200,12 +335,17 @@ def test_exact_has_the_key_it_always_had_and_fast_another() -> None:
     assert exact.decoder == decoder_fingerprint()
     assert exact == recipe_of(Backbone.open(), decode="exact")
     assert list(exact.differences(fast.as_dict())) == ["decoder"]
-    assert fast.decoder.startswith("fast:")
-    assert fast.key("/photos") != exact.key("/photos")
-    assert (decode_mode(exact.decoder), decode_mode(fast.decoder)) == ("exact", "fast")
+    before = recipe_of(Backbone.open(), decode=FAST_FULL_SIZE)
+    assert fast.decoder.startswith("fast2:")
+    assert before.decoder.startswith("fast:")
+    assert len({made.key("/photos") for made in (exact, before, fast)}) == 3
+    modes = [decode_mode(made.decoder) for made in (exact, before, fast)]
+    assert modes == ["exact", FAST_FULL_SIZE, "fast"]
 
 
 def test_the_fast_fingerprint_changes_with_the_decoders_and_with_the_resize(monkeypatch: pytest.MonkeyPatch) -> None:
+    full_size = fingerprint.full_size_fingerprint.__wrapped__
+    monkeypatch.setattr(fingerprint, "full_size_fingerprint", lambda: full_size())  # computed each time
     fresh = fingerprint.fast_fingerprint.__wrapped__
     here = fresh()
     assert here == decoder_of("fast")
@@ -213,7 +353,14 @@ def test_the_fast_fingerprint_changes_with_the_decoders_and_with_the_resize(monk
         other.setattr(fingerprint, "decoder_fingerprint", lambda: "another")
         assert fresh() != here
     with monkeypatch.context() as other:
-        other.setattr(fingerprint, "preprocess_fast", lambda image, how: preprocess_fast(image, how) ^ 1)
+        other.setattr(fingerprint, "preprocess_fast", lambda *given: preprocess_fast(*given) ^ 1)
+        assert fresh() != here
+    with monkeypatch.context() as other:
+        other.setattr(fingerprint, "REDUCED_SIDE", 3)
+        assert fresh() != here
+    with monkeypatch.context() as other:  # a libjpeg that reduces otherwise
+        changed = decode_reduced(jpeg(picture(32, 24)).content, lambda size: 2)
+        other.setattr(fingerprint, "decode_reduced", lambda *given: changed)
         assert fresh() != here
     assert fresh() == here
 
@@ -244,14 +391,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The mode that each photo was prepared in."""
     seen: list[str] = []
 
-    def telling(mode: str, resize: Any) -> Any:
-        return lambda image, how: (seen.append(mode), resize(image, how))[1]
+    def noting(mode: str, made: Any) -> Any:
+        return lambda *given: (seen.append(mode), made(*given))[1]
 
-    monkeypatch.setattr(
-        preprocess_module,
-        "_RESIZES",
-        {mode: telling(mode, resize) for mode, resize in preprocess_module._RESIZES.items()},
-    )
+    modes = preprocess_module._PREPARE
+    monkeypatch.setattr(preprocess_module, "_PREPARE", {mode: noting(mode, made) for mode, made in modes.items()})
     return seen
 
 
@@ -292,7 +436,7 @@ def test_no_mode_is_promised_that_decodes_otherwise_here(
 ) -> None:
     photos = fake_backbone.folder_of(tmp_path / "photos", range(3))
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("pipeline.extraction.api.decoder_of", lambda mode: "fast:elsewhere")
+        elsewhere.setattr("pipeline.extraction.api.decoder_of", lambda mode: "fast2:elsewhere")
         other = run(photos, decode="fast")
     assert run(photos).summary.notes == (f"{other.path.name} holds these images too, but differs in decoder",)
 
@@ -309,7 +453,7 @@ def test_a_test_cache_of_the_other_mode_is_refused(tmp_path: Path) -> None:
     X, y = blobs(24, classes=2)
     columns = {"kind": names(y)}
     train = make_cache(tmp_path / "a.h5", X, columns)
-    other = make_cache(tmp_path / "b.h5", X, columns, changes={"decoder": "fast:any"}, name="other")
+    other = make_cache(tmp_path / "b.h5", X, columns, changes={"decoder": "fast2:any"}, name="other")
     with pytest.raises(
         EvaluationError, match=r"b\.h5: expected test features made as those of a\.h5, got others: decoder\n"
     ):

@@ -209,7 +209,10 @@ def torch_readme(model: ExportSpec, name: str, answer: str, checks: Sequence[Par
     fast = (
         ""
         if "fast" not in str(model.recipe["decoder"])
-        else (" The model was trained on photos resized with `--decode fast`; pixels differ by about one grey level.")
+        else (
+            " The model was trained on photos read with `--decode fast`; pixels differ by about one grey level, those"
+            " of large JPEGs by a few."
+        )
     )
     lines = [
         f"# {name}",

@@ -24,7 +24,7 @@ from pipeline.extraction.build import (
 from pipeline.extraction.fill import verify_rows
 from pipeline.extraction.job import ExtractionJob, ExtractionStats, check_numbers, stopped_at
 from pipeline.extraction.reuse import known_ids
-from pipeline.images import DECODES, PHOTO_RULES, ImageSource, decoder_of
+from pipeline.images import DECODES, FAST_FULL_SIZE, PHOTO_RULES, ImageSource, decoder_of
 from pipeline.parallel import engine
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Recipe
@@ -242,8 +242,8 @@ def extract(
     store : {"fp32", "fp16"}
         The type of the stored features; part of the cache key.
     decode : {"exact", "fast"}
-        ``exact`` gives torchvision's pixels bit for bit; ``fast`` uses a faster resize whose pixels differ by a grey
-        level in places (extra ``fast``). Part of the cache key.
+        ``exact`` gives torchvision's pixels bit for bit. ``fast`` decodes large JPEGs at a reduced scale and resizes
+        faster; pixels differ by a few grey levels in places (extra ``fast``). Part of the cache key.
     batch_size : int, optional
         Images that go through the network together; by default the runtime chooses.
     on_error : {"skip", "stop"}
@@ -368,7 +368,7 @@ def check_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise CacheError(f"precision: expected {', '.join(PRECISIONS)}, got {precision!r}", "--precision fp32")
     if store not in STORE_TYPES:
         raise CacheError(f"store: expected {' or '.join(STORE_TYPES)}, got {store!r}", "--store fp32")
-    if decode not in DECODES:
+    if decode not in (*DECODES, FAST_FULL_SIZE):  # the last is the mode of models of earlier versions
         raise SourceError(f"decode: expected {' or '.join(DECODES)}, got {decode!r}", "--decode exact")
     check_numbers(batch_size, n_jobs)
     # An unknown name is an error even if every row is reused. Whether the GPU exists is checked when it is used.

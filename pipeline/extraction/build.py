@@ -40,7 +40,9 @@ from pipeline.extraction.fill import fill, stale_rows
 from pipeline.extraction.job import ExtractionJob, ExtractionStats
 from pipeline.images import (
     CHANGED_PHOTOS,
+    DECODES,
     EARLIER_RULES,
+    FAST_FULL_SIZE,
     PHOTO_RULES,
     ImageSource,
     decode_mode,
@@ -142,7 +144,7 @@ def complete_cache(
     source, recipe = job.source, job.recipe.as_dict()
     columns = _short_columns(job, stats)
     compatible = [cache for cache in candidates.found if cache.recipe == recipe]
-    earlier_rules = [cache for cache in candidates.found if _differs_only_in_rules(cache, job)]
+    earlier_pixels = [cache for cache in candidates.found if _differs_only_in_pixels(cache, job)]
     # Caches of the same images in another folder, such as a part of another cache, are not replaced.
     versions = [cache for cache in compatible if cache.place == source.place and cache.path.parent == folder]
     # Layers of an earlier version are kept: a request for other layers only adds to them.
@@ -162,7 +164,7 @@ def complete_cache(
     else:
         _note_other_caches(job, stats, candidates, versions, stem, layers)
         if not versions:
-            _note_earlier_rules(job, stats, earlier_rules, layers)
+            _note_earlier_pixels(job, stats, earlier_pixels, layers)
 
     source_caches = list(_held(cache for cache in compatible if cache.path != path))
     earlier = [cache for cache in source_caches if cache.place == source.place]
@@ -187,7 +189,7 @@ def complete_cache(
                 pending = np.flatnonzero(cache.status == PENDING)
                 to_reset = np.unique(np.concatenate([stale, cache.damaged(), pending]))
                 writer.reset(to_reset, source.ids, source.stat, columns)
-            fill(job, writer, source_caches, earlier, list(_held(earlier_rules)), stats)
+            fill(job, writer, source_caches, earlier, list(_held(earlier_pixels)), stats)
     _retire_others(versions, stem, path)
     return FeatureCache.open(path)
 
@@ -283,29 +285,40 @@ def _note_other_caches(
             job.note(note, stats)
 
 
-def _differs_only_in_rules(cache: FeatureCache, job: ExtractionJob) -> bool:
-    """Return whether a cache has the job's recipe except for earlier photo rules, under which rows can be reused."""
-    earlier = cache.recipe.get("photo_rules")
-    return (
-        job.recipe.photo_rules == PHOTO_RULES
-        and earlier in EARLIER_RULES
-        and cache.recipe == {**job.recipe.as_dict(), "photo_rules": earlier}
-    )
+def _differs_only_in_pixels(cache: FeatureCache, job: ExtractionJob) -> bool:
+    """Return whether a cache has the job's recipe except for how an earlier version read some photos.
+
+    Its rows can be reused for the other photos: see `EarlierPixels`.
+    """
+    expected = job.recipe.as_dict()
+    earlier = {}
+    if job.recipe.photo_rules == PHOTO_RULES and cache.recipe.get("photo_rules") in EARLIER_RULES:
+        earlier["photo_rules"] = cache.recipe["photo_rules"]
+    if job.decode == "fast" and _has_same_decoder(cache, FAST_FULL_SIZE):
+        earlier["decoder"] = cache.recipe["decoder"]
+    return bool(earlier) and cache.recipe == {**expected, **earlier}
 
 
-def _note_earlier_rules(
+def _note_earlier_pixels(
     job: ExtractionJob, stats: ExtractionStats, caches: Sequence[FeatureCache], layers: Mapping[str, int]
 ) -> None:
-    """Note that rows of a cache of the same images are reused although the photo rules have changed since."""
-    names = [
-        cache.path.name for cache in caches if cache.place == job.source.place and layers.keys() <= cache.layers.keys()
-    ]
-    if names:
+    """Note which rows of a cache of the same images cannot be reused because photos are read in another way since."""
+    for cache in caches:
+        if cache.place != job.source.place or not layers.keys() <= cache.layers.keys():
+            continue
+        before, changed = [], []
+        if cache.recipe.get("photo_rules") != job.recipe.photo_rules:
+            before.append("under earlier photo rules")
+            changed.append(CHANGED_PHOTOS)
+        if cache.recipe.get("decoder") != job.recipe.decoder:
+            before.append("before `--decode fast` reduced large photos")
+            changed.append("large JPEG photos")
         job.note(
-            f"{names[0]} was made under earlier photo rules: its rows are reused, except those of {CHANGED_PHOTOS}, "
-            "which are computed again",
+            f"{cache.path.name} was made {' and '.join(before)}: its rows are reused, except those of "
+            f"{' and of '.join(changed)}, which are computed again",
             stats,
         )
+        return
 
 
 def _near_misses(job: ExtractionJob, found: Sequence[FeatureCache], layers: Mapping[str, int]) -> list[str]:
@@ -318,7 +331,7 @@ def _near_misses(job: ExtractionJob, found: Sequence[FeatureCache], layers: Mapp
         differs = cache.differences(recipe)
         if not differs:  # the same images alone or in parts: its rows are reused
             continue
-        if _differs_only_in_rules(cache, job) and layers.keys() <= cache.layers.keys():  # its rows are reused too
+        if _differs_only_in_pixels(cache, job) and layers.keys() <= cache.layers.keys():  # its rows are reused too
             continue
         sentence = f"{cache.path.name} holds these images too, but differs in {', '.join(differs)}"
         # Only values that the options have: the user may paste the flags, and the file is untrusted.
@@ -327,7 +340,7 @@ def _near_misses(job: ExtractionJob, found: Sequence[FeatureCache], layers: Mapp
         flags = [f"--{name} {value}" for name, value in values.items() if value in choices[name]]
         settable = {"precision", "store", "runtime"}
         decode = decode_mode(str(cache.recipe.get("decoder")))
-        if decode != job.decode and _has_same_decoder(cache, decode):
+        if decode in DECODES and decode != job.decode and _has_same_decoder(cache, decode):
             flags.append(f"--decode {decode}")
             settable.add("decoder")
         if flags and set(differs) <= settable:

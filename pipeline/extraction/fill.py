@@ -34,7 +34,7 @@ def fill(
     writer: CacheWriter,
     compatible: Sequence[FeatureCache],
     versions: Sequence[FeatureCache],
-    earlier_rules: Sequence[FeatureCache],
+    earlier_pixels: Sequence[FeatureCache],
     stats: ExtractionStats,
 ) -> None:
     """Fill every pending row of the writer's cache.
@@ -47,9 +47,9 @@ def fill(
         Caches of the same recipe; their rows are reused for images of the same content.
     versions : sequence of FeatureCache
         Those of them with the same place; their rows are reused by id, size and time, without reading the image.
-    earlier_rules : sequence of FeatureCache
-        Caches of the same recipe under earlier photo rules; their rows are reused for photos of the same content that
-        both rules read alike. Such a photo is read but not decoded.
+    earlier_pixels : sequence of FeatureCache
+        Caches of the same recipe but for how some photos were read; their rows are reused for photos of the same
+        content that have the same pixels now. Such a photo is read but not decoded.
     stats : ExtractionStats
         Updated.
 
@@ -67,7 +67,7 @@ def fill(
             left = np.setdiff1d(left, run.reuse(unchanged), assume_unique=True)
     complete, earlier = (
         [other for other in caches if cache.layers.keys() <= other.layers.keys()]
-        for caches in (compatible, earlier_rules)
+        for caches in (compatible, earlier_pixels)
     )
     left = run.infer(left, DigestIndex(complete, earlier))
     run.infer(left, None)  # images whose row in another cache turned out to be damaged

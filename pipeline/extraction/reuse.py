@@ -14,10 +14,39 @@ import numpy as np
 from pipeline.cache import PENDING, FeatureCache, caches_in, features_name, valid_rows
 from pipeline.errors import SkipReason
 from pipeline.extraction.batch import EncodedBatch
-from pipeline.images import reads_alike
+from pipeline.images import FAST_FULL_SIZE, decode_mode, is_reduced, reads_alike
+from pipeline.provenance import Preprocessing
 
 # Reasons outside the file: an image that failed for one of them is tried again even if its file has not changed.
 TRIED_AGAIN = (SkipReason.MISSING, SkipReason.FORBIDDEN, SkipReason.NO_DECODER)
+
+
+@dataclass(frozen=True)
+class EarlierPixels:
+    """How the photos of an earlier cache became pixels, to tell which of its rows can be reused.
+
+    Attributes
+    ----------
+    rules : str
+        The photo rules.
+    full_size : Preprocessing or None
+        Given if `--decode fast` decoded large JPEGs at full size, as it did before it reduced them.
+    """
+
+    rules: str
+    full_size: Preprocessing | None = None
+
+    @classmethod
+    def of(cls, recipe: Mapping[str, Any]) -> EarlierPixels:
+        """Return what a cache's recipe says."""
+        rules = str(recipe.get("photo_rules"))
+        if decode_mode(str(recipe.get("decoder"))) != FAST_FULL_SIZE:
+            return cls(rules)
+        return cls(rules, Preprocessing(**recipe["preprocessing"]))
+
+    def are_the_same_for(self, content: bytes | np.ndarray) -> bool:
+        """Return whether a photo has the same pixels now."""
+        return reads_alike(content, self.rules) and (self.full_size is None or not is_reduced(content, self.full_size))
 
 
 class DigestIndex:
@@ -28,14 +57,14 @@ class DigestIndex:
     caches : sequence of FeatureCache
         All of one recipe, each with every layer that is needed.
     earlier : sequence of FeatureCache
-        Caches of the same recipe under earlier photo rules. Their rows are found only for photos that both rules read
-        alike.
+        Caches of the same recipe but for how earlier versions read some photos: see `EarlierPixels`. Their rows are
+        found only for photos that have the same pixels now.
     """
 
     def __init__(self, caches: Sequence[FeatureCache], earlier: Sequence[FeatureCache] = ()) -> None:
         self.caches = [*caches, *earlier]
         self._count = len(caches)
-        self._rules = [str(cache.recipe.get("photo_rules")) for cache in earlier]
+        self._earlier_pixels = [EarlierPixels.of(cache.recipe) for cache in earlier]
         stored = [cache.rows for cache in self.caches]
         digests = [np.ascontiguousarray(cache.digest[rows]) for cache, rows in zip(self.caches, stored, strict=True)]
         halves = np.concatenate([np.zeros((0, 2), ">u8"), *(digest.view(">u8") for digest in digests)])
@@ -58,14 +87,14 @@ class DigestIndex:
     def find(self, digest: bytes, content: bytes | np.ndarray | None = None) -> int:
         """Return the number of an entry with this content, -1 if there is none.
 
-        Entries of earlier photo rules are found only if the `content` is given too.
+        Entries of earlier caches are found only if the `content` is given too.
         """
-        return _find(digest, content, self._first, self._second, self._earlier, self._rules)
+        return _find(digest, content, self._first, self._second, self._earlier, self._earlier_pixels)
 
     def write_file(self, path: Path) -> DigestIndexFile:
         """Write the index to a file, and return an index that other processes can read from it."""
         np.save(path, np.stack([self._first, self._second, self._earlier]))
-        return DigestIndexFile(str(path), tuple(self._rules))
+        return DigestIndexFile(str(path), tuple(self._earlier_pixels))
 
     def by_cache(self, entries: np.ndarray) -> Iterable[tuple[FeatureCache, np.ndarray, np.ndarray]]:
         """Yield each cache that holds any of these entries, with the positions of its entries and their rows in it."""
@@ -82,17 +111,17 @@ class DigestIndexFile:
     Attributes
     ----------
     path : str
-    rules : tuple of str
-        Photo rules of each earlier cache.
+    pixels : tuple of EarlierPixels
+        Of each earlier cache.
     """
 
     path: str
-    rules: tuple[str, ...] = ()
+    pixels: tuple[EarlierPixels, ...] = ()
 
     def find(self, digest: bytes, content: bytes | np.ndarray | None = None) -> int:
         """Return the number of an entry with this content, -1 if there is none; see `DigestIndex.find`."""
         first, second, earlier = _entries_in(self.path)
-        return _find(digest, content, first, second, earlier, self.rules)
+        return _find(digest, content, first, second, earlier, self.pixels)
 
 
 @lru_cache(maxsize=1)
@@ -106,15 +135,14 @@ def _find(
     first_halves: np.ndarray,
     second_halves: np.ndarray,
     earlier: np.ndarray,
-    rules: Sequence[str],
+    pixels: Sequence[EarlierPixels],
 ) -> int:
     first, second = (np.uint64(int.from_bytes(half, "big")) for half in (digest[:8], digest[8:]))
     entry = int(np.searchsorted(first_halves, first))
     while entry < len(first_halves) and first_halves[entry] == first:
         number = int(earlier[entry])
-        # A row under earlier rules can be used only if the photo has the same pixels under both.
         if second_halves[entry] == second and (
-            not number or (content is not None and reads_alike(content, rules[number - 1]))
+            not number or (content is not None and pixels[number - 1].are_the_same_for(content))
         ):
             return entry
         entry += 1

@@ -15,7 +15,9 @@ from pipeline.images.paths import images_by_stem, is_absolute, relative_to, spel
 from pipeline.images.photo import Photo
 from pipeline.images.preprocess import (
     DECODES,
+    FAST_FULL_SIZE,
     PIXEL_STATISTICS,
+    is_reduced,
     pixel_statistics,
     prepare,
     preprocess,
@@ -32,6 +34,7 @@ __all__ = [
     "CHANGED_PHOTOS",
     "DECODES",
     "EARLIER_RULES",
+    "FAST_FULL_SIZE",
     "PHOTO_RULES",
     "PIXEL_STATISTICS",
     "Ignored",
@@ -48,6 +51,7 @@ __all__ = [
     "images_by_stem",
     "is_absolute",
     "is_fixed_split",
+    "is_reduced",
     "kinds_source",
     "name_and_place",
     "pixel_statistics",

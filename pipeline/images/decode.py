@@ -12,12 +12,13 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, features
 
 from pipeline.errors import SkipReason, SourceError, UnreadableImage
-from pipeline.images.rgb import upright_rgb
+from pipeline.images.rgb import exif_orientation, upright_rgb
 
 HEAD = 32  # bytes that `sniff` wants to see
 
@@ -158,6 +159,78 @@ def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
         TOO_LONG (over `MAX_ASPECT` to 1), the last two from the header, before any pixel is decoded; UNREADABLE for
         whatever the decoder trips over.
     """
+    return decode_reduced(data, most=most).image
+
+
+class ReducedPhoto(NamedTuple):
+    """A photo that was decoded at a reduced scale.
+
+    Attributes
+    ----------
+    image : PIL.Image.Image
+        Upright, mode RGB.
+    size : tuple of int
+        Width and height of the upright photo at full size.
+    scale : int
+        1, 2, 4 or 8: pixels of the photo per pixel of the image.
+    box : tuple of float
+        ``(left, top, right, bottom)`` of the photo in the image. The image is larger than ``size / scale`` where the
+        size is not a multiple of the scale: libjpeg fills the last column and row up.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    scale: int
+    box: tuple[float, float, float, float]
+
+
+SCALES = (8, 4, 2)  # at which libjpeg can decode, coarsest first
+
+
+def reduced_scale(size: tuple[int, int], side: int) -> int:
+    """Return the coarsest scale at which a JPEG's short side keeps at least `side` pixels: 8, 4, 2 or 1.
+
+    Examples
+    --------
+    >>> reduced_scale((4000, 3000), 512)  # 1000 x 750
+    4
+    >>> reduced_scale((640, 480), 512)
+    1
+    """
+    return next((scale for scale in SCALES if min(size) >= side * scale), 1)
+
+
+def jpeg_size(content: bytes | np.ndarray) -> tuple[int, int] | None:
+    """Return width and height of a JPEG from its header, before its orientation is applied; None for anything else."""
+    if not isinstance(content, bytes) or sniff(content[:HEAD]) != "JPEG":
+        return None
+    _silence_pillow()
+    try:
+        return _opener("JPEG")(BytesIO(content)).size
+    except Exception:  # damaged: it has no pixels at any scale
+        return None
+
+
+def decode_reduced(
+    data: bytes, scale_of: Callable[[tuple[int, int]], int] | None = None, most: int = MAX_PIXELS
+) -> ReducedPhoto:
+    """Return the photo's pixels as `decode` does, a JPEG decoded by libjpeg at a reduced scale.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    scale_of : callable, optional
+        Returns the scale for a JPEG of a width and a height, which are those before its orientation is applied: see
+        `reduced_scale`. By default, and for other formats, photos are decoded at full size.
+    most : int
+        Pixels that a photo may have at full size.
+
+    Raises
+    ------
+    UnreadableImage
+        As `decode`.
+    """
     if not data:
         raise UnreadableImage(SkipReason.EMPTY)
     found = sniff(data[:HEAD])
@@ -172,10 +245,18 @@ def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
     _silence_pillow()
     try:
         image = _open_heic(BytesIO(data), most) if found == "HEIC" else _opener(found)(BytesIO(data))
-        check_size(*image.size, len(data), most)
+        size = image.size
+        check_size(*size, len(data), most)
         if found == "HEIC":
             image.format = "HEIF"  # `upright_rgb` is to know that it is upright
-        return upright_rgb(image)
+        scale = scale_of(size) if scale_of and found == "JPEG" else 1
+        if scale > 1:
+            image.draft(None, (size[0] // scale, size[1] // scale))
+            orientation = exif_orientation(image.info.get("exif", b""))
+            size, box = _upright_box(size, scale, image.size, orientation)
+            return ReducedPhoto(upright_rgb(image), size, scale, box)
+        upright = upright_rgb(image)
+        return ReducedPhoto(upright, upright.size, 1, (0.0, 0.0, float(upright.width), float(upright.height)))
     except UnreadableImage:
         raise
     except Image.DecompressionBombError as error:
@@ -184,6 +265,24 @@ def decode(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
         # Damaged bytes reach every corner of the decoders: OSError, SyntaxError, ValueError, struct.error, zlib.error,
         # IndexError and MemoryError have all been seen. None of them may end a run of a million photos.
         raise UnreadableImage(SkipReason.UNREADABLE, _short(error)) from error
+
+
+def _upright_box(
+    size: tuple[int, int], scale: int, reduced: tuple[int, int], orientation: int
+) -> tuple[tuple[int, int], tuple[float, float, float, float]]:
+    """Return the upright photo's full size, and its box in the upright reduced image.
+
+    Before the image is turned, the photo begins in its upper left corner.
+    """
+    width, height = size[0] / scale, size[1] / scale
+    # Whether rows and columns are exchanged, and whether the stored right and bottom are then the left and the top.
+    exchanged = orientation in (5, 6, 7, 8)
+    mirrored_x, mirrored_y = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
+    wide, high = reduced
+    if exchanged:
+        size, (width, height), (wide, high) = (size[1], size[0]), (height, width), (high, wide)
+    left, top = (wide - width) * mirrored_x, (high - height) * mirrored_y
+    return size, (left, top, left + width, top + height)
 
 
 def _silence_pillow() -> None:

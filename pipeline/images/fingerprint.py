@@ -7,18 +7,20 @@ smaller one where the format is bulky; `tests/test_decode.py` says what is in ea
 from __future__ import annotations
 
 from base64 import b64decode
-from functools import cache
+from functools import cache, partial
 from hashlib import blake2b
 
 import numpy as np
 from PIL import Image
 
 from pipeline.errors import UnreadableImage
-from pipeline.images.decode import decode
-from pipeline.images.preprocess import preprocess_fast
+from pipeline.images.decode import SCALES, decode, decode_reduced
+from pipeline.images.preprocess import FAST_FULL_SIZE, REDUCED_SIDE, preprocess_fast
 from pipeline.provenance import Preprocessing
 
-_FAST = "fast:"  # a recipe's decoder begins with it; no digest does
+# A recipe's decoder begins with one of them; no digest does.
+_FULL_SIZE = "fast:"  # `--decode fast` before large JPEGs were decoded at a reduced scale
+_FAST = "fast2:"
 
 
 @cache
@@ -47,8 +49,8 @@ def decoder_fingerprint() -> str:
 
 
 @cache
-def fast_fingerprint() -> str:
-    """Return what stands in a recipe for `--decode fast`: its mark and the digest of what it makes of the samples.
+def full_size_fingerprint() -> str:
+    """Return the mark and the digest of what the fast resize makes of the samples at full size.
 
     Raises
     ------
@@ -59,19 +61,46 @@ def fast_fingerprint() -> str:
     image = decode(b64decode(_SAMPLES["jpeg"]))  # 32 x 24
     for interpolation in ("bilinear", "bicubic"):
         for resize, crop in ((11, 9), (45, 37)):  # smaller and larger
-            how = Preprocessing(resize, crop, interpolation, True, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-            seen.update(preprocess_fast(image, how).tobytes())
+            seen.update(preprocess_fast(image, _how(interpolation, resize, crop)).tobytes())
+    return _FULL_SIZE + seen.hexdigest()
+
+
+@cache
+def fast_fingerprint() -> str:
+    """Return what stands in a recipe for `--decode fast`: its mark and the digest of what it makes of the samples.
+
+    Raises
+    ------
+    SourceError
+        The library that resizes is not installed.
+    """
+    seen = blake2b(f"{full_size_fingerprint()} {REDUCED_SIDE}".encode(), digest_size=16)
+    for name in ("jpeg", "progressive"):  # 32 x 24
+        for scale in SCALES:
+            reduced = decode_reduced(b64decode(_SAMPLES[name]), partial(_always, scale))
+            seen.update(reduced.image.tobytes())
+            seen.update(preprocess_fast(reduced.image, _how("bicubic", 5, 4), reduced.size, reduced.box).tobytes())
     return _FAST + seen.hexdigest()
 
 
+def _always(scale: int, _: tuple[int, int]) -> int:
+    return scale
+
+
+def _how(interpolation: str, resize: int, crop: int) -> Preprocessing:
+    return Preprocessing(resize, crop, interpolation, True, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
 def decoder_of(mode: str) -> str:
-    """Return what stands in a recipe made on this machine for `--decode` "exact" or "fast"."""
-    return fast_fingerprint() if mode == "fast" else decoder_fingerprint()
+    """Return what stands in a recipe made on this machine for one of `DECODES`, or for `FAST_FULL_SIZE`."""
+    return {"exact": decoder_fingerprint, "fast": fast_fingerprint, FAST_FULL_SIZE: full_size_fingerprint}[mode]()
 
 
 def decode_mode(decoder: str) -> str:
-    """Return which `--decode`, "exact" or "fast", a recipe's `decoder` stands for."""
-    return "fast" if decoder.startswith(_FAST) else "exact"
+    """Return which of `DECODES`, or `FAST_FULL_SIZE`, a recipe's `decoder` stands for."""
+    if decoder.startswith(_FAST):
+        return "fast"
+    return FAST_FULL_SIZE if decoder.startswith(_FULL_SIZE) else "exact"
 
 
 _SAMPLES = {

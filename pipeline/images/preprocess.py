@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.errors import SourceError
 from pipeline.images import rgb
-from pipeline.images.decode import MAX_PIXELS
+from pipeline.images.decode import MAX_PIXELS, decode_reduced, jpeg_size, reduced_scale
 from pipeline.images.photo import Photo
 from pipeline.provenance import Preprocessing
 
@@ -55,7 +55,24 @@ _TALL = 1.9
 _STRIP = 1 << 20  # bytes of a photo that are handed over at once: a large photo is never copied whole
 
 
-def preprocess_fast(image: Image.Image, how: Preprocessing) -> np.ndarray:
+def can_resize_fast(size: tuple[int, int], how: Preprocessing) -> bool:
+    """Return whether photos of this size are resized by the library, or by PIL because it would do otherwise."""
+    (wide, high), _ = placement(size, how)
+    width, height = size
+    return (
+        how.interpolation in _FILTERS
+        and size != (wide, high)
+        and how.crop <= min(wide, high)
+        and height <= _TALL * width
+    )
+
+
+def preprocess_fast(
+    image: Image.Image,
+    how: Preprocessing,
+    size: tuple[int, int] | None = None,
+    box: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
     """Return what `preprocess` does, the same or next to it in every grey level.
 
     Parameters
@@ -63,6 +80,10 @@ def preprocess_fast(image: Image.Image, how: Preprocessing) -> np.ndarray:
     image : PIL.Image.Image
         Mode RGB.
     how : Preprocessing
+    size : tuple of int, optional
+        Width and height of the photo, where the image is the photo at a reduced scale: they determine the crop.
+    box : tuple of float, optional
+        ``(left, top, right, bottom)`` of the photo in the image; by default the whole image.
 
     Returns
     -------
@@ -75,21 +96,18 @@ def preprocess_fast(image: Image.Image, how: Preprocessing) -> np.ndarray:
     SourceError
         The library is not installed.
     """
-    (wide, high), (left, top) = placement(image.size, how)
-    width, height = image.size
-    if (
-        how.interpolation not in _FILTERS
-        or image.size == (wide, high)
-        or how.crop > min(wide, high)
-        or height > _TALL * width
-    ):
+    size = size or image.size
+    if not can_resize_fast(size, how):
         return preprocess(image, how)
+    (wide, high), (left, top) = placement(size, how)
+    x, y, right, bottom = box or (0.0, 0.0, float(image.width), float(image.height))
     library = resizing_library()
     name, reach = _FILTERS[how.interpolation]
-    scale_x, scale_y = width / wide, height / high  # pixels of the photo to one of the crop
+    width = image.width
+    scale_x, scale_y = (right - x) / wide, (bottom - y) / high  # pixels of the image per pixel of the crop
     margin = reach * max(scale_y, 1) + 1
-    first = max(0, math.floor(top * scale_y - margin))
-    last = min(height, math.ceil((top + how.crop) * scale_y + margin))
+    first = max(0, math.floor(y + top * scale_y - margin))
+    last = min(image.height, math.ceil(y + (top + how.crop) * scale_y + margin))
     resizer = library.Resizer()
 
     def resized(pixels: bytes, size: tuple[int, int], box: tuple[float, ...], target: tuple[int, int]) -> bytes:
@@ -109,9 +127,9 @@ def preprocess_fast(image: Image.Image, how: Preprocessing) -> np.ndarray:
     for start in range(first, last, at_once):
         rows = min(at_once, last - start)
         strip = image.crop((0, start, width, start + rows)).tobytes("raw", "RGBX")
-        across = (left * scale_x, 0, min(how.crop * scale_x, width), rows)
+        across = (x + left * scale_x, 0, min(how.crop * scale_x, width), rows)
         strips.append(resized(strip, (width, rows), across, (how.crop, rows)))
-    down = (0, top * scale_y - first, how.crop, min(how.crop * scale_y, last - first))
+    down = (0, y + top * scale_y - first, how.crop, min(how.crop * scale_y, last - first))
     square = resized(b"".join(strips), (how.crop, last - first), down, (how.crop, how.crop))
     return np.frombuffer(square, np.uint8).reshape(how.crop, how.crop, 4)[:, :, :3]
 
@@ -168,10 +186,49 @@ def pixel_statistics(image: Image.Image) -> np.ndarray:
     return (np.concatenate([mean, std, shares]) / 255).astype(np.float32)
 
 
-_RESIZES = {"exact": preprocess, "fast": preprocess_fast}
-
 #: How photos may become pixels.
-DECODES = tuple(_RESIZES)
+DECODES = ("exact", "fast")
+
+#: `--decode fast` as it was before large JPEGs were decoded at a reduced scale. Models that were fitted with it still
+#: predict with it.
+FAST_FULL_SIZE = "fast-full-size"
+
+# Short side that a JPEG keeps at a reduced scale, as a multiple of the side that it is resized to. Decision 40 has the
+# measurements.
+REDUCED_SIDE = 2
+
+
+def is_reduced(content: bytes | np.ndarray, how: Preprocessing) -> bool:
+    """Return whether `--decode fast` decodes this file at a reduced scale; only its header is read."""
+    size = jpeg_size(content)
+    return size is not None and _scale_of(size, how) > 1
+
+
+def _scale_of(size: tuple[int, int], how: Preprocessing) -> int:
+    """Return the scale at which `--decode fast` decodes a JPEG of this width and height, 1 for the full size."""
+    # PIL resizes at full size alone, and the orientation may exchange the sides.
+    reducible = can_resize_fast(size, how) and can_resize_fast((size[1], size[0]), how)
+    return reduced_scale(size, REDUCED_SIDE * how.resize) if reducible else 1
+
+
+def _prepare_exact(photo: Photo, how: Preprocessing, most: int) -> tuple[np.ndarray, Image.Image]:
+    image = photo.pixels(most)
+    return preprocess(image, how), image
+
+
+def _prepare_fast(photo: Photo, how: Preprocessing, most: int) -> tuple[np.ndarray, Image.Image]:
+    if not isinstance(photo.content, bytes):
+        return _prepare_full_size(photo, how, most)
+    reduced = decode_reduced(photo.content, lambda size: _scale_of(size, how), most)
+    return preprocess_fast(reduced.image, how, reduced.size, reduced.box), reduced.image
+
+
+def _prepare_full_size(photo: Photo, how: Preprocessing, most: int) -> tuple[np.ndarray, Image.Image]:
+    image = photo.pixels(most)
+    return preprocess_fast(image, how), image
+
+
+_PREPARE = {"exact": _prepare_exact, "fast": _prepare_fast, FAST_FULL_SIZE: _prepare_full_size}
 
 
 def prepare(photo: Photo, how: Preprocessing, decode: str = "exact") -> tuple[np.ndarray, np.ndarray]:
@@ -182,7 +239,9 @@ def prepare(photo: Photo, how: Preprocessing, decode: str = "exact") -> tuple[np
     photo : Photo
     how : Preprocessing
     decode : {"exact", "fast"}
-        Whether the pixels are torchvision's bit for bit, or those of `preprocess_fast`. The statistics are the same.
+        ``exact`` gives torchvision's pixels bit for bit. ``fast`` gives those of `preprocess_fast`; a JPEG with a short
+        side of at least ``2 * REDUCED_SIDE * how.resize`` pixels is decoded at a half, a quarter or an eighth of its
+        size, and its statistics are those of the smaller image.
 
     Returns
     -------
@@ -194,13 +253,13 @@ def prepare(photo: Photo, how: Preprocessing, decode: str = "exact") -> tuple[np
     UnreadableImage
         With the reason, the same one in both modes.
     """
-    image = photo.pixels()
-    return _RESIZES[decode](image, how), pixel_statistics(image)
+    pixels, image = _PREPARE[decode](photo, how, MAX_PIXELS)
+    return pixels, pixel_statistics(image)
 
 
 def squared(photo: Photo, how: Preprocessing, decode: str = "exact", *, most_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Return the photo's pixels for the network alone, as `prepare` does, of a photo of so many pixels at the most."""
-    return _RESIZES[decode](photo.pixels(most_pixels), how)
+    return _PREPARE[decode](photo, how, most_pixels)[0]
 
 
 SIDE = 160  # pixels of the long side
@@ -215,7 +274,10 @@ def thumbnail(photo: Photo, side: int = SIDE) -> bytes:
     UnreadableImage
         With the reason.
     """
-    image = photo.pixels()
+    if isinstance(photo.content, bytes):
+        image = decode_reduced(photo.content, lambda size: reduced_scale(size, 2 * side)).image
+    else:
+        image = photo.pixels()
     image.thumbnail((side, side))  # in place, and never larger than it was
     image.info.clear()  # where and when a photo was taken is not what it shows
     small = BytesIO()
