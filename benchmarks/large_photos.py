@@ -45,7 +45,7 @@ def main() -> None:
     make.add_argument("photos")
     make.add_argument("out")
     make.add_argument("--photos", dest="count", type=int, default=120)
-    make.add_argument("--largest", type=int, default=24, help="number of photos at 48 megapixels")
+    make.add_argument("--largest", type=int, default=2, help="one of so many photos is made at 48 megapixels too")
     steps = commands.add_parser("steps")
     steps.add_argument("out")
     steps.add_argument("--rounds", type=int, default=9)
@@ -66,7 +66,7 @@ def make_photos(photos: Path, out: Path, count: int, largest: int) -> None:
     paths = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     chosen = [paths[at] for at in np.linspace(0, len(paths) - 1, count).astype(int)]
     with get_context("spawn").Pool(2) as pool:
-        tasks = [(path, out, number, number < largest) for number, path in enumerate(chosen)]
+        tasks = [(path, out, number, number % largest == 0) for number, path in enumerate(chosen)]
         made = pool.starmap(make_photo, tasks)
     print("| megapixels | photos | MB per photo | bytes per pixel |")
     print("|---|---|---|---|")
@@ -89,7 +89,7 @@ def make_photo(path: Path, out: Path, number: int, with_largest: bool) -> dict[f
         if size == 48:
             if not with_largest:
                 continue
-            photo = as_a_camera_makes_it(small, 48, rng)
+            photo = as_a_camera_makes_it(small, 48, np.random.default_rng(number))
         elif size == 12:
             photo = large
         else:

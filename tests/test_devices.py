@@ -7,12 +7,15 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import fake_backbone
 import pytest
 import torch
 from progress_notes import Notes
 
 from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
+from pipeline.extraction import extract
+from pipeline.model import fit
 from pipeline.runtime import base, open_runtime, runtime_name
 
 ZEN4 = "flags\t\t: fpu vme avx512f avx512_bf16 avx512_vnni\n"
@@ -97,5 +100,36 @@ def test_emulated_bf16_is_said_with_what_is_faster(native, monkeypatch):
     monkeypatch.setattr("pipeline.runtime.open.has_bf16", lambda: native)
     notes = Notes()
     open_runtime(Backbone.open(), ["penultimate"], device="cpu", precision="bf16", progress=notes)
-    said = "this CPU has no bf16 instructions: bf16 is emulated, and slower than --precision fp32"
+    said = "this CPU has no bf16 instructions: bf16 is emulated, and slower than fp32"
     assert notes.texts == ([] if native else [said])
+
+
+def test_a_precision_that_is_emulated_is_refused_before_any_work(processor, tmp_path):
+    """A complete cache of another machine is read all the same, and a model that needs the precision predicts."""
+    photos = fake_backbone.folder_of(tmp_path / "photos", range(4))
+    options = {"cache": tmp_path / "caches", "precision": "bf16"}
+    processor("arm")
+    made = extract(photos, device="cpu", n_jobs=1, **options)
+    processor("avx2")
+    more = fake_backbone.folder_of(tmp_path / "more", range(4, 8))
+    for n_jobs in (1, 2):
+        with pytest.raises(BackboneError) as caught:
+            extract(more, device="cpu", n_jobs=n_jobs, **options)
+        assert caught.value.message == (
+            "expected a CPU with bf16 instructions, got one that emulates them, slower than fp32"
+        )
+        assert caught.value.next_step == "--precision fp32"
+    assert [path.name for path in (tmp_path / "caches").glob("*.h5")] == [made.path.name]
+    assert extract(photos, device="cpu", **options).path == made.path  # no network is needed
+
+    processor("arm")
+    model = fit(
+        photos, heads="ridge", grid={"ridge.alpha": 1.0}, cv=2, out=tmp_path / "a.model", device="cpu", **options
+    )
+    expected = model.predict(photos, device="cpu")["label"]
+    processor("avx2")
+    notes = Notes()
+    assert list(model.predict(photos, device="cpu", progress=notes)["label"]) == list(expected)
+    assert "this CPU has no bf16 instructions: bf16 is emulated, and slower than fp32" in notes.texts
+    assert model.score(more, device="cpu", cache=tmp_path / "caches").n == 4
+    assert [path.name for path in (tmp_path / "caches").glob("*.h5")] == [made.path.name]  # nothing was extracted

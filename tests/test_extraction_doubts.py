@@ -58,7 +58,7 @@ def test_a_reason_outside_the_file_is_looked_at_in_every_run(run, photos, networ
     with monkeypatch.context() as patch:
         whole = Photo.pixels
 
-        def without_decoder(self: Photo) -> Any:
+        def without_decoder(self: Photo, *_: Any) -> Any:
             image = whole(self)
             if fake_backbone.numbers_in(np.asarray(image)[None])[0] in (4, 5):
                 raise UnreadableImage(reason)
@@ -205,7 +205,7 @@ def test_wrong_rows_are_not_handed_on_in_silence(run, bitmaps, network):
 def test_a_recheck_of_what_cannot_be_decoded_any_more_says_so(run, bitmaps, network, monkeypatch):
     run(bitmaps)
 
-    def without_decoder(self: Photo) -> Any:
+    def without_decoder(self: Photo, *_: Any) -> Any:
         raise UnreadableImage(SkipReason.NO_DECODER)
 
     monkeypatch.setattr(Photo, "pixels", without_decoder)

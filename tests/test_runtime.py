@@ -504,11 +504,18 @@ def test_unknown_device_is_refused(device):
         resolve_device(device)
 
 
-def test_fp16_on_a_cpu_and_unknown_precisions_are_refused(backbone):
+@pytest.mark.parametrize(
+    ("name", "next_step"), [("avx2", "--precision fp32"), ("avx512_bf16", "--precision bf16 or fp32")]
+)
+def test_fp16_on_a_cpu_is_refused_with_what_this_cpu_can_do(backbone, processor, name, next_step):
+    processor(name)
     with pytest.raises(BackboneError) as error:
         open_runtime(backbone, ["penultimate"], device="cpu", precision="fp16")
     assert error.value.message == "expected the precision fp16, which needs a GPU, got the device 'cpu'"
-    assert error.value.next_step == "--precision bf16 or fp32"
+    assert error.value.next_step == next_step
+
+
+def test_unknown_precisions_are_refused(backbone):
     with pytest.raises(BackboneError, match="expected a precision fp32, bf16, fp16, got 'fp8'"):
         open_runtime(backbone, ["penultimate"], device="cpu", precision="fp8")
 

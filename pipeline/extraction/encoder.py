@@ -25,7 +25,7 @@ from pipeline.extraction.reuse import DigestIndex, DigestIndexFile
 from pipeline.images import PHOTO_RULES, ImageSource, prepare, reads_alike
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Preprocessing
-from pipeline.runtime import Runtime, batch_size_of, devices_of, open_runtime
+from pipeline.runtime import Runtime, batch_size_of, devices_of, emulates, open_runtime
 
 
 class LazyNetwork:
@@ -44,6 +44,9 @@ class LazyNetwork:
         How many images there are; a graph is exported only for many.
     graphs : Path
         The folder of exported networks.
+    may_emulate : bool
+        Whether to compute in a precision that the device emulates, slower than fp32. A model that was fitted in bf16
+        predicts so on any machine.
     progress : Progress
 
     Attributes
@@ -69,6 +72,7 @@ class LazyNetwork:
         runtime: str = "",
         images: int | None = None,
         graphs: Path,
+        may_emulate: bool = False,
         progress: Progress = SILENT,
     ) -> None:
         self.backbone, self.device, self.precision, self.graphs = backbone, device, precision, graphs
@@ -78,7 +82,7 @@ class LazyNetwork:
         self.batch_size = batch_size_of(self.devices[0], backbone.preprocessing.crop, precision)
         self.name = self.version = ""
         self.seconds_to_open = 0.0
-        self._required = runtime
+        self._required, self._may_emulate = runtime, may_emulate
         self._images, self._progress = images, progress
         self._runtime: Runtime | None = None
         self._opening = threading.Lock()
@@ -92,6 +96,7 @@ class LazyNetwork:
         """Return the runtime; the first caller loads it, and the others wait."""
         with self._opening:
             if self._runtime is None:
+                self._check_speed()
                 started = time.perf_counter()
                 runtime = open_runtime(
                     self.backbone,
@@ -113,6 +118,15 @@ class LazyNetwork:
                 self.seconds_to_open = time.perf_counter() - started
             return self._runtime
 
+    def _check_speed(self) -> None:
+        """Raise `BackboneError` if the device emulates the precision."""
+        if not self._may_emulate and emulates(self.precision, self.devices[0]):
+            name = "CPU" if self.devices[0] == "cpu" else "GPU"
+            raise BackboneError(
+                f"expected a {name} with {self.precision} instructions, got one that emulates them, slower than fp32",
+                "--precision fp32",
+            )
+
     @contextmanager
     def workers(self, count: int) -> Iterator[None]:
         """Share the cores among `count` simultaneous callers, as soon as the network is loaded."""
@@ -133,6 +147,7 @@ class LazyNetwork:
 
     def make_handle(self, claims: Path | None) -> NetworkHandle:
         """Return a small object from which worker processes open the network; see `NetworkHandle` for `claims`."""
+        self._check_speed()  # here, before any process starts
         graphs = str(self.graphs.resolve())
         spec = (self.backbone, tuple(self.layers), self.device, self.precision, self._required, graphs)
         return NetworkHandle(spec, tuple(self.devices), None if claims is None else str(claims))
@@ -166,7 +181,13 @@ class NetworkHandle:
                     device = self.devices[claim(Path(self.claims)) % len(self.devices)]
                 _networks.clear()  # a process works for one run at a time, so the network of an earlier run can go
                 _networks[key] = LazyNetwork(
-                    backbone, layers, device=device, precision=precision, runtime=runtime, graphs=Path(graphs)
+                    backbone,
+                    layers,
+                    device=device,
+                    precision=precision,
+                    runtime=runtime,
+                    graphs=Path(graphs),
+                    may_emulate=True,  # checked before
                 )
             return _networks[key]
 

@@ -202,6 +202,7 @@ def network_of(model: ModelSpec, *, images: int, device: str, graphs: Path, prog
         runtime=here["runtime"],
         images=images,
         graphs=graphs,
+        may_emulate=True,
         progress=progress,
     )
 

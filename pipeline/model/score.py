@@ -25,7 +25,7 @@ from pipeline.model.model_score import NEIGHBOURS, ModelScore, check_score_direc
 from pipeline.model.predict import Prediction, decode_mode_of, novelty_column, predict_source, rank_suffix
 from pipeline.model.training_set import Neighbors, TrainingSet
 from pipeline.provenance import installed
-from pipeline.runtime import GRAPHS_FOLDER
+from pipeline.runtime import GRAPHS_FOLDER, emulates
 from pipeline.search import SCORINGS, Predictions, best_guess, needs_probabilities, score_predictions
 
 if TYPE_CHECKING:
@@ -243,6 +243,8 @@ def _extract_features(
     options["decode"] = decode_mode_of(model)
     if recipe_of(model.backbone, **options, device=inference["device"]).as_dict() != dict(model.recipe):
         return source  # `predict_source` notes the difference; the report then has no map of embeddings
+    if emulates(options["precision"], inference["device"]):
+        return source  # a cache is not extracted so slowly, but a model predicts
     cache = extract(
         source,
         backbone=model.backbone,

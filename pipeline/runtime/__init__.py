@@ -17,7 +17,7 @@ from pipeline.runtime.base import (
     no_telemetry,
 )
 from pipeline.runtime.graph_cache import OPSET, StoredGraph, remove_unused_graphs, stored_graphs
-from pipeline.runtime.open import devices_of, open_runtime, runtime_name
+from pipeline.runtime.open import devices_of, emulates, open_runtime, runtime_name
 
 __all__ = [
     "GRAPHS_FOLDER",
@@ -28,6 +28,7 @@ __all__ = [
     "batch_size_of",
     "cores",
     "devices_of",
+    "emulates",
     "has_bf16",
     "has_openvino_bf16",
     "may_have_gpu",

@@ -75,7 +75,7 @@ def open_runtime(
             folder = None if graphs is None else Path(graphs)
             return openvino_runtime(backbone, layers, folder=folder, images=images, progress=progress)
         if not has_bf16():
-            progress.note("this CPU has no bf16 instructions: bf16 is emulated, and slower than --precision fp32")
+            progress.note("this CPU has no bf16 instructions: bf16 is emulated, and slower than fp32")
     from pipeline.runtime.torch_runtime import TorchRuntime
 
     return TorchRuntime(backbone, layers, device=device, precision=precision, compile=compile, progress=progress)
@@ -92,6 +92,17 @@ def runtime_name(device: str = "auto") -> str:
     from pipeline.runtime.torch_runtime import resolve_device
 
     return f"torch-{resolve_device(device).type}"
+
+
+def emulates(precision: str, device: str = "auto") -> bool:
+    """Return whether a device computes in this precision without instructions for it, and so slower than in fp32."""
+    if precision != "bf16":
+        return False
+    if _is_cpu(device):
+        return not has_bf16()
+    from pipeline.runtime.torch_runtime import has_gpu_bf16
+
+    return not has_gpu_bf16(device)
 
 
 def devices_of(device: str) -> list[str]:

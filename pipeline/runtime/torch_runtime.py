@@ -19,7 +19,7 @@ from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
 from pipeline.progress import SILENT, Progress
 from pipeline.provenance import Preprocessing
-from pipeline.runtime.base import PRECISIONS, batch_size_of, check_pixels, no_features
+from pipeline.runtime.base import PRECISIONS, batch_size_of, check_pixels, has_bf16, no_features
 from pipeline.runtime.cuda import GpuRunner
 
 
@@ -309,10 +309,17 @@ def count_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def has_gpu_bf16(device: str) -> bool:
+    """Return whether a GPU has bf16 instructions; torch emulates them on those before Ampere."""
+    with torch.cuda.device(resolve_device(device)):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
 def _check_precision(precision: str, device: torch.device) -> None:
     if precision not in PRECISIONS:
         raise BackboneError(f"expected a precision {', '.join(PRECISIONS)}, got {precision!r}", "--precision fp32")
     if precision == "fp16" and device.type == "cpu":
         raise BackboneError(
-            "expected the precision fp16, which needs a GPU, got the device 'cpu'", "--precision bf16 or fp32"
+            "expected the precision fp16, which needs a GPU, got the device 'cpu'",
+            "--precision bf16 or fp32" if has_bf16() else "--precision fp32",
         )
