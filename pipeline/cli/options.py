@@ -96,7 +96,8 @@ Decode = Annotated[
     typer.Option(
         "--decode",
         metavar="exact|fast",
-        help="How photos are decoded; fast differs by less than one gray level (extra `fast`) and has its own cache.",
+        help="How photos are decoded. `fast` is 4 times as fast on 12-megapixel JPEGs; gray levels differ by 0.3 on "
+        "average (extra `fast`). It has its own cache.",
         rich_help_panel=ADVANCED,
     ),
 ]

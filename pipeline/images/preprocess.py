@@ -193,7 +193,7 @@ DECODES = ("exact", "fast")
 #: predict with it.
 FAST_FULL_SIZE = "fast-full-size"
 
-# Short side that a JPEG keeps at a reduced scale, as a multiple of the side that it is resized to. Decision 40 has the
+# Short side that a JPEG keeps at a reduced scale, as a multiple of the side that it is resized to. Decision 39 has the
 # measurements.
 REDUCED_SIDE = 2
 
