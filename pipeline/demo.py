@@ -38,7 +38,7 @@ class Demo:
     model : Model
     model_path, report : Path
         The saved model, and the report page of the run.
-    asked, right : int
+    predicted, correct : int
         Number of crops in the held-out quadrants, and for how many of them the model predicts the right photograph.
     """
 
@@ -47,8 +47,8 @@ class Demo:
     model: Model
     model_path: Path
     report: Path
-    asked: int
-    right: int
+    predicted: int
+    correct: int
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -56,8 +56,8 @@ class Demo:
             "extraction": self.cache.summary.as_dict(),
             "model": str(self.model_path),
             "report": str(self.report),
-            "asked": self.asked,
-            "right": self.right,
+            "asked": self.predicted,
+            "right": self.correct,
             **self.run.as_dict(),
         }
 

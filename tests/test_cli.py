@@ -143,9 +143,9 @@ def test_evaluate_prints_the_table_alone(evaluated: Outcome) -> None:
     header, *lines = evaluated.lines
     assert header.split()[:2] == ["label", "features"]
     assert [line.split()[0] for line in lines[:2]] in (["logistic", "knn"], ["knn", "logistic"])
-    assert lines[2].startswith("best of these")
-    assert lines[3].split()[:3] == ["logistic", "colours", "alone"]
-    assert lines[4].split()[:2] == ["dummy", "nothing"]
+    assert lines[2].startswith("best of 2 (nested selection)")
+    assert lines[3].split()[:3] == ["logistic", "color", "statistics"]
+    assert lines[4].split()[:2] == ["dummy", "none"]
     assert len(lines) == 5
     for line in lines:
         assert line.count(" to ") == 1  # each score stands with its interval
@@ -153,7 +153,7 @@ def test_evaluate_prints_the_table_alone(evaluated: Outcome) -> None:
 
 def test_evaluate_says_the_verdict_and_the_next_command(evaluated: Outcome) -> None:
     assert "label: right on " in evaluated.err and "always guessing the commonest: " in evaluated.err
-    assert "n = 24, 3 folds" in evaluated.err
+    assert "24 images, 3 folds. 95% intervals: " in evaluated.err
     assert "kept in runs/photos/" in evaluated.err
     heads = ["--head", "logistic", "--head", "knn"]
     wanted = ["pipeline", "fit", "photos", *heads, "--cv", "3", "--jobs", "1", "--out", "photos.model"]
@@ -241,7 +241,8 @@ def test_evaluate_marks_what_is_tied_and_says_what_the_parameters_are_of(evaluat
     ]
     assert any("  = " in line for line in evaluated.lines)  # logistic and knn are both right on nearly all
     assert "  = tied: the best is not shown to be better (corrected t-test over the folds" in evaluated.err
-    assert "  chosen: most often over the folds; `fit` chooses on all rows" in evaluated.err
+    assert "  parameters: those selected in most folds; a saved model has its own" in evaluated.err
+    assert "  log loss: lower is better" in evaluated.err
 
 
 def test_evaluate_no_nested_marks_its_scores(place: Path) -> None:
@@ -258,7 +259,7 @@ def test_evaluate_with_a_test_set_says_which_column_is_whose(place: Path) -> Non
     outcome = done("evaluate", "photos", "--test", "valid", "--cv", "3", "--jobs", "1")
     header = outcome.lines[0]
     assert "balanced acc. (95%)" in header and "on the test set (95%)" in header and "accuracy (test)" in header
-    assert "8 in the test set" in outcome.err
+    assert "8 more in the test set" in outcome.err
     words = outcome.then_command
     assert words[words.index("--test") + 1] == "valid"
     fitted = run_then(outcome)
@@ -273,7 +274,7 @@ def test_evaluate_reads_train_and_val_as_a_fixed_split(place: Path) -> None:
     assert "read as a fixed split, not as classes" in outcome.err
     assert "on the test set" in outcome.lines[0]
     outcome = done("evaluate", "parts", "--split", "none", "--cv", "3", "--jobs", "1")
-    assert "on the test set" not in outcome.lines[0] and "n = 24" in outcome.err
+    assert "on the test set" not in outcome.lines[0] and "24 images" in outcome.err
     assert "split" not in {line.split()[0] for line in outcome.lines if line}
     assert "--split" in outcome.then_command
 
@@ -294,7 +295,7 @@ def test_evaluate_of_a_flat_folder_and_a_table(flat: Path) -> None:
     words = ["evaluate", flat, "--labels", "its labels.csv", "--column", "species", "--groups", "site"]
     outcome = done(*words, "--cv", "2", "--jobs", "1")
     assert "4 of 24 images have no label and are left out, e.g. 20.png" in outcome.err
-    assert "n = 20, 2 folds, 4 groups" in outcome.err
+    assert "20 images, 2 folds, 4 groups" in outcome.err
     # Blanks in names survive the pasting.
     assert outcome.then_command[:8] == (
         ["pipeline", "fit", "flat photos", "--labels", "its labels.csv", "--column", "species", "--groups"]
@@ -315,7 +316,7 @@ def test_evaluate_of_several_label_sets_prints_a_table_each(flat: Path) -> None:
 
 def test_evaluate_of_a_table_alone(flat: Path) -> None:
     outcome = done("evaluate", "its labels.csv", "--root", flat, "--id", "file", "--column", "species", "--jobs", "1")
-    assert "n = 20" in outcome.err
+    assert "20 images" in outcome.err
     assert len(predict_next(run_then(outcome), flat)) == 24
 
 
@@ -325,7 +326,7 @@ def test_evaluate_of_an_array_file_and_of_a_built_in_name(new: Path) -> None:
     images = rng.integers(0, 100, (20, 16, 16, 3), dtype=np.uint8) + (y * 100)[:, None, None, None].astype(np.uint8)
     np.savez("cells.npz", images=images, label=y.astype(str))
     outcome = done("evaluate", "cells.npz", "--head", "ridge", "--jobs", "1", "--cv", "3")
-    assert "n = 20" in outcome.err
+    assert "20 images" in outcome.err
 
 
 def test_evaluate_of_a_cache_by_path_and_by_short_name(place: Path) -> None:
@@ -339,7 +340,7 @@ def test_evaluate_of_a_cache_by_path_and_by_short_name(place: Path) -> None:
 
 def test_evaluate_of_a_short_name_alone(new: Path) -> None:
     outcome = done("evaluate", "photos", "--cv", "3", "--head", "ridge", "--jobs", "1")  # there is no such folder here
-    assert "n = 24" in outcome.err
+    assert "24 images" in outcome.err
     assert len(predict_next(run_then(outcome), the_cache())) == 24
 
 
@@ -431,7 +432,7 @@ def test_score_names_strange_classes_and_known_photos(new: Path, place: Path) ->
     shutil.copy(place / "photos/ants/00.png", "new/ants/known.png")
     outcome = done("score", place / "bees.model", "new")
     assert outcome.lines[0].split()[0] == "label"
-    scorings = ["balanced acc.", "accuracy", "macro F1", "-log loss"]
+    scorings = ["balanced acc.", "accuracy", "macro F1", "log loss"]
     named = [line.split("  ")[0] for line in outcome.lines[1:]]
     assert named == [*scorings, *(f"{scoring} without training photos" for scoring in scorings)]
     assert "classes that training never saw count as wrong: wasps (3)" in outcome.err
@@ -547,12 +548,12 @@ def test_the_table_fits_a_narrow_terminal(place: Path, monkeypatch: pytest.Monke
 
     words = ["evaluate", "photos", "--cv", "3", "--head", "logistic", "--head", "ridge", "--jobs", "1"]
     wide = done(*words)
-    assert "chosen" in wide.lines[0] and "want of width" not in wide.err
+    assert "parameters" in wide.lines[0] and "too narrow" not in wide.err
     monkeypatch.setattr(console, "_width", lambda stream: 80)
     narrow = done(*words)
     assert all(len(line) <= 80 for line in narrow.lines)
     assert len(narrow.lines) == len(wide.lines)  # nothing is folded
-    assert "not shown for want of width: " in narrow.err
+    assert "columns that this terminal is too narrow for: " in narrow.err
 
 
 def test_an_outcome_is_what_python_gives(place: Path) -> None:

@@ -20,8 +20,8 @@ def test_the_demo_runs_the_whole_workflow_and_reuses_its_run(tmp_path: Path, mon
     monkeypatch.setattr(demo, "GRID", {"ridge.alpha": [1000.0], "centroid.shrink_threshold": [None]})
     first = demo.run_demo("demo", n_jobs=1)
     assert first.cache.summary.inferred == len(first.cache) == 360
-    assert first.asked == 90
-    assert first.right > 0.6 * first.asked
+    assert first.predicted == 90
+    assert first.correct > 0.6 * first.predicted
 
     best = first.run.best("photo")
     pixels = next(r for r in first.run.of("photo") if r.layer == "pixel_statistics")
@@ -42,5 +42,5 @@ def test_the_demo_runs_the_whole_workflow_and_reuses_its_run(tmp_path: Path, mon
     notes = Notes()
     again = demo.run_demo("demo", n_jobs=1, progress=notes)
     assert again.cache.summary.inferred == 0
-    assert again.right == first.right
+    assert again.correct == first.correct
     assert any("are stored from an earlier run and are not computed again" in note for note in notes.texts)

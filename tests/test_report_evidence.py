@@ -168,10 +168,10 @@ def test_all_there_is_to_show_is_about_the_same_images(made: tuple[Run, FeatureC
     kinds = dict(zip(cache.ids, cache.columns["kind"], strict=True))
     assert [kinds[name] for name in found.map.ids] == found.map.labels.tolist()
     assert found.duplicates is not None
-    assert [(pair.one, pair.other, pair.exact) for pair in found.duplicates.pairs] == [
+    assert [(pair.first, pair.other, pair.exact) for pair in found.duplicates.pairs] == [
         ("00006.jpg", "00007.jpg", False)
     ]
-    assert found.duplicates.pairs[0].label_of_one == kinds["00006.jpg"]
+    assert found.duplicates.pairs[0].label_of_first == kinds["00006.jpg"]
     part = dict(zip(found.predictions.ids, found.predictions.part, strict=True))
     assert found.mistakes and all(
         part[near.id] != part[one.id] and kinds[near.id] == near.label

@@ -306,7 +306,7 @@ def test_copies_with_different_labels_stand_first() -> None:
     labels[41] = "bee"
     copies = find_duplicate_pairs(found, list(found.ids), labels, folds=5)
     assert not copies.too_alike and copies.images == 5
-    assert [(pair.one, pair.other, pair.exact, pair.differs) for pair in copies.pairs] == [
+    assert [(pair.first, pair.other, pair.exact, pair.differs) for pair in copies.pairs] == [
         ("040.jpg", "041.jpg", False, True),
         ("010.jpg", "011.jpg", True, False),
         ("010.jpg", "012.jpg", True, False),

@@ -502,7 +502,7 @@ def test_the_command_says_it_in_plain_words(found: Study, photos: Path, monkeypa
     monkeypatch.chdir(found.folder.parent)
     words = ("study", photos, "--cache", "caches", "--out", "run", "--budget", 0.05, "--jobs", 1, "--device", "cpu")
     outcome = done(*words)
-    assert outcome.lines[0].split()[:3] == ["labels", "a", "class"]
+    assert outcome.lines[0].split()[:3] == ["labels", "per", "class"]
     listed_scores = " ".join(outcome.out.split())
     for verdict in found.verdicts:
         assert f"{verdict.promise}: {verdict.answer}. {verdict.text}" in listed_scores

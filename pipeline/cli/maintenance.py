@@ -359,7 +359,7 @@ def demo_command(
     print_run(console, done.run)
     for verdict in done.run.verdicts:
         console.say(verdict)
-    console.say(f"the model on the held-out quadrants: correct on {done.right:,} of {done.asked:,} crops")
+    console.say(f"the model on the held-out quadrants: correct on {done.correct:,} of {done.predicted:,} crops")
     console.result(str(done.model_path))
     console.result(str(done.report))
     console.next("pipeline", "predict", str(done.model_path), "photo-crops")

@@ -1,4 +1,4 @@
-"""The tables of a study: a line a number of labels, a column a method; then the verdicts."""
+"""The tables of a study: one row per number of labels, one column per method; then the verdicts."""
 
 from __future__ import annotations
 
@@ -15,35 +15,41 @@ LAST_TO_GO = (TRANSFER, SCRATCH)  # on a narrow terminal
 def print_study(console: Console, study: Study) -> None:
     """Print the learning curves, the scores by depth, the crossover, and the verdicts."""
     curves = {method: study.curve(method) for method in study.methods}
-    # A method that was left out altogether keeps its column: an empty place would look like a choice.
-    curves |= {one.method: () for one in study.skipped if one.method not in curves}
+    # A method that was skipped for all label budgets keeps its column, in which each cell says so.
+    curves |= {skipped.method: () for skipped in study.skipped if skipped.method not in curves}
     lines = [[_labels(point), *_scores(study, curves, point.labels)] for point in curves[TRANSFER]]
     columns: list[str | RightAligned] = [
-        RightAligned("labels a class"),
+        RightAligned("labels per class"),
         *(RightAligned(f"{method} (95%)") for method in curves),
     ]
     spare = [number for number, method in enumerate(curves, start=1) if method not in LAST_TO_GO]
     left_out = console.table(columns, lines, spare=[*reversed(spare)])
     console.say(
-        f"  balanced accuracy on {study.test:,} test images; {study.train:,} to learn from, "
+        f"  balanced accuracy on {study.test:,} test images; {study.train:,} training images, "
         f"{len(study.classes)} classes; the mean of the draws"
     )
     if left_out:
-        console.say(f"  not shown for want of width: {', '.join(reversed(left_out))}")
+        console.say(f"  columns that this terminal is too narrow for: {', '.join(reversed(left_out))}")
     console.stdout.print()
     last = [curve[-1] for method, curve in curves.items() if curve and method != DUMMY]
-    rows = [[one.method, f"{one.train:.3f}", f"{one.score:.3f}", f"{one.gap:.3f}", *_clock(one)] for one in last]
-    columns = ["with all labels", *map(RightAligned, ("known images", "new images", "gap", "training", "network"))]
+    rows = [
+        [point.method, f"{point.train:.3f}", f"{point.score:.3f}", f"{point.gap:.3f}", *_seconds(point)]
+        for point in last
+    ]
+    columns = [
+        "with all labels",
+        *map(RightAligned, ("training images", "test images", "difference", "training", "network")),
+    ]
     console.table(columns, rows)
     console.say(f"  training and network: {study.budget['clock']}")
     console.stdout.print()
     depths = study.depth()
     layers = list(dict.fromkeys(point.layer for points in depths.values() for point in points))
     if depths:
-        columns = [RightAligned("labels a class"), *(RightAligned(f"{layer} (95%)") for layer in layers)]
+        columns = [RightAligned("labels per class"), *(RightAligned(f"{layer} (95%)") for layer in layers)]
         console.table(columns, [[_labels(points[0]), *_by_layer(points, layers)] for points in depths.values()])
         console.stdout.print()
-    console.paragraph(study.crossovers[0].text if study.crossovers else "no rival to cross")
+    console.paragraph(study.crossovers[0].text if study.crossovers else "no method to compare with")
     for verdict in study.verdicts:
         console.paragraph(f"{verdict.promise}: {verdict.answer}. {verdict.text}")
     if study.about_depth:
@@ -57,21 +63,21 @@ def print_partial(console: Console, stopped: StudyStopped) -> None:
     columns = [
         "method",
         "layer",
-        RightAligned("labels a class"),
+        RightAligned("labels per class"),
         RightAligned("labels"),
         RightAligned("score"),
         RightAligned("draws"),
     ]
     rows = [
         [
-            one.method,
-            one.layer,
-            labels_text(one.per_class),
-            f"{one.labels:,}",
-            f"{one.score:.3f}",
-            f"{one.draws} of {one.of}",
+            point.method,
+            point.layer,
+            labels_text(point.per_class),
+            f"{point.labels:,}",
+            f"{point.score:.3f}",
+            f"{point.draws} of {point.of}",
         ]
-        for one in stopped.points
+        for point in stopped.points
     ]
     console.table(columns, rows, to_stderr=True)
 
@@ -81,7 +87,7 @@ def _labels(point: Point) -> str:
 
 
 def _scores(study: Study, curves: dict[str, tuple[Point, ...]], labels: int) -> list[str]:
-    skipped = {one.method for one in study.skipped if one.labels == labels}
+    skipped = {method.method for method in study.skipped if method.labels == labels}
     found = []
     for method, curve in curves.items():
         point = next((point for point in curve if point.labels == labels), None)
@@ -90,13 +96,13 @@ def _scores(study: Study, curves: dict[str, tuple[Point, ...]], labels: int) -> 
 
 
 def _by_layer(points: Sequence[Point], layers: Sequence[str]) -> list[str]:
-    there = {point.layer: point for point in points}
-    return [_score(there.get(layer)) for layer in layers]
+    by_layer = {point.layer: point for point in points}
+    return [_score(by_layer.get(layer)) for layer in layers]
 
 
 def _score(point: Point | None) -> str:
     return "" if point is None else f"{point.score:.3f} ({point.low:.3f} to {point.high:.3f})"
 
 
-def _clock(point: Point) -> list[str]:
+def _seconds(point: Point) -> list[str]:
     return [f"{point.seconds:.1f} s", f"{point.extraction_seconds:.1f} s" if point.extraction_seconds else ""]

@@ -128,8 +128,9 @@ def score_command(model: o.ModelArgument, data: o.DataArgument, **given: Any) ->
 
     Example: pipeline score bees.model labelled/
     """
-    from pipeline.cli.tables import LOW_SCORES, SHORT
+    from pipeline.cli.tables import LOW_SCORES
     from pipeline.model import Model
+    from pipeline.runs.leaderboard import LOWER_IS_BETTER, is_error, scoring_name, shown_score
 
     out, as_json, quiet = given["out"], given["as_json"], given["quiet"]
     if out:
@@ -143,18 +144,21 @@ def score_command(model: o.ModelArgument, data: o.DataArgument, **given: Any) ->
         console.note(note)
     # Where the model was trained on some of the photos, the scores without them are printed too.
     parts = [("", found.scores), (" without training photos", found.scores_apart)]
-    rows = [
-        [
-            SHORT.get(s.scoring, s.scoring) + of,
-            f"{s.value:.3f}",
-            f"{s.low:.3f} to {s.high:.3f}",
-            f"{found.guessing[s.scoring]:.3f}" if not of else "",
-            f"{s.n:,}",
-            s.method,
-        ]
-        for of, scores in parts
-        for s in scores
-    ]
+    rows = []
+    for suffix, scores in parts:
+        for score in scores:
+            shown = shown_score(score.scoring, score.value, score.low, score.high)
+            guessing = shown_score(score.scoring, found.guessing[score.scoring], None, None).value
+            rows.append(
+                [
+                    scoring_name(score.scoring, short=True) + suffix,
+                    f"{shown.value:.3f}",
+                    f"{shown.low:.3f} to {shown.high:.3f}",
+                    "" if suffix else f"{guessing:.3f}",
+                    f"{score.n:,}",
+                    score.method,
+                ]
+            )
     columns = [
         found.label_set,
         RightAligned("score"),
@@ -164,6 +168,9 @@ def score_command(model: o.ModelArgument, data: o.DataArgument, **given: Any) ->
         "interval",
     ]
     console.table(columns, rows)
+    errors = dict.fromkeys(scoring_name(score.scoring) for score in found.scores if is_error(score.scoring))
+    if errors:
+        console.say(f"  {' and '.join(errors)}: {LOWER_IS_BETTER}")
     first = found.scores[0] if found.scores else None
     if first is not None and first.low <= found.guessing[first.scoring]:
         console.say(LOW_SCORES)

@@ -68,7 +68,7 @@ def _of_run(run: Run) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
             {
                 "images": run.name,
                 "label_sets": ", ".join(dict.fromkeys(info.name for info in run.label_sets)),
-                "heads": ", ".join(dict.fromkeys(one.head for one in run.results if not one.null)),
+                "heads": ", ".join(dict.fromkeys(result.head for result in run.results if not result.null)),
             }
         ),
         metrics=tuple(_best(run)),
@@ -139,7 +139,7 @@ def _of_score(score: ModelScore) -> TrackedRun:
         "model_sha256": score.about["question"]["model"],
         **{name: model[name] for name in ("backbone", "layer", "head")},
         "n": score.n,
-        "interval": "; ".join(dict.fromkeys(one.method for one in score.scores)),
+        "interval": "; ".join(dict.fromkeys(interval.method for interval in score.scores)),
     }
     chosen = {f"{model['head']}.{name}": value for name, value in model.get("params", {}).items()}
     counts = (
@@ -150,10 +150,10 @@ def _of_score(score: ModelScore) -> TrackedRun:
     parts = (("", score.scores), (".apart", score.scores_apart))
     guesses = ((f"{scoring}.guessing", value, 0) for scoring, value in score.guessing.items())
     figures = (
-        (f"{one.scoring}{of}{end}", value, 0)
+        (f"{interval.scoring}{of}{end}", value, 0)
         for of, scores in parts
-        for one in scores
-        for end, value in (("", one.value), (".low", one.low), (".high", one.high))
+        for interval in scores
+        for end, value in (("", interval.value), (".low", interval.low), (".high", interval.high))
     )
     return TrackedRun(
         name=score.name,
@@ -169,7 +169,11 @@ def _of_study(study: Study) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
     figures = (
         (f"{verdict.promise}/{name}", value, 0) for verdict in study.verdicts for name, value in verdict.figures.items()
     )
-    words = (study.summary, *(f"{one.promise}: {one.answer}. {one.text}" for one in study.verdicts), *study.notes)
+    words = (
+        study.summary,
+        *(f"{verdict.promise}: {verdict.answer}. {verdict.text}" for verdict in study.verdicts),
+        *study.notes,
+    )
     whole = TrackedRun(
         name=study.name,
         params=_params(
@@ -192,7 +196,7 @@ def _curve(point: Point) -> tuple[str, str]:
 
 
 def _of_curve(study: Study, points: list[Point]) -> TrackedRun:
-    """Return one learning curve: every figure at the number of labels that it was learned from."""
+    """Return one learning curve: every figure at the number of labels of its training."""
     method, layer = _curve(points[0])
     figures = ("low", "high", "train", "gap", "seconds", "total_seconds", "lead", "lead_low", "lead_high", "per_class")
     metrics = [
@@ -345,7 +349,7 @@ def _log(client: Any, experiment: str, entry: TrackedRun, page: Path | None = No
 
 
 def _end(client: Any, run_id: str, status: str) -> None:
-    with suppress(Exception):  # what went wrong first is what is told
+    with suppress(Exception):  # the first error is the one that is raised
         client.set_terminated(run_id, status)
 
 

@@ -164,7 +164,9 @@ def build_leaderboard(results: Sequence[Result], info: LabelSetInfo | None = Non
 
 def leaderboard_of(run: Run, info: LabelSetInfo) -> Leaderboard:
     """Return the leaderboard of a label set of a run."""
-    return build_leaderboard([one for one in run.results if (one.label_set, one.source) == info_key(info)], info)
+    return build_leaderboard(
+        [result for result in run.results if (result.label_set, result.source) == info_key(info)], info
+    )
 
 
 def info_key(info: LabelSetInfo) -> tuple[str, str]:
@@ -254,7 +256,7 @@ def reported_result(run: Run, info: LabelSetInfo, scoring: str | None = None) ->
     scoring = scoring or info.scoring
     key = (stands.cache, stands.layer, stands.head)
     rated = run.of(info.name, source=info.source, scoring=scoring)
-    found = next((one for one in rated if (one.cache, one.layer, one.head) == key), None)
+    found = next((result for result in rated if (result.cache, result.layer, result.head) == key), None)
     if found is None:
         return stands, LeaderboardScore()
     ends = (
@@ -293,11 +295,11 @@ def _row(line: dict[str, Result], scoring: str, best: Result | None, candidates:
         best=is_best,
         tied=bool(first.tied) and not is_best,
         optimistic=first.optimistic,
-        scores={name: shown_score(name, one.mean, one.low, one.high) for name, one in line.items()},
-        test={name: shown_score(name, one.test, one.test_low, one.test_high) for name, one in line.items()},
+        scores={name: shown_score(name, result.mean, result.low, result.high) for name, result in line.items()},
+        test={name: shown_score(name, result.test, result.test_low, result.test_high) for name, result in line.items()},
         apart={
-            name: shown_score(name, one.test_apart, one.test_apart_low, one.test_apart_high)
-            for name, one in line.items()
+            name: shown_score(name, result.test_apart, result.test_apart_low, result.test_apart_high)
+            for name, result in line.items()
         },
         params=params_text(first),
         seconds=first.seconds,
@@ -306,7 +308,7 @@ def _row(line: dict[str, Result], scoring: str, best: Result | None, candidates:
 
 
 def _about(results: Sequence[Result], scoring: str, info: LabelSetInfo | None) -> str:
-    method = next((one.method for one in results if one.scoring == scoring and not one.null), "")
+    method = next((result.method for result in results if result.scoring == scoring and not result.null), "")
     parts = [f"{results[0].n if info is None else info.n:,} images"]
     if info is not None:
         parts += [f"{info.folds} folds"]
@@ -321,7 +323,7 @@ def _legend(
     results: Sequence[Result], rows: Sequence[LeaderboardRow], scorings: Sequence[str], further_on_test: bool
 ) -> tuple[str, ...]:
     legend = [TIED] if any(row.tied for row in rows) else []
-    if any(one.params_of == MOST_FOLDS and one.params and one.head != CHOSEN for one in results):
+    if any(result.params_of == MOST_FOLDS and result.params and result.head != CHOSEN for result in results):
         legend.append(PARAMETERS)
     if any(row.optimistic for row in rows):
         legend.append(OPTIMISTIC)

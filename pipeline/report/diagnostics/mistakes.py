@@ -224,7 +224,7 @@ def label_issues(predictions: ClassPredictions) -> tuple[LabelIssue, ...] | None
 
     Returns
     -------
-    tuple of Suspect or None
+    tuple of LabelIssue or None
         None for a head without probabilities.
     """
     if not (predictions.has_probabilities and predictions.has_own_probabilities):
@@ -282,18 +282,18 @@ class DuplicatePair:
 
     Attributes
     ----------
-    one, other : str
+    first, other : str
         Ids.
-    label_of_one, label_of_other : str
+    label_of_first, label_of_other : str
     cosine : float
         Of their centered embeddings; 1 for exact duplicates.
     exact : bool
         Whether the two have the same content.
     """
 
-    one: str
+    first: str
     other: str
-    label_of_one: str
+    label_of_first: str
     label_of_other: str
     cosine: float
     exact: bool
@@ -301,7 +301,7 @@ class DuplicatePair:
     @property
     def differs(self) -> bool:
         """Return whether the two have different labels: one may be wrong."""
-        return self.label_of_one != self.label_of_other
+        return self.label_of_first != self.label_of_other
 
 
 @dataclass(frozen=True)
@@ -338,10 +338,10 @@ def find_duplicate_pairs(
     if too_alike:
         found = found.exact_only()
     pairs = []
-    for one, other, cosine, exact in _pairs(found):
-        first, second = at[one], at[other]
-        pairs.append(DuplicatePair(ids[first], ids[second], str(labels[first]), str(labels[second]), cosine, exact))
-    pairs.sort(key=lambda pair: (not pair.differs, -pair.cosine, pair.one, pair.other))
+    for first, other, cosine, exact in _pairs(found):
+        row, twin = at[first], at[other]
+        pairs.append(DuplicatePair(ids[row], ids[twin], str(labels[row]), str(labels[twin]), cosine, exact))
+    pairs.sort(key=lambda pair: (not pair.differs, -pair.cosine, pair.first, pair.other))
     return DuplicatePairs(tuple(pairs), int((np.bincount(found.clusters)[found.clusters] > 1).sum()), too_alike)
 
 

@@ -135,7 +135,7 @@ def select_predictions(
         It has no classes, or the run has no predictions.
     """
     if info.kind != "class":
-        others = [one.name for one in run.label_sets if one.kind == "class"]
+        others = [info.name for info in run.label_sets if info.kind == "class"]
         raise ReportError(
             f"{info.name}: expected a label set of classes, got {_KINDS[info.kind]}",
             f"label_set={others[0]!r}" if others else "LeaderboardDisplay shows its scores",

@@ -101,10 +101,10 @@ class CalibrationDisplay:
         """
         ax = axis_for(ax, 4.6, 4.6)
         bins = self.calibration.bins
-        x, y = [one.probability for one in bins], [one.accuracy for one in bins]
+        x, y = [bin_.probability for bin_ in bins], [bin_.accuracy for bin_ in bins]
         ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
         ax.vlines(
-            x, [one.accuracy_low for one in bins], [one.accuracy_high for one in bins], BLUE, alpha=0.3, linewidth=4
+            x, [bin_.accuracy_low for bin_ in bins], [bin_.accuracy_high for bin_ in bins], BLUE, alpha=0.3, linewidth=4
         )
         ax.plot(x, y, "o-", color=BLUE, linewidth=1.4, markersize=6)
         ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")

@@ -38,8 +38,8 @@ _LINE = 2  # mistakes, where there is more than one
 class MistakesDisplay:
     """One row per mistake: the photo, then the most similar training photos.
 
-    A neighbour's frame is vermillion where it is of the class that was said by mistake, blue where it is of the true
-    one: neighbours tell why the head said what it said.
+    A neighbour's frame is vermillion if it has the class that was predicted by mistake, and blue if it has the true
+    class: neighbours show why the head predicted it.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class MistakesDisplay:
         predictions = select_predictions(run, info)
         features, _ = load_features(run, run.best(info.name, source=info.source))
         found = most_confident_mistakes(predictions, features, most=most, neighbours=neighbours)
-        if features is None or not any(one.neighbours for one in found):
+        if features is None or not any(mistake.neighbours for mistake in found):
             neighbours = 0
         if not found:
             return cls(predictions, (), {}, neighbours)
@@ -110,9 +110,9 @@ class MistakesDisplay:
             text, _, step = note.partition("; ")
             raise ReportError(text, step)
         row_of = {name: row for row, name in enumerate(opened.ids)}
-        shown = {name for one in found for name in (one.id, *(near.id for near in one.neighbours))}
+        shown = {name for mistake in found for name in (mistake.id, *(near.id for near in mistake.neighbours))}
         read = {name: read_square(opened, row_of[name]) for name in shown if name in row_of}
-        return cls(predictions, found, {name: one for name, one in read.items() if one is not None}, neighbours)
+        return cls(predictions, found, {name: photo for name, photo in read.items() if photo is not None}, neighbours)
 
     def plot(self, ax: np.ndarray | None = None) -> np.ndarray:
         """Draw the photos and return their axes.

@@ -124,7 +124,7 @@ def add_hover(plot: Any, *renderers: Any) -> None:
 
 
 def range_of(low: float, high: float, logarithmic: bool = False) -> Any:
-    """Return a range with a little room on both sides."""
+    """Return a range with a small margin on both sides."""
     models = load_library("bokeh.models")
     if logarithmic:
         margin = (high / low) ** 0.03 if high > low else 1.5
@@ -154,7 +154,7 @@ class Curve:
     hue : int
     x, y, low, high : sequence of float
     tips : sequence of str
-        What is told of each point; the first line is its title.
+        Text of each point; the first line is its title.
     dashed : bool
     """
 
@@ -211,23 +211,23 @@ def lines(
 
 
 def calibration_chart(number: int, found: Calibration, head: str) -> Chart:
-    """Return how sure a head was against how often it was right; on the dashed line the two are one."""
+    """Return how often a head was correct against its probabilities; on the dashed line they are equal."""
     plot = figure("square")
     models = load_library("bokeh.models")
-    low = min(min(one.probability, one.accuracy_low) for one in found.bins)
+    low = min(min(bin_.probability, bin_.accuracy_low) for bin_ in found.bins)
     plot.x_range, plot.y_range = range_of(low, 1.0), range_of(low, 1.0)
     ideal = plot.line([low, 1.0], [low, 1.0], line_dash="dashed", line_width=1.5)
     set_colors(ideal.glyph, line_color=SOFT)
     source = models.ColumnDataSource(
         {
-            "x": [one.probability for one in found.bins],
-            "y": [one.accuracy for one in found.bins],
-            "low": [one.accuracy_low for one in found.bins],
-            "high": [one.accuracy_high for one in found.bins],
+            "x": [bin_.probability for bin_ in found.bins],
+            "y": [bin_.accuracy for bin_ in found.bins],
+            "low": [bin_.accuracy_low for bin_ in found.bins],
+            "high": [bin_.accuracy_high for bin_ in found.bins],
             "tip": [
-                f"{one.accuracy:.0%} correct ({one.accuracy_low:.0%} to {one.accuracy_high:.0%})\n"
-                f"mean probability {one.probability:.0%}\n{one.n:,} photos, from {one.low:.0%} to {one.high:.0%}"
-                for one in found.bins
+                f"{bin_.accuracy:.0%} correct ({bin_.accuracy_low:.0%} to {bin_.accuracy_high:.0%})\n"
+                f"mean probability {bin_.probability:.0%}\n{bin_.n:,} photos, from {bin_.low:.0%} to {bin_.high:.0%}"
+                for bin_ in found.bins
             ],
         }
     )
@@ -240,9 +240,9 @@ def calibration_chart(number: int, found: Calibration, head: str) -> Chart:
     add_hover(plot, dots)
     for axis in plot.axis:
         axis.formatter = models.NumeralTickFormatter(format="0%")
-    plot.xaxis.ticker = models.BasicTicker(desired_num_ticks=4)  # as many as have room on a phone
+    plot.xaxis.ticker = models.BasicTicker(desired_num_ticks=4)  # as many as fit on a phone
     plot.xaxis.axis_label, plot.yaxis.axis_label = "probability", "share correct"
-    points = "; ".join(f"probability {one.probability:.0%}, correct {one.accuracy:.0%}" for one in found.bins)
+    points = "; ".join(f"probability {bin_.probability:.0%}, correct {bin_.accuracy:.0%}" for bin_ in found.bins)
     return Chart(number, item(plot), f"Calibration of {head}: {points}.", shape="square")
 
 
@@ -254,7 +254,7 @@ def numbers_chart(
     pictures: Sequence[int],
     alt: str,
 ) -> Chart:
-    """Return true numbers against those that were said; on the dashed line the two are one."""
+    """Return predicted against true numbers; on the dashed line they are equal."""
     plot = figure("usual")
     models = load_library("bokeh.models")
     low, high = min(*true, *predicted), max(*true, *predicted)
@@ -296,7 +296,7 @@ def confusion_chart(number: int, found: Confusion, photos: int | None = None) ->
     plot.x_range, plot.y_range = models.Range1d(-0.6, k - 0.4), models.Range1d(k - 0.4, -0.6)
     for axis, name in ((plot.xaxis[0], "prediction"), (plot.yaxis[0], "label")):
         axis.axis_label, axis.major_label_text_font_size = name, "11px"
-        name_ticks(axis, dict(enumerate(_short(one) for one in found.classes)) if k <= 40 else {})
+        name_ticks(axis, dict(enumerate(_short(name) for name in found.classes)) if k <= 40 else {})
     plot.xaxis.major_label_orientation = 1.0
     for grid in plot.grid:
         grid.grid_line_color, grid.tags = None, []
@@ -324,7 +324,7 @@ def map_chart(
     plot.lod_threshold = 5000
     plot.xaxis.axis_label, plot.yaxis.axis_label = names
     for axis in plot.axis:
-        axis.major_label_text_font_size = "0px"  # the scale of a principal component says nothing to anybody
+        axis.major_label_text_font_size = "0px"  # the scale of a principal component has no meaning
         axis.tags = [tag for tag in axis.tags if tag[1] != "major_label_text_color"]
         axis.major_label_text_color = None
         axis.major_label_standoff = 0

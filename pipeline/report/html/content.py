@@ -122,7 +122,7 @@ class LabelSetSection:
 
     def flagged(self, predictions: ClassPredictions) -> int:
         """Return how many mistakes are possible label errors, which the page shows there and not as mistakes."""
-        ids = {one.id for one in self.diagnostics.label_issues or ()}
+        ids = {issue.id for issue in self.diagnostics.label_issues or ()}
         return sum(predictions.ids[row] in ids for row in predictions.wrong.tolist())
 
     def image_refs(self) -> Iterator[ImageRef]:
@@ -138,14 +138,14 @@ class LabelSetSection:
                 yield self.provider, issue.id
                 yield from ((self.provider, near.id) for near in issue.neighbours)
         for pair in self.duplicates[:PICTURED_DUPLICATES]:
-            yield self.provider, pair.one
+            yield self.provider, pair.first
             yield self.provider, pair.other
 
 
 def build_sections(run: Run, map_layers: Sequence[MapLayer], progress: Progress) -> list[LabelSetSection]:
     """Return the section of each label set, in the order of the run."""
     separate = split_by_label_set(run)
-    verdicts = dict(zip(((one.name, one.source) for one in run.label_sets), run.verdicts, strict=False))
+    verdicts = dict(zip(((info.name, info.source) for info in run.label_sets), run.verdicts, strict=False))
     layer_of = {(info.name, info.source): map_layer for map_layer in map_layers for info in map_layer.infos}
     few = len(run.label_sets) <= FEW
     sections = []
@@ -190,9 +190,9 @@ def _build_section(
     known = map_layer.labels.get(info.name, {})
     duplicates = () if map_layer.duplicates is None else map_layer.duplicates.pairs
     own = [
-        replace(pair, label_of_one=_text(known[pair.one]), label_of_other=_text(known[pair.other]))
+        replace(pair, label_of_first=_text(known[pair.first]), label_of_other=_text(known[pair.other]))
         for pair in duplicates
-        if pair.one in known and pair.other in known
+        if pair.first in known and pair.other in known
     ]
     own.sort(key=lambda pair: not pair.differs)
     prefix = f"{info.name}: "

@@ -66,7 +66,7 @@ def render_page(
         "map_layers": map_layers or {},
     }
     made = _environment().get_template(template)
-    # The number is a hash of all that the page says: whoever names a class cannot foresee it.
+    # The number is a hash of all that the page says: a person who names a class cannot foresee it.
     nonce = b64encode(sha256(made.render(policy="", nonce="", **marked).encode()).digest()[:18]).decode()
     return made.render(policy=policy(scripts, nonce), nonce=nonce, **marked)
 
@@ -93,8 +93,8 @@ def flatten(values: Mapping[str, Any], within: str = "") -> list[tuple[str, str]
         name = f"{within}.{name}" if within else str(name)
         if isinstance(value, Mapping):
             pairs += flatten(value, name)
-        elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
-            pairs += [pair for place, one in enumerate(value, 1) for pair in flatten({str(place): one}, name)]
+        elif isinstance(value, list | tuple) and any(isinstance(part, Mapping) for part in value):
+            pairs += [pair for place, part in enumerate(value, 1) for pair in flatten({str(place): part}, name)]
         elif isinstance(value, list | tuple):
             pairs.append((name, ", ".join(map(str, value))))
         elif value not in (None, ""):
@@ -212,7 +212,7 @@ def first_rows(what: str, count: int, most: int) -> str:
 def headline(text: str) -> tuple[str, str]:
     """Return what is to be read first, and the rest: two sentences.
 
-    What stands before the first colon or semicolon is the claim, what follows are its figures.
+    The claim ends at the first colon or semicolon; its figures follow.
     """
     places = [place for mark in (": ", "; ") if (place := text.find(mark)) > 0]
     if not places:

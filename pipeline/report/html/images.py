@@ -99,7 +99,7 @@ class ImageBudget:
         Parameters
         ----------
         providers : mapping of str to ImageProvider
-        wanted : iterable of (str, str)
+        photos : iterable of (str, str)
             Provider and id.
         side : int
             Pixels of the long side.
@@ -135,7 +135,7 @@ class ImageBudget:
 
 LOOKED_AT, CELLS, MET = 5_000_000, 1_500_000, 4_500_000  # bytes of thumbnails: of sections, cells and maps
 MAP_PICTURES = "thumbnails of the map"
-# Colours of numbers from low to high, in light and in dark: told apart by how light they are, too.
+# Colours of numbers from low to high, in light and in dark: distinguished by lightness too.
 RAMP = (
     ("#42127a", "#7f6cf5"),
     ("#8f2680", "#b565c9"),
@@ -158,7 +158,7 @@ def collect_images(
     Parameters
     ----------
     providers : mapping of str to ImageProvider
-    wanted : iterable of (str, str)
+    photos : iterable of (str, str)
         Provider and id of the photos of the sections, the most important first.
     mapped : sequence of MapLayer
         With a map; its provider is its cache.

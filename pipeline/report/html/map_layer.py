@@ -25,7 +25,7 @@ NUMBER_STEPS = 5  # colours from low to high
 
 @dataclass(frozen=True, eq=False)
 class MapLayer:
-    """One layer of one cache, and the label sets that were learned from it.
+    """One layer of one cache, and the label sets that heads were trained on with it.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ def _build_map_layer(
     if infos[0].kind == "number":
         first_labels = np.array([float(value) if value != "" else np.nan for value in first_labels])
     drawn = embedding_map(RowSubset(features.X, rows[present]), names, first_labels, most=most)
-    duplicates = find_duplicate_pairs(features, names, [str(one) for one in first_labels], folds=infos[0].folds)
+    duplicates = find_duplicate_pairs(features, names, [str(label) for label in first_labels], folds=infos[0].folds)
     return MapLayer(
         number, infos[0].source, first.cache, first.layer, infos, features, drawn, duplicates, labels, tuple(notes)
     )

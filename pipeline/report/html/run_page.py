@@ -142,8 +142,8 @@ def _is_better(run: Run, info: LabelSetInfo) -> bool:
 def _facts(run: Run) -> list[tuple[str, str]]:
     infos = run.label_sets
     images = max(info.n + (info.test or 0) + info.unlabelled for info in infos)
-    backbones = list(dict.fromkeys(one.backbone for one in run.results if not one.null))
-    heads = list(dict.fromkeys(one.head for one in run.results if not one.null and one.head != CHOSEN))
+    backbones = list(dict.fromkeys(result.backbone for result in run.results if not result.null))
+    heads = list(dict.fromkeys(result.head for result in run.results if not result.null and result.head != CHOSEN))
     facts = [("photos", f"{images:,}")]
     facts += [("label sets", f"{len(infos):,}")] if len(infos) > 1 else []
     facts += [("classes", f"{len(infos[0].classes):,}")] if len(infos) == 1 and infos[0].kind == "class" else []
@@ -172,7 +172,7 @@ def _places(views: Sequence[SetView], noted: Sequence[str]) -> list[tuple[str, s
 def _index_row(run: Run, place: int, info: LabelSetInfo) -> dict[str, Any]:
     """Return one label set of the index."""
     best = run.best(info.name, source=info.source)
-    heads = [one for one in run.of(info.name, source=info.source) if one.head != CHOSEN and not one.null]
+    heads = [result for result in run.of(info.name, source=info.source) if result.head != CHOSEN and not result.null]
     kinds = {"class": f"{len(info.classes):,} classes", "multi": f"{len(info.classes):,} tags"}
     return {
         "number": place,
@@ -190,18 +190,18 @@ def _index_row(run: Run, place: int, info: LabelSetInfo) -> dict[str, Any]:
 
 def _provenance(run: Run) -> list[ProvenanceGroup]:
     infos = run.label_sets
-    heads = list(dict.fromkeys(one.head for one in run.results if not one.null and one.head != CHOSEN))
+    heads = list(dict.fromkeys(result.head for result in run.results if not result.null and result.head != CHOSEN))
     evaluated = [("folder of the run", str(run.folder))] if run.folder is not None else []
     evaluated += [("label sets", ", ".join(f"{info.name} ({info.n:,} photos)" for info in infos[:12]))]
     evaluated += [("folds", ", ".join(dict.fromkeys(f"{info.folds}" for info in infos)))]
     evaluated += [("heads", ", ".join(heads))]
     groups = [ProvenanceGroup("Evaluation", evaluated)]
-    for place in dict.fromkeys(one.cache for one in run.results):
+    for place in dict.fromkeys(result.cache for result in run.results):
         try:
             recorded = dict(find_cache(run.folder, place).provenance)
         except PipelineError:
             continue  # a note says that it is gone
-        layers = dict.fromkeys(one.layer for one in run.results if one.cache == place and not one.null)
+        layers = dict.fromkeys(result.layer for result in run.results if result.cache == place and not result.null)
         groups.append(
             ProvenanceGroup(
                 f"Features: {place.rpartition('/')[2]}", describe_features(recorded, list(layers)), flatten(recorded)

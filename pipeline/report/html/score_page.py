@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 MOST_POINTS = 20_000
 MISTAKES = 12
 PICTURED = 8  # training photos and unfamiliar ones that have thumbnails
-SCORED, LEARNED = "scored", "learned from"  # image providers
+SCORED, TRAINING = "scored", "training"  # image providers
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,10 @@ class ScoreDiagnostics:
             self.learned[:PICTURED],
         )
         for rank in range(max(map(len, kinds))):
-            for some in kinds:
-                for one in some[rank : rank + 1]:
-                    yield SCORED, one.id
-                    yield from ((LEARNED, near.id) for near in _near(one))
+            for photos in kinds:
+                for photo in photos[rank : rank + 1]:
+                    yield SCORED, photo.id
+                    yield from ((TRAINING, near.id) for near in _near(photo))
 
 
 def diagnose_score(score: ModelScore) -> ScoreDiagnostics:
@@ -152,11 +152,11 @@ def diagnose_score(score: ModelScore) -> ScoreDiagnostics:
     map_layer, notes = _build_map_layer(score, info)
     known = _scored_images(score)
     duplicates = [known[name] for name in table["id"][table["learned"].to_numpy(bool)]]
-    learned = tuple(replace(one, near=one.near[:1]) for one in duplicates)  # the training photo that it is
+    learned = tuple(replace(photo, near=photo.near[:1]) for photo in duplicates)  # the training photo that it is
     unfamiliar = None
     if score.unfamiliar is not None:
         strange = [known[name] for name in table["id"][table["unfamiliar"].to_numpy(bool)]]
-        unfamiliar = tuple(sorted(strange, key=lambda one: one.near[0].cosine if one.near else 0.0))
+        unfamiliar = tuple(sorted(strange, key=lambda photo: photo.near[0].cosine if photo.near else 0.0))
     part, sure, issues = _part(score, info, known)
     return ScoreDiagnostics(score, info, part, sure, map_layer, learned, unfamiliar, issues, tuple(notes))
 
@@ -180,7 +180,7 @@ def image_providers(score: ModelScore, photos: Any = None) -> tuple[dict[str, Im
     notes = [note] if note else []
     if "neighbour" in table:  # where there is none, the score's own notes say why
         try:
-            providers[LEARNED] = _training_images(score)
+            providers[TRAINING] = _training_images(score)
         except PipelineError as error:
             notes.append(f"training photos are named and not shown: {error.message}; {error.next_step}")
     return providers, notes
@@ -285,11 +285,11 @@ def _label_issues(score: ModelScore, predictions: ClassPredictions) -> tuple[Lab
 
 
 def _beside(mistakes: tuple[Mistake, ...], known: Mapping[str, ScoredImage]) -> tuple[Mistake, ...]:
-    return tuple(replace(one, neighbours=known[one.id].near) for one in mistakes)
+    return tuple(replace(mistake, neighbours=known[mistake.id].near) for mistake in mistakes)
 
 
-def _near(one: Mistake | LabelIssue | ScoredImage) -> tuple[SimilarImage, ...]:
-    return one.near if isinstance(one, ScoredImage) else one.neighbours
+def _near(photo: Mistake | LabelIssue | ScoredImage) -> tuple[SimilarImage, ...]:
+    return photo.near if isinstance(photo, ScoredImage) else photo.neighbours
 
 
 def _scored_images(score: ModelScore) -> dict[str, ScoredImage]:
@@ -378,11 +378,11 @@ def score_page(score: ModelScore, *, photos: Any = None, progress: Progress = SI
     head = score.about["model"]["head"]
     flagged = len(found.label_issues or ())
     part = part_view(
-        found.part, images, page, title="Scored photos", where=f" of {score.name}", head=head, training=LEARNED,
+        found.part, images, page, title="Scored photos", where=f" of {score.name}", head=head, training=TRAINING,
         flagged=flagged,
     )  # fmt: skip
     issues = label_issues_view(
-        found.label_issues, images, provider=SCORED, training=LEARNED, by=head, where="which was not trained on them"
+        found.label_issues, images, provider=SCORED, training=TRAINING, by=head, where="which was not trained on them"
     )
     sure, sure_about = calibration_of(found.calibration, head, page, where="On the scored photos")
     drawn, map_about, map_warning = (
@@ -413,11 +413,11 @@ def score_page(score: ModelScore, *, photos: Any = None, progress: Progress = SI
         map_warning=map_warning,
         map_layers={map_layer.number: map_points(map_layer, images) for map_layer in mapped},
         learned_about=_learned_about(found),
-        learned=[_card(one, images) for one in found.learned[:PICTURED]],
+        learned=[_card(photo, images) for photo in found.learned[:PICTURED]],
         learned_table=_table("training photos", found.learned),
         strange_about=_strange_about(score),
         unfamiliar_about=_unfamiliar_about(found),
-        unfamiliar=[_card(one, images) for one in (found.unfamiliar or ())[:PICTURED]],
+        unfamiliar=[_card(photo, images) for photo in (found.unfamiliar or ())[:PICTURED]],
         unfamiliar_table=_table("unfamiliar photos", found.unfamiliar or ()),
         notes=noted,
         provenance=_provenance(score),
@@ -445,7 +445,7 @@ def _headline(found: ScoreDiagnostics) -> tuple[str, list[str]]:
             guess = number(_shown(main.scoring, score.guessing[main.scoring]).value)
             rest = [f"Baseline, always predicting how common each tag is here: {guess}."]
         return f"{scoring_name(main.scoring).capitalize()} {_figure(main)} on {score.n:,} photos.", [*rest, *apart]
-    accuracy = next(one for one in score.scores if one.scoring == "accuracy")
+    accuracy = next(interval for interval in score.scores if interval.scoring == "accuracy")
     predictions, confused = found.part.predictions, found.part.confusion
     assert predictions is not None and confused is not None
     times = Counter(predictions.true.tolist())
@@ -469,8 +469,12 @@ def _times(times: int) -> str:
 def _apart(score: ModelScore) -> str:
     """Return the first score without the photos that the model was trained on."""
     shown = "accuracy" if score.kind == "class" else score.scores[0].scoring
-    one = next(one for one in score.scores_apart if one.scoring == shown)
-    figure = f"{one.value:.1%} ({span(one.low, one.high, '.1%')})" if score.kind == "class" else _figure(one)
+    interval = next(interval for interval in score.scores_apart if interval.scoring == shown)
+    figure = (
+        f"{interval.value:.1%} ({span(interval.low, interval.high, '.1%')})"
+        if score.kind == "class"
+        else _figure(interval)
+    )
     seen = len(score.seen_in_training)
     return f"Without the {f'{seen:,} photos' if seen > 1 else 'photo'} that it was trained on: {figure}."
 
@@ -481,8 +485,8 @@ def _shown(scoring: str, *values: float) -> LeaderboardScore:
     return shown_score(scoring, value, low, high)
 
 
-def _figure(one: ScoreInterval) -> str:
-    shown = _shown(one.scoring, one.value, one.low, one.high)
+def _figure(interval: ScoreInterval) -> str:
+    shown = _shown(interval.scoring, interval.value, interval.low, interval.high)
     return f"{number(shown.value)} ({span(shown.low, shown.high)})" if shown.low is not None else number(shown.value)
 
 
@@ -505,21 +509,21 @@ def _places(part: PartView, issues: bool, mapped: bool, calibrated: bool, noted:
 
 
 def _scores(score: ModelScore) -> Table:
-    apart = {one.scoring: one for one in score.scores_apart}
-    interval = "With 95% confidence the score on further photos of this kind lies in this range."
+    apart = {interval.scoring: interval for interval in score.scores_apart}
+    meaning = "With 95% confidence the score on further photos of this kind lies in this range."
     columns = [
         Column("score"),
         Column("value", True, "The score of the model on these photos."),
-        Column("95%", True, interval),
+        Column("95%", True, meaning),
         Column("baseline", True, "The score of the most common class, the mean, or how common each tag is."),
     ]
     new = Column("new photos only", True, "The score without the photos that the model was trained on.")
-    columns += [new, Column("95%", True, interval)] if apart else []
+    columns += [new, Column("95%", True, meaning)] if apart else []
     rows = []
-    for one in score.scores:
-        guess = number(_shown(one.scoring, score.guessing.get(one.scoring, math.nan)).value)
-        row = [scoring_name(one.scoring), *_cells(one), guess]
-        row += _cells(apart[one.scoring]) if one.scoring in apart else ["", ""] if apart else []
+    for interval in score.scores:
+        guess = number(_shown(interval.scoring, score.guessing.get(interval.scoring, math.nan)).value)
+        row = [scoring_name(interval.scoring), *_cells(interval), guess]
+        row += _cells(apart[interval.scoring]) if interval.scoring in apart else ["", ""] if apart else []
         rows.append(row)
     return Table("Scores with their intervals", columns, rows)
 
@@ -527,12 +531,14 @@ def _scores(score: ModelScore) -> Table:
 def _methods(score: ModelScore) -> str:
     """Return what the scores mean and how the intervals were made."""
     scorings: dict[str, list[str]] = {}
-    for one in score.scores:
-        scorings.setdefault(one.method, []).append(scoring_name(one.scoring))
+    for interval in score.scores:
+        scorings.setdefault(interval.method, []).append(scoring_name(interval.scoring))
     methods = "; ".join(f"{_listed(names)}: {method}" for method, names in scorings.items())
-    meaning = " ".join(f"{scoring_name(one.scoring).capitalize()}: {scoring_help(one.scoring)}" for one in score.scores)
+    meaning = " ".join(
+        f"{scoring_name(interval.scoring).capitalize()}: {scoring_help(interval.scoring)}" for interval in score.scores
+    )
     guess = {"class": "the most common class", "number": "the mean", "multi": "how common each tag is"}[score.kind]
-    errors = [scoring_name(one.scoring) for one in score.scores if is_error(one.scoring)]
+    errors = [scoring_name(interval.scoring) for interval in score.scores if is_error(interval.scoring)]
     better = f"Higher is better{f', except for {_listed(errors)}' if errors else ''}."
     return f"{meaning} {better} The baseline always predicts {guess} here. Intervals of {methods}."
 
@@ -542,8 +548,8 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
-def _cells(one: ScoreInterval) -> list[str]:
-    shown = _shown(one.scoring, one.value, one.low, one.high)
+def _cells(interval: ScoreInterval) -> list[str]:
+    shown = _shown(interval.scoring, interval.value, interval.low, interval.high)
     return [number(shown.value), span(shown.low, shown.high)]
 
 
@@ -552,9 +558,9 @@ def _learned_about(found: ScoreDiagnostics) -> str:
     if not seen:
         return f"The model was trained on none of the {n:,} photos; their content was compared."
     apart = "the scores without them are in the table of scores" if found.score.scores_apart else "no photo is new"
-    one = "one of the training photos" if seen == 1 else "training photos"
+    which = "one of the training photos" if seen == 1 else "training photos"
     are = "is" if seen == 1 else "are"
-    return f"{seen:,} of the {n:,} photos {are} {one}, by content. The score on them is optimistic; {apart}."
+    return f"{seen:,} of the {n:,} photos {are} {which}, by content. The score on them is optimistic; {apart}."
 
 
 def _strange_about(score: ModelScore) -> str:
@@ -579,18 +585,18 @@ def _unfamiliar_about(found: ScoreDiagnostics) -> str:
     if not found.unfamiliar:
         return f"None of the {score.n:,} photos is {rule}."
     count = len(found.unfamiliar)
-    wrong = sum(one.true != one.predicted for one in found.unfamiliar)
+    wrong = sum(photo.true != photo.predicted for photo in found.unfamiliar)
     mistaken = f" The model is wrong on {wrong:,} of them." if score.kind == "class" else ""
     return f"{count:,} of the {score.n:,} photos {'is' if count == 1 else 'are'} {rule}.{mistaken}"
 
 
-def _card(one: ScoredImage, images: ImageBudget) -> MistakeCard:
+def _card(photo: ScoredImage, images: ImageBudget) -> MistakeCard:
     near = tuple(
-        Thumbnail(images.place(LEARNED, other.id), other.id, other.label, f"cosine {other.cosine:.2f}")
-        for other in one.near
+        Thumbnail(images.place(TRAINING, other.id), other.id, other.label, f"cosine {other.cosine:.2f}")
+        for other in photo.near
     )
-    sure = "" if math.isnan(one.probability) else f"{one.probability:.0%}"
-    return MistakeCard(Thumbnail(images.place(SCORED, one.id), one.id, one.true), one.predicted, sure, near)
+    sure = "" if math.isnan(photo.probability) else f"{photo.probability:.0%}"
+    return MistakeCard(Thumbnail(images.place(SCORED, photo.id), photo.id, photo.true), photo.predicted, sure, near)
 
 
 def _table(what: str, known: Sequence[ScoredImage]) -> Table:
@@ -603,13 +609,13 @@ def _table(what: str, known: Sequence[ScoredImage]) -> Table:
     )
     rows = [
         (
-            one.id,
-            one.true,
-            one.predicted,
-            one.near[0].id if one.near else "",
-            f"{one.near[0].cosine:.2f}" if one.near else "",
+            photo.id,
+            photo.true,
+            photo.predicted,
+            photo.near[0].id if photo.near else "",
+            f"{photo.near[0].cosine:.2f}" if photo.near else "",
         )
-        for one in known[:MOST_ROWS]
+        for photo in known[:MOST_ROWS]
     ]
     return Table(first_rows(what, len(known), MOST_ROWS), columns, rows)
 

@@ -51,7 +51,13 @@ class Scale:
     def of(cls, board: Leaderboard) -> Scale:
         """Return the scale that holds every score and interval of the ranking scoring."""
         shown = [scores.get(board.scoring) for row in board.rows for scores in (row.scores, row.test)]
-        ends = [end for one in shown if one is not None for end in (one.value, one.low, one.high) if end is not None]
+        ends = [
+            end
+            for score in shown
+            if score is not None
+            for end in (score.value, score.low, score.high)
+            if end is not None
+        ]
         low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
         return cls(low, high if high > low else low + 1)
 
@@ -245,7 +251,7 @@ def part_view(
         commonest=sentence(f"most often: {commonest}") if commonest else "",
         classes=table,
         folded=table is not None and len(table.rows) > LONG,
-        cards=tuple(_card(part, one, images, training) for one in part.mistakes),
+        cards=tuple(_card(part, mistake, images, training) for mistake in part.mistakes),
         cards_title=_cards_title(part),
         cards_about=_cards_about(part, head, flagged),
     )
@@ -297,14 +303,14 @@ def _cards_about(part: PartPredictions, head: str, flagged: int) -> str:
         )
         by = "" if part.on_test else BY_FOLD
         return how + moved + by + near
-    some = f"{shown} of {rest:,}, drawn at random" if shown < rest else "All of them" if rest > 1 else "The only one"
-    return f"{some}; {head} gives no probabilities.{moved}{near}"
+    listed = f"{shown} of {rest:,}, drawn at random" if shown < rest else "All of them" if rest > 1 else "The only one"
+    return f"{listed}; {head} gives no probabilities.{moved}{near}"
 
 
 def _card(part: PartPredictions, mistake: Mistake, images: ImageBudget, training: str) -> MistakeCard:
     near = tuple(
-        Thumbnail(images.place(training, one.id), one.id, one.label, f"cosine {one.cosine:.2f}")
-        for one in mistake.neighbours
+        Thumbnail(images.place(training, photo.id), photo.id, photo.label, f"cosine {photo.cosine:.2f}")
+        for photo in mistake.neighbours
     )
     confidence = "" if math.isnan(mistake.probability) else format_confidence(mistake.probability, mistake.part)
     shot = Thumbnail(images.place(part.provider, mistake.id), mistake.id, mistake.true)
@@ -421,23 +427,26 @@ def label_issues_view(
     cards = tuple(
         MistakeCard(
             Thumbnail(
-                images.place(provider, one.id), one.id, one.label, format_confidence(one.probability_of_label, one.part)
+                images.place(provider, issue.id),
+                issue.id,
+                issue.label,
+                format_confidence(issue.probability_of_label, issue.part),
             ),
-            one.suggested,
-            format_confidence(one.probability_of_suggested, one.part),
+            issue.suggested,
+            format_confidence(issue.probability_of_suggested, issue.part),
             tuple(
                 Thumbnail(images.place(training, near.id), near.id, near.label, f"cosine {near.cosine:.2f}")
-                for near in one.neighbours
+                for near in issue.neighbours
             ),
         )
-        for one in found[:PICTURED_ISSUES]
+        for issue in found[:PICTURED_ISSUES]
     )
     photos = "1 photo" if len(found) == 1 else f"{len(found):,} photos"
     about = (
         f"{photos}: {by}, {where}, predicts another class, at least as confidently as it predicts the photos of that "
         "class on average (confident learning). Either the label is wrong, or the photo is difficult. Open the photos, "
         "and correct the table or the folder where the label is wrong."
-        + (BY_FOLD if any(describe_fold(one.part) for one in found) else "")
+        + (BY_FOLD if any(describe_fold(issue.part) for issue in found) else "")
     )
     columns = (
         Column("photo"),
@@ -447,8 +456,14 @@ def label_issues_view(
         Column("its probability", True, "The probability that the head gives to its prediction."),
     )
     rows = [
-        (one.id, one.label, f"{one.probability_of_label:.2f}", one.suggested, f"{one.probability_of_suggested:.2f}")
-        for one in found[:MOST_ROWS]
+        (
+            issue.id,
+            issue.label,
+            f"{issue.probability_of_label:.2f}",
+            issue.suggested,
+            f"{issue.probability_of_suggested:.2f}",
+        )
+        for issue in found[:MOST_ROWS]
     ]
     return LabelIssuesView(
         about, cards, Table(first_rows("possible label errors", len(found), MOST_ROWS), columns, rows)
@@ -543,7 +558,9 @@ def headline_figures(
     run, info = section.run, section.info
     if info.kind != "class" or not run.of(info.name, source=info.source, scoring=BALANCED):
         return (), ""
-    heads = {(one.cache, one.layer, one.head) for one in run.of(info.name, source=info.source) if not one.null}
+    heads = {
+        (result.cache, result.layer, result.head) for result in run.of(info.name, source=info.source) if not result.null
+    }
     result, accuracy = reported_result(run, info, ACCURACY)
     _, balanced = reported_result(run, info, BALANCED)
     candidates = sum(head != "chosen" for *_, head in heads)
@@ -551,13 +568,14 @@ def headline_figures(
     for layer, name in ((PIXELS, f"baseline: {FEATURE_NAMES[PIXELS]}"), (NOTHING, "baseline: most common class")):
         scores = []
         for scoring in (ACCURACY, BALANCED):
-            one = baseline_of(run, info, layer, scoring)
-            ends = (None, None, None)
-            if one is not None:
-                test = info.test is not None
-                ends = (one.test, one.test_low, one.test_high) if test else (one.mean, one.low, one.high)  # type: ignore[assignment]
-            scores.append(shown_score(scoring, *ends))
-        if any(one.value is not None for one in scores):
+            baseline = baseline_of(run, info, layer, scoring)
+            if baseline is None:
+                scores.append(LeaderboardScore())
+            elif info.test is not None:
+                scores.append(shown_score(scoring, baseline.test, baseline.test_low, baseline.test_high))
+            else:
+                scores.append(shown_score(scoring, baseline.mean, baseline.low, baseline.high))
+        if any(score.value is not None for score in scores):
             rows.append((name, tuple(scores)))
     about = (
         "Accuracy is the share of all photos that are correct. Balanced accuracy is the mean of that share per class, "
@@ -673,7 +691,7 @@ def _duplicates(
         about = f"{about} {TOO_ALIKE}"
     shown = tuple(
         (
-            Thumbnail(images.place(section.provider, pair.one), pair.one, pair.label_of_one),
+            Thumbnail(images.place(section.provider, pair.first), pair.first, pair.label_of_first),
             Thumbnail(images.place(section.provider, pair.other), pair.other, pair.label_of_other),
             "the same file" if pair.exact else f"cosine {pair.cosine:.3f}",
         )
@@ -687,7 +705,13 @@ def _duplicates(
         Column("cosine", True, "How alike the features are: 1 is identical; 'exact' is the same file content."),
     )
     rows = [
-        (pair.one, pair.label_of_one, pair.other, pair.label_of_other, "exact" if pair.exact else f"{pair.cosine:.4f}")
+        (
+            pair.first,
+            pair.label_of_first,
+            pair.other,
+            pair.label_of_other,
+            "exact" if pair.exact else f"{pair.cosine:.4f}",
+        )
         for pair in found[:MOST_ROWS]
     ]
     return shown, about, Table(first_rows("pairs", len(found), MOST_ROWS), columns, rows)

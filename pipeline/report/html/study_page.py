@@ -38,12 +38,12 @@ def study_page(study: Study) -> str:
         facts=facts,
         places=_places(study, bool(depths)),
         verdicts=[
-            {"promise": one.promise.capitalize(), "answer": one.answer, "text": sentence(one.text)}
-            for one in study.verdicts
+            {"promise": verdict.promise.capitalize(), "answer": verdict.answer, "text": sentence(verdict.text)}
+            for verdict in study.verdicts
         ],
         curves=charts[0],
         interval=sentence(study.interval),
-        crossovers=[sentence(one.text) for one in study.crossovers],
+        crossovers=[sentence(crossover.text) for crossover in study.crossovers],
         points=_points(study),
         everything=_everything(curves),
         clock=sentence(study.budget.get("clock", "")),
@@ -75,7 +75,7 @@ def _curves(study: Study, curves: dict[str, tuple[Point, ...]]) -> Chart:
             [_tip(point) for point in points],
             dashed=method == DUMMY,
         )
-        for method, points in sorted(curves.items(), key=lambda one: _order(one[0]))
+        for method, points in sorted(curves.items(), key=lambda pair: _order(pair[0]))
     ]
     ends = "; ".join(
         f"{method} from {points[0].score:.3f} to {points[-1].score:.3f}" for method, points in curves.items() if points
@@ -96,7 +96,7 @@ def _curves(study: Study, curves: dict[str, tuple[Point, ...]]) -> Chart:
 
 def _order(method: str) -> tuple[bool, int]:
     """Transfer first, what it is held against in earnest next, the dummy last."""
-    return method != TRANSFER, (SCRATCH, *(one for one in METHODS if one != SCRATCH)).index(method)
+    return method != TRANSFER, (SCRATCH, *(other for other in METHODS if other != SCRATCH)).index(method)
 
 
 def _ticks(points: Sequence[Point]) -> dict[float, str]:
@@ -139,10 +139,10 @@ def _depth(number_: int, depths: dict[float, tuple[Point, ...]]) -> Chart:
                 [_tip(point) for point in points],
             )
         )
-    best = {per_class: max(points, key=lambda one: one.score) for per_class, points in depths.items()}
+    best = {per_class: max(points, key=lambda point: point.score) for per_class, points in depths.items()}
     alt = "Balanced accuracy by layer. " + "; ".join(
-        f"with {labels_text(per_class)} labels per class {one.layer} is best, {one.score:.3f}"
-        for per_class, one in best.items()
+        f"with {labels_text(per_class)} labels per class {point.layer} is best, {point.score:.3f}"
+        for per_class, point in best.items()
     )
     ticks = {float(place): name for place, name in enumerate(layers)}
     return lines(
