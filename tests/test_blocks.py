@@ -19,7 +19,7 @@ from pipeline.extraction import EncodedBatch, iter_batches
 from pipeline.extraction.encode import BATCHES_IN_FLIGHT
 from pipeline.images import ImageSource
 
-PATIENCE = 120.0  # seconds after which something hangs
+PATIENCE = 600.0  # seconds after which something hangs
 
 
 @pytest.fixture(scope="module")
