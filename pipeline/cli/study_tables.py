@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.cli.console import Console, RightAligned
-from pipeline.studies import Point, Study, StudyStopped
-from pipeline.studies.analysis import labels_text
+from pipeline.studies import Point, Study, StudyStopped, labels_text
 from pipeline.studies.results import DUMMY, SCRATCH, TRANSFER
 
 LAST_TO_GO = (TRANSFER, SCRATCH)  # on a narrow terminal

@@ -40,7 +40,7 @@ def predict_command(model: o.ModelArgument, data: o.DataArguments, **given: Any)
 
     Example: pipeline predict bees.model new_photos/ --out predictions.csv
     """
-    from pipeline.images.table import check_csv
+    from pipeline.images import check_csv
     from pipeline.model import Model
 
     out, csv, as_json, quiet = given["out"], given["csv"], given["as_json"], given["quiet"]
@@ -95,7 +95,7 @@ def _format_of(out: str | None, requested: str | None) -> str:
 
 
 def _as_text(table: pd.DataFrame, kind: str, csv: str) -> str:
-    from pipeline.images.table import csv_text
+    from pipeline.images import csv_text
 
     if kind == "jsonl":
         return table.to_json(orient="records", lines=True)

@@ -25,8 +25,8 @@ from pipeline.labels import (
     separator_of,
     spelling_notes,
     tag_cells,
+    unknown_column,
 )
-from pipeline.labels.join import unknown_column
 from pipeline.splits import train_test
 
 NO_SPLIT = "none"

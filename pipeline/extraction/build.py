@@ -49,8 +49,8 @@ from pipeline.images import (
     decoder_of,
     name_and_place,
     shards_of,
+    share_place,
 )
-from pipeline.images.listing import share_place
 from pipeline.provenance import Recipe, installed
 from pipeline.runtime import PRECISIONS
 

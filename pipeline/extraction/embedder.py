@@ -22,9 +22,7 @@ from pipeline.errors import BackboneError, CacheError, SkipReason, SourceError, 
 from pipeline.extraction.api import check_options, extract, recipe_of
 from pipeline.extraction.build import CacheCandidates
 from pipeline.extraction.reuse import DigestIndex, read_rows
-from pipeline.images import ImageSource, Photo
-from pipeline.images.listing import printable
-from pipeline.images.photo import FileReader, array_digest, array_stat
+from pipeline.images import FileReader, ImageSource, Photo, array_digest, array_stat, printable
 from pipeline.parallel import workers
 
 NAME = "embedder"  # the names of its caches start with it

@@ -22,9 +22,11 @@ from pipeline.labels.join import (
     split_kind,
     text_columns,
     tidy_id,
+    unknown_column,
     without_missing,
 )
 from pipeline.labels.label_sets import (
+    SEPARATORS,
     LabelSet,
     LabelSets,
     guess_kind,
@@ -43,6 +45,7 @@ from pipeline.labels.spelling import match, spelling_notes, unify
 
 __all__ = [
     "KINDS",
+    "SEPARATORS",
     "ColumnOptions",
     "IdMatch",
     "JoinReport",
@@ -77,5 +80,6 @@ __all__ = [
     "text_columns",
     "tidy_id",
     "unify",
+    "unknown_column",
     "without_missing",
 ]

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import LabelError, SourceError
-from pipeline.images import find_id_column
-from pipeline.images.table import ID_COLUMNS
+from pipeline.images import ID_COLUMNS, find_id_column
 from pipeline.images.values import is_missing, value_text
 from pipeline.labels.join import LabelColumns, columns_by_id, count, tidy_id, without_missing
 

@@ -425,8 +425,7 @@ def read_label_table(
     LabelError
         No id column, an empty table, or rows of one id that disagree.
     """
-    from pipeline.images import find_id_column, read_text_table
-    from pipeline.images.table import table_kinds
+    from pipeline.images import find_id_column, read_text_table, table_kinds
 
     place = os.fspath(path)
     read = read_text_table(path)

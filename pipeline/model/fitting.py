@@ -12,11 +12,8 @@ import numpy as np
 from pipeline.arguments import bind_arguments, check_arguments
 from pipeline.cache import LazyRows
 from pipeline.errors import EvaluationError, ModelError, SourceError
-from pipeline.evaluation import evaluate
-from pipeline.evaluation.api import Options, plan_tasks, run_planned
+from pipeline.evaluation import Options, TaskPlan, evaluate, plan_tasks, refit, run_planned
 from pipeline.evaluation.dataset import Task, backbone_of, open_data
-from pipeline.evaluation.executor import refit
-from pipeline.evaluation.plan import TaskPlan
 from pipeline.images import ImageSource
 from pipeline.labels import joined_tags
 from pipeline.model.card import count_evidence
@@ -24,8 +21,7 @@ from pipeline.model.model import Model
 from pipeline.model.training_set import EmbeddedTrainingSet, TrainingRef, embed_training_set, novelty_threshold
 from pipeline.parallel import engine
 from pipeline.provenance import installed
-from pipeline.runs import ALL_ROWS, Result, Run, RunsDir, plain_params
-from pipeline.runs.store import RESULTS
+from pipeline.runs import ALL_ROWS, RESULTS, Result, Run, RunsDir, plain_params
 
 _RECORDED = ("transfer-pipeline", "scikit-learn", "skops", "torch", "torchvision", "numpy", "pillow")
 

@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.arguments import check_arguments
 from pipeline.errors import EvaluationError
 from pipeline.intervals import ScoreInterval
+from pipeline.runs import RESULTS
 from pipeline.runs.directory import (
     PREDICTIONS_FILE,
     REPORT,
@@ -27,7 +28,6 @@ from pipeline.runs.directory import (
     replace_file,
     report_name,
 )
-from pipeline.runs.store import RESULTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,7 +162,7 @@ class ModelScore:
             has no predictions.
         """
         from pipeline.cache import add_reference
-        from pipeline.images.table import csv_text
+        from pipeline.images import csv_text
 
         if self.predictions is None:
             raise EvaluationError("expected a score to keep, got one without its predictions", "Model.score")

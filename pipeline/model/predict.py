@@ -16,8 +16,7 @@ import pandas as pd
 from pipeline.cache import DEFAULT_FOLDER, STORE_TYPES, STORED, FeatureCache
 from pipeline.errors import ModelError, SkipReason
 from pipeline.extraction import EncodedBatch, LazyNetwork, iter_batches, recipe_of
-from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES, ImageSource, decode_mode
-from pipeline.images.listing import printable
+from pipeline.images import CHANGED_PHOTOS, EARLIER_RULES, ImageSource, decode_mode, printable
 from pipeline.labels import joined_tags
 from pipeline.model.training_set import Neighbors, TrainingSet
 from pipeline.progress import SILENT, Progress

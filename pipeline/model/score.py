@@ -14,8 +14,8 @@ import pandas as pd
 
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, LabelError
+from pipeline.evaluation import widen_to_classes
 from pipeline.evaluation.dataset import Dataset, LabelConfig, check_has_labels, load_labels
-from pipeline.evaluation.scores import widen_to_classes
 from pipeline.evaluation.tasks import describe_spelling, encode, unknown_text
 from pipeline.extraction import extract, recipe_of
 from pipeline.images import ImageSource

@@ -21,9 +21,8 @@ from pipeline.model import ModelScore
 from pipeline.progress import SILENT, Progress
 from pipeline.report import load_library
 from pipeline.report.html.write import Report
-from pipeline.runs import Run
+from pipeline.runs import Result, Run
 from pipeline.runs.leaderboard import headline_result
-from pipeline.runs.run import Result
 from pipeline.studies import Study
 from pipeline.studies.results import NO_LAYER, Point
 

@@ -28,7 +28,7 @@ from pipeline.runs.run import (
     as_table,
     plain_params,
 )
-from pipeline.runs.store import Store, StoredResult, UnitKey
+from pipeline.runs.store import RESULTS, Store, StoredResult, UnitKey
 
 __all__ = [
     "ALL_ROWS",
@@ -42,6 +42,7 @@ __all__ = [
     "ON_TEST",
     "OUT_OF_FOLD",
     "PIXELS",
+    "RESULTS",
     "LabelSetInfo",
     "Result",
     "Run",

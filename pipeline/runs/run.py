@@ -389,7 +389,7 @@ class Run:
             The folder cannot be written, or holds other things than a run.
         """
         from pipeline.cache import add_reference
-        from pipeline.images.table import csv_text
+        from pipeline.images import csv_text
 
         folder = Path(folder)
         check_is_run_directory(folder)

@@ -20,8 +20,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from pipeline.model import Model
-from pipeline.model.training_set import TrainingSet
+from pipeline.model import Model, TrainingSet
 from pipeline.provenance import installed
 from pipeline.server.batcher import MicroBatcher
 from pipeline.server.decode_pool import DecodePool

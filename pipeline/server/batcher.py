@@ -13,8 +13,7 @@ import numpy as np
 
 from pipeline.cache import STORE_TYPES
 from pipeline.extraction import LazyNetwork
-from pipeline.model import Model
-from pipeline.model.training_set import Neighbors, TrainingSet
+from pipeline.model import Model, Neighbors, TrainingSet
 from pipeline.search import Predictions
 
 

@@ -6,6 +6,7 @@ The package is not named `study`: `pipeline.study` is the function.
 from __future__ import annotations
 
 from pipeline.runs.directory import STUDY
+from pipeline.studies.analysis import labels_text
 from pipeline.studies.api import study
 from pipeline.studies.results import METHODS, PROMISES, Crossover, LabelMatch, Point, Study, Verdict
 from pipeline.studies.schedule import PartialPoint, SkippedTrials, StudyStopped
@@ -22,5 +23,6 @@ __all__ = [
     "Study",
     "StudyStopped",
     "Verdict",
+    "labels_text",
     "study",
 ]

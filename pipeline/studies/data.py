@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from pipeline.cache import FeatureCache
 from pipeline.errors import CacheError, EvaluationError, LabelError, PipelineError
+from pipeline.evaluation import explain_by_unreadable
 from pipeline.evaluation.dataset import (
     Dataset,
     FeatureConfig,
@@ -27,7 +28,6 @@ from pipeline.evaluation.dataset import (
 )
 from pipeline.evaluation.leakage import DuplicateGuard, describe_leakage, find_leakage
 from pipeline.evaluation.tasks import NO_SPLIT, build_tasks
-from pipeline.evaluation.unreadable import explain_by_unreadable
 from pipeline.images import BUILTIN_NAMES, PHOTO_RULES, ImageSource, decoder_of
 from pipeline.parallel import workers
 from pipeline.progress import Progress

@@ -386,7 +386,7 @@ class Study:
         EvaluationError
             The folder cannot be written, or holds other things than a run.
         """
-        from pipeline.images.table import csv_text
+        from pipeline.images import csv_text
 
         folder = Path(folder)
         check_is_run_directory(folder)

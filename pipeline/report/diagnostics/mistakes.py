@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.cache import RowSubset
-from pipeline.model.training_set import unit_rows
+from pipeline.model import unit_rows
 from pipeline.near_duplicates import DuplicateGroups, find_duplicates, row_blocks
 from pipeline.report.diagnostics.predictions import ClassPredictions, NumberPredictions, StoredFeatures
 

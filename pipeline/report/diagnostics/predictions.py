@@ -13,9 +13,8 @@ import numpy as np
 
 from pipeline.cache import FeatureCache
 from pipeline.errors import PipelineError, SourceError
-from pipeline.images import ImageSource
-from pipeline.images.photo import FileReader
-from pipeline.labels.label_sets import SEPARATORS, separator_of
+from pipeline.images import FileReader, ImageSource
+from pipeline.labels import SEPARATORS, separator_of
 from pipeline.near_duplicates import RowSource
 from pipeline.runs import CHOSEN, ON_TEST, OUT_OF_FOLD, LabelSetInfo, Result, Run, predictions_of, tag_counts
 

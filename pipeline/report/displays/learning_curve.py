@@ -28,8 +28,7 @@ from pipeline.report.displays._style import (
     spread,
 )
 from pipeline.runs.leaderboard import scoring_name
-from pipeline.studies import Study
-from pipeline.studies.analysis import labels_text
+from pipeline.studies import Study, labels_text
 from pipeline.studies.results import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER, Point
 
 if TYPE_CHECKING:

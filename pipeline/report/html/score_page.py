@@ -14,9 +14,7 @@ import numpy as np
 from pipeline.cache import RowSubset
 from pipeline.errors import ModelError, PipelineError, ReportError
 from pipeline.intervals import ScoreInterval
-from pipeline.model import Model, ModelScore
-from pipeline.model.model_score import NEIGHBOURS
-from pipeline.model.training_set import EmbeddedTrainingSet
+from pipeline.model import NEIGHBOURS, EmbeddedTrainingSet, Model, ModelScore
 from pipeline.progress import SILENT, Progress
 from pipeline.report.diagnostics.confusion import Calibration, calibration, confusion, per_class
 from pipeline.report.diagnostics.embedding_map import embedding_map

@@ -8,8 +8,7 @@ from pipeline.report.html.charts import GREY, Chart, Curve, lines
 from pipeline.report.html.content import ProvenanceGroup
 from pipeline.report.html.frame import Column, Table, flatten, headline, number, render_page, sentence, span
 from pipeline.runs.leaderboard import scoring_name
-from pipeline.studies import Point, Study
-from pipeline.studies.analysis import labels_text
+from pipeline.studies import Point, Study, labels_text
 from pipeline.studies.results import DUMMY, METHODS, RANDOM, RAW, SCRATCH, STATISTICS, TRANSFER
 
 HUE = {TRANSFER: 0, SCRATCH: 1, RANDOM: 3, RAW: 4, STATISTICS: 2, DUMMY: GREY}
