@@ -49,6 +49,8 @@ LONGEST = 800  # lines
 
 # Modules that other packages may import from, each with the reason. Everything else comes from a package's __init__.
 PUBLIC_MODULES = {
+    "backbone.efficientnet_lite": "the architecture's source, which exports copy",
+    "backbone.registry": "the names and defaults of the bundled backbone",
     "evaluation.dataset": "data, labels and features, which fit, score and study load in the same way",
     "evaluation.leakage": "duplicates between training and test rows, which studies look for too",
     "evaluation.memo": "keys of stored results, which studies share",

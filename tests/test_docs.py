@@ -26,7 +26,7 @@ import portalocker
 import pytest
 from browser import browser, resize, until
 from fake_backbone import number_of
-from test_architecture import ROOMS
+from test_architecture import PACKAGES
 from test_readme import DECISIONS, README, leaves, the_app
 
 import pipeline
@@ -163,8 +163,8 @@ def test_every_public_method_is_documented(documented: dict[str, str]) -> None:
 
 def test_every_package_is_documented_in_the_order_of_imports(documented: dict[str, str]) -> None:
     text = (DOCS / "modules.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\.\. automodule:: pipeline\.(\w+)$", text, re.MULTILINE) == list(ROOMS)
-    assert {f"pipeline.{room}" for room in ROOMS} <= documented.keys()
+    assert re.findall(r"^\.\. automodule:: pipeline\.(\w+)$", text, re.MULTILINE) == list(PACKAGES)
+    assert {f"pipeline.{room}" for room in PACKAGES} <= documented.keys()
 
 
 def test_every_command_and_every_option_is_on_the_page(pages: dict[Path, Page], built: Path) -> None:

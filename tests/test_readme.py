@@ -23,7 +23,7 @@ from markdown_commands import (
     without_figures,
 )
 from PIL import Image
-from test_architecture import ROOMS
+from test_architecture import PACKAGES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -140,7 +140,7 @@ def shown_after(command: str) -> list[str]:
 
 def test_contributing_lists_every_package_in_the_order_of_imports() -> None:
     table = re.findall(r"^\| `pipeline/(\w+)(\.py|/)` \| (.+) \|$", CONTRIBUTING, re.MULTILINE)
-    assert [name for name, _, _ in table] == list(ROOMS)
+    assert [name for name, _, _ in table] == list(PACKAGES)
     for name, ending, _ in table:
         assert (ROOT / "pipeline" / name).is_dir() == (ending == "/")
         assert (ROOT / "pipeline" / f"{name}.py").is_file() == (ending == ".py")
