@@ -43,6 +43,19 @@ def atomic_path(path: Path, *, folder: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file atomically in an existing folder: a reader sees the old content or the new.
+
+    Raises
+    ------
+    OSError
+        The folder does not exist or cannot be written.
+    """
+    path.parent.stat()  # a folder that was removed meanwhile is not created again
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def check_output_path(path: str | Path, what: str) -> None:
     """Raise `PipelineError` if `path` cannot be created: a file is in the way, or writing is not allowed."""
     target = Path(path).absolute()

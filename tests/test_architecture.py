@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ PUBLIC_MODULES = {
     "evaluation.memo": "keys of stored results, which studies share",
     "evaluation.tasks": "label sets with their splits, which score and study build in the same way",
     "extraction.embedder": "it alone of its package needs scikit-learn",
+    "images.rgb": "exports carry a copy of its source",
     "images.values": "the values of table cells, which labels reads by the same rules",
     "report.displays": "loads matplotlib",
     "report.html.write": "loads bokeh and Jinja2",
@@ -114,9 +116,23 @@ def test_a_package_imports_only_its_own_libraries(package: str) -> None:
                 assert library in allowed, f"{path}:{line}: {package} must not import {library}"
 
 
+@cache
+def exported(package: str) -> frozenset[str]:
+    """Return the names in a package's `__all__`."""
+    path = PACKAGE / package / "__init__.py"
+    if not path.exists():
+        return frozenset()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return frozenset(ast.literal_eval(node.value))
+    return frozenset()
+
+
 def module_of(name: str) -> str:
     """Return the module below `pipeline` that an imported name is, or is in: ``runs.leaderboard``."""
     parts = name.split(".")[1:]
+    if len(parts) == 2 and parts[1] in exported(parts[0]):
+        return parts[0]  # a function may have the name of its module
     while parts and not (PACKAGE.joinpath(*parts).is_dir() or PACKAGE.joinpath(*parts).with_suffix(".py").exists()):
         parts.pop()
     return ".".join(parts)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cache.lock import lock_path
+from pipeline.files import replace_file
 
 FOLDER = ".references"
 #: The folder of runs beside a folder of caches. Runs of earlier versions left no reference; they are searched here.
@@ -50,9 +51,7 @@ def add_reference(cache: str | Path, record: Path) -> None:
             "sha256": _sha256(record),
         }
         folder.mkdir(exist_ok=True)
-        temporary = folder / f".{cache.name}.{digest}.tmp"
-        temporary.write_text(json.dumps(reference), encoding="utf-8")
-        temporary.replace(folder / f"{cache.name}.{digest}.json")
+        replace_file(folder / f"{cache.name}.{digest}.json", json.dumps(reference).encode())
 
 
 def is_referenced(cache: Path) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import EvaluationError
+from pipeline.files import replace_file
 from pipeline.intervals import ScoreInterval
 from pipeline.runs import RESULTS
 from pipeline.runs.directory import (
@@ -25,7 +26,6 @@ from pipeline.runs.directory import (
     SCORES_FILE,
     STUDY,
     is_report,
-    replace_file,
     report_name,
 )
 

@@ -158,17 +158,6 @@ def earlier_stores(place: str | Path | RunsDir, name: str) -> tuple[list[Store],
     return stores, refused
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file atomically: through a temporary file that is renamed."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def _other(place: Path, subject: RunScope) -> str | None:
     """Return the results in a folder that must not be replaced, in words; None where the run may continue there."""
     if (place / RUN).exists():

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import EvaluationError
+from pipeline.files import replace_file
 from pipeline.labels import JoinReport
 from pipeline.runs.directory import (
     LEADERBOARD_FILE,
@@ -22,7 +23,6 @@ from pipeline.runs.directory import (
     SCORE,
     STUDY,
     check_is_run_directory,
-    replace_file,
 )
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import EvaluationError
+from pipeline.files import replace_file
 from pipeline.runs import check_is_run_directory
-from pipeline.runs.directory import POINTS, STUDY, replace_file
+from pipeline.runs.directory import POINTS, STUDY
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,13 +8,14 @@ from typing import Any
 
 from pipeline.arguments import check_arguments
 from pipeline.errors import ReportError
+from pipeline.files import replace_file
 from pipeline.model import ModelScore
 from pipeline.progress import SILENT, Progress
 from pipeline.report.html.run_page import run_page
 from pipeline.report.html.score_page import score_page
 from pipeline.report.html.study_page import study_page
 from pipeline.runs import Run
-from pipeline.runs.directory import RUN, SCORE, STUDY, replace_file, report_name
+from pipeline.runs.directory import RUN, SCORE, STUDY, report_name
 from pipeline.studies import Study
 
 About = Run | ModelScore | Study
