@@ -246,6 +246,19 @@ def test_nested_predictions_equal_plain_scikit_learn(cache: FeatureCache, groupe
     assert run.best().fold_scores == pytest.approx(in_folds)
 
 
+def test_scikit_learn_fits_only_the_selected_parameters_of_each_fold(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grid is solved in one stack, whose scores are kept when a single fit is left to scikit-learn."""
+    fits = []
+    fit = LogisticRegression.fit
+    monkeypatch.setattr(LogisticRegression, "fit", lambda self, *given: (fits.append(self.C), fit(self, *given))[1])
+    run = evaluate(cache, column="kind", heads="logistic", cv=3, n_jobs=1)
+    assert len(fits) == 6  # one per fold, for the features and for the pixel statistics
+    best = next(result for result in run.of("kind") if result.head == "logistic" and not result.null)
+    assert fits.count(best.params["C"]) >= 2
+
+
 def test_a_unit_reports_the_inner_score_of_its_choice(cache: FeatureCache) -> None:
     X, y = blobs(60, apart=1.5)
     (head,) = resolve_heads(["logistic"], kind="class", grid={"logistic.C": [0.001, 0.1, 10.0]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,8 +105,13 @@ def run_batch(batch: JobBatch, *, threads: int = 1, device: str = "cpu") -> list
     seconds = (time.perf_counter() - started) / len(units)
     results = []
     for place, unit in enumerate(units):
-        if place not in scores or (unit.wants(choices[place]) and place not in predicted):
+        if place not in scores:
             results.append(FitResult(unit.key, {}, 0, None, (), seconds, refused=True))
+            continue
+        if unit.wants(choices[place]) and place not in predicted:
+            # A single fit gains nothing in a stack: only the selected parameters are fitted by scikit-learn.
+            fitted = run_job(replace(unit, known={**unit.known, **scores[place]}))
+            results.append(replace(fitted, scores=scores[place], seconds=fitted.seconds + seconds))
             continue
         warnings = tuple(describe_job(unit, scores[place]))
         results.append(FitResult(unit.key, scores[place], choices[place], predicted.get(place), warnings, seconds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import warnings
 from collections import Counter
@@ -76,10 +77,16 @@ def arrays_on(device: str = "cpu") -> Arrays:
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """One BLAS and OpenMP thread: on these shapes two made a grid five times slower; workers share the cores."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1):
+    with _thread_pools().limit(limits=1):
         yield
+
+
+@functools.cache
+def _thread_pools() -> Any:
+    """Return the BLAS and OpenMP libraries of this process. To look for them takes 3 ms, too long for each fit."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 @contextlib.contextmanager

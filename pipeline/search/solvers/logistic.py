@@ -62,11 +62,12 @@ class Coefficients:
 
 
 def pays_off(chains: Sequence[Chain], d: int, *, device: str = "cpu") -> bool:
-    """Say whether the stack is measured to be faster than scikit-learn, a fit at a time, on one core.
+    """Return whether the stack is measured to be faster than scikit-learn, a fit at a time, on one core.
 
     Measured with 7 Cs on embeddings and on random labels, 100 to 5,000 rows, 64 to 1,280 features. A single label set
     has few columns to share products; where it also has about as many rows as features, random labels can just be
-    separated and want so many rounds that sharing gains nothing. With few features a fit is all overhead.
+    separated and want so many rounds that sharing gains nothing. With few features, five chains (as of five folds) take
+    1.3 to 12 times less time than scikit-learn's fits, which are all overhead; a single one takes up to 1.7 times more.
     """
     if device != "cpu":
         return True
@@ -74,7 +75,7 @@ def pays_off(chains: Sequence[Chain], d: int, *, device: str = "cpu") -> bool:
     if sum(len(chain.Cs) for chain in chains) < _FEW_CS * len(chains):
         return False
     if d < _FEW_FEATURES:
-        return columns >= 64
+        return len(chains) > 1
     near = any(d <= len(chain.train) <= 3 * d for chain in chains)
     return columns >= 16 or not near
 
