@@ -467,7 +467,12 @@ def test_a_label_table_for_training_and_test_images_is_read_once(
     table.write_text("\n".join(["id,species", *rows]) + "\n")
     read: list[object] = []
     original = dataset.read_label_table
-    monkeypatch.setattr(dataset, "read_label_table", lambda path, **how: (read.append(path), original(path, **how))[1])
+
+    def counted(path: Any, **how: Any) -> Any:
+        read.append(path)
+        return original(path, **how)
+
+    monkeypatch.setattr(dataset, "read_label_table", counted)
     info = run_of(train, test=test, labels=table, **QUICK).info()
     assert (info.name, info.n, info.test) == ("species", 12, 6)
     assert read == [table]
