@@ -594,6 +594,26 @@ def test_many_label_sets_are_told_in_one_table_and_answered_in_one(flat: Path) -
     assert said["joined"][0]["skipped"][0]["column"] == "shot"
 
 
+def test_one_hot_columns_go_from_a_table_to_answers_and_scores(flat: Path) -> None:
+    lines = ["file,is_ant,is_bee", *(f"{number:02d}.png,{1 - number % 2},{number % 2}" for number in range(24))]
+    Path("bits.csv").write_text("\n".join(lines) + "\n")
+    labels = ["--labels", "bits.csv"]
+    found = done("evaluate", flat, *labels, "--column", "is_*:onehot", "--head", "ridge", "--cv", "2", "--jobs", "1")
+    assert found.then_command[3:7] == [*labels, "--column", "is_*:onehot"]
+    fitted = run_then(found)
+    model = fitted.out.strip()
+    answers = predict_next(fitted, flat)
+    assert [row["label"] for row in answers] == ["ant", "bee"] * 12
+    error, step = refused("score", model, flat, *labels)
+    assert error == "--column: expected the column 'is', got 'is_ant', 'is_bee'"
+    assert (
+        step == "2 columns (is_ant, is_bee) have exactly one 1 per image; --column 'is_*:onehot' reads them as one "
+        "label set"
+    )
+    scored = json.loads(done("score", model, flat, *labels, "--column", "is_*:onehot", "--json").out)
+    assert {score["scoring"]: score["value"] for score in scored["scores"]}["accuracy"] == 1.0
+
+
 def test_tags_go_from_a_table_to_answers(flat: Path) -> None:
     lines = ["file,tags"]
     for number in range(24):

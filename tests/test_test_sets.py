@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, HeadError, LabelError, PipelineError, SkipReason, SourceError
-from pipeline.evaluation import evaluate
+from pipeline.evaluation import dataset, evaluate
 from pipeline.evaluation.dataset import backbone_of
 from pipeline.intervals import wilson
 from pipeline.runs import Run
@@ -455,3 +455,24 @@ def test_the_weights_of_a_cache_that_are_gone_are_named(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"a\.h5: .*gone\.pth") as error:
         backbone_of(made)
     assert error.value.next_step == "put the original weights back, or extract the images again"
+
+
+def test_a_label_table_for_training_and_test_images_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = row_cache(tmp_path / "a.h5", {"kind": names(np.arange(12) % 2)})
+    test = row_cache(tmp_path / "b.h5", {"kind": names(np.arange(6) % 2)}, first=12, ids=[f"t{n}" for n in range(6)])
+    rows = [f"{name},{'xy'[row % 2]}" for cache in (train, test) for row, name in enumerate(cache.ids)]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["id,species", *rows]) + "\n")
+    read: list[object] = []
+    original = dataset.read_label_table
+
+    def counted(path: Any, **how: Any) -> Any:
+        read.append(path)
+        return original(path, **how)
+
+    monkeypatch.setattr(dataset, "read_label_table", counted)
+    info = run_of(train, test=test, labels=table, **QUICK).info()
+    assert (info.name, info.n, info.test) == ("species", 12, 6)
+    assert read == [table]

@@ -161,13 +161,13 @@ class LabelConfig:
         )
 
     def bound_to(self, source: Source) -> LabelConfig:
-        """Return the labelling with labels in the order of ids joined to the ids of this source, once and for all.
+        """Return the labelling with a table that is read once for all sources, and with labels in order joined by id.
 
         A test set has other ids: what is given in the order of the training images must not reach it by position.
         """
-        if not is_in_order(self.labels):
-            return self
-        return replace(self, labels=self.table_for(source))
+        if isinstance(self.labels, str | os.PathLike) or is_in_order(self.labels):
+            return replace(self, labels=self.table_for(source))
+        return self
 
     def table_for(self, source: Source) -> LabelColumns:
         """Return the labels as columns by id."""

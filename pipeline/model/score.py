@@ -20,7 +20,7 @@ from pipeline.evaluation.tasks import describe_spelling, encode, unknown_text
 from pipeline.extraction import extract, recipe_of
 from pipeline.images import ImageSource
 from pipeline.intervals import ScoreInterval, score_with_interval
-from pipeline.labels import group_codes, joined_tags, split_kind, split_one_hot
+from pipeline.labels import group_codes, joined_tags, one_hot_notes, split_kind, split_one_hot
 from pipeline.model.model_score import NEIGHBOURS, ModelScore, check_score_directory
 from pipeline.model.predict import Prediction, decode_mode_of, novelty_column, predict_source, rank_suffix
 from pipeline.model.training_set import Neighbors, TrainingSet
@@ -222,9 +222,11 @@ def _load_labels(model: ModelSpec, source: ImageSource | FeatureCache, config: S
         )
     for flag, name in (("column", column), ("groups", config.groups)):
         if name is not None and name not in dataset.columns:
+            # A model of one-hot columns has the name of the merged column, which no table has.
+            one_hot_hints = one_hot_notes(dataset.columns) if flag == "column" and config.column is None else []
             raise LabelError(
                 f"--{flag}: expected the column {name!r}, got {', '.join(map(repr, dataset.columns))}",
-                f"name the column with --{flag}, or give a table with --labels",
+                next(iter(one_hot_hints), f"name the column with --{flag}, or give a table with --labels"),
             )
     return dataset, column, reading.separator or model.separator
 
