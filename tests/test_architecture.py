@@ -26,7 +26,7 @@ PACKAGES: dict[str, set[str]] = {
     "parallel": {"joblib", "distributed"},
     "images": {"PIL", "pandas", "pyarrow", "openpyxl", "odf", "sklearn", "pillow_heif", "cykooz_resizer"},
     "backbone": {"torch", "torchvision", "safetensors", "onnx", "google"},  # protobuf's errors, onnx's own
-    "runtime": {"torch", "onnxruntime", "openvino"},
+    "runtime": {"torch", "onnx", "onnxruntime", "openvino"},
     "cache": {"h5py", "portalocker"},
     "extraction": {"joblib", "sklearn"},
     "labels": {"pandas"},
@@ -50,6 +50,7 @@ LONGEST = 800  # lines
 
 # Modules that other packages may import from, each with the reason. Everything else comes from a package's __init__.
 PUBLIC_MODULES = {
+    "backbone.bundled": "how runtime reads the bundled backbone without torch",
     "backbone.efficientnet_lite": "the architecture's source, which exports copy",
     "backbone.registry": "the names and defaults of the bundled backbone",
     "evaluation.dataset": "data, labels and features, which fit, score and study load in the same way",

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline.arguments import check_arguments
-from pipeline.backbone import onnx_backbone, registry
+from pipeline.backbone import bundled, onnx_backbone, registry
 from pipeline.backbone import weights as weight_files
 from pipeline.errors import BackboneError, nearest
 from pipeline.provenance import Preprocessing
@@ -265,6 +267,14 @@ class Backbone:
         """Write the network's tensors to a safetensors file under this package's names; an ONNX file is copied."""
         if self.is_graph:
             Path(path).write_bytes(self.read_graph())
+            return
+        tensors = None
+        if self.name == registry.NAME and self.file is not None:
+            tensors = bundled.read_bundled_tensors(self.file, self.file_sha256)
+        if tensors is not None:
+            import safetensors.numpy
+
+            safetensors.numpy.save_file({name: np.asarray(value, order="C") for name, value in tensors.items()}, path)
             return
         import safetensors.torch
 

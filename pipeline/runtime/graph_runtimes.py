@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.backbone import Backbone, registry
+from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
 from pipeline.progress import Progress
 from pipeline.runtime.graph_cache import (
@@ -23,13 +23,36 @@ if TYPE_CHECKING:
     from pipeline.runtime.openvino_runtime import OpenVinoRuntime
 
 
-# The number of images for which an export pays. On two cores the bundled backbone exports in 4 seconds, saves 5
-# milliseconds per image, and each later run starts 3 seconds earlier, without torch. The other backbones load torch in
-# any case, export in 2 to 18 seconds, and save 2 to 30 milliseconds per image.
-ENOUGH_FOR_THE_BUNDLED = 300
-ENOUGH_FOR_OTHERS = 1000
+# The number of images for which an export pays: backbones export in 2 to 18 seconds and save 2 to 30 milliseconds per
+# image on two cores. Torch is loaded in any case.
+ENOUGH_FOR_EXPORT = 1000
 
 _failed: set[str] = set()  # files of graphs that this process could not export or run; each is tried and noted once
+
+
+def bundled_runtime(backbone: Backbone, layers: Sequence[str], *, progress: Progress) -> OnnxRuntime | None:
+    """Return ONNX Runtime with the shipped graph of the bundled backbone; None for any other network.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    layers : sequence of str
+        As for `Backbone.resolve_layers`.
+    progress : Progress
+        Receives a note if ONNX Runtime cannot run the graph.
+    """
+    from pipeline.runtime.bundled_graph import bundled_graph
+
+    model = bundled_graph(backbone, layers)
+    if model is None:
+        return None
+    try:
+        return OnnxRuntime(model, layers=backbone.resolve_layers(layers), crop=backbone.preprocessing.crop)
+    except Exception as error:  # ONNX Runtime raises a dozen types without a common base
+        progress.note(
+            f"ONNX Runtime cannot run the graph of {backbone.name} ({_first_line(error)}); running with torch"
+        )
+        return None
 
 
 def graph_runtime(
@@ -57,7 +80,7 @@ def graph_runtime(
         model = read_graph(folder, recipe)
         if model is not None:
             return _loaded(model, backbone, layers, path=path, progress=progress)
-        if images is None or images < (ENOUGH_FOR_THE_BUNDLED if backbone.name == registry.NAME else ENOUGH_FOR_OTHERS):
+        if images is None or images < ENOUGH_FOR_EXPORT:
             return None
         progress.note(f"exporting {backbone.name} for ONNX Runtime: some seconds, once")
     except DamagedGraph as error:

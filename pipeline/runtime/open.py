@@ -26,10 +26,10 @@ def open_runtime(
 ) -> Runtime:
     """Load the network into a runtime, by default on the GPU if there is one.
 
-    On a CPU in fp32 the runtime is ONNX Runtime if the store has a graph of these layers, or if there are enough images
-    to export one; in bf16 it is OpenVINO if it is installed and the CPU has bf16 instructions; otherwise it is torch.
-    ONNX Runtime and torch agree to 1e-5. A stored graph of the bundled backbone and a user's ONNX file run without
-    importing torch.
+    On a CPU in fp32 the runtime is ONNX Runtime for the bundled backbone, whose graph is shipped, and for others if the
+    store has a graph of these layers or there are enough images to export one. In bf16 it is OpenVINO if it is
+    installed and the CPU has bf16 instructions; otherwise it is torch. ONNX Runtime and torch agree to 1e-5. The
+    bundled backbone in fp32 and a user's ONNX file run without importing torch.
 
     Parameters
     ----------
@@ -62,10 +62,12 @@ def open_runtime(
         from pipeline.runtime.graph_runtimes import own_runtime
 
         return own_runtime(backbone, layers, device=device, precision=precision)
-    if graphs is not None and precision == "fp32" and _is_cpu(device):
-        from pipeline.runtime.graph_runtimes import graph_runtime
+    if precision == "fp32" and _is_cpu(device):
+        from pipeline.runtime.graph_runtimes import bundled_runtime, graph_runtime
 
-        runtime = graph_runtime(backbone, layers, folder=Path(graphs), images=images, progress=progress)
+        runtime = bundled_runtime(backbone, layers, progress=progress)
+        if runtime is None and graphs is not None:
+            runtime = graph_runtime(backbone, layers, folder=Path(graphs), images=images, progress=progress)
         if runtime is not None:
             return runtime
     if precision == "bf16" and _is_cpu(device):
