@@ -235,7 +235,7 @@ def _computing(working: set[str]) -> Iterator[Check]:
     if "onnxruntime" in working:
         import onnxruntime
 
-        yield Check("ONNX Runtime", OK, f"{onnxruntime.__version__}, fp32 on the CPU, used for many photos")
+        yield Check("ONNX Runtime", OK, f"{onnxruntime.__version__}, fp32 on the CPU")
     if has_openvino_bf16():
         yield Check("bf16 on the CPU", OK, "computed by OpenVINO")
     elif has_bf16():

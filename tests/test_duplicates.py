@@ -539,6 +539,6 @@ def test_the_leaderboard_has_a_column_for_it_only_where_there_are_copies(tmp_pat
         said = command("evaluate", made.path, "--column", "kind", "--head", "centroid", "--jobs", 1, "--out",
                                  tmp_path / f"run-{copied}")  # fmt: skip
         assert said.code == 0, said.err
-        assert ("without copies (95%)" in said.out) == copied
-        assert ("1 of them copies of training images" in said.err) == copied
+        assert ("without duplicates (95%)" in said.out) == copied
+        assert ("1 of them duplicates of training images" in said.err) == copied
         assert ("without the test photo that training holds a copy of" in said.err) == copied

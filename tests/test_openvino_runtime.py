@@ -21,7 +21,15 @@ from pipeline.backbone import Backbone
 from pipeline.errors import BackboneError
 from pipeline.extraction import extract
 from pipeline.images import ImageSource, preprocess
-from pipeline.runtime import Runtime, batch_size_of, onnx_export, open_runtime, runtime_name, stored_graphs
+from pipeline.runtime import (
+    Runtime,
+    batch_size_of,
+    graph_runtimes,
+    onnx_export,
+    open_runtime,
+    runtime_name,
+    stored_graphs,
+)
 from pipeline.runtime.base import has_openvino_bf16
 from pipeline.runtime.graph_cache import graph_path, graph_recipe, read_graph, write_graph
 
@@ -49,7 +57,8 @@ def backbone() -> Backbone:
 def store(backbone, tmp_path_factory) -> Path:
     """A folder with the bundled backbone's four layers, exported for ONNX Runtime."""
     folder = tmp_path_factory.mktemp("graphs")
-    assert open_runtime(backbone, ["all"], device="cpu", images=10**6, graphs=folder).name == "onnxruntime-cpu"
+    found = graph_runtimes.graph_runtime(backbone, ["all"], folder=folder, images=10**6, progress=Notes())
+    assert found is not None and found.name == "onnxruntime-cpu"
     return folder
 
 

@@ -43,7 +43,7 @@ def backbone() -> Backbone:
 
 @pytest.fixture(scope="module")
 def runtime(backbone) -> Runtime:
-    return open_runtime(backbone, ["all"], device="cpu")
+    return TorchRuntime(backbone, ["all"], device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,11 @@ from commands import class_folders, done, refused
 from made_caches import blobs, names
 from test_model_folder import default_cache
 
-from pipeline.backbone import Backbone
 from pipeline.cache import FeatureCache
 from pipeline.errors import EvaluationError, PipelineError
 from pipeline.images import ImageSource
 from pipeline.model import Model, ModelScore, fit, model_score
 from pipeline.runs import Run
-from pipeline.runtime import GRAPHS_FOLDER, open_runtime
 
 QUICK: dict[str, Any] = {"cv": 2, "n_jobs": 1, "device": "cpu"}
 
@@ -76,22 +74,14 @@ def test_what_is_read_back_is_what_was_scored(score: ModelScore, place: Path) ->
     assert table["guessing"].notna().sum() == len(score.scores)
 
 
-@pytest.fixture(scope="module")
-def graphs(place: Path) -> Path:
-    """A folder of caches that holds nothing but the exported network, as after the extraction of many photos."""
-    backbone, folder = Backbone.open(), place / "with graph"
-    opened = open_runtime(backbone, ["penultimate"], device="cpu", images=10**6, graphs=folder / GRAPHS_FOLDER)
-    assert opened.name == "onnxruntime-cpu"
-    return folder
-
-
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_score_made_anew_by_another_runtime_agrees_within_the_tolerance(
-    score: ModelScore, place: Path, graphs: Path, batch_size: int
+    score: ModelScore, place: Path, tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ONNX Runtime where torch made the kept score: features within 1e-5 give these scores, not every last bit."""
+    """Torch where ONNX Runtime made the kept score: features within 1e-5 give these scores, not every last bit."""
+    monkeypatch.setattr("pipeline.runtime.bundled_graph.bundled_graph", lambda *_: None)
     how: dict[str, Any] = {"n_jobs": 1, "batch_size": batch_size}
-    anew = Model.open(place / "bees.model").score(place / "new", cache=graphs, **how)
+    anew = Model.open(place / "bees.model").score(place / "new", cache=tmp_path, **how)
     for before, after in zip(score.scores, anew.scores, strict=True):
         assert (after.scoring, after.n) == (before.scoring, before.n)
         if before.scoring == "neg_log_loss":  # the one that looks at probabilities

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipeline.arguments import check_arguments
 from pipeline.backbone import bundled, onnx_backbone, registry
 from pipeline.backbone import weights as weight_files
@@ -268,14 +266,11 @@ class Backbone:
         if self.is_graph:
             Path(path).write_bytes(self.read_graph())
             return
-        tensors = None
         if self.name == registry.NAME and self.file is not None:
             tensors = bundled.read_bundled_tensors(self.file, self.file_sha256)
-        if tensors is not None:
-            import safetensors.numpy
-
-            safetensors.numpy.save_file({name: np.asarray(value, order="C") for name, value in tensors.items()}, path)
-            return
+            if tensors is not None:
+                bundled.write_tensors(tensors, path)
+                return
         import safetensors.torch
 
         state = {name: tensor.contiguous() for name, tensor in self.load_network().state_dict().items()}

@@ -9,11 +9,12 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from pipeline.backbone import registry
+
+if TYPE_CHECKING:
+    import numpy as np
 
 GRAPHS = Path(__file__).parent / "graphs"
 TABLE = GRAPHS / f"{registry.NAME}.json"
@@ -55,8 +56,18 @@ def read_bundled_tensors(path: Path, sha256: str) -> dict[str, np.ndarray] | Non
     return {name: _tensor(data, *place) for name, place in _table()["tensors"].items()}
 
 
+def write_tensors(tensors: dict[str, np.ndarray], path: str | Path) -> None:
+    """Write a safetensors file with the bytes that torch would write."""
+    import numpy as np
+    import safetensors.numpy
+
+    safetensors.numpy.save_file({name: np.asarray(values, order="C") for name, values in tensors.items()}, path)
+
+
 def _is_whole(tensors: dict[str, np.ndarray]) -> bool:
     """Return whether these are the tensors of the network, with any number of classes, all finite."""
+    import numpy as np
+
     expected = _table()["tensors"]
     return tensors.keys() == expected.keys() and all(
         values.dtype.str == expected[name][0]
@@ -72,6 +83,8 @@ def _table() -> dict[str, Any]:
 
 
 def _tensor(data: bytes, dtype: str, shape: list[int], strides: list[int], begin: int) -> np.ndarray:
+    import numpy as np
+
     size = np.dtype(dtype).itemsize
     items = 1 + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True)) if shape else 1
     flat = np.frombuffer(data, dtype, items, begin)

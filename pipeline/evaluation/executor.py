@@ -65,7 +65,8 @@ def group_into_batches(units: Sequence[FitJob]) -> list[JobBatch]:
             _, _, fold = unit.key
             alike.setdefault((id(unit.X), id(unit.ask_X), fold, *_family(head, unit)), []).append(unit)
     together = sorted(alike.values(), key=len, reverse=True)
-    return [*(JobBatch(units, True) for units in together), *(JobBatch([unit], False) for unit in alone)]
+    # Those alone first: they take longest, and a parameter that scikit-learn refuses is reported before any result.
+    return [*(JobBatch([unit], False) for unit in alone), *(JobBatch(units, True) for units in together)]
 
 
 def run_batches(batches: Sequence[JobBatch], *, n_jobs: int, device: str = "cpu") -> Iterator[list[FitResult]]:

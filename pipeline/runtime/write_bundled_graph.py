@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from onnx import TensorProto, helper
 
-from pipeline.backbone import INPUT, OUTPUTS, efficientnet_lite, registry
+from pipeline.backbone import INPUT, OUTPUTS, efficientnet_lite, file_sha256, registry
 from pipeline.backbone.bundled import GRAPHS, TABLE, graph_file
-from pipeline.backbone.weights import file_sha256
 from pipeline.runtime.graph_cache import OPSET
 
 IR_VERSION = 10  # what ONNX Runtime 1.24 reads
