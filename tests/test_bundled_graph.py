@@ -191,3 +191,41 @@ def test_a_kept_backbone_of_a_model_runs_without_torch(tmp_path: Path) -> None:
     assert bundled_graph(moved, ["penultimate"]) is None
     again = extract(photos, device="cpu", cache=tmp_path / "caches")
     assert list(opened.predict(photos, device="cpu")["label"]) == list(model.predict(again)["label"])
+
+
+COMMANDS = {
+    "evaluate": ["evaluate", "photos", "--cv", "2"],
+    "fit": ["fit", "photos", "--cv", "2", "--out", "b.model"],
+    "predict": ["predict", "a.model", "photos"],
+    "score": ["score", "a.model", "photos"],
+    "report": ["report", "run"],
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos, a model, and a run of them."""
+    place = tmp_path_factory.mktemp("place")
+    photos = fake_backbone.folder_of(place / "photos", range(12))
+    run_command(place, "fit", photos, "--cv", "2", "--out", "a.model")
+    run_command(place, "evaluate", photos, "--cv", "2", "--out", "run")
+    return place
+
+
+def run_command(place: Path, *words: object) -> list[str]:
+    """Run a command in a process of its own and return the heavy modules that it imported."""
+    code = (
+        "import sys\nfrom pipeline.cli.app import app\n"
+        "try:\n    app(sys.argv[1:], prog_name='pipeline')\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "print('\\nHEAVY', *[name for name in ('torch', 'torchvision', 'dask') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, *map(str, words)]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.rpartition("HEAVY")[2].split()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_of_a_linear_head_on_a_cpu_load_no_torch(name: str, place: Path) -> None:
+    assert run_command(place, *COMMANDS[name]) == []

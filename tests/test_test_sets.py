@@ -54,7 +54,7 @@ def test_a_split_column_is_used_by_itself_and_announced(tmp_path: Path, spied: A
     run = run_of(made, heads=Spy(), grid={"Spy.width": [1.0, 2.0]})
     assert [info.name for info in run.label_sets] == ["kind"]
     assert (run.info().n, run.info().test) == (25, 5)
-    assert "column 'split' fixes what is learned and what is tested (--split none ignores it)" in run.notes
+    assert "column 'split' defines the training and the test images (--split none ignores it)" in run.notes
     assert "column 'split': val (5) is the test set" in run.notes
     assert all(not rows & test for what, rows in spied if what == "fit")
     asked = [rows for what, rows in spied if what == "ask" and rows & test]

@@ -240,7 +240,7 @@ def _split_column(split: str | None, test: Dataset | None, announced: bool) -> t
         return None, [f"column {SPLIT!r} is ignored: all labelled images are cross-validated"]
     if test is not None:
         return None, [f"column {SPLIT!r} is ignored: {test.name} is the test set"]
-    return SPLIT, [f"column {SPLIT!r} fixes what is learned and what is tested (--split none ignores it)"]
+    return SPLIT, [f"column {SPLIT!r} defines the training and the test images (--split none ignores it)"]
 
 
 def _with_split(question: Task, values: Sequence[str | None], column: str) -> Task:

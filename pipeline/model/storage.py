@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -43,6 +46,28 @@ ALLOWED_TYPES = (
 _OTHER_HEAD = "use a head of `pipeline heads`, only score it with `pipeline evaluate`, or do not save it: fit(out=None)"
 
 
+# Packages of scikit-learn that import an array library each.
+_ADAPTERS = tuple(f"sklearn.externals.array_api_compat.{name}" for name in ("cupy", "dask", "dask.array", "torch"))
+
+
+@cache
+def _skops_io() -> Any:
+    """Return `skops.io`, imported without torch and dask, which take two thirds of the time.
+
+    Skops lists all estimators of scikit-learn, and for that scikit-learn imports every package below it, also its
+    adapters to array libraries. Empty modules stand for those adapters meanwhile.
+    """
+    stubs = {name: ModuleType(name) for name in _ADAPTERS if name not in sys.modules}
+    sys.modules.update(stubs)
+    try:
+        import skops.io
+    finally:
+        for name, stub in stubs.items():
+            if sys.modules.get(name) is stub:
+                del sys.modules[name]
+    return skops.io
+
+
 def stored_head(estimator: Any, name: str) -> bytes:
     """Return the estimator as bytes in the format of skops.
 
@@ -51,10 +76,8 @@ def stored_head(estimator: Any, name: str) -> bytes:
     ModelError
         The estimator cannot be stored without pickling.
     """
-    import skops.io
-
     try:
-        return skops.io.dumps(estimator)
+        return _skops_io().dumps(estimator)
     except Exception as error:
         raise ModelError(
             f"head {name!r}: expected an estimator that can be saved without pickling, "
@@ -65,12 +88,10 @@ def stored_head(estimator: Any, name: str) -> bytes:
 
 def load_head(content: bytes, file: Path, next_step: str) -> Any:
     """Return the estimator of a stored head; its types are checked before any object is built."""
-    import skops.io
-
     _check_uncompressed(content, str(file), next_step)
     check_types(content, str(file))
     try:
-        head = skops.io.loads(content, trusted=list(ALLOWED_TYPES))
+        head = _skops_io().loads(content, trusted=list(ALLOWED_TYPES))
     except Exception as error:
         raise ModelError(f"{file}: expected a stored head, got {type(error).__name__}", next_step) from error
     if not callable(getattr(head, "predict", None)):
@@ -117,10 +138,8 @@ def check_savable_head(content: bytes, name: str) -> None:
 
 def _untrusted_types(content: bytes, what: str) -> list[str]:
     """Return the types in a stored head that are not on the list, sorted."""
-    import skops.io
-
     try:
-        return sorted(set(skops.io.get_untrusted_types(data=content)) - set(ALLOWED_TYPES))
+        return sorted(set(_skops_io().get_untrusted_types(data=content)) - set(ALLOWED_TYPES))
     except Exception as error:
         raise ModelError(
             f"{what}: expected a stored head, got {type(error).__name__}", "fit the model again"
