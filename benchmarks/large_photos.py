@@ -212,16 +212,19 @@ def print_agreement(out: Path) -> None:
         expected = predictions(wanted, labels)
         for factor in (0, *FACTORS):
             scale_of = partial(reduced_scale, side=round(factor * how.resize)) if factor else None
-            made = [decode_reduced(content, scale_of) for content in contents]
-            scales = sorted({photo.scale for photo in made})
-            pixels = np.stack([preprocess_fast(photo.image, how, photo.size, photo.box) for photo in made])
+            scales, pixels = set(), np.empty_like(exact)
+            for row, content in enumerate(contents):  # one photo at a time: at full size they would not fit into memory
+                photo = decode_reduced(content, scale_of)
+                scales.add(photo.scale)
+                pixels[row] = preprocess_fast(photo.image, how, photo.size, photo.box)
             off = np.abs(pixels.astype(np.int16) - exact)
             found = embedded(runtime, pixels)
             cosines = (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
             got = predictions(found, labels)
             name = "full size" if factor == 0 else f"{factor:g} x {how.resize}"
+            listed = ", ".join(map(str, sorted(scales)))
             print(
-                f"| {size} | {len(source)} | {name} | {', '.join(map(str, scales))} | {off.mean():.2f}, {off.max()} | "
+                f"| {size} | {len(source)} | {name} | {listed} | {off.mean():.2f}, {off.max()} | "
                 f"{cosines.min():.5f} | {(got != expected).sum()} | {np.mean(expected == labels):.4f} | "
                 f"{np.mean(got == labels):.4f} |",
                 flush=True,
